@@ -1,0 +1,1 @@
+"""kedge's converter: Keras models to sealed, verified TFLite and ONNX artefacts."""

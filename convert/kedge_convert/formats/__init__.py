@@ -1,0 +1,11 @@
+"""Export formats: one module each, twins with one verb.
+
+`export(source, precision, calibration, tick) -> bytes`: the unsealed model file. `calibration` are
+paths of pictures; `tick` is called for each one that is used.
+"""
+
+from types import ModuleType
+
+from kedge_convert.formats import onnx, tflite
+
+FORMATS: dict[str, ModuleType] = {"tflite": tflite, "onnx": onnx}

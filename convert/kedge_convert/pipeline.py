@@ -1,0 +1,154 @@
+"""The conversion as a story: source, export, seal, parity, release."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from kedge_convert import parity, sealing
+from kedge_convert.formats import FORMATS
+from kedge_convert.parity import Parity, Verdict
+from kedge_convert.photos import Photos, Sampling, Tick, collect, tensors
+from kedge_convert.progress import Progress
+from kedge_convert.source import Request, Source, load_source
+from kedge_convert.staging import ensure_folder, publish, staged, write
+from kedge_convert.targets import Target
+from kedge_convert.toolkit import quiet
+from kedge_models.demo import pictograms
+from kedge_runtime.artefact import seal
+from kedge_runtime.engines import open_engine
+from kedge_runtime.errors import UsageError
+from kedge_runtime.head import Floats
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `kedge convert`. `calibrate`: the folder of pictures, if any.
+
+    `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
+    """
+
+    request: Request
+    targets: tuple[Target, ...]
+    out: Path
+    calibrate: Path | None = None
+    sampling: Sampling = Sampling()
+    limits: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one target. `path` ends in `.rejected` when the verdict is a miss."""
+
+    target: Target
+    path: Path
+    size: int
+    ratio: float
+    parity: Parity
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Original:
+    """The float original's answers, asked once and held against every target."""
+
+    source: Source
+    photos: Photos
+    logits: Floats
+    golden: list[bytes]
+    golden_logits: Floats
+
+
+def convert(job: Job, progress: Progress) -> list[Outcome]:
+    """Make, check and release every target. Raises KedgeError; a miss is an Outcome."""
+    _check_calibration(job)
+    ensure_folder(job.out)
+    with progress.stage("load model"):
+        source = load_source(job.request)
+    with _pictures(job, progress) as photos:
+        original = ask(source, photos, progress)
+        return [_make(job, target, original, progress) for target in job.targets]
+
+
+def ask(source: Source, photos: Photos, progress: Progress) -> Original:
+    """Run the float original over the check pictures and choose the golden ones among them."""
+    with progress.stage("float original", len(photos.check)) as tick:
+        logits = source.logits(_ticking(tensors(photos.check, source.input), tick))
+    golden = sealing.golden_pictures(source, photos.check, logits)
+    return Original(source, photos, logits, golden, sealing.reference_answers(source, golden))
+
+
+def _make(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
+    """Export, seal, check, and only then give the file its name."""
+    final = job.out / target.file_name(original.source.name)
+    with staged(final) as temporary:
+        write(temporary, _export(target, original, progress))
+        write(temporary, _sealed(temporary, target, original))
+        measured = _check(temporary, target, original, progress)
+        limits = parity.limits_for(target.precision, **job.limits)
+        verdict = parity.judge(measured, limits)
+        path = final if verdict.passed else final.with_name(final.name + ".rejected")
+        size = temporary.stat().st_size
+        publish(temporary, path)
+    ratio = size / (4 * original.source.parameters)
+    return Outcome(target, path, size, ratio, measured, verdict)
+
+
+def _export(target: Target, original: Original, progress: Progress) -> bytes:
+    calibration = original.photos.calibration if target.needs_calibration else ()
+    with progress.stage(f"export {target}", len(calibration) or None) as tick:
+        content: bytes = FORMATS[target.form].export(
+            original.source, target.precision, calibration, tick
+        )
+        return content
+
+
+def _sealed(path: Path, target: Target, original: Original) -> bytes:
+    with quiet():
+        engine = open_engine(target.form, path)
+    contract = sealing.contract_of(original.source, target, engine, original.photos)
+    golden = sealing.golden_set(path, contract, original.golden, original.golden_logits)
+    return seal(target.form, path.read_bytes(), contract, golden)
+
+
+def _check(path: Path, target: Target, original: Original, progress: Progress) -> Parity:
+    photos = original.photos.check
+    with progress.stage(f"check {target}", len(photos)) as tick:
+        candidate = parity.answers(path, photos, tick)
+    return parity.compare(original.logits, candidate, original.source.activation)
+
+
+def _ticking(items: Iterator[Item], tick: Tick) -> Iterator[Item]:
+    for item in items:
+        yield item
+        tick()
+
+
+def _check_calibration(job: Job) -> None:
+    needing = [str(target) for target in job.targets if target.needs_calibration]
+    if needing and job.calibrate is None and job.request.model != "demo":
+        raise UsageError(
+            f"{needing[0]} needs pictures to calibrate with: give --calibrate DIR "
+            "(about 200 photos like those the model will see)"
+        )
+
+
+@contextmanager
+def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
+    """Yield the user's pictures, or rendered ones where none are needed for calibration."""
+    sampling = job.sampling
+    count = sampling.calibration + sampling.check
+    if job.calibrate is not None:
+        with progress.stage("read pictures", count) as tick:
+            photos = collect(job.calibrate, sampling, tick)
+        progress.warn_broken(photos.broken)
+        yield photos
+        return
+    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        with progress.stage("render pictures"):
+            pictograms.write(Path(folder), count, sampling.seed)
+        yield collect(Path(folder), sampling)

@@ -1,0 +1,103 @@
+"""From an exported model to a sealed file: contract and golden set, filled in from the facts."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kedge_convert.photos import Photos
+from kedge_convert.source import Source
+from kedge_convert.targets import Target
+from kedge_convert.toolkit import require
+from kedge_runtime.artefact import Artefact
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.contract import Contract, Geometry, Input, Output, Provenance
+from kedge_runtime.engines import Engine, open_engine
+from kedge_runtime.geometry import resize
+from kedge_runtime.golden import Golden
+from kedge_runtime.head import Floats
+from kedge_runtime.image import Pixels, decode, read_image
+from kedge_runtime.preprocess import Preprocessor
+
+GOLDEN_IMAGES = 3
+# Golden pictures stay a little larger than what is cut out of them, so that they test the resize.
+GOLDEN_MARGIN = 1.125
+GOLDEN_QUALITY = 75
+
+# By the name of their distribution; TensorFlow has several, so its module tells.
+TOOLS = ("keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
+
+
+def golden_pictures(source: Source, photos: Sequence[Path], reference: Floats) -> list[bytes]:
+    """Return small JPEGs of the photos that the original is surest of, one per class.
+
+    Sure answers survive quantisation, so that a device which gives another one is at fault.
+    """
+    margins = np.sort(reference, axis=1)
+    order = np.argsort(margins[:, -2] - margins[:, -1], kind="stable")
+    firsts = {int(reference[i].argmax()): i for i in reversed(order)}
+    chosen = sorted(firsts.values(), key=list(order).index)[:GOLDEN_IMAGES]
+    geometry = source.input.geometry
+    return [_shrunk(read_image(photos[i], geometry.orientation), geometry) for i in chosen]
+
+
+def _shrunk(pixels: Pixels, geometry: Geometry) -> bytes:
+    side = max(geometry.height, geometry.width) / geometry.crop_fraction * GOLDEN_MARGIN
+    scale = min(1.0, side / min(pixels.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    small = resize(pixels, height, width, "pyramid")
+    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, GOLDEN_QUALITY])[1].tobytes()
+
+
+def reference_answers(source: Source, pictures: Sequence[bytes]) -> Floats:
+    """Return the float original's logits for encoded pictures."""
+    plan = Preprocessor(source.input)
+    return source.logits(plan.tensor(plan.read(picture)) for picture in pictures)
+
+
+def contract_of(source: Source, target: Target, engine: Engine, photos: Photos) -> Contract:
+    """Return the contract of an exported model; its tensors are what the engine says they are."""
+    calibrated = photos.calibration if target.needs_calibration else ()
+    return Contract(
+        input=Input(source.input.geometry, source.input.normalisation, engine.input),
+        output=Output("logits", engine.output, source.activation),
+        labels=source.labels,
+        provenance=Provenance(
+            source=source.name,
+            weights_digest=source.weights_digest,
+            precision=target.precision,
+            target=str(target),
+            card=source.card,
+            parameters=source.parameters,
+            calibration_digest=photos.calibration_digest() if calibrated else "",
+            calibration_count=len(calibrated),
+            tools=tool_versions(),
+        ),
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of everything that has a part in an artefact's bytes."""
+    tensorflow = {"tensorflow": str(require("tensorflow").__version__)}
+    return tensorflow | {name: version(name) for name in TOOLS}
+
+
+def golden_set(path: Path, contract: Contract, pictures: list[bytes], reference: Floats) -> Golden:
+    """Run the exported model on the golden pictures and record what a device must reproduce."""
+    engine = open_engine(contract.provenance.target.split(":")[0], path)
+    empty = Golden((), np.zeros((0, 32), np.uint8), reference, reference)
+    classifier = Classifier(Artefact(path, contract, empty, ""), engine)
+    plan = Preprocessor(contract.input)
+    orientation = contract.input.geometry.orientation
+    pixels = [decode(picture, orientation, "golden picture") for picture in pictures]
+    sums = [hashlib.sha256(plan.tensor(image).tobytes()).digest() for image in pixels]
+    return Golden(
+        images=tuple(pictures),
+        tensors=np.frombuffer(b"".join(sums), np.uint8).reshape(-1, 32),
+        reference=reference,
+        recorded=np.stack([classifier.run(image) for image in pixels]),
+    )

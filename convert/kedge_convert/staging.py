@@ -1,0 +1,61 @@
+"""How files get their names: written beside, synced, checked, and only then renamed.
+
+Whatever happens in between, a file under its final name is whole and has passed.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kedge_runtime.errors import UsageError
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed."""
+    temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write and sync a file. Raises UsageError when the disk or the folder refuses it."""
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _unwritable(path.parent, error) from None
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Rename a synced file, replacing what had the name, and sync the folder."""
+    try:
+        temporary.replace(final)
+        descriptor = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unwritable(final.parent, error) from None
+
+
+def ensure_folder(folder: Path) -> None:
+    """Make the output folder and prove it writable before hours are spent. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with staged(folder / "probe") as probe:
+            probe.touch()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    reason = (error.strerror or str(error)).lower()
+    return UsageError(f"--out: {folder}: can't be written ({reason}); choose another folder")

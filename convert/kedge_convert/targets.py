@@ -1,0 +1,55 @@
+"""Targets, written `format:precision`: what can be asked for, and what its file is called."""
+
+from dataclasses import dataclass
+
+from kedge_runtime.contract import Precision
+from kedge_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """One artefact to make; `form` is a key of `kedge_runtime.containers.FORMATS`."""
+
+    form: str
+    precision: Precision
+
+    def __str__(self) -> str:
+        """Return the target as the user writes it."""
+        return f"{self.form}:{self.precision}"
+
+    def file_name(self, model: str) -> str:
+        """Return the artefact's name, e.g. `mobilenet.int8.tflite`."""
+        return f"{model}.{self.precision}.{self.form}"
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether activations become integers, whose ranges only pictures can tell."""
+        return self.precision in CALIBRATED
+
+
+CALIBRATED = frozenset({"int8", "int16x8"})
+
+TARGETS = (
+    Target("tflite", "float32"),
+    Target("tflite", "float16"),
+    Target("tflite", "dynamic"),
+    Target("tflite", "int8"),
+    Target("onnx", "float32"),
+    Target("onnx", "int8"),
+)
+
+
+def parse_targets(text: str) -> tuple[Target, ...]:
+    """Read `all`, or a comma-separated list such as `tflite:int8,onnx:float32`.
+
+    Raises UsageError naming the first part that isn't a target.
+    """
+    if text.strip() == "all":
+        return TARGETS
+    known = {str(target): target for target in TARGETS}
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts or [text]:
+        if part not in known:
+            formats = ", ".join(known)
+            raise UsageError(f"--to: got {part!r}, allowed are all, {formats}")
+    return tuple(dict.fromkeys(known[part] for part in parts))

@@ -1,0 +1,30 @@
+"""The frameworks, imported quietly; what kedge itself says goes through a copy of stderr."""
+
+import os
+from importlib import import_module
+from types import ModuleType
+from typing import TextIO
+
+from kedge_runtime.errors import UsageError
+from kedge_runtime.quiet import quiet
+
+__all__ = ["quiet", "require", "speaker"]
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
+
+
+def require(name: str) -> ModuleType:
+    """Import a module of the `convert` extra. Raises UsageError naming the install command."""
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} isn't installed: conversions need pip install 'kedge[convert]'"
+        ) from None
+
+
+def speaker() -> TextIO:
+    """Return a line-buffered copy of stderr that `quiet` does not silence."""
+    return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")

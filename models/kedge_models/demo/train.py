@@ -1,0 +1,120 @@
+"""Trains the demo model: `python -m kedge_models.demo.train --seed 7 --out demo.keras`.
+
+The same seed, versions and machine give the same weights. TensorFlow is imported inside the
+functions, so that importing this module costs nothing.
+"""
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_models.demo import LABELS, MODEL
+from kedge_models.demo.pictograms import Picture, dataset
+
+SIDE = 96
+SHORT = round(SIDE / 0.875)
+"""The short side that the runtime scales a picture to before it cuts out the centre."""
+
+JITTER = 6
+"""How far a training crop may lie from the centre, in pixels."""
+
+PICTURES = 8_000
+EPOCHS = 20
+BATCH = 64
+
+
+def train(seed: int) -> Any:
+    """Render the training pictures and train the model on them; returns the Keras model."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    margin = SIDE + 2 * JITTER
+    pictures, classes = dataset(PICTURES, seed)
+    windows = np.stack([centre(picture, margin) for picture in pictures])
+    model = keras.applications.MobileNet(
+        alpha=0.25, input_shape=(SIDE, SIDE, 3), classes=len(LABELS), weights=None
+    )
+    model.compile(_optimiser(), "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(seed)
+    for _ in range(EPOCHS):
+        model.fit(normalise(_augment(windows, rng)), classes, batch_size=BATCH, verbose=2)
+    return model
+
+
+def accuracy(model: Any, pictures: list[Picture], classes: NDArray[np.int64]) -> float:
+    """Classify pictures of any size as the runtime would; returns the share that is right."""
+    batch = normalise(np.stack([centre(picture, SIDE) for picture in pictures]))
+    answers = model.predict(batch, batch_size=BATCH, verbose=0).argmax(axis=1)
+    return float((answers == classes).mean())
+
+
+def centre(picture: Picture, side: int) -> Picture:
+    """Scale the short side to SHORT, then cut out the centre: uint8 (side, side, 3)."""
+    height, width = picture.shape[:2]
+    scale = SHORT / min(height, width)
+    size = round(width * scale), round(height * scale)
+    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    top, left = (size[1] - side) // 2, (size[0] - side) // 2
+    return np.asarray(scaled[top : top + side, left : left + side], dtype=np.uint8)
+
+
+def normalise(batch: Picture) -> NDArray[np.float32]:
+    """Scale bytes to -1 to 1, as keras.applications' mode "tf" does: float32, same shape."""
+    return batch.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def _augment(windows: Picture, rng: np.random.Generator) -> Picture:
+    """Cut (n, SIDE, SIDE, 3) out of larger windows, each elsewhere, half of them mirrored."""
+    tops, lefts = rng.integers(0, 2 * JITTER + 1, size=(2, len(windows)))
+    cut = np.empty((len(windows), SIDE, SIDE, 3), dtype=np.uint8)
+    for position, (window, top, left) in enumerate(zip(windows, tops, lefts, strict=True)):
+        crop = window[top : top + SIDE, left : left + SIDE]
+        cut[position] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return cut
+
+
+def _optimiser() -> Any:
+    import keras
+
+    steps = EPOCHS * -(-PICTURES // BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=steps * 19 // 20, warmup_target=3e-3, warmup_steps=steps // 20
+    )
+    return keras.optimizers.AdamW(rate, weight_decay=1e-4)
+
+
+def save(model: Any, out: Path) -> None:
+    """Write the model in 32-bit floats without the optimiser's state; Keras reads it as it is.
+
+    Keras stores a .keras file uncompressed, and a fifth of it is HDF5's and JSON's padding.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.keras"
+        model.save(plain, include_optimizer=False)
+        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(out, "w") as target:
+            for name in source.namelist():
+                target.writestr(name, source.read(name), zipfile.ZIP_DEFLATED, compresslevel=9)
+
+
+@click.command()
+@click.option("--seed", default=7, show_default=True, help="Of the pictures and the weights.")
+@click.option("--out", default=MODEL, show_default=True, type=click.Path(path_type=Path))
+@click.option("--held-out", default=2000, show_default=True, help="Pictures to measure on.")
+def main(seed: int, out: Path, held_out: int) -> None:
+    """Train the demo model and write it, without the optimiser's state."""
+    model = train(seed)
+    share = accuracy(model, *dataset(held_out, seed + 1))
+    save(model, out)
+    click.echo(f"{out}: {out.stat().st_size} bytes, right on {share:.2%} of {held_out} pictures")
+
+
+if __name__ == "__main__":
+    main()

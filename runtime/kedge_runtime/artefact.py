@@ -1,0 +1,78 @@
+"""The sealed file: a model with its contract and golden set inside, and a digest over all of it."""
+
+import hashlib
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kedge_runtime import containers
+from kedge_runtime.contract import Contract
+from kedge_runtime.errors import ArtefactError
+from kedge_runtime.golden import Golden
+
+CONTRACT = "kedge/contract.json"
+GOLDEN = "kedge/golden.npz"
+
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A sealed file whose digest held when it was read."""
+
+    path: Path
+    contract: Contract
+    golden: Golden
+    digest: str
+
+
+def seal(form: str, model: bytes, contract: Contract, golden: Golden) -> bytes:
+    """Return the bytes of a sealed file; `form` is a key of `containers.FORMATS`."""
+    members = {CONTRACT: contract.to_json().encode(), GOLDEN: golden.to_bytes()}
+    return containers.append(form, model, members)
+
+
+def read_artefact(path: Path) -> Artefact:
+    """Check the digest, then read contract and golden set.
+
+    Raises ArtefactError when the file is missing, of another format, unsealed, or changed since.
+    """
+    form = format_of(path)
+    stated = _check_digest(path)
+    try:
+        members = containers.FORMATS[form].read(path)
+        contract, golden = members[CONTRACT], members[GOLDEN]
+    except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtefactError(
+            f"{path}: no readable contract in it ({error}); convert again"
+        ) from None
+    return Artefact(path, Contract.from_json(contract), Golden.from_bytes(golden), stated)
+
+
+def format_of(path: Path) -> str:
+    """Return `tflite` or `onnx` by the file's suffix. Raises ArtefactError for any other."""
+    form = path.suffix.lower().lstrip(".")
+    if form not in containers.FORMATS:
+        allowed = ", ".join("." + name for name in containers.FORMATS)
+        raise ArtefactError(f"{path}: artefacts end in {allowed}")
+    if not path.is_file():
+        raise ArtefactError(f"{path}: no such file")
+    return form
+
+
+def _check_digest(path: Path) -> str:
+    length = path.stat().st_size - containers.DIGEST_BYTES
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        for at in range(0, max(length, 0), _CHUNK):
+            hasher.update(file.read(min(_CHUNK, length - at)))
+        stated = file.read()
+    if not _DIGEST.fullmatch(stated):
+        raise ArtefactError(
+            f"{path}: carries no kedge seal: cut short, or not made by `kedge convert`"
+        )
+    if stated != b"sha256:" + hasher.hexdigest().encode():
+        raise ArtefactError(f"{path}: changed since it was sealed; copy it again, or convert again")
+    return stated.decode()

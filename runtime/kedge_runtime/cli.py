@@ -1,0 +1,67 @@
+"""The command `kedge`. Commands are loaded when they are called: a device never imports the
+converter, and `--help` imports nothing but click.
+"""
+
+import sys
+from importlib import import_module
+
+import click
+
+from kedge_runtime import __version__
+from kedge_runtime.errors import KedgeError
+
+# Name -> where it is, and the line that `kedge --help` shows.
+COMMANDS = {
+    "models": ("kedge_models.command:models", "List the Keras applications that kedge knows."),
+    "convert": ("kedge_convert.command:convert", "Make verified TFLite and ONNX artefacts."),
+    "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None for an unknown one."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kedge")
+def kedge() -> None:
+    """Carry Keras image classifiers to the edge, and prove that they arrived.
+
+    Exit codes: 0 passed, 1 a gate failed, 2 a mistake to mend, 3 inconclusive.
+    """
+
+
+def main() -> None:
+    """Run the command line: one line and exit code 2 for the user's mistake."""
+    try:
+        code = kedge.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except click.Abort:
+        code = 130
+    except KedgeError as error:
+        click.echo(f"kedge: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

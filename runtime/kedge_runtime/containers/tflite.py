@@ -1,0 +1,37 @@
+"""TFLite: the members lie in a zip behind the flatbuffer, the digest in the zip's comment.
+
+Interpreters ignore what follows the flatbuffer, and `zipfile` finds an archive from its end.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+from kedge_runtime.errors import ArtefactError
+
+MEMBER_LIMIT = 32 << 20  # bytes; a contract with 1000 labels and its golden set take under 1 MiB
+
+
+def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
+    """Return model + zip(members), ending in a zip comment of `room` bytes."""
+    file = io.BytesIO(model)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in members.items():
+            # A ZipInfo without a time is dated 1980: the same members, the same bytes.
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content)
+        archive.comment = bytes(room)
+    return file.getvalue()
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """Return the members by name. Raises ArtefactError when one is implausibly large."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.file_size > MEMBER_LIMIT:
+                raise ArtefactError(
+                    f"{path}: {info.filename} unpacks to {info.file_size} bytes, "
+                    f"allowed are {MEMBER_LIMIT}; convert the model again"
+                )
+        return {name: archive.read(name) for name in archive.namelist()}

@@ -1,0 +1,178 @@
+"""The contract: everything a device must know to run an artefact the way it was verified.
+
+It travels inside the artefact as JSON. Converter, parity check and device build their
+preprocessing and decoding from this one record, so nothing about a model is known in two places.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kedge_runtime.errors import ContractError
+from kedge_runtime.records import decode, encode
+
+SCHEMA = 1
+
+Resize = Literal["nearest", "bilinear", "pyramid", "area"]
+Fit = Literal["crop", "stretch", "letterbox"]
+Colour = Literal["rgb", "bgr"]
+Orientation = Literal["exif", "ignore"]
+Layout = Literal["nhwc", "nchw"]
+DType = Literal["float32", "float16", "int8", "uint8", "int16"]
+Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed"]
+Kind = Literal["softmax", "logits", "sigmoid", "features"]
+Activation = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture of any size becomes `height` x `width` pixels.
+
+    `resize`: `nearest` is Pillow's and Keras's default; `bilinear` samples four pixels; `pyramid`
+    halves first, so that big pictures don't alias; `area` averages.
+    `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
+    `stretch` ignores the aspect ratio; `letterbox` keeps it and pads.
+    `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
+    """
+
+    height: int
+    width: int
+    resize: Resize = "pyramid"
+    fit: Fit = "crop"
+    crop_fraction: float = 0.875
+    orientation: Orientation = "exif"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and fractions that no picture could meet."""
+        if not (0 < self.height <= 8192 and 0 < self.width <= 8192):
+            size = f"{self.height}x{self.width}"
+            raise ContractError(f"input size is {size}, allowed are 1x1 to 8192x8192")
+        if not 0.1 <= self.crop_fraction <= 1:
+            raise ContractError(f"crop_fraction is {self.crop_fraction}, allowed are 0.1 to 1")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a byte becomes the number the network was trained on: (byte / divisor - mean) / std.
+
+    `mean` and `std` stand in the order of `colour`. The modes of keras.applications are instances
+    of it: see `kedge_models.normalisations`.
+    """
+
+    colour: Colour = "rgb"
+    divisor: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse a division by zero."""
+        if self.divisor <= 0 or min(self.std) <= 0:
+            raise ContractError(f"divisor {self.divisor} and std {self.std} must be positive")
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Affine quantisation: real = scale * (integer - zero_point)."""
+
+    scale: float
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that carries nothing."""
+        if not 0 < self.scale < float("inf"):
+            raise ContractError(f"quantisation scale is {self.scale}, it must be positive")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What the engine takes or gives; `layout` matters for pictures only."""
+
+    dtype: DType = "float32"
+    quantisation: Quantisation | None = None
+    layout: Layout = "nhwc"
+
+    def __post_init__(self) -> None:
+        """Refuse integers that nobody can turn into real numbers."""
+        if "int" in self.dtype and self.quantisation is None:
+            raise ContractError(f"a tensor of {self.dtype} needs a quantisation")
+
+
+@dataclass(frozen=True)
+class Input:
+    """From a decoded picture to the engine's input."""
+
+    geometry: Geometry
+    normalisation: Normalisation
+    tensor: Tensor = Tensor()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the engine's numbers mean. `kind` is what they ARE, so nothing is softmaxed twice.
+
+    `activation` is what turns logits into probabilities; it is not applied to any other kind.
+    `temperature` divides logits before it (Guo et al. 2017, arXiv:1706.04599).
+    """
+
+    kind: Kind = "logits"
+    tensor: Tensor = Tensor()
+    activation: Activation = "softmax"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that would turn the answers round."""
+        if not self.temperature > 0:
+            raise ContractError(f"temperature is {self.temperature}, it must be positive")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: `id` is its synset (ImageNet) or any stable key, `name` is for people."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artefact came from: enough to make it again and to recognise its original."""
+
+    source: str
+    weights_digest: str
+    precision: Precision
+    target: str
+    card: str = ""
+    parameters: int = 0
+    calibration_digest: str = ""
+    calibration_count: int = 0
+    tools: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The whole of it; `labels` has one entry per class, in the order of the output."""
+
+    input: Input
+    output: Output
+    labels: tuple[Label, ...]
+    provenance: Provenance
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Write the contract as JSON with sorted keys: the same contract, the same bytes."""
+        return json.dumps(encode(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Contract":
+        """Read and check a contract. Raises ContractError naming the key that is wrong."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ContractError(f"the contract is no JSON: {error}") from None
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema != SCHEMA:
+            raise ContractError(
+                f"the contract has schema {schema!r}, this kedge reads {SCHEMA}: "
+                "install the kedge that made the artefact, or convert again"
+            )
+        return decode(cls, data, "contract")

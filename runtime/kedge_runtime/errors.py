@@ -1,0 +1,31 @@
+"""What can go wrong that is not our bug: one class per cause, one line per message.
+
+A message says what came, what is allowed and what to do. The command line prints it and exits with
+`exit_code`; anything else that is raised is a bug and keeps its traceback.
+"""
+
+
+class KedgeError(Exception):
+    """The root of every error that a user, and not a developer, can mend."""
+
+    exit_code = 2
+
+
+class UsageError(KedgeError):
+    """An option, a folder or a combination of them that can't be right."""
+
+
+class ImageError(KedgeError):
+    """A picture that can't be read: missing, empty, truncated, too large, or no picture at all."""
+
+
+class ContractError(KedgeError):
+    """A record (contract, card) that breaks its own schema."""
+
+
+class ArtefactError(KedgeError):
+    """A model file that is missing, damaged, edited after sealing, or carries no contract."""
+
+
+class EngineError(KedgeError):
+    """An inference engine that is missing, or that refuses the model."""

@@ -1,0 +1,71 @@
+"""From a picture to the engine's input tensor: the code that converter, check and device share.
+
+A byte has 256 values, so normalising and quantising is one look-up table per channel, exact by
+construction and the same on every machine.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.contract import Input, Normalisation, Tensor
+from kedge_runtime.geometry import fit_to
+from kedge_runtime.image import Pixels, Source, read_image
+
+
+class Preprocessor:
+    """The plan of one contract's input: its table is built once, `tensor` is a straight line."""
+
+    def __init__(self, spec: Input) -> None:
+        """Build the table for `spec`."""
+        self.spec = spec
+        self._table = table(spec.normalisation, spec.tensor)
+        self._swap = spec.normalisation.colour == "bgr"
+        self._planar = spec.tensor.layout == "nchw"
+
+    def read(self, source: Source) -> Pixels:
+        """Return a picture's pixels, oriented as the contract says, RGB uint8 [h, w, 3]."""
+        return read_image(source, self.spec.geometry.orientation)
+
+    def tensor(self, pixels: Pixels) -> NDArray[Any]:
+        """Return the engine's input, [1, height, width, 3] or [1, 3, height, width]."""
+        fitted = fit_to(pixels, self.spec.geometry)
+        ordered = cv2.cvtColor(fitted, cv2.COLOR_RGB2BGR) if self._swap else fitted
+        values = cv2.LUT(ordered, self._table)
+        return np.ascontiguousarray(values.transpose(2, 0, 1) if self._planar else values)[None]
+
+
+def preprocess(spec: Input, source: Source) -> NDArray[Any]:
+    """Return the input tensor of one picture: a path, encoded bytes or an RGB uint8 array."""
+    plan = Preprocessor(spec)
+    return plan.tensor(plan.read(source))
+
+
+def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
+    """Return what each byte becomes in each channel: [1, 256, 3] in the tensor's dtype.
+
+    float32 steps in Keras's order, so that float tables equal `preprocess_input` bit for bit.
+    """
+    byte = np.arange(256, dtype=np.float32)[:, None] / np.float32(normalisation.divisor)
+    mean, std = np.array([normalisation.mean, normalisation.std], np.float32)
+    return quantise((byte - mean) / std, tensor)[None]
+
+
+def quantise(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
+    """Return `values` in the tensor's dtype: round(x / scale) + zero_point, saturated, for ints."""
+    if tensor.quantisation is None:
+        return values.astype(tensor.dtype)
+    limits = np.iinfo(tensor.dtype)
+    steps = np.rint(values.astype(np.float64) / tensor.quantisation.scale)
+    integers = np.clip(steps + tensor.quantisation.zero_point, limits.min, limits.max)
+    return np.asarray(integers, tensor.dtype)
+
+
+def dequantise(values: NDArray[Any], tensor: Tensor) -> NDArray[np.float32]:
+    """Return real numbers, float32, of a raw output."""
+    real = values.astype(np.float32)
+    if tensor.quantisation is None:
+        return real
+    return (real - tensor.quantisation.zero_point) * np.float32(tensor.quantisation.scale)

@@ -1,0 +1,113 @@
+"""Plain data (JSON, TOML) to frozen records and back, checked on the way in.
+
+The records' type hints are the schema: no second description exists that could drift from them.
+"""
+
+import dataclasses
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from kedge_runtime.errors import ContractError
+
+Record = TypeVar("Record")
+
+
+def decode(kind: type[Record], value: Any, where: str) -> Record:
+    """Build the record `kind` from plain data.
+
+    `where` names the place in the data and heads every message. Raises ContractError for a missing
+    or unknown key, a wrong type, and a value outside the allowed ones.
+    """
+    if not isinstance(value, dict):
+        raise ContractError(f"{where}: got {_shown(value)}, expected a table of fields")
+    hints = _hints(kind)
+    if unknown := sorted(set(value) - set(hints)):
+        raise ContractError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(hints)}")
+    given = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+    try:
+        return kind(**given)
+    except TypeError:
+        required = [field.name for field in dataclasses.fields(kind) if _is_required(field)]  # type: ignore[arg-type]
+        missing = next(name for name in required if name not in given)
+        raise ContractError(f"{where}: the key {missing!r} is missing") from None
+
+
+def encode(record: Any) -> dict[str, Any]:
+    """Turn a record into plain data that `decode` turns back."""
+    return dataclasses.asdict(record)
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    if kind not in _HINTS:
+        _HINTS[kind] = get_type_hints(kind)
+    return _HINTS[kind]
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return decode(kind, value, where)
+    origin = get_origin(kind)
+    if origin is not None:
+        return _GENERICS[origin](kind, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ContractError(f"{where}: got {_shown(value)}, expected {kind.__name__}")
+    return value
+
+
+def _decode_literal(kind: Any, value: Any, where: str) -> Any:
+    if value not in get_args(kind):
+        allowed = ", ".join(map(str, get_args(kind)))
+        raise ContractError(f"{where}: got {_shown(value)}, allowed are {allowed}")
+    return value
+
+
+def _decode_tuple(kind: Any, value: Any, where: str) -> Any:
+    kinds = get_args(kind)
+    if not isinstance(value, (list, tuple)):
+        raise ContractError(f"{where}: got {_shown(value)}, expected a list")
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise ContractError(f"{where}: got {len(value)} values, expected {len(kinds)}")
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
+
+
+def _decode_optional(kind: Any, value: Any, where: str) -> Any:
+    if value is None:
+        return None
+    (inner,) = (arg for arg in get_args(kind) if arg is not types.NoneType)
+    return _decode(inner, value, where)
+
+
+def _decode_mapping(kind: Any, value: Any, where: str) -> Any:
+    key_kind, item_kind = get_args(kind)
+    if not isinstance(value, dict):
+        raise ContractError(f"{where}: got {_shown(value)}, expected a table")
+    return {
+        _decode(key_kind, key, where): _decode(item_kind, item, f"{where}.{key}")
+        for key, item in value.items()
+    }
+
+
+_GENERICS = {
+    Literal: _decode_literal,
+    tuple: _decode_tuple,
+    dict: _decode_mapping,
+    Union: _decode_optional,
+    types.UnionType: _decode_optional,
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
