@@ -40,14 +40,16 @@ def read_artefact(path: Path) -> Artefact:
     Raises ArtefactError when the file is missing, of another format, unsealed, or changed since.
     """
     form = format_of(path)
-    stated = _check_digest(path)
     try:
+        stated = _check_digest(path)
         members = containers.FORMATS[form].read(path)
         contract, golden = members[CONTRACT], members[GOLDEN]
     except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
         raise ArtefactError(
             f"{path}: no readable contract in it ({error}); convert again"
         ) from None
+    except OSError as error:
+        raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     return Artefact(path, Contract.from_json(contract), Golden.from_bytes(golden), stated)
 
 

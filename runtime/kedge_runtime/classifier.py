@@ -1,5 +1,6 @@
 """A sealed artefact, opened once and called on pictures."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
         "input shape": (engine.input_shape, expected),
         "input": (engine.input, tensor),
         "output": (engine.output, contract.output.tensor),
-        "number of classes": (engine.output_shape[-1], len(contract.labels)),
+        "number of classes": (math.prod(engine.output_shape), len(contract.labels)),
     }
     for what, (found, promised) in pairs.items():
         if found != promised:

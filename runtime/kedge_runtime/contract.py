@@ -65,8 +65,8 @@ class Normalisation:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse a division by zero."""
-        if self.divisor <= 0 or min(self.std) <= 0:
+        """Refuse a division by zero, and by what is no number."""
+        if not all(0 < value < float("inf") for value in (self.divisor, *self.std)):
             raise ContractError(f"divisor {self.divisor} and std {self.std} must be positive")
 
 
@@ -121,7 +121,7 @@ class Output:
 
     def __post_init__(self) -> None:
         """Refuse a temperature that would turn the answers round."""
-        if not self.temperature > 0:
+        if not 0 < self.temperature < float("inf"):
             raise ContractError(f"temperature is {self.temperature}, it must be positive")
 
 

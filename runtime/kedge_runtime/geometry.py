@@ -60,11 +60,18 @@ def _area(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _pyramid(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Halve by 2x2 means while that stays above the target, then go on bilinearly: no aliasing."""
-    while pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width:
-        rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
-        pixels = _bilinear(pixels[: 2 * rows, : 2 * columns], rows, columns)
+    """Halve by means while that stays above the target, then go on bilinearly: no aliasing.
+
+    Each side is halved as often as it needs, since `stretch` scales them differently.
+    """
+    while (by := _halvings(pixels.shape, (height, width))) != (1, 1):
+        rows, columns = pixels.shape[0] // by[0], pixels.shape[1] // by[1]
+        pixels = _bilinear(pixels[: by[0] * rows, : by[1] * columns], rows, columns)
     return _bilinear(pixels, height, width)
+
+
+def _halvings(shape: tuple[int, ...], target: tuple[int, int]) -> tuple[int, int]:
+    return 1 + (shape[0] >= 2 * target[0]), 1 + (shape[1] >= 2 * target[1])
 
 
 RESIZES: dict[Resize, Callable[[Pixels, int, int], Pixels]] = {

@@ -5,6 +5,7 @@ what the converter saw.
 """
 
 import io
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,11 @@ class Golden:
     def from_bytes(cls, content: bytes) -> "Golden":
         """Read what `to_bytes` wrote. Raises ArtefactError when it is anything else."""
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            with zipfile.ZipFile(io.BytesIO(content)):
+                arrays = np.load(io.BytesIO(content), allow_pickle=False)
                 count = len(arrays["tensors"])
                 images = tuple(arrays[f"image_{i}"].tobytes() for i in range(count))
                 rows = [arrays[name] for name in ("tensors", "reference", "recorded")]
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ArtefactError(f"the golden set is damaged ({error}); convert again") from None
         return cls(images, *rows)

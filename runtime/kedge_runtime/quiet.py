@@ -1,7 +1,8 @@
 """Silence for libraries that write to the process's own stdout and stderr.
 
 LiteRT announces its delegate, TensorFlow its whole start-up; neither goes through Python's streams,
-so the file descriptors are turned away for as long as such a library talks.
+so the file descriptors are turned away for as long as such a library talks. Keras does print, and
+in a notebook or a test Python's streams are other files than the process's own: both are silenced.
 """
 
 import contextlib
@@ -9,24 +10,31 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Send the process's stdout and stderr to nowhere while a framework talks."""
-    sys.stdout.flush()
-    saved = os.dup(1), os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        with warnings.catch_warnings():
-            # Deprecations between the frameworks are theirs to mend, not the user's.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
+    """Send stdout and stderr, Python's and the process's, to nowhere while a framework talks."""
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         sys.stdout.flush()
-        for descriptor, original in enumerate(saved, start=1):
-            os.dup2(original, descriptor)
-        for descriptor in (*saved, nowhere):
-            os.close(descriptor)
+        for descriptor in (1, 2):
+            stack.enter_context(_turned(descriptor, nowhere.fileno()))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+        # Deprecations between the frameworks are theirs to mend, not the user's.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _turned(descriptor: int, target: int) -> Iterator[None]:
+    saved = os.dup(descriptor)
+    os.dup2(target, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)

@@ -4,6 +4,7 @@ The records' type hints are the schema: no second description exists that could 
 """
 
 import dataclasses
+import math
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -56,11 +57,21 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin is not None:
         return _GENERICS[origin](kind, value, where)
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and type(value) in (int, float):
+        return _finite(value, where)
     if type(value) is not kind:
         raise ContractError(f"{where}: got {_shown(value)}, expected {kind.__name__}")
     return value
+
+
+def _finite(value: float, where: str) -> float:
+    # JSON as Python reads it has NaN and Infinity, which pass every comparison or none.
+    try:
+        if math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise ContractError(f"{where}: got {_shown(value)}, expected a finite number")
 
 
 def _decode_literal(kind: Any, value: Any, where: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kedge_runtime.classifier import Classifier, Result
-from kedge_runtime.errors import ImageError
+from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.image import SUFFIXES
 from kedge_runtime.quiet import quiet
 
@@ -33,9 +33,11 @@ def classify(
     with quiet():
         classifier = Classifier.open(artefact, threads=threads)
     failed, answers = 0, []
-    for path in _expand(images):
+    for path in list(_expand(images)):
         try:
-            result = classifier(path, top)
+            # OpenCV has its own words about a damaged picture; one line is enough.
+            with quiet():
+                result = classifier(path, top)
         except ImageError as error:
             failed += 1
             click.echo(f"kedge: {error}", err=True)
@@ -56,7 +58,10 @@ def classify(
 def _expand(images: tuple[Path, ...]) -> Iterator[Path]:
     for path in images:
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise UsageError(f"{path}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
+            yield from found
         else:
             yield path
 

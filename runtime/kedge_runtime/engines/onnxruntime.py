@@ -45,7 +45,8 @@ def open_engine(path: Path, threads: int | None = None) -> OnnxRuntime:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         return OnnxRuntime(session)
-    except (RuntimeError, ValueError) as error:
+    # onnxruntime's errors have no base of their own: InvalidGraph is a plain Exception.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise EngineError(f"{path}: onnxruntime can't load it: {reason}") from None
 

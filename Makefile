@@ -1,0 +1,47 @@
+# Two commands for a stranger: `make demo` and `make test`. CI calls `make check`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DEMO := demo-out
+
+.PHONY: demo test check format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.convert
+	$(BIN)/kedge convert demo --out $(DEMO)
+	$(BIN)/kedge classify $(DEMO)/demo.int8.tflite models/kedge_models/demo/samples --top 1
+	@echo
+	@echo "The artefacts lie in $(DEMO)/. Next: $(BIN)/kedge --help, and README.md."
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "kedge needs Python 3.10 to 3.13; say which with make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "no venv module: on Debian, apt install python3-venv" >&2; exit 2; }
+
+$(VENV)/.convert: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing kedge and TensorFlow into $(VENV): about 2 GB, one to five minutes ..."
+	@$(INSTALL) -e '.[convert]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.convert
+	@echo "Installing what the tests need ..."
+	@$(INSTALL) -e '.[convert,dev]'
+	@touch $@

@@ -1,0 +1,171 @@
+"""What several test files share: the folder of real models and photos, two tiny artefacts, and for
+the converter a tiny Keras model, its pictures and the command itself.
+
+The tiny models are committed (`make_models.py` makes them) and sealed here, so that the runtime's
+tests need neither TensorFlow nor onnx.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kedge_models.demo import pictograms
+from kedge_runtime.artefact import seal
+from kedge_runtime.cli import main
+from kedge_runtime.contract import (
+    Contract,
+    Geometry,
+    Input,
+    Label,
+    Normalisation,
+    Output,
+    Provenance,
+    Quantisation,
+    Tensor,
+)
+from kedge_runtime.golden import Golden
+
+TESTS = Path(__file__).parent
+MODELS = TESTS / "models"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that asks for the shared folder."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real models and photos, or skip."""
+    folder = Path(os.environ.get("KEDGE_SHARED", TESTS.parent.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real models and photos: {folder / 'data'} is not there; set KEDGE_SHARED")
+    return folder
+
+
+def tiny_contract(form: str) -> Contract:
+    """Return the contract of `models/tiny.<form>`, written by hand from `make_models.py`."""
+    size, taken, given = {
+        "onnx": (8, Tensor(), Tensor()),
+        "tflite": (
+            16,
+            Tensor("int8", Quantisation(0.007843137718737125, -1)),
+            Tensor("int8", Quantisation(0.0156862773001194, -128)),
+        ),
+    }[form]
+    return Contract(
+        input=Input(
+            Geometry(size, size, resize="pyramid", fit="stretch"),
+            Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)),
+            taken,
+        ),
+        output=Output("logits", given),
+        labels=tuple(Label(f"t{i}", n) for i, n in enumerate(("red", "green", "blue", "dark"))),
+        provenance=Provenance("tiny", "sha256:0", "float32", f"{form}:float32"),
+    )
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    """Return a golden set of two made-up pictures."""
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    return Golden((b"first", b"second"), np.zeros((2, 32), np.uint8), rows, rows + 1)
+
+
+@pytest.fixture(scope="session", params=["onnx", "tflite"])
+def form(request: pytest.FixtureRequest) -> str:
+    """Return each format in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def contracts() -> dict[str, Contract]:
+    """Return the contracts of the tiny models by format."""
+    return {form: tiny_contract(form) for form in ("onnx", "tflite")}
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, bytes]:
+    """Return the tiny models, unsealed, by format."""
+    return {form: (MODELS / f"tiny.{form}").read_bytes() for form in ("onnx", "tflite")}
+
+
+@pytest.fixture(scope="session")
+def artefacts(
+    tmp_path_factory: pytest.TempPathFactory,
+    contracts: dict[str, Contract],
+    models: dict[str, bytes],
+    golden: Golden,
+) -> Path:
+    """Return a folder with the tiny models sealed: `tiny.onnx` and `tiny.tflite`."""
+    folder = tmp_path_factory.mktemp("artefacts")
+    for name, model in models.items():
+        (folder / f"tiny.{name}").write_bytes(seal(name, model, contracts[name], golden))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of forty rendered pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    pictograms.write(folder, 40, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """Return `tiny.keras`: 32x32 pixels in -1..1, five classes, softmax, and beside it `labels.txt`.
+
+    Its weights are random; one pass over the pictures sets its batch norms, so that answers vary.
+    """
+    pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+    from kedge_convert.photos import tensors
+    from kedge_convert.toolkit import require
+
+    keras = require("keras")
+    layers = keras.layers
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.0),
+            layers.ReLU(6.0),
+            layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+            layers.BatchNormalization(momentum=0.0),
+            layers.ReLU(),
+            layers.Conv2D(16, 1),
+            layers.GlobalAveragePooling2D(),
+            layers.BatchNormalization(momentum=0.0),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+    spec = Input(Geometry(32, 32), Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)))
+    model(np.concatenate(list(tensors(sorted(pictures.iterdir()), spec))), training=True)
+    path = tmp_path_factory.mktemp("keras") / "tiny.keras"
+    model.save(path)
+    path.with_name("labels.txt").write_text("one\ntwo\nthree\nfour\nfive\n")
+    return path
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def kedge(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return the command `kedge`, run in this process: arguments -> (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kedge", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return run

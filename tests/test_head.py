@@ -1,0 +1,114 @@
+"""From outputs to answers: one activation at most, no overflow, stable order."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kedge_runtime.contract import Kind, Label, Output
+from kedge_runtime.head import probabilities, sigmoid, softmax, top_k
+
+LABELS = tuple(Label(f"id{i}", f"name {i}") for i in range(5))
+
+
+def _floats(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
+
+
+def _softmax_by_hand(values: list[float]) -> list[float]:
+    top = max(values)
+    powers = [math.exp(value - top) for value in values]
+    return [power / math.fsum(powers) for power in powers]
+
+
+LOGITS = [
+    [0.0, 0.0, 0.0],
+    [1.0, 2.0, 3.0],
+    [-1e4, 0.0, 1e4],
+    [3e38, -3e38, 0.0],
+    [1e-30, 0.0, -1e-30],
+]
+
+
+@pytest.mark.parametrize("logits", LOGITS)
+def test_softmax_is_right_without_overflow(logits: list[float]) -> None:
+    halves = [value / 2 for value in logits]
+    with np.errstate(divide="raise", invalid="raise"):
+        found = softmax(_floats(*halves))
+    np.testing.assert_allclose(found, _softmax_by_hand(halves), atol=1e-7)
+    assert found.dtype == np.float32
+    assert found.sum() == pytest.approx(1)
+
+
+def test_softmax_goes_along_the_last_axis() -> None:
+    rows = np.random.default_rng(0).normal(size=(3, 2, 7)).astype(np.float32)
+    found = softmax(rows)
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(found[1, 1], softmax(rows[1, 1]))
+
+
+@pytest.mark.parametrize("logit", [-1e4, -20.0, -1.0, 0.0, 0.5, 20.0, 3e38])
+def test_sigmoid_is_right_without_overflow(logit: float) -> None:
+    with np.errstate(all="raise"):
+        (found,) = sigmoid(_floats(logit))
+    small = math.exp(-min(abs(logit), 700))
+    expected = 1 / (1 + small) if logit >= 0 else small / (1 + small)
+    assert found == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "features"])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_only_logits_are_activated(kind: Kind, temperature: float) -> None:
+    values = _floats(0.7, 0.2, 0.1)
+    found = probabilities(values, Output(kind, temperature=temperature))
+    np.testing.assert_array_equal(found, values)
+
+
+def test_logits_go_through_the_activation_once() -> None:
+    values = _floats(2.0, 1.0, 0.0)
+    expected = _softmax_by_hand([2.0, 1.0, 0.0])
+    np.testing.assert_allclose(probabilities(values, Output()), expected, rtol=1e-6)
+    each = [1 / (1 + math.exp(-value)) for value in (2.0, 1.0, 0.0)]
+    found = probabilities(values, Output(activation="sigmoid"))
+    np.testing.assert_allclose(found, each, rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.7, 100.0])
+def test_temperature_divides_the_logits(temperature: float) -> None:
+    found = probabilities(_floats(2.0, 1.0, 0.0), Output(temperature=temperature))
+    expected = _softmax_by_hand([2 / temperature, 1 / temperature, 0.0])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_outputs_are_not_written_to() -> None:
+    values = _floats(2.0, 1.0, 0.0)
+    probabilities(values, Output(temperature=2.0))
+    assert values.tolist() == [2.0, 1.0, 0.0]
+
+
+TOPS = [
+    ([0.1, 0.5, 0.2, 0.15, 0.05], 3, [1, 2, 3]),
+    ([0.2, 0.2, 0.2, 0.2, 0.2], 5, [0, 1, 2, 3, 4]),
+    ([0.1, 0.4, 0.1, 0.4, 0.0], 4, [1, 3, 0, 2]),
+    ([0.1, 0.5, 0.2, 0.15, 0.05], 1, [1]),
+    ([0.1, 0.5, 0.2, 0.15, 0.05], 99, [1, 2, 3, 0, 4]),
+]
+
+
+@pytest.mark.parametrize(("values", "k", "order"), TOPS)
+def test_top_k_goes_down_and_ties_go_to_the_lower_index(
+    values: list[float], k: int, order: list[int]
+) -> None:
+    found = top_k(_floats(*values), LABELS, k)
+    assert [prediction.index for prediction in found] == order
+    for prediction in found:
+        label = LABELS[prediction.index]
+        assert (prediction.id, prediction.name) == (label.id, label.name)
+        assert prediction.probability == pytest.approx(values[prediction.index])
+
+
+def test_a_prediction_is_plain_python() -> None:
+    (found,) = top_k(_floats(1.0), LABELS[:1], 1)
+    assert type(found.index) is int
+    assert type(found.probability) is float
