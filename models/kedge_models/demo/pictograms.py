@@ -18,7 +18,7 @@ Picture = NDArray[np.uint8]
 Canvas = NDArray[np.float32]
 
 NAMES = tuple(SHAPES)
-CONTRAST = 110.0
+CONTRAST = 120.0
 """Least distance of a pictogram's colour from its ground's colours, in bytes (Euclidean, RGB)."""
 
 
@@ -114,9 +114,9 @@ GROUNDS: tuple[Ground, ...] = (_plain, _gradient, _stripes, _clouds)
 
 
 def _clutter(picture: Canvas, rng: np.random.Generator) -> Canvas:
-    """Draw up to four lines and up to three small blobs that mean nothing."""
+    """Draw up to three lines and up to three small blobs that mean nothing."""
     height, width = picture.shape[:2]
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(rng.integers(0, 4)):
         start, end = (rng.integers(0, (width, height)).tolist() for _ in range(2))
         thickness = int(rng.integers(1, 5))
         cv2.line(picture, start, end, _colour(rng), thickness, cv2.LINE_AA)
@@ -134,7 +134,7 @@ def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
 
 def _warp(rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw a turn, shear and stretch that keep a shape recognisable; float64 (2, 2)."""
-    angle, shear = np.radians(rng.uniform(-25, 25)), rng.uniform(-0.2, 0.2)
+    angle, shear = np.radians(rng.uniform(-20, 20)), rng.uniform(-0.15, 0.15)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     stretch = np.diag(rng.uniform(0.8, 1.0, size=2))
     return np.asarray(turn @ np.array([[1, shear], [0, 1]]) @ stretch, dtype=np.float64)
@@ -143,7 +143,7 @@ def _warp(rng: np.random.Generator) -> NDArray[np.float64]:
 def _place(shape: Picture, height: int, width: int, rng: np.random.Generator) -> Canvas:
     """Warp, scale and move a mask; returns the cover, (height, width), 0 to 1."""
     short = min(height, width)
-    reach = rng.uniform(0.5, 0.88) * short
+    reach = rng.uniform(0.6, 0.88) * short
     matrix = _warp(rng) * reach / CANVAS
     # The centre crop keeps 7/8 of the short side; a little of the pictogram may lie outside it.
     slack = max(0.9 * short - reach, 0) / 2
@@ -163,7 +163,7 @@ def _paint(picture: Canvas, cover: Canvas, palette: _Palette, rng: np.random.Gen
         shift = np.roll(cover, rng.integers(-6, 7, size=2).tolist(), axis=(0, 1))
         picture = picture * (1 - 0.4 * shift[:, :, None])
     shade = 1 + rng.uniform(-0.3, 0.3) * (_ramp(height, width, rng)[:, :, None] - 0.5)
-    part = cover[:, :, None] * np.float32(rng.uniform(0.75, 1.0))
+    part = cover[:, :, None] * np.float32(rng.uniform(0.85, 1.0))
     return np.asarray(picture * (1 - part) + palette.ink * shade * part, dtype=np.float32)
 
 
@@ -171,8 +171,8 @@ def _spoil(picture: Canvas, rng: np.random.Generator) -> Picture:
     """Blur, light, noise and JPEG: what a cheap camera does; returns uint8."""
     if rng.random() < 0.6:
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 2.0)))
-    picture = picture * np.float32(rng.uniform(0.6, 1.2))
-    picture = picture + rng.uniform(0, 18) * rng.standard_normal(picture.shape, dtype=np.float32)
+    picture = picture * np.float32(rng.uniform(0.7, 1.15))
+    picture = picture + rng.uniform(0, 15) * rng.standard_normal(picture.shape, dtype=np.float32)
     exposed = np.clip(picture, 0, 255).astype(np.uint8)
     encoded = _jpeg(exposed, quality=int(rng.integers(25, 96)))
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)
