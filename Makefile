@@ -10,6 +10,7 @@ DEMO := demo-out
 
 demo: $(VENV)/.convert
 	$(BIN)/kedge convert demo --out $(DEMO)
+	$(BIN)/kedge verify $(DEMO)/demo.int8.tflite
 	$(BIN)/kedge classify $(DEMO)/demo.int8.tflite models/kedge_models/demo/samples --top 1
 	@echo
 	@echo "The artefacts lie in $(DEMO)/. Next: $(BIN)/kedge --help, and README.md."

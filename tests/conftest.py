@@ -34,10 +34,13 @@ MODELS = TESTS / "models"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that asks for the shared folder."""
+    """Mark tests by what they ask for: the shared folder, or a conversion to every target."""
     for item in items:
-        if "shared" in getattr(item, "fixturenames", ()):
+        names = getattr(item, "fixturenames", ())
+        if "shared" in names:
             item.add_marker("shared")
+        if "converted" in names:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +78,9 @@ def tiny_contract(form: str) -> Contract:
 def golden() -> Golden:
     """Return a golden set of two made-up pictures."""
     rows = np.arange(8, dtype=np.float32).reshape(2, 4)
-    return Golden((b"first", b"second"), np.zeros((2, 32), np.uint8), rows, rows + 1)
+    digests, ids = np.zeros((2, 32), np.uint8), np.array(["t0", "t1"])
+    sure = np.ones(2, np.float32)
+    return Golden((b"first", b"second"), digests, digests, rows, rows + 1, rows, ids, sure)
 
 
 @pytest.fixture(scope="session", params=["onnx", "tflite"])
@@ -120,7 +125,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
-    """Return `tiny.keras`: 32x32 pixels in -1..1, five classes, softmax, and beside it `labels.txt`.
+    """Return `tiny.keras`: 32x32 pixels in -1..1, five classes, softmax; beside it `labels.txt`.
 
     Its weights are random; one pass over the pictures sets its batch norms, so that answers vary.
     """

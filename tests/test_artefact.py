@@ -120,7 +120,7 @@ NO_ARTEFACTS = {
     "only the seal": (b"sha256:" + hashlib.sha256(b"").hexdigest().encode(), "no readable"),
     "a right seal over nothing of ours": (
         b"junk" * 9 + b"sha256:" + hashlib.sha256(b"junk" * 9).hexdigest().encode(),
-        "no readable contract",
+        "no readable",
     ),
     "capital digits": (
         b"sha256:" + hashlib.sha256(b"").hexdigest().upper().encode(),

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact import read_artefact, seal
+from kedge_runtime.artefact import Artefact, read_artefact, seal
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Contract, Label, Output, Quantisation, Tensor
-from kedge_runtime.engines import dtype_name, open_engine
-from kedge_runtime.errors import ArtefactError, EngineError
+from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.engines.base import Engine, Port, dtype_name
+from kedge_runtime.errors import ArtefactError, EngineError, ImageError, UsageError
 from kedge_runtime.golden import Golden
+from kedge_runtime.image import Source
+from kedge_runtime.results import Result
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark": (0, 0, 0)}
 
@@ -57,7 +60,7 @@ def test_outputs_are_the_models_logits(classifier: Classifier, form: str) -> Non
 
 def test_one_picture_after_another_gives_what_each_gives_alone(classifier: Classifier) -> None:
     pictures = [_plain(colour) for colour in COLOURS.values()]
-    together = classifier.many(pictures, top=2)
+    together = classifier(pictures, top=2)
     assert together == [classifier(picture, top=2) for picture in pictures]
     assert [len(result.predictions) for result in together] == [2, 2, 2, 2]
     assert [result.best.name for result in together] == list(COLOURS)
@@ -68,6 +71,46 @@ def test_an_output_is_not_overwritten_by_the_next_run(classifier: Classifier) ->
     kept = first.copy()
     classifier.outputs(_plain(COLOURS["blue"]))
     np.testing.assert_array_equal(first, kept)
+
+
+def test_a_list_ends_at_the_first_bad_picture_and_says_which(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    missing = tmp_path / "none.jpg"
+    pictures: list[Source] = [_plain(COLOURS["red"]), missing, _plain(COLOURS["blue"])]
+    with pytest.raises(ImageError, match=r"^picture 2 of 3: .*none\.jpg: no such file"):
+        classifier(pictures)
+    assert classifier([]) == []
+
+
+def test_each_goes_on_after_a_bad_picture(classifier: Classifier) -> None:
+    pictures: list[Source] = [_plain(COLOURS["red"]), b"no picture", b"", _plain(COLOURS["blue"])]
+    first, second, third, fourth = classifier.each(pictures, top=1)
+    assert isinstance(first, Result) and first.best.name == "red"
+    assert isinstance(second, ImageError) and isinstance(third, ImageError)
+    assert fourth == classifier(pictures[3], top=1)
+
+
+def test_a_camera_frame_says_its_colour_order(classifier: Classifier) -> None:
+    frame = _plain(COLOURS["red"])[..., ::-1]
+    assert classifier(frame).best.name == "blue"
+    assert classifier(frame, colour="bgr") == classifier(_plain(COLOURS["red"]))
+    (answer,) = classifier.each([frame], colour="bgr")
+    assert isinstance(answer, Result) and answer.best.name == "red"
+
+
+@pytest.mark.parametrize("source", ["red.png", Path("red.png"), b"bytes"])
+def test_a_file_has_its_own_colour_order(classifier: Classifier, source: Any) -> None:
+    with pytest.raises(UsageError, match="colour='bgr' is for arrays"):
+        classifier(source, colour="bgr")
+
+
+def test_probabilities_are_those_of_the_answer(classifier: Classifier) -> None:
+    values = classifier.probabilities(_plain(COLOURS["green"]))
+    assert values.dtype == np.float32
+    assert values.sum() == pytest.approx(1, abs=1e-6)
+    result = classifier(_plain(COLOURS["green"]))
+    assert [values[p.index] for p in result.predictions] == sorted(values, reverse=True)
 
 
 LABELS = tuple(Label(str(i), str(i)) for i in range(5))
@@ -92,6 +135,10 @@ DISAGREEMENTS: dict[str, tuple[Callable[[Contract], Contract], str]] = {
     "one label too many": (lambda c: replace(c, labels=LABELS), "number of classes is 4"),
     "one label too few": (lambda c: replace(c, labels=LABELS[:3]), "number of classes is 4"),
     "no labels": (lambda c: replace(c, labels=()), "number of classes is 4"),
+    "a background too many": (
+        lambda c: replace(c, output=replace(c.output, label_offset=1)),
+        "number of classes is 4",
+    ),
 }
 
 
@@ -124,17 +171,16 @@ def test_a_scale_off_by_a_hair_is_refused(
         Classifier.open(path, threads=1)
 
 
-class _Engine:
+class _Engine(Engine):
     """An engine that says what it is told to say."""
 
     name = "made up"
-    input_shape: tuple[int, ...] = (1, 8, 8, 3)
 
     def __init__(self, contract: Contract, output_shape: tuple[int, ...]) -> None:
-        self.input, self.output = contract.input.tensor, contract.output.tensor
-        self.output_shape = output_shape
+        taken, given = contract.input.tensor, contract.output.tensor
+        super().__init__(Port((1, 8, 8, 3), taken), Port(output_shape, given))
 
-    def run(self, tensor: NDArray[Any]) -> NDArray[Any]:
+    def _run(self, tensors: NDArray[Any]) -> NDArray[Any]:
         raise AssertionError("no picture was given")
 
 
@@ -151,6 +197,68 @@ def test_an_output_with_one_number_a_class_is_taken(
 ) -> None:
     artefact = read_artefact(artefacts / "tiny.onnx")
     assert Classifier(artefact, _Engine(artefact.contract, shape)).contract == artefact.contract
+
+
+class _Spatial(_Engine):
+    """An engine that gives the numbers from 0 on."""
+
+    def run(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        return np.arange(np.prod(self.output_shape), dtype=np.float32).reshape(self.output_shape)
+
+
+def _featured(artefact: Artefact) -> Artefact:
+    output = replace(artefact.contract.output, kind="features")
+    return replace(artefact, contract=replace(artefact.contract, output=output, labels=()))
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (1, 2, 2, 3), (1, 3, 2, 2)])
+def test_features_keep_the_models_shape(artefacts: Path, shape: tuple[int, ...]) -> None:
+    artefact = _featured(read_artefact(artefacts / "tiny.onnx"))
+    classifier = Classifier(artefact, _Spatial(artefact.contract, shape))
+    found = classifier.features(_plain(COLOURS["red"]))
+    assert found.shape == shape[1:]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.ravel(), np.arange(found.size))
+
+
+def test_features_are_the_models_numbers_untouched(
+    form: str,
+    contracts: dict[str, Contract],
+    models: dict[str, bytes],
+    golden: Golden,
+    tmp_path: Path,
+) -> None:
+    _needs_engine(form)
+    contract = contracts[form]
+    path = tmp_path / f"m.{form}"
+    output = replace(contract.output, kind="features", temperature=3.0)
+    content = seal(form, models[form], replace(contract, output=output, labels=()), golden)
+    path.write_bytes(content)
+    expected, tolerance = RED[form]
+    found = Classifier.open(path, threads=1).features(_plain(COLOURS["red"]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def test_features_are_no_answers_and_answers_no_features(artefacts: Path) -> None:
+    artefact = read_artefact(artefacts / "tiny.onnx")
+    featured = _featured(artefact)
+    with pytest.raises(UsageError, match=r"gives features, not classes; .*classifier\.features"):
+        Classifier(featured, _Spatial(featured.contract, (1, 6)))(_plain(COLOURS["red"]))
+    with pytest.raises(UsageError, match=r"gives logits, not features; .*include_top=False"):
+        Classifier(artefact, _Spatial(artefact.contract, (1, 4))).features(_plain(COLOURS["red"]))
+
+
+class _Broken(_Engine):
+    """An engine that gives no number."""
+
+    def run(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        return np.array([[0, 1, np.nan, 2]], np.float32)
+
+
+def test_an_answer_that_is_no_number_is_an_error(artefacts: Path) -> None:
+    artefact = read_artefact(artefacts / "tiny.onnx")
+    with pytest.raises(EngineError, match="isn't finite"):
+        Classifier(artefact, _Broken(artefact.contract, (1, 4)))(_plain(COLOURS["red"]))
 
 
 @pytest.mark.parametrize("size", [0, 10, 150])
@@ -191,7 +299,7 @@ def test_an_onnx_that_onnxruntime_refuses_is_refused_in_one_line(
 
 def test_both_formats_have_an_engine_that_says_its_name(form: str, artefacts: Path) -> None:
     _needs_engine(form)
-    engine = open_engine(form, artefacts / f"tiny.{form}", threads=2)
+    engine = open_engine(form, artefacts / f"tiny.{form}", EngineOptions(threads=2))
     assert engine.name == {"onnx": "onnxruntime", "tflite": "litert"}[form]
     assert engine.output_shape == (1, 4)
 

@@ -1,8 +1,12 @@
 """`kedge classify` as a user meets it: a process with an exit code, stdout and stderr."""
 
 import json
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +14,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from kedge_runtime.artefact import seal
 from kedge_runtime.cli import COMMANDS, kedge
+from kedge_runtime.contract import Contract
+from kedge_runtime.golden import Golden
 
 pytest.importorskip("ai_edge_litert")
 
+FACTS = {
+    "schema": 1,
+    "input": {
+        "geometry": {"height": 16, "width": 16, "fit": "stretch"},
+        "normalisation": {"divisor": 127.5, "mean": [1, 1, 1]},
+    },
+    "output": {"kind": "logits"},
+    "labels": "names.txt",
+}
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
@@ -35,19 +51,29 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def _kedge(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def _kedge(*arguments: object, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "kedge_runtime.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, input=stdin, env=environment
+    )
 
 
 def test_json_is_all_that_stdout_holds(artefact: Path, pictures: Path) -> None:
     done = _kedge("classify", artefact, pictures / "red.png", "--json", "--top", 2)
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["schema", "command", "artefact", "results"]
+    keys = ["schema", "command", "artefacts", "ensemble", "results", "failed"]
+    assert list(answer) == keys
     assert (answer["schema"], answer["command"]) == (1, "classify")
+    assert (answer["artefacts"], answer["ensemble"]) == ([str(artefact)], False)
+    assert answer["failed"] == []
     (result,) = answer["results"]
     assert result["image"] == str(pictures / "red.png")
+    assert result["artefact"] == str(artefact)
+    assert (result["label"], result["unknown"]) == ("red", False)
+    assert 0 < result["margin"] < 1 and 0 < result["entropy"] < 1
+    assert result["best"] == result["predictions"][0]
     assert [p["name"] for p in result["predictions"]] == ["red", "dark"]
     assert set(result["predictions"][0]) == {"index", "id", "name", "probability"}
 
@@ -80,10 +106,15 @@ def test_one_bad_picture_costs_one_line_and_the_good_ones_are_answered(
         bad.write_bytes(content)
     done = _kedge("classify", artefact, pictures / "red.png", bad, pictures / "green.png", "--json")
     assert done.returncode == 2
-    named = [result["predictions"][0]["name"] for result in json.loads(done.stdout)["results"]]
-    assert named == ["red", "green"]
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"kedge: {bad}: ")
+    answer = json.loads(done.stdout)
+    assert [result["label"] for result in answer["results"]] == ["red", "green"]
+    (failed,) = answer["failed"]
+    assert failed["image"] == str(bad)
+    assert done.stderr.splitlines() == [
+        f"kedge: {failed['error']}",
+        "kedge: 3 pictures, 1 failed",
+    ]
+    assert failed["error"].startswith(f"{bad}: ")
 
 
 def test_a_folder_is_searched_in_order(artefact: Path, pictures: Path) -> None:
@@ -106,12 +137,23 @@ def test_a_folder_without_pictures_is_a_mistake(artefact: Path, tmp_path: Path) 
 def _mistakes(artefact: Path, pictures: Path) -> dict[str, list[object]]:
     changed = pictures / "changed.tflite"
     content = artefact.read_bytes()
+    (pictures / "facts.json").write_text(json.dumps({**FACTS, "labels": []}))
     changed.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
     return {
         "missing artefact": [pictures / "none.tflite", pictures / "red.png"],
         "wrong suffix": [pictures / "notes.txt", pictures / "red.png"],
         "changed artefact": [changed, pictures / "red.png"],
         "no picture": [artefact],
+        "no artefact": [pictures / "red.png"],
+        "a pattern of nothing": [artefact, pictures / "*.gif"],
+        "a threshold for one answer": [artefact, pictures / "red.png", "--threshold", 0.5],
+        "features of a classifier": [artefact, pictures, "--save-features", pictures / "x.npz"],
+        "a sheet of another kind": [artefact, pictures, "--sheet", pictures / "x.jpg"],
+        "a sheet nowhere": [artefact, pictures, "--sheet", pictures / "none" / "x.png"],
+        "confidence above one": [artefact, pictures, "--min-confidence", 1.5],
+        "a contract too many": [artefact, pictures, "--contract", pictures / "facts.json"],
+        "no contract": [artefact, pictures, "--contract", pictures / "none.json"],
+        "another engine": [artefact, pictures, "--engine", "onnxruntime"],
         "top of nothing": [artefact, pictures / "red.png", "--top", 0],
         "unknown option": [artefact, pictures / "red.png", "--fast"],
     }
@@ -119,9 +161,19 @@ def _mistakes(artefact: Path, pictures: Path) -> dict[str, list[object]]:
 
 CASES = [
     ("missing artefact", "no such file"),
-    ("wrong suffix", "artefacts end in .tflite, .onnx"),
+    ("wrong suffix", "end in .tflite, .onnx"),
+    ("no artefact", "end in .tflite, .onnx"),
+    ("a pattern of nothing", "*.gif: matches nothing"),
+    ("a threshold for one answer", "see --min-confidence"),
+    ("features of a classifier", "gives logits, not features"),
+    ("a sheet of another kind", "its name must end in .png"),
+    ("a sheet nowhere", "can't be written there"),
+    ("confidence above one", "1.5 is not in the range 0<=x<=1"),
+    ("a contract too many", "every artefact carries its own"),
+    ("no contract", "none.json: no such file"),
+    ("another engine", "onnxruntime runs no .tflite files"),
     ("changed artefact", "changed since it was sealed"),
-    ("no picture", "Missing argument 'IMAGE...'"),
+    ("no picture", "no pictures given: name files, folders"),
     ("top of nothing", "0 is not in the range x>=1"),
     ("unknown option", "No such option"),
 ]
@@ -135,6 +187,184 @@ def test_a_mistake_ends_in_code_2_without_a_traceback(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def several(artefacts: Path) -> list[Path]:
+    pytest.importorskip("onnxruntime")
+    return [artefacts / "tiny.tflite", artefacts / "tiny.onnx"]
+
+
+def test_several_artefacts_are_compared_in_one_table(several: list[Path], pictures: Path) -> None:
+    done = _kedge("classify", *several, pictures)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [f" 1  {several[0]}", f" 2  {several[1]}"]
+    rows = lines[4:7]
+    for row, colour in zip(rows, ("blue", "green", "red"), strict=True):
+        assert f"{colour}.png" in row
+        assert len(re.findall(rf"\d+% {colour}\b", row)) == 2
+        assert row.startswith("  ")
+    assert max(map(len, lines[3:])) <= 80
+    assert lines[-1] == "! the models disagree on 0 of 3 pictures"
+
+
+def test_models_that_disagree_are_marked(several: list[Path], pictures: Path) -> None:
+    # The int8 network is a little less sure of blue than the float one.
+    blue = pictures / "below" / "blue.png"
+    done = _kedge("classify", *several, blue, "--json")
+    shares = [result["best"]["probability"] for result in json.loads(done.stdout)["results"]]
+    between = sum(shares) / 2
+    done = _kedge("classify", *several, blue, "--min-confidence", between)
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("! ")][:1]
+    assert "unknown (blue?)" in row
+    assert done.stdout.endswith("! the models disagree on 1 of 1 pictures\n")
+
+
+def test_a_comparison_in_json_has_a_result_per_picture_and_artefact(
+    several: list[Path], pictures: Path
+) -> None:
+    done = _kedge("classify", *several, pictures / "red.png", pictures / "green.png", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["artefacts"] == list(map(str, several))
+    found = [(Path(r["image"]).stem, r["artefact"], r["label"]) for r in answer["results"]]
+    expected = [(name, str(path), name) for name in ("red", "green") for path in several]
+    assert found == expected
+
+
+def test_an_ensemble_answers_once(several: list[Path], pictures: Path) -> None:
+    red = pictures / "red.png"
+    alone = json.loads(_kedge("classify", *several, red, "--json").stdout)["results"]
+    done = _kedge("classify", *several, "--ensemble", red, "--json")
+    answer = json.loads(done.stdout)
+    (result,) = answer["results"]
+    assert (answer["ensemble"], result["artefact"]) == (True, "ensemble")
+    mean = sum(r["best"]["probability"] for r in alone) / 2
+    assert result["best"]["probability"] == pytest.approx(mean, rel=1e-6)
+
+
+def test_an_unknown_says_so(artefact: Path, pictures: Path) -> None:
+    arguments = (artefact, pictures / "red.png", "--min-confidence", 1)
+    result = json.loads(_kedge("classify", *arguments, "--json").stdout)["results"][0]
+    assert (result["unknown"], result["label"], result["best"]["name"]) == (True, None, "red")
+    assert ": unknown\n" in _kedge("classify", *arguments).stdout
+    assert "unknown (red?)" in _kedge("classify", *arguments, "--top", 1).stdout
+    assert ": unknown" not in _kedge("classify", *arguments[:2], "--max-entropy", 0.9).stdout
+    assert ": unknown" in _kedge("classify", *arguments[:2], "--max-entropy", 0.1).stdout
+
+
+def test_a_pattern_in_quotes_and_names_on_stdin(artefact: Path, pictures: Path) -> None:
+    done = _kedge("classify", artefact, pictures / "*.png", "--top", 1)
+    assert [Path(line.split()[-1]).name for line in done.stdout.splitlines()] == [
+        "green.png",
+        "red.png",
+    ]
+    names = f"{pictures / 'red.png'}\n\n{pictures / 'none.png'}\n{pictures / 'green.png'}"
+    done = _kedge("classify", artefact, "-", "--json", stdin=names)
+    answer = json.loads(done.stdout)
+    assert [result["label"] for result in answer["results"]] == ["red", "green"]
+    assert done.returncode == 2
+    assert done.stderr.endswith("kedge: 3 pictures, 1 failed\n")
+
+
+@pytest.mark.parametrize("names", ["", "\n\n"])
+def test_no_names_on_stdin_are_a_mistake(artefact: Path, names: str) -> None:
+    done = _kedge("classify", artefact, "-", stdin=names)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "kedge: no pictures came: stdin holds no names\n"
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(artefact: Path, pictures: Path) -> None:
+    odd = pictures / "[red]*.png"
+    (pictures / "red.png").rename(odd)
+    done = _kedge("classify", artefact, odd, "--json")
+    assert [result["image"] for result in json.loads(done.stdout)["results"]] == [str(odd)]
+
+
+def test_a_name_that_is_no_text_is_shown_all_the_same(artefact: Path, pictures: Path) -> None:
+    odd = Path(os.fsdecode(bytes(pictures) + b"/r\xffd.png"))
+    (pictures / "red.png").rename(odd)
+    done = _kedge("classify", artefact, odd)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "r\N{REPLACEMENT CHARACTER}d.png" in done.stdout
+
+
+def test_facts_make_a_foreign_file_usable(
+    models: dict[str, bytes], artefact: Path, pictures: Path
+) -> None:
+    foreign, facts = pictures / "foreign.tflite", pictures / "facts.json"
+    foreign.write_bytes(models["tflite"])
+    facts.write_text(json.dumps(FACTS))
+    (pictures / "names.txt").write_text("red\ngreen\nblue\ndark\n")
+    # Beside a sealed file, which keeps its own.
+    done = _kedge("classify", foreign, artefact, "--contract", facts, pictures / "red.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("% red") == 2
+    assert _kedge("classify", foreign, pictures / "red.png").returncode == 2
+
+
+@pytest.fixture
+def embedding(
+    pictures: Path, contracts: dict[str, Contract], models: dict[str, bytes], golden: Golden
+) -> Path:
+    contract = contracts["tflite"]
+    contract = replace(contract, output=replace(contract.output, kind="features"), labels=())
+    path = pictures / "embedding.tflite"
+    path.write_bytes(seal("tflite", models["tflite"], contract, golden))
+    return path
+
+
+def test_features_are_saved_with_their_names(embedding: Path, pictures: Path) -> None:
+    out = pictures / "out.npz"
+    out.write_bytes(b"what was there before")
+    words = (embedding, pictures / "red.png", pictures / "none.png", pictures / "green.png")
+    done = _kedge("classify", *words, "--save-features", out, "--json")
+    assert done.returncode == 2
+    assert done.stderr.endswith("kedge: 3 pictures, 1 failed\n")
+    with np.load(out, allow_pickle=False) as saved:
+        assert sorted(saved) == ["features", "names"]
+        assert saved["names"].tolist() == [str(words[1]), str(words[3])]
+        assert (saved["features"].shape, saved["features"].dtype) == ((2, 4), np.float32)
+        assert saved["features"].argmax(axis=1).tolist() == [0, 1]
+    assert [result["shape"] for result in json.loads(done.stdout)["results"]] == [[4], [4]]
+    assert not list(pictures.glob(".kedge-*"))
+
+
+def test_features_without_a_readable_picture_are_not_saved(embedding: Path, pictures: Path) -> None:
+    out = pictures / "out.npz"
+    done = _kedge("classify", embedding, pictures / "none.png", "--save-features", out)
+    assert done.returncode == 2
+    assert not out.exists()
+
+
+def test_features_are_no_answers(embedding: Path, pictures: Path) -> None:
+    done = _kedge("classify", embedding, pictures / "red.png")
+    assert done.returncode == 2
+    assert "take them with --save-features" in done.stderr
+
+
+def _multi(
+    pictures: Path, contract: Contract, model: bytes, golden: Golden, thresholds: Sequence[float]
+) -> Path:
+    output = replace(contract.output, activation="sigmoid", thresholds=tuple(thresholds))
+    path = pictures / "multi.tflite"
+    path.write_bytes(seal("tflite", model, replace(contract, output=output), golden))
+    return path
+
+
+def test_a_model_with_several_answers_names_all_that_reach_their_threshold(
+    pictures: Path, contracts: dict[str, Contract], models: dict[str, bytes], golden: Golden
+) -> None:
+    path = _multi(pictures, contracts["tflite"], models["tflite"], golden, ())
+    red = pictures / "red.png"
+    # By hand: logits 4, 0, 0, 4/3 within two int8 steps, so .98, about .5, about .5, .79.
+    for threshold, expected in ((0.7, ["red", "dark"]), (0.9, ["red"]), (0.999, [])):
+        done = _kedge("classify", path, red, "--threshold", threshold, "--json")
+        (result,) = json.loads(done.stdout)["results"]
+        assert [p["name"] for p in result["predictions"]] == expected
+        assert result["unknown"] is (expected == [])
+    done = _kedge("classify", path, red, "--threshold", 0.999)
+    assert "none is likely; most: " in done.stdout
 
 
 def test_both_formats_answer_alike(artefacts: Path, pictures: Path) -> None:

@@ -75,7 +75,7 @@ def test_any_zip_reader_opens_the_tflite(models: dict[str, bytes]) -> None:
 def test_an_implausibly_large_member_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kedge_runtime.containers.tflite.MEMBER_LIMIT", 1000)
+    monkeypatch.setattr("kedge_runtime.zips.MAX_BYTES", 1000)
     path = tmp_path / "m.tflite"
     path.write_bytes(append("tflite", b"", {JSON: bytes(1001)}))
     with pytest.raises(ArtefactError, match="unpacks to 1001 bytes, allowed are 1000"):

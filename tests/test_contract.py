@@ -27,7 +27,7 @@ FULL = Contract(
         Normalisation("bgr", 1.0, (103.939, 116.779, 123.68), (57.375, 57.12, 58.395)),
         Tensor("uint8", Quantisation(1 / 3, 128), "nchw"),
     ),
-    Output("logits", Tensor("int16", Quantisation(1e-9, 0)), "sigmoid", 1.7),
+    Output("logits", Tensor("int16", Quantisation(1e-9, 0)), "sigmoid", 1.7, (0.3, 0.4), 1),
     (Label("n1", "Köln, 猫"), Label("n2", "")),
     Provenance("s", "w", "int8", "t", "c", 3, "d", 100, {"keras": "3", "tensorflow": "2"}),
 )
@@ -92,6 +92,10 @@ NONSENSE: dict[str, Callable[[], Any]] = {
     "temperature negative": lambda: Output(temperature=-2.0),
     "temperature nan": lambda: Output(temperature=float("nan")),
     "temperature infinite": lambda: Output(temperature=float("inf")),
+    "threshold above one": lambda: Output("sigmoid", thresholds=(0.5, 1.1)),
+    "threshold nan": lambda: Output("sigmoid", thresholds=(float("nan"),)),
+    "label offset negative": lambda: Output(label_offset=-1),
+    "label offset two": lambda: Output(label_offset=2),
 }
 
 

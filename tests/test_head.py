@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Kind, Label, Output
-from kedge_runtime.head import probabilities, sigmoid, softmax, top_k
-
-LABELS = tuple(Label(f"id{i}", f"name {i}") for i in range(5))
+from kedge_runtime.contract import Kind, Output
+from kedge_runtime.errors import EngineError
+from kedge_runtime.head import (
+    check_finite,
+    descending,
+    entropy,
+    mean_binary_entropy,
+    probabilities,
+    sigmoid,
+    softmax,
+)
 
 
 def _floats(*values: float) -> NDArray[np.float32]:
@@ -90,25 +97,70 @@ def test_outputs_are_not_written_to() -> None:
 TOPS = [
     ([0.1, 0.5, 0.2, 0.15, 0.05], 3, [1, 2, 3]),
     ([0.2, 0.2, 0.2, 0.2, 0.2], 5, [0, 1, 2, 3, 4]),
+    ([0.2, 0.2, 0.2, 0.2, 0.2], 2, [0, 1]),
     ([0.1, 0.4, 0.1, 0.4, 0.0], 4, [1, 3, 0, 2]),
+    ([0.1, 0.4, 0.1, 0.4, 0.1], 3, [1, 3, 0]),
     ([0.1, 0.5, 0.2, 0.15, 0.05], 1, [1]),
     ([0.1, 0.5, 0.2, 0.15, 0.05], 99, [1, 2, 3, 0, 4]),
+    ([0.0, 0.0, 0.0], 2, [0, 1]),
+    ([1.0], 1, [0]),
 ]
 
 
 @pytest.mark.parametrize(("values", "k", "order"), TOPS)
-def test_top_k_goes_down_and_ties_go_to_the_lower_index(
+def test_the_largest_go_down_and_ties_go_to_the_lower_index(
     values: list[float], k: int, order: list[int]
 ) -> None:
-    found = top_k(_floats(*values), LABELS, k)
-    assert [prediction.index for prediction in found] == order
-    for prediction in found:
-        label = LABELS[prediction.index]
-        assert (prediction.id, prediction.name) == (label.id, label.name)
-        assert prediction.probability == pytest.approx(values[prediction.index])
+    assert descending(_floats(*values), k).tolist() == order
 
 
-def test_a_prediction_is_plain_python() -> None:
-    (found,) = top_k(_floats(1.0), LABELS[:1], 1)
-    assert type(found.index) is int
-    assert type(found.probability) is float
+@pytest.mark.parametrize("k", [1, 2, 5, 999, 1000])
+def test_the_largest_of_many_ties_are_those_of_a_full_stable_sort(k: int) -> None:
+    generator = np.random.default_rng(k)
+    for _ in range(50):
+        # As an int8 softmax gives them: most are 0, many are equal.
+        values = (generator.integers(0, 6, 1000) / 256).astype(np.float32)
+        expected = sorted(range(1000), key=lambda i: (-values[i], i))[:k]
+        assert descending(values, k).tolist() == expected
+
+
+ENTROPIES = [
+    ([1.0, 0.0, 0.0, 0.0], 0.0),
+    ([0.25, 0.25, 0.25, 0.25], 1.0),
+    ([0.5, 0.5, 0.0, 0.0], 0.5),
+    ([0.5, 0.25, 0.25], 1.5 / math.log2(3)),
+    ([0.25, 0.25, 0.0, 0.0], 0.5),  # quantised: the sum is no 1
+    ([0.0, 0.0, 0.0, 0.0], 1.0),  # quantised: every class rounded away
+    ([1.0], 0.0),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), ENTROPIES)
+def test_entropy_is_a_share_of_the_largest_possible(values: list[float], expected: float) -> None:
+    assert entropy(_floats(*values)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_entropy_of_a_thousand_classes_stays_within_its_range() -> None:
+    assert entropy(np.full(1000, 1e-3, np.float32)) == pytest.approx(1, abs=1e-6)
+    assert entropy(softmax(np.eye(1, 1000, dtype=np.float32)[0] * 1e4)) == 0
+    assert entropy(np.full(1000, 1e-3, np.float32)) <= 1
+
+
+BINARY = [
+    ([0.0, 1.0], 0.0),
+    ([0.5, 0.5], 1.0),
+    ([0.5, 1.0], 0.5),
+    ([0.25, 0.25], 0.8112781),  # -.25 log2 .25 - .75 log2 .75
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), BINARY)
+def test_independent_classes_have_an_entropy_each(values: list[float], expected: float) -> None:
+    assert mean_binary_entropy(_floats(*values)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_refused(wrong: float) -> None:
+    with pytest.raises(EngineError, match="isn't finite"):
+        check_finite(_floats(0.0, wrong, 1.0))
+    np.testing.assert_array_equal(check_finite(_floats(0.0, 1.0)), [0, 1])

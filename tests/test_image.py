@@ -132,11 +132,14 @@ NO_PICTURES = {
     "empty": (b"", "the picture: the file is empty"),
     "text": (b"no picture at all, but words", "the picture: no readable JPEG"),
     "zeros": (bytes(5000), "the picture: no readable JPEG"),
-    "only a JPEG's head": (LOSSY["jpeg"][:20], "the picture: no readable JPEG"),
-    "half a JPEG": (LOSSY["jpeg"][: len(LOSSY["jpeg"]) // 2], "the picture: no readable JPEG"),
-    "half a PNG": (LOSSLESS["png"][: len(LOSSLESS["png"]) // 2], "the picture: no readable JPEG"),
-    "half a BMP": (LOSSLESS["bmp"][: len(LOSSLESS["bmp"]) // 2], "the picture: no readable JPEG"),
-    "half a WebP": (LOSSY["webp"][: len(LOSSY["webp"]) // 2], "the picture: no readable JPEG"),
+    "only a JPEG's head": (LOSSY["jpeg"][:20], "the picture: cut short or damaged"),
+    "half a JPEG": (LOSSY["jpeg"][: len(LOSSY["jpeg"]) // 2], "the picture: cut short or damaged"),
+    "half a PNG": (
+        LOSSLESS["png"][: len(LOSSLESS["png"]) // 2],
+        "the picture: cut short or damaged",
+    ),
+    "half a BMP": (LOSSLESS["bmp"][: len(LOSSLESS["bmp"]) // 2], "the picture: a damaged BMP"),
+    "half a WebP": (LOSSY["webp"][: len(LOSSY["webp"]) // 2], "the picture: cut short or damaged"),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime.contract import DType, Geometry, Input, Normalisation, Quantisation, Tensor
-from kedge_runtime.preprocess import dequantise, preprocess, quantise, table
+from kedge_runtime.preprocessing import dequantise, preprocess, quantise, table
 
 SIZE = Geometry(24, 32, "nearest", "stretch")
 # All values of all channels, in the target's size already.

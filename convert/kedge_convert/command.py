@@ -92,7 +92,8 @@ def convert(**options: Any) -> int:
     from kedge_convert.progress import Progress
 
     job = _job(options)
-    outcomes = pipeline.convert(job, Progress(silent=options["as_json"]))
+    with Progress(silent=options["as_json"]) as progress:
+        outcomes = pipeline.convert(job, progress)
     if options["as_json"]:
         click.echo(json.dumps(_plain(job, outcomes), indent=2))
     else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kedge_runtime.contract import Input
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.image import SUFFIXES, read_image
-from kedge_runtime.preprocess import Preprocessor
+from kedge_runtime.preprocessing import Preprocessor
 
 MINIMUM = 10
 
@@ -48,19 +48,19 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Phot
     """Draw calibration and check pictures from a folder, at any depth, without overlap.
 
     A third of a small folder is kept for the check. Unreadable pictures are passed over and
-    listed. Raises UsageError when fewer than MINIMUM pictures are readable.
+    listed. Raises UsageError when fewer than MINIMUM pictures are readable (and more were asked).
     """
     found = _find(folder)
     order = np.random.default_rng(sampling.seed).permutation(len(found))
-    check_wanted = min(sampling.check, max(1, len(found) // 3))
-    wanted = check_wanted + min(sampling.calibration, len(found) - check_wanted)
+    wanted = sampling.calibration + sampling.check
     readable, broken = _draw([found[i] for i in order], wanted, tick)
-    if len(readable) < MINIMUM:
+    if len(readable) < min(MINIMUM, wanted):
         raise UsageError(
             f"{folder}: {len(readable)} readable pictures among {len(found)}, "
             f"at least {MINIMUM} are needed (JPEG, PNG, WebP or BMP)"
         )
-    check = min(sampling.check, len(readable) // 3)
+    spare = len(readable) - sampling.calibration
+    check = min(sampling.check, max(len(readable) // 3, spare))
     return Photos(tuple(readable[check:]), tuple(readable[:check]), tuple(broken))
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from kedge_convert import parity, sealing
+from kedge_convert import heads, parity, sealing
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Photos, Sampling, Tick, collect, tensors
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request, Source, load_source
-from kedge_convert.staging import ensure_folder, publish, staged, write
+from kedge_convert.staging import ensure_folder, publish, room_for_temporaries, staged, write
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_models.demo import pictograms
@@ -78,6 +78,7 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     """Run the float original over the check pictures and choose the golden ones among them."""
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(_ticking(tensors(photos.check, source.input), tick))
+    heads.check_logits(logits, source.name)
     golden = sealing.golden_pictures(source, photos.check, logits)
     return Original(source, photos, logits, golden, sealing.reference_answers(source, golden))
 
@@ -100,7 +101,9 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
 
 def _export(target: Target, original: Original, progress: Progress) -> bytes:
     calibration = original.photos.calibration if target.needs_calibration else ()
-    with progress.stage(f"export {target}", len(calibration) or None) as tick:
+    # A SavedModel, or a float TFLite file, its ONNX twin and what the quantiser makes of that.
+    room = room_for_temporaries(4 * 4 * original.source.parameters)
+    with room, progress.stage(f"export {target}", len(calibration) or None) as tick:
         content: bytes = FORMATS[target.form].export(
             original.source, target.precision, calibration, tick
         )

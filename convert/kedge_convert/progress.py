@@ -19,6 +19,14 @@ class Progress:
         self.console = Console(file=speaker(), highlight=False)
         self._silent = silent
 
+    def __enter__(self) -> "Progress":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the copy of stderr."""
+        self.console.file.close()
+
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Tick]:
         """Show `name` while its block runs; call what is yielded once per item of `total`."""

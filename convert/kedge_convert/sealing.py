@@ -1,6 +1,5 @@
 """From an exported model to a sealed file: contract and golden set, filled in from the facts."""
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +14,14 @@ from kedge_convert.toolkit import require
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Contract, Geometry, Input, Output, Provenance
-from kedge_runtime.engines import Engine, open_engine
+from kedge_runtime.engines import open_engine
+from kedge_runtime.engines.base import Engine
 from kedge_runtime.geometry import resize
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats
-from kedge_runtime.image import Pixels, decode, read_image
-from kedge_runtime.preprocess import Preprocessor
+from kedge_runtime.image import Pixels, read_image
+from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.verify import exact_outputs, walk
 
 GOLDEN_IMAGES = 3
 # Golden pictures stay a little larger than what is cut out of them, so that they test the resize.
@@ -88,16 +89,16 @@ def tool_versions() -> dict[str, str]:
 
 def golden_set(path: Path, contract: Contract, pictures: list[bytes], reference: Floats) -> Golden:
     """Run the exported model on the golden pictures and record what a device must reproduce."""
+    artefact = Artefact(path, contract, Golden.none(), "")
     engine = open_engine(contract.provenance.target.split(":")[0], path)
-    empty = Golden((), np.zeros((0, 32), np.uint8), reference, reference)
-    classifier = Classifier(Artefact(path, contract, empty, ""), engine)
-    plan = Preprocessor(contract.input)
-    orientation = contract.input.geometry.orientation
-    pixels = [decode(picture, orientation, "golden picture") for picture in pictures]
-    sums = [hashlib.sha256(plan.tensor(image).tobytes()).digest() for image in pixels]
+    walks = [walk(Classifier(artefact, engine), picture) for picture in pictures]
     return Golden(
         images=tuple(pictures),
-        tensors=np.frombuffer(b"".join(sums), np.uint8).reshape(-1, 32),
+        pixels=np.stack([step.pixels for step in walks]),
+        tensors=np.stack([step.tensor for step in walks]),
         reference=reference,
-        recorded=np.stack([classifier.run(image) for image in pixels]),
+        recorded=np.stack([step.outputs for step in walks]),
+        exact=exact_outputs(artefact, tuple(pictures)),
+        ids=np.array([step.id for step in walks]),
+        confidence=np.array([step.confidence for step in walks], np.float32),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kedge_convert import heads, zoo
 from kedge_convert.toolkit import quiet, require
-from kedge_models import NORMALISATIONS, Card, card, demo, imagenet, read_labels
+from kedge_models import NORMALISATIONS, Card, card, cards, demo, imagenet, read_labels
 from kedge_runtime.contract import Activation, Geometry, Input, Label, Normalisation
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats
@@ -104,11 +104,18 @@ def _load(request: Request) -> tuple[str, Any, Facts]:
         facts = Facts(normalisation=NORMALISATIONS["tf"], labels=demo.LABELS)
         return "demo", load_file(demo.MODEL), facts
     path = Path(request.model)
-    if path.suffix or path.exists():
+    if _is_file_name(path):
         facts = _facts(card(request.card)) if request.card else Facts()
         return path.stem, load_file(path), facts
     found = card(request.model)
     return found.name.lower(), zoo.build(found, request.weights), _facts(found)
+
+
+def _is_file_name(path: Path) -> bool:
+    """Whether MODEL means a file: a card's name wins over a folder that is called like it."""
+    if str(path).lower() in map(str.lower, cards()):
+        return False
+    return path.exists() or path.name != str(path) or path.suffix in (".keras", ".h5")
 
 
 def _facts(found: Card) -> Facts:
@@ -137,7 +144,13 @@ def _geometry(request: Request, facts: Facts) -> Geometry:
     if request.preprocess == "card":
         return facts.geometry
     # What keras.utils.load_img does: no EXIF, no crop, Pillow's nearest.
-    return replace(facts.geometry, resize="nearest", fit="stretch", orientation="ignore")
+    return replace(
+        facts.geometry,
+        resize="nearest",
+        fit="stretch",
+        orientation="ignore",
+        scaled_decode=False,
+    )
 
 
 def _normalisation(request: Request, facts: Facts, name: str) -> Normalisation:

@@ -4,7 +4,10 @@ Whatever happens in between, a file under its final name is whole and has passed
 """
 
 import contextlib
+import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +57,29 @@ def ensure_folder(folder: Path) -> None:
             probe.touch()
     except OSError as error:
         raise _unwritable(folder, error) from None
+
+
+@contextlib.contextmanager
+def room_for_temporaries(needed: int) -> Iterator[None]:
+    """Run a block that writes about `needed` bytes of temporary files.
+
+    Raises UsageError when they find no room: before the block, because TensorFlow takes a full disk
+    for something else, or within it.
+    """
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise _no_room(folder, f"has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB are needed")
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise _no_room(folder, f"can't be written ({(error.strerror or '').lower()})") from None
+
+
+def _no_room(folder: Path, reason: str) -> UsageError:
+    return UsageError(f"temporary folder {folder}: {reason}; set TMPDIR to one with room")
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

@@ -1,6 +1,10 @@
 """Keras applications built from their cards."""
 
+import contextlib
+import os
 import re
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,10 @@ from kedge_convert.toolkit import require
 from kedge_models import Card
 from kedge_runtime.errors import UsageError
 
-CACHE = Path("~/.keras/models").expanduser()
+
+def cache_folder() -> Path:
+    """Return the folder where Keras looks for weights before it downloads them."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
 def build(card: Card, weights: str) -> Any:
@@ -17,7 +24,10 @@ def build(card: Card, weights: str) -> Any:
     Raises UsageError when the download or the file fails.
     """
     keras = require("keras")
-    application = getattr(keras.applications, card.application)
+    # MobileNetV3 has no size of its own in Keras 3; for the others this is their default.
+    application = partial(
+        getattr(keras.applications, card.application), input_shape=(card.size, card.size, 3)
+    )
     if weights == "imagenet":
         return _download(application, card)
     path = Path(weights)
@@ -34,13 +44,14 @@ def build(card: Card, weights: str) -> Any:
 
 def _download(application: Any, card: Card) -> Any:
     try:
-        # Keras draws its own progress bar.
-        return application(weights="imagenet", **card.arguments)
+        # Keras draws its own progress bar, on stdout: that belongs to the answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            return application(weights="imagenet", **card.arguments)
     except Exception as error:
         wanted = re.search(r"[\w.-]+\.(?:h5|keras)\b", str(error))
         if not wanted:
             raise
         raise UsageError(
             f"{card.name}: the ImageNet weights can't be downloaded: put {wanted.group()} into "
-            f"{CACHE}, or give --weights FILE, or try `kedge convert demo`"
+            f"{cache_folder()}, or give --weights FILE, or try `kedge convert demo`"
         ) from error

@@ -10,11 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge_runtime.classifier import Classifier, Result
+    from kedge_runtime.classifier import Classifier
     from kedge_runtime.contract import Contract
-    from kedge_runtime.errors import ArtefactError, EngineError, ImageError, KedgeError
-    from kedge_runtime.head import Prediction
-    from kedge_runtime.preprocess import preprocess
+    from kedge_runtime.ensemble import Ensemble
+    from kedge_runtime.errors import (
+        ArtefactError,
+        ContractError,
+        EngineError,
+        ImageError,
+        KedgeError,
+        UsageError,
+    )
+    from kedge_runtime.foreign import read_contract
+    from kedge_runtime.preprocessing import preprocess
+    from kedge_runtime.results import Prediction, Result, Rule
 
 __version__ = "0.1.0"
 
@@ -22,24 +31,34 @@ __all__ = [
     "ArtefactError",
     "Classifier",
     "Contract",
+    "ContractError",
     "EngineError",
+    "Ensemble",
     "ImageError",
     "KedgeError",
     "Prediction",
     "Result",
+    "Rule",
+    "UsageError",
     "preprocess",
+    "read_contract",
 ]
 
 _HOMES = {
     "ArtefactError": "errors",
     "Classifier": "classifier",
     "Contract": "contract",
+    "ContractError": "errors",
     "EngineError": "errors",
+    "Ensemble": "ensemble",
     "ImageError": "errors",
     "KedgeError": "errors",
-    "Prediction": "head",
-    "Result": "classifier",
-    "preprocess": "preprocess",
+    "Prediction": "results",
+    "Result": "results",
+    "Rule": "results",
+    "UsageError": "errors",
+    "preprocess": "preprocessing",
+    "read_contract": "foreign",
 }
 
 

@@ -1,6 +1,7 @@
 """The sealed file: a model with its contract and golden set inside, and a digest over all of it."""
 
 import hashlib
+import os
 import re
 import zipfile
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ def read_artefact(path: Path) -> Artefact:
     return Artefact(path, Contract.from_json(contract), Golden.from_bytes(golden), stated)
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether the file ends in a digest; if it holds is another question."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - containers.DIGEST_BYTES))
+        return _DIGEST.fullmatch(file.read()) is not None
+
+
 def format_of(path: Path) -> str:
     """Return `tflite` or `onnx` by the file's suffix. Raises ArtefactError for any other."""
     form = path.suffix.lower().lstrip(".")
@@ -73,7 +82,8 @@ def _check_digest(path: Path) -> str:
         stated = file.read()
     if not _DIGEST.fullmatch(stated):
         raise ArtefactError(
-            f"{path}: carries no kedge seal: cut short, or not made by `kedge convert`"
+            f"{path}: carries no kedge seal: cut short, or not made by `kedge convert`; "
+            "a foreign file needs --contract"
         )
     if stated != b"sha256:" + hasher.hexdigest().encode():
         raise ArtefactError(f"{path}: changed since it was sealed; copy it again, or convert again")

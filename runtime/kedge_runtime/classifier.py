@@ -1,69 +1,108 @@
-"""A sealed artefact, opened once and called on pictures."""
+"""An artefact, opened once and called on pictures."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from kedge_runtime.answering import Answering
 from kedge_runtime.artefact import Artefact, format_of, read_artefact
-from kedge_runtime.contract import Contract
-from kedge_runtime.engines import Engine, open_engine
-from kedge_runtime.errors import EngineError
-from kedge_runtime.head import Floats, Prediction, probabilities, top_k
+from kedge_runtime.contract import Colour, Contract
+from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.engines.base import Engine
+from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.foreign import complete, unsealed
+from kedge_runtime.head import Floats, check_finite, probabilities
 from kedge_runtime.image import Pixels, Source
-from kedge_runtime.preprocess import Preprocessor, dequantise
+from kedge_runtime.preprocessing import Preprocessor, dequantise
+from kedge_runtime.results import Classes
 
 
-@dataclass(frozen=True)
-class Result:
-    """The answer for one picture, the most probable class first."""
-
-    predictions: tuple[Prediction, ...]
-
-    @property
-    def best(self) -> Prediction:
-        """The most probable class."""
-        return self.predictions[0]
-
-
-class Classifier:
-    """Pixels in, answers out, as the artefact's contract says. Use one per thread."""
+class Classifier(Answering):
+    """Pixels in, answers out, as the artefact's contract says. Threads may share it."""
 
     def __init__(self, artefact: Artefact, engine: Engine) -> None:
         """Join an artefact with an engine that loaded it; raise EngineError if they disagree."""
         self.artefact, self.engine = artefact, engine
         self.contract = artefact.contract
         _check_agreement(self.contract, engine, artefact.path)
+        self.classes = Classes.of(self.contract.labels, self.contract.output)
         self._preprocessor = Preprocessor(self.contract.input)
 
     @classmethod
-    def open(cls, path: str | Path, *, threads: int | None = None) -> "Classifier":
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        delegate: str | None = None,
+        engine: str | None = None,
+        contract: Contract | None = None,
+    ) -> "Classifier":
         """Check the artefact's digest, read its contract, and load its engine.
 
-        Raises ArtefactError for a file that isn't what was sealed, EngineError for an engine that
-        is missing or refuses it. `threads`: default all cores.
+        `threads`, `delegate`, `engine`: see EngineOptions. `contract`: for a file that kedge didn't
+        make, which carries none of its own. Raises ArtefactError for a file that isn't what was
+        sealed, EngineError for an engine that is missing or refuses it.
         """
-        path = Path(path)
-        artefact = read_artefact(path)
-        return cls(artefact, open_engine(format_of(path), path, threads))
+        path, options = Path(path), EngineOptions(threads, delegate, engine)
+        artefact = read_artefact(path) if contract is None else unsealed(path, contract)
+        loaded = open_engine(format_of(path), path, options)
+        return cls(artefact if contract is None else complete(artefact, loaded), loaded)
 
-    def __call__(self, image: Source, top: int = 5) -> Result:
-        """Classify one picture: a path, encoded bytes, or an RGB uint8 array [h, w, 3]."""
-        values = probabilities(self.outputs(image), self.contract.output)
-        return Result(top_k(values, self.contract.labels, top))
+    def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
+        """Return each class's probability, float32 [classes], 0..1."""
+        self.check_answers()
+        return self.probabilities_of(self.read(image, colour))
 
-    def many(self, images: Iterable[Source], top: int = 5) -> list[Result]:
-        """Classify pictures one after the other."""
-        return [self(image, top) for image in images]
+    def probabilities_of(self, pixels: Pixels) -> Floats:
+        """Return the same for pixels that are decoded already, RGB uint8 [h, w, 3]."""
+        return probabilities(check_finite(self.run(pixels)), self.contract.output)
+
+    def features(self, image: Source, colour: Colour = "rgb") -> Floats:
+        """Return the embedding of a model that ends in features, float32.
+
+        Its shape is the model's own without the batch: [d] when pooled, else spatial, [h, w, d] or
+        as the model orders it. Raises UsageError for a model that ends in classes.
+        """
+        self.check_features()
+        values = check_finite(self.run(self.read(image, colour)))
+        return values.reshape(self.engine.output_shape[1:])
 
     def outputs(self, image: Source) -> Floats:
-        """Return the artefact's numbers for one picture, float32 [classes], before activation."""
-        return self.run(self._preprocessor.read(image))
+        """Return the artefact's numbers for one picture, float32, flat, before activation."""
+        return self.run(self.read(image))
+
+    def read(self, image: Source, colour: Colour = "rgb") -> Pixels:
+        """Return a picture's pixels, RGB uint8 [h, w, 3]; `colour` is the order of an array's."""
+        if colour == "rgb":
+            return self._preprocessor.read(image)
+        if not isinstance(image, np.ndarray):
+            raise UsageError("colour='bgr' is for arrays; a file's or its bytes' order is known")
+        return np.asarray(cv2.cvtColor(self._preprocessor.read(image), cv2.COLOR_BGR2RGB), np.uint8)
 
     def run(self, pixels: Pixels) -> Floats:
-        """Return the same for pixels that are decoded already, RGB uint8 [h, w, 3]."""
+        """Return the model's numbers for pixels, float32, flat, before activation."""
         raw = self.engine.run(self._preprocessor.tensor(pixels))
         return dequantise(raw, self.contract.output.tensor).reshape(-1)
+
+    def check_answers(self) -> None:
+        """Raise UsageError for a model that gives features, which aren't answers."""
+        if self.contract.output.kind == "features":
+            raise UsageError(
+                f"{self.artefact.path}: gives features, not classes; "
+                "take them with --save-features or classifier.features(image)"
+            )
+
+    def check_features(self) -> None:
+        """Raise UsageError for a model that gives classes, which aren't features."""
+        kind = self.contract.output.kind
+        if kind != "features":
+            raise UsageError(
+                f"{self.artefact.path}: gives {kind}, not features; "
+                "take a model without its top (include_top=False)"
+            )
 
 
 def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
@@ -75,11 +114,17 @@ def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
         "input shape": (engine.input_shape, expected),
         "input": (engine.input, tensor),
         "output": (engine.output, contract.output.tensor),
-        "number of classes": (math.prod(engine.output_shape), len(contract.labels)),
     }
+    if contract.output.kind != "features":
+        classes = len(contract.labels) + contract.output.label_offset
+        pairs["number of classes"] = (math.prod(engine.output_shape), classes)
     for what, (found, promised) in pairs.items():
         if found != promised:
             raise EngineError(
                 f"{path}: the model's {what} is {found}, its contract says {promised}; "
-                "convert again"
+                f"{_remedy(contract)}"
             )
+
+
+def _remedy(contract: Contract) -> str:
+    return "mend the contract" if contract.provenance.precision == "unknown" else "convert again"

@@ -15,6 +15,8 @@ COMMANDS = {
     "models": ("kedge_models.command:models", "List the Keras applications that kedge knows."),
     "convert": ("kedge_convert.command:convert", "Make verified TFLite and ONNX artefacts."),
     "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
+    "verify": ("kedge_runtime.commands.verify:command", "Check an artefact on this machine."),
+    "doctor": ("kedge_runtime.commands.doctor:doctor", "Tell what this machine can run."),
 }
 
 

@@ -12,6 +12,7 @@ from kedge_runtime.errors import ContractError
 from kedge_runtime.records import decode, encode
 
 SCHEMA = 1
+MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold when it is read
 
 Resize = Literal["nearest", "bilinear", "pyramid", "area"]
 Fit = Literal["crop", "stretch", "letterbox"]
@@ -19,7 +20,8 @@ Colour = Literal["rgb", "bgr"]
 Orientation = Literal["exif", "ignore"]
 Layout = Literal["nhwc", "nchw"]
 DType = Literal["float32", "float16", "int8", "uint8", "int16"]
-Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed"]
+# `unknown` is a foreign file's, which kedge didn't make.
+Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed", "unknown"]
 Kind = Literal["softmax", "logits", "sigmoid", "features"]
 Activation = Literal["softmax", "sigmoid"]
 
@@ -33,6 +35,8 @@ class Geometry:
     `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
     `stretch` ignores the aspect ratio; `letterbox` keeps it and pads.
     `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
+    `scaled_decode`: whether a big JPEG may be decoded at a half, a quarter or an eighth of its size
+    as long as that is not below what is needed; `nearest` never uses it.
     """
 
     height: int
@@ -41,6 +45,7 @@ class Geometry:
     fit: Fit = "crop"
     crop_fraction: float = 0.875
     orientation: Orientation = "exif"
+    scaled_decode: bool = True
 
     def __post_init__(self) -> None:
         """Refuse sizes and fractions that no picture could meet."""
@@ -112,17 +117,32 @@ class Output:
 
     `activation` is what turns logits into probabilities; it is not applied to any other kind.
     `temperature` divides logits before it (Guo et al. 2017, arXiv:1706.04599).
+    `thresholds` are for independent classes (sigmoid): the probability, 0..1, from which a class
+    belongs to the answer; none means .5, one is for all classes, else one per label.
+    `label_offset` is the number of outputs before the first label's: 1 where output 0 is the
+    background, as in TensorFlow's 1001-class ImageNet models.
     """
 
     kind: Kind = "logits"
     tensor: Tensor = Tensor()
     activation: Activation = "softmax"
     temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
+    label_offset: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a temperature that would turn the answers round."""
+        """Refuse a temperature that would turn the answers round, and other nonsense."""
         if not 0 < self.temperature < float("inf"):
             raise ContractError(f"temperature is {self.temperature}, it must be positive")
+        if not all(0 <= value <= 1 for value in self.thresholds):
+            raise ContractError(f"thresholds are {self.thresholds}, allowed are 0 to 1")
+        if self.label_offset not in (0, 1):
+            raise ContractError(f"label_offset is {self.label_offset}, allowed are 0 and 1")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each class has a probability of its own, so that several can be right."""
+        return (self.activation if self.kind == "logits" else self.kind) == "sigmoid"
 
 
 @dataclass(frozen=True)
@@ -148,14 +168,21 @@ class Provenance:
     tools: dict[str, str] = field(default_factory=dict)
 
 
+FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")
+
+
 @dataclass(frozen=True)
 class Contract:
-    """The whole of it; `labels` has one entry per class, in the order of the output."""
+    """The whole of it; `labels` has one entry per class, in the order of the output.
+
+    What `kedge convert` seals has every field. For a foreign file a person may leave out the
+    tensors (the engine tells them), the labels (the classes are numbered) and the provenance.
+    """
 
     input: Input
     output: Output
-    labels: tuple[Label, ...]
-    provenance: Provenance
+    labels: tuple[Label, ...] = ()
+    provenance: Provenance = FOREIGN
     schema: int = SCHEMA
 
     def to_json(self) -> str:
@@ -165,9 +192,11 @@ class Contract:
     @classmethod
     def from_json(cls, text: str | bytes) -> "Contract":
         """Read and check a contract. Raises ContractError naming the key that is wrong."""
+        if len(text) > MAX_JSON:
+            raise ContractError(f"the contract has {len(text)} bytes, allowed are {MAX_JSON}")
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ContractError(f"the contract is no JSON: {error}") from None
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from kedge_runtime.contract import Fit, Geometry, Resize
 from kedge_runtime.image import Pixels
 
+Size = tuple[int, int]  # height, width in pixels
+
 LETTERBOX_GREY = 127
 # What a centre crop cuts away need not be resized first: longer pictures lose their ends before.
 MAX_ASPECT = 4
@@ -34,9 +36,9 @@ def resize(pixels: Pixels, height: int, width: int, method: Resize) -> Pixels:
 
 
 def _nearest(pixels: Pixels, height: int, width: int) -> Pixels:
-    rows = nearest_index(pixels.shape[0], height)
-    columns = nearest_index(pixels.shape[1], width)
-    return np.ascontiguousarray(pixels[rows[:, None], columns])
+    # Four times as fast as indexing both at once; cv2.remap is faster still, but ends at 32767.
+    rows = pixels.take(nearest_index(pixels.shape[0], height), axis=0)
+    return rows.take(nearest_index(pixels.shape[1], width), axis=1)
 
 
 @lru_cache(maxsize=64)
@@ -82,15 +84,58 @@ RESIZES: dict[Resize, Callable[[Pixels, int, int], Pixels]] = {
 }
 
 
-def _crop(pixels: Pixels, geometry: Geometry) -> Pixels:
-    """Scale until the centre `crop_fraction` just covers the target, then cut the target out."""
-    pixels = _cut_ends(pixels)
+def _cover(size: Size, geometry: Geometry) -> Size:
+    """The smallest size of the picture whose centre `crop_fraction` covers the target."""
+    height, width = _cut(size)
     covered_h = _round(geometry.height / geometry.crop_fraction)
     covered_w = _round(geometry.width / geometry.crop_fraction)
-    scale = max(covered_h / pixels.shape[0], covered_w / pixels.shape[1])
-    height = max(covered_h, _round(pixels.shape[0] * scale))
-    width = max(covered_w, _round(pixels.shape[1] * scale))
-    return _centre(resize(pixels, height, width, geometry.resize), geometry.height, geometry.width)
+    scale = max(covered_h / height, covered_w / width)
+    return max(covered_h, _round(height * scale)), max(covered_w, _round(width * scale))
+
+
+def _target(size: Size, geometry: Geometry) -> Size:
+    return geometry.height, geometry.width
+
+
+def _contain(size: Size, geometry: Geometry) -> Size:
+    """The largest size of the picture that the target has room for."""
+    scale = min(geometry.height / size[0], geometry.width / size[1])
+    height = min(geometry.height, max(1, _round(size[0] * scale)))
+    width = min(geometry.width, max(1, _round(size[1] * scale)))
+    return height, width
+
+
+# The size that a picture of a given size is resized to, before it is cropped or padded.
+SCALED: dict[Fit, Callable[[Size, Geometry], Size]] = {
+    "crop": _cover,
+    "stretch": _target,
+    "letterbox": _contain,
+}
+
+
+def reduction(geometry: Geometry, height: int, width: int) -> int:
+    """Return 1, 2, 4 or 8: by how much a JPEG decoder may divide the sides of this picture.
+
+    What it gives is never smaller than what `fit_to` resizes to. EXIF may swap the sides and isn't
+    known yet, so both ways round must suffice. `nearest` picks single pixels: never reduced.
+    """
+    if not geometry.scaled_decode or geometry.resize == "nearest":
+        return 1
+    sizes = [(height, width), (width, height)]
+    ways = sizes[:1] if geometry.orientation == "ignore" else sizes
+    return next(by for by in (8, 4, 2, 1) if by == 1 or all(_spares(geometry, s, by) for s in ways))
+
+
+def _spares(geometry: Geometry, size: Size, by: int) -> bool:
+    height, width = SCALED[geometry.fit](size, geometry)
+    return size[0] >= by * height and size[1] >= by * width
+
+
+def _crop(pixels: Pixels, geometry: Geometry) -> Pixels:
+    """Scale until the centre `crop_fraction` just covers the target, then cut the target out."""
+    height, width = _cover(_size(pixels), geometry)
+    scaled = resize(_centre(pixels, *_cut(_size(pixels))), height, width, geometry.resize)
+    return _centre(scaled, geometry.height, geometry.width)
 
 
 def _stretch(pixels: Pixels, geometry: Geometry) -> Pixels:
@@ -99,9 +144,7 @@ def _stretch(pixels: Pixels, geometry: Geometry) -> Pixels:
 
 def _letterbox(pixels: Pixels, geometry: Geometry) -> Pixels:
     """Scale the whole picture into the target and fill what stays free with grey."""
-    scale = min(geometry.height / pixels.shape[0], geometry.width / pixels.shape[1])
-    height = min(geometry.height, max(1, _round(pixels.shape[0] * scale)))
-    width = min(geometry.width, max(1, _round(pixels.shape[1] * scale)))
+    height, width = _contain(_size(pixels), geometry)
     canvas = np.full((geometry.height, geometry.width, 3), LETTERBOX_GREY, np.uint8)
     _centre(canvas, height, width)[:] = resize(pixels, height, width, geometry.resize)
     return canvas
@@ -114,9 +157,14 @@ FITS: dict[Fit, Callable[[Pixels, Geometry], Pixels]] = {
 }
 
 
-def _cut_ends(pixels: Pixels) -> Pixels:
-    longest = MAX_ASPECT * min(pixels.shape[:2])
-    return _centre(pixels, min(pixels.shape[0], longest), min(pixels.shape[1], longest))
+def _size(pixels: Pixels) -> Size:
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _cut(size: Size) -> Size:
+    """The size that is left when a long picture has lost its ends."""
+    longest = MAX_ASPECT * min(size)
+    return min(size[0], longest), min(size[1], longest)
 
 
 def _centre(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -1,24 +1,17 @@
-"""From the engine's numbers to answers: activation in float, exactly once, and a stable top-k."""
+"""From the engine's numbers to probabilities: activation in float, exactly once, and what can be
+said of them: the order, the margin, the entropy.
+"""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Activation, Label, Output
+from kedge_runtime.contract import Activation, Output
+from kedge_runtime.errors import EngineError
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class of an answer; `probability` is in 0..1."""
-
-    index: int
-    id: str
-    name: str
-    probability: float
 
 
 def softmax(logits: Floats) -> Floats:
@@ -45,7 +38,43 @@ def probabilities(outputs: Floats, output: Output) -> Floats:
     return ACTIVATIONS[output.activation](outputs / np.float32(output.temperature))
 
 
-def top_k(values: Floats, labels: tuple[Label, ...], k: int) -> tuple[Prediction, ...]:
-    """Return the k most probable classes of [classes]; ties go to the lower index."""
-    order = np.argsort(-values, kind="stable")[:k]
-    return tuple(Prediction(int(i), labels[i].id, labels[i].name, float(values[i])) for i in order)
+def descending(values: Floats, k: int) -> NDArray[np.intp]:
+    """Return the indices of the k largest of [classes]; ties go to the lower index.
+
+    Only what reaches the k-th largest is sorted: a full sort of 1000 classes costs more than the
+    rest of the head.
+    """
+    candidates = np.arange(values.size)
+    if k < values.size:
+        least = np.partition(values, values.size - k)[values.size - k]
+        candidates = np.flatnonzero(values >= least)
+    return candidates[np.argsort(-values[candidates], kind="stable")][:k]
+
+
+def entropy(values: Floats) -> float:
+    """Return the normalised entropy of exclusive classes, H / ln(classes), in 0..1.
+
+    Quantised probabilities don't add up to 1 and may all be 0: they are normalised, and nothing at
+    all is complete uncertainty.
+    """
+    total = float(values.sum())
+    if values.size < 2 or not total > 0:
+        return float(values.size > 1)
+    shares = values[values > 0] / total
+    nats = -float(np.dot(shares, np.log(shares)))
+    return min(max(nats / math.log(values.size), 0.0), 1.0)
+
+
+def mean_binary_entropy(values: Floats) -> float:
+    """Return the mean over independent classes of their own entropy, in bits, 0..1."""
+    both = np.concatenate([values, 1 - values])
+    both = both[both > 0]
+    bits = -float(np.dot(both, np.log2(both))) / values.size
+    return min(max(bits, 0.0), 1.0)
+
+
+def check_finite(values: Floats) -> Floats:
+    """Return `values`. Raises EngineError when one of them is infinite or no number."""
+    if not np.isfinite(values).all():
+        raise EngineError("the model's answer isn't finite: its file or its engine is broken")
+    return values

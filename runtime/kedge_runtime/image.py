@@ -1,5 +1,12 @@
-"""From a file's bytes to pixels."""
+"""From a file's bytes to pixels; nothing is read or allocated before its cost is known.
 
+Pictures come from strangers: the file's size, its format and the size it claims are checked first,
+so that a decompression bomb, a pipe or a device costs nothing.
+"""
+
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,50 +16,127 @@ from numpy.typing import NDArray
 
 from kedge_runtime.contract import Orientation
 from kedge_runtime.errors import ImageError
+from kedge_runtime.headers import Header, HeaderError, read_header
 
 Pixels = NDArray[np.uint8]
 Source = str | Path | bytes | NDArray[Any]
+# Height and width of a JPEG as stored -> 1, 2, 4 or 8: the decoder may divide its sides by this.
+Reduction = Callable[[int, int], int]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
-_FLAGS = {
-    "exif": cv2.IMREAD_COLOR,
-    "ignore": cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+# 64 MiB: twice the largest JPEG that a phone of 50 megapixels writes.
+MAX_BYTES = 64 << 20
+# 64 megapixels, 8192x8192: 192 MiB of pixels, twice that while EXIF turns them. A Raspberry Pi Zero
+# 2 W has 512 MB; what passes here still fits beside an interpreter.
+MAX_PIXELS = 64 << 20
+
+_COLOURS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_ORIENTATIONS = {"exif": 0, "ignore": cv2.IMREAD_IGNORE_ORIENTATION}
 
 
-def read_image(source: Source, orientation: Orientation = "exif") -> Pixels:
+@dataclass(frozen=True)
+class Limits:
+    """What a picture may cost: `bytes` encoded, `pixels` claimed by its header."""
+
+    bytes: int = MAX_BYTES
+    pixels: int = MAX_PIXELS
+
+
+LIMITS = Limits()
+
+
+def whole(height: int, width: int) -> int:
+    """Decode every pixel: the reduction of a JPEG of any size is 1."""
+    return 1
+
+
+def read_image(
+    source: Source,
+    orientation: Orientation = "exif",
+    *,
+    limits: Limits = LIMITS,
+    reduction: Reduction = whole,
+) -> Pixels:
     """Return uint8 [height, width, 3] in RGB from a path, encoded bytes, or an RGB array.
 
-    Raises ImageError when there is no picture in it.
+    Only JPEGs are reduced. Raises ImageError when there is no whole picture in it, or when it is
+    larger than `limits` allow; an array is the caller's own and has none.
     """
     if isinstance(source, np.ndarray):
         return _check_pixels(source)
     if isinstance(source, bytes):
-        return decode(source, orientation, "the picture")
-    return decode(read_bytes(Path(source)), orientation, str(source))
+        return decode(source, orientation, "the picture", limits=limits, reduction=reduction)
+    content = read_bytes(Path(source), limits)
+    return decode(content, orientation, str(source), limits=limits, reduction=reduction)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return a file's content. Raises ImageError when it can't be read."""
+def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
+    """Return a file's content. Raises ImageError when it can't be read, or is no plain file."""
     try:
+        status = path.stat()
+        _check_file(path, status.st_mode)
+        _check_bytes(str(path), status.st_size, limits)
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:
+        raise ImageError(f"{str(path)!r}: no file can be called so ({error})") from None
 
 
-def decode(content: bytes, orientation: Orientation, name: str) -> Pixels:
+def decode(
+    content: bytes,
+    orientation: Orientation,
+    name: str,
+    *,
+    limits: Limits = LIMITS,
+    reduction: Reduction = whole,
+) -> Pixels:
     """Decode JPEG, PNG, WebP or BMP bytes to RGB; `name` heads the message of an ImageError."""
-    if not content:
-        raise ImageError(f"{name}: the file is empty")
+    header = _check_content(content, name, limits)
+    by = reduction(header.height, header.width) if header.form == "JPEG" else 1
     # imdecode answers None for a truncated JPEG, where imread fills it with grey and goes on.
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[orientation])
+        flags = _COLOURS[by] | _ORIENTATIONS[orientation]
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"{name}: can't be decoded ({error.err})") from None
     if pixels is None:
-        raise ImageError(f"{name}: no readable JPEG, PNG, WebP or BMP picture")
+        raise ImageError(f"{name}: a damaged {header.form} picture, no decoder can read it")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+
+
+def _check_content(content: bytes, name: str, limits: Limits) -> Header:
+    if not content:
+        raise ImageError(f"{name}: the file is empty")
+    _check_bytes(name, len(content), limits)
+    try:
+        header = read_header(content)
+    except HeaderError as error:
+        raise ImageError(f"{name}: {error}") from None
+    if header.width * header.height > limits.pixels:
+        raise ImageError(
+            f"{name}: a {header.form} of {header.width}x{header.height} pixels, "
+            f"allowed are {limits.pixels} in all; shrink it first"
+        )
+    return header
+
+
+def _check_bytes(name: str, size: int, limits: Limits) -> None:
+    if size > limits.bytes:
+        raise ImageError(f"{name}: {size} bytes, allowed are {limits.bytes}; shrink it first")
+
+
+def _check_file(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path}: is a directory")
+    if not stat.S_ISREG(mode):
+        raise ImageError(f"{path}: a pipe, a socket or a device; pictures are read from files")
 
 
 def _check_pixels(pixels: NDArray[Any]) -> Pixels:

@@ -30,6 +30,21 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def only_ours() -> Iterator[None]:
+    """Send what libraries write to the process's stderr to nowhere, in every thread, for long.
+
+    Python's own stderr goes on, through another descriptor.
+    """
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        if sys.stderr is sys.__stderr__:
+            ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(ours)))
+        stack.enter_context(_turned(2, nowhere.fileno()))
+        yield
+
+
+@contextlib.contextmanager
 def _turned(descriptor: int, target: int) -> Iterator[None]:
     saved = os.dup(descriptor)
     os.dup2(target, descriptor)

@@ -1,75 +1,226 @@
 """`kedge classify`."""
 
+import io
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from kedge_runtime.classifier import Classifier, Result
-from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.image import SUFFIXES
+from kedge_runtime import sheet
+from kedge_runtime.answering import Answering
+from kedge_runtime.artefact import format_of, is_sealed
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.commands import answers
+from kedge_runtime.commands.pictures import Batch, split
+from kedge_runtime.commands.watch import is_stream, stream_options, watch
+from kedge_runtime.contract import Contract
+from kedge_runtime.engines import ENGINES
+from kedge_runtime.ensemble import Ensemble
+from kedge_runtime.errors import UsageError
+from kedge_runtime.files import check_place, write_whole
+from kedge_runtime.foreign import read_contract
+from kedge_runtime.head import Floats
 from kedge_runtime.quiet import quiet
+from kedge_runtime.results import Result, Rule, disagree
+
+SHARE = click.FloatRange(0, 1)
+FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("artefact", type=click.Path(path_type=Path))
-@click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
-)
+@click.argument("words", nargs=-1, required=True, metavar="ARTEFACT... IMAGE...")
 @click.option(
     "--top", default=5, show_default=True, type=click.IntRange(min=1), help="Answers per picture."
 )
+@click.option("--ensemble", is_flag=True, help="Average the artefacts' probabilities.")
+@click.option("--min-confidence", type=SHARE, help="Less than this is unknown.")
+@click.option("--max-entropy", type=SHARE, help="More than this is unknown; 0 sure, 1 no idea.")
+@click.option(
+    "--threshold", type=SHARE, help="For models with several answers, instead of their own."
+)
+@click.option("--sheet", type=FILE, metavar="PNG", help="Draw the pictures with their answers.")
+@click.option(
+    "--save-features", type=FILE, metavar="NPZ", help="For models without a top: their embeddings."
+)
+@click.option("--contract", type=FILE, metavar="JSON", help="For artefacts that kedge didn't make.")
+@click.option("--engine", type=click.Choice(list(ENGINES)), help="[default: the format's]")
+@click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of the engine [default: all cores]."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def classify(
-    artefact: Path, images: tuple[Path, ...], top: int, threads: int | None, as_json: bool
-) -> int:
-    """Name what is in pictures with a sealed ARTEFACT; folders are searched for pictures."""
+@stream_options
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object; of a stream one per line."
+)
+def classify(**options: Any) -> int:
+    """Name what is in pictures.
+
+    ARTEFACT ends in .tflite or .onnx. IMAGE is a file, a folder that is searched, a 'pattern/*.jpg'
+    in quotes, or - for names on stdin. Several artefacts are compared side by side.
+
+    --camera or --video takes the place of pictures and answers frame by frame, until Ctrl-C.
+    """
+    _check_places(options)
+    streaming = is_stream(options)
+    artefacts, pictures = split(options["words"], streaming=streaming)
+    classifiers = _open(artefacts, options)
+    if options["save_features"]:
+        return _features(classifiers, pictures, options)
+    for classifier in classifiers:
+        classifier.check_answers()
+    session = _session(classifiers, options)
+    if streaming:
+        return _watch(session, options)
+    return _answers(session, pictures, options)
+
+
+def _check_places(options: dict[str, Any]) -> None:
+    for name, suffix in {"sheet": ".png", "save_features": ".npz"}.items():
+        if options[name]:
+            check_place("--" + name.replace("_", "-"), options[name], suffix)
+    if options["sheet"] and options["save_features"]:
+        raise UsageError("--sheet: features are no answers; leave it or --save-features out")
+
+
+def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
+    contract = read_contract(options["contract"]) if options["contract"] else None
+    engine = {name: options[name] for name in ("threads", "delegate", "engine")}
     with quiet():
-        classifier = Classifier.open(artefact, threads=threads)
-    failed, answers = 0, []
-    for path in list(_expand(images)):
-        try:
-            # OpenCV has its own words about a damaged picture; one line is enough.
-            with quiet():
-                result = classifier(path, top)
-        except ImageError as error:
-            failed += 1
-            click.echo(f"kedge: {error}", err=True)
-            continue
-        answers.append(_plain(path, result))
-        if not as_json:
-            click.echo(_lines(path, result))
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"schema": 1, "command": "classify", "artefact": str(artefact), "results": answers},
-                indent=2,
-            )
-        )
-    return 2 if failed else 0
+        opened = [
+            Classifier.open(path, contract=_for_unsealed(path, contract), **engine)
+            for path in artefacts
+        ]
+    if contract and all(classifier.artefact.digest for classifier in opened):
+        raise UsageError("--contract: every artefact carries its own; leave it out")
+    return opened
 
 
-def _expand(images: tuple[Path, ...]) -> Iterator[Path]:
-    for path in images:
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not found:
-                raise UsageError(f"{path}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
-            yield from found
-        else:
-            yield path
+def _for_unsealed(path: Path, contract: Contract | None) -> Contract | None:
+    format_of(path)
+    return None if contract is None or is_sealed(path) else contract
 
 
-def _lines(path: Path, result: Result) -> str:
-    rows = [f"  {p.probability:6.1%}  {p.name} ({p.id})" for p in result.predictions]
-    return "\n".join([str(path), *rows])
+@dataclass(frozen=True)
+class Session:
+    """What answers (a classifier each, or one ensemble of them), its names, and the question."""
+
+    artefacts: tuple[str, ...]
+    models: tuple[Answering, ...]
+    titles: tuple[str, ...]
+    top: int
+    rule: Rule
+
+    def ask(self, picture: Path) -> list[Result]:
+        """Return each model's answer. Raises ImageError."""
+        return [model(picture, top=self.top, rule=self.rule) for model in self.models]
 
 
-def _plain(path: Path, result: Result) -> dict[str, Any]:
-    return {"image": str(path), "predictions": [asdict(p) for p in result.predictions]}
+def _session(classifiers: list[Classifier], options: dict[str, Any]) -> Session:
+    limits = ("min_confidence", "max_entropy", "threshold")
+    rule = Rule(**{name: options[name] for name in limits if options[name] is not None})
+    if rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
+        raise UsageError("--threshold: each of its pictures has one answer; see --min-confidence")
+    names = tuple(str(classifier.artefact.path) for classifier in classifiers)
+    if options["ensemble"]:
+        return Session(names, (Ensemble(classifiers),), ("ensemble",), options["top"], rule)
+    return Session(names, tuple(classifiers), names, options["top"], rule)
+
+
+def _watch(session: Session, options: dict[str, Any]) -> int:
+    if len(session.models) != 1:
+        raise UsageError("a stream takes one artefact, or several with --ensemble")
+    return watch(session.models[0], session.artefacts, session.rule, options)
+
+
+def _answers(session: Session, pictures: Iterable[Path], options: dict[str, Any]) -> int:
+    batch, board = Batch(), sheet.Sheet(session.titles)
+    rows: list[dict[str, Any]] = []
+
+    def ask(picture: Path) -> list[Result]:
+        results = session.ask(picture)
+        if options["sheet"]:
+            board.add(picture, results)
+        return results
+
+    shown = _silent if options["as_json"] else _shown
+    for picture, results in shown(session, batch.run(pictures, ask)):
+        rows += map(partial(answers.plain, picture), session.titles, results)
+    if options["sheet"] and board.tiles:
+        write_whole(options["sheet"], board.png())
+    if board.left_out:
+        click.echo(f"kedge: the sheet holds {len(board.tiles)} pictures of {batch.count}", err=True)
+    if options["as_json"]:
+        _print_json(session.artefacts, rows, batch, ensemble=options["ensemble"])
+    return batch.close()
+
+
+Answered = Iterator[tuple[Path, list[Result]]]
+
+
+def _shown(session: Session, answered: Answered) -> Answered:
+    """Print each picture's answers on their way."""
+    if len(session.titles) == 1:
+        for picture, results in answered:
+            click.echo(answers.words(picture, results[0], session.top))
+            yield picture, results
+        return
+    split_votes = count = 0
+    click.echo(answers.comparison_head(session.titles))
+    for picture, results in answered:
+        count += 1
+        split_votes += disagree(results)
+        click.echo(answers.comparison_row(picture, results))
+        yield picture, results
+    click.echo(f"\n! the models disagree on {split_votes} of {count} pictures")
+
+
+def _silent(_: Session, answered: Answered) -> Answered:
+    return answered
+
+
+def _features(
+    classifiers: list[Classifier], pictures: Iterable[Path], options: dict[str, Any]
+) -> int:
+    """Save the embeddings of all readable pictures: `names` and `features`, [pictures, ...]."""
+    if len(classifiers) != 1:
+        raise UsageError("--save-features: takes one artefact at a time")
+    (classifier,) = classifiers
+    classifier.check_features()
+    batch = Batch()
+    rows = dict(batch.run(pictures, classifier.features))
+    if rows:
+        file = io.BytesIO()
+        names = np.array([str(path) for path in rows])
+        np.savez(file, names=names, features=np.stack(list(rows.values())))
+        write_whole(options["save_features"], file.getvalue())
+    artefact = str(classifier.artefact.path)
+    if options["as_json"]:
+        _print_json([artefact], [_shape(path, artefact, row) for path, row in rows.items()], batch)
+    else:
+        shape = " x ".join(map(str, classifier.engine.output_shape[1:]))
+        click.echo(f"{options['save_features']}: {len(rows)} pictures, {shape} numbers each")
+    return batch.close()
+
+
+def _shape(path: Path, artefact: str, row: Floats) -> dict[str, Any]:
+    return {"image": str(path), "artefact": artefact, "shape": list(row.shape)}
+
+
+def _print_json(
+    artefacts: Sequence[str], results: list[dict[str, Any]], batch: Batch, *, ensemble: bool = False
+) -> None:
+    """Print the documented object (docs/json.md)."""
+    payload = {
+        "schema": 1,
+        "command": "classify",
+        "artefacts": list(artefacts),
+        "ensemble": ensemble,
+        "results": results,
+        "failed": batch.failed,
+    }
+    click.echo(json.dumps(payload, indent=2))

@@ -7,9 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from kedge_runtime.errors import ArtefactError
-
-MEMBER_LIMIT = 32 << 20  # bytes; a contract with 1000 labels and its golden set take under 1 MiB
+from kedge_runtime.zips import read_members
 
 
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
@@ -26,12 +24,5 @@ def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """Return the members by name. Raises ArtefactError when one is implausibly large."""
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.file_size > MEMBER_LIMIT:
-                raise ArtefactError(
-                    f"{path}: {info.filename} unpacks to {info.file_size} bytes, "
-                    f"allowed are {MEMBER_LIMIT}; convert the model again"
-                )
-        return {name: archive.read(name) for name in archive.namelist()}
+    """Return the members by name. Raises ArtefactError when they are damaged or far too large."""
+    return read_members(path, str(path))

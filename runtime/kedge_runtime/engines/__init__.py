@@ -1,44 +1,197 @@
-"""Inference engines: one module each, twins with one verb `open_engine(path, threads)`.
+"""Inference engines: one module each, twins with one verb `open_engine(path, options)`.
 
-Only an engine module imports its library, and only when it is opened.
+Here is only the data by which one is chosen, free of numpy: `kedge doctor` reads it on machines
+where numpy can't be imported, and the command line for its help. The verb's base is `base.py`.
 """
 
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
+from kedge_runtime.errors import EngineError, UsageError
 
-from kedge_runtime.contract import Tensor
-from kedge_runtime.errors import EngineError
+if TYPE_CHECKING:
+    from kedge_runtime.engines.base import Engine
 
-
-class Engine(Protocol):
-    """A loaded model: what it takes and gives, and one call to run it. Not thread-safe."""
-
-    name: str
-    input: Tensor
-    input_shape: tuple[int, ...]
-    output: Tensor
-    output_shape: tuple[int, ...]
-
-    def run(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Return the raw output, shape `output_shape`, for one input of `input_shape`."""
+Kernels = Literal["default", "builtin", "reference"]
 
 
-ENGINES = {"tflite": "kedge_runtime.engines.litert", "onnx": "kedge_runtime.engines.onnxruntime"}
+@dataclass(frozen=True)
+class Library:
+    """What an engine imports, what pip calls it, and with which versions it can run models.
+
+    `numpy_below`: the major version of numpy that it can't stand; `oldest`: (major, minor).
+    """
+
+    module: str
+    package: str
+    numpy_below: int | None = None
+    oldest: tuple[int, int] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        """The package that Python imports."""
+        return self.module.partition(".")[0]
 
 
-def open_engine(form: str, path: Path, threads: int | None = None) -> Engine:
-    """Load `path` with the engine of its format. Raises EngineError when that can't be done."""
-    engine: Engine = import_module(ENGINES[form]).open_engine(path, threads)
+@dataclass(frozen=True)
+class Kind:
+    """One engine: its module, the formats it runs, and its libraries, the preferred one first.
+
+    `runs` says so in words; `install` ends the message when no library is there.
+    """
+
+    module: str
+    formats: frozenset[str]
+    libraries: tuple[Library, ...]
+    runs: str
+    install: str
+    kernels: frozenset[Kernels] = frozenset({"default"})
+    delegates: bool = False
+
+
+# The first engine of a format is its default.
+ENGINES = {
+    "litert": Kind(
+        "kedge_runtime.engines.litert",
+        frozenset({"tflite"}),
+        (
+            Library("ai_edge_litert.interpreter", "ai-edge-litert"),
+            # Its wheels were built against numpy 1: with numpy 2 every tensor raises SystemError.
+            Library("tflite_runtime.interpreter", "tflite-runtime", numpy_below=2),
+        ),
+        ".tflite files",
+        "pip install ai-edge-litert",
+        frozenset(get_args(Kernels)),
+        delegates=True,
+    ),
+    "onnxruntime": Kind(
+        "kedge_runtime.engines.onnxruntime",
+        frozenset({"onnx"}),
+        (Library("onnxruntime", "onnxruntime"),),
+        ".onnx files",
+        "pip install 'kedge[onnx]', or run a float32 model with --engine opencv",
+    ),
+    "opencv": Kind(
+        "kedge_runtime.engines.opencv",
+        frozenset({"onnx"}),
+        # 4.6 refuses the Clip and ReduceMean of today's ONNX; 4.8.1, 4.11 and 5.0 were tried.
+        (Library("cv2", "opencv-python-headless", oldest=(4, 8)),),
+        "pictures, and .onnx files of float32",
+        "pip install opencv-python-headless",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to open an engine. Raises UsageError for what no engine could do.
+
+    `threads`: at least 1; default: all cores this process may use.
+    `delegate`: `edgetpu[:usb|pci|N]`, or the path of a delegate's shared library.
+    `engine`: a key of ENGINES; default: the first one for the file's format.
+    `kernels`: `default`; `builtin` leaves out the XNNPACK delegate; `reference` is slow, and on
+    integer models gives the same bytes on every machine.
+    """
+
+    threads: int | None = None
+    delegate: str | None = None
+    engine: str | None = None
+    kernels: Kernels = "default"
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range for every engine."""
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads is {self.threads}, allowed are 1 and more")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise UsageError(f"engine is {self.engine!r}, known are {', '.join(ENGINES)}")
+        if self.kernels not in get_args(Kernels):
+            known = ", ".join(get_args(Kernels))
+            raise UsageError(f"kernels is {self.kernels!r}, known are {known}")
+
+    @property
+    def thread_count(self) -> int:
+        """The number of threads to start."""
+        return self.threads or cores()
+
+
+def cores() -> int:
+    """Return the number of cores this process may use: a container's share, not the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def engine_for(form: str, options: EngineOptions) -> str:
+    """Return the key of the engine for a format. Raises EngineError if it can't do what is asked.
+
+    Nothing is replaced silently: a default engine that is missing is an error naming the others.
+    """
+    able = [name for name, kind in ENGINES.items() if form in kind.formats]
+    name = options.engine or able[0]
+    kind = ENGINES[name]
+    if name not in able:
+        raise EngineError(f"{name} runs no .{form} files; engines that do: {', '.join(able)}")
+    if options.kernels not in kind.kernels:
+        known = ", ".join(sorted(kind.kernels))
+        raise EngineError(f"{name} has no {options.kernels} kernels, only: {known}")
+    if options.delegate and not kind.delegates:
+        raise EngineError(f"{name} takes no delegate; delegates are for .tflite files")
+    return name
+
+
+def open_engine(form: str, path: Path, options: EngineOptions | None = None) -> "Engine":
+    """Load `path`, a file of the format `form`. Raises EngineError when that can't be done."""
+    options = options or EngineOptions()
+    kind = ENGINES[engine_for(form, options)]
+    engine: Engine = import_module(kind.module).open_engine(path, options)
     return engine
 
 
-def dtype_name(dtype: Any) -> Any:
-    """Return a numpy dtype's name, checked. Raises EngineError for what no contract can hold."""
-    name = np.dtype(dtype).name
-    if name not in ("float32", "float16", "int8", "uint8", "int16"):
-        raise EngineError(f"the model has a tensor of {name}; kedge runs float and integer tensors")
-    return name
+def is_installed(library: Library) -> bool:
+    """Tell whether a library is there, without importing it."""
+    try:
+        return find_spec(library.name) is not None
+    except ImportError:
+        return False
+
+
+def numpy_gate(library: Library, numpy_version: str) -> str:
+    """Return why `library` can't work with this numpy and the cure, or an empty string."""
+    limit = library.numpy_below
+    if limit is None or int(numpy_version.partition(".")[0]) < limit:
+        return ""
+    return f"{library.package} fails with numpy {numpy_version}: pip install 'numpy<{limit}'"
+
+
+def version_gate(library: Library, version: str) -> str:
+    """Return why this version of a library runs no models and the cure, or an empty string."""
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) >= library.oldest:
+        return ""
+    oldest = ".".join(map(str, library.oldest))
+    return (
+        f"{library.name} {version} runs no models, {oldest} and newer do: "
+        f"pip install 'kedge[onnx]' and take onnxruntime, or upgrade {library.package}"
+    )
+
+
+def how_to_install(engine: str, machine: str = "", python: tuple[int, ...] = ()) -> str:
+    """Return what to do about a missing engine on this machine (default) or another one."""
+    machine, python = machine or platform.machine(), python or sys.version_info[:2]
+    if engine != "litert" or machine != "armv7l":
+        return ENGINES[engine].install
+    # ai-edge-litert has no 32-bit wheel, and tflite-runtime's wheels end at Python 3.11.
+    if python < (3, 12):
+        return "pip install tflite-runtime 'numpy<2'"
+    return "32-bit ARM has LiteRT up to Python 3.11 only: use Python 3.11, or a 64-bit system"
+
+
+def one_line(error: Exception) -> str:
+    """Return a library's message without its line breaks."""
+    return " ".join(str(error).split())

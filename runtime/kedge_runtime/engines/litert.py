@@ -1,71 +1,94 @@
 """TFLite models on LiteRT: `ai_edge_litert`, or `tflite_runtime` where the former has no wheel."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kedge_runtime.contract import Quantisation, Tensor
-from kedge_runtime.engines import dtype_name
+from kedge_runtime.engines import EngineOptions, Kernels, one_line
+from kedge_runtime.engines.base import (
+    Array,
+    Engine,
+    Port,
+    dtype_name,
+    import_library,
+    only_ends,
+)
+from kedge_runtime.engines.delegates import load_delegate
 from kedge_runtime.errors import EngineError
 
+# Names in LiteRT's OpResolverType.
+RESOLVERS: dict[Kernels, str] = {
+    "default": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
 
-class LiteRT:
-    """One interpreter with its tensors allocated once."""
 
-    def __init__(self, interpreter: Any, name: str) -> None:
+class LiteRT(Engine):
+    """One interpreter; its tensors are allocated again only when the batch size changes."""
+
+    name = "litert"
+    faults = (RuntimeError, ValueError)
+
+    def __init__(self, interpreter: Any, library: str) -> None:
         """Take an interpreter whose tensors are allocated."""
-        self.name = name
+        taken, given = only_ends(interpreter.get_input_details(), interpreter.get_output_details())
+        super().__init__(_port(taken), _port(given))
+        self.library = library
         self._interpreter = interpreter
-        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
         self._input_index, self._output_index = taken["index"], given["index"]
-        self.input, self.output = _tensor(taken), _tensor(given)
-        self.input_shape = tuple(map(int, taken["shape"]))
-        self.output_shape = tuple(map(int, given["shape"]))
+        self._shape = self.input_shape
 
-    def run(self, tensor: NDArray[Any]) -> NDArray[Any]:
-        """Return the raw output for one input, in the engine's dtype."""
-        self._interpreter.set_tensor(self._input_index, tensor)
+    def _run(self, tensors: Array) -> Array:
+        if tensors.shape != self._shape:
+            self._resize(tensors.shape)
+        self._interpreter.set_tensor(self._input_index, tensors)
         self._interpreter.invoke()
-        output: NDArray[Any] = self._interpreter.get_tensor(self._output_index)
+        output: Array = self._interpreter.get_tensor(self._output_index)
         return output
 
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        # Noted first: after a refusal the interpreter has the new shape and no tensors.
+        self._shape = shape
+        self._interpreter.resize_tensor_input(self._input_index, shape)
+        self._interpreter.allocate_tensors()
 
-def open_engine(path: Path, threads: int | None = None) -> LiteRT:
-    """Load a .tflite file on `threads` threads (default: all cores). Raises EngineError."""
-    interpreter_class, name = _library()
+
+def open_engine(path: Path, options: EngineOptions) -> LiteRT:
+    """Load a .tflite file, sealed or not. Raises EngineError."""
+    litert = import_library("litert")
+    delegates = [load_delegate(litert, options.delegate)] if options.delegate else None
+    resolver = litert.OpResolverType[RESOLVERS[options.kernels]]
     try:
-        interpreter = interpreter_class(str(path), num_threads=threads or os.cpu_count())
-        interpreter.allocate_tensors()
-        return LiteRT(interpreter, name)
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise EngineError(f"{path}: LiteRT can't load it: {reason}") from None
-
-
-def _library() -> tuple[Any, str]:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        return Interpreter, "litert"
-    except ImportError:
-        pass
-    try:
-        from tflite_runtime.interpreter import Interpreter
-    except ImportError:
-        raise EngineError("no LiteRT here: pip install ai-edge-litert") from None
-    if int(np.__version__.split(".")[0]) >= 2:
-        raise EngineError(
-            f"tflite-runtime fails with numpy {np.__version__}: pip install 'numpy<2'"
+        interpreter = litert.Interpreter(
+            str(path),
+            num_threads=options.thread_count,
+            experimental_delegates=delegates,
+            experimental_op_resolver_type=resolver,
         )
-    return Interpreter, "tflite_runtime"
+        interpreter.allocate_tensors()
+        return LiteRT(interpreter, litert.__name__.partition(".")[0])
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from None
+    except (ValueError, RuntimeError) as error:
+        raise EngineError(f"{path}: {_reason(one_line(error))}") from None
 
 
-def _tensor(details: dict[str, Any]) -> Tensor:
+def _reason(message: str) -> str:
+    if "edgetpu-custom-op" in message:
+        return (
+            "compiled for the Edge TPU, which the CPU can't run: give --delegate edgetpu, "
+            "or run the file it was compiled from"
+        )
+    return f"LiteRT can't load it: {message}"
+
+
+def _port(details: dict[str, Any]) -> Port:
     dtype = dtype_name(details["dtype"])
+    shape = tuple(map(int, details["shape"]))
     if "int" not in dtype:
-        return Tensor(dtype)
+        return Port(shape, Tensor(dtype))
     scale, zero_point = details["quantization"]
-    return Tensor(dtype, Quantisation(float(scale), int(zero_point)))
+    if not scale:
+        raise EngineError(f"the model has a tensor of {dtype} without one scale; convert it again")
+    return Port(shape, Tensor(dtype, Quantisation(float(scale), int(zero_point))))

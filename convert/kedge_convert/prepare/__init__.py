@@ -1,0 +1,43 @@
+"""Preparation: float weights adjusted so that int8 keeps the answers. Still a Keras model.
+
+The adjusted weights lie on the int8 grid, so that every quantiser downstream, TFLite's or ONNX's,
+finds the same integers. Activations are not touched: they are quantised by the format's own tools.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kedge_convert.prepare.equalise import equalise
+from kedge_convert.prepare.fold import fold
+from kedge_convert.prepare.graph import Graph, trace
+from kedge_convert.prepare.sequential import round_weights
+from kedge_runtime.head import Floats
+
+__all__ = ["Graph", "left_alone", "plan", "prepare"]
+
+
+def plan(model: Any) -> Graph:
+    """Return the model's graph with its batch norms folded; its nodes are what `prepare` walks."""
+    return fold(trace(model))
+
+
+def prepare(
+    graph: Graph, pictures: Floats, seed: int = 0, tick: Callable[[], None] = lambda: None
+) -> Any:
+    """Return the prepared Keras model.
+
+    `pictures`: float32 [n, h, w, 3], preprocessed, about 200 of the kind the model will see. `tick`
+    is called once per node of the graph.
+    """
+    equalised = equalise(graph, pictures, seed)
+    return round_weights(equalised, pictures, seed, tick).build()
+
+
+def left_alone(graph: Graph) -> list[str]:
+    """Return the names of layers with kernels that preparation doesn't treat."""
+    return [
+        node.layer.name
+        for node in graph.nodes
+        if node.weights is None
+        and any(len(w.shape) > 1 for w in getattr(node.layer, "weights", ()))
+    ]

@@ -1,0 +1,179 @@
+"""A Keras model as a list of nodes in execution order, which can be changed and built again.
+
+Nested models are flattened; what a node takes is written as references to tensors, so that the same
+node runs on symbols (to build a model) and on numbers (to measure).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kedge_convert.toolkit import require
+from kedge_runtime.head import Floats
+
+Lookup = Callable[["Tensor"], Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A value between nodes, by its number."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The kernel and bias of a layer that is linear in its input.
+
+    `kind`: `conv` [h, w, in, out], `depthwise` [h, w, in, multiplier] or `dense` [in, out]. `bias`:
+    [out]. All float32.
+    """
+
+    kind: str
+    kernel: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: `layer` called on `args` and `kwargs`, in which Tensors stand for values.
+
+    With `weights` the layer's own are not used, only its strides, padding and name; `activation` is
+    the layer that follows it and is part of the node.
+    """
+
+    layer: Any
+    args: Any
+    kwargs: Any
+    output: Tensor
+    weights: Weights | None = None
+    activation: Any = None
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The tensors that it takes."""
+        leaves = require("keras").tree.flatten((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def run(self, lookup: Lookup) -> Any:
+        """Return its value, on numbers or on symbols."""
+        args, kwargs = self._filled(lookup)
+        if self.weights is None:
+            return self.layer(*args, **kwargs)
+        value = self.linear(args[0])
+        return value if self.activation is None else self.activation(value)
+
+    def linear(self, value: Any) -> Any:
+        """Return a weighted node's value before its activation."""
+        assert self.weights is not None
+        return _LINEAR[self.weights.kind](self.layer, value, self.weights)
+
+    def build(self, lookup: Lookup) -> Any:
+        """Return its symbolic value; a weighted node becomes a Keras layer of the same name."""
+        if self.weights is None:
+            return self.run(lookup)
+        changes = {"use_bias": True, "activation": "linear"}
+        layer = type(self.layer).from_config({**self.layer.get_config(), **changes})
+        value = layer(lookup(self.inputs[0]))
+        layer.set_weights([self.weights.kernel, self.weights.bias])
+        return value if self.activation is None else self.activation(value)
+
+    def _filled(self, lookup: Lookup) -> Any:
+        def fill(leaf: Any) -> Any:
+            return lookup(leaf) if isinstance(leaf, Tensor) else leaf
+
+        return require("keras").tree.map_structure(fill, (self.args, self.kwargs))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in execution order, from `input` to `output`. `shape`: of one picture, [h, w, 3]."""
+
+    name: str
+    shape: tuple[int, ...]
+    input: Tensor
+    output: Tensor
+    nodes: tuple[Node, ...]
+
+    def build(self) -> Any:
+        """Return the Keras model."""
+        keras = require("keras")
+        picture = keras.Input(self.shape, name="picture")
+        values = {self.input: picture}
+        for node in self.nodes:
+            values[node.output] = node.build(values.__getitem__)
+        return keras.Model(picture, values[self.output], name=self.name)
+
+    def with_nodes(self, nodes: "list[Node] | tuple[Node, ...]") -> "Graph":
+        """Return the graph with other nodes between the same ends."""
+        return replace(self, nodes=tuple(nodes))
+
+    def uses(self) -> dict[Tensor, int]:
+        """Return how many times each tensor is taken; the output counts once more."""
+        counts = {self.output: 1}
+        for node in self.nodes:
+            for tensor in node.inputs:
+                counts[tensor] = counts.get(tensor, 0) + 1
+        return counts
+
+    def last_uses(self) -> dict[Tensor, int]:
+        """Return the index of the last node that takes each tensor; the output has none."""
+        last = {tensor: i for i, node in enumerate(self.nodes) for tensor in node.inputs}
+        last.pop(self.output, None)
+        return last
+
+
+def trace(model: Any) -> Graph:
+    """Return the graph of a Functional or Sequential model with one input and one output."""
+    keras = require("keras")
+    symbols: list[Any] = []  # kept, so that no two have the same id
+    numbers: dict[int, Tensor] = {}
+    nodes: list[Node] = []
+
+    def number(symbol: Any) -> Any:
+        if not isinstance(symbol, keras.KerasTensor):
+            return symbol
+        symbols.append(symbol)
+        return numbers.setdefault(id(symbol), Tensor(len(numbers)))
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        inner = getattr(operation, "_functional", operation)
+        if isinstance(inner, keras.Model):
+            return inner._run_through_graph(args[0], lambda each: each, call)
+        value = operation(*args, **kwargs)
+        taken = keras.tree.map_structure(number, (args, kwargs))
+        nodes.append(Node(operation, taken[0], taken[1], number(value)))
+        return value
+
+    picture = keras.Input(batch_shape=model.inputs[0].shape)
+    start = number(picture)
+    end = keras.tree.flatten(call(model, picture))[0]
+    return Graph(model.name, tuple(picture.shape[1:]), start, number(end), tuple(nodes))
+
+
+def _conv(layer: Any, value: Any, weights: Weights) -> Any:
+    return require("keras").ops.conv(value, weights.kernel, **_window(layer)) + weights.bias
+
+
+def _depthwise(layer: Any, value: Any, weights: Weights) -> Any:
+    ops = require("keras").ops
+    return ops.depthwise_conv(value, weights.kernel, **_window(layer)) + weights.bias
+
+
+def _dense(layer: Any, value: Any, weights: Weights) -> Any:
+    return require("keras").ops.matmul(value, weights.kernel) + weights.bias
+
+
+def _window(layer: Any) -> dict[str, Any]:
+    return {
+        "strides": layer.strides,
+        "padding": layer.padding,
+        "dilation_rate": layer.dilation_rate,
+    }
+
+
+_LINEAR: dict[str, Callable[[Any, Any, Weights], Any]] = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "dense": _dense,
+}

@@ -1,0 +1,98 @@
+"""Layer by layer, two networks side by side: the float one and the one that is rounded so far.
+
+Both networks' values are kept only while a later layer takes them. How many pictures are used
+follows from the memory that these values may take.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kedge_convert.prepare import windows
+from kedge_convert.prepare.activations import Values, forget, peak, run
+from kedge_convert.prepare.graph import Graph, Node
+from kedge_convert.prepare.rounding import Moments, moments, on_grid, plain
+from kedge_runtime.head import Floats
+
+MEMORY = 1 << 30  # bytes for the values of both networks
+POSITIONS = 50  # sampled per picture and layer
+# Neighbouring positions are alike: so many of a picture's count as independent samples.
+INDEPENDENT = 10
+LARGEST_MOMENTS = 6000  # inputs; their matrix takes 300 MB and its inverse a minute
+
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Twins:
+    """The values that live now, in the float network and in the rounded one."""
+
+    floats: Values
+    rounded: Values
+
+
+def round_weights(graph: Graph, pictures: Floats, seed: int, tick: Tick = lambda: None) -> Graph:
+    """Return the graph with every weighted node's kernel on the int8 grid and its bias corrected.
+
+    `pictures`: float32 [n, h, w, 3], as the network takes them. Repeatable by `seed`.
+    """
+    pictures = pictures[: affordable(graph, len(pictures))]
+    twins = Twins({graph.input: pictures}, {graph.input: pictures})
+    last, nodes = graph.last_uses(), []
+    rng = np.random.default_rng(seed)
+    for i, node in enumerate(graph.nodes):
+        rounded = _round(node, twins, rng)
+        twins.floats[node.output] = run(node, twins.floats)
+        twins.rounded[node.output] = run(rounded, twins.rounded)
+        for values in (twins.floats, twins.rounded):
+            forget(node, i, last, values)
+        nodes.append(rounded)
+        tick()
+    return graph.with_nodes(nodes)
+
+
+def affordable(graph: Graph, count: int) -> int:
+    """Return how many of `count` pictures fit into MEMORY, at least 16."""
+    return min(count, max(16, MEMORY // (2 * 4 * peak(graph))))
+
+
+def _round(node: Node, twins: Twins, rng: np.random.Generator) -> Node:
+    """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
+    if node.weights is None:
+        return node
+    taken = node.inputs[0]
+    floats, rounded = twins.floats[taken], twins.rounded[taken]
+    kernel = _kernel(node, floats, rounded, rng)
+    changed = replace(node, weights=replace(node.weights, kernel=kernel))
+    return _corrected(node, changed, floats, rounded)
+
+
+def _kernel(node: Node, floats: Floats, rounded: Floats, rng: np.random.Generator) -> Floats:
+    weights = node.weights
+    assert weights is not None
+    flat = windows.flatten(weights).astype(np.float64)
+    if flat.shape[-2] > LARGEST_MOMENTS:
+        return windows.restore(plain(flat), weights)
+    at = windows.positions(node, rounded.shape, POSITIONS, rng)
+    return windows.restore(on_grid(flat, _moments(node, floats, rounded, at)), weights)
+
+
+def _moments(node: Node, floats: Floats, rounded: Floats, at: windows.Positions) -> Moments:
+    count = len(rounded) * min(len(at), INDEPENDENT)
+    return moments(windows.sample(node, rounded, at), windows.sample(node, floats, at), count)
+
+
+def _corrected(node: Node, rounded: Node, floats: Floats, values: Floats) -> Node:
+    """Shift the bias by the mean output error (Finkelstein et al. 2019, arXiv:1906.03193).
+
+    The layer is linear: the mean of its outputs is its output on the mean picture.
+    """
+    assert rounded.weights is not None
+    wanted, found = (
+        np.asarray(one.linear(value.mean(axis=0, keepdims=True)), np.float64)
+        for one, value in ((node, floats), (rounded, values))
+    )
+    error = (wanted - found).mean(axis=tuple(range(wanted.ndim - 1)))
+    bias = (rounded.weights.bias + error).astype(np.float32)
+    return replace(rounded, weights=replace(rounded.weights, bias=bias))

@@ -1,0 +1,84 @@
+"""Answers as a person reads them, in 80 columns, and as plain data for JSON."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kedge_runtime.results import Prediction, Result, disagree
+
+NAME_COLUMNS = 30
+# The mark of a row, and the gap between columns of the comparison.
+MARK, GAP = "! ", "  "
+
+
+def words(path: str | Path, result: Result, top: int) -> str:
+    """Return one line per picture for `top` 1, else the picture and a line per class."""
+    picture = click.format_filename(path)
+    named = [_class(prediction) for prediction in result.predictions]
+    if top == 1 and len(named) == 1:
+        said = _short(_said(result), NAME_COLUMNS)
+        return f"{_percent(result.best)}  {said:{NAME_COLUMNS}}  {picture}"
+    rows = [f"  {line}" for line in named] or [f"  none is likely; most: {_class(result.best)}"]
+    heading = f"{picture}: unknown" if result.unknown else picture
+    return "\n".join([heading, *rows])
+
+
+def comparison_head(titles: Sequence[str]) -> str:
+    """Return the numbered models and the head of the table below them."""
+    numbers = [str(i) for i in range(1, len(titles) + 1)]
+    legend = [f"{number:>2}  {title}" for number, title in zip(numbers, titles, strict=True)]
+    return "\n".join([*legend, "", _row("  ", "picture", [f"{n:>4}" for n in numbers])])
+
+
+def comparison_row(path: Path, results: Sequence[Result]) -> str:
+    """Return a picture and each model's best answer; `!` marks those that disagree."""
+    cells = [f"{result.best.probability:4.0%} {_said(result)}" for result in results]
+    return _row(MARK if disagree(results) else "  ", click.format_filename(path), cells)
+
+
+def plain(path: Path, artefact: str, result: Result) -> dict[str, Any]:
+    """Return the documented object (docs/json.md)."""
+    return {"image": str(path), "artefact": artefact, **facts(result)}
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """Return what the documented objects say of an answer."""
+    return {
+        "label": result.label,
+        "unknown": result.unknown,
+        "margin": result.margin,
+        "entropy": result.entropy,
+        "best": asdict(result.best),
+        "predictions": [asdict(prediction) for prediction in result.predictions],
+    }
+
+
+def _row(mark: str, picture: str, cells: Sequence[str]) -> str:
+    room = shutil.get_terminal_size().columns - len(mark)
+    first = room // (len(cells) + 1)
+    other = (room - first) // len(cells) - len(GAP)
+    name = f"{_short(picture, first, keep_end=True):{first}}"
+    return (mark + name + "".join(f"{GAP}{_short(c, other):{other}}" for c in cells)).rstrip()
+
+
+def _class(prediction: Prediction) -> str:
+    key = "" if prediction.id == prediction.name else f" ({prediction.id})"
+    return f"{_percent(prediction)}  {prediction.name}{key}"
+
+
+def _said(result: Result) -> str:
+    return f"unknown ({result.best.name}?)" if result.unknown else result.best.name
+
+
+def _percent(prediction: Prediction) -> str:
+    return f"{prediction.probability:6.1%}"
+
+
+def _short(text: str, columns: int, *, keep_end: bool = False) -> str:
+    if len(text) <= columns:
+        return text
+    return "…" + text[1 - columns :] if keep_end else text[: columns - 1] + "…"

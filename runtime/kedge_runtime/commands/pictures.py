@@ -1,0 +1,99 @@
+"""Which of the words on the command line are artefacts and which are pictures, and the loop over
+pictures that a bad one can't end.
+"""
+
+import glob
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from kedge_runtime.containers import FORMATS
+from kedge_runtime.errors import ImageError, UsageError
+from kedge_runtime.image import SUFFIXES
+from kedge_runtime.quiet import quiet
+
+STDIN = "-"
+
+Answer = TypeVar("Answer")
+
+
+def split(words: Iterable[str], *, streaming: bool = False) -> tuple[list[Path], Iterator[Path]]:
+    """Return artefacts (they end in .tflite or .onnx) and pictures, in the order given.
+
+    A pattern that the shell left alone is expanded, a folder is searched, `-` reads names from
+    stdin, one a line, as they come. Raises UsageError when there is no artefact, or no picture, or
+    when there is one beside a stream.
+    """
+    paths = list(chain.from_iterable(map(_expanded, words)))
+    artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in FORMATS]
+    pictures = [path for path in paths if path not in artefacts]
+    if not artefacts:
+        allowed = ", ".join("." + name for name in FORMATS)
+        raise UsageError(f"no artefact given, such files end in {allowed}; got {paths[0]}")
+    if pictures and streaming:
+        raise UsageError(f"{pictures[0]}: pictures or a stream, one at a time")
+    if not pictures and not streaming:
+        raise UsageError(
+            "no pictures given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
+        )
+    return artefacts, chain.from_iterable([_found(path) for path in pictures])
+
+
+def _expanded(word: str) -> list[Path]:
+    path = Path(word)
+    if not glob.has_magic(word) or path.exists():
+        return [path]
+    # Path.glob takes no absolute patterns.
+    found = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
+    if not found:
+        raise UsageError(f"{word}: matches nothing")
+    return [Path(name) for name in found]
+
+
+def _found(path: Path) -> Iterable[Path]:
+    if str(path) == STDIN:
+        return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UsageError(f"{path}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+@dataclass
+class Batch:
+    """Pictures one after the other; one that can't be read is told and passed over."""
+
+    count: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+    def run(
+        self, pictures: Iterable[Path], ask: Callable[[Path], Answer]
+    ) -> Iterator[tuple[Path, Answer]]:
+        """Yield each readable picture with its answer."""
+        for path in pictures:
+            self.count += 1
+            try:
+                # OpenCV has its own words about a damaged picture; one line is enough.
+                with quiet():
+                    answer = ask(path)
+            except ImageError as error:
+                self.failed.append({"image": str(path), "error": str(error)})
+                click.echo(f"kedge: {error}", err=True)
+            else:
+                yield path, answer
+
+    def close(self) -> int:
+        """Sum up on stderr when some failed; return the exit code. Raises UsageError for none."""
+        if not self.count:
+            raise UsageError("no pictures came: stdin holds no names")
+        if not self.failed:
+            return 0
+        click.echo(f"kedge: {self.count} pictures, {len(self.failed)} failed", err=True)
+        return 2

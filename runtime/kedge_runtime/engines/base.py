@@ -1,0 +1,160 @@
+"""What all engines share: a checked input, one run at a time, and batches that fall back to a loop.
+
+An engine module adds a class with `_run`, and the function `open_engine(path, options)`.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.contract import DType, Layout, Tensor
+from kedge_runtime.engines import ENGINES, how_to_install, is_installed, numpy_gate, one_line
+from kedge_runtime.errors import EngineError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Port:
+    """One end of a model; a symbolic batch counts as 1."""
+
+    shape: tuple[int, ...]
+    tensor: Tensor
+
+
+class Engine(ABC):
+    """A loaded model with one input and one output. Safe to share between threads.
+
+    A lock makes them wait for each other: an interpreter has one set of tensors. What is returned
+    is the caller's own; no later run writes into it.
+    """
+
+    name: str
+    """Its key in ENGINES."""
+    library: str
+    """The module that does the work."""
+    faults: tuple[type[Exception], ...]
+    """What the library raises when a run fails."""
+    batches = True
+    """Whether several inputs at once may be tried; False from the first refusal on."""
+
+    def __init__(self, taken: Port, given: Port) -> None:
+        """Take what the loaded model says of its input and its output."""
+        self.input, self.input_shape = taken.tensor, taken.shape
+        self.output, self.output_shape = given.tensor, given.shape
+        self._dtype = np.dtype(taken.tensor.dtype)
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _run(self, tensors: Array) -> Array:
+        """Return the raw output for any number of inputs; raise one of `faults` if refused."""
+
+    def run(self, tensor: Array) -> Array:
+        """Return the raw output, shape `output_shape`, for one input of `input_shape`.
+
+        Raises EngineError for another shape or dtype, and when the library fails.
+        """
+        self._check(tensor, self.input_shape)
+        try:
+            with self._lock:
+                return self._run(tensor)
+        except self.faults as error:
+            raise self._failed(error) from None
+
+    def run_many(self, tensors: Array) -> Array:
+        """Return [n, ...] raw outputs for [n, ...] inputs: one batch if the model can, else a loop.
+
+        A batch takes n times the memory of one input. Raises EngineError as `run` does.
+        """
+        self._check(tensors, (len(tensors), *self.input_shape[1:]))
+        try:
+            with self._lock:
+                return self._batch(tensors)
+        except self.faults as error:
+            raise self._failed(error) from None
+
+    def warm_up(self) -> None:
+        """Run once on zeros: the first run of a model packs weights and starts threads."""
+        self.run(np.zeros(self.input_shape, self._dtype))
+
+    def _batch(self, tensors: Array) -> Array:
+        expected = (len(tensors), *self._row)
+        if self.batches and len(tensors) > 1:
+            try:
+                whole = self._run(tensors)
+            except self.faults:
+                self.batches = False
+            else:
+                # A model that holds on to a batch of 1 inside answers for one input only.
+                self.batches = whole.shape == expected
+                if self.batches:
+                    return whole
+        outputs = np.empty(expected, self.output.dtype)
+        for i in range(len(tensors)):
+            outputs[i] = self._run(tensors[i : i + 1]).reshape(self._row)
+        return outputs
+
+    @property
+    def _row(self) -> tuple[int, ...]:
+        shape = self.output_shape
+        return shape[1:] if shape[:1] == (1,) else shape
+
+    def _check(self, tensor: Array, shape: tuple[int, ...]) -> None:
+        if tensor.shape != shape or tensor.dtype != self._dtype:
+            raise EngineError(
+                f"got a tensor of {tensor.dtype} {tensor.shape}, "
+                f"the model takes {self._dtype} {shape}"
+            )
+
+    def _failed(self, error: Exception) -> EngineError:
+        return EngineError(f"{self.name} failed to run the model: {one_line(error)}")
+
+
+def import_library(engine: str) -> ModuleType:
+    """Return the first library of an engine that is there and can be loaded.
+
+    Raises EngineError: missing, broken, or with a numpy that it can't stand.
+    """
+    reasons = []
+    for library in ENGINES[engine].libraries:
+        if not is_installed(library):
+            continue
+        if reason := numpy_gate(library, np.__version__):
+            reasons.append(reason)
+            continue
+        try:
+            return import_module(library.module)
+        except (ImportError, OSError) as error:
+            reasons.append(f"{library.package} can't be imported: {one_line(error)}")
+    raise EngineError(reasons[0] if reasons else f"no {engine} here: {how_to_install(engine)}")
+
+
+def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:
+    """Return the one input and the one output. Raises EngineError for another number of them."""
+    if len(taken) != 1 or len(given) != 1:
+        raise EngineError(
+            f"the model has {len(taken)} inputs and {len(given)} outputs; kedge runs one of each"
+        )
+    return taken[0], given[0]
+
+
+def float_port(shape: Sequence[Any], dtype: str) -> Port:
+    """Return an end of an ONNX model: sizes that are no numbers are 1, [n, 3, ...] is planar."""
+    layout: Layout = "nchw" if len(shape) == 4 and shape[1] == 3 else "nhwc"
+    sizes = tuple(size if isinstance(size, int) else 1 for size in shape)
+    return Port(sizes, Tensor(dtype_name(dtype), layout=layout))
+
+
+def dtype_name(dtype: Any) -> Any:
+    """Return a numpy dtype's name, checked. Raises EngineError for what no contract can hold."""
+    name = np.dtype(dtype).name
+    if name not in get_args(DType):
+        raise EngineError(f"the model has a tensor of {name}; kedge runs float and integer tensors")
+    return name

@@ -1,0 +1,71 @@
+"""float32 ONNX models on OpenCV's own network module: no library beyond what decodes the pictures.
+
+OpenCV doesn't tell what a network takes and gives, and runs inputs of a wrong shape without a word:
+both are read from the file. Quantised graphs load in some releases and fail in others: refused.
+Batches of a network whose batch is fixed end the process in 4.8 and 4.11: never tried.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kedge_runtime.engines import ENGINES, EngineOptions, one_line, version_gate
+from kedge_runtime.engines.base import Array, Engine, float_port, only_ends
+from kedge_runtime.engines.onnx_graph import Graph, read_graph
+from kedge_runtime.errors import EngineError
+
+# What the names of integer operators have in common: QuantizeLinear, QLinearConv, MatMulInteger.
+_INTEGER = ("Quantize", "QLinear", "Integer")
+
+
+class OpenCV(Engine):
+    """One network."""
+
+    name = "opencv"
+    library = "cv2"
+    faults = (cv2.error,)
+    batches = False
+
+    def __init__(self, net: Any, graph: Graph) -> None:
+        """Take a network and what its file says of it."""
+        taken, given = only_ends(graph.inputs, graph.outputs)
+        super().__init__(float_port(taken.shape, taken.dtype), float_port(given.shape, given.dtype))
+        self._net = net
+
+    def _run(self, tensors: Array) -> Array:
+        self._net.setInput(tensors)
+        output: Array = self._net.forward()
+        return output
+
+
+def open_engine(path: Path, options: EngineOptions) -> OpenCV:
+    """Load a float32 .onnx file, sealed or not. Raises EngineError.
+
+    `threads`, when given, holds for all of OpenCV in this process: it has one pool.
+    """
+    (library,) = ENGINES["opencv"].libraries
+    if gate := version_gate(library, cv2.__version__):
+        raise EngineError(gate)
+    try:
+        content = path.read_bytes()
+        graph = read_graph(content)
+        _check_float32(graph)
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+        if options.threads:
+            cv2.setNumThreads(options.threads)
+        return OpenCV(net, graph)
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from None
+    except (cv2.error, OSError, ValueError) as error:
+        raise EngineError(f"{path}: OpenCV can't load it: {one_line(error)}") from None
+
+
+def _check_float32(graph: Graph) -> None:
+    ends = {end.dtype for end in (*graph.inputs, *graph.outputs)}
+    integer = sorted(op for op in graph.operators if any(part in op for part in _INTEGER))
+    if found := integer or sorted(ends - {"float32"}):
+        raise EngineError(
+            f"opencv runs float32 models only, this one has {found[0]}; use onnxruntime"
+        )

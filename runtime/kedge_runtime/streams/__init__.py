@@ -1,0 +1,34 @@
+"""Streams: one picture after the other from a video, a camera or Picamera2, answered as they come.
+
+from kedge_runtime import Classifier
+from kedge_runtime.streams import classify_stream, open_video
+
+for answer in classify_stream(Classifier.open("mobilenet.int8.tflite"), open_video("walk.mp4")):
+    print(answer.frame.seconds, answer.result.label)
+
+docs/streams.md says how to choose the gates, and what a camera needs.
+"""
+
+from kedge_runtime.streams.answers import Answer, Tally, Watch, classify_stream
+from kedge_runtime.streams.capture import open_camera, open_video
+from kedge_runtime.streams.debounce import Debounce, Votes
+from kedge_runtime.streams.frames import Frame, numbered
+from kedge_runtime.streams.mailbox import latest
+from kedge_runtime.streams.motion import Motion
+from kedge_runtime.streams.unsure import UnsureFolder
+
+__all__ = [
+    "Answer",
+    "Debounce",
+    "Frame",
+    "Motion",
+    "Tally",
+    "UnsureFolder",
+    "Votes",
+    "Watch",
+    "classify_stream",
+    "latest",
+    "numbered",
+    "open_camera",
+    "open_video",
+]

@@ -1,0 +1,105 @@
+"""Frames of video files and of cameras, read by OpenCV."""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import cv2
+
+from kedge_runtime.errors import ImageError, UsageError
+from kedge_runtime.image import LIMITS, Limits
+from kedge_runtime.streams.frames import Clock, Frame, as_rgb
+
+# A camera may fail to give one frame, and USB ones do. One that gives none for 30 reads with 50 ms
+# between them, 1.5 s, is gone.
+FAILURES, PAUSE = 30, 0.05
+
+
+def open_video(path: str | Path, every: int = 1, limits: Limits = LIMITS) -> Iterator[Frame]:
+    """Open a video file; return its frames, or of each `every` frames the first.
+
+    The file is opened now, and closed after the last frame or with the generator. Raises ImageError
+    for what is no video, for frames of more pixels than `limits` allow, and, from the generator,
+    for a video without a readable frame.
+    """
+    if every < 1:
+        raise UsageError(f"every is {every}, allowed are 1 (all frames) and more")
+    if not Path(path).is_file():
+        raise ImageError(f"{path}: no such video file")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise ImageError(f"{path}: no video that OpenCV can read; convert it to MP4 (H.264)")
+    width, height = _size(capture)
+    if width * height > limits.pixels:
+        capture.release()
+        raise ImageError(
+            f"{path}: frames of {width}x{height} pixels, "
+            f"allowed are {limits.pixels} in all; shrink it first"
+        )
+    return _file_frames(capture, path, every)
+
+
+def _size(capture: cv2.VideoCapture) -> tuple[int, int]:
+    sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    width, height = (int(capture.get(side)) for side in sides)
+    return width, height
+
+
+def _file_frames(capture: cv2.VideoCapture, path: str | Path, every: int) -> Iterator[Frame]:
+    # The first frame's position is 0 or one frame, depending on OpenCV's version.
+    start = None
+    try:
+        for index in count():
+            if not capture.grab():
+                break
+            position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            start = position if start is None else start
+            if index % every == 0:
+                read, pixels = capture.retrieve()
+                if not read:
+                    break
+                yield Frame(index, max(position - start, 0.0), as_rgb(pixels, "bgr"))
+    finally:
+        capture.release()
+    if index == 0:
+        raise ImageError(f"{path}: a video without a frame that can be read")
+
+
+def open_camera(
+    name: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
+) -> Iterator[Frame]:
+    """Open a camera by number, device or address (rtsp://...); return its frames, without an end.
+
+    Frames come at the camera's pace: take them through `latest`. The camera is opened now, and
+    released with the generator. Raises ImageError for a camera that isn't there, and, from the
+    generator, for one that stops giving frames.
+    """
+    capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+    if not capture.isOpened():
+        raise ImageError(
+            f"camera {name}: can't be opened; is it plugged in, listed by `ls /dev/video*`, unused "
+            "by other programs, and are you in the group video? Raspberry Pi camera modules need "
+            "Picamera2 (docs/streams.md)"
+        )
+    return _camera_frames(capture, name, clock, pause)
+
+
+def _camera_frames(
+    capture: cv2.VideoCapture, name: str, clock: Clock, pause: Callable[[float], None]
+) -> Iterator[Frame]:
+    index = failures = 0
+    try:
+        while failures < FAILURES:
+            read, pixels = capture.read()
+            if read:
+                yield Frame(index, clock(), as_rgb(pixels, "bgr"))
+                index, failures = index + 1, 0
+            else:
+                failures += 1
+                pause(PAUSE)
+    finally:
+        capture.release()
+    raise ImageError(
+        f"camera {name}: stopped giving frames after {index}; check its cable and its power"
+    )

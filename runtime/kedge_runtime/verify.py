@@ -1,0 +1,228 @@
+"""Does this machine give what the converter saw? Each step of a classification, held by itself.
+
+The artefact's golden set has what every step gave when the artefact was made. Running it again here
+and comparing step by step says not only that something is wrong but where.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.artefact import Artefact, format_of, read_artefact
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.contract import Precision
+from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.errors import EngineError, KedgeError
+from kedge_runtime.golden import Golden
+from kedge_runtime.head import Floats, probabilities
+from kedge_runtime.preprocessing import Preprocessor
+
+# The least signal-to-noise ratio, in dB, of the outputs here against those recorded. Engines and
+# processors sum in other orders, and integer kernels round otherwise: docs/verify.md has what was
+# measured. Other weights come out near 0 dB.
+TOLERANCES: dict[Precision, float] = {
+    "float32": 60.0,
+    "float16": 30.0,
+    "dynamic": 20.0,
+    "int8": 12.0,
+    "int16x8": 30.0,
+    "mixed": 12.0,
+}
+CONFIDENCE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What each step gives for one picture. Digests are the 32 bytes of a SHA-256."""
+
+    pixels: NDArray[np.uint8]
+    tensor: NDArray[np.uint8]
+    raw: NDArray[Any]
+    outputs: Floats
+    id: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step's verdict; `detail` says what was compared, or what is wrong."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the stages look at: the artefact's record and this machine's walks over it."""
+
+    classifier: Classifier
+    walks: list[Walk]
+
+    @property
+    def artefact(self) -> Artefact:
+        """The file and its contract."""
+        return self.classifier.artefact
+
+    @property
+    def golden(self) -> Golden:
+        """The record."""
+        return self.artefact.golden
+
+
+def walk(classifier: Classifier, picture: bytes) -> Walk:
+    """Take one encoded picture through every step."""
+    plan = Preprocessor(classifier.contract.input)
+    pixels = plan.read(picture)
+    tensor = plan.tensor(pixels)
+    raw = classifier.engine.run(tensor)
+    outputs = classifier.run(pixels)
+    best, confidence = answer(classifier, outputs)
+    return Walk(_digest(pixels), _digest(tensor), raw.reshape(-1), outputs, best, confidence)
+
+
+def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
+    """Return the best label's id and its probability, or ("", 0) for a model of features."""
+    if classifier.contract.output.kind == "features":
+        return "", 0.0
+    best = classifier.classes.result(probabilities(outputs, classifier.contract.output)).best
+    return best.id, best.probability
+
+
+def verify(path: Path, options: EngineOptions) -> list[Stage]:
+    """Check an artefact on this machine; the first stage that failed is where the fault lies."""
+    try:
+        artefact = read_artefact(path)
+    except KedgeError as error:
+        return [Stage("file", False, str(error))]
+    stages = [Stage("file", True, f"unchanged since it was sealed ({artefact.digest[:19]}...)")]
+    try:
+        evidence = _run(artefact, options)
+    except EngineError as error:
+        return [*stages, Stage("engine", False, str(error))]
+    return stages + [_stage(name, check, evidence) for name, check in CHECKS.items()]
+
+
+def _run(artefact: Artefact, options: EngineOptions) -> Evidence:
+    engine = open_engine(format_of(artefact.path), artefact.path, options)
+    classifier = Classifier(artefact, engine)
+    walks = [walk(classifier, picture) for picture in artefact.golden.images]
+    return Evidence(classifier, walks)
+
+
+def _stage(name: str, check: "Check", evidence: Evidence) -> Stage:
+    try:
+        return Stage(name, True, check(evidence))
+    except BrokenError as broken:
+        return Stage(name, False, str(broken))
+
+
+class BrokenError(Exception):
+    """What a check raises; the message says what is wrong and where to look."""
+
+
+Check = Callable[[Evidence], str]
+
+
+def _decoding(evidence: Evidence) -> str:
+    for found, recorded in zip(evidence.walks, evidence.golden.pixels, strict=True):
+        if not np.array_equal(found.pixels, recorded):
+            raise BrokenError(
+                "the JPEG decoder gives other pixels: is OpenCV built with libjpeg-turbo?"
+            )
+    return f"{len(evidence.walks)} golden pictures, pixels identical"
+
+
+def _preprocessing(evidence: Evidence) -> str:
+    for found, recorded in zip(evidence.walks, evidence.golden.tensors, strict=True):
+        if not np.array_equal(found.tensor, recorded):
+            raise BrokenError(
+                "the input tensor differs: size, crop, resize, colour order or normalisation "
+                "are not those the artefact was checked with"
+            )
+    return f"{len(evidence.walks)} input tensors identical"
+
+
+def _engine(evidence: Evidence) -> str:
+    found = np.stack([walk.outputs for walk in evidence.walks])
+    noise = sqnr(evidence.golden.recorded, found)
+    least = TOLERANCES[evidence.artefact.contract.provenance.precision]
+    if not noise >= least:
+        raise BrokenError(
+            f"the outputs are {noise:.0f} dB from those recorded, at least {least:.0f} are "
+            "expected: other weights, or an engine that computes wrongly"
+        )
+    if np.array_equal(found, evidence.golden.recorded):
+        return "outputs identical to those recorded"
+    return f"outputs {noise:.0f} dB from those recorded (at least {least:.0f})"
+
+
+def _exactness(evidence: Evidence) -> str:
+    if not evidence.golden.exact.size:
+        return "not asked for: only integer models on LiteRT have exact kernels"
+    found = exact_outputs(evidence.artefact, evidence.golden.images)
+    if not np.array_equal(found, evidence.golden.exact):
+        raise BrokenError(
+            "the reference kernels give other integers than recorded: the model's weights "
+            "are not those that were checked"
+        )
+    return f"reference kernels: {found.size} integers identical"
+
+
+def _answers(evidence: Evidence) -> str:
+    golden = evidence.golden
+    for found, label in zip(evidence.walks, golden.ids, strict=True):
+        if found.id != label:
+            raise BrokenError(
+                f"answers {found.id} where {label} was recorded: are the labels shifted?"
+            )
+    for outputs, recorded in zip(golden.recorded, golden.confidence, strict=True):
+        _, confidence = answer(evidence.classifier, outputs)
+        if not abs(confidence - recorded) <= CONFIDENCE_TOLERANCE:
+            raise BrokenError(
+                f"a probability of {confidence:.3f} where {recorded:.3f} was recorded: "
+                "is the softmax applied twice, or not at all?"
+            )
+    return f"{len(evidence.walks)} labels and probabilities as recorded"
+
+
+CHECKS: dict[str, Check] = {
+    "decode": _decoding,
+    "preprocess": _preprocessing,
+    "engine": _engine,
+    "exact": _exactness,
+    "answer": _answers,
+}
+
+
+def exact_outputs(artefact: Artefact, pictures: tuple[bytes, ...]) -> NDArray[Any]:
+    """Return the raw integers, [n, classes], of the engine's bit-exact reference kernels.
+
+    [0, 0] for models that aren't integer throughout and for engines without such kernels.
+    """
+    form, contract = format_of(artefact.path), artefact.contract
+    if form != "tflite" or contract.provenance.precision not in EXACT:
+        return np.zeros((0, 0), np.int8)
+    engine = open_engine(form, artefact.path, EngineOptions(kernels="reference"))
+    plan = Preprocessor(contract.input)
+    rows = [engine.run(plan.tensor(plan.read(picture))).reshape(-1) for picture in pictures]
+    return np.stack(rows)
+
+
+EXACT = frozenset({"int8", "int16x8"})
+
+
+def sqnr(reference: Floats, found: Floats) -> float:
+    """Return the ratio of signal to error power in dB."""
+    signal = np.square(reference, dtype=np.float64).sum()
+    noise = np.square(reference - found, dtype=np.float64).sum()
+    return float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
+
+
+def _digest(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(hashlib.sha256(array.tobytes()).digest(), np.uint8)

@@ -1,0 +1,52 @@
+"""Zip archives of unknown origin: read whole, but never beyond a bound.
+
+Anybody can seal a file, so a right digest says nothing of what an archive unpacks to.
+"""
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+from kedge_runtime.errors import ArtefactError
+
+MAX_BYTES = 32 << 20  # all members together; a contract with 1000 labels and its golden set: 1 MiB
+MAX_MEMBERS = 1000
+
+# What zipfile lets through on damaged, encrypted (RuntimeError) and strangely packed archives.
+_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OverflowError,
+)
+
+
+def read_members(archive: Path | io.BytesIO, where: str) -> dict[str, bytes]:
+    """Return the members by name; `where` names the archive and heads every message.
+
+    Raises ArtefactError for damage, encryption, members that unpack to more than MAX_BYTES in all,
+    and more than MAX_MEMBERS of them; OSError when the file can't be read.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            _check(opened.infolist(), where)
+            return {info.filename: opened.read(info) for info in opened.infolist()}
+    except _FAULTS as error:
+        raise ArtefactError(f"{where}: no readable archive ({error}); convert again") from None
+
+
+def _check(members: list[zipfile.ZipInfo], where: str) -> None:
+    # zipfile stops reading at the size that a member states, so the stated sizes can be trusted.
+    size = sum(info.file_size for info in members)
+    if size > MAX_BYTES:
+        raise ArtefactError(f"{where}: unpacks to {size} bytes, allowed are {MAX_BYTES}")
+    if len(members) > MAX_MEMBERS:
+        raise ArtefactError(f"{where}: {len(members)} members, allowed are {MAX_MEMBERS}")
+    methods = {info.compress_type for info in members}
+    if not methods <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ArtefactError(f"{where}: packed by another method than deflate; convert again")

@@ -1,0 +1,182 @@
+"""Files that kedge didn't make: a person says a few facts, the engine the rest, nobody guesses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from kedge_runtime.artefact import is_sealed
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.contract import Contract, Geometry, Input, Label, Normalisation, Output, Tensor
+from kedge_runtime.errors import ArtefactError, ContractError, EngineError
+from kedge_runtime.foreign import read_contract
+
+pytest.importorskip("ai_edge_litert")
+
+FACTS: dict[str, Any] = {
+    "schema": 1,
+    "input": {
+        "geometry": {"height": 16, "width": 16, "fit": "stretch"},
+        "normalisation": {"divisor": 127.5, "mean": [1, 1, 1]},
+    },
+    "output": {"kind": "logits"},
+    "labels": "names.txt",
+}
+RED = np.full((20, 20, 3), (255, 0, 0), np.uint8)
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    """Return a contract with the few facts that a foreign file lacks, its labels beside it."""
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\ndark\n")
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(FACTS))
+    return path
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, models: dict[str, bytes]) -> Path:
+    path = tmp_path / "foreign.tflite"
+    path.write_bytes(models["tflite"])
+    return path
+
+
+def test_a_few_facts_make_a_foreign_file_usable(
+    facts: Path, foreign: Path, artefacts: Path
+) -> None:
+    classifier = Classifier.open(foreign, threads=1, contract=read_contract(facts))
+    sealed = Classifier.open(artefacts / "tiny.tflite", threads=1)
+    assert classifier.contract.input == sealed.contract.input
+    assert classifier.contract.output == sealed.contract.output
+    assert classifier(RED).best.name == "red"
+    np.testing.assert_array_equal(classifier.probabilities(RED), sealed.probabilities(RED))
+
+
+def test_without_labels_the_classes_are_numbered(facts: Path, foreign: Path) -> None:
+    contract = replace(read_contract(facts), labels=())
+    best = Classifier.open(foreign, contract=contract)(RED).best
+    assert (best.index, best.id, best.name) == (0, "0", "class 0")
+
+
+def test_labels_may_be_written_out(facts: Path) -> None:
+    labels = [{"id": str(i), "name": f"n{i}"} for i in range(4)]
+    facts.write_text(json.dumps({**FACTS, "labels": labels}))
+    assert read_contract(facts).labels[3] == Label("3", "n3")
+
+
+def test_a_tensor_that_is_stated_must_be_the_engines(facts: Path, foreign: Path) -> None:
+    contract = read_contract(facts)
+    wrong = replace(contract, input=replace(contract.input, tensor=Tensor("float16")))
+    with pytest.raises(EngineError, match=r"input is .*; mend the contract"):
+        Classifier.open(foreign, contract=wrong)
+
+
+def test_labels_that_are_too_few_are_refused(facts: Path, foreign: Path) -> None:
+    contract = read_contract(facts)
+    with pytest.raises(EngineError, match="number of classes is 4, its contract says 3; mend"):
+        Classifier.open(foreign, contract=replace(contract, labels=contract.labels[1:]))
+
+
+def test_a_sealed_file_keeps_its_own_contract(facts: Path, artefacts: Path) -> None:
+    with pytest.raises(ArtefactError, match="carries its own contract"):
+        Classifier.open(artefacts / "tiny.tflite", contract=read_contract(facts))
+
+
+def test_without_a_contract_a_foreign_file_is_refused(foreign: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"no kedge seal.*a foreign file needs --contract"):
+        Classifier.open(foreign)
+
+
+def test_a_seal_is_seen_by_the_end_of_the_file(
+    foreign: Path, artefacts: Path, tmp_path: Path
+) -> None:
+    assert is_sealed(artefacts / "tiny.onnx")
+    assert not is_sealed(foreign)
+    (tmp_path / "short.onnx").write_bytes(b"short")
+    assert not is_sealed(tmp_path / "short.onnx")
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no geometry": ({"input": {"normalisation": {}}}, "the key 'geometry' is missing"),
+    "no normalisation": (
+        {"input": {"geometry": FACTS["input"]["geometry"]}},
+        "the key 'normalisation' is missing",
+    ),
+    "an unknown key": ({"scale": 3}, "unknown key 'scale'"),
+    "another schema": ({"schema": 2}, "schema 2"),
+    "no label file": ({"labels": "absent.txt"}, "absent.txt: no such file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_in_the_facts_is_named_in_one_line(facts: Path, case: str) -> None:
+    change, message = WRONG[case]
+    facts.write_text(json.dumps({**FACTS, **change}))
+    with pytest.raises(ContractError, match=message) as caught:
+        read_contract(facts)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1]"])
+def test_what_is_no_contract_is_refused_with_its_name(facts: Path, content: bytes) -> None:
+    facts.write_bytes(content)
+    with pytest.raises(ContractError, match=r"facts\.json: "):
+        read_contract(facts)
+
+
+def test_a_missing_contract_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"none\.json: no such file"):
+        read_contract(tmp_path / "none.json")
+
+
+# Public classifiers, uint8 in and out, 1001 classes, by the side of their input.
+PUBLIC = {
+    "mobilenet_v1_0.25_128_quant": 128,
+    "mobilenet_v1_0.5_160_quant": 160,
+    "tf2_mobilenet_v2_1.0_224_ptq": 224,
+}
+
+
+def _public(shared: Path, name: str, offset: int = 0) -> Classifier:
+    folder = shared / "data" / "edgetpu"
+    lines = (folder / "imagenet_labels.txt").read_text().splitlines()
+    contract = Contract(
+        Input(
+            Geometry(PUBLIC[name], PUBLIC[name], fit="stretch"),
+            Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)),
+        ),
+        Output("softmax", label_offset=offset),
+        tuple(Label(line, line) for line in lines[offset:]),
+    )
+    return Classifier.open(folder / f"{name}.tflite", contract=contract)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_public_classifier_names_a_cat(shared: Path, name: str, offset: int) -> None:
+    classifier = _public(shared, name, offset)
+    assert classifier.contract.input.tensor.dtype == "uint8"
+    best = classifier(shared / "data" / "edgetpu" / "cat.bmp").best
+    # Egyptian cat is class 285 of ImageNet's 1000.
+    assert (best.index, best.name) == (286 - offset, "Egyptian cat")
+
+
+def test_a_public_classifier_names_a_uniform(shared: Path) -> None:
+    classifier = _public(shared, "tf2_mobilenet_v2_1.0_224_ptq")
+    best = classifier(shared / "data" / "edgetpu" / "grace_hopper.bmp").best
+    assert best.name == "military uniform"
+    assert best.probability > 0.1
+
+
+def test_its_quantised_softmax_is_not_softmaxed_again(shared: Path) -> None:
+    classifier = _public(shared, "mobilenet_v1_0.25_128_quant")
+    pixels = cv2.imread(str(shared / "data" / "edgetpu" / "cat.bmp"))
+    assert pixels is not None
+    values = classifier.probabilities(pixels, colour="bgr")
+    # A second softmax would flatten it below e / 1000.
+    assert values.max() == classifier(pixels, colour="bgr").best.probability > 0.1
+    np.testing.assert_array_equal(values * 256, np.rint(values * 256))

@@ -1,0 +1,77 @@
+"""The verdict: what passes, and that nothing unmeasurable does."""
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for
+from kedge_convert.targets import TARGETS
+from kedge_runtime.contract import Precision
+
+NAN = float("nan")
+GOOD = Parity(
+    images=100,
+    top1=0.99,
+    top5=1.0,
+    logit_max_error=0.2,
+    logit_mean_error=0.01,
+    relative_error=0.01,
+    cosine=0.999,
+    sqnr=40.0,
+    kl=0.001,
+)
+LIMIT = Limits(top1=0.99, relative_error=0.01)
+
+
+def test_exactly_on_the_limits_passes() -> None:
+    assert judge(GOOD, LIMIT).passed
+    assert judge(GOOD, LIMIT).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"top1": 0.98}, "top-1 agreement 0.980 is below 0.99"),
+        ({"relative_error": 0.0101}, "logit error 0.01 of the largest logit is above 0.01"),
+        ({"top1": NAN}, "top-1 agreement nan"),
+        ({"relative_error": NAN}, "logit error nan"),
+        ({"relative_error": float("inf")}, "logit error inf"),
+    ],
+)
+def test_one_miss_fails_and_says_why(change: dict[str, float], word: str) -> None:
+    verdict = judge(replace(GOOD, **change), LIMIT)  # type: ignore[arg-type]
+    assert not verdict.passed
+    assert [word in reason for reason in verdict.reasons] == [True]
+
+
+def test_every_miss_is_named() -> None:
+    assert len(judge(replace(GOOD, top1=0.1, relative_error=9.0), LIMIT).reasons) == 2
+
+
+@pytest.mark.parametrize("where", [slice(1), slice(None)], ids=["one picture", "all"])
+def test_nan_answers_fail_the_loosest_limits(where: slice) -> None:
+    reference = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    candidate = reference.copy()
+    candidate[where] = np.nan
+    assert not judge(compare(reference, candidate, "softmax"), Limits(0.0, 1e9)).passed
+
+
+def test_compare_measures_all_and_counts_the_pictures() -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    same = compare(rows, rows, "softmax")
+    assert (same.images, same.top1, same.top5) == (3, 1.0, 1.0)
+    assert (same.logit_max_error, same.logit_mean_error, same.relative_error) == (0, 0, 0)
+
+
+def test_every_target_has_limits() -> None:
+    assert {target.precision for target in TARGETS} <= set(LIMITS) <= set(get_args(Precision))
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_the_users_limits_replace_only_what_they_name(precision: Precision) -> None:
+    default = LIMITS[precision]
+    assert limits_for(precision, top1=None, relative_error=None) == default
+    assert limits_for(precision, top1=0.5) == replace(default, top1=0.5)
+    assert limits_for(precision, relative_error=0.0) == replace(default, relative_error=0.0)

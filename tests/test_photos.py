@@ -1,0 +1,141 @@
+"""Drawing pictures: what calibrates never checks, and what can't be read is passed over."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kedge_convert.photos import MINIMUM, Photos, Sampling, collect
+from kedge_runtime.errors import UsageError
+
+FORMATS = (".jpg", ".png", ".webp", ".bmp", ".JPEG")
+
+
+def paint(path: Path, seed: int) -> Path:
+    """Write a small picture of its own colour in the format of the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.random.default_rng(seed).integers(0, 256, 3, dtype=np.uint8)
+    assert cv2.imwrite(str(path), np.full((8, 9, 3), colour, np.uint8))
+    return path
+
+
+def gallery(folder: Path, count: int) -> Path:
+    for i in range(count):
+        paint(folder / f"{i:03}.bmp", i)
+    return folder
+
+
+def spoil(folder: Path) -> dict[str, Path]:
+    """Write what people leave among their pictures."""
+    whole = paint(folder / "whole.jpg", 1).read_bytes()
+    (folder / "whole.jpg").unlink()
+    contents = {"empty.jpg": b"", "text.png": b"not a picture", "cut.jpg": whole[: len(whole) // 3]}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.jpg").mkdir()
+    (folder / "dangling.webp").symlink_to(folder / "nowhere")
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("count", "sampling", "calibration", "check"),
+    [
+        (40, Sampling(20, 10), 20, 10),
+        (40, Sampling(10, 20), 10, 20),
+        (40, Sampling(5, 30), 5, 30),
+        (40, Sampling(1, 1), 1, 1),
+        (40, Sampling(200, 100), 27, 13),
+        (40, Sampling(30, 15), 27, 13),
+        (40, Sampling(30, 4), 30, 4),
+        (40, Sampling(12, 100), 12, 28),
+        (MINIMUM, Sampling(), 7, 3),
+        (11, Sampling(), 8, 3),
+    ],
+)
+def test_how_many(
+    tmp_path: Path, count: int, sampling: Sampling, calibration: int, check: int
+) -> None:
+    photos = collect(gallery(tmp_path, count), sampling)
+    assert (len(photos.calibration), len(photos.check)) == (calibration, check)
+    assert set(photos.calibration).isdisjoint(photos.check)
+    assert len({*photos.calibration, *photos.check}) == calibration + check
+
+
+def test_the_draw_is_repeatable_and_seeded(tmp_path: Path) -> None:
+    gallery(tmp_path, 40)
+    first, again, other = (collect(tmp_path, Sampling(10, 10, seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first.calibration != other.calibration
+
+
+def test_the_draw_depends_on_names_only_not_on_the_disks_order(tmp_path: Path) -> None:
+    gallery(tmp_path / "a", 20)
+    for path in sorted((tmp_path / "a").iterdir(), reverse=True):
+        (tmp_path / "b").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "b" / path.name)
+    first, second = (collect(tmp_path / name, Sampling(10, 5)) for name in "ab")
+    assert [path.name for path in first.check] == [path.name for path in second.check]
+
+
+def test_any_mix_of_formats_at_any_depth(tmp_path: Path) -> None:
+    for i in range(20):
+        paint(tmp_path / f"depth{i % 3}" / ("x" * (i % 4)) / f"{i}{FORMATS[i % 5]}", i)
+    (tmp_path / "notes.txt").write_text("no picture, no complaint")
+    photos = collect(tmp_path, Sampling(14, 6))
+    assert len(photos.calibration) + len(photos.check) == 20
+    assert {path.suffix for path in (*photos.calibration, *photos.check)} == set(FORMATS)
+    assert photos.broken == ()
+
+
+def test_what_cannot_be_read_is_passed_over_and_listed(tmp_path: Path) -> None:
+    broken = spoil(tmp_path)
+    gallery(tmp_path, 20)
+    photos = collect(tmp_path, Sampling())
+    assert len(photos.calibration) + len(photos.check) == 20
+    assert set(photos.broken) == set(broken.values())
+
+
+def test_broken_pictures_are_replaced_as_long_as_there_are_others(tmp_path: Path) -> None:
+    gallery(tmp_path, 30)
+    spoil(tmp_path)
+    photos = collect(tmp_path, Sampling(20, 10))
+    assert (len(photos.calibration), len(photos.check)) == (20, 10)
+
+
+def test_ticks_count_every_picture_looked_at(tmp_path: Path) -> None:
+    ticks: list[None] = []
+    collect(gallery(tmp_path, 30), Sampling(10, 5), lambda: ticks.append(None))
+    assert len(ticks) == 15
+
+
+def test_the_digest_is_of_the_contents_in_order(tmp_path: Path) -> None:
+    first, second = paint(tmp_path / "a.bmp", 1), paint(tmp_path / "b.bmp", 2)
+    parts = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in (first, second))
+    expected = f"sha256:{hashlib.sha256(parts).hexdigest()}"
+    assert Photos((first, second), ()).calibration_digest() == expected
+    assert Photos((second, first), ()).calibration_digest() != expected
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder; --calibrate takes a folder"):
+        collect(tmp_path / "nowhere", Sampling())
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        collect(paint(tmp_path / "a.bmp", 1), Sampling())
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no pictures in it"):
+        collect(tmp_path, Sampling())
+
+
+def test_too_few_pictures(tmp_path: Path) -> None:
+    gallery(tmp_path, MINIMUM - 1)
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"9 readable pictures among 10, at least 10 are needed"):
+        collect(tmp_path, Sampling())

@@ -1,0 +1,132 @@
+"""How files get their names: whole, or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kedge_convert.staging import ensure_folder, publish, staged, write
+from kedge_runtime.errors import UsageError
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a folder on a disk of 64 KiB, or skip where no disk can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if (
+        not shutil.which("mount")
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("a full disk needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_file_appears_whole_under_its_name(tmp_path: Path) -> None:
+    final = tmp_path / "model.tflite"
+    with staged(final) as temporary:
+        write(temporary, b"content")
+        assert not final.exists()
+        publish(temporary, final)
+    assert final.read_bytes() == b"content"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_the_temporary_file_is_hidden_beside_it_with_its_suffix(tmp_path: Path) -> None:
+    with staged(tmp_path / "model.tflite") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".kedge-")
+        assert temporary.suffix == ".tflite"
+
+
+def test_publishing_replaces_what_had_the_name(tmp_path: Path) -> None:
+    final = tmp_path / "model.tflite"
+    final.write_bytes(b"old")
+    with staged(final) as temporary:
+        write(temporary, b"new")
+        assert final.read_bytes() == b"old"
+        publish(temporary, final)
+    assert final.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
+def test_an_interruption_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
+    final = tmp_path / "model.tflite"
+    final.write_bytes(b"old")
+    with pytest.raises(stop), staged(final) as temporary:
+        write(temporary, b"half")
+        raise stop
+    assert list(tmp_path.iterdir()) == [final]
+    assert final.read_bytes() == b"old"
+
+
+def test_a_name_that_is_a_folder_is_the_users_mistake(tmp_path: Path) -> None:
+    final = tmp_path / "model.tflite"
+    final.mkdir()
+    with pytest.raises(UsageError, match="can't be written"), staged(final) as temporary:
+        write(temporary, b"content")
+        publish(temporary, final)
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_full_disk_leaves_nothing(small_disk: Path) -> None:
+    final = small_disk / "model.tflite"
+    final.write_bytes(b"old")
+    with pytest.raises(UsageError, match="no space left on device"), staged(final) as temporary:
+        write(temporary, bytes(1 << 20))
+    assert list(small_disk.iterdir()) == [final]
+    assert final.read_bytes() == b"old"
+
+
+def test_a_file_limit_is_met_like_a_full_disk(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from kedge_convert.staging import staged, write\n"
+        "from kedge_runtime.errors import UsageError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    with staged(Path(sys.argv[1]) / 'model.tflite') as temporary:\n"
+        "        write(temporary, bytes(5000))\n"
+        "except UsageError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "can't be written (file too large); choose another folder" in ran.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ensure_folder_makes_it_and_leaves_it_empty(tmp_path: Path) -> None:
+    ensure_folder(tmp_path / "a" / "b")
+    ensure_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("parts", [("file",), ("file", "below")], ids=["a file", "below a file"])
+def test_ensure_folder_refuses(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("the user's")
+    with pytest.raises(UsageError, match=r"--out: .*file.*: can't be written .*another folder"):
+        ensure_folder(tmp_path.joinpath(*parts))
+    assert (tmp_path / "file").read_text() == "the user's"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
+def test_ensure_folder_refuses_what_not_even_root_may_write() -> None:
+    with pytest.raises(UsageError, match="can't be written"):
+        ensure_folder(Path("/proc/kedge"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_ensure_folder_refuses_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="permission denied"):
+        ensure_folder(tmp_path)
