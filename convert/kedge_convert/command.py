@@ -73,6 +73,12 @@ if TYPE_CHECKING:
 )
 @click.option("--labels", help="FILE with a class a line, or imagenet; instead of the card's.")
 @click.option(
+    "--prepare/--no-prepare",
+    default=True,
+    show_default=True,
+    help="Adjust the weights of integer targets first.",
+)
+@click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="Least top-1 agreement with the original."
 )
 @click.option(
@@ -111,6 +117,7 @@ def _job(options: dict[str, Any]) -> "Job":
         out=options["out"],
         calibrate=options["calibrate"],
         sampling=Sampling(options["calibrate_count"], options["check_count"], options["seed"]),
+        prepare=options["prepare"],
         limits={"top1": options["min_agreement"], "relative_error": options["max_logit_error"]},
     )
 
@@ -123,6 +130,7 @@ def _plain(job: "Job", outcomes: "list[Outcome]") -> dict[str, Any]:
             "path": str(outcome.path),
             "bytes": outcome.size,
             "ratio": outcome.ratio,
+            "method": outcome.method,
             "passed": outcome.verdict.passed,
             "reasons": list(outcome.verdict.reasons),
             "parity": asdict(outcome.parity),

@@ -27,6 +27,18 @@ class Photos:
     check: tuple[Path, ...]
     broken: tuple[Path, ...] = ()
 
+    @property
+    def held_out(self) -> tuple[Path, ...]:
+        """A sixth of the calibration pictures: weights are never fitted to them, so that they can
+        tell which of two ways to quantise is the better.
+        """
+        return self.calibration[-max(1, len(self.calibration) // 6) :]
+
+    @property
+    def fitting(self) -> tuple[Path, ...]:
+        """The other calibration pictures."""
+        return self.calibration[: -len(self.held_out)]
+
     def calibration_digest(self) -> str:
         """Return the SHA-256 of the calibration files' contents, in order."""
         hasher = hashlib.sha256()

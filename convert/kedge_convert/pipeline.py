@@ -3,11 +3,12 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from kedge_convert import heads, parity, sealing
+from kedge_convert import candidates, heads, parity, sealing
+from kedge_convert.candidates import Sources
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Photos, Sampling, Tick, collect, tensors
@@ -18,6 +19,7 @@ from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import seal
+from kedge_runtime.contract import Method
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats
@@ -29,6 +31,7 @@ Item = TypeVar("Item")
 class Job:
     """One run of `kedge convert`. `calibrate`: the folder of pictures, if any.
 
+    `prepare`: adjust the weights of integer targets first (docs/quantisation.md).
     `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
     """
 
@@ -37,6 +40,7 @@ class Job:
     out: Path
     calibrate: Path | None = None
     sampling: Sampling = Sampling()
+    prepare: bool = True
     limits: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -50,6 +54,7 @@ class Outcome:
     ratio: float
     parity: Parity
     verdict: Verdict
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Original:
     logits: Floats
     golden: list[bytes]
     golden_logits: Floats
+    sources: Sources | None = None
 
 
 def convert(job: Job, progress: Progress) -> list[Outcome]:
@@ -71,6 +77,9 @@ def convert(job: Job, progress: Progress) -> list[Outcome]:
         source = load_source(job.request)
     with _pictures(job, progress) as photos:
         original = ask(source, photos, progress)
+        if job.prepare and any(target.needs_calibration for target in job.targets):
+            prepared = candidates.sources(source, photos, job.sampling.seed, progress)
+            original = replace(original, sources=prepared)
         return [_make(job, target, original, progress) for target in job.targets]
 
 
@@ -87,8 +96,9 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     """Export, seal, check, and only then give the file its name."""
     final = job.out / target.file_name(original.source.name)
     with staged(final) as temporary:
-        write(temporary, _export(target, original, progress))
-        write(temporary, _sealed(temporary, target, original))
+        method, content = _export(target, original, progress)
+        write(temporary, content)
+        write(temporary, _sealed(temporary, target, original, method))
         measured = _check(temporary, target, original, progress)
         limits = parity.limits_for(target.precision, **job.limits)
         verdict = parity.judge(measured, limits)
@@ -96,24 +106,27 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
         size = temporary.stat().st_size
         publish(temporary, path)
     ratio = size / (4 * original.source.parameters)
-    return Outcome(target, path, size, ratio, measured, verdict)
+    return Outcome(target, path, size, ratio, measured, verdict, method)
 
 
-def _export(target: Target, original: Original, progress: Progress) -> bytes:
-    calibration = original.photos.calibration if target.needs_calibration else ()
+def _export(target: Target, original: Original, progress: Progress) -> tuple[Method, bytes]:
+    """Return the unsealed model, and whether its weights were prepared."""
+    source, photos = original.source, original.photos
     # A SavedModel, or a float TFLite file, its ONNX twin and what the quantiser makes of that.
-    room = room_for_temporaries(4 * 4 * original.source.parameters)
-    with room, progress.stage(f"export {target}", len(calibration) or None) as tick:
-        content: bytes = FORMATS[target.form].export(
-            original.source, target.precision, calibration, tick
-        )
-        return content
+    with room_for_temporaries(4 * 4 * source.parameters):
+        if target.needs_calibration and original.sources is not None:
+            best = candidates.best(target, original.sources, photos, progress)
+            return best.method, best.content
+        calibration = photos.calibration if target.needs_calibration else ()
+        with progress.stage(f"export {target}", len(calibration) or None) as tick:
+            form = FORMATS[target.form]
+            return "stock", form.export(source, target.precision, calibration, tick)
 
 
-def _sealed(path: Path, target: Target, original: Original) -> bytes:
+def _sealed(path: Path, target: Target, original: Original, method: Method) -> bytes:
     with quiet():
         engine = open_engine(target.form, path)
-    contract = sealing.contract_of(original.source, target, engine, original.photos)
+    contract = sealing.contract_of(original.source, target, engine, original.photos, method)
     golden = sealing.golden_set(path, contract, original.golden, original.golden_logits)
     return seal(target.form, path.read_bytes(), contract, golden)
 

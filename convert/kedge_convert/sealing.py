@@ -13,7 +13,7 @@ from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Contract, Geometry, Input, Output, Provenance
+from kedge_runtime.contract import Contract, Geometry, Input, Method, Output, Provenance
 from kedge_runtime.engines import open_engine
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.geometry import resize
@@ -60,7 +60,9 @@ def reference_answers(source: Source, pictures: Sequence[bytes]) -> Floats:
     return source.logits(plan.tensor(plan.read(picture)) for picture in pictures)
 
 
-def contract_of(source: Source, target: Target, engine: Engine, photos: Photos) -> Contract:
+def contract_of(
+    source: Source, target: Target, engine: Engine, photos: Photos, method: Method = "stock"
+) -> Contract:
     """Return the contract of an exported model; its tensors are what the engine says they are."""
     calibrated = photos.calibration if target.needs_calibration else ()
     return Contract(
@@ -74,6 +76,7 @@ def contract_of(source: Source, target: Target, engine: Engine, photos: Photos) 
             target=str(target),
             card=source.card,
             parameters=source.parameters,
+            method=method,
             calibration_digest=photos.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
             tools=tool_versions(),

@@ -26,6 +26,9 @@ def table(outcomes: "Sequence[Outcome]") -> None:
     images = outcomes[0].parity.images
     console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
     console.print(f"errors: in logits, on {images} pictures that were not used for calibration\n")
+    prepared = [str(outcome.target) for outcome in outcomes if outcome.method == "prepared"]
+    if prepared:
+        console.print(f"prepared weights, nearer to the original: {', '.join(prepared)}\n")
     for outcome in outcomes:
         console.print(str(outcome.path), soft_wrap=True)
         for reason in outcome.verdict.reasons:

@@ -22,6 +22,7 @@ Layout = Literal["nhwc", "nchw"]
 DType = Literal["float32", "float16", "int8", "uint8", "int16"]
 # `unknown` is a foreign file's, which kedge didn't make.
 Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed", "unknown"]
+Method = Literal["stock", "prepared"]
 Kind = Literal["softmax", "logits", "sigmoid", "features"]
 Activation = Literal["softmax", "sigmoid"]
 
@@ -155,7 +156,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an artefact came from: enough to make it again and to recognise its original."""
+    """Where an artefact came from: enough to make it again and to recognise its original.
+
+    `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not.
+    """
 
     source: str
     weights_digest: str
@@ -163,6 +167,7 @@ class Provenance:
     target: str
     card: str = ""
     parameters: int = 0
+    method: Method = "stock"
     calibration_digest: str = ""
     calibration_count: int = 0
     tools: dict[str, str] = field(default_factory=dict)

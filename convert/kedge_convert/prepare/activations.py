@@ -9,17 +9,44 @@ from kedge_runtime.head import Floats
 
 CHUNK = 20  # pictures run at once: enough to fill the cores, little enough for the caches
 
+STEPS = 255
+SAME_SCALE = frozenset({"Flatten", "Identity", "MaxPooling2D", "Reshape", "ZeroPadding2D"})
+
 Values = dict[Tensor, Floats]
 
 
 def run(node: Node, values: Values) -> Floats:
     """Return a node's value on pictures, float32 [n, ...], in chunks."""
     taken = [values[tensor] for tensor in node.inputs]
-    parts = []
-    for at in range(0, len(taken[0]), CHUNK):
+    count = len(taken[0])
+    result: Floats | None = None
+    for at in range(0, count, CHUNK):
         chunk = dict(zip(node.inputs, (value[at : at + CHUNK] for value in taken), strict=True))
-        parts.append(np.asarray(node.run(chunk.__getitem__), np.float32))
-    return np.concatenate(parts)
+        part = np.asarray(node.run(chunk.__getitem__), np.float32)
+        if result is None:
+            # Filled in place: parts and their concatenation would be two copies.
+            result = np.empty((count, *part.shape[1:]), np.float32)
+        result[at : at + CHUNK] = part
+    assert result is not None
+    return result
+
+
+def quantised(node: Node, value: Floats) -> Floats:
+    """Return the value as an int8 tensor would hold it: 256 steps from its least to its largest.
+
+    In place. Zero is one of the steps, as padding needs it. Values that keep their input's scale
+    are given back as they are.
+    """
+    if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
+        return value
+    low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
+    step = max(high - low, 1e-12) / STEPS
+    zero = np.rint(-low / step)
+    value /= np.float32(step)
+    np.rint(value, out=value)
+    np.clip(value, -zero, STEPS - zero, out=value)
+    value *= np.float32(step)
+    return value
 
 
 def passing(graph: Graph, pictures: Floats) -> Iterator[tuple[Node, Values]]:

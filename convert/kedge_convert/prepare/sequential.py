@@ -1,4 +1,7 @@
-"""Layer by layer, two networks side by side: the float one and the one that is rounded so far.
+"""Layer by layer, two networks side by side: the float one and the one that is int8 so far.
+
+The second has rounded weights and activations of 256 steps, so that a layer's weights also make
+good what the activations before it have lost.
 
 Both networks' values are kept only while a later layer takes them. How many pictures are used
 follows from the memory that these values may take.
@@ -10,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kedge_convert.prepare import windows
-from kedge_convert.prepare.activations import Values, forget, peak, run
+from kedge_convert.prepare.activations import Values, forget, peak, quantised, run
 from kedge_convert.prepare.graph import Graph, Node
 from kedge_convert.prepare.rounding import Moments, moments, on_grid, plain
 from kedge_runtime.head import Floats
@@ -44,7 +47,7 @@ def round_weights(graph: Graph, pictures: Floats, seed: int, tick: Tick = lambda
     for i, node in enumerate(graph.nodes):
         rounded = _round(node, twins, rng)
         twins.floats[node.output] = run(node, twins.floats)
-        twins.rounded[node.output] = run(rounded, twins.rounded)
+        twins.rounded[node.output] = quantised(rounded, run(rounded, twins.rounded))
         for values in (twins.floats, twins.rounded):
             forget(node, i, last, values)
         nodes.append(rounded)
