@@ -102,9 +102,12 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
         measured = _check(temporary, target, original, progress)
         limits = parity.limits_for(target.precision, **job.limits)
         verdict = parity.judge(measured, limits)
-        path = final if verdict.passed else final.with_name(final.name + ".rejected")
+        rejected = final.with_name(final.name + ".rejected")
+        path = final if verdict.passed else rejected
         size = temporary.stat().st_size
         publish(temporary, path)
+    if verdict.passed:
+        rejected.unlink(missing_ok=True)  # an earlier run's, and no longer true
     ratio = size / (4 * original.source.parameters)
     return Outcome(target, path, size, ratio, measured, verdict, method)
 

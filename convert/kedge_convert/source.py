@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import heads, zoo
+from kedge_convert.errors import one_line
 from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS, Card, card, cards, demo, imagenet, read_labels
 from kedge_runtime.contract import Activation, Geometry, Input, Label, Normalisation
@@ -100,15 +101,24 @@ def load_source(request: Request) -> Source:
 
 def _load(request: Request) -> tuple[str, Any, Facts]:
     """Return the source's name, its Keras model, and what is known of it."""
+    path = Path(request.model)
+    _refuse_idle_options(request, is_file=request.model != "demo" and _is_file_name(path))
     if request.model == "demo":
         facts = Facts(normalisation=NORMALISATIONS["tf"], labels=demo.LABELS)
         return "demo", load_file(demo.MODEL), facts
-    path = Path(request.model)
     if _is_file_name(path):
         facts = _facts(card(request.card)) if request.card else Facts()
         return path.stem, load_file(path), facts
     found = card(request.model)
     return found.name.lower(), zoo.build(found, request.weights), _facts(found)
+
+
+def _refuse_idle_options(request: Request, *, is_file: bool) -> None:
+    """Raise UsageError for an option that would change nothing: the user expects that it does."""
+    if request.card and not is_file:
+        raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
+    if request.weights != Request.weights and (is_file or request.model == "demo"):
+        raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 
 def _is_file_name(path: Path) -> bool:
@@ -136,7 +146,7 @@ def load_file(path: Path) -> Any:
             return keras.models.load_model(path, compile=False)
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UsageError(f"{path}: Keras {keras.__version__} can't load it: {reason}") from error
 
 

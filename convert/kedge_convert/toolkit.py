@@ -10,11 +10,13 @@ from kedge_runtime.quiet import quiet
 
 __all__ = ["quiet", "require", "speaker"]
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "KERAS_BACKEND": "tensorflow"}
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 def require(name: str) -> ModuleType:
     """Import a module of the `convert` extra. Raises UsageError naming the install command."""
+    # The TFLite converter reads TensorFlow's graphs, whichever backend the user trains with.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
     try:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.errors import one_line
 from kedge_convert.toolkit import require
 from kedge_models import Card
 from kedge_runtime.errors import UsageError
@@ -37,7 +38,7 @@ def build(card: Card, weights: str) -> Any:
     try:
         model.load_weights(path)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UsageError(f"--weights: {path} doesn't fit {card.name}: {reason}") from error
     return model
 

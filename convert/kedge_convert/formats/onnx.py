@@ -11,21 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats import tflite
 from kedge_convert.photos import Tick, tensors
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Precision
-from kedge_runtime.errors import KedgeError
 
 OPSET = 17
 INPUT, OUTPUT = "input", "logits"
-
-
-class ConversionError(KedgeError):
-    """A toolkit that can't express the model, or that gave an invalid file."""
-
-    exit_code = 1
 
 
 def export(source: Source, precision: Precision, calibration: Sequence[Path], tick: Tick) -> bytes:
@@ -47,7 +41,7 @@ def _float_model(source: Source, folder: Path) -> bytes:
             content: bytes = model.SerializeToString()
         # tf2onnx raises whatever its parts raise; the next route may do, or all are named.
         except Exception as error:
-            reasons.append(f"{name}: {' '.join(str(error).split())[:150] or repr(error)}")
+            reasons.append(f"{name}: {one_line(error)}")
         else:
             return content
     raise ConversionError(f"{source.name}: no route to ONNX: {'; '.join(reasons)}")

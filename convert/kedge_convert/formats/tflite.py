@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.photos import Tick, tensors
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Precision
+from kedge_runtime.errors import KedgeError
 
 
 def export(source: Source, precision: Precision, calibration: Sequence[Path], tick: Tick) -> bytes:
@@ -16,7 +18,19 @@ def export(source: Source, precision: Precision, calibration: Sequence[Path], ti
     with quiet():
         converter = tf.lite.TFLiteConverter.from_keras_model(single(source))
         RECIPES[precision](tf, converter, _samples(source, calibration, tick))
+        return _converted(converter, source.name, precision)
+
+
+def _converted(converter: Any, name: str, precision: Precision) -> bytes:
+    try:
         content: bytes = converter.convert()
+    # What the model's own pictures raise is the user's; the rest is MLIR, whatever its type.
+    except KedgeError:
+        raise
+    except Exception as error:
+        raise ConversionError(
+            f"{name}: TensorFlow can't convert it to tflite:{precision}: {one_line(error)}"
+        ) from error
     return content
 
 
