@@ -158,11 +158,17 @@ class _Stubborn(Engine):
         super().__init__(Port((1, 3), Tensor()), Port((1, 3), Tensor()))
         self.refuses, self.tried = refuses, 0
 
-    def _run(self, tensors: NDArray[Any]) -> NDArray[Any]:
+    def set(self, tensors: NDArray[Any]) -> None:
         self.tried += len(tensors) > 1
         if len(tensors) > 1 and self.refuses:
             raise RuntimeError("no\nbatch")
-        return tensors[:1] * 2
+        self.taken = tensors
+
+    def invoke(self) -> None:
+        self.given = self.taken[:1] * 2
+
+    def get(self) -> NDArray[Any]:
+        return self.given
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -175,7 +181,7 @@ def test_a_batch_falls_back_to_a_loop_and_is_not_tried_again(refuses: bool) -> N
 
 
 class _Unplugged(_Stubborn):
-    def _run(self, tensors: NDArray[Any]) -> NDArray[Any]:
+    def invoke(self) -> None:
         raise RuntimeError("USB\n  gone")
 
 

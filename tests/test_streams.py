@@ -1,9 +1,9 @@
-"""Streams, piece by piece: sources, the mailbox, the gates, the folder of unsure frames."""
+"""Streams: the sources, and the mailbox that keeps the newest frame."""
 
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
-from kedge_models.demo import pictograms
-from kedge_runtime import Classifier, ImageError, Rule, UsageError
-from kedge_runtime.image import Limits, Pixels, read_image
+from kedge_runtime import ImageError, UsageError
+from kedge_runtime.image import Limits, Pixels
 from kedge_runtime.streams import (
-    Debounce,
     Frame,
-    Motion,
-    Tally,
-    UnsureFolder,
-    Votes,
-    Watch,
-    classify_stream,
     latest,
     mailbox,
     numbered,
     open_camera,
     open_video,
 )
-from kedge_runtime.streams.capture import FAILURES
+from kedge_runtime.streams.capture import FAILURES, camera_name
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -40,12 +32,6 @@ def plain(colour: tuple[int, int, int]) -> Pixels:
 
 def frames(count: int, colour: tuple[int, int, int] = RED) -> list[Frame]:
     return [Frame(i, i / 10, plain(colour)) for i in range(count)]
-
-
-@pytest.fixture
-def classifier(artefacts: Path) -> Classifier:
-    pytest.importorskip("ai_edge_litert")
-    return Classifier.open(artefacts / "tiny.tflite")
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +66,11 @@ def test_every_third_frame_keeps_its_own_index_and_time(video: Path) -> None:
 
 def test_a_video_cut_short_ends_cleanly(video: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.avi"
-    short.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    assert 0 < len(list(open_video(short))) < 12
+    chunks = video.read_bytes().split(b"00dc")  # one begins each frame
+    short.write_bytes(b"00dc".join(chunks[:6]) + b"00dc" + chunks[6][:100])
+    found = [frame.index for frame in open_video(short)]
+    assert 4 <= len(found) <= 6
+    assert found == list(range(len(found)))
 
 
 NO_VIDEOS = {
@@ -130,6 +119,19 @@ def test_a_camera_that_stops_is_given_up_after_some_failures(video: Path) -> Non
 def test_a_missing_camera_says_what_to_check(name: str) -> None:
     with pytest.raises(ImageError, match=f"^camera {name}: can't be opened; is it plugged in"):
         open_camera(name)
+
+
+NAMES = {
+    "0": "camera 0",
+    "/dev/video0": "camera /dev/video0",
+    "rtsp://10.0.0.7:554/live": "camera rtsp://10.0.0.7:554/live",
+    "rtsp://me:se/cr@et@10.0.0.7/live?mail=a@b": "camera rtsp://10.0.0.7/live?mail=a@b",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_camera_is_called_without_its_password(name: str) -> None:
+    assert camera_name(name) == NAMES[name]
 
 
 @pytest.mark.parametrize(("colour", "pixels"), [("rgb", RED), ("bgr", RED[::-1])])
@@ -259,186 +261,3 @@ def test_a_camera_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ImageError, match=r"^camera 3: gave no frame for 0\.01 s; check its cable"):
         next(latest(camera(), "camera 3", timeout=0.01))
     hanging.set()
-
-
-# The gates
-
-DEBOUNCED = [
-    ("1/1", "aabba", "a.b.a"),
-    ("2/2", "abaabb", "...a.b"),
-    ("3/5", "aababbbb", "...a.b.."),
-    ("3/5", "abababab", "....abab"),
-    ("2/5", "aabba", ".a.ba"),
-    ("3/3", "aabaab", "......"),
-    ("1/3", "abc", "abc"),
-]
-
-
-@pytest.mark.parametrize(("votes", "answers", "expected"), DEBOUNCED)
-def test_an_answer_counts_when_enough_frames_agree(votes: str, answers: str, expected: str) -> None:
-    debounce = Debounce(Votes.read(votes))
-    assert "".join(a if debounce(a) else "." for a in answers) == expected
-
-
-def test_unknown_is_an_answer_that_can_be_stable() -> None:
-    debounce = Debounce(Votes(2, 2))
-    assert [debounce(answer) for answer in (None, None, None, 1, 1)] == [0, 1, 0, 0, 1]
-
-
-@pytest.mark.parametrize(
-    "text", ["3", "3/", "/5", "6/5", "0/5", "-1/5", "3/5/7", "a/b", "", "3 /5"]
-)
-def test_votes_that_can_not_be_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="3/5"):
-        Votes.read(text)
-
-
-MOTIONS = [
-    (3, [0, 2, 4, 6, 7], [1, 0, 1, 0, 0]),
-    (3, [100, 104, 100], [1, 1, 1]),
-    (0, [9, 9, 10, 10], [1, 0, 1, 0]),
-    # Slow change adds up: each frame is compared with the last that moved.
-    (5, [10, 12, 14, 16, 18], [1, 0, 0, 1, 0]),
-    (255, [0, 255], [1, 0]),
-]
-
-
-@pytest.mark.parametrize(("threshold", "greys", "expected"), MOTIONS)
-def test_motion_is_a_difference_to_the_last_frame_that_moved(
-    threshold: float, greys: list[int], expected: list[int]
-) -> None:
-    motion = Motion(threshold)
-    assert [motion(plain((grey, grey, grey))) for grey in greys] == expected
-
-
-def test_motion_counts_the_share_of_the_picture_that_changes() -> None:
-    still = np.zeros((640, 640, 3), np.uint8)
-    corner = still.copy()
-    corner[:160, :160] = 160  # 1/16 of the picture: a mean of 10
-    for threshold, moved in ((9.9, True), (10.1, False)):
-        motion = Motion(threshold)
-        assert [motion(still), motion(corner)] == [True, moved]
-
-
-@pytest.mark.parametrize("threshold", [-1, 256, float("nan")])
-def test_motion_beyond_a_byte_is_refused(threshold: float) -> None:
-    with pytest.raises(UsageError, match="allowed are 0"):
-        Motion(threshold)
-
-
-# The unsure ones
-
-
-def test_a_saved_frame_is_the_same_picture(tmp_path: Path) -> None:
-    pictograms.write(tmp_path / "drawn", 1, seed=3)
-    (drawn,) = (tmp_path / "drawn").iterdir()
-    pixels = read_image(drawn)
-    folder = UnsureFolder(tmp_path / "new" / "unsure", clock=lambda: 1e9 + 0.25)
-    assert folder.save(Frame(41, 0.0, pixels))
-    (saved,) = (tmp_path / "new" / "unsure").iterdir()
-    assert saved.name == "20010909T014640.250000Z-41.jpg"
-    difference = np.abs(read_image(saved).astype(int) - pixels)
-    assert difference.mean() < 3
-    # Red and blue in each other's place would differ by more.
-    assert np.abs(read_image(saved)[..., ::-1].astype(int) - pixels).mean() > difference.mean()
-
-
-def test_names_are_unique_though_the_clock_stands_still(tmp_path: Path) -> None:
-    for _ in range(2):
-        folder = UnsureFolder(tmp_path, clock=lambda: 0.0)
-        assert [folder.save(frame) for frame in frames(2)] == [True, True]
-    names = sorted(path.name for path in tmp_path.iterdir())
-    start = "19700101T000000.000000Z"
-    assert names == [f"{start}-{end}.jpg" for end in ("0-1", "0", "1-1", "1")]
-
-
-def test_the_folder_is_never_fuller_than_its_limit(tmp_path: Path) -> None:
-    assert [UnsureFolder(tmp_path, 2).save(frame) for frame in frames(1)] == [True]
-    again = UnsureFolder(tmp_path, 2)
-    assert [again.save(frame) for frame in frames(3)] == [True, False, False]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("words")
-    with pytest.raises(UsageError, match="can't be a folder"):
-        UnsureFolder(tmp_path / "file" / "unsure")
-
-
-# All together
-
-
-def said(
-    classifier: Classifier, colours: Iterable[tuple[int, int, int]], watch: Watch
-) -> tuple[list[tuple[int, str | None]], Tally]:
-    tally = Tally()
-    stream = classify_stream(classifier, map(plain, colours), watch, tally=tally)
-    return [(answer.frame.index, answer.result.label) for answer in stream], tally
-
-
-def test_every_frame_is_answered_without_gates(classifier: Classifier, video: Path) -> None:
-    found = [answer.result.label for answer in classify_stream(classifier, open_video(video))]
-    assert found == ["red"] * 4 + ["green"] * 4 + ["blue"] * 4
-
-
-@pytest.mark.parametrize(("colour", "pixels"), [("rgb", RED), ("bgr", RED[::-1])])
-def test_arrays_are_answered_in_their_colour_order(
-    classifier: Classifier, colour: Any, pixels: Any
-) -> None:
-    (answer,) = classify_stream(classifier, [plain(pixels)], Watch(top=2), colour=colour)
-    assert (answer.result.label, len(answer.result.predictions)) == ("red", 2)
-
-
-def test_a_still_frame_votes_for_the_last_answer(classifier: Classifier) -> None:
-    colours = [RED, *[GREEN] * 5]
-    found, tally = said(classifier, colours, Watch(debounce=Votes(3, 5), motion=3))
-    assert found == [(3, "green")]
-    assert tally == Tally(frames=6, classified=2, answers=1)
-
-
-def test_motion_alone_answers_what_moved(classifier: Classifier) -> None:
-    found, tally = said(classifier, [RED, RED, BLUE, BLUE, RED], Watch(motion=3))
-    assert found == [(0, "red"), (2, "blue"), (4, "red")]
-    assert tally == Tally(frames=5, classified=3, answers=3)
-
-
-def test_unknown_frames_are_saved_and_the_others_are_not(
-    classifier: Classifier, tmp_path: Path
-) -> None:
-    # The tiny model says .8999 of red and .9027 of green.
-    watch = Watch(rule=Rule(min_confidence=0.901), save_unsure=tmp_path, unsure_limit=2)
-    found, tally = said(classifier, [RED, GREEN, RED, RED], watch)
-    assert found == [(0, None), (1, "green"), (2, None), (3, None)]
-    assert tally == Tally(frames=4, classified=4, answers=4, saved=2)
-    indices = sorted(path.stem.rpartition("-")[2] for path in tmp_path.iterdir())
-    assert indices == ["0", "2"]
-    for path in tmp_path.iterdir():
-        assert classifier(path).best.name == "red"
-
-
-def test_saving_what_can_not_be_unsure_is_refused(classifier: Classifier, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="without a least confidence"):
-        classify_stream(classifier, [], Watch(save_unsure=tmp_path / "unsure"))
-    assert not (tmp_path / "unsure").exists()
-
-
-def test_the_source_is_closed_when_the_consumer_stops(classifier: Classifier) -> None:
-    closed = []
-
-    def source() -> Iterator[Frame]:
-        try:
-            yield from frames(9)
-        finally:
-            closed.append(True)
-
-    stream = classify_stream(classifier, source())
-    next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    assert closed == [True]
-
-
-def test_a_frame_that_can_not_be_read_ends_the_stream(classifier: Classifier) -> None:
-    stream = classify_stream(classifier, [plain(RED), np.zeros((2, 2), np.uint8)])
-    assert next(stream).result.label == "red"
-    with pytest.raises(ImageError):
-        next(stream)

@@ -2,9 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from kedge_runtime.answering import Answering
 from kedge_runtime.artefact import Artefact, format_of, read_artefact
@@ -28,7 +30,7 @@ class Classifier(Answering):
         self.contract = artefact.contract
         _check_agreement(self.contract, engine, artefact.path)
         self.classes = Classes.of(self.contract.labels, self.contract.output)
-        self._preprocessor = Preprocessor(self.contract.input)
+        self.preprocessor = Preprocessor(self.contract.input)
 
     @classmethod
     def open(
@@ -77,14 +79,17 @@ class Classifier(Answering):
     def read(self, image: Source, colour: Colour = "rgb") -> Pixels:
         """Return a picture's pixels, RGB uint8 [h, w, 3]; `colour` is the order of an array's."""
         if colour == "rgb":
-            return self._preprocessor.read(image)
+            return self.preprocessor.read(image)
         if not isinstance(image, np.ndarray):
             raise UsageError("colour='bgr' is for arrays; a file's or its bytes' order is known")
-        return np.asarray(cv2.cvtColor(self._preprocessor.read(image), cv2.COLOR_BGR2RGB), np.uint8)
+        return np.asarray(cv2.cvtColor(self.preprocessor.read(image), cv2.COLOR_BGR2RGB), np.uint8)
 
     def run(self, pixels: Pixels) -> Floats:
         """Return the model's numbers for pixels, float32, flat, before activation."""
-        raw = self.engine.run(self._preprocessor.tensor(pixels))
+        return self.numbers(self.engine.run(self.preprocessor.tensor(pixels)))
+
+    def numbers(self, raw: NDArray[Any]) -> Floats:
+        """Return what the engine gave for one picture as real numbers, float32, flat."""
         return dequantise(raw, self.contract.output.tensor).reshape(-1)
 
     def check_answers(self) -> None:

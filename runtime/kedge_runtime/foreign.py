@@ -33,6 +33,12 @@ def read_contract(path: Path) -> Contract:
         raise ContractError(f"{path}: {error}") from None
 
 
+def for_unsealed(path: Path, contract: Contract | None) -> Contract | None:
+    """Return a person's contract for a file that carries none, and None for a sealed one."""
+    format_of(path)
+    return None if contract is None or is_sealed(path) else contract
+
+
 def unsealed(path: Path, contract: Contract) -> Artefact:
     """Return a foreign file with a person's contract. Raises ArtefactError for a sealed one."""
     format_of(path)

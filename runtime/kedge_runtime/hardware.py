@@ -48,16 +48,26 @@ CORAL_USB = frozenset({("1a6e", "089a"), ("18d1", "9302")})
 
 def processor(machine: Machine) -> Finding:
     """Name the processor, its cores, and the instructions that matter to a network."""
-    lines = [line.partition(":")[::2] for line in machine.read("proc/cpuinfo").splitlines()]
-    facts = {key.strip(): value.strip() for key, value in reversed(lines)}
-    board = machine.read("proc/device-tree/model")
-    name = board or facts.get("model name") or facts.get("Model") or machine.processor
+    facts = _cpuinfo(machine)
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     names = [ours for flag, ours in FEATURES.get(machine.processor, {}).items() if flag in flags]
-    detail = ", ".join([name, f"{cores()} cores", *names])
+    detail = ", ".join([processor_name(machine), f"{cores()} cores", *names])
     if not flags or flags & DOT or machine.processor not in NO_DOT:
         return Finding("ok", detail)
     return Finding("note", f"{detail}; no int8 dot product", NO_DOT[machine.processor])
+
+
+def processor_name(machine: Machine) -> str:
+    """Return the board's name, or the processor's, or at least its architecture."""
+    facts = _cpuinfo(machine)
+    board = machine.read("proc/device-tree/model")
+    return board or facts.get("model name") or facts.get("Model") or machine.processor
+
+
+def _cpuinfo(machine: Machine) -> dict[str, str]:
+    """Return the first core's facts."""
+    lines = [line.partition(":")[::2] for line in machine.read("proc/cpuinfo").splitlines()]
+    return {key.strip(): value.strip() for key, value in reversed(lines)}
 
 
 def memory(machine: Machine) -> Finding:

@@ -47,7 +47,14 @@ class Preprocessor:
 
     def tensor(self, pixels: Pixels) -> NDArray[Any]:
         """Return the engine's input, [1, height, width, 3] or [1, 3, height, width]."""
-        fitted = fit_to(pixels, self.spec.geometry)
+        return self.look_up(self.fit(pixels))
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Return the pixels at the network's size, RGB uint8 [height, width, 3]."""
+        return fit_to(pixels, self.spec.geometry)
+
+    def look_up(self, fitted: Pixels) -> NDArray[Any]:
+        """Return the engine's input of pixels at the network's size."""
         ordered = cv2.cvtColor(fitted, cv2.COLOR_RGB2BGR) if self._swap else fitted
         values = cv2.LUT(ordered, self._table).view(self._dtype)
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self._planar else values)[None]

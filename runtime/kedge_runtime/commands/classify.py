@@ -13,17 +13,15 @@ import numpy as np
 
 from kedge_runtime import sheet
 from kedge_runtime.answering import Answering
-from kedge_runtime.artefact import format_of, is_sealed
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.commands import answers
 from kedge_runtime.commands.pictures import Batch, split
 from kedge_runtime.commands.watch import is_stream, stream_options, watch
-from kedge_runtime.contract import Contract
 from kedge_runtime.engines import ENGINES
 from kedge_runtime.ensemble import Ensemble
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.foreign import read_contract
+from kedge_runtime.foreign import for_unsealed, read_contract
 from kedge_runtime.head import Floats
 from kedge_runtime.quiet import quiet
 from kedge_runtime.results import Result, Rule, disagree
@@ -92,17 +90,12 @@ def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
     engine = {name: options[name] for name in ("threads", "delegate", "engine")}
     with quiet():
         opened = [
-            Classifier.open(path, contract=_for_unsealed(path, contract), **engine)
+            Classifier.open(path, contract=for_unsealed(path, contract), **engine)
             for path in artefacts
         ]
     if contract and all(classifier.artefact.digest for classifier in opened):
         raise UsageError("--contract: every artefact carries its own; leave it out")
     return opened
-
-
-def _for_unsealed(path: Path, contract: Contract | None) -> Contract | None:
-    format_of(path)
-    return None if contract is None or is_sealed(path) else contract
 
 
 @dataclass(frozen=True)

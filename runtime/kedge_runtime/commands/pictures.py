@@ -22,12 +22,14 @@ STDIN = "-"
 Answer = TypeVar("Answer")
 
 
-def split(words: Iterable[str], *, streaming: bool = False) -> tuple[list[Path], Iterator[Path]]:
+def split(
+    words: Iterable[str], *, streaming: bool = False, optional: bool = False
+) -> tuple[list[Path], Iterator[Path]]:
     """Return artefacts (they end in .tflite or .onnx) and pictures, in the order given.
 
     A pattern that the shell left alone is expanded, a folder is searched, `-` reads names from
-    stdin, one a line, as they come. Raises UsageError when there is no artefact, or no picture, or
-    when there is one beside a stream.
+    stdin, one a line, as they come. Raises UsageError when there is no artefact, or no picture
+    though they aren't `optional`, or when there is one beside a stream.
     """
     paths = list(chain.from_iterable(map(_expanded, words)))
     artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in FORMATS]
@@ -37,7 +39,7 @@ def split(words: Iterable[str], *, streaming: bool = False) -> tuple[list[Path],
         raise UsageError(f"no artefact given, such files end in {allowed}; got {paths[0]}")
     if pictures and streaming:
         raise UsageError(f"{pictures[0]}: pictures or a stream, one at a time")
-    if not pictures and not streaming:
+    if not (pictures or streaming or optional):
         raise UsageError(
             "no pictures given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
         )

@@ -18,7 +18,7 @@ from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.quiet import only_ours
 from kedge_runtime.results import Rule
 from kedge_runtime.streams import Answer, Tally, Votes, Watch, classify_stream
-from kedge_runtime.streams.capture import open_camera, open_video
+from kedge_runtime.streams.capture import camera_name, open_camera, open_video
 from kedge_runtime.streams.frames import Frame, ended
 from kedge_runtime.streams.mailbox import latest
 from kedge_runtime.streams.unsure import LIMIT
@@ -96,7 +96,7 @@ def _feed(options: dict[str, Any]) -> Feed:
         return Feed(str(options["video"]), frames, "{:.2f} s".format, INTERRUPTED)
     if options["every"]:
         raise UsageError("--every: is for videos; of a camera the newest frame is taken")
-    name = f"camera {options['camera']}"
+    name = camera_name(options["camera"])
     return Feed(name, latest(open_camera(options["camera"]), name), _local_time, 0)
 
 
@@ -130,8 +130,9 @@ def watch(model: Answering, artefacts: Sequence[str], rule: Rule, options: dict[
 def _watched(
     model: Answering, artefacts: Sequence[str], rule: Rule, options: dict[str, Any]
 ) -> int:
-    tally, feed, began = Tally(), _feed(options), time.monotonic()
-    stream = classify_stream(model, feed.frames, _watch(options, rule), tally=tally)
+    asked, feed = _watch(options, rule), _feed(options)
+    tally, began = Tally(), time.monotonic()
+    stream = classify_stream(model, feed.frames, asked, tally=tally)
     said = partial(_json, artefacts) if options["as_json"] else partial(_words, options["top"])
     code = 0
     try:

@@ -1,6 +1,7 @@
 """What all engines share: a checked input, one run at a time, and batches that fall back to a loop.
 
-An engine module adds a class with `_run`, and the function `open_engine(path, options)`.
+An engine module adds a class with `set`, `invoke` and `get`, the steps of a run, and the function
+`open_engine(path, options)`.
 """
 
 import threading
@@ -52,9 +53,23 @@ class Engine(ABC):
         self._dtype = np.dtype(taken.tensor.dtype)
         self._lock = threading.Lock()
 
+    # The steps of one run, without its lock and its check: `kedge bench` clocks them one by one.
     @abstractmethod
+    def set(self, tensors: Array) -> None:
+        """Hand over any number of inputs; raise one of `faults` if refused."""
+
+    @abstractmethod
+    def invoke(self) -> None:
+        """Compute; raise one of `faults` when that fails."""
+
+    @abstractmethod
+    def get(self) -> Array:
+        """Return the raw output; no later run writes into it."""
+
     def _run(self, tensors: Array) -> Array:
-        """Return the raw output for any number of inputs; raise one of `faults` if refused."""
+        self.set(tensors)
+        self.invoke()
+        return self.get()
 
     def run(self, tensor: Array) -> Array:
         """Return the raw output, shape `output_shape`, for one input of `input_shape`.

@@ -39,11 +39,18 @@ class LiteRT(Engine):
         self._input_index, self._output_index = taken["index"], given["index"]
         self._shape = self.input_shape
 
-    def _run(self, tensors: Array) -> Array:
+    def set(self, tensors: Array) -> None:
+        """Copy the inputs into the interpreter."""
         if tensors.shape != self._shape:
             self._resize(tensors.shape)
         self._interpreter.set_tensor(self._input_index, tensors)
+
+    def invoke(self) -> None:
+        """Run the network."""
         self._interpreter.invoke()
+
+    def get(self) -> Array:
+        """Copy the output out of the interpreter."""
         output: Array = self._interpreter.get_tensor(self._output_index)
         return output
 

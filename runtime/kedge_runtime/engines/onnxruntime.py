@@ -29,10 +29,20 @@ class OnnxRuntime(Engine):
         taken, given = only_ends(session.get_inputs(), session.get_outputs())
         super().__init__(_port(taken), _port(given))
         self._session, self._input, self._outputs = session, taken.name, [given.name]
+        self._feed: dict[str, Array] = {}
+        self._found: list[Array] = []
 
-    def _run(self, tensors: Array) -> Array:
-        output: Array = self._session.run(self._outputs, {self._input: tensors})[0]
-        return output
+    def set(self, tensors: Array) -> None:
+        """Keep the inputs: onnxruntime takes them with the run."""
+        self._feed = {self._input: tensors}
+
+    def invoke(self) -> None:
+        """Run the network."""
+        self._found = self._session.run(self._outputs, self._feed)
+
+    def get(self) -> Array:
+        """Return what the run gave, a new array each time."""
+        return self._found[0]
 
 
 def open_engine(path: Path, options: EngineOptions) -> OnnxRuntime:

@@ -33,11 +33,19 @@ class OpenCV(Engine):
         taken, given = only_ends(graph.inputs, graph.outputs)
         super().__init__(float_port(taken.shape, taken.dtype), float_port(given.shape, given.dtype))
         self._net = net
+        self._found: Array = np.empty(0, np.float32)
 
-    def _run(self, tensors: Array) -> Array:
+    def set(self, tensors: Array) -> None:
+        """Copy the inputs into the network."""
         self._net.setInput(tensors)
-        output: Array = self._net.forward()
-        return output
+
+    def invoke(self) -> None:
+        """Run the network."""
+        self._found = self._net.forward()
+
+    def get(self) -> Array:
+        """Return what the run gave, a new array each time."""
+        return self._found
 
 
 def open_engine(path: Path, options: EngineOptions) -> OpenCV:

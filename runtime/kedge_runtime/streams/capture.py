@@ -1,5 +1,6 @@
 """Frames of video files and of cameras, read by OpenCV."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -66,6 +67,11 @@ def _file_frames(capture: cv2.VideoCapture, path: str | Path, every: int) -> Ite
         raise ImageError(f"{path}: a video without a frame that can be read")
 
 
+def camera_name(name: str) -> str:
+    """Return what messages call a camera: an address without its user and password."""
+    return "camera " + re.sub(r"//[^?#]*@", "//", name)
+
+
 def open_camera(
     name: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[Frame]:
@@ -78,9 +84,9 @@ def open_camera(
     capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
     if not capture.isOpened():
         raise ImageError(
-            f"camera {name}: can't be opened; is it plugged in, listed by `ls /dev/video*`, unused "
-            "by other programs, and are you in the group video? Raspberry Pi camera modules need "
-            "Picamera2 (docs/streams.md)"
+            f"{camera_name(name)}: can't be opened; is it plugged in, listed by `ls /dev/video*`, "
+            "unused by other programs, and are you in the group video? Raspberry Pi camera modules "
+            "need Picamera2 (docs/streams.md)"
         )
     return _camera_frames(capture, name, clock, pause)
 
@@ -101,5 +107,5 @@ def _camera_frames(
     finally:
         capture.release()
     raise ImageError(
-        f"camera {name}: stopped giving frames after {index}; check its cable and its power"
+        f"{camera_name(name)}: stopped giving frames after {index}; check its cable and its power"
     )

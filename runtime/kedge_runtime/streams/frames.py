@@ -16,7 +16,7 @@ from kedge_runtime.image import Pixels, read_image
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a stream.
 

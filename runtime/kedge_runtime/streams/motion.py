@@ -9,6 +9,9 @@ from kedge_runtime.image import Pixels
 
 # Pixels of a side: small enough to blur a sensor's noise away, large enough for a hand.
 SIDE = 32
+# Pixels that the shorter side is thinned to, about, before it is averaged: 16 for each pixel of the
+# thumbnail are enough, and averaging all of a large frame would cost more than the model.
+THINNED = 128
 
 
 class Motion:
@@ -31,8 +34,10 @@ class Motion:
 
 
 def _thumbnail(pixels: Pixels) -> NDArray[np.int16]:
-    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.int16)
+    step = max(1, min(pixels.shape[:2]) // THINNED)
+    thinned = np.ascontiguousarray(pixels[::step, ::step])
+    grey = cv2.cvtColor(thinned, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
 
 
 def _difference(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:

@@ -1,0 +1,253 @@
+"""The ways from a Keras model to an integer one that `quantisation.py` compares.
+
+Each way runs in a process of its own, so that none inherits another's memory or warm caches, and
+gives the unsealed models that it makes. To add a way, add a function to WAYS.
+"""
+
+import math
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kedge_convert import candidates, pipeline, sealing
+from kedge_convert.formats import FORMATS
+from kedge_convert.metrics import divergence
+from kedge_convert.photos import Photos, tensors
+from kedge_convert.progress import Progress
+from kedge_convert.source import Request, Source, load_source
+from kedge_convert.targets import Target
+from kedge_convert.toolkit import quiet
+from kedge_runtime.artefact import Artefact, seal
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.contract import Activation, Contract, Input, Label, Output
+from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.golden import Golden
+from kedge_runtime.head import Floats
+
+# At most so many pictures' activations are held by onnxruntime's histograms at once; it wants a
+# divisor of their number.
+STRIDE = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to convert, with which pictures; `seed` drew them."""
+
+    request: Request
+    photos: Photos
+    seed: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a contract takes from the source, without its weights."""
+
+    input: Input
+    activation: Activation
+    labels: tuple[Label, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """One model. `seconds`: of its conversion, the loading of frameworks and source not counted.
+
+    `seal`: what sealing adds, in bytes. `note`: what the way chose, or why there is no model.
+    """
+
+    way: str
+    form: str
+    content: bytes
+    seconds: float = 0.0
+    seal: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Original:
+    """The float model's facts and its logits on the check pictures."""
+
+    facts: Facts
+    logits: Floats
+
+
+def original(job: Job) -> Original:
+    """Ask the float model, in a process of its own."""
+    return _apart(_original, job)
+
+
+def convert(way: str, job: Job) -> list[Made]:
+    """Go one way in a process of its own; a failure is a Made without content."""
+    return _apart(_convert, way, job)
+
+
+def classifier(facts: Facts, made: Made, folder: Path, options: EngineOptions) -> Classifier:
+    """Open an unsealed model through the runtime, as a device would."""
+    path = folder / f"model.{made.form}"
+    path.write_bytes(made.content)
+    with quiet():
+        engine = open_engine(made.form, path, options)
+    contract = Contract(
+        replace(facts.input, tensor=engine.input),
+        Output("logits", engine.output, facts.activation),
+        facts.labels,
+    )
+    return Classifier(Artefact(path, contract, Golden.none(), ""), engine)
+
+
+def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _original(job: Job) -> Original:
+    source = load_source(job.request)
+    return Original(_facts(source), source.logits(tensors(job.photos.check, source.input)))
+
+
+def _convert(way: str, job: Job) -> list[Made]:
+    source = load_source(job.request)
+    try:
+        return [replace(made, way=way) for made in WAYS[way](source, job)]
+    # Whatever a toolkit raises is this row's answer.
+    except Exception as error:
+        reason = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return [Made(way, "", b"", note=reason)]
+
+
+def _facts(source: Source) -> Facts:
+    return Facts(source.input, source.activation, source.labels, source.parameters)
+
+
+def _stock_tflite(source: Source, job: Job) -> Iterator[Made]:
+    start = time.perf_counter()
+    content = FORMATS["tflite"].export(source, "int8", job.photos.calibration, lambda: None)
+    yield Made("", "tflite", content, time.perf_counter() - start)
+
+
+def _litert_quantizer(source: Source, job: Job) -> Iterator[Made]:
+    from litert_quantizer import quantizer, recipe
+
+    start = time.perf_counter()
+    floats = FORMATS["tflite"].export(source, "float32", (), lambda: None)
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float32.tflite"
+        path.write_bytes(floats)
+        tool = quantizer.Quantizer(str(path))
+        tool.load_quantization_recipe(recipe.static_wi8_ai8())
+        ranges = tool.calibrate({"serving_default": _named(path, source, job.photos.calibration)})
+        content = bytes(tool.quantize(ranges).quantized_model)
+    yield Made("", "tflite", content, time.perf_counter() - start)
+
+
+def _named(path: Path, source: Source, photos: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    (name,) = Interpreter(str(path)).get_signature_list()["serving_default"]["inputs"]
+    for tensor in tensors(photos, source.input):
+        yield {name: tensor}
+
+
+def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
+    """Calibrate by each of onnxruntime's methods and keep the best on held-out pictures."""
+    start = time.perf_counter()
+    logits = source.logits(tensors(job.photos.held_out, source.input))
+    divergences: dict[float, Made] = {}
+    for method in ("MinMax", "Entropy", "Percentile"):
+        began = time.perf_counter()
+        made = Made("", "onnx", _static_onnx(source, job.photos.calibration, method), note=method)
+        made = replace(made, seconds=time.perf_counter() - began)
+        answers = _answers(_facts(source), made, job.photos.held_out)
+        divergences[divergence(logits, answers, source.activation)] = made
+    best = divergences[min(divergences)]
+    yield replace(best, note=f"{best.note}; all three in {time.perf_counter() - start:.0f} s")
+
+
+def _static_onnx(source: Source, photos: Sequence[Path], method: str) -> bytes:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        floats, folded, integers = (Path(folder) / f"{name}.onnx" for name in ("f", "p", "i"))
+        floats.write_bytes(FORMATS["onnx"].export(source, "float32", (), lambda: None))
+        quant_pre_process(str(floats), str(folded), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(folded),
+            str(integers),
+            _reader(source, photos),
+            per_channel=True,
+            calibrate_method=quantization.CalibrationMethod[method],
+            extra_options={"CalibStridedMinMax": math.gcd(len(photos), STRIDE)},
+        )
+        return integers.read_bytes()
+
+
+def _reader(source: Source, photos: Sequence[Path]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """All pictures, or the range of them that onnxruntime asks for."""
+
+        def __init__(self) -> None:
+            self._tensors = tensors(photos, source.input)
+
+        def __len__(self) -> int:
+            return len(photos)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._tensors = tensors(photos[start_index:end_index], source.input)
+
+        def get_next(self) -> dict[str, Any] | None:
+            tensor = next(self._tensors, None)
+            return None if tensor is None else {"input": tensor}
+
+    return Reader()
+
+
+def _kedge(source: Source, job: Job) -> Iterator[Made]:
+    """As `kedge convert` does it: the nearer of the stock and the prepared model, then sealed."""
+    with Progress(silent=True) as progress:
+        start = time.perf_counter()
+        sources = candidates.sources(source, job.photos, job.seed, progress)
+        preparation = time.perf_counter() - start
+        golden = pipeline.ask(source, job.photos, progress)
+        for form in FORMATS:
+            start = time.perf_counter()
+            best = candidates.best(Target(form, "int8"), sources, job.photos, progress)
+            seconds = preparation + time.perf_counter() - start
+            made = Made("", form, best.content, seconds, note=best.method)
+            yield replace(made, seal=_seal_size(golden, made))
+
+
+def _seal_size(asked: pipeline.Original, made: Made) -> int:
+    target = Target(made.form, "int8")
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        path = Path(folder) / f"model.{made.form}"
+        path.write_bytes(made.content)
+        engine = open_engine(made.form, path)
+        contract = sealing.contract_of(asked.source, target, engine, asked.photos)
+        golden = sealing.golden_set(path, contract, asked.golden, asked.golden_logits)
+    return len(seal(made.form, made.content, contract, golden)) - len(made.content)
+
+
+def _answers(facts: Facts, made: Made, photos: Sequence[Path]) -> Floats:
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        opened = classifier(facts, made, Path(folder), EngineOptions())
+        return np.stack([opened.outputs(photo) for photo in photos])
+
+
+# Row's heading -> way. The first way of a format is the one that its others are held against.
+WAYS: dict[str, Callable[[Source, Job], Iterator[Made]]] = {
+    "stock TFLiteConverter": _stock_tflite,
+    "litert-quantizer": _litert_quantizer,
+    "stock onnxruntime": _stock_onnx,
+    "kedge": _kedge,
+}

@@ -1,0 +1,223 @@
+"""`kedge bench`."""
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from kedge_runtime.bench import (
+    ROUNDS,
+    WARM_UP,
+    Case,
+    Plan,
+    Seconds,
+    Timing,
+    cases,
+    measure_apart,
+    notes,
+    pictures_for,
+)
+from kedge_runtime.commands.pictures import split
+from kedge_runtime.engines import ENGINES
+from kedge_runtime.errors import EngineError
+from kedge_runtime.findings import Machine
+from kedge_runtime.foreign import for_unsealed, read_contract
+from kedge_runtime.identity import identity
+
+TITLE, COLUMN, WIDTH = 14, 9, 80
+A_BLOCK = (WIDTH - TITLE) // COLUMN  # columns
+
+
+# click's types became generic in 8.3; kedge runs on older ones.
+class Several(click.ParamType):  # type: ignore[type-arg]
+    """Values separated by commas, each checked by another type."""
+
+    def __init__(self, kind: Any) -> None:
+        """Take the type of one value."""
+        self.kind = kind
+        self.name = kind.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        """Return the values. Fails for an empty one and for what `kind` refuses."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="ARTEFACT... [IMAGE...]")
+@click.option(
+    "--engine",
+    "engines",
+    type=Several(click.Choice(list(ENGINES))),
+    metavar="NAME,...",
+    default=(),
+    help=f"{', '.join(ENGINES)} [default: the format's].",
+)
+@click.option(
+    "--threads",
+    type=Several(click.IntRange(min=1)),
+    metavar="N,...",
+    default=(None,),
+    help="Threads of the engine [default: all cores].",
+)
+@click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
+@click.option(
+    "--contract",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="JSON",
+    help="For artefacts that kedge didn't make.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=2),
+    help=f"Pictures to time [default: {ROUNDS}, or all if more are given].",
+)
+@click.option(
+    "--warm-up",
+    type=click.IntRange(min=0),
+    default=WARM_UP,
+    show_default=True,
+    help="Pictures before the first that counts.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def bench(**options: Any) -> int:
+    """Time every step of a classification, from the file to the answer.
+
+    Artefacts, engines and numbers of threads stand side by side, each measured in a process of its
+    own. IMAGE is a file, a folder or a 'pattern/*.jpg' in quotes; without one the golden pictures
+    in the artefacts are taken, which are small: decoding your own may well take longer.
+    """
+    artefacts, pictures = split(options["words"], optional=True)
+    bases = _bases(artefacts, options)
+    sealed = [base.artefact for base in bases if base.contract is None]
+    with pictures_for(tuple(pictures), sealed) as taken:
+        plan = Plan(taken, options["rounds"] or max(ROUNDS, len(taken)), options["warm_up"])
+        ways = [cases(base, options["engines"], options["threads"]) for base in bases]
+        timings, failed = _measured(list(chain.from_iterable(ways)), plan)
+    said = notes(timings, Machine())
+    if options["as_json"]:
+        _print_json(timings, failed, said, plan)
+    elif timings:
+        click.echo(table(timings))
+    for note in said:
+        click.echo(f"kedge: {note}", err=True)
+    return 2 if failed else 0
+
+
+def _bases(artefacts: Sequence[Path], options: dict[str, Any]) -> list[Case]:
+    contract = read_contract(options["contract"]) if options["contract"] else None
+    return [
+        Case(path, delegate=options["delegate"], contract=for_unsealed(path, contract))
+        for path in artefacts
+    ]
+
+
+Failed = list[dict[str, str]]
+
+
+def _measured(asked: Sequence[Case], plan: Plan) -> tuple[list[Timing], Failed]:
+    """Time every case; one that no engine can run is told and passed over."""
+    timings: list[Timing] = []
+    failed: Failed = []
+    for case in asked:
+        try:
+            timings.append(measure_apart(case, plan))
+        except EngineError as error:
+            failed.append({"artefact": str(case.artefact), "error": str(error)})
+            click.echo(f"kedge: {error}", err=True)
+    return timings, failed
+
+
+def table(timings: Sequence[Timing]) -> str:
+    """Return the cases by number and below them their figures, in 80 columns."""
+    legend = [f"{i:>2}  {_title(timing)}" for i, timing in enumerate(timings, 1)]
+    blocks = [
+        _block(timings[start : start + A_BLOCK], start + 1)
+        for start in range(0, len(timings), A_BLOCK)
+    ]
+    return "\n\n".join(["\n".join(legend), *blocks])
+
+
+def _title(timing: Timing) -> str:
+    name = timing.case.artefact.name
+    threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
+    delegate = f", {timing.case.delegate}" if timing.case.delegate else ""
+    title = f", {timing.engine}, {threads}{delegate}"
+    room = WIDTH - len("12  ") - len(title)
+    return (name if len(name) <= room else "…" + name[1 - room :]) + title
+
+
+def _block(timings: Sequence[Timing], first: int) -> str:
+    numbers = [str(i) for i in range(first, first + len(timings))]
+    rows = {
+        name: [f"{_median(timing.stages[name]):.3f}" for timing in timings]
+        for name in timings[0].stages
+    }
+    ends = {
+        "end to end": [f"{_median(timing.total):.3f}" for timing in timings],
+        "90 % below": [f"{_p90(timing.total):.3f}" for timing in timings],
+        "accounted for": [f"{timing.accounted:.1%}" for timing in timings],
+        "a second": [f"{1e3 / _median(timing.total):.0f}" for timing in timings],
+        "peak memory": [f"{timing.peak / 1e6:.0f} MB" for timing in timings],
+    }
+    line = "-" * (TITLE + COLUMN * len(timings))
+    return "\n".join(
+        [
+            _row("median, ms", numbers),
+            *(_row(name, cells) for name, cells in rows.items()),
+            line,
+            *(_row(name, cells) for name, cells in ends.items()),
+        ]
+    )
+
+
+def _row(title: str, cells: Sequence[str]) -> str:
+    return f"{title:<{TITLE}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells)
+
+
+def _median(seconds: Seconds) -> float:
+    return float(np.median(seconds)) * 1e3
+
+
+def _p90(seconds: Seconds) -> float:
+    return float(np.percentile(seconds, 90)) * 1e3
+
+
+def _print_json(timings: Sequence[Timing], failed: Failed, said: Sequence[str], plan: Plan) -> None:
+    """Print the documented object (docs/json.md)."""
+    payload = {
+        "schema": 1,
+        "command": "bench",
+        "machine": identity(),
+        "notes": list(said),
+        "pictures": len(plan.pictures),
+        "rounds": plan.rounds,
+        "warm_up": plan.warm_up,
+        "cases": [_plain(timing) for timing in timings],
+        "failed": failed,
+    }
+    click.echo(json.dumps(payload, indent=2))
+
+
+def _plain(timing: Timing) -> dict[str, Any]:
+    return {
+        "artefact": str(timing.case.artefact),
+        "precision": timing.precision,
+        "engine": timing.engine,
+        "library": timing.library,
+        "threads": timing.threads,
+        "delegate": timing.case.delegate,
+        "stages": {name: _spread(seconds) for name, seconds in timing.stages.items()},
+        "end_to_end": _spread(timing.total),
+        "accounted": round(timing.accounted, 4),
+        "peak_bytes": timing.peak,
+    }
+
+
+def _spread(seconds: Seconds) -> dict[str, float]:
+    return {"median_ms": round(_median(seconds), 4), "p90_ms": round(_p90(seconds), 4)}

@@ -1,0 +1,49 @@
+"""Who measured: the machine's identity, which every result carries and is named by."""
+
+import os
+import platform
+import re
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from kedge_runtime.findings import Machine
+from kedge_runtime.hardware import processor_name
+
+# What has a part in a figure, by the name of its distribution.
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "onnxruntime",
+    "tensorflow-cpu",
+    "tensorflow",
+)
+
+
+def identity(machine: Machine | None = None) -> dict[str, Any]:
+    """Return processor, cores, memory, system, and the versions of the libraries that are there."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": processor_name(machine or Machine()),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+    }
+
+
+def slug(machine: Machine | None = None) -> str:
+    """Return a file name for this machine, e.g. `amd-epyc-2-cores`."""
+    name = processor_name(machine or Machine())
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{words}-{os.cpu_count()}-cores"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
