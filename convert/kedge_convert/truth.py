@@ -110,7 +110,7 @@ def _known(words: dict[Path, str], classes: Classes, labels: tuple[Label, ...]) 
 
 
 def _plain(text: str) -> str:
-    return text.casefold().replace("_", " ").replace("-", " ").strip()
+    return text.strip().casefold().replace("_", " ").replace("-", " ")
 
 
 def _complete(found: Truth, images: Sequence[Path], where: str) -> Truth:

@@ -15,6 +15,8 @@ from kedge_runtime.head import Floats
 
 __all__ = ["Graph", "left_alone", "plan", "prepare"]
 
+LARGEST_JURY = 32
+
 
 def plan(model: Any) -> Graph:
     """Return the model's graph with its batch norms folded; its nodes are what `prepare` walks."""
@@ -29,7 +31,8 @@ def prepare(
     `pictures`: float32 [n, h, w, 3], preprocessed, about 200 of the kind the model will see. `tick`
     is called once per node of the graph.
     """
-    equalised = equalise(graph, pictures, seed)
+    judging = max(1, min(len(pictures) // 5, LARGEST_JURY))
+    equalised = equalise(graph, pictures[judging:], pictures[:judging])
     return round_weights(equalised, pictures, seed, tick).build()
 
 

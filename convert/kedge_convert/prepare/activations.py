@@ -66,6 +66,17 @@ def forget(node: Node, index: int, last: dict[Tensor, int], values: Values) -> N
             del values[tensor]
 
 
+def simulate(graph: Graph, pictures: Floats, *, integer: bool) -> Floats:
+    """Return the graph's output; with `integer` every value between is held in 256 steps."""
+    last = graph.last_uses()
+    values = {graph.input: pictures}
+    for i, node in enumerate(graph.nodes):
+        value = run(node, values)
+        values[node.output] = quantised(node, value) if integer else value
+        forget(node, i, last, values)
+    return values[graph.output]
+
+
 def peak(graph: Graph) -> int:
     """Return the most float32 values that live at once, per picture."""
     picture = np.zeros((1, *graph.shape), np.float32)
