@@ -51,7 +51,7 @@ def equalise(graph: Graph, fitting: Floats, judging: Floats) -> Graph:
     """Return the same function with channels scaled to use their tensors' range.
 
     Ranges are taken from the `fitting` pictures, float32 [n, h, w, 3]; the reach with the least
-    noise on the `judging` ones, which set no range, is kept. Beyond 1 it only gets worse (measured).
+    noise on the `judging` ones, which set no range, is kept. Beyond 1 it is worse (measured).
     """
     channels, shapes = measure(graph, fitting)
     wanted = simulate(graph, judging, integer=False)
