@@ -1,9 +1,10 @@
 """What does everything cost that the runtime does beside decode and invoke?
 
-A classifier is called on the bytes of photos; cv2.imdecode and the interpreter's invoke are clocked
-inside the call, and the rest of its time is the runtime's: header, colour, resize, table, set, get,
-head. Given as a share of one invoke, at one thread and at all cores, medians over
-the photos after a warm-up, and with it the parts of the rest. Exit code 1 above the limit.
+Photos are classified step by step as `kedge bench` does, with cv2.imdecode clocked inside the step
+that decodes. What is left beside it and beside the invoke is the runtime's: `check` (header and
+colour order), resize, table, set, get, head; reading the file is the system's. Given as shares of
+one invoke, at one thread and at all cores, medians over the photos after a warm-up. Exit code 1
+when they come to more than the limit.
 
     python benchmarks/preprocessing_cost.py --artefact FILE.int8.tflite --images DIR
 """
@@ -11,27 +12,23 @@ the photos after a warm-up, and with it the parts of the rest. Exit code 1 above
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 import machine
-from kedge_runtime import Classifier
-from kedge_runtime.geometry import fit_to
-from kedge_runtime.head import probabilities
-from kedge_runtime.headers import read_header
+from kedge_runtime import bench
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP = 20
 MAX_SHARE = 0.06
 
-Seconds = dict[str, list[float]]
+PARTS = ("check", "resize", "table", "set", "get", "head")
 
 
 def main() -> int:
@@ -50,52 +47,41 @@ def main() -> int:
     return int(any(row["share"] > MAX_SHARE for row in rows.values()))
 
 
-def measure(artefact: Path, photos: list[Path], threads: int) -> dict[str, float]:
-    """Return medians in microseconds and, as `share`, the rest over the invoke."""
+def measure(artefact: Path, photos: list[Path], threads: int) -> dict[str, Any]:
+    """Return medians in microseconds, and the rest and its parts as shares of the invoke."""
     cv2.setNumThreads(threads)
-    classifier = Classifier.open(artefact, threads=threads)
-    seconds: Seconds = defaultdict(list)
+    decoded: list[float] = []
     plain = cv2.imdecode
-    interpreter = classifier.engine._interpreter  # type: ignore[attr-defined]
     try:
-        cv2.imdecode = _clocked("decode", seconds, plain)  # type: ignore[assignment]
-        interpreter.invoke = _clocked("invoke", seconds, interpreter.invoke)
-        for photo in [*photos[:WARM_UP], *photos]:
-            _clocked("total", seconds, classifier)(photo.read_bytes())
+        cv2.imdecode = _clocked(decoded, plain)
+        timing = bench.measure(
+            bench.Case(artefact, threads=threads), bench.Plan(tuple(photos), len(photos), WARM_UP)
+        )
     finally:
-        cv2.imdecode = plain  # type: ignore[assignment]
-    kept = {name: found[WARM_UP:] for name, found in seconds.items()}
-    triples = zip(kept["total"], kept["decode"], kept["invoke"], strict=True)
-    kept["rest"] = [total - decode - invoke for total, decode, invoke in triples]
-    micros = {name: round(statistics.median(found) * 1e6, 1) for name, found in kept.items()}
+        cv2.imdecode = plain
+    stages = dict(timing.stages)
+    # Each round decodes twice, once step by step: last in the even rounds, first in the odd ones.
+    turns = np.arange(WARM_UP, WARM_UP + len(photos))
+    imdecode = np.array(decoded)[2 * turns + 1 - turns % 2]
+    stages["check"] = stages.pop("decode") - imdecode
+    parts = {name: stages[name] for name in PARTS}
+    invoke = float(np.median(stages["invoke"]))
+    rest = float(np.median(sum(parts.values())))
+    shares = {name: round(float(np.median(part)) / invoke, 4) for name, part in parts.items()}
     return {
-        **micros,
-        "share": round(micros["rest"] / micros["invoke"], 4),
-        **_parts(classifier, photos),
+        "imdecode_us": round(float(np.median(imdecode)) * 1e6, 1),
+        "invoke_us": round(invoke * 1e6, 1),
+        "rest_us": round(rest * 1e6, 1),
+        "share": round(rest / invoke, 4),
+        **shares,
     }
 
 
-def _parts(classifier: Classifier, photos: list[Path]) -> dict[str, float]:
-    """Return medians of the larger parts of the rest, in microseconds."""
-    seconds: Seconds = defaultdict(list)
-    plan, contract = classifier._preprocessor, classifier.contract
-    for photo in photos:
-        content = photo.read_bytes()
-        _clocked("header", seconds, read_header)(content)
-        pixels = classifier.read(content)
-        _clocked("fit", seconds, fit_to)(pixels, contract.input.geometry)
-        _clocked("fit and table", seconds, plan.tensor)(pixels)
-        outputs = classifier.run(pixels)
-        values = _clocked("softmax", seconds, probabilities)(outputs, contract.output)
-        _clocked("top 5", seconds, classifier.classes.result)(values, 5)
-    return {name: round(statistics.median(found) * 1e6, 1) for name, found in seconds.items()}
-
-
-def _clocked(name: str, seconds: Seconds, function: Callable[..., Any]) -> Callable[..., Any]:
+def _clocked(seconds: list[float], function: Callable[..., Any]) -> Any:
     def run(*arguments: Any) -> Any:
         start = time.perf_counter()
         result = function(*arguments)
-        seconds[name].append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
         return result
 
     return run
@@ -108,8 +94,8 @@ def _write(report: dict[str, Any]) -> None:
     lines = [
         f"# What the runtime costs beside decode and invoke, {report['artefact']}",
         "",
-        f"{report['machine']['processor']}, {report['photos']} photos, medians in microseconds. "
-        f"Share is the rest over the invoke, limit {report['limit']}.",
+        f"{report['machine']['processor']}, {report['photos']} photos, medians. Share is the "
+        f"rest over the invoke, limit {report['limit']}; then its parts.",
         "",
         f"| threads | {' | '.join(columns)} |",
         f"| --: {'| --: ' * len(columns)}|",

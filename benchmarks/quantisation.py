@@ -127,8 +127,8 @@ def _seed(arguments: argparse.Namespace, seed: int, everything: Pairs) -> list[F
 
 def _job(arguments: argparse.Namespace, seed: int) -> ways.Job:
     count = sum(path.suffix.lower() in SUFFIXES for path in arguments.images.rglob("*"))
-    check = min(arguments.check or count, count - arguments.calibrate)
-    sampling = Sampling(arguments.calibrate, check, seed)
+    # `collect` takes no more than there are, and leaves some to measure on.
+    sampling = Sampling(arguments.calibrate, arguments.check or count, seed)
     request = Request(
         str(arguments.model),
         card=arguments.card,

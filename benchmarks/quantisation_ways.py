@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kedge_convert import candidates, pipeline, sealing
 from kedge_convert.formats import FORMATS
 from kedge_convert.metrics import divergence
@@ -141,7 +143,9 @@ def _litert_quantizer(source: Source, job: Job) -> Iterator[Made]:
         path.write_bytes(floats)
         tool = quantizer.Quantizer(str(path))
         tool.load_quantization_recipe(recipe.static_wi8_ai8())
-        ranges = tool.calibrate({"serving_default": _named(path, source, job.photos.calibration)})
+        # A list: the tool runs through it twice, once to count.
+        inputs = list(_named(path, source, job.photos.calibration))
+        ranges = tool.calibrate({"serving_default": inputs})
         content = bytes(tool.quantize(ranges).quantized_model)
     yield Made("", "tflite", content, time.perf_counter() - start)
 
@@ -237,8 +241,6 @@ def _seal_size(asked: pipeline.Original, made: Made) -> int:
 
 
 def _answers(facts: Facts, made: Made, photos: Sequence[Path]) -> Floats:
-    import numpy as np
-
     with tempfile.TemporaryDirectory() as folder:
         opened = classifier(facts, made, Path(folder), EngineOptions())
         return np.stack([opened.outputs(photo) for photo in photos])

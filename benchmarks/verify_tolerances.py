@@ -49,7 +49,7 @@ def main() -> int:
         rows = [measure(path, photos, others) for path in paths]
     report = {"machine": machine.identity(), "photos": len(photos), "rows": rows}
     _write(report)
-    return int(not all(row["right"] > row["tolerance"] > row["others"]["0.05"] for row in rows))
+    return int(not all(row["right"] > row["tolerance"] > row["others"]["0.01"] for row in rows))
 
 
 def measure(path: Path, photos: list[Path], others: list[Path]) -> dict[str, Any]:

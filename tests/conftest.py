@@ -6,6 +6,7 @@ tests need neither TensorFlow nor onnx.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = getattr(item, "fixturenames", ())
         if "shared" in names:
             item.add_marker("shared")
-        if "converted" in names:
+        if {"converted", "demo_artefacts"}.intersection(names):
             item.add_marker("slow")
 
 
@@ -157,6 +158,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path
     model.save(path)
     path.with_name("labels.txt").write_text("one\ntwo\nthree\nfour\nfive\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def demo_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the demo converted to every target, once for all tests.
+
+    KEDGE_DEMO names one that was made before (`kedge convert demo --to all --out DIR`), to spare a
+    minute while tests are written.
+    """
+    if "KEDGE_DEMO" in os.environ:
+        return Path(os.environ["KEDGE_DEMO"])
+    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    folder = tmp_path_factory.mktemp("demo")
+    words = ["convert", "demo", "--to", "all", "--out", str(folder)]
+    command = [sys.executable, "-m", "kedge_runtime.cli", *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return folder
 
 
 Run = Callable[..., tuple[int, str, str]]

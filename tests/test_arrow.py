@@ -9,6 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
+from kedge_runtime.artefact import seal
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.cli import COMMANDS
+from kedge_runtime.contract import Contract
+from kedge_runtime.golden import Golden
+from kedge_runtime.verify import walk
+
 FOREIGN = ("tensorflow", "keras", "onnx", "tf2onnx", "rich", "PIL", "kedge_convert", "kedge_models")
 
 # A finder at the head of the line: whoever asks for one of these gets an ImportError.
@@ -33,9 +40,10 @@ walked = pkgutil.walk_packages(kedge_runtime.__path__, "kedge_runtime.", fail)
 print(*sorted(module.name for module in walked if importlib.import_module(module.name)))
 """
 
-CLASSIFY = """
+RUN = """
 from kedge_runtime.cli import main
-main()
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -71,9 +79,79 @@ def test_the_runtime_classifies_alone(
     blue[..., 0] = 255
     picture.write_bytes(cv2.imencode(".png", blue)[1].tobytes())
     arguments = ["classify", artefacts / f"tiny.{form}", picture, "--json"]
-    done = _python(BLOCK + CLASSIFY, *arguments)
+    done = _python(BLOCK + RUN, *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["results"][0]["predictions"][0]["name"] == "blue"
+
+
+@pytest.fixture(scope="session")
+def sealed(
+    artefacts: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    contracts: dict[str, Contract],
+    models: dict[str, bytes],
+) -> Path:
+    """Return a folder of tiny artefacts with a true golden set, and `red.png`."""
+    folder = tmp_path_factory.mktemp("sealed")
+    red = np.zeros((40, 30, 3), np.uint8)
+    red[..., 2] = 255
+    picture = cv2.imencode(".png", red)[1].tobytes()
+    (folder / "red.png").write_bytes(picture)
+    for form, model in models.items():
+        golden = _golden(artefacts / f"tiny.{form}", picture)
+        (folder / f"tiny.{form}").write_bytes(seal(form, model, contracts[form], golden))
+    return folder
+
+
+def _golden(path: Path, picture: bytes) -> Golden:
+    step = walk(Classifier.open(path), picture)
+    row = step.outputs[None]
+    return Golden(
+        images=(picture,),
+        pixels=step.pixels[None],
+        tensors=step.tensor[None],
+        reference=row,
+        recorded=row,
+        exact=np.zeros((0, 0), np.int8),
+        ids=np.array([step.id]),
+        confidence=np.array([step.confidence], np.float32),
+    )
+
+
+# Each command of the runtime with what it is given in the folder above.
+RUNTIME = {
+    "classify": ["tiny.tflite", "red.png"],
+    "verify": ["tiny.tflite"],
+    "bench": ["tiny.tflite", "red.png", "--rounds", "2"],
+    "doctor": [],
+}
+
+
+def test_no_command_of_the_runtime_is_left_out() -> None:
+    ours = {name for name, (home, _) in COMMANDS.items() if home.startswith("kedge_runtime.")}
+    assert ours == set(RUNTIME)
+
+
+@pytest.mark.parametrize("name", RUNTIME)
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_every_command_of_the_runtime_works_alone(sealed: Path, name: str, form: str) -> None:
+    words = [word.replace("tiny.tflite", f"tiny.{form}") for word in RUNTIME[name]]
+    places = [sealed / word if (sealed / word).exists() else word for word in words]
+    # A file, not -c: the processes that bench starts run it too, and are as blocked.
+    script = sealed / "alone.py"
+    script.write_text(BLOCK + RUN)
+    command = [sys.executable, "-W", "error", script, name, *places, "--json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    # bench may find its figures doubtful on a busy machine, and says so on stderr.
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["command"] == name
+
+
+@pytest.mark.parametrize("name", RUNTIME)
+def test_every_commands_help_works_alone(name: str) -> None:
+    done = _python(BLOCK + RUN, name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" {name} [OPTIONS]" in done.stdout.splitlines()[0]
 
 
 HELP = """

@@ -132,7 +132,8 @@ def test_warm_up_counts_for_nothing_and_pictures_go_round(
 ) -> None:
     seen: list[Path] = []
 
-    def noted(call: Any, stages: dict[str, Any], picture: Path) -> list[float]:
+    def noted(call: Any, stages: dict[str, Any], picture: Path, turn: int) -> list[float]:
+        assert turn == len(seen)
         seen.append(picture)
         return [float(len(seen))] * (1 + len(STAGES))
 

@@ -29,7 +29,9 @@ FULL = Contract(
     ),
     Output("logits", Tensor("int16", Quantisation(1e-9, 0)), "sigmoid", 1.7, (0.3, 0.4), 1),
     (Label("n1", "Köln, 猫"), Label("n2", "")),
-    Provenance("s", "w", "int8", "t", "c", 3, "d", 100, {"keras": "3", "tensorflow": "2"}),
+    Provenance(
+        "s", "w", "int8", "t", "c", 3, "prepared", "d", 100, {"keras": "3", "tensorflow": "2"}
+    ),
 )
 
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 
 # Each install of the README, smallest first; "" is the device's.
-EXTRAS = ("", "onnx", "convert", "dev")
+EXTRAS = ("", "onnx", "convert", "dev", "benchmarks")
 
 # Permissive, but MPL-2.0: it asks for changes to its own files only, and kedge changes none.
 ALLOWED = {
@@ -109,6 +109,12 @@ def rows() -> dict[str, list[list[str]]]:
         if len(cells) == 5 and cells[4] == "yes":
             table.setdefault(canonicalize_name(cells[0]), []).append(cells)
     return table
+
+
+def test_the_device_install_brings_at_most_ten_packages() -> None:
+    packages = closure("")
+    assert {"numpy", "click", "opencv-python-headless", "ai-edge-litert"} <= set(packages)
+    assert len(packages) <= 10, sorted(packages)
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

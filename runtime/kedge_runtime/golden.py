@@ -24,7 +24,7 @@ class Golden:
     `recorded`: float32 [n, classes], this artefact's own outputs when it was made. `exact`: the
     same as raw integers from the engine's reference kernels, [n, classes], or [0, 0] where the
     engine has none. `ids`: str [n], the label of each answer. `confidence`: float32 [n], its
-    probability, by `recorded`.
+    probability when `recorded` is brought to a spread of 1.
     """
 
     images: tuple[bytes, ...]
@@ -47,7 +47,7 @@ class Golden:
         """Write an .npz archive; the same set gives the same bytes."""
         file = io.BytesIO()
         images = {f"image_{i}": np.frombuffer(b, np.uint8) for i, b in enumerate(self.images)}
-        np.savez(file, **images, **{name: getattr(self, name) for name in _ARRAYS})  # type: ignore[arg-type]
+        np.savez_compressed(file, **images, **{name: getattr(self, name) for name in _ARRAYS})  # type: ignore[arg-type]
         return file.getvalue()
 
     @classmethod

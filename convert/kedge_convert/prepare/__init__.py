@@ -38,9 +38,10 @@ def prepare(
 
 def left_alone(graph: Graph) -> list[str]:
     """Return the names of layers with kernels that preparation doesn't treat."""
-    return [
+    names = (
         node.layer.name
         for node in graph.nodes
         if node.weights is None
         and any(len(w.shape) > 1 for w in getattr(node.layer, "weights", ()))
-    ]
+    )
+    return list(dict.fromkeys(names))

@@ -17,16 +17,23 @@ from kedge_runtime.head import Floats
 
 KINDS = {"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "Dense": "dense"}
 ACTIVATIONS = frozenset({"Activation", "ReLU"})
+# What does nothing outside of training.
+IDLE = frozenset({"Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D"})
 
 
 def fold(graph: Graph) -> Graph:
-    """Return the same function with fewer nodes: no Dropout, no foldable batch norms."""
+    """Return the same function with fewer nodes: no dropouts, no foldable batch norms."""
     graph = _split_separables(graph)
-    calls = Counter(id(node.layer) for node in graph.nodes)
+    calls = _calls(graph)
     folded = _Folding(graph.uses())
     for node in graph.nodes:
         folded.add(_weighted(node) if calls[id(node.layer)] == 1 else node)
     return replace(graph, nodes=tuple(folded.nodes), output=folded.alias(graph.output))
+
+
+def _calls(graph: Graph) -> Counter[int]:
+    """Return how often each layer is called, by its id."""
+    return Counter(id(node.layer) for node in graph.nodes)
 
 
 class _Folding:
@@ -45,9 +52,9 @@ class _Folding:
         node = self._with_aliases(node)
         kind = type(node.layer).__name__
         before = self._before(node)
-        if kind == "Dropout":
+        if kind in IDLE:
             self._renamed[node.output] = node.inputs[0]
-        elif kind == "BatchNormalization" and before is not None:
+        elif kind == "BatchNormalization" and before is not None and _by_channel(node.layer):
             self._merge(node, replace(before, weights=normed(before, node.layer)))
         elif kind in ACTIVATIONS and before is not None:
             self._merge(node, replace(before, activation=node.layer))
@@ -114,6 +121,11 @@ def _zeros(kind: str, kernel: Floats) -> Floats:
     return np.zeros(outputs, np.float32)
 
 
+def _by_channel(norm: Any) -> bool:
+    """Whether a batch norm's axis is the last one, that of the outputs before it."""
+    return norm.axis in (-1, norm.input_spec.ndim - 1)
+
+
 def _channels_last(layer: Any) -> bool:
     return getattr(layer, "data_format", "channels_last") == "channels_last"
 
@@ -123,11 +135,13 @@ def _as_layer(name: str, activation: Callable[..., Any]) -> Any:
 
 
 def _split_separables(graph: Graph) -> Graph:
-    """Return the graph with each SeparableConv2D as the two convolutions that it is."""
+    """Return the graph with each SeparableConv2D that is called once as the two that it is."""
+    calls = _calls(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         separable = type(node.layer).__name__ == "SeparableConv2D"
-        nodes += _halves(node) if separable else [node]
+        single = calls[id(node.layer)] == 1
+        nodes += _halves(node) if separable and single and _channels_last(node.layer) else [node]
     return graph.with_nodes(nodes)
 
 

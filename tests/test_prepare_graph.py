@@ -1,0 +1,112 @@
+"""A Keras model as a graph of nodes: traced, run on numbers, and built again."""
+
+import numpy as np
+import pytest
+
+import nets
+from kedge_convert import prepare
+from kedge_convert.prepare.activations import fold_over, peak, run
+from kedge_convert.prepare.graph import Tensor, trace
+from kedge_convert.prepare.sequential import MEMORY, affordable
+
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_a_traced_model_built_again_is_the_same_function(name: str) -> None:
+    model, pictures = nets.make(name), nets.pictures(4)
+    again = trace(model).build()
+    np.testing.assert_allclose(again(pictures), model(pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_nodes_run_on_numbers_give_the_models_answers(name: str) -> None:
+    model, pictures = nets.make(name), nets.pictures(45)
+    graph = trace(model)
+    values = {graph.input: pictures}
+    for node in graph.nodes:
+        values[node.output] = run(node, values)
+    np.testing.assert_allclose(values[graph.output], model(pictures), atol=1e-5)
+
+
+def test_chunks_see_every_tensor_of_every_picture_once() -> None:
+    graph, pictures = trace(nets.make("residual")), nets.pictures(45)
+    seen: dict[Tensor, int] = {}
+
+    def visit(tensor: Tensor, value: object) -> None:
+        seen[tensor] = seen.get(tensor, 0) + len(np.asarray(value))
+
+    fold_over(graph, pictures, visit)
+    assert set(seen) == {graph.input, *(node.output for node in graph.nodes)}
+    assert set(seen.values()) == {45}
+
+
+def test_nested_models_are_flattened() -> None:
+    kinds = [type(node.layer).__name__ for node in trace(nets.make("nested")).nodes]
+    assert kinds.count("Conv2D") == 2
+    assert "Functional" not in kinds
+
+
+def test_the_peak_of_a_chain_is_its_largest_neighbours() -> None:
+    graph = prepare.plan(nets.make("chain"))
+    # A 3x3 convolution of stride 2 from 12x12x3 to 6x6x8, a depthwise one, a pointwise one to 16.
+    assert peak(graph) == 6 * 6 * 8 + 6 * 6 * 16
+
+
+@pytest.mark.parametrize("count", [1, 16, 1000, 10**9])
+def test_pictures_are_as_many_as_memory_holds(count: int) -> None:
+    graph = prepare.plan(nets.make("residual"))
+    afforded = affordable(graph, count)
+    live = 2 * 4 * peak(graph)
+    assert afforded <= count
+    assert afforded * live <= max(MEMORY, 16 * live)
+    assert afforded == count or (afforded + 1) * live > MEMORY
+
+
+def test_a_huge_net_gets_sixteen_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kedge_convert.prepare.sequential.MEMORY", 1)
+    assert affordable(prepare.plan(nets.make("chain")), 200) == 16
+
+
+ALONE = {
+    "left_alone": ["grouped", "transposed", "shared"],
+    "shared": ["shared"],
+    "shared_separable": ["shared"],
+    "nested_twice": ["shared"],
+}
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_what_is_left_alone_is_listed_once(name: str) -> None:
+    assert prepare.left_alone(prepare.plan(nets.make(name))) == ALONE.get(name, [])
+
+
+def test_layers_left_alone_keep_their_weights() -> None:
+    model, pictures = nets.make("left_alone"), nets.pictures(30)
+    prepared = prepare.prepare(prepare.plan(model), pictures)
+    for name in ("grouped", "transposed", "shared"):
+        before, after = (each.get_layer(name).get_weights() for each in (model, prepared))
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_every_net_can_be_prepared(name: str) -> None:
+    model, pictures = nets.make(name), nets.pictures(60)
+    ticks: list[int] = []
+    graph = prepare.plan(model)
+    prepared = prepare.prepare(graph, pictures, tick=lambda: ticks.append(1))
+    assert len(ticks) == len(graph.nodes)
+    others = nets.pictures(40, seed=1)
+    wanted, found = np.asarray(model(others)), np.asarray(prepared(others))
+    assert np.square(found - wanted).mean() < 0.02 * np.square(wanted - wanted.mean(0)).mean()
+
+
+def test_preparation_is_repeatable() -> None:
+    pictures = nets.pictures(40)
+    first, second = (
+        prepare.prepare(prepare.plan(nets.make("mobile")), pictures, seed=3).get_weights()
+        for _ in range(2)
+    )
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)

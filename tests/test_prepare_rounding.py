@@ -1,0 +1,252 @@
+"""Weights on the int8 grid: windows against TensorFlow's patches, rounding against brute force."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import nets
+from kedge_convert import prepare
+from kedge_convert.prepare import windows
+from kedge_convert.prepare.activations import quantised, simulate
+from kedge_convert.prepare.graph import Node, Tensor, Weights, trace
+from kedge_convert.prepare.rounding import LEVELS, moments, on_grid, plain
+from kedge_convert.prepare.sequential import round_weights
+from kedge_convert.toolkit import require
+
+tf: Any = pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+Doubles = NDArray[np.float64]
+
+
+def correlated(samples: int, n: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return inputs [samples, n] that a few factors explain, as neighbouring channels are."""
+    rng = np.random.default_rng(seed)
+    factors = rng.normal(size=(samples, max(n // 4, 1)))
+    mixed = factors @ rng.normal(size=(factors.shape[1], n))
+    return np.asarray(mixed + rng.normal(0, 0.1, (samples, n)) + 1, np.float32)
+
+
+def output_error(inputs: NDArray[Any], wanted: Doubles, found: Doubles) -> float:
+    """Return the mean square error of the outputs, less their mean, which the bias makes good."""
+    error = inputs @ (wanted - found)
+    return float(np.square(error - error.mean(axis=0)).mean())
+
+
+@pytest.mark.parametrize(("n", "outputs"), [(9, 1), (27, 8), (200, 16)])
+def test_compensated_rounding_beats_the_nearest(n: int, outputs: int) -> None:
+    x = correlated(4000, n)
+    weights = np.random.default_rng(1).normal(size=(n, outputs))
+    rounded = on_grid(weights, moments(x, x, len(x)))
+    assert output_error(x, weights, rounded) < 0.5 * output_error(x, weights, plain(weights))
+
+
+def test_compensated_rounding_comes_near_to_the_best_of_all() -> None:
+    x = correlated(2000, 4)
+    weights = np.random.default_rng(2).normal(size=(4, 1))
+    step = np.abs(weights).max() / LEVELS
+    below = np.floor(weights / step)[:, 0]
+    choices = (below + np.array(ups) for ups in itertools.product((-1, 0, 1, 2), repeat=4))
+    errors = [output_error(x, weights, c[:, None] * step) for c in choices]
+    found = output_error(x, weights, on_grid(weights, moments(x, x, len(x))))
+    nearest = output_error(x, weights, plain(weights))
+    assert min(errors) * (1 - 1e-9) <= found
+    assert found < nearest
+    assert found < np.quantile(errors, 0.05)
+
+
+def test_rounding_makes_good_what_the_inputs_have_lost() -> None:
+    floats = correlated(4000, 16)
+    noise = np.random.default_rng(3).normal(0, 0.3, floats.shape)
+    rounded = np.asarray(floats * 0.9 + noise, np.float32)
+    weights = np.random.default_rng(4).normal(size=(16, 4))
+    aware = on_grid(weights, moments(rounded, floats, len(floats)))
+    unaware = on_grid(weights, moments(floats, floats, len(floats)))
+
+    def error(found: Doubles) -> float:
+        difference = floats @ weights - rounded @ found
+        return float((difference - difference.mean(axis=0)).var())
+
+    assert error(aware) < 0.8 * error(unaware)
+
+
+@pytest.mark.parametrize("shape", [(30, 6), (150, 6), (8, 9, 1), (8, 9, 2)])
+def test_any_quantiser_finds_the_same_integers(shape: tuple[int, ...]) -> None:
+    weights = np.random.default_rng(5).normal(size=shape)
+    x = np.stack([correlated(500, shape[-2], seed) for seed in range(int(np.prod(shape[:-2])))])
+    x = x[0] if len(shape) == 2 else x
+    for found in (on_grid(weights, moments(x, x, 500)), plain(weights)):
+        stored = found.astype(np.float32)
+        step = np.abs(stored).max(axis=-2, keepdims=True) / np.float32(LEVELS)
+        ratio = stored / step
+        integers = np.rint(ratio)
+        np.testing.assert_allclose(ratio, integers, atol=1e-4)
+        assert (np.abs(integers).max(axis=-2) == LEVELS).all()
+
+
+def test_a_silent_channel_stays_silent() -> None:
+    x = correlated(500, 9)
+    weights = np.zeros((9, 2))
+    weights[:, 1] = np.linspace(-1, 1, 9)
+    found = on_grid(weights, moments(x, x, len(x)))
+    assert np.isfinite(found).all()
+    assert np.abs(found[:, 0]).max() < 1e-9
+
+
+def test_depthwise_channels_are_rounded_each_by_itself() -> None:
+    x = np.stack([correlated(500, 9, seed) for seed in range(4)])
+    weights = np.random.default_rng(6).normal(size=(4, 9, 2))
+    whole = on_grid(weights, moments(x, x, 500))
+    for channel in range(4):
+        alone = slice(channel, channel + 1)
+        part = on_grid(weights[alone], moments(x[alone], x[alone], 500))
+        np.testing.assert_allclose(whole[alone], part, rtol=1e-6)
+
+
+def layer_node(kind: str, **options: Any) -> tuple[Node, NDArray[np.float32]]:
+    """Return a node over pictures of 4 channels, and pictures."""
+    layers = require("keras").layers
+    if kind == "depthwise":
+        built = layers.DepthwiseConv2D(depth_multiplier=2, **options)
+    else:
+        built = layers.Conv2D(5, **options)
+    pictures = np.random.default_rng(0).normal(size=(3, 11, 14, 4)).astype(np.float32)
+    built(pictures)
+    kernel, bias = (np.asarray(weight) for weight in built.get_weights())
+    return Node(built, (Tensor(0),), {}, Tensor(1), Weights(kind, kernel, bias)), pictures
+
+
+CASES = [
+    {"kernel_size": size, "padding": padding, **more}
+    for size in (1, 2, 3, (3, 5), (4, 1))
+    for padding in ("valid", "same")
+    for more in ({}, {"strides": 2}, {"strides": 3}, {"dilation_rate": 2})
+]
+
+
+@pytest.mark.parametrize("options", CASES, ids=str)
+@pytest.mark.parametrize("kind", ["conv", "depthwise"])
+def test_windows_are_tensorflows_patches(kind: str, options: dict[str, Any]) -> None:
+    node, pictures = layer_node(kind, **options)
+    assert node.weights is not None
+    size = node.weights.kernel.shape[:2]
+    stride, rate = node.layer.strides[0], node.layer.dilation_rate[0]
+    padding = options["padding"].upper()
+    patches = tf.image.extract_patches(
+        pictures, (1, *size, 1), (1, stride, stride, 1), (1, rate, rate, 1), padding
+    ).numpy()
+    rng = np.random.default_rng(1)
+    at = windows.positions(node, pictures.shape, 10**6, rng)
+    assert sorted(map(tuple, at)) == list(np.ndindex(*patches.shape[1:3]))
+    expected = patches[:, at[:, 0], at[:, 1]].reshape(len(pictures) * len(at), -1, 4)
+    found = windows.sample(node, pictures, at)
+    if kind == "depthwise":
+        np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))
+    else:
+        np.testing.assert_array_equal(found, expected.reshape(len(expected), -1))
+
+
+@pytest.mark.parametrize("kind", ["conv", "depthwise"])
+def test_windows_times_the_flat_kernel_are_the_layers_output(kind: str) -> None:
+    node, pictures = layer_node(kind, kernel_size=3, strides=2, padding="same")
+    assert node.weights is not None
+    at = windows.positions(node, pictures.shape, 7, np.random.default_rng(1))
+    assert at.shape == (7, 2)
+    found = np.matmul(windows.sample(node, pictures, at), windows.flatten(node.weights))
+    wanted = np.asarray(node.layer(pictures))[:, at[:, 0], at[:, 1]]
+    rows = wanted.reshape(-1, wanted.shape[-1])
+    if kind == "depthwise":
+        rows = rows.reshape(len(rows), *node.weights.kernel.shape[2:]).transpose(1, 0, 2)
+    np.testing.assert_allclose(found, rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["conv", "depthwise"])
+def test_flat_kernels_come_back(kind: str) -> None:
+    weights = layer_node(kind, kernel_size=(2, 3))[0].weights
+    assert weights is not None
+    again = windows.restore(windows.flatten(weights).astype(np.float64), weights)
+    np.testing.assert_array_equal(again, weights.kernel)
+
+
+@pytest.mark.parametrize("name", ["chain", "mobile"])
+def test_every_prepared_kernel_lies_on_the_grid(name: str) -> None:
+    prepared = prepare.prepare(prepare.plan(nets.make(name)), nets.pictures(40))
+    kernels = [node for node in prepare.plan(prepared).nodes if node.weights]
+    assert len(kernels) >= 4
+    for node in kernels:
+        assert node.weights is not None
+        flat = windows.flatten(node.weights).astype(np.float64)
+        ratio = flat / (np.abs(flat).max(axis=-2, keepdims=True) / LEVELS)
+        np.testing.assert_allclose(ratio, np.rint(ratio), atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_bias_correction_takes_off_the_mean_error(padding: str) -> None:
+    keras = require("keras")
+    picture = keras.Input((nets.SIDE, nets.SIDE, 3))
+    keras.utils.set_random_seed(0)
+    model = keras.Model(picture, keras.layers.Conv2D(6, 3, padding=padding)(picture))
+    pictures = nets.pictures(60) + np.float32(0.7)
+    graph = trace(model)
+    rounded = round_weights(prepare.plan(model), pictures, seed=0).build()
+    error = np.asarray(rounded(pictures)) - np.asarray(model(pictures))
+    assert len(graph.nodes) == 1
+    assert np.abs(error).max() > 1e-3  # the kernel has been rounded
+    assert np.abs(error.mean(axis=(0, 1, 2))).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mobile", "squeeze_excite"])
+def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pictures = nets.make(name), nets.pictures(60)
+    graph = prepare.plan(model)
+
+    def shift() -> float:
+        """Return the mean output error with all that is integer, as a share of its spread."""
+        rounded = round_weights(graph, pictures, seed=0)
+        found = simulate(rounded, pictures, integer=True)
+        wanted = simulate(graph, pictures, integer=False)
+        return float(np.abs((found - wanted).mean(axis=0)).max() / wanted.std())
+
+    corrected = shift()
+    monkeypatch.setattr(
+        "kedge_convert.prepare.sequential._corrected", lambda node, rounded, *_: rounded
+    )
+    assert corrected < 0.3 * shift()
+    # The last layer's own rounding to 256 steps is all that no bias makes good.
+    assert corrected < 1e-3
+
+
+def test_a_kernel_of_too_many_inputs_is_rounded_to_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kedge_convert.prepare.sequential.LARGEST_MOMENTS", 20)
+    graph = prepare.plan(nets.make("chain"))
+    rounded = round_weights(graph, nets.pictures(20), seed=0)
+    for before, after in zip(graph.nodes, rounded.nodes, strict=True):
+        if before.weights is None or after.weights is None:
+            continue
+        flat = windows.flatten(before.weights).astype(np.float64)
+        nearest = np.array_equal(after.weights.kernel, windows.restore(plain(flat), before.weights))
+        assert nearest == (flat.shape[-2] > 20)
+
+
+def test_activations_of_256_steps() -> None:
+    layer = require("keras").layers.ReLU()
+    node = Node(layer, (Tensor(0),), {}, Tensor(1))
+    value = np.random.default_rng(0).uniform(-3, 9, (500, 40)).astype(np.float32)
+    found = quantised(node, value.copy())
+    levels = np.unique(found)
+    step = (value.max() - value.min()) / 255
+    assert 250 < len(levels) <= 256
+    assert 0.0 in levels
+    # Zero lies on a step, so the ends may be cut by half a step.
+    assert np.abs(found - value).max() <= step * 1.001
+    np.testing.assert_allclose(np.diff(levels) / step, np.rint(np.diff(levels) / step), atol=1e-3)
+
+
+def test_layers_that_keep_their_scale_are_not_quantised_again() -> None:
+    node = Node(require("keras").layers.MaxPooling2D(), (Tensor(0),), {}, Tensor(1))
+    value = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(quantised(node, value.copy()), value)

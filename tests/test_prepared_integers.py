@@ -1,0 +1,138 @@
+"""What preparation decided is what ships: the integers in the files are the prepared ones."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from numpy.typing import NDArray
+
+import nets
+from kedge_convert import prepare
+from kedge_convert.formats import FORMATS
+from kedge_convert.photos import tensors
+from kedge_convert.source import Source
+from kedge_runtime.contract import Geometry, Input, Normalisation
+
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+pytestmark = pytest.mark.slow
+
+NETS = ("mobile", "chain", "residual", "branches", "squeeze_excite", "sequential", "separable")
+LEVELS = 127
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One int8 kernel with the output channels first, [out, ...], and each one's step, [out]."""
+
+    integers: NDArray[np.int8]
+    steps: NDArray[np.float32]
+
+
+def ordered(kernel: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Return a Keras kernel as [out, h * w * in]: what it is in every format, if in one order."""
+    if kind == "depthwise":
+        return kernel.transpose(2, 3, 0, 1).reshape(kernel.shape[2] * kernel.shape[3], -1)
+    return kernel.reshape(-1, kernel.shape[-1]).T
+
+
+def prepared_kernels(model: Any) -> list[Kernel]:
+    """Return the integers that preparation left in a model's weights."""
+    found = []
+    for node in prepare.plan(model).nodes:
+        assert node.weights is not None or not any(w.ndim > 1 for w in node.layer.weights)
+        if node.weights is None:
+            continue
+        rows = ordered(node.weights.kernel, node.weights.kind)
+        steps = np.abs(rows).max(axis=1) / np.float32(LEVELS)
+        integers = np.rint(rows / steps[:, None])
+        np.testing.assert_allclose(rows, integers * steps[:, None], rtol=1e-5)
+        found.append(Kernel(integers.astype(np.int8), steps))
+    return found
+
+
+def tflite_kernels(content: bytes) -> Iterator[Kernel]:
+    """Yield the second input of every convolution and dense layer."""
+    # Without XNNPACK, which keeps kernels in a form of its own.
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=plain)
+    interpreter.allocate_tensors()
+    details = {each["index"]: each for each in interpreter.get_tensor_details()}
+    for operator in interpreter._get_ops_details():
+        if operator["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            index = int(operator["inputs"][1])
+            parameters = details[index]["quantization_parameters"]
+            values = interpreter.get_tensor(index)
+            assert values.dtype == np.int8
+            assert not parameters["zero_points"].any()
+            rows = np.moveaxis(values, parameters["quantized_dimension"], 0)
+            yield Kernel(rows.reshape(len(rows), -1), parameters["scales"])
+
+
+def onnx_kernels(content: bytes) -> Iterator[Kernel]:
+    """Yield the dequantised second input of every Conv, Gemm and MatMul, [out, h * w * in]."""
+    graph = onnx.load_from_string(content).graph
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    origin = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        dequantise = origin[node.input[1]]
+        values, steps, zeros = (constants[name] for name in dequantise.input)
+        assert values.dtype == np.int8
+        assert not zeros.any()
+        (axis,) = (a.i for a in dequantise.attribute if a.name == "axis")
+        rows = np.moveaxis(values, axis, 0)
+        # [out, in, h, w], where Keras has h and w first.
+        rows = rows.transpose(0, 2, 3, 1) if rows.ndim == 4 else rows
+        yield Kernel(rows.reshape(len(rows), -1), steps)
+
+
+KERNELS = {"tflite": tflite_kernels, "onnx": onnx_kernels}
+
+
+def source_of(name: str) -> Source:
+    spec = Input(Geometry(nets.SIDE, nets.SIDE), Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)))
+    return Source(name, nets.make(name), spec, "softmax", (), "")
+
+
+def prepared(source: Source, photos: list[Path]) -> Source:
+    values = np.concatenate(list(tensors(photos, source.input)))
+    model = prepare.prepare(prepare.plan(source.model), values, seed=5)
+    return replace(source, model=model)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_files_hold_the_prepared_integers(name: str, pictures: Path, form: str) -> None:
+    photos = sorted(pictures.iterdir())
+    source = prepared(source_of(name), photos)
+    content = FORMATS[form].export(source, "int8", photos, lambda: None)
+    wanted, found = prepared_kernels(source.model), list(KERNELS[form](content))
+    assert len(found) == len(wanted) >= 3
+    for kernel in wanted:
+        # Formats may order layers differently: a kernel's integers are its name.
+        (same,) = (one for one in found if np.array_equal(one.integers, kernel.integers))
+        np.testing.assert_allclose(same.steps, kernel.steps, rtol=1e-6)
+
+
+def test_preparing_twice_gives_the_same_bytes(pictures: Path) -> None:
+    photos, source = sorted(pictures.iterdir()), source_of("mobile")
+    first, second = (
+        FORMATS["tflite"].export(prepared(source, photos), "int8", photos, lambda: None)
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_stock_integers_are_others(pictures: Path) -> None:
+    """The comparison above can fail: nearest rounding gives other integers."""
+    photos, source = sorted(pictures.iterdir()), source_of("mobile")
+    wanted = prepared_kernels(prepared(source, photos).model)
+    stock = list(tflite_kernels(FORMATS["tflite"].export(source, "int8", photos, lambda: None)))
+    matches = [k for k in wanted if any(np.array_equal(k.integers, s.integers) for s in stock)]
+    assert len(matches) < len(wanted) / 2
