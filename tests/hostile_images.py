@@ -12,7 +12,6 @@ words of an ImageError, or the right pixels (within a tolerance, the formats her
 import io
 import json
 import os
-import resource
 import socket
 import struct
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kedge_runtime.bench import peak_memory
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image import read_image
 
@@ -318,7 +318,7 @@ def _run(case: Case, folder: Path, good: Path) -> dict[str, Any]:
         "seconds": seconds,
         "fault": _fault(case, found, said),
         "good": bool((read_image(good) == PIXELS).all()),
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        "peak": peak_memory(),
     }
 
 

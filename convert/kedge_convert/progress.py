@@ -50,8 +50,8 @@ class Progress:
 
 def _bar(console: Console) -> rich_progress.Progress:
     return rich_progress.Progress(
-        rich_progress.TextColumn("{task.description:<24}"),
-        rich_progress.BarColumn(bar_width=28),
+        rich_progress.TextColumn("{task.description:<29}"),
+        rich_progress.BarColumn(bar_width=24),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("left"),
