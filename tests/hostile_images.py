@@ -12,6 +12,7 @@ words of an ImageError, or the right pixels (within a tolerance, the formats her
 import io
 import json
 import os
+import resource
 import socket
 import struct
 import sys
