@@ -7,6 +7,17 @@ import numpy as np
 
 from kedge_runtime.contract import Activation
 from kedge_runtime.head import ACTIVATIONS, Floats
+from kedge_runtime.verify import sqnr
+
+__all__ = [
+    "cosine",
+    "divergence",
+    "max_error",
+    "mean_error",
+    "relative_error",
+    "sqnr",
+    "top_k_agreement",
+]
 
 
 def top_k_agreement(reference: Floats, candidate: Floats, k: int) -> float:
@@ -36,13 +47,6 @@ def cosine(reference: Floats, candidate: Floats) -> float:
     a, b = reference.astype(np.float64), candidate.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
-
-
-def sqnr(reference: Floats, candidate: Floats) -> float:
-    """Return the signal-to-quantisation-noise ratio in dB: 10 log10(signal / error power)."""
-    signal = np.square(reference, dtype=np.float64).sum()
-    noise = np.square(reference - candidate, dtype=np.float64).sum()
-    return float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
 
 def divergence(reference: Floats, candidate: Floats, activation: Activation) -> float:
