@@ -15,7 +15,7 @@ import pytest
 from kedge_convert.toolkit import require
 
 Run = Callable[..., tuple[int, str, str]]
-STAGES = ("load model", "read pictures", "float original", "export ", "passed over ")
+STAGES = ("load model", "read pictures", "only ", "float original", "export ", "passed over ")
 LABELS = "one\ntwo\nthree\nfour\nfive\n"
 
 
@@ -217,3 +217,10 @@ def test_a_folder_called_like_a_card_does_not_hide_it(
     code, _, err = kedge("convert", *words.split())
     assert code == 2
     assert "--weights: absent.h5: no such file" in complaint(err)
+
+
+def test_a_wrong_card_is_refused_by_the_number_of_weights(shared: Path, kedge: Run) -> None:
+    model = shared / "data/models/mobilenet_0.25_224.keras"
+    code, out, err = kedge("convert", model, "--card", "ResNet50", "--to", "tflite:float32")
+    assert (code, out) == (2, "")
+    assert "give --card MobileNet-0.25" in complaint(err)

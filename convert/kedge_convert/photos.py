@@ -62,7 +62,7 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Phot
     A third of a small folder is kept for the check. Unreadable pictures are passed over and
     listed. Raises UsageError when fewer than MINIMUM pictures are readable (and more were asked).
     """
-    found = _find(folder)
+    found = find(folder)
     order = np.random.default_rng(sampling.seed).permutation(len(found))
     wanted = sampling.calibration + sampling.check
     readable, broken = _draw([found[i] for i in order], wanted, tick)
@@ -83,7 +83,8 @@ def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
         yield plan.tensor(plan.read(path))
 
 
-def _find(folder: Path) -> list[Path]:
+def find(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, sorted. Raises UsageError when there are none."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; --calibrate takes a folder of pictures")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)

@@ -11,7 +11,7 @@ from kedge_convert import candidates, heads, parity, sealing
 from kedge_convert.candidates import Sources
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.photos import Photos, Sampling, Tick, collect, tensors
+from kedge_convert.photos import Photos, Sampling, Tick, collect, find, tensors
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.staging import ensure_folder, publish, room_for_temporaries, staged, write
@@ -148,6 +148,8 @@ def _ticking(items: Iterator[Item], tick: Tick) -> Iterator[Item]:
 
 
 def _check_calibration(job: Job) -> None:
+    if job.calibrate is not None:
+        find(job.calibrate)  # before a large model is loaded in vain
     needing = [str(target) for target in job.targets if target.needs_calibration]
     if needing and job.calibrate is None and job.request.model != "demo":
         raise UsageError(
@@ -165,6 +167,7 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
         with progress.stage("read pictures", count) as tick:
             photos = collect(job.calibrate, sampling, tick)
         progress.warn_broken(photos.broken)
+        progress.warn_few(photos, sampling)
         yield photos
         return
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.photos import Tick
+from kedge_convert.photos import Photos, Sampling, Tick
 from kedge_convert.toolkit import speaker
 
 
@@ -39,6 +39,17 @@ class Progress:
             task = bar.add_task(name, total=total)
             yield lambda: bar.advance(task)
             bar.update(task, total=total or 1, completed=total or 1)
+
+    def warn_few(self, photos: Photos, sampling: Sampling) -> None:
+        """Say when the folder holds fewer pictures than asked for; a third is for the check."""
+        found = len(photos.calibration), len(photos.check)
+        if found < (sampling.calibration, sampling.check) or found[1] < sampling.check:
+            self.console.print(
+                f"only {found[0]} pictures to calibrate with and {found[1]} to check with "
+                f"({sampling.calibration} and {sampling.check} were asked for): "
+                f"one picture is {1 / found[1]:.1%} of the agreement",
+                soft_wrap=True,
+            )
 
     def warn_broken(self, paths: Sequence[Path]) -> None:
         """Name pictures that were passed over."""

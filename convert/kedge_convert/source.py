@@ -107,10 +107,27 @@ def _load(request: Request) -> tuple[str, Any, Facts]:
         facts = Facts(normalisation=NORMALISATIONS["tf"], labels=demo.LABELS)
         return "demo", load_file(demo.MODEL), facts
     if _is_file_name(path):
-        facts = _facts(card(request.card)) if request.card else Facts()
-        return path.stem, load_file(path), facts
+        model = load_file(path)
+        asked = card(request.card) if request.card else None
+        if asked and request.normalisation is None:
+            _refuse_other_card(path.stem, model, asked)
+        return path.stem, model, _facts(asked) if asked else Facts()
     found = card(request.model)
     return found.name.lower(), zoo.build(found, request.weights), _facts(found)
+
+
+def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
+    """Raise UsageError when the model has exactly another application's number of weights.
+
+    The float original would be fed wrongly too, so that the parity check could not tell.
+    """
+    alike = [each for each in cards().values() if each.parameters == model.count_params()]
+    if not alike or asked.normalisation in {each.normalisation for each in alike}:
+        return
+    raise UsageError(
+        f"{name}: has the {alike[0].parameters} weights of {alike[0].name}, which is fed otherwise "
+        f"than --card {asked.name}: give --card {alike[0].name}, or --normalisation to insist"
+    )
 
 
 def _refuse_idle_options(request: Request, *, is_file: bool) -> None:

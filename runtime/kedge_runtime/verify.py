@@ -102,7 +102,11 @@ def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
 
 
 def verify(path: Path, options: EngineOptions) -> list[Stage]:
-    """Check an artefact on this machine; the first stage that failed is where the fault lies."""
+    """Check an artefact on this machine; the first stage that failed is where the fault lies.
+
+    Raises ArtefactError for a path that is no file, or none of a known format.
+    """
+    format_of(path)
     try:
         artefact = read_artefact(path)
     except KedgeError as error:

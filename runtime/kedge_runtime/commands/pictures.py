@@ -36,7 +36,10 @@ def split(
     pictures = [path for path in paths if path not in artefacts]
     if not artefacts:
         allowed = ", ".join("." + name for name in FORMATS)
-        raise UsageError(f"no artefact given, such files end in {allowed}; got {paths[0]}")
+        raise UsageError(
+            f"no artefact given, such files end in {allowed}; got {paths[0]} "
+            "(`kedge convert` makes them)"
+        )
     if pictures and streaming:
         raise UsageError(f"{pictures[0]}: pictures or a stream, one at a time")
     if not (pictures or streaming or optional):
