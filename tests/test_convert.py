@@ -35,7 +35,8 @@ def options(tiny_model: Path, pictures: Path, out: Path, to: str = "all") -> lis
     labels = tiny_model.with_name("labels.txt")
     # Fifteen pictures and random weights: integers may miss the agreement that is asked of others.
     words = (
-        f"--normalisation tf --min-agreement 0.6 --calibrate-count 25 --to {to} --labels {labels}"
+        "--normalisation tf --min-agreement 0.6 --calibrate-count 25 --check-count 15 "
+        f"--to {to} --labels {labels}"
     )
     return [str(tiny_model), *words.split(), "--calibrate", str(pictures), "--out", str(out)]
 
@@ -156,6 +157,15 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
         "export tflite:float32",
         "check tflite:float32",
     ]
+
+
+def test_fewer_pictures_than_asked_for_are_told(
+    tiny_model: Path, pictures: Path, tmp_path: Path, kedge: Run
+) -> None:
+    arguments = options(tiny_model, pictures, tmp_path, "tflite:float32")
+    code, _, err = kedge("convert", *arguments, "--check-count", 100)
+    assert code == 0
+    assert "only 25 pictures to calibrate with and 15 to check with (25 and 100 were" in err
 
 
 def test_a_miss_is_set_aside_and_the_users_good_file_stays(

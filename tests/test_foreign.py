@@ -87,7 +87,7 @@ def test_a_sealed_file_keeps_its_own_contract(facts: Path, artefacts: Path) -> N
 
 
 def test_without_a_contract_a_foreign_file_is_refused(foreign: Path) -> None:
-    with pytest.raises(ArtefactError, match=r"no kedge seal.*a foreign file needs --contract"):
+    with pytest.raises(ArtefactError, match=r"no kedge seal.*classify and bench take --contract"):
         Classifier.open(foreign)
 
 
