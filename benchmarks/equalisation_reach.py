@@ -1,0 +1,94 @@
+"""How far may ReLU6 channels be scaled, and where is the activations' noise?
+
+For each reach of `kedge_convert.prepare.equalise`: the SQNR of the logits when every activation has
+256 steps and the weights are float, on pictures that set no range. Then, at the best reach, each
+activation alone: the share of the sum of their noise powers.
+
+    python benchmarks/equalisation_reach.py --model FILE.keras --card MobileNet --images DIR
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import machine
+from kedge_convert.metrics import sqnr
+from kedge_convert.photos import Sampling, collect, tensors
+from kedge_convert.prepare import plan
+from kedge_convert.prepare.activations import forget, quantised, run, simulate
+from kedge_convert.prepare.equalise import REACHES, measure, scaled
+from kedge_convert.prepare.graph import Graph
+from kedge_convert.source import Request, load_source
+from kedge_runtime.head import Floats
+
+RESULTS = Path(__file__).parent / "results"
+JUDGES = 32
+
+
+def main() -> None:
+    arguments = _arguments()
+    source = load_source(Request(str(arguments.model), card=arguments.card))
+    photos = collect(arguments.images, Sampling())
+    pictures = np.concatenate(list(tensors(photos.calibration, source.input)))
+    report = {"machine": machine.identity(), "model": arguments.model.name}
+    report |= measured(plan(source.model), pictures[JUDGES:], pictures[:JUDGES])
+    name = f"equalisation-reach-{arguments.model.stem}-{machine.slug()}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    text = _markdown(report)
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def measured(graph: Graph, fitting: Floats, judging: Floats) -> dict[str, Any]:
+    """Return the SQNR in dB by reach, and the share of noise power by layer at the best reach."""
+    channels, shapes = measure(graph, fitting)
+    wanted = simulate(graph, judging, integer=False)
+    graphs = {reach: scaled(graph, channels, shapes, reach) for reach in REACHES}
+    ratios = {r: sqnr(wanted, simulate(g, judging, integer=True)) for r, g in graphs.items()}
+    best = graphs[max(ratios, key=lambda reach: ratios[reach])]
+    plain = run_with(best, judging, None)
+    powers = {
+        i: float(np.square(run_with(best, judging, i) - plain, dtype=np.float64).sum())
+        for i in range(len(best.nodes))
+    }
+    total = sum(powers.values())
+    shares = {best.nodes[i].layer.name: power / total for i, power in powers.items() if power}
+    return {"sqnr_by_reach": {str(r): round(v, 2) for r, v in ratios.items()}, "shares": shares}
+
+
+def run_with(graph: Graph, pictures: Floats, index: int | None) -> Floats:
+    """Return the logits with the value of node `index`, if any, held in 256 steps."""
+    last, values = graph.last_uses(), {graph.input: pictures}
+    for i, node in enumerate(graph.nodes):
+        value = run(node, values)
+        values[node.output] = quantised(node, value) if i == index else value
+        forget(node, i, last, values)
+    return values[graph.output]
+
+
+def _markdown(report: dict[str, Any]) -> str:
+    lines = [
+        f"# Activations' noise in {report['model']}",
+        "",
+        "| reach | SQNR dB |",
+        "| --- | --: |",
+    ]
+    lines += [f"| {reach} | {ratio} |" for reach, ratio in report["sqnr_by_reach"].items()]
+    lines += ["", "| activation alone, at the best reach | share of noise power |", "| --- | --: |"]
+    lines += [f"| {name} | {share:.3f} |" for name, share in report["shares"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--card", required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
