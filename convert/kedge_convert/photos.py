@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,16 @@ class Photos:
 
     def calibration_digest(self) -> str:
         """Return the SHA-256 of the calibration files' contents, in order."""
-        hasher = hashlib.sha256()
-        for path in self.calibration:
-            hasher.update(hashlib.sha256(path.read_bytes()).digest())
-        return f"sha256:{hasher.hexdigest()}"
+        return _digest(self.calibration)
+
+
+# Every artefact and every candidate states it: the files are read once.
+@lru_cache(maxsize=1)
+def _digest(paths: tuple[Path, ...]) -> str:
+    hasher = hashlib.sha256()
+    for path in paths:
+        hasher.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"sha256:{hasher.hexdigest()}"
 
 
 @dataclass(frozen=True)
