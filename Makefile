@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO := demo-out
+# Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
+JOBS ?= 2
 
 .PHONY: demo test check format clean
 .DELETE_ON_ERROR:
@@ -16,13 +18,13 @@ demo: $(VENV)/.convert
 	@echo "The artefacts lie in $(DEMO)/. Next: $(BIN)/kedge --help, and README.md."
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format

@@ -35,13 +35,18 @@ MODELS = TESTS / "models"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they ask for: the shared folder, or a conversion to every target."""
+    """Mark tests by what they ask for: the shared folder, or a conversion to every target.
+
+    A file's tests stay in one process, for its fixtures' sake; so do those that share a conversion.
+    """
     for item in items:
         names = getattr(item, "fixturenames", ())
+        costly = sorted({"converted", "demo_artefacts"}.intersection(names))
         if "shared" in names:
             item.add_marker("shared")
-        if {"converted", "demo_artefacts"}.intersection(names):
+        if costly:
             item.add_marker("slow")
+        item.add_marker(pytest.mark.xdist_group(costly[0] if costly else item.path.name))
 
 
 @pytest.fixture(scope="session")
