@@ -5,22 +5,14 @@ a model, add a file: `tests/test_cards.py` then holds it against Keras itself. C
 weights.
 """
 
-import difflib
-import sys
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 
+from kedge_models import shelf
 from kedge_models.labels import shipped
 from kedge_models.normalisations import NORMALISATIONS
 from kedge_runtime.contract import Fit, Geometry, Label, Normalisation, Resize
-from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.records import decode
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from kedge_runtime.errors import ContractError
 
 
 @dataclass(frozen=True)
@@ -77,30 +69,14 @@ class Card:
 @cache
 def cards() -> dict[str, Card]:
     """Return every card by its name, in alphabetical order. Raises ContractError for a bad one."""
-    folder = files("kedge_models").joinpath("cards")
-    texts = {
-        item.name.removesuffix(".toml"): item.read_text(encoding="utf-8")
-        for item in folder.iterdir()
-        if item.name.endswith(".toml")
-    }
-    return {name: parse(name, texts[name]) for name in sorted(texts, key=str.lower)}
+    return {name: parse(name, text) for name, text in shelf.texts("cards").items()}
 
 
 def parse(name: str, text: str) -> Card:
     """Read one card from TOML; the application is called like the card unless it says otherwise."""
-    where = f"cards/{name}.toml"
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ContractError(f"{where}: {error}") from None
-    return decode(Card, {"name": name, "application": name, **values}, where)
+    return shelf.parse(Card, text, f"cards/{name}.toml", name=name, application=name)
 
 
 def card(name: str) -> Card:
     """Return the card called `name` in any case. Raises UsageError with the closest names."""
-    by_key = {key.lower(): value for key, value in cards().items()}
-    if found := by_key.get(name.lower()):
-        return found
-    closest = [by_key[key].name for key in difflib.get_close_matches(name.lower(), by_key)]
-    hint = f"did you mean {' or '.join(closest)}? " if closest else ""
-    raise UsageError(f"no model called {name!r}: {hint}kedge models lists all")
+    return shelf.pick(name, cards(), "model", "kedge models lists all")

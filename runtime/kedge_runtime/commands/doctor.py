@@ -31,12 +31,13 @@ def doctor(as_json: bool) -> int:
     else:
         width = min(shutil.get_terminal_size().columns, WIDEST)
         for name, finding in findings.items():
-            click.echo("\n".join(_lines(name, finding, width)))
+            click.echo("\n".join(lines(name, finding, width)))
         click.echo(f"\n{_verdict(runs)}")
     return 0 if any(runs.values()) else 1
 
 
-def _lines(name: str, finding: Finding, width: int) -> list[str]:
+def lines(name: str, finding: Finding, width: int) -> list[str]:
+    """Return a finding as rows of a table `width` columns wide, its fix below it."""
     room, indent = max(width - STATE - NAME, 20), " " * (STATE + NAME)
     first, *others = _wrapped(finding.detail, room) or [""]
     state = click.style(f"{finding.state:<{STATE}}", fg=COLOURS[finding.state])

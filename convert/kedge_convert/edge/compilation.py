@@ -1,0 +1,61 @@
+"""What an accelerator's compiler made of an artefact, and its file, sealed as the original was.
+
+Compilers are twins, `edgetpu.py` and `vela.py`: `missing() -> str` says why one can't be called,
+`compile_model(path, device, folder) -> (Compilation, Path)` calls it.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from kedge_runtime.artefact import is_sealed, read_artefact, seal
+from kedge_runtime.inspect.sizes import model_end
+
+
+@dataclass(frozen=True)
+class Row:
+    """So many operators of a kind, and what became of them in the compiler's own words."""
+
+    kind: str
+    count: int
+    status: str
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """`compiler`: its name and version. `mapped`: operators on the accelerator, of `operators`.
+
+    `figures`: what the compiler says of memory and time, by names that end in their unit:
+    docs/inspect.md lists them.
+    """
+
+    compiler: str
+    mapped: int
+    operators: int
+    rows: tuple[Row, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The share of operators on the accelerator, 0..1."""
+        return self.mapped / max(self.operators, 1)
+
+
+def reseal(original: Path, compiled: Path, compiler: str) -> bytes:
+    """Return the compiled model with the original's contract, labels and golden pictures.
+
+    The compiler's name joins the tools of its provenance. The bit-exact answers are dropped: the
+    kernels that give them can't run what is compiled. An unsealed original gives the bare model.
+    """
+    content = compiled.read_bytes()
+    model = content[: model_end(compiled)]
+    if not is_sealed(original):
+        return content
+    artefact = read_artefact(original)
+    name, _, version = compiler.partition(" ")
+    made = artefact.contract.provenance
+    provenance = replace(made, tools={**made.tools, name: version})
+    contract = replace(artefact.contract, provenance=provenance)
+    golden = replace(artefact.golden, exact=np.zeros((0, 0), np.int8))
+    return seal("tflite", model, contract, golden)

@@ -1,0 +1,89 @@
+"""The devices that kedge converts for: what each can run, as data.
+
+Each profile is a file `devices/<name>.toml`, with the source of every fact beside it, and says only
+what differs from the defaults below. To add a device, add a file. What follows from a profile for a
+conversion is `kedge_convert.edge.choices`, what it means for a file `kedge_convert.edge.fit`.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+from kedge_models import shelf
+from kedge_runtime.containers import FORMATS
+from kedge_runtime.contract import DType, Precision
+from kedge_runtime.errors import ContractError
+
+Compiler = Literal["none", "edgetpu", "vela"]
+
+
+@dataclass(frozen=True)
+class Vela:
+    """How ethos-u-vela is called: its --accelerator-config, --system-config and --memory-mode.
+
+    `sram_kb`: the most SRAM, in 1024 bytes, that a compiled model may use.
+    """
+
+    accelerator: str
+    system: str
+    memory: str
+    sram_kb: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device. `name` is what the user types after --device.
+
+    `targets`: what a conversion makes for it, the best one first, as `format:precision`.
+    `precisions`: what it can run, by format. `inputs`, `outputs`: the types that the model's ends
+    may have, the one that a conversion takes first. `per_channel_dense`: whether a dense layer may
+    have a scale per output. `batch`: the batch that must be fixed in the file, 0 for any.
+    `operators`: the only ones it runs, by format; a format that isn't named has no such limit.
+    `reduce_range`: whether int8 weights in ONNX must keep to 7 bits. `memory_mb`: its memory, in
+    1e6 bytes; 0 where the product decides. `cache_kb`: weights, in 1024 bytes, that stay on the
+    accelerator; 0 where there is none.
+    """
+
+    name: str
+    title: str
+    targets: tuple[str, ...]
+    precisions: dict[str, tuple[Precision, ...]]
+    inputs: tuple[DType, ...] = ("int8", "uint8", "float32", "float16", "int16")
+    outputs: tuple[DType, ...] = ("int8", "uint8", "float32", "float16", "int16")
+    per_channel_dense: bool = True
+    batch: int = 0
+    operators: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    reduce_range: bool = False
+    memory_mb: int = 0
+    cache_kb: int = 0
+    compiler: Compiler = "none"
+    vela: Vela | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a profile that contradicts itself."""
+        for form in {*self.precisions, *self.operators} - FORMATS.keys():
+            known = ", ".join(FORMATS)
+            raise ContractError(f"device {self.name}: format is {form!r}, known are {known}")
+        able = {f"{form}:{each}" for form, names in self.precisions.items() for each in names}
+        if wrong := set(self.targets) - able:
+            raise ContractError(f"device {self.name}: makes {min(wrong)}, which it can't run")
+        if (self.compiler == "vela") != (self.vela is not None):
+            raise ContractError(
+                f"device {self.name}: compiler vela and the table [vela] go together"
+            )
+
+
+@cache
+def devices() -> dict[str, Device]:
+    """Return every device by its name. Raises ContractError for a bad profile."""
+    return {name: parse(name, text) for name, text in shelf.texts("devices").items()}
+
+
+def parse(name: str, text: str) -> Device:
+    """Read one profile from TOML."""
+    return shelf.parse(Device, text, f"devices/{name}.toml", name=name)
+
+
+def device(name: str) -> Device:
+    """Return the device called `name` in any case. Raises UsageError with those there are."""
+    return shelf.pick(name, devices(), "device", f"known are {', '.join(devices())}")

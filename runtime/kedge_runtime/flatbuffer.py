@@ -1,0 +1,103 @@
+"""FlatBuffers' wire format, read in place: as much of it as TFLite files need.
+
+Specification: flatbuffers.dev/internals. A device on 32-bit ARM has neither the flatbuffers package
+nor a generated schema, so this reads by field number, as `protobuf.py` does for ONNX.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MAX_ITEMS = 1 << 20  # of one vector; a network has thousands of tensors, not millions
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table at a place in a buffer; an absent field has its default.
+
+    Every verb raises ValueError, IndexError or struct.error for bytes that are no such table.
+    `kind` is a format character of `struct`, little-endian.
+    """
+
+    buffer: memoryview
+    at: int
+
+    def number(self, field: int, kind: str, default: int = 0) -> int:
+        """Return a scalar field."""
+        place = self._place(field)
+        if not place:
+            return default
+        (value,) = struct.unpack_from(f"<{kind}", self.buffer, place)
+        return int(value)
+
+    def table(self, field: int) -> "Table | None":
+        """Return the table that a field points to."""
+        place = self._place(field)
+        return Table(self.buffer, self._follow(place)) if place else None
+
+    def tables(self, field: int) -> Iterator["Table"]:
+        """Yield the tables of a vector."""
+        first, count = self._vector(field, 4)
+        for place in range(first, first + 4 * count, 4):
+            yield Table(self.buffer, self._follow(place))
+
+    def numbers(self, field: int, kind: str) -> tuple[Any, ...]:
+        """Return a vector of scalars."""
+        first, count = self._vector(field, struct.calcsize(f"<{kind}"))
+        return struct.unpack_from(f"<{count}{kind}", self.buffer, first)
+
+    def text(self, field: int) -> str:
+        """Return a string, its bytes replaced where they aren't UTF-8."""
+        return bytes(self.raw(field)).decode(errors="replace")
+
+    def raw(self, field: int) -> memoryview:
+        """Return a vector of bytes in place, of any length."""
+        place = self._place(field)
+        first = self._follow(place) if place else 0
+        return self._bytes(first + 4, self._length(first)) if place else self.buffer[:0]
+
+    def _place(self, field: int) -> int:
+        """Return where a field lies, or 0 for an absent one."""
+        (back,) = struct.unpack_from("<i", self.buffer, self.at)
+        known = self.at - back
+        if known < 0:
+            raise ValueError("a table before the beginning of the file")
+        (size,) = struct.unpack_from("<H", self.buffer, known)
+        entry = 4 + 2 * field
+        if entry + 2 > size:
+            return 0
+        (offset,) = struct.unpack_from("<H", self.buffer, known + entry)
+        return self.at + offset if offset else 0
+
+    def _vector(self, field: int, size: int) -> tuple[int, int]:
+        place = self._place(field)
+        if not place:
+            return 0, 0
+        first = self._follow(place)
+        count = self._length(first)
+        if count > MAX_ITEMS:
+            raise ValueError(f"a list of {count} items")
+        self._bytes(first + 4, count * size)
+        return first + 4, count
+
+    def _follow(self, place: int) -> int:
+        (offset,) = struct.unpack_from("<I", self.buffer, place)
+        return place + int(offset)
+
+    def _length(self, place: int) -> int:
+        (count,) = struct.unpack_from("<I", self.buffer, place)
+        return int(count)
+
+    def _bytes(self, first: int, length: int) -> memoryview:
+        if first + length > len(self.buffer):
+            raise ValueError("a list beyond the end of the file")
+        return self.buffer[first : first + length]
+
+
+def root(buffer: memoryview, identifier: bytes) -> Table:
+    """Return the root table of a file with this identifier, four bytes. Raises as Table does."""
+    if bytes(buffer[4:8]) != identifier:
+        raise ValueError(f"the bytes 4 to 8 aren't {identifier.decode()}")
+    (at,) = struct.unpack_from("<I", buffer, 0)
+    return Table(buffer, int(at))

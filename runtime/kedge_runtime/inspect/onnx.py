@@ -1,0 +1,168 @@
+"""ONNX files as a Network, read without onnx. Field numbers: onnx/onnx.proto.
+
+ONNX writes quantisation as operators, not as a property of tensors: a value's scales are those of
+the DequantizeLinear that reads it, or of the QuantizeLinear that writes it.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+
+from kedge_runtime.engines.onnx_graph import (
+    DIM,
+    DIM_VALUE,
+    ELEMENT,
+    GRAPH,
+    INITIALISER,
+    INITIALISER_NAME,
+    INPUT,
+    NAME,
+    NODE,
+    OP_TYPE,
+    OUTPUT,
+    SHAPE,
+    TENSOR_TYPE,
+    TYPE,
+)
+from kedge_runtime.inspect.network import Network, Operator, Scales, Value
+from kedge_runtime.protobuf import Buffer, fields, parts, read_varint
+
+OPSETS, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2  # ModelProto, OperatorSetIdProto
+VALUE_INFO = 13  # GraphProto
+TAKES, GIVES, DOMAIN = 1, 2, 7  # NodeProto
+DIMS, DATA_TYPE, FLOATS, INT32S, INT64S, RAW = 1, 2, 4, 5, 7, 9  # TensorProto
+PACKED = (FLOATS, INT32S, INT64S, RAW)
+_DTYPES = (
+    "none float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 "
+    "complex64 complex128 bfloat16"
+)
+DTYPES = _DTYPES.split()  # TensorProto.DataType
+# Which end of it has the integers, which the real numbers.
+QUANTISED = {"DequantizeLinear": ("inputs", "outputs"), "QuantizeLinear": ("outputs", "inputs")}
+
+
+def read(content: memoryview) -> Network:
+    """Return the graph of a file. Raises ValueError, IndexError, KeyError, struct.error."""
+    model = bytes(content)
+    graph = next(parts(model, GRAPH), None)
+    if graph is None:
+        raise ValueError("no graph in it")
+    weights = [_initialiser(model, content, at) for at in parts(model, INITIALISER, graph)]
+    ends = [
+        [_described(model, at) for at in parts(model, part, graph)]
+        for part in (INPUT, OUTPUT, VALUE_INFO)
+    ]
+    names = _Names(chain(weights, *ends))
+    opsets = dict(_opsets(model))
+    operators = tuple(_operator(model, at, names, opsets) for at in parts(model, NODE, graph))
+    held = {value.name for value in weights}
+    inputs = tuple(names.place(value.name) for value in ends[0] if value.name not in held)
+    outputs = tuple(names.place(value.name) for value in ends[1])
+    return _with_scales(Network("onnx", tuple(names.values), operators, inputs, outputs))
+
+
+class _Names:
+    """The places of values by name; one that no part of the file describes is made on its way."""
+
+    def __init__(self, described: Iterator[Value]) -> None:
+        self.values: list[Value] = []
+        self._places: dict[str, int] = {}
+        for value in described:
+            if value.name not in self._places:
+                self._add(value)
+
+    def place(self, name: str) -> int:
+        if not name:
+            return -1
+        return self._places[name] if name in self._places else self._add(Value(name, None, ""))
+
+    def _add(self, value: Value) -> int:
+        self._places[value.name] = len(self.values)
+        self.values.append(value)
+        return len(self.values) - 1
+
+
+def _initialiser(model: bytes, content: memoryview, place: slice) -> Value:
+    found = list(fields(model, place))
+    data = [content[at] for number, at in found if number in PACKED and isinstance(at, slice)]
+    return Value(
+        _text(model, INITIALISER_NAME, place),
+        tuple(_integers(model, DIMS, place)),
+        _dtype(model, DATA_TYPE, place),
+        data=next((each for each in data if len(each)), content[:0]),
+    )
+
+
+def _described(model: bytes, place: slice) -> Value:
+    name, kind = _text(model, NAME, place), next(parts(model, TYPE, place), slice(0, 0))
+    tensor = next(parts(model, TENSOR_TYPE, kind), None)
+    if tensor is None:
+        return Value(name, None, "")
+    shape = next(parts(model, SHAPE, tensor), None)
+    sides = None if shape is None else tuple(_side(model, at) for at in parts(model, DIM, shape))
+    return Value(name, sides, _dtype(model, ELEMENT, tensor))
+
+
+def _side(model: bytes, place: slice) -> int:
+    return next(_integers(model, DIM_VALUE, place), -1)
+
+
+def _opsets(model: bytes) -> Iterator[tuple[str, int]]:
+    for place in parts(model, OPSETS):
+        yield _text(model, OPSET_DOMAIN, place), next(_integers(model, OPSET_VERSION, place), 0)
+
+
+def _operator(model: bytes, place: slice, names: _Names, opsets: dict[str, int]) -> Operator:
+    domain = _text(model, DOMAIN, place)
+    inputs, outputs = (
+        tuple(names.place(model[at].decode()) for at in parts(model, number, place))
+        for number in (TAKES, GIVES)
+    )
+    return Operator(_text(model, OP_TYPE, place), opsets.get(domain, 0), inputs, outputs)
+
+
+def _with_scales(network: Network) -> Network:
+    """Give the integers of every (De)QuantizeLinear their type, and their scales."""
+    values = list(network.values)
+    for operator in network.operators:
+        ends = QUANTISED.get(operator.kind)
+        if ends is None or min(operator.inputs[:2], default=-1) < 0:
+            continue
+        integer, real = (getattr(operator, end)[0] for end in ends)
+        zero = values[operator.inputs[2]].dtype if len(operator.inputs) > 2 else ""
+        scales = _scales(values[operator.inputs[1]])
+        values[integer] = replace(
+            values[integer], dtype=values[integer].dtype or zero, scales=scales
+        )
+        values[real] = replace(values[real], dtype=values[real].dtype or "float32")
+    return replace(network, values=tuple(values))
+
+
+def _scales(value: Value) -> Scales | None:
+    if value.data is None or value.dtype != "float32":
+        return None
+    return Scales.of([number for (number,) in struct.iter_unpack("<f", value.data)])
+
+
+def _integers(model: Buffer, number: int, place: slice) -> Iterator[int]:
+    """Yield a repeated integer, written one by one or packed."""
+    for found, value in fields(model, place):
+        if found != number:
+            continue
+        if isinstance(value, int):
+            yield value
+            continue
+        at = value.start
+        while at < value.stop:
+            integer, at = read_varint(model, at)
+            yield integer
+
+
+def _dtype(model: Buffer, number: int, place: slice) -> str:
+    code = next(_integers(model, number, place), 0)
+    return DTYPES[code] if code < len(DTYPES) else f"type{code}"
+
+
+def _text(model: Buffer, number: int, place: slice) -> str:
+    return bytes(model[next(parts(model, number, place), slice(0, 0))]).decode(errors="replace")

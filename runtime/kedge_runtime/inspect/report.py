@@ -1,0 +1,30 @@
+"""What is inside a file, all of it: what `kedge inspect` shows and devices are held against."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kedge_runtime.artefact import is_sealed, read_artefact
+from kedge_runtime.contract import Contract, Precision
+from kedge_runtime.inspect import Network, Summary, read_network, summarise
+from kedge_runtime.inspect.precision import precision_of
+from kedge_runtime.inspect.sizes import sizes
+
+
+@dataclass(frozen=True)
+class Report:
+    """`contract` is None for a file that kedge didn't seal. `sizes`: bytes by part."""
+
+    path: Path
+    network: Network
+    summary: Summary
+    sizes: dict[str, int]
+    precision: Precision
+    contract: Contract | None
+
+
+def inspect(path: Path) -> Report:
+    """Read a file. Raises ArtefactError when it is no model, or sealed and changed since."""
+    network = read_network(path)
+    contract = read_artefact(path).contract if is_sealed(path) else None
+    precision = contract.provenance.precision if contract else precision_of(network)
+    return Report(path, network, summarise(network), sizes(path, network), precision, contract)

@@ -1,0 +1,58 @@
+"""Where the bytes of a file are: weights, the graph around them, and what kedge sealed into it."""
+
+import zipfile
+from pathlib import Path
+
+from kedge_runtime.artefact import CONTRACT, GOLDEN
+from kedge_runtime.containers import DIGEST_BYTES
+from kedge_runtime.containers.onnx import KEY, METADATA_PROPS
+from kedge_runtime.inspect.network import Network
+from kedge_runtime.inspect.summary import weights
+from kedge_runtime.protobuf import parts
+
+# What is sealed into a file -> what it is called here.
+MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"}
+
+
+def sizes(path: Path, network: Network) -> dict[str, int]:
+    """Return the bytes of each part of a file; together they are all of it.
+
+    `graph` is everything that no other part claims.
+    """
+    found = {"weights": weights(network), **_MEMBER_SIZES[network.form](path)}
+    return {"graph": path.stat().st_size - sum(found.values()), **found}
+
+
+def model_end(path: Path) -> int:
+    """Return where the archive behind a .tflite model begins, or the file's end without one."""
+    members, _ = _archive(path)
+    return min((info.header_offset for info in members), default=path.stat().st_size)
+
+
+def _archive(path: Path) -> tuple[list[zipfile.ZipInfo], bytes]:
+    """Return the members of the archive behind a model and its comment, or nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist(), archive.comment
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return [], b""
+
+
+def _tflite_members(path: Path) -> dict[str, int]:
+    members, comment = _archive(path)
+    digest = {"digest": len(comment)} if len(comment) == DIGEST_BYTES else {}
+    return {
+        MEMBERS.get(each.filename, each.filename): each.compress_size for each in members
+    } | digest
+
+
+def _onnx_members(path: Path) -> dict[str, int]:
+    content = path.read_bytes()
+    found = {}
+    for place in parts(content, METADATA_PROPS):
+        (key,) = (content[at].decode() for at in parts(content, KEY, place))
+        found[MEMBERS.get(key, key)] = place.stop - place.start
+    return found
+
+
+_MEMBER_SIZES = {"tflite": _tflite_members, "onnx": _onnx_members}

@@ -1,0 +1,95 @@
+"""TFLite files as a Network. Field numbers: tensorflow/compiler/mlir/lite/schema/schema.fbs."""
+
+from collections.abc import Iterator
+
+from kedge_runtime.flatbuffer import Table, root
+from kedge_runtime.inspect.network import CUSTOM, Network, Operator, Scales, Value
+from kedge_runtime.inspect.tflite_names import DTYPES, OPERATORS, OPTIONS
+
+IDENTIFIER = b"TFL3"
+CODES, SUBGRAPHS, BUFFERS = 1, 2, 4  # Model
+OLD_CODE, CUSTOM_CODE, VERSION, CODE = 0, 1, 2, 3  # OperatorCode
+TENSORS, INPUTS, OUTPUTS, OPERATOR_LIST = 0, 1, 2, 3  # SubGraph
+SHAPE, DTYPE, BUFFER, NAME, QUANTISATION, SIGNATURE = 0, 1, 2, 3, 4, 7  # Tensor
+SCALE, ZERO_POINT = 2, 3  # QuantizationParameters
+OPCODE, TAKES, GIVES, BUILTIN_OPTIONS = 0, 1, 2, 4  # Operator
+DATA, OFFSET, SIZE = 0, 1, 2  # Buffer
+
+
+def read(content: memoryview) -> Network:
+    """Return the first subgraph of a file. Raises ValueError, IndexError, struct.error."""
+    model = root(content, IDENTIFIER)
+    codes = [_code(table) for table in model.tables(CODES)]
+    buffers = [_data(table) for table in model.tables(BUFFERS)]
+    graph = next(model.tables(SUBGRAPHS), None)
+    if graph is None:
+        raise ValueError("no graph in it")
+    values = tuple(_value(table, buffers) for table in graph.tables(TENSORS))
+    network = Network(
+        "tflite",
+        values,
+        tuple(_operator(table, codes) for table in graph.tables(OPERATOR_LIST)),
+        graph.numbers(INPUTS, "i"),
+        graph.numbers(OUTPUTS, "i"),
+    )
+    _check(network)
+    return network
+
+
+def _code(table: Table) -> tuple[str, int]:
+    """Return an operator's name and version; files before 2020 have the code in one byte."""
+    code = max(table.number(OLD_CODE, "b"), table.number(CODE, "i"))
+    name = OPERATORS[code] if 0 <= code < len(OPERATORS) else f"BUILTIN_{code}"
+    return table.text(CUSTOM_CODE) if name == CUSTOM else name, table.number(VERSION, "i", 1)
+
+
+def _data(table: Table) -> memoryview | None:
+    """Return a buffer's bytes, None for an empty one; those of huge files lie behind the graph."""
+    at, size = table.number(OFFSET, "Q"), table.number(SIZE, "Q")
+    if at > 1:
+        return table.buffer[at : at + size]
+    return table.raw(DATA) or None
+
+
+def _value(table: Table, buffers: list[memoryview | None]) -> Value:
+    signature = table.numbers(SIGNATURE, "i")
+    dtype = table.number(DTYPE, "b")
+    return Value(
+        name=table.text(NAME),
+        shape=signature or table.numbers(SHAPE, "i"),
+        dtype=DTYPES[dtype] if 0 <= dtype < len(DTYPES) else f"type{dtype}",
+        scales=_scales(table.table(QUANTISATION)),
+        data=buffers[table.number(BUFFER, "I")],
+    )
+
+
+def _scales(table: Table | None) -> Scales | None:
+    if table is None:
+        return None
+    zeros = table.numbers(ZERO_POINT, "q")
+    return Scales.of(table.numbers(SCALE, "f"), zeros[0] if zeros else 0)
+
+
+def _operator(table: Table, codes: list[tuple[str, int]]) -> Operator:
+    kind, version = codes[table.number(OPCODE, "I")]
+    options = table.table(BUILTIN_OPTIONS)
+    return Operator(
+        kind,
+        version,
+        table.numbers(TAKES, "i"),
+        table.numbers(GIVES, "i"),
+        dict(_options(kind, options)) if options else {},
+    )
+
+
+def _options(kind: str, table: Table) -> Iterator[tuple[str, int]]:
+    for name, (field, form, default) in OPTIONS.get(kind, {}).items():
+        yield name, table.number(field, form, default)
+
+
+def _check(network: Network) -> None:
+    """Refuse operators that name values which aren't there."""
+    places = [place for each in network.operators for place in (*each.inputs, *each.outputs)]
+    places += [*network.inputs, *network.outputs]
+    if places and not -1 <= min(places) <= max(places) < len(network.values):
+        raise ValueError("an operator of tensors that aren't there")

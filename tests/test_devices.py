@@ -1,0 +1,74 @@
+"""The profiles of devices: data that is checked when it is read."""
+
+import pytest
+
+from kedge_convert.edge.choices import Choices, choices_for
+from kedge_convert.targets import parse_targets
+from kedge_models.devices import device, devices, parse
+from kedge_runtime.errors import ContractError, UsageError
+
+NAMES = (
+    *("armv7", "coral", "ethos-u55-128", "ethos-u65-512"),
+    *("pi-zero2", "pi4", "pi5", "x86", "x86-vnni"),
+)
+WHOLE = 'title = "A"\ntargets = ["tflite:int8"]\n[precisions]\ntflite = ["int8"]\n'
+
+
+def test_the_devices_are_those_of_the_documentation() -> None:
+    assert tuple(devices()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_conversion_can_make_what_a_device_asks_for(name: str) -> None:
+    found = choices_for(device(name))
+    assert found.targets == parse_targets(",".join(device(name).targets))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("coral", Choices(parse_targets("tflite:int8"), "uint8", "uint8", per_channel_dense=False)),
+        ("pi4", Choices(parse_targets("tflite:int8"))),
+        ("x86", Choices(parse_targets("tflite:int8,onnx:int8"), reduce_range=True)),
+        ("x86-vnni", Choices(parse_targets("tflite:int8,onnx:int8"))),
+    ],
+)
+def test_what_a_device_chooses(name: str, expected: Choices) -> None:
+    assert choices_for(device(name)) == expected
+
+
+def test_the_users_targets_go_before_the_devices() -> None:
+    found = choices_for(device("pi5"), parse_targets("onnx:float32"), ["hard-swish"])
+    assert (found.targets, found.rewrites) == (parse_targets("onnx:float32"), ("hard-swish",))
+
+
+def test_a_target_that_a_device_cant_run_is_refused() -> None:
+    with pytest.raises(UsageError, match="coral can't run onnx:int8, allowed are tflite:int8"):
+        choices_for(device("coral"), parse_targets("onnx:int8"))
+
+
+def test_an_unknown_device_names_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"called 'pi3': did you mean pi\d.* known are armv7, "):
+        device("pi3")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('title = "A"', "key 'targets' is missing"),
+        (WHOLE.replace("tflite:int8", "onnx:int8"), "makes onnx:int8, which it can't run"),
+        (WHOLE.replace('tflite = ["int8"]', 'tflite = ["int4"]'), "allowed are float32"),
+        (WHOLE + 'caffe = ["int8"]', "format is 'caffe', known are tflite, onnx"),
+        ('compiler = "vela"\n' + WHOLE, r"compiler vela and the table \[vela\] go together"),
+        ("cache = 1\n" + WHOLE, "unknown key 'cache'"),
+        ("title", "devices/a.toml: "),
+    ],
+)
+def test_a_bad_profile_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        parse("a", text)
+
+
+def test_a_profile_says_only_what_differs() -> None:
+    found = parse("a", WHOLE)
+    assert (found.batch, found.per_channel_dense, found.compiler) == (0, True, "none")
