@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from kedge_convert import heads
 from kedge_convert.toolkit import require
+from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError
-from kedge_runtime.head import ACTIVATIONS
+from kedge_runtime.head import ACTIVATIONS, Floats
 
 CLASSES = 5
 
@@ -130,12 +131,13 @@ def test_the_activation_of_the_new_logits_is_the_old_answer(
 ) -> None:
     model = saved(keras, MODELS[name](keras), tmp_path)
     expected = answers(model)
-    assert heads.check_classifier(model, "x") == (8, 9, CLASSES)
-    logits, activation = heads.to_logits(model, "x")
-    assert activation == ("sigmoid" if "sigmoid" in name else "softmax")
-    np.testing.assert_allclose(ACTIVATIONS[activation](answers(logits)), expected, atol=1e-6)
-    assert np.abs(answers(logits) - expected).max() > 0.01
-    assert logits.name == model.name
+    head = heads.find(model, "x")
+    activation: Activation = "sigmoid" if "sigmoid" in name else "softmax"
+    assert (head.kind, head.output) == (activation, Output("logits", activation=activation))
+    np.testing.assert_allclose(ACTIVATIONS[activation](answers(head.model)), expected, atol=1e-6)
+    assert np.abs(answers(head.model) - expected).max() > 0.01
+    assert head.model.name == model.name
+    assert str(head) == f"{activation}, 5 classes; taken off, the device computes it in float"
 
 
 @pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
@@ -143,14 +145,86 @@ def test_the_activation_of_the_new_logits_is_the_old_answer(
 def test_logits_stay_as_they_are(keras: Any, tmp_path: Path, name: str) -> None:
     model = saved(keras, LINEAR[name](keras), tmp_path)
     expected = answers(model)
-    logits, activation = heads.to_logits(model, "x")
-    assert activation == "softmax"
-    np.testing.assert_array_equal(answers(logits), expected)
+    head = heads.find(model, "x")
+    assert (head.kind, head.output, str(head)) == ("logits", Output(), "logits, 5 classes")
+    np.testing.assert_array_equal(answers(head.model), expected)
 
 
-def test_an_activation_that_cannot_be_undone_is_named(keras: Any) -> None:
+def relu_map(keras: Any, *layers: Any) -> Any:
+    image = picture(keras)
+    value = keras.layers.ReLU()(keras.layers.Conv2D(CLASSES, 3)(image))
+    for layer in layers:
+        value = layer(value)
+    return keras.Model(image, value)
+
+
+BODIES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
+    "a map": (relu_map, (6, 7, CLASSES)),
+    "average pooling": (lambda k: relu_map(k, k.layers.GlobalAveragePooling2D()), (CLASSES,)),
+    "maximum pooling": (lambda k: relu_map(k, k.layers.GlobalMaxPooling2D()), (CLASSES,)),
+    "pooling in a nested model": (
+        lambda k: k.Sequential([picture(k), relu_map(k), k.layers.GlobalAveragePooling2D()]),
+        (CLASSES,),
+    ),
+    "flattened": (lambda k: relu_map(k, k.layers.Flatten()), (6 * 7 * CLASSES,)),
+    "a rectified Dense": (lambda k: ending(k, dense(k, "relu")), (CLASSES,)),
+    "a batch norm": (lambda k: ending(k, dense(k), k.layers.BatchNormalization()), (CLASSES,)),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_without_its_top_gives_features(keras: Any, name: str) -> None:
+    make, shape = BODIES[name]
+    head = heads.find(make(keras), "x")
+    assert (head.kind, head.output.kind) == ("features", "features")
+    assert tuple(head.model.outputs[0].shape[1:]) == shape
+    assert str(head) == f"features, {'x'.join(map(str, shape))} numbers"
+
+
+def convolutional_end(keras: Any) -> Any:
+    image = picture(keras)
+    scores = keras.layers.Conv2D(CLASSES, 3)(image)
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(scores))
+
+
+def test_pooled_scores_are_logits(keras: Any) -> None:
+    assert heads.find(convolutional_end(keras), "x").kind == "logits"
+
+
+def own_softmax(keras: Any) -> Any:
+    """End in a softmax that no layer is called by."""
+
+    def end(tensor: Any) -> Any:
+        powers = keras.ops.exp(dense(keras)(tensor))
+        return powers / keras.ops.sum(powers, axis=-1, keepdims=True)
+
+    return functional(keras, end)
+
+
+def test_probabilities_that_no_layer_tells_of_are_told_by_the_numbers(keras: Any) -> None:
+    head = heads.find(own_softmax(keras), "x")
+    assert (head.kind, head.output.kind, str(head)) == ("softmax", "softmax", "softmax, 5 classes")
+
+
+@pytest.mark.parametrize("declared", get_args(Kind))
+def test_the_users_word_where_the_layers_do_not_tell(keras: Any, declared: Kind) -> None:
+    model = ending(keras, dense(keras, "tanh"))
     with pytest.raises(UsageError, match="its last activation is tanh; allowed are softmax"):
-        heads.to_logits(ending(keras, dense(keras, "tanh")), "x")
+        heads.find(model, "x")
+    assert heads.find(model, "x", declared).output.kind == declared
+
+
+@pytest.mark.parametrize("found", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("declared", get_args(Kind))
+def test_the_users_word_against_the_layers(keras: Any, found: str, declared: Kind) -> None:
+    model = ending(keras, dense(keras, found))
+    if declared == found:
+        assert heads.find(model, "x", declared).kind == found
+        return
+    with pytest.raises(
+        UsageError, match=f"^x: ends in {found}, which contradicts --head {declared}"
+    ):
+        heads.find(model, "x", declared)
 
 
 def two_outputs(keras: Any) -> Any:
@@ -169,23 +243,36 @@ def of_shape(keras: Any, *shape: int | None) -> Any:
     return keras.Model(image, dense(keras)(keras.layers.GlobalAveragePooling2D()(image)))
 
 
-def segmentation(keras: Any) -> Any:
+def segmentation(keras: Any, activation: str) -> Any:
     image = picture(keras)
-    return keras.Model(image, keras.layers.Conv2D(CLASSES, 1, activation="softmax")(image))
+    return keras.Model(image, keras.layers.Conv2D(CLASSES, 1, activation=activation)(image))
 
 
 def unbuilt(keras: Any) -> Any:
     return keras.Sequential([keras.layers.GlobalAveragePooling2D(), dense(keras)])
 
 
-NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "two outputs": (two_outputs, "one keras.Input and one output"),
-    "two inputs": (two_inputs, "one keras.Input and one output"),
-    "a map as output": (segmentation, r"output is \(None, 8, 9, 5\)"),
-    "one number as output": (lambda k: ending(k, k.layers.Dense(1)), r"output is \(None, 1\)"),
-    "grey pictures": (lambda k: of_shape(k, 8, 8, 1), r"input is \(None, 8, 8, 1\)"),
-    "an open size": (lambda k: of_shape(k, None, None, 3), "is open: save it with a fixed size"),
+NO_PICTURES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "two outputs": (two_outputs, "one keras.Input and one output, not 1 inputs and 2 outputs"),
+    "two inputs": (two_inputs, "one keras.Input and one output, not 2 inputs and 1 outputs"),
+    "a row of numbers": (lambda k: k.Sequential([k.Input((6,)), dense(k)]), r"not \(n, h, w, 3\)"),
+    "grey pictures": (lambda k: of_shape(k, 8, 8, 1), "takes grey pictures, .* kedge feeds RGB"),
+    "four channels": (lambda k: of_shape(k, 8, 8, 4), r"input is \(None, 8, 8, 4\)"),
     "a Sequential model without input": (unbuilt, "one keras.Input and one output"),
+}
+
+
+@pytest.mark.parametrize("name", NO_PICTURES)
+def test_what_takes_no_picture_is_refused(keras: Any, name: str) -> None:
+    make, reason = NO_PICTURES[name]
+    with pytest.raises(UsageError, match=f"^x: .*{reason}"):
+        heads.check_input(make(keras), "x")
+
+
+NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a map of softmaxes": (lambda k: segmentation(k, "softmax"), r"output is \(None, 8, 9, 5\)"),
+    "a map of scores": (lambda k: segmentation(k, "linear"), r"output is \(None, 8, 9, 5\)"),
+    "one number as output": (lambda k: ending(k, k.layers.Dense(1)), r"output is \(None, 1\)"),
 }
 
 
@@ -193,12 +280,25 @@ NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_what_is_no_classifier_is_refused(keras: Any, name: str) -> None:
     make, reason = NO_CLASSIFIERS[name]
     with pytest.raises(UsageError, match=f"^x: .*{reason}"):
-        heads.check_classifier(make(keras), "x")
+        heads.find(make(keras), "x")
 
 
-def test_probabilities_are_never_taken_for_logits() -> None:
-    softmaxed = np.array([[0.5, 0.25, 0.25], [0.0, 0.9999, 0.0001]], np.float32)
-    with pytest.raises(UsageError, match="its answers are probabilities"):
-        heads.check_logits(softmaxed, "x")
-    heads.check_logits(softmaxed * 2, "x")
-    heads.check_logits(softmaxed - 0.1, "x")
+PROBABILITIES = np.array([[0.5, 0.25, 0.25], [0.0, 0.9999, 0.0001]], np.float32)
+# Answers -> the kinds that they can be.
+ANSWERS: dict[str, tuple[Floats, set[Kind]]] = {
+    "probabilities that add up to 1": (PROBABILITIES, {"softmax", "features"}),
+    "probabilities that don't": (PROBABILITIES * 0.9, {"sigmoid", "logits", "features"}),
+    "numbers beyond 1": (PROBABILITIES * 2, {"logits", "features"}),
+    "numbers below 0": (PROBABILITIES - 0.1, {"logits", "features"}),
+}
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_that_contradict_their_kind_are_refused(name: str, kind: Kind) -> None:
+    answers, allowed = ANSWERS[name]
+    if kind in allowed:
+        heads.check_answers(answers, Output(kind), "x")
+        return
+    with pytest.raises(UsageError, match=r"^x: its answers are .*give --head"):
+        heads.check_answers(answers, Output(kind), "x")

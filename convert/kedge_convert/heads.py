@@ -1,75 +1,169 @@
-"""The end of a classifier: is it one, and where are its logits?"""
+"""The end of a classifier: what are its numbers, and where are its logits?"""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kedge_convert.toolkit import require
-from kedge_runtime.contract import Activation
+from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats
 
-# Keras activation -> what the runtime does instead, in float. A linear end is already logits.
-_ACTIVATIONS: dict[str, Activation] = {
-    "softmax": "softmax",
-    "sigmoid": "sigmoid",
-    "linear": "softmax",
-}
+# Keras activation -> what the numbers are behind it.
+_KINDS: dict[str, Kind] = {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "logits"}
 # Layers that hand on the numbers they are given: the activation may lie before them.
 _HANDING_ON = frozenset({"Activation", "Dropout", "Flatten", "Identity", "Reshape"})
+# Layers that end a body without its top; behind a last convolution, pooling gives logits, though.
+_POOLING = frozenset({"GlobalAveragePooling2D", "GlobalMaxPooling2D"})
+_BODIES = frozenset(
+    {
+        "AveragePooling2D",
+        "BatchNormalization",
+        "LayerNormalization",
+        "LeakyReLU",
+        "MaxPooling2D",
+        "PReLU",
+        "ReLU",
+        "UnitNormalization",
+    }
+)
+_RECTIFIED = frozenset({"relu", "relu6", "silu", "gelu", "elu", "hard_silu", "leaky_relu"})
+# Probabilities in float32 add up to 1 within this.
+TOLERANCE = 1e-3
 
 
-def check_classifier(model: Any, name: str) -> tuple[int, int, int]:
-    """Return (height, width, classes). Raises UsageError when `model` is no image classifier."""
+@dataclass(frozen=True)
+class Head:
+    """`model` ends as `output` says; `kind` is what the user's own model ended in.
+
+    `output.kind` is logits wherever an activation could be taken off; its tensor is not known yet.
+    """
+
+    model: Any
+    kind: Kind
+    output: Output
+
+    def __str__(self) -> str:
+        """Return one line for the user."""
+        shape = "x".join(map(str, self.model.outputs[0].shape[1:]))
+        what = f"{self.kind}, {shape} {'numbers' if self.kind == 'features' else 'classes'}"
+        if self.kind == self.output.kind:
+            return what
+        return f"{what}; taken off, the device computes it in float"
+
+
+def check_input(model: Any, name: str) -> None:
+    """Raise UsageError for anything but one picture of three channels in, and one tensor out."""
     # A Sequential model without keras.Input has no inputs at all until it is called.
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if len(inputs or ()) != 1 or len(outputs or ()) != 1:
-        raise UsageError(f"{name}: no classifier: it needs one keras.Input and one output")
-    taken, given = tuple(model.inputs[0].shape), tuple(model.outputs[0].shape)
+        counts = f"{len(inputs or ())} inputs and {len(outputs or ())} outputs"
+        raise UsageError(
+            f"{name}: no classifier: it needs one keras.Input and one output, not {counts}"
+        )
+    taken = tuple(model.inputs[0].shape)
+    if len(taken) == 4 and taken[3] == 1:
+        raise UsageError(
+            f"{name}: takes grey pictures, {taken}; kedge feeds RGB: put a Conv2D(1, 1) with the "
+            "weights .299, .587, .114 before it"
+        )
     if len(taken) != 4 or taken[3] != 3:
         raise UsageError(f"{name}: no image classifier: input is {taken}, not (n, h, w, 3)")
-    if None in taken[1:]:
-        raise UsageError(f"{name}: its input size {taken} is open: save it with a fixed size")
-    if len(given) != 2 or given[1] is None or given[1] < 2:
-        raise UsageError(f"{name}: no classifier: output is {given}, not (n, two or more classes)")
-    return taken[1], taken[2], given[1]
 
 
-def check_logits(logits: Floats, name: str) -> None:
-    """Raise UsageError when the logits are probabilities: they would be softmaxed twice.
+def find(model: Any, name: str, declared: Kind | None = None) -> Head:
+    """Return the model without its last activation, and what its numbers are.
 
-    The layers tell of every activation but one inside a Lambda or a layer of the user's own.
+    Softmax runs in float on the device: as an int8 tensor it would zero every probability below
+    1/512. `declared` is the user's word (`--head`) where the layers don't tell; raises UsageError
+    where they tell otherwise, where nobody tells, and for what is no classifier.
     """
-    if logits.min() >= 0 and abs(logits.sum(axis=1) - 1).max() < 1e-3:
+    tensor, found = _undo(model.outputs[0])
+    # Built anew even when nothing was taken off: whatever names they had, one tensor in, one out.
+    bare = require("keras").Model(model.inputs[0], tensor, name=model.name)
+    cut = found in ("softmax", "sigmoid")
+    if not cut and declared is None and not _plain_logits(model.outputs[0]):
+        found = _by_numbers(bare) or found
+    kind = _settled(name, found, declared, _word(model))
+    _check_shape(bare, name, kind)
+    activation: Activation = "sigmoid" if kind == "sigmoid" else "softmax"
+    output = Output("logits" if cut else kind, activation=activation)
+    return Head(bare, kind, output)
+
+
+def check_answers(answers: Floats, output: Output, name: str) -> None:
+    """Raise UsageError when the float original's answers, [images, numbers], aren't of their kind.
+
+    The layers tell of every activation but one inside a layer of the user's own, or a graph's.
+    """
+    if output.kind in ("softmax", "sigmoid") and _outside(answers):
         raise UsageError(
-            f"{name}: its answers are probabilities, but its last layer isn't an activation that "
-            "can be taken off: end it in a softmax layer or in logits"
+            f"{name}: its answers are no probabilities: they run from {answers.min():.3g} to "
+            f"{answers.max():.3g}; give --head logits or features, or end it in a softmax layer"
+        )
+    if output.kind == "softmax" and not _sums_to_one(answers):
+        raise UsageError(
+            f"{name}: its answers are no softmax's: they add up to {answers.sum(axis=1).max():.3g}"
+            "; give --head sigmoid, or end it in a softmax layer"
+        )
+    if output.kind in ("logits", "sigmoid") and not _outside(answers) and _sums_to_one(answers):
+        raise UsageError(
+            f"{name}: its answers are probabilities that add up to 1 on every picture, not "
+            f"{output.kind}: give --head softmax, or end it in a softmax layer or in logits"
         )
 
 
-def to_logits(model: Any, name: str) -> tuple[Any, Activation]:
-    """Return the model without its last activation, and what that activation was.
-
-    Softmax runs in float on the device: as an int8 tensor it would zero every probability below
-    1/512. Raises UsageError for an activation that can't be undone.
-    """
-    logits, activation = _undo(model.outputs[0], name)
-    # Built anew even when nothing was taken off: whatever names they had, one tensor in, one out.
-    return require("keras").Model(model.inputs[0], logits, name=model.name), activation
+def _outside(answers: Floats) -> bool:
+    return bool(answers.min() < -TOLERANCE or answers.max() > 1 + TOLERANCE)
 
 
-def _undo(tensor: Any, name: str) -> tuple[Any, Activation]:
-    """Return the logits behind a symbolic `tensor`, and the activation that lay between."""
+def _sums_to_one(answers: Floats) -> bool:
+    return bool(abs(answers.sum(axis=-1) - 1).max() < TOLERANCE)
+
+
+def _settled(name: str, found: Kind | None, declared: Kind | None, word: str) -> Kind:
+    """Return the kind by the model's word and the user's; they must not contradict each other."""
+    if declared is None:
+        if found is None:
+            raise UsageError(
+                f"{name}: its last activation is {word}; allowed are {', '.join(_KINDS)}: "
+                "end it in one of these, or say with --head what its numbers are"
+            )
+        return found
+    if found in ("softmax", "sigmoid") and found != declared:
+        raise UsageError(f"{name}: ends in {found}, which contradicts --head {declared}")
+    return declared
+
+
+def _check_shape(model: Any, name: str, kind: Kind) -> None:
+    given = tuple(model.outputs[0].shape)
+    if kind == "features":
+        if None in given[1:] or len(given) not in (2, 4):
+            raise UsageError(f"{name}: features are {given}, not (n, d) or (n, h, w, d)")
+    elif len(given) != 2 or given[1] is None or given[1] < 2:
+        raise UsageError(
+            f"{name}: no classifier: output is {given}, not (n, two or more classes); "
+            "a model without its top needs --head features"
+        )
+
+
+def _undo(tensor: Any) -> tuple[Any, Kind | None]:
+    """Return the tensor without an activation that can be taken off, and what `tensor` is."""
     last, taken = _origin(tensor)
     if hasattr(last, "layers"):
-        inner, activation = to_logits(last, name)
-        return inner(taken), activation
-    kind = _activation_of(last)
-    if type(last).__name__ in _HANDING_ON and kind == "linear":
-        before, activation = _undo(taken, name)
-        return last(before), activation
-    if kind not in _ACTIVATIONS:
-        allowed = ", ".join(_ACTIVATIONS)
-        raise UsageError(f"{name}: its last activation is {kind}; allowed are {allowed}")
-    return _without(tensor, last, taken, kind), _ACTIVATIONS[kind]
+        inner, kind = _undo(last.outputs[0])
+        return require("keras").Model(last.inputs[0], inner, name=last.name)(taken), kind
+    kind = _kind_of(last)
+    layer = type(last).__name__
+    if layer in _HANDING_ON and kind == "logits":
+        before, kind = _undo(taken)
+        return last(before), kind
+    if layer in _POOLING:
+        return tensor, "logits" if _undo(taken)[1] == "logits" else "features"
+    if kind in ("softmax", "sigmoid"):
+        return _without(last, taken), kind
+    return tensor, kind
 
 
 def _origin(tensor: Any) -> tuple[Any, Any]:
@@ -82,6 +176,16 @@ def _origin(tensor: Any) -> tuple[Any, Any]:
     return history.operation, next(iter(taken), None)
 
 
+def _kind_of(last: Any) -> Kind | None:
+    if hasattr(last, "graph_kind"):  # sources/frozen.py
+        kind: Kind | None = last.graph_kind()
+        return kind
+    activation = _activation_of(last)
+    if type(last).__name__ in _BODIES or activation in _RECTIFIED:
+        return "features"
+    return _KINDS.get(activation)
+
+
 def _activation_of(last: Any) -> str:
     kind = type(last).__name__.lower()
     if kind in ("softmax", "sigmoid"):  # keras.layers.Softmax, keras.ops.softmax
@@ -90,10 +194,34 @@ def _activation_of(last: Any) -> str:
     return getattr(activation, "__name__", type(activation).__name__.lower())
 
 
-def _without(tensor: Any, last: Any, taken: Any, kind: str) -> Any:
-    """Return what `tensor` is without the activation of the operation `last` that gives it."""
-    if kind == "linear":
-        return tensor
+def _word(model: Any) -> str:
+    """Return what the user calls the model's last activation."""
+    last, _ = _origin(model.outputs[0])
+    while hasattr(last, "layers"):
+        last, _ = _origin(last.outputs[0])
+    return getattr(last, "end_word", None) or _activation_of(last)
+
+
+def _plain_logits(tensor: Any) -> bool:
+    """Whether the numbers come straight from a layer with weights and no activation."""
+    last, _ = _origin(tensor)
+    return bool(getattr(last, "kernel", None) is not None and _kind_of(last) == "logits")
+
+
+def _by_numbers(model: Any) -> Kind | None:
+    """Return `softmax` when the answers to noise are probabilities that add up to 1."""
+    shape = model.inputs[0].shape
+    if len(model.outputs[0].shape) != 2 or None in shape[1:]:
+        return None
+    noise = np.random.default_rng(0).uniform(-1, 1, (shape[0] or 8, *shape[1:]))
+    answers = np.asarray(model.predict_on_batch(noise.astype(np.float32)))
+    return None if _outside(answers) or not _sums_to_one(answers) else "softmax"
+
+
+def _without(last: Any, taken: Any) -> Any:
+    """Return what the operation `last` gives without its activation."""
+    if hasattr(last, "without_activation"):  # sources/frozen.py
+        return last.without_activation()(taken)
     if not getattr(last, "weights", ()):
         return taken
     linear = type(last).from_config({**last.get_config(), "activation": "linear"})

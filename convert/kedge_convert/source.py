@@ -1,53 +1,51 @@
-"""What is converted: a Keras classifier that ends in logits, and all that its contract needs."""
+"""What is converted: a Keras model from pictures to numbers, and all that its contract needs."""
 
 import hashlib
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import heads, zoo
-from kedge_convert.errors import one_line
-from kedge_convert.toolkit import quiet, require
-from kedge_models import NORMALISATIONS, Card, card, cards, demo, imagenet, read_labels
-from kedge_runtime.contract import Activation, Geometry, Input, Label, Normalisation
+from kedge_convert import heads, shapes, sources, zoo
+from kedge_convert.sources import Facts, Found, Request
+from kedge_convert.sources.application import DEMO
+from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels
+from kedge_runtime.contract import Activation, Geometry, Input, Kind, Label, Normalisation, Output
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats
+
+__all__ = ["Facts", "Request", "Source", "digest", "load_source"]
 
 BATCH = 16
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user says of the model; `None` where the card or the model itself tells.
-
-    `model`: a card's name, `demo`, or a `.keras` file. `preprocess`: `card`, or `keras` for
-    load_img + preprocess_input. `labels`: `imagenet` or a file.
-    """
-
-    model: str
-    weights: str = "imagenet"
-    card: str | None = None
-    preprocess: str = "card"
-    normalisation: str | None = None
-    labels: str | None = None
-
-
-@dataclass(frozen=True)
 class Source:
-    """A Keras model from pictures to logits. `model` takes float32 [n, h, w, 3]."""
+    """A Keras model from pictures to logits, mostly. `model` takes float32 [n, h, w, 3].
+
+    `output`: what its numbers are, without their tensor. `head`: what the user's model ended in.
+    `untrained`: its weights are random ones. `notes`: what the user should know, a line each.
+    """
 
     name: str
     model: Any
     input: Input
-    activation: Activation
+    output: Output
     labels: tuple[Label, ...]
     weights_digest: str
+    head: Kind = "logits"
     card: str = ""
+    untrained: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def activation(self) -> Activation:
+        """What turns its logits into probabilities."""
+        return self.output.activation
 
     @property
     def parameters(self) -> int:
@@ -55,65 +53,59 @@ class Source:
         return int(self.model.count_params())
 
     def logits(self, tensors: Iterator[NDArray[Any]]) -> Floats:
-        """Return the float original's logits, [images, classes], for tensors of [1, h, w, 3]."""
-        rows: list[Floats] = []
-        batch: list[NDArray[Any]] = []
-        for tensor in tensors:
-            batch.append(tensor)
-            if len(batch) == BATCH:
-                rows.append(self.model.predict_on_batch(np.concatenate(batch)))
-                batch.clear()
-        if batch:
-            rows.append(self.model.predict_on_batch(np.concatenate(batch)))
-        return np.concatenate(rows).astype(np.float32)
+        """Return the float original's numbers, [images, classes], for tensors of [1, h, w, 3].
+
+        Feature maps are flattened, as the runtime does.
+        """
+        size = self.model.inputs[0].shape[0] or BATCH
+        rows = [self.model.predict_on_batch(batch) for batch in _batches(tensors, size)]
+        numbers = np.concatenate(rows).astype(np.float32)
+        return numbers.reshape(len(numbers), -1)
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a model before the user adds to it; None where only the user can tell."""
-
-    card: str = ""
-    geometry: Geometry = Geometry(1, 1)
-    normalisation: Normalisation | None = None
-    labels: tuple[Label, ...] | None = None
+def _batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    rest = iter(tensors)
+    while batch := list(islice(rest, size)):
+        yield np.concatenate(batch)
 
 
 def load_source(request: Request) -> Source:
-    """Load the model and settle its contract's input and labels.
+    """Load the model and settle its contract's input, output and labels.
 
     Raises UsageError when the model can't be read, is no image classifier, or when a fact that its
     contract needs is neither given nor known.
     """
-    name, model, facts = _load(request)
-    height, width, classes = heads.check_classifier(model, name)
-    logits, activation = heads.to_logits(model, name)
-    geometry = replace(_geometry(request, facts), height=height, width=width)
+    _refuse_idle_options(request)
+    found = _with_card(sources.load(request), request)
+    heads.check_input(found.model, found.name)
+    model = shapes.fixed(found.model, request.size, found.name)
+    head = heads.find(model, found.name, request.head)
+    normalisation, notes = _normalisation(request, found)
+    height, width = model.inputs[0].shape[1:3]
+    geometry = replace(_geometry(request, found.facts), height=height, width=width)
+    labels, offset = _labels(request, found, head)
     return Source(
-        name=name,
-        model=logits,
-        input=Input(geometry, _normalisation(request, facts, name)),
-        activation=activation,
-        labels=_labels(request, facts, name, classes),
-        weights_digest=_digest(model),
-        card=facts.card,
+        name=found.name,
+        model=head.model,
+        input=Input(geometry, normalisation),
+        output=replace(head.output, label_offset=offset),
+        labels=labels,
+        weights_digest=digest(found.model),
+        head=head.kind,
+        card=found.facts.card,
+        untrained=request.weights == zoo.UNTRAINED,
+        notes=(f"head: {head}", *notes),
     )
 
 
-def _load(request: Request) -> tuple[str, Any, Facts]:
-    """Return the source's name, its Keras model, and what is known of it."""
-    path = Path(request.model)
-    _refuse_idle_options(request, is_file=request.model != "demo" and _is_file_name(path))
-    if request.model == "demo":
-        facts = Facts(normalisation=NORMALISATIONS["tf"], labels=demo.LABELS)
-        return "demo", load_file(demo.MODEL), facts
-    if _is_file_name(path):
-        model = load_file(path)
-        asked = card(request.card) if request.card else None
-        if asked and request.normalisation is None:
-            _refuse_other_card(path.stem, model, asked)
-        return path.stem, model, _facts(asked) if asked else Facts()
-    found = card(request.model)
-    return found.name.lower(), zoo.build(found, request.weights), _facts(found)
+def _with_card(found: Found, request: Request) -> Found:
+    """Return a file's model with what `--card` knows of it."""
+    if request.card is None:
+        return found
+    asked = card(request.card)
+    if request.normalisation is None:
+        _refuse_other_card(found.name, found.model, asked)
+    return replace(found, facts=Facts.of(asked))
 
 
 def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
@@ -130,41 +122,13 @@ def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
     )
 
 
-def _refuse_idle_options(request: Request, *, is_file: bool) -> None:
+def _refuse_idle_options(request: Request) -> None:
     """Raise UsageError for an option that would change nothing: the user expects that it does."""
-    if request.card and not is_file:
+    is_path = sources.is_path(request.model)
+    if request.card and not is_path:
         raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
-    if request.weights != Request.weights and (is_file or request.model == "demo"):
+    if request.weights != Request.weights and (is_path or request.model == DEMO):
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
-
-
-def _is_file_name(path: Path) -> bool:
-    """Whether MODEL means a file: a card's name wins over a folder that is called like it."""
-    if str(path).lower() in map(str.lower, cards()):
-        return False
-    return path.exists() or path.name != str(path) or path.suffix in (".keras", ".h5")
-
-
-def _facts(found: Card) -> Facts:
-    return Facts(found.name, found.geometry(), found.normaliser(), found.label_list())
-
-
-def load_file(path: Path) -> Any:
-    """Return the Keras model of a `.keras` file. Raises UsageError when there is none in it."""
-    if not path.exists():
-        raise UsageError(f"{path}: no such file")
-    if path.suffix != ".keras" or not path.is_file():
-        raise UsageError(f"{path}: models are .keras files; save yours with model.save('x.keras')")
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path}: no Keras model in it (a .keras file is a zip archive)")
-    keras = require("keras")
-    try:
-        with quiet():
-            return keras.models.load_model(path, compile=False)
-    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
-    except Exception as error:
-        reason = one_line(error, 300)
-        raise UsageError(f"{path}: Keras {keras.__version__} can't load it: {reason}") from error
 
 
 def _geometry(request: Request, facts: Facts) -> Geometry:
@@ -180,36 +144,58 @@ def _geometry(request: Request, facts: Facts) -> Geometry:
     )
 
 
-def _normalisation(request: Request, facts: Facts, name: str) -> Normalisation:
+def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple[str, ...]]:
+    """Return how bytes become the model's input, and what is to be said of it."""
+    name, known = found.name, found.facts.normalisation
+    inner = shapes.normalises(found.model)
     if request.normalisation is not None:
-        return NORMALISATIONS[request.normalisation]
-    if facts.normalisation is None:
+        return NORMALISATIONS[request.normalisation], ()
+    if known is None and inner is None:
         modes = ", ".join(NORMALISATIONS)
         raise UsageError(
             f"{name}: how its pixels are normalised isn't known: give --card NAME (the "
             f"application it was built from; `kedge models` lists them) or --normalisation {modes}"
         )
-    return facts.normalisation
+    if known is None:
+        note = f"normalisation: raw, as the model begins with its own ({inner})"
+        return NORMALISATIONS["raw"], (note,)
+    if inner is not None and known != NORMALISATIONS["raw"]:
+        raise UsageError(
+            f"{name}: begins with its own normalisation ({inner}), but --card {found.facts.card} "
+            "has one too: give --normalisation raw, or another to insist"
+        )
+    return known, ()
 
 
-def _labels(request: Request, facts: Facts, name: str, classes: int) -> tuple[Label, ...]:
+def _labels(request: Request, found: Found, head: heads.Head) -> tuple[tuple[Label, ...], int]:
+    """Return the classes, and the number of outputs before the first."""
+    name, outputs = found.name, head.model.outputs[0].shape[-1]
+    if head.kind == "features":
+        if request.labels:
+            raise UsageError(f"--labels: {name} gives features, which have no names; leave it out")
+        return (), 0
     if request.labels == "imagenet":
         known: tuple[Label, ...] | None = imagenet()
     else:
-        known = read_labels(Path(request.labels)) if request.labels else facts.labels
+        known = read_labels(Path(request.labels)) if request.labels else found.facts.labels
     if known is None:
         raise UsageError(
-            f"{name}: its {classes} classes have no names: give --labels FILE|imagenet"
+            f"{name}: its {outputs} classes have no names: give --labels FILE|imagenet, "
+            "or --head features where they are none"
         )
-    if len(known) != classes:
+    # TensorFlow's own ImageNet models: output 0 is the background, and has no label.
+    if outputs == len(known) + 1 and known == imagenet():
+        return known, 1
+    if len(known) != outputs:
         raise UsageError(
-            f"{name}: it has {classes} classes, but there are {len(known)} labels: "
-            f"give --labels FILE with {classes} lines"
+            f"{name}: it has {outputs} classes, but there are {len(known)} labels: "
+            f"give --labels FILE with {outputs} lines"
         )
-    return known
+    return known, 0
 
 
-def _digest(model: Any) -> str:
+def digest(model: Any) -> str:
+    """Return the SHA-256 of a Keras model's weights, their dtypes and shapes."""
     hasher = hashlib.sha256()
     for weight in model.get_weights():
         hasher.update(f"{weight.dtype}{weight.shape}".encode())

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.errors import one_line
+from kedge_convert.sources import weights_file
 from kedge_convert.toolkit import require
 from kedge_models import Card
 from kedge_runtime.errors import UsageError
+
+UNTRAINED = "none"  # as --weights: random ones, which initialise.py settles
 
 
 def cache_folder() -> Path:
@@ -20,7 +22,7 @@ def cache_folder() -> Path:
 
 
 def build(card: Card, weights: str) -> Any:
-    """Return the application with `imagenet` weights, downloaded by Keras, or those of a file.
+    """Return the application with `imagenet` weights, downloaded by Keras, a file's, or `none`.
 
     Raises UsageError when the download or the file fails.
     """
@@ -31,15 +33,10 @@ def build(card: Card, weights: str) -> Any:
     )
     if weights == "imagenet":
         return _download(application, card)
-    path = Path(weights)
-    if not path.is_file():
-        raise UsageError(f"--weights: {path}: no such file (or say imagenet)")
+    if weights == UNTRAINED:
+        return application(weights=None, **card.arguments)
     model = application(weights=None, **card.arguments)
-    try:
-        model.load_weights(path)
-    except Exception as error:
-        reason = one_line(error, 300)
-        raise UsageError(f"--weights: {path} doesn't fit {card.name}: {reason}") from error
+    weights_file.load_into(model, Path(weights), card.name)
     return model
 
 

@@ -1,0 +1,60 @@
+"""Where models come from: one module a kind, twins with one verb.
+
+`load(request) -> Found`; each raises UsageError in one line for what it can't read. The kind is
+told by what a file holds, not by how it is called.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kedge_convert.sources import application, keras_file, legacy_h5, saved_model
+from kedge_convert.sources.found import Facts, Found, Request
+from kedge_models import cards
+from kedge_runtime.errors import UsageError
+
+__all__ = ["KINDS", "Facts", "Found", "Kind", "Request", "is_path", "kind_of", "load"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how it is recognised, and what loads it."""
+
+    holds: Callable[[Path], bool]
+    load: Callable[[Request], Found]
+
+
+KINDS: dict[str, Kind] = {
+    "Keras file": Kind(keras_file.holds, keras_file.load),
+    "legacy HDF5 file": Kind(legacy_h5.holds, legacy_h5.load),
+    "SavedModel": Kind(saved_model.holds, saved_model.load),
+}
+
+
+def load(request: Request) -> Found:
+    """Return the model of a card or a file. Raises UsageError when there is none."""
+    if not is_path(request.model):
+        return application.load(request)
+    return KINDS[kind_of(Path(request.model))].load(request)
+
+
+def is_path(model: str) -> bool:
+    """Whether MODEL means a file: a card's name wins over a folder that is called like it."""
+    path = Path(model)
+    if model.lower() in {application.DEMO, *map(str.lower, cards())}:
+        return False
+    return path.exists() or path.name != model or path.suffix in (".keras", ".h5", ".hdf5")
+
+
+def kind_of(path: Path) -> str:
+    """Return the name of the kind in KINDS that `path` is of. Raises UsageError for none."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such file")
+    for name, kind in KINDS.items():
+        if kind.holds(path):
+            return name
+    what = "folder" if path.is_dir() else "file"
+    raise UsageError(
+        f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
+        "legacy .h5 files, and SavedModel folders (model.export('x'))"
+    )

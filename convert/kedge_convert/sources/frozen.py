@@ -1,0 +1,137 @@
+"""A TensorFlow graph as a Keras layer, so that everything downstream meets a Keras model.
+
+The graph's large constants become the layer's weights, which are counted, hashed and exported like
+any other's.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from kedge_convert.toolkit import require
+
+# Operations that hand on the numbers they are given, one for one.
+HANDING_ON = frozenset({"Identity", "Reshape", "Squeeze"})
+# The operation that gives the numbers -> what they are. Others: only the numbers can tell.
+ENDS = {
+    "Add": "logits",
+    "AddV2": "logits",
+    "BiasAdd": "logits",
+    "Conv2D": "logits",
+    "MatMul": "logits",
+    "MaxPool": "features",
+    "Mean": "features",
+    "Relu": "features",
+    "Relu6": "features",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A flat GraphDef without variables. `picture` and `answer` are its ends' names, `conv:0`."""
+
+    definition: Any
+    picture: str
+    answer: str
+
+    def readers(self, name: str) -> list[Any]:
+        """Return the nodes that take what a node gives."""
+        return [node for node in self.definition.node if name in map(node_name, node.input)]
+
+    def end(self) -> Any:
+        """Return the node that gives the answer's numbers, behind what only hands them on."""
+        nodes = {node.name: node for node in self.definition.node}
+        node = nodes[node_name(self.answer)]
+        while node.op in HANDING_ON:
+            node = nodes[node_name(node.input[0])]
+        return node
+
+    def kind(self) -> str | None:
+        """Return what the answer is by the operation that gives it; None where that can't tell."""
+        return ENDS.get(self.end().op)
+
+    def without_activation(self) -> "Graph":
+        """Return the graph whose last softmax or sigmoid hands on what it is given.
+
+        Exact, whatever follows: behind it nothing but changes of shape lies before the answer.
+        """
+        name = self.end().name
+        changed = type(self.definition)()
+        changed.CopyFrom(self.definition)
+        (node,) = (node for node in changed.node if node.name == name)
+        node.op = "Identity"
+        for key in set(node.attr) - {"T"}:
+            del node.attr[key]
+        return replace(self, definition=changed)
+
+
+def as_layer(graph: Graph, weights: dict[str, Any], name: str) -> Any:
+    """Return the layer that computes `graph`; `weights` by the names of its placeholders."""
+    return _layer_class()(graph, weights, name)
+
+
+def split(graph: Graph) -> tuple[Graph, dict[str, Any]]:
+    """Return the graph with placeholders for its weights, and these by name.
+
+    Weights are float32 constants with at least one dimension and two numbers.
+    """
+    tf = require("tensorflow")
+    slim, weights = type(graph.definition)(), {}
+    slim.CopyFrom(graph.definition)
+    for node in slim.node:
+        if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
+            value = tf.make_ndarray(node.attr["value"].tensor)
+            if value.ndim and value.size > 1:
+                weights[node.name] = value
+                node.op = "Placeholder"
+                del node.attr["value"]
+    return replace(graph, definition=slim), weights
+
+
+def node_name(tensor: str) -> str:
+    """Return the node that gives a tensor."""
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+@cache
+def _layer_class() -> type:
+    """Return the class of the layers; Keras is imported only when one is wanted."""
+    keras, tf = require("keras"), require("tensorflow")
+
+    class Frozen(keras.layers.Layer):  # type: ignore[misc,name-defined]
+        def __init__(self, graph: Graph, weights: dict[str, Any], name: str) -> None:
+            super().__init__(name=name)
+            self.graph, self.names = graph, tuple(weights)
+            for key, value in weights.items():
+                weight = self.add_weight(name=key.replace("/", "_"), shape=value.shape)
+                weight.assign(value)
+            self.built = True
+            self._alone = tf.function(self._imported)
+
+        def call(self, picture: Any) -> Any:
+            # Functions within functions would have to be inlined again by every converter.
+            return self._alone(picture) if tf.executing_eagerly() else self._imported(picture)
+
+        def _imported(self, picture: Any) -> Any:
+            inputs = {self.graph.picture: picture}
+            values = zip(self.names, self.weights, strict=True)
+            inputs |= {f"{name}:0": tf.convert_to_tensor(weight) for name, weight in values}
+            wanted = [self.graph.answer]
+            return tf.graph_util.import_graph_def(self.graph.definition, inputs, wanted, name="")[0]
+
+        def graph_kind(self) -> str | None:
+            return self.graph.kind()
+
+        @property
+        def end_word(self) -> str:
+            return f"the operation {self.graph.end().op}"
+
+        def without_activation(self) -> Any:
+            values = {
+                name: weight.numpy() for name, weight in zip(self.names, self.weights, strict=True)
+            }
+            return as_layer(self.graph.without_activation(), values, self.name)
+
+    return Frozen

@@ -1,0 +1,41 @@
+"""A `.keras` file: a zip archive of a configuration and weights."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from kedge_convert.errors import one_line
+from kedge_convert.sources.found import Found, Request
+from kedge_convert.toolkit import quiet, require
+from kedge_runtime.errors import UsageError
+
+# A layer that Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
+REMEDY = "where it was trained, save it with model.export('folder'), and give that folder"
+
+
+def holds(path: Path) -> bool:
+    """Whether a path is a zip archive."""
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def load(request: Request) -> Found:
+    """Load a Keras file. Raises UsageError when Keras can't."""
+    path = Path(request.model)
+    return Found(path.stem, load_file(path))
+
+
+def load_file(path: Path) -> Any:
+    """Return the Keras model of a file that Keras 3 saved, not compiled. Raises UsageError."""
+    keras = require("keras")
+    try:
+        with quiet():
+            return keras.models.load_model(path, compile=False)
+    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+    except Exception as error:
+        raise refusal(path, error) from error
+
+
+def refusal(path: Path, error: Exception) -> UsageError:
+    """Return the one line for a file that Keras can't load."""
+    version, reason = require("keras").__version__, one_line(error, 300)
+    return UsageError(f"{path}: Keras {version} can't load it: {reason}; {REMEDY}")

@@ -1,0 +1,118 @@
+"""A SavedModel folder: what `model.export()` and TF-Hub give, with or without traces of Keras.
+
+Its signature is frozen into one flat graph. Layers are gone: preparation leaves it as it is.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kedge_convert.errors import one_line
+from kedge_convert.sources import frozen
+from kedge_convert.sources.found import Facts, Found, Request
+from kedge_convert.toolkit import quiet, require
+from kedge_models import NORMALISATIONS
+from kedge_runtime.errors import UsageError
+
+# Tried in this order; where there is but one signature or output, its name doesn't matter.
+SIGNATURES = ("serving_default", "serve", "default", "image_classification")
+OUTPUTS = ("logits", "default", "output_0")
+# Beginnings of operations that keep state, look tables up, or read encoded pictures.
+FOREIGN = (
+    "Decode",
+    "HashTable",
+    "LookupTable",
+    "ReadVariable",
+    "VarHandle",
+    "PyFunc",
+    "EagerPyFunc",
+)
+
+
+def holds(path: Path) -> bool:
+    """Whether a path is a folder with a SavedModel in it."""
+    return (path / "saved_model.pb").is_file()
+
+
+def load(request: Request) -> Found:
+    """Load a SavedModel. Raises UsageError for one that doesn't turn a picture into numbers."""
+    path = Path(request.model)
+    tf = require("tensorflow")
+    try:
+        with quiet():
+            loaded = tf.saved_model.load(str(path))
+            signature = _signature(path, loaded.signatures)
+            output = _output(path, signature)
+            graph = _frozen(path, signature, output)
+            (taken,) = signature.structured_input_signature[1].values()
+            floats = _from_floats(path, graph, taken.dtype.name)
+            model = _as_keras(floats, taken)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{path}: TensorFlow can't load it: {one_line(error, 300)}") from error
+    raw = NORMALISATIONS["raw"] if taken.dtype.name == "uint8" else None
+    return Found(path.resolve().name, model, Facts(normalisation=raw))
+
+
+def _signature(path: Path, signatures: Any) -> Any:
+    return signatures[_chosen(path, "signature", tuple(sorted(signatures)), SIGNATURES)]
+
+
+def _output(path: Path, signature: Any) -> str:
+    return _chosen(path, "output", tuple(sorted(signature.structured_outputs)), OUTPUTS)
+
+
+def _chosen(path: Path, what: str, names: tuple[str, ...], preferred: tuple[str, ...]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if found := [name for name in preferred if name in names]:
+        return found[0]
+    if not names:
+        raise UsageError(
+            f"{path}: the SavedModel has no {what}: save it with model.export('folder'), or "
+            "tf.saved_model.save(module, 'folder', signatures=module.function)"
+        )
+    raise UsageError(
+        f"{path}: the SavedModel has the {what}s {', '.join(names)}: kedge takes one, or one that "
+        f"is called {', '.join(preferred)}"
+    )
+
+
+def _frozen(path: Path, signature: Any, output: str) -> frozen.Graph:
+    """Return the signature's graph from its one picture to `output`, variables made constants."""
+    module = "tensorflow.python.framework.convert_to_constants"
+    flat = require(module).convert_variables_to_constants_v2(signature)
+    if len(flat.inputs) != 1:
+        names = ", ".join(frozen.node_name(tensor.name) for tensor in flat.inputs)
+        raise UsageError(f"{path}: no classifier: its signature takes {names}, not one picture")
+    answer = flat.outputs[sorted(signature.structured_outputs).index(output)]
+    graph = frozen.Graph(flat.graph.as_graph_def(), flat.inputs[0].name, answer.name)
+    foreign = sorted({node.op for node in graph.definition.node if node.op.startswith(FOREIGN)})
+    if foreign:
+        raise UsageError(
+            f"{path}: its graph needs {', '.join(foreign)}, which no device has: "
+            "save it from decoded pixels to numbers"
+        )
+    return graph
+
+
+def _as_keras(graph: frozen.Graph, taken: Any) -> Any:
+    """Return the Keras model around a graph; `taken` is the signature's input."""
+    keras = require("keras")
+    shape = tuple(taken.shape) if taken.shape.rank else (None, None, None, 3)
+    graph, weights = frozen.split(graph)
+    picture = keras.Input(batch_shape=shape, name="picture")
+    return keras.Model(picture, frozen.as_layer(graph, weights, "frozen")(picture), name="saved")
+
+
+def _from_floats(path: Path, graph: frozen.Graph, dtype: str) -> frozen.Graph:
+    """Return the graph with a float32 input: one of bytes begins where these are cast."""
+    if dtype == "float32":
+        return graph
+    readers = graph.readers(frozen.node_name(graph.picture))
+    while [each.op for each in readers] == ["Identity"]:
+        readers = graph.readers(readers[0].name)
+    if dtype == "uint8" and [each.op for each in readers] == ["Cast"]:
+        return replace(graph, picture=f"{readers[0].name}:0")
+    raise UsageError(f"{path}: its picture is {dtype}; kedge takes float32, or uint8 cast to it")

@@ -1,0 +1,45 @@
+"""Weights without a model: `.weights.h5` of Keras 3 and 2.13, and the older `.h5` by layer order.
+
+keras.applications itself distributes the older kind. A whole model's `.h5` or `.keras` will do too.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kedge_convert.errors import one_line
+from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.toolkit import quiet, require
+from kedge_runtime.errors import UsageError
+
+
+def load_into(model: Any, path: Path, what: str) -> None:
+    """Load a file's weights into `model`, called `what`. Raises UsageError when they don't fit."""
+    if not path.is_file():
+        raise UsageError(f"--weights: {path}: no such file (or say imagenet or none)")
+    try:
+        fill(model, path)
+    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+    except Exception as error:
+        reason = one_line(error, 300)
+        raise UsageError(f"--weights: {path} doesn't fit {what}: {reason}") from error
+
+
+def fill(model: Any, path: Path) -> None:
+    """Load a file's weights into `model`. Raises whatever Keras does."""
+    with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        model.load_weights(_called_rightly(path, Path(folder)))
+
+
+def _called_rightly(path: Path, folder: Path) -> Path:
+    """Return a link to the file by the name that tells Keras its kind; not every file has it."""
+    if not is_hdf5(path):
+        return path
+    link = folder / ("old.h5" if _by_layer_order(path) else "new.weights.h5")
+    link.symlink_to(path.resolve())
+    return link
+
+
+def _by_layer_order(path: Path) -> bool:
+    with require("h5py").File(path) as file:
+        return "layer_names" in file.attrs or "model_weights" in file

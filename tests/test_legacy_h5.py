@@ -1,0 +1,161 @@
+"""What Keras 2 saved answers as it did there; the files and answers are Keras 2's own.
+
+`make_legacy_models.py` made them. Older spellings, which no Keras at hand writes any more, are put
+into the configuration by hand.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from kedge_convert.sources import Request, load
+from kedge_convert.sources.weights_file import fill, load_into
+from kedge_runtime.errors import UsageError
+
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+LEGACY = Path(__file__).parent / "models" / "legacy"
+EXPECTED = dict(np.load(LEGACY / "answers.npz"))
+FILES = sorted(path.stem for path in LEGACY.glob("*.h5") if path.stem in EXPECTED)
+
+
+def answers(model: Any) -> Any:
+    return model.predict_on_batch(EXPECTED["pictures"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_answers_as_keras_2_did(name: str) -> None:
+    found = load(Request(str(LEGACY / f"{name}.h5")))
+    assert found.name == name
+    np.testing.assert_allclose(answers(found.model), EXPECTED[name], atol=1e-6)
+    assert EXPECTED[name].std(axis=0).max() > 0.005
+
+
+def test_a_saved_model_of_keras_2_with_its_metadata() -> None:
+    assert (LEGACY / "sequential" / "keras_metadata.pb").exists()
+    model = load(Request(str(LEGACY / "sequential"))).model
+    np.testing.assert_allclose(answers(model), EXPECTED["sequential"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sequential.weights.h5", "sequential_by_order.h5", "sequential.h5"],
+    ids=["by layer", "by order", "a whole model"],
+)
+@pytest.mark.parametrize("called", ["as it was", "x.weights.h5", "x.h5", "weights"])
+def test_weights_by_whatever_name(tmp_path: Path, name: str, called: str) -> None:
+    path = LEGACY / name if called == "as it was" else tmp_path / called
+    if not path.exists():
+        shutil.copy(LEGACY / name, path)
+    model = load(Request(str(LEGACY / "sequential.h5"))).model
+    model.set_weights([0 * weight for weight in model.get_weights()])
+    fill(model, path)
+    np.testing.assert_allclose(answers(model), EXPECTED["sequential"], atol=1e-6)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    model = load(Request(str(LEGACY / "functions.h5"))).model
+    for name in ("sequential.weights.h5", "sequential_by_order.h5", "answers.npz"):
+        with pytest.raises(UsageError, match=rf"--weights: .*{name} doesn't fit mine: "):
+            load_into(model, LEGACY / name, "mine")
+
+
+Config = dict[str, Any]
+
+
+def edit_layer(kind: str, **changes: Any) -> Callable[[Config], None]:
+    def edit(config: Config) -> None:
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == kind:
+                layer["config"].update(changes)
+
+    return edit
+
+
+def rename_class(old: str, new: str) -> Callable[[Config], None]:
+    def edit(config: Config) -> None:
+        for layer in config["config"]["layers"]:
+            layer["class_name"] = new if layer["class_name"] == old else layer["class_name"]
+
+    return edit
+
+
+def without_input_layer(config: Config) -> None:
+    """Write a Sequential whose first layer says what it takes."""
+    first, *layers = config["config"]["layers"]
+    layers[0]["config"]["batch_input_shape"] = first["config"]["batch_input_shape"]
+    config["config"]["layers"] = layers
+
+
+def bare_list(config: Config) -> None:
+    without_input_layer(config)
+    config["config"] = config["config"]["layers"]
+
+
+MIXED = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
+# Keras 1 and 2 before 2.2.3, TensorFlow 1, mixed precision, and initialisers that Keras 3 lacks.
+SPELLINGS: dict[str, Callable[[Config], None]] = {
+    "a list of layers": bare_list,
+    "no InputLayer": without_input_layer,
+    "Convolution2D": rename_class("Conv2D", "Convolution2D"),
+    "BatchNormalizationV1": rename_class("BatchNormalization", "BatchNormalizationV1"),
+    "an initialiser of one's own": edit_layer(
+        "Conv2D", kernel_initializer={"class_name": "Mine", "config": {}}
+    ),
+    "a regulariser of one's own": edit_layer("Dense", kernel_regularizer="mine"),
+    "a mixed policy": edit_layer("Dense", dtype=MIXED),
+}
+
+
+def rewritten(folder: Path, name: str, edit: Callable[[Config], None]) -> Path:
+    """Return a copy of a legacy file with its configuration changed."""
+    path = folder / f"{name}.h5"
+    shutil.copy(LEGACY / f"{name}.h5", path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        edit(config)
+        file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_older_spellings(tmp_path: Path, spelling: str) -> None:
+    path = rewritten(tmp_path, "sequential", SPELLINGS[spelling])
+    model = load(Request(str(path))).model
+    np.testing.assert_allclose(answers(model), EXPECTED["sequential"], atol=1e-6)
+
+
+UNREADABLE: dict[str, tuple[str, Callable[[Config], None], str]] = {
+    "a custom layer": ("sequential", rename_class("ReLU", "Mine"), "Unknown layer: 'Mine'"),
+    "a Lambda": ("sequential", rename_class("ReLU", "Lambda"), "can't load it: "),
+    "a function without an equal": (
+        "functions",
+        edit_layer("TFOpLambda", function="signal.fft"),
+        "the function fft of a constant in the graph has no layer in Keras 3",
+    ),
+    "another slice": (
+        "reversed_channels",
+        lambda config: next(
+            layer["inbound_nodes"][0][3]["slice_spec"].reverse()
+            for layer in config["config"]["layers"]
+            if layer["class_name"] == "SlicingOpLambda"
+        ),
+        "a slice of a tensor in the graph has no layer in Keras 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_cannot_be_mended_is_refused_with_the_way_round(tmp_path: Path, case: str) -> None:
+    name, edit, reason = UNREADABLE[case]
+    with pytest.raises(UsageError) as caught:
+        load(Request(str(rewritten(tmp_path, name, edit))))
+    assert reason in str(caught.value)
+    assert "save it with model.export('folder'), and give that folder" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,105 @@
+"""The size that a model takes, and whether it normalises its pixels itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_convert import shapes
+from kedge_convert.source import Request, load_source
+from kedge_convert.toolkit import require
+from kedge_models import NORMALISATIONS
+from kedge_runtime.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+    return require("keras")
+
+
+def beginning(keras: Any, *layers: Any, side: int | None = 8) -> Any:
+    """Return a classifier of five classes that begins with `layers`."""
+    ends = [keras.layers.Conv2D(5, 3), keras.layers.GlobalAveragePooling2D()]
+    return keras.Sequential([keras.Input((side, side, 3)), *layers, *ends], name="mine")
+
+
+def normalization(keras: Any, mean: float, deviation: float) -> Any:
+    return keras.layers.Normalization(mean=[mean] * 3, variance=[deviation**2] * 3)
+
+
+# What a model begins with -> whether it takes bytes.
+BEGINNINGS: dict[str, tuple[Callable[[Any], list[Any]], bool]] = {
+    "nothing": (lambda k: [], False),
+    "x / 255": (lambda k: [k.layers.Rescaling(1 / 255)], True),
+    "x / 127.5 - 1": (lambda k: [k.layers.Rescaling(1 / 127.5, -1)], True),
+    "2 x - 1, of 0..1": (lambda k: [k.layers.Rescaling(2.0, -1)], False),
+    "the mean of bytes taken off": (lambda k: [k.layers.Rescaling(1.0, [-104, -117, -124])], True),
+    "statistics of bytes": (lambda k: [normalization(k, 120, 58)], True),
+    "statistics of 0..1": (lambda k: [normalization(k, 0.45, 0.22)], False),
+    "after Resizing": (lambda k: [k.layers.Resizing(8, 8), k.layers.Rescaling(1 / 255)], True),
+    "after augmentation": (
+        lambda k: [k.Sequential([k.layers.RandomFlip()]), k.layers.Rescaling(1 / 255)],
+        True,
+    ),
+    "after a convolution": (lambda k: [k.layers.Conv2D(3, 1), k.layers.Rescaling(1 / 255)], False),
+}
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_a_model_that_normalises_bytes_itself_is_known(
+    keras: Any, tmp_path: Path, name: str
+) -> None:
+    make, bytes_taken = BEGINNINGS[name]
+    model = beginning(keras, *make(keras))
+    assert (shapes.normalises(model) is not None) == bytes_taken
+    path = tmp_path / "mine.keras"
+    (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
+    model.save(path)
+    request = Request(str(path), labels=str(tmp_path / "labels"))
+    if bytes_taken:
+        source = load_source(request)
+        assert source.input.normalisation == NORMALISATIONS["raw"]
+        assert [note for note in source.notes if note.startswith("normalisation: raw")]
+    else:
+        with pytest.raises(UsageError, match="how its pixels are normalised isn't known"):
+            load_source(request)
+
+
+def test_a_card_with_another_normalisation_is_a_contradiction(keras: Any, tmp_path: Path) -> None:
+    beginning(keras, keras.layers.Rescaling(1 / 255)).save(tmp_path / "mine.keras")
+    request = Request(str(tmp_path / "mine.keras"), card="MobileNetV2")
+    with pytest.raises(UsageError, match=r"begins with its own normalisation .* has one too"):
+        load_source(request)
+
+
+# What it takes, what it begins with, --size -> the size, or what is said.
+SIZES: dict[str, tuple[int | None, int | None, str | None, tuple[int, int] | str]] = {
+    "its own": (8, None, None, (8, 8)),
+    "its own, said again": (8, None, "8", (8, 8)),
+    "another than its own": (8, None, "9", "--size 9: mine takes 8x8; leave it out"),
+    "open": (None, None, None, r"is open: give --size"),
+    "open, a square": (None, None, "9", (9, 9)),
+    "open, height and width": (None, None, "9x10", (9, 10)),
+    "open, with Resizing": (None, 7, None, (7, 7)),
+    "open, with Resizing, said": (None, 7, "9", (9, 9)),
+    "too small": (None, None, "2", "--size 2x2: mine can't be built for it"),
+    "no size": (None, None, "big", "got 'big', allowed are 224 or 160x192"),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(keras: Any, name: str) -> None:
+    side, resized, size, expected = SIZES[name]
+    layers = [keras.layers.Resizing(resized, resized)] if resized else []
+    model = beginning(keras, *layers, side=side)
+    if isinstance(expected, str):
+        with pytest.raises(UsageError, match=expected):
+            shapes.fixed(model, size, "mine")
+        return
+    fixed = shapes.fixed(model, size, "mine")
+    assert tuple(fixed.inputs[0].shape[1:3]) == expected
+    pictures = np.random.default_rng(0).uniform(size=(2, *expected, 3)).astype(np.float32)
+    np.testing.assert_array_equal(fixed(pictures), model(pictures))

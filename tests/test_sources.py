@@ -1,0 +1,343 @@
+"""Every kind of source, converted and held against what its network answered beforehand."""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import nets
+from kedge_convert import pipeline
+from kedge_convert.formats import FORMATS
+from kedge_convert.photos import Sampling
+from kedge_convert.pipeline import Job
+from kedge_convert.progress import Progress
+from kedge_convert.source import Request, Source, load_source
+from kedge_convert.sources import KINDS, kind_of, load
+from kedge_convert.targets import TARGETS
+from kedge_convert.toolkit import quiet, require
+from kedge_models import NORMALISATIONS
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.contract import Kind
+from kedge_runtime.engines import open_engine
+from kedge_runtime.errors import UsageError
+from kedge_runtime.head import Floats, probabilities
+
+PICTURES = nets.pictures(6)
+LABELS = "one\ntwo\nthree\nfour\nfive\n"
+
+
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+    return require("tensorflow")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, how it is saved, and what the contract must say of it.
+
+    `save(tf, model, folder)` returns what the user names. `model` gives the answers expected.
+    """
+
+    save: Callable[[Any, Any, Path], Path]
+    model: Callable[[], Any]
+    kind: Kind = "softmax"
+    ships: Kind = "logits"
+    size: str | None = None
+
+
+def net(activation: str | None = "softmax") -> Any:
+    """Return a small network of five classes, [n, 12, 12, 3] -> [n, 5]."""
+    keras = require("keras")
+    model = nets.make("mobile", seed=3)
+    return keras.Model(model.inputs[0], keras.layers.Activation(activation)(model.outputs[0]))
+
+
+def body(pooled: bool) -> Any:
+    """Return a network without its top."""
+    keras = require("keras")
+    model = nets.make("mobile", seed=3)
+    maps = model.layers[-3].output
+    return keras.Model(model.inputs[0], model.layers[-2].output if pooled else maps)
+
+
+def keras_file(tf: Any, model: Any, folder: Path) -> Path:
+    model.save(folder / "it.keras")
+    return folder / "it.keras"
+
+
+def hdf5_file(tf: Any, model: Any, folder: Path) -> Path:
+    model.save(folder / "it.h5")
+    return folder / "it.h5"
+
+
+def exported(tf: Any, model: Any, folder: Path) -> Path:
+    with quiet():
+        model.export(folder / "it", verbose=False)
+    return folder / "it"
+
+
+def module(
+    before: Callable[[Any, Any], Any] = lambda tf, images: images,
+    after: Callable[[Any, Any], Any] = lambda tf, numbers: numbers,
+    dtype: str = "float32",
+    side: int | None = nets.SIDE,
+) -> Callable[[Any, Any, Path], Path]:
+    """Return a way to save as TF-Hub does: a tf.Module of one signature, nothing of Keras left."""
+
+    def save(tf: Any, model: Any, folder: Path) -> Path:
+        class Module(tf.Module):  # type: ignore[misc]
+            @tf.function(input_signature=[tf.TensorSpec((None, side, side, 3), dtype)])  # type: ignore[untyped-decorator]
+            def run(self, images: Any) -> Any:
+                answer = after(tf, model(before(tf, images), training=False))
+                return answer if isinstance(answer, dict) else {"answer": answer}
+
+        made = Module()
+        made.kept = list(model.variables)
+        tf.saved_model.save(made, str(folder / "it"), signatures=made.run)
+        return folder / "it"
+
+    return save
+
+
+def softmax_by_hand(tf: Any, numbers: Any) -> Any:
+    powers = tf.exp(numbers)
+    return powers / tf.reduce_sum(powers, -1, keepdims=True)
+
+
+CASES = {
+    "a .keras file": Case(keras_file, net),
+    "a .keras file of logits": Case(keras_file, lambda: net("linear"), "logits"),
+    "a .keras file of sigmoids": Case(keras_file, lambda: net("sigmoid"), "sigmoid"),
+    "an .h5 file": Case(hdf5_file, net),
+    "features": Case(keras_file, lambda: body(True), "features", "features"),
+    "feature maps": Case(hdf5_file, lambda: body(False), "features", "features"),
+    "an exported model": Case(exported, net),
+    "exported feature maps": Case(exported, lambda: body(False), "features", "features"),
+    "a module of probabilities": Case(module(), net),
+    "a module of logits": Case(module(), lambda: net("linear"), "logits"),
+    "a module of sigmoids": Case(module(), lambda: net("sigmoid"), "sigmoid"),
+    "a module that reshapes its softmax": Case(
+        module(after=lambda tf, numbers: tf.reshape(tf.identity(numbers), (-1, 5))), net
+    ),
+    "a module with a softmax by hand": Case(
+        module(after=softmax_by_hand), lambda: net("linear"), "softmax", "softmax"
+    ),
+    "a module of several answers": Case(
+        module(after=lambda tf, numbers: {"z": numbers * 9, "logits": numbers, "a": numbers * 0}),
+        lambda: net("linear"),
+        "logits",
+    ),
+    "a module of any size": Case(module(side=None), net, size="12"),
+}
+
+
+def loaded(tf: Any, folder: Path, case: Case, **more: Any) -> tuple[Source, Floats]:
+    """Return the source of a case, and what its network answers to PICTURES."""
+    model = case.model()
+    path = case.save(tf, model, folder)
+    (folder / "labels").write_text(LABELS)
+    labels = None if case.kind == "features" else str(folder / "labels")
+    told = {"normalisation": "tf", "labels": labels, "size": case.size, **more}
+    answers = np.asarray(model(PICTURES))
+    if case.ships == "softmax":
+        answers = np.asarray(softmax_by_hand(tf, answers))
+    elif case.kind == "logits":
+        answers = np.asarray(tf.nn.softmax(answers))
+    return load_source(Request(str(path), **told)), answers.reshape(len(PICTURES), -1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_source_answers_and_converts_as_its_network(tf: Any, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    source, expected = loaded(tf, tmp_path, case)
+    assert (source.head, source.output.kind) == (case.kind, case.ships)
+    assert (source.input.geometry.height, source.input.geometry.width) == (12, 12)
+    numbers = source.logits(picture[None] for picture in PICTURES)
+    np.testing.assert_allclose(probabilities(numbers, source.output), expected, atol=1e-6)
+    path = tmp_path / "it.tflite"
+    path.write_bytes(FORMATS["tflite"].export(source, "float32", (), lambda: None).content)
+    engine = open_engine("tflite", path)
+    found = np.stack([np.asarray(engine.run(picture[None])).reshape(-1) for picture in PICTURES])
+    np.testing.assert_allclose(found, numbers, rtol=1e-4, atol=1e-4)
+
+
+def test_a_digest_is_the_weights_and_nothing_else(tf: Any, tmp_path: Path) -> None:
+    digests = set()
+    for i, name in enumerate(("a .keras file", "an .h5 file", "a .keras file of logits")):
+        (tmp_path / str(i)).mkdir()
+        digests.add(loaded(tf, tmp_path / str(i), CASES[name])[0].weights_digest)
+    assert len(digests) == 1
+    frozen = loaded(tf, tmp_path, CASES["a module of logits"])[0]
+    request = Request(str(tmp_path / "it"), normalisation="tf", labels=str(tmp_path / "labels"))
+    again = load_source(request)
+    assert frozen.weights_digest == again.weights_digest
+    assert frozen.parameters == net().count_params()
+
+
+def test_a_module_of_bytes_is_fed_raw_pixels(tf: Any, tmp_path: Path) -> None:
+    scaled = module(lambda tf, images: tf.cast(images, tf.float32) / 127.5 - 1, dtype="uint8")
+    source, _ = loaded(tf, tmp_path, Case(scaled, net), normalisation=None)
+    assert source.input.normalisation == NORMALISATIONS["raw"]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3)).astype(np.float32)
+    expected = np.asarray(net()(pixels / 127.5 - 1))
+    numbers = source.logits(picture[None] for picture in pixels)
+    np.testing.assert_allclose(probabilities(numbers, source.output), expected, atol=1e-6)
+
+
+def with_background(tf: Any, numbers: Any) -> Any:
+    """Return 1001 numbers: a background before the 1000 classes of ImageNet."""
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(5, 1001)), rng.normal(size=1001)
+    wide = tf.matmul(numbers, tf.constant(kernel, tf.float32))
+    return tf.nn.bias_add(wide, tf.constant(bias, tf.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["logits", "probabilities"])
+def test_a_hub_module_goes_through_every_target(
+    tf: Any, tmp_path: Path, pictures: Path, form: str
+) -> None:
+    finish = tf.nn.softmax if form == "probabilities" else tf.identity
+    save = module(after=lambda tf, numbers: finish(with_background(tf, numbers)))
+    path = save(tf, net("linear"), tmp_path)
+    request = Request(str(path), normalisation="tf", labels="imagenet")
+    # Fifteen pictures and random weights: what integers miss is no matter of this test.
+    limits = {"top1": 0.0, "relative_error": None}
+    job = Job(request, TARGETS, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
+    with Progress(silent=True) as progress:
+        outcomes = pipeline.convert(job, progress)
+    assert [each.verdict.reasons for each in outcomes if not each.verdict.passed] == []
+    for outcome in outcomes:
+        assert outcome.checked is not None
+        assert outcome.checked.way.method == "stock"
+        contract = read_artefact(outcome.checked.path).contract
+        assert (contract.output.kind, contract.output.label_offset) == ("logits", 1)
+        assert len(contract.labels) == 1000
+        if outcome.target.precision == "float32":
+            assert outcome.checked.parity.relative_error < 1e-4
+
+
+def text(folder: Path, name: str) -> Path:
+    (folder / name).write_text("I am no model")
+    return folder / name
+
+
+def cut_hdf5(folder: Path) -> Path:
+    path = folder / "cut.h5"
+    with h5py.File(path, "w") as file:
+        file["numbers"] = np.zeros(9999)
+    path.write_bytes(path.read_bytes()[:3000])
+    return path
+
+
+def other_hdf5(folder: Path) -> Path:
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["numbers"] = np.zeros(9)
+    return folder / "other.h5"
+
+
+def weights(folder: Path) -> Path:
+    net().save_weights(folder / "it.weights.h5")
+    return folder / "it.weights.h5"
+
+
+def other_zip(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "zip.keras", "w") as archive:
+        archive.writestr("holiday.txt", "sun")
+    return folder / "zip.keras"
+
+
+def a_lambda(folder: Path) -> Path:
+    keras = require("keras")
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda value: value * 2)])
+    model.save(folder / "lambda.keras")
+    return folder / "lambda.keras"
+
+
+def without_signature(folder: Path) -> Path:
+    tf = require("tensorflow")
+    tf.saved_model.save(tf.Module(), str(folder / "it"))
+    return folder / "it"
+
+
+def saved(folder: Path, function: Callable[..., Any], *specs: Any) -> Path:
+    tf = require("tensorflow")
+    made = tf.Module()
+    made.run = tf.function(function, input_signature=[tf.TensorSpec(*spec) for spec in specs])
+    tf.saved_model.save(made, str(folder / "it"), signatures=made.run)
+    return folder / "it"
+
+
+PICTURE = ((None, 8, 8, 3), "float32")
+
+
+def damaged(folder: Path) -> Path:
+    (folder / "it").mkdir()
+    (folder / "it" / "saved_model.pb").write_bytes(b"\xff\xff no graph")
+    return folder / "it"
+
+
+def decoding(folder: Path) -> Path:
+    def decode(data: Any) -> Any:
+        tf = require("tensorflow")
+        return tf.cast(tf.io.decode_jpeg(data[0], 3), tf.float32)[None]
+
+    return saved(folder, decode, ((None,), "string"))
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "nothing": (lambda folder: folder / "absent.keras", "absent.keras: no such file"),
+    "a text called .h5": (lambda folder: text(folder, "it.h5"), "no Keras model in this file"),
+    "a text called .keras": (
+        lambda folder: text(folder, "it.keras"),
+        "no Keras model in this file",
+    ),
+    "a folder of nothing": (lambda folder: folder, "no Keras model in this folder"),
+    "an HDF5 file cut short": (cut_hdf5, "can't load it: "),
+    "an HDF5 file of something else": (other_hdf5, "an HDF5 file without a Keras model in it"),
+    "weights without a model": (weights, "give the file as --weights"),
+    "a zip of something else": (other_zip, "can't load it: "),
+    "a Lambda": (a_lambda, "save it with model.export('folder'), and give that folder"),
+    "a SavedModel without signature": (without_signature, "the SavedModel has no signature"),
+    "a SavedModel that is damaged": (damaged, "TensorFlow can't load it: "),
+    "two inputs": (
+        lambda folder: saved(folder, lambda a, b: a + b, PICTURE, PICTURE),
+        "its signature takes a, b, not one picture",
+    ),
+    "several outputs": (
+        lambda folder: saved(folder, lambda a: {"boxes": a, "scores": a * 2}, PICTURE),
+        "has the outputs boxes, scores: kedge takes one",
+    ),
+    "encoded pictures": (decoding, "needs DecodeJpeg, which no device has"),
+    "half floats": (
+        lambda folder: saved(folder, lambda a: a * 2, ((None, 8, 8, 3), "float16")),
+        "its picture is float16; kedge takes float32, or uint8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_model_is_refused_in_one_line(tf: Any, tmp_path: Path, name: str) -> None:
+    make, reason = HOSTILE[name]
+    path = make(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load(Request(str(path)))
+    assert str(caught.value).startswith(str(path))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_kinds_are_told_by_content_not_by_name(tf: Any, tmp_path: Path) -> None:
+    model = net()
+    for save, kind in zip((keras_file, hdf5_file, exported), KINDS, strict=True):
+        folder = tmp_path / kind
+        folder.mkdir()
+        other = folder / "called.otherwise"
+        save(tf, model, folder).rename(other)
+        assert kind_of(other) == kind
