@@ -1,79 +1,99 @@
 """What does a conversion cost, and how exact is what comes out?
 
-Runs `kedge convert --to all` on a Keras model in a process of its own, with its wall time and peak
-memory, then holds every artefact against the float original on all pictures of the folder that were
-not used for calibration. Writes a table and the figures under results/.
+Runs `kedge convert` on a Keras model, with its wall time and the peak memory of the command and of
+its worker, then holds every artefact against the float original on all pictures of the folder that
+were not used for calibration. With untrained weights (`--weights none`) the conversion's own parity
+stands instead. Writes a table and the figures under results/.
 
     python benchmarks/conversion.py --model FILE.keras --card MobileNetV2 --images DIR
+    python benchmarks/conversion.py --model VGG16 --weights none --images DIR --to tflite:float16
 """
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import machine
+import peak
 from kedge_convert import parity
 from kedge_convert.photos import Sampling, collect, tensors
 from kedge_convert.source import Request, load_source
-from kedge_convert.targets import TARGETS, Target
+from kedge_convert.targets import Target, parse_targets
 
 RESULTS = Path(__file__).parent / "results"
+Rows = list[dict[str, Any]]
 
 
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as folder:
-        cost = run(arguments, Path(folder))
-        rows = exactness(arguments, Path(folder))
-    report = {"machine": machine.identity(), "model": arguments.model.name, **cost, "targets": rows}
-    name = f"conversion-{arguments.model.stem}-{machine.slug()}"
+        cost, rows = run(arguments, Path(folder))
+        if arguments.weights != "none":
+            rows = exactness(arguments, Path(folder) / "out")
+    report = {
+        "machine": machine.identity(),
+        "model": Path(arguments.model).name,
+        **cost,
+        "targets": rows,
+    }
+    name = f"conversion-{Path(arguments.model).stem}-{machine.slug()}"
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     text = _markdown(report)
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
 
 
-def run(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """Convert in a child process; return seconds and peak resident memory in GB."""
+def run(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Rows]:
+    """Convert; return seconds and peaks of resident memory in GB, and the artefacts' parity."""
+    model = arguments.model
     command = [
-        *(sys.executable, "-m", "kedge_runtime.cli", "convert", str(arguments.model)),
-        *("--card", arguments.card, "--calibrate", str(arguments.images), "--out", str(out)),
+        *(sys.executable, "-m", "kedge_runtime.cli", "convert", _absolute(model), "--json"),
+        *("--weights", arguments.weights, "--to", arguments.to, "--out", "out"),
+        *("--calibrate", _absolute(arguments.images)),
+        *(("--card", arguments.card) if arguments.card else ()),
     ]
-    start = time.perf_counter()
-    subprocess.run(command, check=True)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return {"seconds": round(seconds, 1), "peak_gb": round(peak / 1e9, 2)}
+    ran = peak.run(command, folder)
+    if ran.code:
+        sys.exit(f"kedge convert ended with exit code {ran.code}\n{ran.stderr}{ran.stdout}")
+    peaks = {"peak_gb": ran.peak, "command_gb": ran.parent, "worker_gb": ran.children}
+    cost = {name: round(size / 1e9, 2) for name, size in peaks.items()}
+    made = json.loads(ran.stdout)["artefacts"]
+    rows = [{**{key: one[key] for key in ("target", "bytes")}, **one["parity"]} for one in made]
+    return {"seconds": round(ran.seconds, 1), **cost}, rows
 
 
-def exactness(arguments: argparse.Namespace, out: Path) -> list[dict[str, Any]]:
+def _absolute(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def exactness(arguments: argparse.Namespace, out: Path) -> Rows:
     """Compare every artefact with the original on all pictures that calibrated none of them."""
-    source = load_source(Request(str(arguments.model), card=arguments.card))
-    calibrated = set(collect(arguments.images, Sampling()).calibration)
-    photos = sorted(p for p in arguments.images.rglob("*") if p.is_file() and p not in calibrated)
+    source = load_source(Request(arguments.model, card=arguments.card, weights=arguments.weights))
+    images = Path(arguments.images)
+    calibrated = set(collect(images, Sampling()).calibration)
+    photos = sorted(p for p in images.rglob("*") if p.is_file() and p not in calibrated)
     reference = source.logits(tensors(photos, source.input))
-    return [_row(target, out, source, photos, reference) for target in TARGETS]
+    targets = parse_targets(arguments.to)
+    return [_row(target, out, source, photos, reference) for target in targets]
 
 
 def _row(target: Target, out: Path, source: Any, photos: list[Path], reference: Any) -> Any:
     path = out / target.file_name(source.name)
-    measured = parity.compare(reference, parity.answers(path, photos), source.activation)
+    measured = parity.compare(reference, parity.answers(path, photos), source.output)
     return {"target": str(target), "bytes": path.stat().st_size, **asdict(measured)}
 
 
 def _markdown(report: dict[str, Any]) -> str:
     lines = [
-        f"# Conversion of {report['model']} to all targets",
+        f"# Conversion of {report['model']}",
         "",
         f"{report['machine']['processor']}, {report['machine']['cores']} cores: "
-        f"{report['seconds']} s with parity on 100 images, peak memory {report['peak_gb']} GB.",
+        f"{report['seconds']} s with parity on 100 images, peak memory {report['peak_gb']} GB "
+        f"({report['command_gb']} GB the command, {report['worker_gb']} GB its worker).",
         "",
         "| target | MB | images | top-1 | top-5 | max error | mean error | SQNR dB | KL |",
         "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
@@ -91,9 +111,11 @@ def _cells(row: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--card", required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--model", required=True, help="a file, or a card's name")
+    parser.add_argument("--card")
+    parser.add_argument("--weights", default=Request.weights)
+    parser.add_argument("--to", default="all")
+    parser.add_argument("--images", required=True)
     return parser.parse_args()
 
 

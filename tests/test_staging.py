@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kedge_convert.staging import ensure_folder, publish, staged, write
+from kedge_convert.staging import output_folder, publish, staged, sweep, workshop, write
 from kedge_runtime.errors import UsageError
 
 
@@ -105,28 +106,61 @@ def test_a_file_limit_is_met_like_a_full_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ensure_folder_makes_it_and_leaves_it_empty(tmp_path: Path) -> None:
-    ensure_folder(tmp_path / "a" / "b")
-    ensure_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+def test_an_output_folder_that_stays_empty_goes_with_all_that_was_made(tmp_path: Path) -> None:
+    with output_folder(tmp_path / "a" / "b"):
+        assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_was_there_stays(tmp_path: Path) -> None:
+    with output_folder(tmp_path):
+        pass
+    assert tmp_path.is_dir()
+
+
+def test_an_output_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "file").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+
+
+def test_only_the_dead_process_s_hidden_files_are_swept(tmp_path: Path) -> None:
+    for name in (".kedge-12-a.tflite", ".kedge-123-a.tflite", "a.tflite"):
+        (tmp_path / name).touch()
+    sweep(tmp_path, 12)
+    assert {path.name for path in tmp_path.iterdir()} == {".kedge-123-a.tflite", "a.tflite"}
+
+
+def test_a_workshop_that_cannot_be_made_names_tmpdir(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(UsageError, match=r"temporary folder .*set TMPDIR"), workshop():
+        pass
+
+
+def refused(folder: Path) -> None:
+    with output_folder(folder):
+        raise AssertionError("not refused")
 
 
 @pytest.mark.parametrize("parts", [("file",), ("file", "below")], ids=["a file", "below a file"])
-def test_ensure_folder_refuses(tmp_path: Path, parts: tuple[str, ...]) -> None:
+def test_an_output_folder_is_refused(tmp_path: Path, parts: tuple[str, ...]) -> None:
     (tmp_path / "file").write_text("the user's")
     with pytest.raises(UsageError, match=r"--out: .*file.*: can't be written .*another folder"):
-        ensure_folder(tmp_path.joinpath(*parts))
+        refused(tmp_path.joinpath(*parts))
     assert (tmp_path / "file").read_text() == "the user's"
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
-def test_ensure_folder_refuses_what_not_even_root_may_write() -> None:
+def test_an_output_folder_is_refused_what_not_even_root_may_write() -> None:
     with pytest.raises(UsageError, match="can't be written"):
-        ensure_folder(Path("/proc/kedge"))
+        refused(Path("/proc/kedge"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_ensure_folder_refuses_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
+def test_an_output_folder_is_refused_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="permission denied"):
-        ensure_folder(tmp_path)
+        refused(tmp_path)

@@ -1,16 +1,24 @@
 """`kedge convert`."""
 
 import json
-from dataclasses import asdict
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from kedge_convert import bounds
+from kedge_convert.budget import read_points
 from kedge_convert.photos import Sampling
 from kedge_convert.source import Request
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_models import NORMALISATIONS
+from kedge_runtime.contract import Kind
 
 if TYPE_CHECKING:
     from kedge_convert.pipeline import Job, Outcome
@@ -59,7 +67,7 @@ if TYPE_CHECKING:
     "--weights",
     default=Request.weights,
     show_default=True,
-    help="For a card: imagenet (downloaded) or a weights file.",
+    help="For a card: imagenet (downloaded), a weights file, or none (random ones, to try out).",
 )
 @click.option(
     "--preprocess",
@@ -71,6 +79,12 @@ if TYPE_CHECKING:
 @click.option(
     "--normalisation", type=click.Choice(list(NORMALISATIONS)), help="Instead of the card's."
 )
+@click.option(
+    "--head",
+    type=click.Choice(get_args(Kind)),
+    help="What MODEL's numbers are; its last layer tells, mostly.",
+)
+@click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
 @click.option("--labels", help="FILE with a class a line, or imagenet; instead of the card's.")
 @click.option(
     "--prepare/--no-prepare",
@@ -79,38 +93,78 @@ if TYPE_CHECKING:
     help="Adjust the weights of integer targets first.",
 )
 @click.option(
+    "--dynamic-batch", is_flag=True, help="ONNX that takes any number of pictures at once."
+)
+@click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="Least top-1 agreement with the original."
+)
+@click.option(
+    "--max-drop",
+    help="Most accuracy lost, as 0.5pp. With this or --min-agreement, int8 targets keep layers in "
+    "float, or become float16, until it holds.",
 )
 @click.option(
     "--max-logit-error",
     type=click.FloatRange(0),
     help="Largest logit error, as a share of the largest logit.",
 )
+@click.option(
+    "--memory-limit",
+    default=bounds.MEMORY,
+    show_default=True,
+    help="Memory of the conversion: 8G, a share of what is free, none.",
+)
+@click.option(
+    "--time-limit",
+    default=bounds.TIME,
+    show_default=True,
+    help="Time for one target: 90s, 30m, 2h, none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def convert(**options: Any) -> int:
     """Convert MODEL to verified artefacts.
 
-    MODEL is a card's name (`kedge models`), `demo`, or a .keras file. Every artefact is run on
+    MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, or a SavedModel
+    folder. Every artefact is run on
     pictures that were not used for calibration and compared with the float original before it gets
     its name; one that misses its limits is left as *.rejected, and the exit code is 1.
     """
-    from kedge_convert import pipeline, show
+    from kedge_convert import show, supervisor
     from kedge_convert.progress import Progress
 
-    job = _job(options)
-    with Progress(silent=options["as_json"]) as progress:
-        outcomes = pipeline.convert(job, progress)
+    job, limits = _job(options), _bounds(options)
+    with _ended_by_signals(), Progress(silent=options["as_json"]) as progress:
+        outcomes = supervisor.convert(job, progress, limits)
     if options["as_json"]:
-        click.echo(json.dumps(_plain(job, outcomes), indent=2))
+        click.echo(json.dumps(_plain(job, outcomes), indent=2, allow_nan=False))
     else:
         show.table(outcomes)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Clean up, as after Ctrl-C, when the terminal is closed or `timeout` ends the command."""
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bounds(options: dict[str, Any]) -> bounds.Bounds:
+    memory, seconds = options["memory_limit"], options["time_limit"]
+    return bounds.Bounds(bounds.read_memory(memory), bounds.read_time(seconds))
+
+
 def _job(options: dict[str, Any]) -> "Job":
     from kedge_convert.pipeline import Job
 
-    names = ("model", "weights", "card", "preprocess", "normalisation", "labels")
+    names = [field.name for field in fields(Request)]
     return Job(
         request=Request(**{name: options[name] for name in names}),
         targets=parse_targets(options["targets"]),
@@ -118,23 +172,43 @@ def _job(options: dict[str, Any]) -> "Job":
         calibrate=options["calibrate"],
         sampling=Sampling(options["calibrate_count"], options["check_count"], options["seed"]),
         prepare=options["prepare"],
-        limits={"top1": options["min_agreement"], "relative_error": options["max_logit_error"]},
+        dynamic_batch=options["dynamic_batch"],
+        limits={
+            "top1": options["min_agreement"],
+            "relative_error": options["max_logit_error"],
+            "drop": None if options["max_drop"] is None else read_points(options["max_drop"]),
+        },
     )
 
 
 def _plain(job: "Job", outcomes: "list[Outcome]") -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
-    artefacts = [
-        {
-            "target": str(outcome.target),
-            "path": str(outcome.path),
-            "bytes": outcome.size,
-            "ratio": outcome.ratio,
-            "method": outcome.method,
-            "passed": outcome.verdict.passed,
-            "reasons": list(outcome.verdict.reasons),
-            "parity": asdict(outcome.parity),
-        }
-        for outcome in outcomes
-    ]
+    artefacts = [_artefact(outcome) for outcome in outcomes]
     return {"schema": 1, "command": "convert", "model": job.request.model, "artefacts": artefacts}
+
+
+def _artefact(outcome: "Outcome") -> dict[str, Any]:
+    checked = outcome.checked
+    return {
+        "target": str(outcome.target),
+        "path": str(checked.path) if checked else None,
+        "bytes": checked.size if checked else None,
+        "ratio": checked.ratio if checked else None,
+        "precision": checked.way.precision if checked else None,
+        "ranges": checked.way.ranges if checked else None,
+        "kept": list(checked.way.kept) if checked else None,
+        "method": checked.way.method if checked else None,
+        "head": checked.head if checked else None,
+        "passed": outcome.verdict.passed,
+        "reasons": list(outcome.verdict.reasons),
+        "notes": list(outcome.notes),
+        "parity": _finite(asdict(checked.parity)) if checked else None,
+    }
+
+
+def _finite(figures: dict[str, float | None]) -> dict[str, float | None]:
+    """Return figures as JSON knows them: it has neither NaN nor infinity."""
+    return {
+        name: None if value is None or not isfinite(value) else value
+        for name, value in figures.items()
+    }

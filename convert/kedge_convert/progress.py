@@ -1,71 +1,91 @@
-"""What the user sees while waiting: a named bar per stage, with the time left where it is known."""
+"""How the work tells what it is at: by events, drawn here or sent to whoever draws them."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-from rich import progress as rich_progress
-from rich.console import Console
-
+from kedge_convert.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
 from kedge_convert.photos import Photos, Sampling, Tick
-from kedge_convert.toolkit import speaker
+from kedge_convert.screen import Screen
 
 
 class Progress:
-    """Stages on stderr: bars on a terminal, one line each in a log."""
+    """Passes events to `show`, by default to a screen of its own on stderr.
 
-    def __init__(self, *, silent: bool = False) -> None:
-        """Open the console; `silent` keeps everything but warnings to itself."""
-        self.console = Console(file=speaker(), highlight=False)
-        self._silent = silent
+    `silent`: that screen keeps everything but lines for the user to itself. `position`: where the
+    work stands.
+    """
+
+    def __init__(
+        self, show: Callable[[Event], None] | None = None, *, silent: bool = False
+    ) -> None:
+        """Open the screen, unless the events go elsewhere."""
+        self._ended = contextlib.ExitStack()
+        self._show = show or self._open(Screen(silent=silent)).show
+        self.position = Position()
+
+    def _open(self, screen: Screen) -> Screen:
+        self._ended.callback(screen.close)
+        return screen
 
     def __enter__(self) -> "Progress":
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the copy of stderr."""
-        self.console.file.close()
+        """Close the screen."""
+        self._ended.close()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+        self.position = self.position.after(event)
+        self._show(event)
+
+    def turn(self, part: str) -> None:
+        """Tell which part is next."""
+        self.tell(Turned(part))
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Tick]:
         """Show `name` while its block runs; call what is yielded once per item of `total`."""
-        if self._silent or not self.console.is_terminal:
-            if not self._silent:
-                self.console.print(name)
-            yield lambda: None
-            return
-        with _bar(self.console) as bar:
-            task = bar.add_task(name, total=total)
-            yield lambda: bar.advance(task)
-            bar.update(task, total=total or 1, completed=total or 1)
+        self.tell(Begun(name, total))
+        try:
+            yield lambda: self.tell(Ticked())
+        except BaseException:
+            self.tell(Ended(whole=False))
+            raise
+        self.tell(Ended())
+
+    def say(self, line: str) -> None:
+        """Give the user a line, whatever is drawn."""
+        self.tell(Said(line))
+
+    def note(self, line: str) -> None:
+        """Give whoever watches a line; a silent screen keeps it."""
+        self.tell(Noted(line))
 
     def warn_few(self, photos: Photos, sampling: Sampling) -> None:
         """Say when the folder holds fewer pictures than asked for; a third is for the check."""
         found = len(photos.calibration), len(photos.check)
         if found < (sampling.calibration, sampling.check) or found[1] < sampling.check:
-            self.console.print(
-                f"only {found[0]} pictures to calibrate with and {found[1]} to check with "
-                f"({sampling.calibration} and {sampling.check} were asked for): "
-                f"one picture is {1 / found[1]:.1%} of the agreement",
-                soft_wrap=True,
+            self.say(
+                f"only {_counted(found[0], 'picture')} to calibrate with and {found[1]} to check "
+                f"with ({sampling.calibration} and {sampling.check} were asked for): "
+                f"one picture is {1 / found[1]:.1%} of the agreement"
             )
 
-    def warn_broken(self, paths: Sequence[Path]) -> None:
-        """Name pictures that were passed over."""
-        if paths:
-            names = ", ".join(path.name for path in paths[:3])
-            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-            self.console.print(f"passed over {len(paths)} unreadable pictures: {names}{more}")
+    def warn_passed_over(self, photos: Photos) -> None:
+        """Name pictures that are not used, by what is wrong with them."""
+        reasons = {
+            "unreadable picture": photos.broken,
+            "blank picture": photos.blank,
+            "repeated picture": photos.repeated,
+        }
+        for reason, paths in reasons.items():
+            if paths:
+                names = ", ".join(path.name for path in paths[:3])
+                more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+                self.say(f"passed over {_counted(len(paths), reason)}: {names}{more}")
 
 
-def _bar(console: Console) -> rich_progress.Progress:
-    return rich_progress.Progress(
-        rich_progress.TextColumn("{task.description:<29}"),
-        rich_progress.BarColumn(bar_width=24),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("left"),
-        rich_progress.TimeRemainingColumn(),
-        console=console,
-    )
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

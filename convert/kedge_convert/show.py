@@ -8,7 +8,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from kedge_convert.pipeline import Outcome
+    from kedge_convert.pipeline import Checked, Outcome
 
 COLUMNS = ("target", "size", "ratio", "top-1", "max error", "mean error", "verdict")
 
@@ -23,25 +23,46 @@ def table(outcomes: "Sequence[Outcome]") -> None:
     for outcome in outcomes:
         grid.add_row(*_row(outcome))
     console.print(grid)
-    images = outcomes[0].parity.images
-    console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
-    console.print(f"errors: in logits, on {images} pictures that were not used for calibration\n")
-    prepared = [str(outcome.target) for outcome in outcomes if outcome.method == "prepared"]
+    _explain(console, [outcome.checked for outcome in outcomes if outcome.checked])
+    prepared = [
+        str(each.target)
+        for each in outcomes
+        if each.checked and each.checked.way.method == "prepared"
+    ]
     if prepared:
         console.print(f"prepared weights, nearer to the original: {', '.join(prepared)}\n")
     for outcome in outcomes:
-        console.print(str(outcome.path), soft_wrap=True)
-        for reason in outcome.verdict.reasons:
-            console.print(f"  rejected: {reason}", style="red", soft_wrap=True)
+        _end(console, outcome)
+
+
+def _explain(console: Console, checked: "Sequence[Checked]") -> None:
+    if checked:
+        images = checked[0].parity.images
+        pictures = "a picture that was" if images == 1 else f"{images} pictures that were"
+        console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
+        console.print(f"errors: in logits, on {pictures} not used for calibration\n")
+
+
+def _end(console: Console, outcome: "Outcome") -> None:
+    """Print where a target's file lies, or that there is none, and what is to be said of it."""
+    word = "rejected" if outcome.checked else "failed"
+    console.print(str(outcome.checked.path if outcome.checked else outcome.target), soft_wrap=True)
+    for reason in outcome.verdict.reasons:
+        console.print(f"  {word}: {reason}", style="red", soft_wrap=True, markup=False)
+    for note in outcome.notes:
+        console.print(f"  {note}", soft_wrap=True, markup=False)
 
 
 def _row(outcome: "Outcome") -> tuple[str, ...]:
-    measured = outcome.parity
+    checked = outcome.checked
+    if checked is None:
+        return (str(outcome.target), *"-----", "[red]failed[/]")
+    measured = checked.parity
     return (
         str(outcome.target),
-        f"{outcome.size / 1e6:.2f} MB",
-        f"{outcome.ratio:.2f}",
-        f"{measured.top1:.3f}",
+        f"{checked.size / 1e6:.2f} MB",
+        f"{checked.ratio:.2f}",
+        "-" if measured.top1 is None else f"{measured.top1:.3f}",
         f"{measured.logit_max_error:.2g}",
         f"{measured.logit_mean_error:.2g}",
         "[green]passed[/]" if outcome.verdict.passed else "[red]rejected[/]",

@@ -49,14 +49,50 @@ def publish(temporary: Path, final: Path) -> None:
         raise _unwritable(final.parent, error) from None
 
 
-def ensure_folder(folder: Path) -> None:
-    """Make the output folder and prove it writable before hours are spent. Raises UsageError."""
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make the output folder, prove it writable before hours are spent, and run the block.
+
+    What was made here and stays empty is taken away again. Raises UsageError.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        _prove_writable(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for each in missing:
+                each.rmdir()
+
+
+def _prove_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with staged(folder / "probe") as probe:
             probe.touch()
     except OSError as error:
         raise _unwritable(folder, error) from None
+
+
+def sweep(folder: Path, process: int) -> None:
+    """Remove the hidden files that a dead process left."""
+    for path in folder.glob(f".kedge-{process}-*"):
+        path.unlink(missing_ok=True)
+
+
+# A worker's own folder in the one for temporary files; what it leaves goes with it.
+WORKSHOP = "kedge-worker-"
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """Yield a folder for a worker's temporary files. Raises UsageError when the disk is full."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=WORKSHOP, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(Path(tempfile.gettempdir()), _refused(error)) from None
+    with folder as name:
+        yield Path(name)
 
 
 @contextlib.contextmanager
@@ -67,6 +103,8 @@ def room_for_temporaries(needed: int) -> Iterator[None]:
     for something else, or within it.
     """
     folder = Path(tempfile.gettempdir())
+    if folder.name.startswith(WORKSHOP):
+        folder = folder.parent  # the one that the user can choose
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise _no_room(folder, f"has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB are needed")
@@ -75,7 +113,7 @@ def room_for_temporaries(needed: int) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise _no_room(folder, f"can't be written ({(error.strerror or '').lower()})") from None
+        raise _no_room(folder, _refused(error)) from None
 
 
 def _no_room(folder: Path, reason: str) -> UsageError:
@@ -83,5 +121,8 @@ def _no_room(folder: Path, reason: str) -> UsageError:
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
-    reason = (error.strerror or str(error)).lower()
-    return UsageError(f"--out: {folder}: can't be written ({reason}); choose another folder")
+    return UsageError(f"--out: {folder}: {_refused(error)}; choose another folder")
+
+
+def _refused(error: OSError) -> str:
+    return f"can't be written ({(error.strerror or str(error)).lower()})"

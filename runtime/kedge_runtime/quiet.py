@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+# Where it all goes; the converter's worker has a log instead.
+SINK = os.devnull
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Send stdout and stderr, Python's and the process's, to nowhere while a framework talks."""
     with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        nowhere = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
         sys.stdout.flush()
         for descriptor in (1, 2):
             stack.enter_context(_turned(descriptor, nowhere.fileno()))

@@ -1,0 +1,66 @@
+"""What the user sees while waiting: a named bar per stage, with the time left where it is known."""
+
+from rich import progress as rich_progress
+from rich.console import Console
+
+from kedge_convert.events import Begun, Ended, Event, Noted, Said, Ticked
+from kedge_convert.toolkit import speaker
+
+
+class Screen:
+    """Events on stderr: bars on a terminal, one line a stage in a log."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        """Open a copy of stderr; `silent` keeps everything but lines for the user to itself."""
+        self._console = Console(file=speaker(), highlight=False)
+        self._silent = silent
+        self._bar: rich_progress.Progress | None = None
+
+    def close(self) -> None:
+        """Take the bar away and close the copy of stderr."""
+        self._end(whole=False)
+        self._console.file.close()
+
+    def show(self, event: Event) -> None:
+        """Draw one event."""
+        match event:
+            case Said(line):
+                self._console.print(line, soft_wrap=True)
+            case Noted(line) if not self._silent:
+                self._console.print(line, soft_wrap=True)
+            case Begun(stage, total) if not self._silent:
+                self._begin(stage, total)
+            case Ticked() if self._bar:
+                self._bar.advance(self._bar.task_ids[0])
+            case Ended(whole):
+                self._end(whole)
+
+    def _begin(self, stage: str, total: int | None) -> None:
+        self._end(whole=False)
+        if not self._console.is_terminal:
+            self._console.print(stage)
+            return
+        self._bar = _bar(self._console)
+        self._bar.add_task(stage, total=total)
+        self._bar.start()
+
+    def _end(self, whole: bool) -> None:
+        if self._bar is None:
+            return
+        if whole:
+            total = self._bar.tasks[0].total or 1
+            self._bar.update(self._bar.task_ids[0], total=total, completed=total)
+        self._bar.stop()
+        self._bar = None
+
+
+def _bar(console: Console) -> rich_progress.Progress:
+    return rich_progress.Progress(
+        rich_progress.TextColumn("{task.description:<29}"),
+        rich_progress.BarColumn(bar_width=24),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("left"),
+        rich_progress.TimeRemainingColumn(),
+        console=console,
+    )

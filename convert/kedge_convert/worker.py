@@ -1,0 +1,127 @@
+"""The process in which a conversion runs, so that a toolkit that dies takes nothing else along.
+
+It sends events, outcomes and errors down a line, and ends with the process that started it.
+"""
+
+import ctypes
+import faulthandler
+import logging
+import os
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from kedge_convert.pipeline import Job, Outcome
+from kedge_convert.progress import Progress
+from kedge_runtime import quiet
+from kedge_runtime.errors import KedgeError
+
+Work = Callable[[Job, Progress], Iterator[Outcome]]
+
+# https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is to do, for whom, and the folder for its temporary files."""
+
+    job: Job
+    work: Work
+    parent: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """A target is done with."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The user's mistake, or a model that can't be converted at all."""
+
+    error: KedgeError
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """Python itself was refused memory."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A bug of ours, with its traceback."""
+
+    trace: str
+
+
+Message = Done | Refused | Exhausted | Broken
+
+
+@dataclass(frozen=True)
+class Finished:
+    """There is no more to come."""
+
+
+def run(line: Connection, log: Connection, orders: Orders) -> None:
+    """Do the work, tell of it on the line, and leave what the toolkits write in the log."""
+    _settle(orders)
+    _write_to(log.fileno())
+    # Whoever has hung up wants to hear no more.
+    with suppress(BrokenPipeError):
+        line.send(_worked(line, orders))
+
+
+def _worked(line: Connection, orders: Orders) -> Message | Finished:
+    try:
+        for outcome in orders.work(orders.job, Progress(line.send)):
+            line.send(Done(outcome))
+    except BrokenPipeError:
+        raise
+    except KedgeError as error:
+        return Refused(error)
+    except MemoryError:
+        traceback.print_exc()
+        return Exhausted()
+    except Exception:
+        return Broken(traceback.format_exc())
+    return Finished()
+
+
+def _settle(orders: Orders) -> None:
+    """Tie the process to its parent, and its temporary files to its folder."""
+    os.setsid()  # Ctrl-C is the parent's to handle, and all descendants can be ended at once
+    _end_with(orders.parent)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(orders.folder)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Should the kernel run out of memory all the same, it takes this process first.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _end_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _write_to(log: int) -> None:
+    """Send both outputs, what is turned away by `quiet`, and crashes to the log."""
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    quiet.SINK = f"/dev/fd/{log}"
+    faulthandler.enable(log)
+    ours = logging.getLogger("kedge")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(logging.StreamHandler(os.fdopen(log, "w", buffering=1, closefd=False)))

@@ -1,0 +1,90 @@
+"""What `kedge convert` prints of targets that passed, missed, or couldn't be made."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from kedge_convert import supervisor
+from kedge_convert.parity import Parity, Verdict
+from kedge_convert.pipeline import Checked, Outcome, failed
+from kedge_convert.targets import TARGETS
+from kedge_convert.way import Way
+
+Run = Callable[..., tuple[int, str, str]]
+SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0)
+WRECK = Parity(1, 0.0, 0.0, *[math.nan] * 6)
+REASON = "m.keras: export tflite:dynamic: the process crashed (SIGSEGV); log out/m.keras.log"
+
+
+def checked(name: str, parity: Parity) -> Checked:
+    return Checked(Path(name), 1000, 0.5, parity, Way("float32"), "softmax")
+
+
+OUTCOMES = [
+    Outcome(TARGETS[0], Verdict(), checked("a.tflite", SAME), ("one op stays [float]",)),
+    Outcome(TARGETS[1], Verdict(("wrong",)), checked("b.tflite.rejected", WRECK)),
+    failed(TARGETS[2], REASON),
+]
+
+
+def instead(outcomes: list[Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "convert", lambda *_: outcomes)
+
+
+def refused(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_json_knows_neither_nan_nor_files_that_are_not_there(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instead(OUTCOMES, monkeypatch)
+    code, out, err = kedge("convert", "demo", "--json")
+    assert (code, err) == (1, "")
+    payload: dict[str, Any] = json.loads(out, parse_constant=refused)
+    first, second, third = payload["artefacts"]
+    assert (first["passed"], first["notes"]) == (True, ["one op stays [float]"])
+    assert (first["parity"]["sqnr"], first["parity"]["top1"]) == (None, 1.0)
+    assert (second["passed"], second["path"]) == (False, "b.tflite.rejected")
+    assert second["parity"]["kl"] is None
+    assert (third["passed"], third["reasons"]) == (False, [REASON])
+    assert {third[key] for key in ("path", "bytes", "ratio", "method", "parity")} == {None}
+    assert first.keys() == third.keys()
+
+
+def test_the_table_tells_failed_from_rejected(kedge: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    instead(OUTCOMES, monkeypatch)
+    code, out, _ = kedge("convert", "demo")
+    assert code == 1
+    rows = {line.split()[0]: line.split()[-1] for line in out.splitlines() if " MB " in line}
+    assert rows == {"tflite:float32": "passed", "tflite:float16": "rejected"}
+    lines = [line.strip() for line in out.splitlines()]
+    assert any(line.startswith("tflite:dynamic") and line.endswith("failed") for line in lines)
+    assert "a.tflite" in lines
+    assert "one op stays [float]" in lines
+    assert "rejected: wrong" in lines
+    assert f"failed: {REASON}" in lines
+    assert "a picture that was not used" in out
+
+
+def test_when_all_failed_there_is_nothing_to_explain(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instead([failed(TARGETS[0], REASON)], monkeypatch)
+    code, out, _ = kedge("convert", "demo")
+    assert (code, "errors:" in out) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--memory-limit", "allowed are e.g. 8G"), ("--time-limit", "allowed are e.g. 90s")],
+)
+def test_a_limit_that_is_none_is_one_line(kedge: Run, option: str, said: str) -> None:
+    code, out, err = kedge("convert", "demo", option, "lots")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"kedge: {option}: got 'lots', {said}")
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,210 @@
+"""A conversion whose process dies: one line for what it died of, and the other targets are made."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import deadly
+from kedge_convert import supervisor
+from kedge_convert.bounds import Bounds, family
+from kedge_convert.photos import Sampling
+from kedge_convert.pipeline import Job, Outcome
+from kedge_convert.progress import Progress
+from kedge_convert.source import Request
+from kedge_convert.targets import TARGETS, parse_targets
+from kedge_runtime.errors import UsageError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells")
+
+FIRST, SECOND, THIRD = TARGETS[:3]
+ANY = Bounds()
+LEAST = 500_000_000  # bytes: several times what the worker takes without a toolkit
+Convert = Callable[..., list[Outcome]]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    return tmp_path / "plan"
+
+
+@pytest.fixture
+def convert(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Convert:
+    """Return a run of a plan; its temporary folder must be empty afterwards."""
+    rooms = tmp_path / "temporary"
+    rooms.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(rooms))
+
+    def run(deaths: dict[str, str], bounds: Bounds = ANY) -> list[Outcome]:
+        plan.write_text(json.dumps(deaths))
+        try:
+            with Progress() as progress:
+                return supervisor.convert(
+                    deadly.job(plan, tmp_path / "out"), progress, bounds, deadly.work
+                )
+        finally:
+            assert list(rooms.iterdir()) == []
+
+    return run
+
+
+def passed(outcomes: list[Outcome]) -> list[bool]:
+    return [outcome.verdict.passed for outcome in outcomes]
+
+
+DEATHS = {
+    "segfault": r"the process crashed \(SIGSEGV\)",
+    "abort": r"the process crashed \(SIGABRT\)",
+    "killed": r"the process was killed \(SIGKILL\), maybe by the system for want of memory",
+    "exit": r"the process ended by itself \(exit code 3\)",
+    "too large": r"out of memory",
+    "fill": r"out of memory: it took 0\.[5-9]\d GB, --memory-limit is 0\.50 GB",
+    "fill in a child": r"out of memory: it took 0\.[5-9]\d GB, --memory-limit is 0\.50 GB",
+    "give up": "no such operator",
+}
+
+
+@pytest.mark.parametrize("way", DEATHS)
+def test_a_death_is_one_line_and_the_other_targets_are_made(
+    convert: Convert, tmp_path: Path, way: str
+) -> None:
+    outcomes = convert({str(SECOND): way}, Bounds(memory=LEAST))
+    assert [outcome.target for outcome in outcomes] == [FIRST, SECOND, THIRD]
+    assert passed(outcomes) == [True, False, True]
+    (line,) = outcomes[1].verdict.reasons
+    log = tmp_path / "out" / "plan.log"
+    assert re.fullmatch(rf"plan: export {SECOND}: {DEATHS[way]}; log {log}", line)
+    assert "loading on stdout" in log.read_text()
+    made = {FIRST.file_name("model"), THIRD.file_name("model")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*made, "plan.log"}
+
+
+@pytest.mark.parametrize("way", ["segfault", "abort", "fill"])
+def test_the_log_says_where_it_was(convert: Convert, tmp_path: Path, way: str) -> None:
+    convert({str(SECOND): way}, Bounds(memory=LEAST))
+    log = (tmp_path / "out" / "plan.log").read_text()
+    assert "Fatal Python error" in log
+    assert "deadly.py" in log
+
+
+def test_time_is_counted_for_each_target(convert: Convert) -> None:
+    outcomes = convert({str(FIRST): "hang", str(THIRD): "hang"}, Bounds(seconds=3))
+    assert passed(outcomes) == [False, True, False]
+    assert (
+        f"export {FIRST}: out of time: --time-limit is 3 s; log" in outcomes[0].verdict.reasons[0]
+    )
+
+
+def test_mapped_files_are_no_false_alarm(convert: Convert) -> None:
+    pytest.importorskip("tensorflow", reason="it is its library that is mapped")
+    assert all(passed(convert({str(FIRST): "map a file"}, Bounds(memory=LEAST // 2))))
+
+
+def test_every_target_may_die(convert: Convert) -> None:
+    deaths = {str(FIRST): "segfault", str(SECOND): "abort", str(THIRD): "killed"}
+    assert passed(convert(deaths)) == [False] * 3
+
+
+def test_what_cannot_be_loaded_is_not_tried_again(
+    convert: Convert, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = convert({"load model": "segfault"})
+    assert passed(outcomes) == [False] * 3
+    (line,) = {outcome.verdict.reasons for outcome in outcomes}
+    assert line[0].startswith("plan: load model: the process crashed (SIGSEGV); log ")
+    assert capfd.readouterr().err.count("load model\n") == 1
+
+
+def test_without_preparation_the_weights_are_stock(
+    convert: Convert, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = convert({"prepare weights": "segfault"})
+    assert passed(outcomes) == [True] * 3
+    said = "plan: preparation, prepare weights: the process crashed (SIGSEGV); log "
+    assert all(outcome.notes[0].startswith(said) for outcome in outcomes)
+    err = capfd.readouterr().err
+    assert "; going on with stock weights\n" in err
+    assert err.count("a warning\n") == 1
+
+
+def test_the_users_mistake_is_raised_and_nothing_is_left(convert: Convert, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the user's mistake"):
+        convert({str(FIRST): "refuse"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_shows_its_traceback(convert: Convert) -> None:
+    with pytest.raises(supervisor.WorkerError, match=r"(?s)deadly\.py.*ZeroDivisionError: ours"):
+        convert({str(SECOND): "bug"})
+
+
+@pytest.mark.slow
+def test_a_real_conversion_survives_what_its_toolkit_does(
+    tiny_model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    labels = str(tiny_model.with_name("labels.txt"))
+    request = Request(str(tiny_model), normalisation="tf", labels=labels)
+    targets = parse_targets("tflite:float16,tflite:dynamic,tflite:float32")
+    job = Job(request, targets, tmp_path / "out", pictures, Sampling(10, 10))
+    with Progress(silent=True) as progress:
+        outcomes = supervisor.convert(job, progress, Bounds(memory=3 * LEAST), deadly.real)
+    assert passed(outcomes) == [False, False, True]
+    log = tmp_path / "out" / "tiny.keras.log"
+    crashed, full = (outcome.verdict.reasons[0] for outcome in outcomes[:2])
+    assert crashed == (
+        f"tiny.keras: export tflite:float16: the process crashed (SIGSEGV); log {log}"
+    )
+    assert full.startswith("tiny.keras: export tflite:dynamic: out of memory: it took 1.5")
+    assert log.read_text().count("Fatal Python error") == 2
+    assert {path.name for path in log.parent.iterdir()} == {log.name, "tiny.float32.tflite"}
+
+
+def test_an_old_log_does_not_outlive_a_good_run(convert: Convert, tmp_path: Path) -> None:
+    convert({str(SECOND): "abort"})
+    assert passed(convert({})) == [True] * 3
+    assert not (tmp_path / "out" / "plan.log").exists()
+
+
+def hanging(plan: Path, out: Path, temporary: Path) -> "subprocess.Popen[str]":
+    """Return a running supervisor whose worker hangs in its second target."""
+    plan.write_text(json.dumps({str(SECOND): "hang"}))
+    command = [sys.executable, "-c", "import deadly; deadly.main()", str(plan), str(out)]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)}
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert parent.stderr
+    while parent.stderr.readline() != f"export {SECOND}\n":
+        assert parent.poll() is None
+    return parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_the_worker_ends_with_its_parent(plan: Path, tmp_path: Path, number: int) -> None:
+    temporary, out = tmp_path / "temporary", tmp_path / "out"
+    temporary.mkdir()
+    parent = hanging(plan, out, temporary)
+    processes = list(family(parent.pid))
+    assert len(processes) >= 2
+    parent.send_signal(number)
+    parent.communicate(timeout=60)
+    patience = time.monotonic() + 60
+    while any(alive(process) for process in processes):
+        assert time.monotonic() < patience
+    if number == signal.SIGINT:
+        assert list(temporary.iterdir()) == []
+        assert [path.name for path in out.iterdir()] == [FIRST.file_name("model")]
+
+
+def alive(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
