@@ -1,0 +1,69 @@
+"""The picture for a report: layers in the file's order, their own noise and what has gathered."""
+
+from html import escape
+
+from kedge_convert.localise.drift import LayerDrift, Localisation
+
+ROW, BARS, LABELS = 16, 420, 260  # pixels
+TOP = 40
+FULL = 60.0  # dB at the right end; beyond it nobody looks for faults
+WORST = 3
+COLOURS = {"own": "#8fb3d9", "worst": "#c8442f", "gathered": "#333333", "grid": "#dddddd"}
+
+
+def svg(found: Localisation) -> str:
+    """Return an SVG document: a bar per layer for its own SQNR, a line for all drift up to it."""
+    layers = sorted(found.layers, key=lambda layer: layer.position)
+    worst = {layer.position for layer in found.layers[:WORST]}
+    height = TOP + ROW * len(layers) + ROW
+    parts = [
+        *_head(found, height),
+        *(_grid(decibels, height) for decibels in range(0, int(FULL) + 1, 10)),
+        *(_bar(row, layer, layer.position in worst) for row, layer in enumerate(layers)),
+        _line(layers),
+        "</svg>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _head(found: Localisation, height: int) -> list[str]:
+    width = LABELS + BARS + 40
+    title = f"{found.artefact}: SQNR by layer in dB, {found.images} pictures"
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="8" y="14" font-size="13">{escape(title)}</text>',
+        '<text x="8" y="28">bar: what the layer adds; line: all drift up to it</text>',
+    ]
+
+
+def _grid(decibels: int, height: int) -> str:
+    x = _x(decibels)
+    return (
+        f'<line x1="{x}" y1="{TOP}" x2="{x}" y2="{height - ROW}" stroke="{COLOURS["grid"]}"/>'
+        f'<text x="{x}" y="{height - 4}" text-anchor="middle">{decibels}</text>'
+    )
+
+
+def _bar(row: int, layer: LayerDrift, worst: bool) -> str:
+    y, x = TOP + row * ROW, _x(layer.own_sqnr)
+    colour = COLOURS["worst" if worst else "own"]
+    tip = escape(f"{layer.layer}: {layer.own_sqnr:.1f} dB; {layer.advice}")
+    return (
+        f'<g><title>{tip}</title><rect x="{LABELS}" y="{y + 2}" width="{x - LABELS:.1f}" '
+        f'height="{ROW - 4}" fill="{colour}"/>'
+        f'<text x="{LABELS - 6}" y="{y + ROW - 4}" text-anchor="end">{escape(layer.layer)}</text>'
+        "</g>"
+    )
+
+
+def _line(layers: list[LayerDrift]) -> str:
+    points = " ".join(
+        f"{_x(layer.sqnr)},{TOP + row * ROW + ROW // 2}" for row, layer in enumerate(layers)
+    )
+    return f'<polyline points="{points}" fill="none" stroke="{COLOURS["gathered"]}"/>'
+
+
+def _x(decibels: float) -> float:
+    return round(LABELS + BARS * min(max(decibels, 0.0), FULL) / FULL, 1)
