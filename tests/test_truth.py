@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert.truth import read_truth
+from kedge_runtime.truth import read_truth
 from kedge_models import demo, imagenet
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError

@@ -1,65 +1,23 @@
-"""How far two sets of answers are apart: short pure functions over [images, classes] arrays.
+"""How far two sets of answers are apart: the runtime's own metrics, which a device uses too."""
 
-`reference` are the float original's logits, `candidate` the artefact's, both float32.
-"""
-
-import numpy as np
-
-from kedge_runtime.contract import Activation
-from kedge_runtime.head import ACTIVATIONS, Floats
-from kedge_runtime.verify import sqnr
+from kedge_runtime.metrics import (
+    cosine,
+    divergence,
+    kl,
+    max_error,
+    mean_error,
+    relative_error,
+    sqnr,
+    top_k_agreement,
+)
 
 __all__ = [
     "cosine",
     "divergence",
+    "kl",
     "max_error",
     "mean_error",
     "relative_error",
     "sqnr",
     "top_k_agreement",
 ]
-
-
-def top_k_agreement(reference: Floats, candidate: Floats, k: int) -> float:
-    """Return the share of images whose best class by `reference` is among `candidate`'s k best."""
-    best = reference.argmax(axis=1)
-    ranked = np.argsort(-candidate, axis=1, kind="stable")[:, :k]
-    return float((ranked == best[:, None]).any(axis=1).mean())
-
-
-def max_error(reference: Floats, candidate: Floats) -> float:
-    """Return the largest absolute difference of any logit."""
-    return float(np.abs(reference - candidate).max())
-
-
-def mean_error(reference: Floats, candidate: Floats) -> float:
-    """Return the mean absolute difference of the logits."""
-    return float(np.abs(reference - candidate).mean())
-
-
-def relative_error(reference: Floats, candidate: Floats) -> float:
-    """Return the largest absolute difference as a share of the largest reference logit."""
-    return max_error(reference, candidate) / max(float(np.abs(reference).max()), 1e-12)
-
-
-def cosine(reference: Floats, candidate: Floats) -> float:
-    """Return the mean over images of the cosine between the two logit vectors."""
-    a, b = reference.astype(np.float64), candidate.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
-
-
-def divergence(reference: Floats, candidate: Floats, activation: Activation) -> float:
-    """Return the mean over images of KL(reference || candidate) of the probabilities, in nats.
-
-    Independent classes (sigmoid) add up their two-valued divergences.
-    """
-    p, q = (_floored(ACTIVATIONS[activation](x)) for x in (reference, candidate))
-    terms = p * np.log(p / q)
-    if activation == "sigmoid":
-        terms += (1 - p) * np.log((1 - p) / (1 - q))
-    return float(terms.sum(axis=1).mean())
-
-
-def _floored(values: Floats) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    return np.clip(values.astype(np.float64), 1e-12, 1 - 1e-12)

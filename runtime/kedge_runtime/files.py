@@ -1,7 +1,10 @@
 """Files that appear whole or not at all."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from kedge_runtime.errors import UsageError
 
@@ -14,15 +17,17 @@ def check_place(option: str, path: Path, suffix: str) -> None:
         raise UsageError(f"{option}: {path}: can't be written there; choose another place")
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path`, sync, rename: what had the name stays until the new file is whole.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file beside `path` to write; sync and rename it after the block.
 
-    Raises UsageError when the folder or the disk refuses it.
+    What had the name stays until the new file is whole. Raises UsageError when the folder or the
+    disk refuses it.
     """
     temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -30,5 +35,10 @@ def write_whole(path: Path, content: bytes) -> None:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"{path}: can't be written ({reason}); choose another place") from None
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all. Raises UsageError as `whole_file` does."""
+    with whole_file(path) as file:
+        file.write(content)

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,19 +29,38 @@ def read_arrays(content: bytes, where: str) -> Arrays:
     """
     members = read_members(io.BytesIO(content), where)
     try:
-        return {name.removesuffix(".npy"): _array(npy) for name, npy in members.items()}
+        return {name.removesuffix(".npy"): read_array(npy) for name, npy in members.items()}
     except (ValueError, TypeError) as error:
         raise ArtefactError(f"{where}: no readable arrays ({error}); convert again") from None
 
 
-def _array(npy: bytes) -> NDArray[Any]:
-    """Return one array whose header tells of exactly the bytes behind it."""
-    header = _HEADER.match(npy)
-    if header is None:
+def read_array(npy: bytes) -> NDArray[Any]:
+    """Return one array whose header tells of exactly the bytes behind it, else raise ValueError."""
+    header = read_header(npy)
+    size = len(npy) - header.offset
+    if header.size != size:
+        raise ValueError(f"{size} bytes for an array of {header.dtype} {header.shape}"[:100])
+    count = math.prod(header.shape)
+    return np.frombuffer(npy, header.dtype, count, header.offset).reshape(header.shape)
+
+
+class Header(NamedTuple):
+    """What stands before an array's numbers, which begin at `offset` and take `size` bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """The bytes of the numbers."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(npy: bytes) -> Header:
+    """Return the header of an .npy file from its first bytes. Raises ValueError for another one."""
+    found = _HEADER.match(npy)
+    if found is None:
         raise ValueError("not of version 1.0 of npy, or not of plain numbers")
-    dtype = np.dtype(header[1].decode())
-    shape = tuple(int(side) for side in header[2].split(b",") if side.strip())
-    size = len(npy) - header.end()
-    if math.prod(shape) * dtype.itemsize != size:
-        raise ValueError(f"{size} bytes for an array of {dtype} {shape}"[:100])
-    return np.frombuffer(npy, dtype, math.prod(shape), header.end()).reshape(shape)
+    shape = tuple(int(side) for side in found[2].split(b",") if side.strip())
+    return Header(np.dtype(found[1].decode()), shape, found.end())

@@ -21,6 +21,7 @@ from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, ImageError, KedgeError
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats, probabilities
+from kedge_runtime.metrics import sqnr
 from kedge_runtime.preprocessing import Preprocessor
 
 # The least signal-to-noise ratio, in dB, of the outputs here against those recorded. Engines and
@@ -255,13 +256,6 @@ def exact_outputs(artefact: Artefact, pictures: tuple[bytes, ...]) -> NDArray[An
 
 
 EXACT = frozenset({"int8", "int16x8"})
-
-
-def sqnr(reference: Floats, found: Floats) -> float:
-    """Return the ratio of signal to error power in dB."""
-    signal = np.square(reference, dtype=np.float64).sum()
-    noise = np.square(reference - found, dtype=np.float64).sum()
-    return float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
 
 def _digest(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ def words(path: str | Path, result: Result, top: int) -> str:
     picture = click.format_filename(path)
     named = [_class(prediction) for prediction in result.predictions]
     if top == 1 and len(named) == 1:
-        said = _short(_said(result), NAME_COLUMNS)
+        said = short(_said(result), NAME_COLUMNS)
         return f"{_percent(result.best)}  {said:{NAME_COLUMNS}}  {picture}"
     rows = [f"  {line}" for line in named] or [f"  none is likely; most: {_class(result.best)}"]
     heading = f"{picture}: unknown" if result.unknown else picture
@@ -61,8 +61,8 @@ def _row(mark: str, picture: str, cells: Sequence[str]) -> str:
     room = shutil.get_terminal_size().columns - len(mark)
     first = room // (len(cells) + 1)
     other = (room - first) // len(cells) - len(GAP)
-    name = f"{_short(picture, first, keep_end=True):{first}}"
-    return (mark + name + "".join(f"{GAP}{_short(c, other):{other}}" for c in cells)).rstrip()
+    name = f"{short(picture, first, keep_end=True):{first}}"
+    return (mark + name + "".join(f"{GAP}{short(c, other):{other}}" for c in cells)).rstrip()
 
 
 def _class(prediction: Prediction) -> str:
@@ -78,7 +78,8 @@ def _percent(prediction: Prediction) -> str:
     return f"{prediction.probability:6.1%}"
 
 
-def _short(text: str, columns: int, *, keep_end: bool = False) -> str:
+def short(text: str, columns: int, *, keep_end: bool = False) -> str:
+    """Return a text in at most so many columns; `…` stands for what was cut off."""
     if len(text) <= columns:
         return text
     return "…" + text[1 - columns :] if keep_end else text[: columns - 1] + "…"

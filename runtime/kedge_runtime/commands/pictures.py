@@ -14,7 +14,7 @@ import click
 
 from kedge_runtime.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.image import SUFFIXES
+from kedge_runtime.pictures import find
 from kedge_runtime.quiet import quiet
 
 STDIN = "-"
@@ -63,12 +63,7 @@ def _expanded(word: str) -> list[Path]:
 def _found(path: Path) -> Iterable[Path]:
     if str(path) == STDIN:
         return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
-    if not path.is_dir():
-        return [path]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UsageError(f"{path}: no pictures in it ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return find(path) if path.is_dir() else [path]
 
 
 @dataclass

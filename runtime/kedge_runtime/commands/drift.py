@@ -1,0 +1,213 @@
+"""`kedge drift`."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from kedge_runtime.commands.drift_words import notes, table
+from kedge_runtime.drift.comparison import Comparison, Request, compare, finish, prepare
+from kedge_runtime.drift.gates import EXIT_CODES, worst
+from kedge_runtime.drift.original import Original, converter
+from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.reference import SUFFIX, Reference
+from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.summary import Limits
+from kedge_runtime.engines import ENGINES, EngineOptions
+from kedge_runtime.errors import UsageError
+from kedge_runtime.files import check_place, write_whole
+from kedge_runtime.identity import identity
+
+PLACE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+# click's types became generic in 8.3; kedge runs on older ones.
+class Points(click.ParamType):  # type: ignore[type-arg]
+    """A share of pictures: `1pp` (percentage points), `1%` or `.01`."""
+
+    name = "points"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the share, 0..1. Fails for anything else, a bare 1 included."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d*\.?\d+)\s*(pp|%)?", str(value).strip())
+        number = float(found[1]) / (100 if found[2] else 1) if found else 1.0
+        if not number < 1:
+            self.fail(f"{value!r} is no drop: write 1pp or .01", param, ctx)
+        return number
+
+
+@click.command()
+@click.argument("artefacts", nargs=-1, required=True, type=PLACE, metavar="ARTEFACT...")
+@click.option("--images", required=True, type=PLACE, metavar="DIR", help="Folder of pictures.")
+@click.option(
+    "--against",
+    required=True,
+    metavar="MODEL|NPZ",
+    help="The original: a card's name, demo, a model's file; or a reference recorded from it.",
+)
+@click.option("--weights", default="imagenet", show_default=True, help="For a card: see convert.")
+@click.option(
+    "--labels",
+    default="auto",
+    show_default=True,
+    metavar="HOW|FILE",
+    help="auto, none, synset (file names), folders, a table file,label, or ILSVRC's files.",
+)
+@click.option(
+    "--max-drop", type=Points(), help="Largest drop of top-1, e.g. 1pp [default with labels: 1pp]."
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    help="Least share of equal answers [default without labels: .95].",
+)
+@click.option("--record", type=FILE, metavar="NPZ", help="Keep the original's answers here.")
+@click.option(
+    "--attribute",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Say what the drift comes from, on N pictures; takes a second each.",
+)
+@click.option(
+    "--by-layer",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Name the layers that lose most, on N pictures; with --out, draw them.",
+)
+@click.option("--engine", type=click.Choice(list(ENGINES)), help="[default: the format's]")
+@click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of the engine [default: all cores]."
+)
+@click.option(
+    "--out", type=FILE, metavar="JSON", help="Write the report; a run that was stopped goes on."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def drift(**options: Any) -> int:
+    """Tell how far artefacts have drifted from the float original, with a verdict.
+
+    Both answer the same pictures. A gate passes or fails when the whole 95 % interval of its figure
+    does; else the verdict is inconclusive, and says how many pictures would decide.
+
+    Exit codes: 0 all passed, 1 a gate failed, 2 a mistake, 3 inconclusive.
+    """
+    _check(options)
+    comparison = prepare(_request(options))
+    original = Original(options["against"], options["weights"], comparison.artefacts[0])
+    with _reference(original, comparison.pictures, options["record"]) as reference:
+        drifts = compare(comparison, reference)
+        about = _about(Reference(reference))
+    if options["attribute"]:
+        drifts = _attributed(original, comparison, drifts, options["attribute"])
+    report = _plain(comparison, about, drifts)
+    lines = [*map(table, drifts)]
+    if options["by_layer"]:
+        lines += _by_layer(original, comparison, report, options)
+    _publish(report, lines, options)
+    for drift in drifts:
+        for line in notes(drift):
+            click.echo(f"kedge: {line}", err=True)
+    finish(comparison.request)
+    return EXIT_CODES[worst([drift.verdict for drift in drifts])]
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse, before hours are spent, places that can't be written and idle options."""
+    for name, suffix in {"record": SUFFIX, "out": ".json"}.items():
+        if options[name]:
+            check_place("--" + name, options[name], suffix)
+    if not options["against"].endswith(SUFFIX):
+        return
+    for name in ("record", "attribute", "by_layer"):
+        if options[name]:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option}: needs the model itself: give --against MODEL")
+
+
+def _request(options: dict[str, Any]) -> Request:
+    engine = {name: options[name] for name in ("threads", "delegate", "engine")}
+    return Request(
+        artefacts=options["artefacts"],
+        images=options["images"],
+        labels=options["labels"],
+        limits=Limits(options["max_drop"], options["min_agreement"]),
+        options=EngineOptions(**engine),
+        out=options["out"],
+    )
+
+
+@contextmanager
+def _reference(original: Original, pictures: Pictures, record: Path | None) -> Iterator[Path]:
+    """Yield the reference that was given, or one recorded from the original."""
+    if original.is_recorded:
+        yield Path(original.model)
+        return
+    with TemporaryDirectory(prefix="kedge-drift-") as folder:
+        path = record or Path(folder) / f"reference{SUFFIX}"
+        converter().record(original, pictures, path)
+        yield path
+
+
+def _attributed(
+    original: Original, comparison: Comparison, drifts: list[Drift], count: int
+) -> list[Drift]:
+    """Return the drifts with what each comes from, on `count` of the pictures."""
+    sample, options = comparison.sample(count), comparison.request.options
+    found = converter().attribute(original, comparison.artefacts, sample, options)
+    return [replace(drift, attribution=each) for drift, each in zip(drifts, found, strict=True)]
+
+
+def _by_layer(
+    original: Original, comparison: Comparison, report: dict[str, Any], options: dict[str, Any]
+) -> list[str]:
+    """Return each artefact's worst layers in words; the report gets them all."""
+    found = converter().localised(
+        original, comparison.artefacts, comparison.sample(options["by_layer"])
+    )
+    report["by_layer"] = [converter().plain(each) for each in found]
+    if options["out"]:
+        converter().draw(found, options["out"])
+    return [converter().table(each) for each in found]
+
+
+def _about(reference: Reference) -> dict[str, Any]:
+    facts = reference.facts
+    return {
+        "path": str(reference.path),
+        "digest": reference.digest,
+        "source": facts.source,
+        "weights_digest": facts.weights_digest,
+        "pictures": len(reference.names),
+        "tools": facts.tools,
+    }
+
+
+def _plain(comparison: Comparison, about: dict[str, Any], drifts: list[Drift]) -> dict[str, Any]:
+    """Return the documented object (docs/json.md)."""
+    return {
+        "schema": 1,
+        "command": "drift",
+        "machine": identity(),
+        "images": str(comparison.request.images),
+        "pictures": len(comparison.pictures.names),
+        "labels": comparison.request.labels,
+        "reference": about,
+        "verdict": worst([drift.verdict for drift in drifts]),
+        "drifts": [asdict(drift) for drift in drifts],
+    }
+
+
+def _publish(report: dict[str, Any], lines: list[str], options: dict[str, Any]) -> None:
+    text = json.dumps(report, indent=2, allow_nan=False)
+    if options["out"]:
+        write_whole(options["out"], text.encode() + b"\n")
+    click.echo(text if options["as_json"] else "\n\n".join(lines))

@@ -1,0 +1,137 @@
+"""The comparison as a story: the reference, the true classes, each artefact against them."""
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kedge_runtime import __version__
+from kedge_runtime.artefact import Artefact, read_artefact
+from kedge_runtime.contract import Label
+from kedge_runtime.drift import journal, report
+from kedge_runtime.drift.evidence import Evidence
+from kedge_runtime.drift.intervals import Indices
+from kedge_runtime.drift.journal import Journal
+from kedge_runtime.drift.measure import Part, Task, measure_all
+from kedge_runtime.drift.measure import opened as loaded
+from kedge_runtime.drift.original import Sample
+from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.reference import Reference
+from kedge_runtime.drift.summary import Limits, check_limits, summarise
+from kedge_runtime.engines import EngineOptions
+from kedge_runtime.errors import UsageError
+from kedge_runtime.progress import Bar
+from kedge_runtime.truth import truth_by
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks. `labels`: auto, none, a scheme of `truth.SCHEMES`, or a file.
+
+    `out`: where the report goes; unfinished work is kept beside it.
+    """
+
+    artefacts: tuple[Path, ...]
+    images: Path
+    labels: str
+    limits: Limits
+    options: EngineOptions
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A request whose files are there. `truth`: each picture's class, int64 [n], or None."""
+
+    request: Request
+    artefacts: tuple[Artefact, ...]
+    pictures: Pictures
+    truth: Indices | None
+
+    def sample(self, count: int) -> Sample:
+        """Return `count` pictures, or all if there are fewer, evenly spread over the folder."""
+        names = self.pictures.names
+        chosen = np.linspace(0, len(names) - 1, min(count, len(names))).astype(np.int64)
+        paths = tuple(self.pictures.folder / names[i] for i in chosen)
+        return Sample(paths, None if self.truth is None else self.truth[chosen])
+
+
+def prepare(request: Request) -> Comparison:
+    """Find everything that is asked for, before any model runs.
+
+    Raises ArtefactError for an artefact that isn't sealed; UsageError for a model of features, a
+    folder without pictures, labels that can't be read, and a gate that needs some.
+    """
+    artefacts = tuple(map(_read, request.artefacts))
+    pictures = Pictures.of(request.images)
+    truth = _truth(request.labels, pictures, artefacts[0].contract.labels)
+    check_limits(request.limits, labelled=truth is not None)
+    return Comparison(request, artefacts, pictures, truth)
+
+
+def compare(comparison: Comparison, reference: Path) -> list[report.Drift]:
+    """Return each artefact's drift. Raises UsageError for a reference of anything else."""
+    known = Reference(reference)
+    for artefact in comparison.artefacts:
+        known.check(artefact.contract, artefact.path)
+    return [_drift(comparison, known, number) for number in range(len(comparison.artefacts))]
+
+
+def finish(request: Request) -> None:
+    """Remove the journals: the report is written."""
+    for number in range(len(request.artefacts)):
+        if path := _journal_path(request.out, number):
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Artefact:
+    artefact = read_artefact(path)
+    if artefact.contract.output.kind == "features":
+        raise UsageError(f"{path}: gives features, not classes: there are no answers to compare")
+    return artefact
+
+
+def _truth(labels: str, pictures: Pictures, classes: tuple[Label, ...]) -> Indices | None:
+    paths = [pictures.folder / name for name in pictures.names]
+    found = truth_by(labels, paths, classes)
+    return None if found is None else np.array([found[path] for path in paths], np.int64)
+
+
+def _drift(comparison: Comparison, known: Reference, number: int) -> report.Drift:
+    request, pictures = comparison.request, comparison.pictures
+    artefact = comparison.artefacts[number]
+    task = Task(artefact.path, artefact.digest, known.path, pictures.folder, request.options)
+    part = _measured(task, pictures, known, _journal_path(request.out, number))
+    evidence = Evidence(pictures.names, artefact.contract.labels, part, comparison.truth)
+    return summarise(evidence, _described(task, artefact), request.limits)
+
+
+def _measured(task: Task, pictures: Pictures, known: Reference, path: Path | None) -> Part:
+    work = (__version__, task, known.digest, pictures.fingerprint())
+    digest = hashlib.sha256(repr(work).encode()).hexdigest()
+    noted = Journal(path, digest) if path else nullcontext()
+    with noted as notes, Bar(task.artefact.name, len(pictures.names)) as bar:
+        return measure_all(task, pictures, bar, notes)
+
+
+def _journal_path(out: Path | None, number: int) -> Path | None:
+    return out and out.with_name(f"{out.name}.{number}{journal.SUFFIX}")
+
+
+def _described(task: Task, artefact: Artefact) -> report.Artefact:
+    classifier, _ = loaded(task)
+    provenance, size = artefact.contract.provenance, artefact.path.stat().st_size
+    return report.Artefact(
+        path=str(artefact.path),
+        digest=artefact.digest,
+        target=provenance.target,
+        precision=provenance.precision,
+        engine=classifier.engine.name,
+        library=classifier.engine.library,
+        threads=task.options.thread_count,
+        delegate=task.options.delegate,
+        bytes=size,
+        ratio=size / (4 * provenance.parameters) if provenance.parameters else None,
+    )

@@ -1,0 +1,137 @@
+"""An artefact on some pictures: a pure function of a task and a shard, and the sum of its parts.
+
+Shards may be done in any order, by any process on any machine that sees the files: `merge` gives
+the same rows for every division.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.artefact import format_of, read_artefact
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.drift.journal import Entry, Journal, packed, unpacked
+from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
+from kedge_runtime.drift.reference import Reference
+from kedge_runtime.drift.rows import ROW, Rows, row
+from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.errors import ImageError
+from kedge_runtime.head import check_finite
+from kedge_runtime.image import read_bytes
+from kedge_runtime.progress import Bar
+from kedge_runtime.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all shards: `folder` holds the pictures, `reference` their answers.
+
+    `digest`: the artefact's, so that a changed file is another task.
+    """
+
+    artefact: Path
+    digest: str
+    reference: Path
+    folder: Path
+    options: EngineOptions
+
+    def open(self) -> Classifier:
+        """Load the artefact. Raises ArtefactError, EngineError."""
+        engine = open_engine(format_of(self.artefact), self.artefact, self.options)
+        return Classifier(read_artefact(self.artefact), engine)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What some pictures gave: ROW records, [n], and the seconds that each took, [n].
+
+    The time is from decoded pixels to the artefact's outputs. It alone varies from run to run.
+    """
+
+    rows: Rows
+    seconds: NDArray[np.float64]
+    failed: tuple[Failure, ...] = ()
+
+
+def measure(task: Task, shard: Shard) -> Part:
+    """Return what the artefact and the original give for a shard's pictures.
+
+    Raises UsageError for a reference of other pictures, EngineError for an engine that fails.
+    """
+    classifier, reference = opened(task)
+    rows, seconds, failed = [], [], []
+    with quiet():
+        for index, name in enumerate(shard.names, shard.start):
+            try:
+                measured, took = _measured(classifier, reference, task.folder, (index, name))
+            except ImageError as error:
+                failed.append(Failure(name, str(error)))
+            else:
+                rows.append(measured)
+                seconds.append(took)
+    return Part(np.concatenate([np.empty(0, ROW), *rows]), np.array(seconds), tuple(failed))
+
+
+# A process works through one task after the other, and opens each once.
+@lru_cache(maxsize=1)
+def opened(task: Task) -> tuple[Classifier, Reference]:
+    """Return the task's artefact, warmed up, and its reference."""
+    with quiet():
+        classifier, reference = task.open(), Reference(task.reference)
+        classifier.engine.warm_up()
+    return classifier, reference
+
+
+def _measured(
+    classifier: Classifier, reference: Reference, folder: Path, picture: tuple[int, str]
+) -> tuple[Rows, float]:
+    index, name = picture
+    if reference.is_failed(name):
+        raise ImageError("couldn't be read when the reference was recorded")
+    content = read_bytes(folder / name)
+    original = reference.outputs(name, content_digest(content))
+    pixels = classifier.preprocessor.read(content)
+    started = perf_counter()
+    found = classifier.run(pixels)
+    seconds = perf_counter() - started
+    sides = (original, reference.facts.output), (check_finite(found), classifier.contract.output)
+    return row(index, *sides), seconds
+
+
+def merge(parts: Iterable[Part]) -> Part:
+    """Return one part of all pictures, in their order."""
+    parts = tuple(parts)
+    rows = np.concatenate([np.empty(0, ROW), *(part.rows for part in parts)])
+    order = np.argsort(rows["picture"], kind="stable")
+    seconds = np.concatenate([np.empty(0), *(part.seconds for part in parts)])
+    failed = sorted((f for part in parts for f in part.failed), key=lambda failure: failure.image)
+    return Part(rows[order], seconds[order], tuple(failed))
+
+
+def measure_all(task: Task, pictures: Pictures, bar: Bar, journal: Journal | None = None) -> Part:
+    """Return what all pictures give; shards that the journal knows aren't done again."""
+    known = {i: _from_entry(entry) for i, entry in journal.entries()} if journal else {}
+    todo = [shard for shard in pictures.shards() if shard.index not in known]
+    bar.skip(len(pictures.names) - sum(len(shard.names) for shard in todo))
+    parts = list(known.values())
+    for shard, part in zip(todo, map(partial(measure, task), todo), strict=True):
+        if journal:
+            journal.add(shard.index, _to_entry(part))
+        bar.advance(len(shard.names))
+        parts.append(part)
+    return merge(parts)
+
+
+def _to_entry(part: Part) -> Entry:
+    failed = [[failure.image, failure.error] for failure in part.failed]
+    return {"rows": packed(part.rows), "seconds": packed(part.seconds), "failed": failed}
+
+
+def _from_entry(entry: Entry) -> Part:
+    failed = tuple(Failure(*words) for words in entry["failed"])
+    return Part(unpacked(entry["rows"], ROW), unpacked(entry["seconds"], float), failed)

@@ -1,0 +1,66 @@
+"""The pictures of a comparison: known by their name below the folder, in one fixed order."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.errors import UsageError
+from kedge_runtime.pictures import find
+
+# Pictures done between two entries of a journal: some seconds of a small board's work.
+SHARD = 32
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some neighbouring pictures: `start` is the index of the first of `names`."""
+
+    index: int
+    start: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that can't be read, and why. It is left out of every figure but counted."""
+
+    image: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder's pictures: their paths below it, with `/`, sorted."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> "Pictures":
+        """Search a folder. Raises UsageError when it is none or holds none."""
+        if not folder.is_dir():
+            raise UsageError(f"--images: {folder}: no such folder")
+        names = sorted(path.relative_to(folder).as_posix() for path in find(folder))
+        return cls(folder, tuple(names))
+
+    def shards(self, size: int = SHARD) -> Iterator[Shard]:
+        """Yield all pictures, `size` at a time."""
+        for index, start in enumerate(range(0, len(self.names), size)):
+            yield Shard(index, start, self.names[start : start + size])
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that changes when a picture comes, goes or is written again."""
+        hasher = hashlib.sha256()
+        for name in self.names:
+            status = (self.folder / name).stat()
+            hasher.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return hasher.hexdigest()
+
+
+def content_digest(content: bytes) -> NDArray[np.uint8]:
+    """Return a picture's SHA-256, uint8 [32]."""
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)

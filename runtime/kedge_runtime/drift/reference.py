@@ -1,0 +1,232 @@
+"""The float original's answers in a file, so that a device compares with it without TensorFlow.
+
+An .npz that numpy.load reads too: `facts` (JSON), `names` [n], `digests` (SHA-256 of each picture,
+uint8 [n, 32]) and `outputs` (float32 [n, classes]). The outputs lie uncompressed, 4 kB a picture of
+ImageNet, and are read row by row: the file may be larger than the memory.
+"""
+
+import hashlib
+import json
+import os
+import weakref
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime import npz
+from kedge_runtime.contract import Contract, Geometry, Normalisation, Output, Tensor
+from kedge_runtime.drift.pictures import Failure
+from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
+from kedge_runtime.files import whole_file
+from kedge_runtime.head import Floats
+from kedge_runtime.records import decode, encode
+from kedge_runtime.zips import MAX_BYTES
+
+SCHEMA = 1
+SUFFIX = ".npz"
+_MEMBERS = ("facts", "names", "digests", "outputs")
+_CHUNK = 1 << 20
+# What numpy writes before an array is padded to a multiple of 64 bytes; ours take two at most.
+_HEADER_BYTES = 1 << 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the answers are of: a reference of another model, or fed otherwise, is refused.
+
+    `work`: what recorded it, so that a second run need not do it again. `failed`: the pictures
+    that couldn't be read.
+    """
+
+    source: str
+    weights_digest: str
+    geometry: Geometry
+    normalisation: Normalisation
+    output: Output
+    work: str = ""
+    failed: tuple[Failure, ...] = ()
+    tools: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @classmethod
+    def of(cls, contract: Contract) -> "Facts":
+        """Return what a contract says of the original that its artefact was made from."""
+        return cls(
+            contract.provenance.source,
+            contract.provenance.weights_digest,
+            contract.input.geometry,
+            contract.input.normalisation,
+            # The original gives real numbers, and no temperature was fitted to it.
+            replace(contract.output, tensor=Tensor(), temperature=1.0),
+        )
+
+
+class Reference:
+    """An open reference: its facts, and the rows of its pictures by name."""
+
+    def __init__(self, path: Path) -> None:
+        """Check the archive and read all but the outputs.
+
+        Raises UsageError for a file that is missing, ArtefactError for one that is no reference.
+        """
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = _members(archive, path)
+                self.facts = _facts(members["facts"], path)
+                self.names: list[str] = members["names"].tolist()
+                self.digests: NDArray[np.uint8] = members["digests"]
+                self._at, shape = _outputs(archive, path)
+        except OSError as error:
+            raise UsageError(
+                f"--against: {path}: {(error.strerror or str(error)).lower()}"
+            ) from None
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise _damaged(path, error) from None
+        self.classes = shape[1]
+        if not len(self.names) == len(self.digests) == shape[0]:
+            raise _damaged(path, f"{len(self.names)} names for {shape[0]} rows")
+        self._rows = {name: i for i, name in enumerate(self.names)}
+        self._failed = {failure.image for failure in self.facts.failed}
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the file."""
+        hasher = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+        return f"sha256:{hasher.hexdigest()}"
+
+    def is_failed(self, name: str) -> bool:
+        """Whether the picture couldn't be read when the reference was recorded."""
+        return name in self._failed
+
+    def outputs(self, name: str, digest: NDArray[np.uint8]) -> Floats:
+        """Return the original's numbers for a picture, float32 [classes].
+
+        Raises UsageError for a picture that it doesn't know, or knows with another content.
+        """
+        row = self._rows.get(name)
+        if row is None or not np.array_equal(self.digests[row], digest):
+            wrong = "isn't in it" if row is None else "had another content"
+            raise UsageError(
+                f"{self.path}: is a reference of other pictures: {name} {wrong} when it was "
+                "recorded; record one of this folder with --against MODEL --record FILE"
+            )
+        size = 4 * self.classes
+        content = os.pread(self._file, size, self._at + row * size)
+        return np.frombuffer(content, "<f4")
+
+    def check(self, contract: Contract, artefact: Path) -> None:
+        """Raise UsageError unless it is of the model that `artefact` was made from, fed alike."""
+        wanted = Facts.of(contract)
+        for name in ("weights_digest", "geometry", "normalisation", "output"):
+            found, stated = getattr(self.facts, name), getattr(wanted, name)
+            if found != stated:
+                raise UsageError(
+                    f"{self.path}: is no reference of {artefact}: its {name} is {found}, the "
+                    f"artefact's original has {stated}; record one with --against MODEL --record"
+                )
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> npz.Arrays:
+    small = [archive.getinfo(f"{name}.npy") for name in _MEMBERS if name != "outputs"]
+    if sum(info.file_size for info in small) > MAX_BYTES:
+        raise _damaged(path, "its names take too many bytes")
+    contents = {info.filename: archive.read(info) for info in small}
+    return {name.removesuffix(".npy"): npz.read_array(npy) for name, npy in contents.items()}
+
+
+def _facts(array: NDArray[Any], path: Path) -> Facts:
+    try:
+        data = json.loads(str(array.item()))
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise ValueError("it is of another version of kedge")
+        return decode(Facts, data, "facts")
+    except (ValueError, KedgeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _outputs(archive: zipfile.ZipFile, path: Path) -> tuple[int, tuple[int, ...]]:
+    """Return where in the file the numbers begin, and their shape."""
+    info = archive.getinfo("outputs.npy")
+    with archive.open(info) as member:
+        header = npz.read_header(member.read(_HEADER_BYTES))
+        # To the end, whose CRC zipfile compares: a damaged reference is found before it is used.
+        member.seek(0)
+        while member.read(_CHUNK):
+            pass
+    right = header.dtype == np.dtype("<f4") and len(header.shape) == 2
+    if not right or header.offset + header.size != info.file_size or info.compress_type:
+        raise _damaged(path, f"its outputs are {header.dtype} {header.shape}")
+    with path.open("rb") as file:
+        # A zip's local header: 30 bytes, of which the last four are the lengths of name and extra.
+        file.seek(info.header_offset + 26)
+        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    return info.header_offset + 30 + name + extra + header.offset, header.shape
+
+
+def _damaged(path: Path, reason: object) -> ArtefactError:
+    return ArtefactError(
+        f"{path}: no reference that `kedge drift --record` wrote ({reason}); record it again"
+    )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The original's answers for some pictures, in their order.
+
+    `digests`: uint8 [n, 32]; `outputs`: float32 [n, classes].
+    """
+
+    names: Sequence[str]
+    digests: NDArray[np.uint8]
+    outputs: Floats
+
+
+def write_reference(path: Path, facts: Facts, parts: Callable[[], Iterable[Recorded]]) -> None:
+    """Write what `parts()` yields, one in memory at a time; it is called twice.
+
+    Raises UsageError when the disk or the folder refuses it, or when there is no picture in them.
+    """
+    known = [(part.names, part.digests) for part in parts()]
+    names = [name for some, _ in known for name in some]
+    if not names:
+        raise UsageError("none of the pictures can be read: there is nothing to compare")
+    arrays = {
+        "facts": np.array([json.dumps(encode(facts), sort_keys=True)]),
+        "names": np.array(names),
+        "digests": np.concatenate([digests for _, digests in known]),
+    }
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with _member(archive, name) as member:
+                np.lib.format.write_array(member, array, version=(1, 0))
+        with _member(archive, "outputs") as member:
+            _write_outputs(member, len(names), parts())
+
+
+def _write_outputs(member: IO[bytes], count: int, parts: Iterable[Recorded]) -> None:
+    for i, part in enumerate(parts):
+        rows = np.ascontiguousarray(part.outputs, "<f4")
+        if not i:
+            shape = (count, rows.shape[1])
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
+        member.write(rows.tobytes())
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    # A fixed date: the same answers, the same bytes.
+    return archive.open(
+        zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True
+    )

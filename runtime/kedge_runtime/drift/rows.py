@@ -1,0 +1,76 @@
+"""What is kept of a picture: a few numbers, so that 50 000 pictures take some megabytes.
+
+A row has the original's answer, the artefact's, and how far their outputs are apart. Every figure
+of a report is computed from all rows in the order of the pictures, so it is the same to the last
+bit however the pictures were divided among processes, machines or days.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime import head, metrics
+from kedge_runtime.contract import Output
+from kedge_runtime.head import Floats
+
+TOP = 5
+Rows = NDArray[np.void]
+
+# `top`: the best classes as indices of the labels, -1 for the background, NONE where there are
+# fewer classes; `margin`: best probability minus the second; `entropy`: normalised, 0..1.
+ANSWER = np.dtype(
+    [("top", "<i4", TOP), ("confidence", "<f8"), ("margin", "<f8"), ("entropy", "<f8")]
+)
+NONE = -2
+# `picture`: its index in the sorted folder. `kl` in nats; `signal` and `noise`: the sums of the
+# squared reference outputs and of the squared differences; `cosine` -1..1; the errors are absolute
+# differences of the outputs. NaN where the two sides' outputs are of different kinds.
+ROW = np.dtype(
+    [
+        ("picture", "<i8"),
+        ("original", ANSWER),
+        ("artefact", ANSWER),
+        ("kl", "<f8"),
+        ("signal", "<f8"),
+        ("noise", "<f8"),
+        ("cosine", "<f8"),
+        ("max_error", "<f8"),
+        ("mean_error", "<f8"),
+    ]
+)
+
+
+def row(picture: int, original: "Side", artefact: "Side") -> Rows:
+    """Return one row, [1], of what both sides gave for a picture."""
+    probabilities = [head.probabilities(*side) for side in (original, artefact)]
+    answers = [
+        answer(values, side[1])
+        for values, side in zip(probabilities, (original, artefact), strict=True)
+    ]
+    kl = metrics.kl(*(p[None] for p in probabilities), multi_label=original[1].multi_label)
+    return np.array([(picture, *answers, kl, *_distances(original, artefact))], ROW)
+
+
+# A model's numbers for one picture, float32 [outputs], and what they mean.
+Side = tuple[Floats, Output]
+
+
+def answer(probabilities: Floats, output: Output) -> tuple[Any, ...]:
+    """Return the fields of ANSWER for float32 [outputs]."""
+    order = head.descending(probabilities, TOP)
+    top = np.full(TOP, NONE)
+    top[: len(order)] = order - output.label_offset
+    values = probabilities[order].astype(float)
+    spread = head.mean_binary_entropy if output.multi_label else head.entropy
+    margin = values[0] - (values[1] if len(values) > 1 else 0.0)
+    return top, values[0], margin, spread(probabilities)
+
+
+def _distances(original: Side, artefact: Side) -> tuple[float, ...]:
+    if original[1].kind != artefact[1].kind:
+        return (float("nan"),) * 5
+    a, b = (side[0].astype(np.float64) for side in (original, artefact))
+    error = np.abs(a - b)
+    cosine = metrics.cosine(original[0][None], artefact[0][None])
+    return float(a @ a), float(error @ error), cosine, float(error.max()), float(error.mean())

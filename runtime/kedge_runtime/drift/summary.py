@@ -1,0 +1,136 @@
+"""From rows to a report: every figure of one artefact.
+
+Sums are exact (math.fsum) or over the rows in the order of the pictures, so that no division of the
+work shows in them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from kedge_runtime.drift import gates, report
+from kedge_runtime.drift.calibration import calibrations
+from kedge_runtime.drift.evidence import Evidence
+from kedge_runtime.drift.flips import flips
+from kedge_runtime.drift.gates import Estimate, Gate, Pairs
+from kedge_runtime.drift.intervals import Indices, Numbers, mcnemar, mean_interval
+from kedge_runtime.drift.per_class import per_class
+from kedge_runtime.drift.rows import Rows
+from kedge_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The gates; None for one that isn't asked for. Both are shares, 0..1."""
+
+    max_drop: float | None = None
+    min_agreement: float | None = None
+
+    def __bool__(self) -> bool:
+        """Whether any gate is asked for."""
+        return self != Limits()
+
+
+# Where no gate is asked for: a point of accuracy if labels tell it, else the agreement.
+WITH_LABELS, WITHOUT_LABELS = Limits(max_drop=0.01), Limits(min_agreement=0.95)
+
+
+def check_limits(limits: Limits, *, labelled: bool) -> None:
+    """Raise UsageError for a gate that can't be judged, before the work is done."""
+    if limits.max_drop is not None and not labelled:
+        raise UsageError(
+            "--max-drop: needs the true classes: give --labels, or gate with --min-agreement"
+        )
+
+
+def summarise(evidence: Evidence, artefact: report.Artefact, limits: Limits) -> report.Drift:
+    """Return everything that is said of an artefact, and the verdict of its gates.
+
+    Raises UsageError when fewer than two pictures could be read.
+    """
+    rows = evidence.rows
+    if len(rows) < 2:
+        raise UsageError(f"{len(rows)} of the pictures can be read, at least 2 are needed")
+    original = evidence.best("original")
+    agreed = [int(evidence.holds("artefact", original, k).sum()) for k in (1, 5)]
+    top1, top5 = (_accuracy(evidence, k) for k in (1, 5))
+    judged = _judged(limits, top1, agreed[0], len(rows))
+    return report.Drift(
+        artefact=artefact,
+        verdict=gates.worst([gate.verdict for gate in judged]),
+        gates=judged,
+        pictures=len(rows),
+        failed=evidence.part.failed,
+        top1=top1,
+        top5=top5,
+        agreement=gates.share(agreed[0], len(rows)),
+        agreement_top5=gates.share(agreed[1], len(rows)),
+        flips=flips(evidence),
+        per_class=per_class(evidence),
+        calibration=calibrations(evidence),
+        entropy=_entropy(rows),
+        distances=_distances(rows),
+        latency=_latency(evidence.part.seconds),
+    )
+
+
+def _judged(limits: Limits, top1: report.Accuracy | None, agreed: int, n: int) -> tuple[Gate, ...]:
+    asked = limits or (WITHOUT_LABELS if top1 is None else WITH_LABELS)
+    judged = []
+    if asked.max_drop is not None and top1 is not None:
+        judged.append(gates.max_drop(asked.max_drop, top1.pairs))
+    if asked.min_agreement is not None:
+        judged.append(gates.min_agreement(asked.min_agreement, agreed, n))
+    return tuple(judged)
+
+
+def _accuracy(evidence: Evidence, k: int) -> report.Accuracy | None:
+    true = evidence.true
+    if true is None:
+        return None
+    pairs = _pairs(evidence, true, k)
+    n = pairs.total
+    return report.Accuracy(
+        original=(pairs.both + pairs.lost) / n,
+        artefact=(pairs.both + pairs.gained) / n,
+        pairs=pairs,
+        drop=pairs.drop,
+        mcnemar=mcnemar(pairs.lost, pairs.gained),
+    )
+
+
+def _pairs(evidence: Evidence, true: Indices, k: int) -> Pairs:
+    original, artefact = (evidence.holds(side, true, k) for side in ("original", "artefact"))
+    cells = (original & artefact, original & ~artefact, ~original & artefact, ~original & ~artefact)
+    return Pairs(*(int(cell.sum()) for cell in cells))
+
+
+def _entropy(rows: Rows) -> report.Entropy:
+    original, artefact = rows["original"]["entropy"], rows["artefact"]["entropy"]
+    shift = artefact - original
+    low, high = mean_interval(shift)
+    return report.Entropy(_mean(original), _mean(artefact), Estimate(_mean(shift), low, high))
+
+
+def _distances(rows: Rows) -> report.Distances:
+    kl = _mean(rows["kl"])
+    if np.isnan(rows["signal"]).any():
+        return report.Distances(kl, None, None, None, None)
+    signal, noise = (max(math.fsum(rows[name]), 1e-30) for name in ("signal", "noise"))
+    return report.Distances(
+        kl=kl,
+        sqnr=10 * math.log10(signal / noise),
+        cosine=_mean(rows["cosine"]),
+        max_error=float(rows["max_error"].max()),
+        mean_error=_mean(rows["mean_error"]),
+    )
+
+
+def _latency(seconds: Numbers) -> report.Latency:
+    median, p90 = (float(np.quantile(seconds, share)) * 1e3 for share in (0.5, 0.9))
+    return report.Latency(round(median, 4), round(p90, 4))
+
+
+def _mean(values: Numbers) -> float:
+    return math.fsum(values) / len(values)

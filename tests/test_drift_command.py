@@ -1,0 +1,201 @@
+"""`kedge drift` on a device: verdicts, exit codes, the report, and what is refused."""
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+import drift_references
+from conftest import Run
+from kedge_runtime.commands.drift import Points
+from kedge_runtime.drift.measure import opened
+
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Path:
+    """Return a folder with photos, and references that are the artefact itself, near it, and far
+    from it; `truth.csv` holds what the artefact answers.
+    """
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "photos").mkdir()
+    drift_references.write_photos(folder / "photos", COUNT)
+    for name, noise in (("same", 0.0), ("near", 0.02), ("far", 5.0)):
+        path = folder / f"{name}.npz"
+        drift_references.write_for(artefacts / "tiny.tflite", folder / "photos", path, noise)
+    return folder
+
+
+@pytest.fixture
+def drift(kedge: Run, desk: Path, artefacts: Path) -> Run:
+    """Return `kedge drift tiny.tflite` on the photos, against a reference by name."""
+
+    def run(against: object, *words: object) -> tuple[int, str, str]:
+        path = desk / f"{against}.npz" if (desk / f"{against}.npz").exists() else against
+        place = ["--images", desk / "photos", "--against", path]
+        return kedge("drift", artefacts / "tiny.tflite", *place, *words)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("against", "words", "code", "verdict"),
+    [
+        ("same", [], 0, "PASS"),
+        ("far", [], 1, "FAIL"),
+        ("near", ["--min-agreement", ".9"], 0, "PASS"),
+        ("same", ["--min-agreement", ".97"], 3, "INCONCLUSIVE"),
+    ],
+)
+def test_verdicts_and_exit_codes(
+    drift: Run, against: str, words: list[str], code: int, verdict: str
+) -> None:
+    found, said, error = drift(against, *words)
+    assert (found, verdict in said) == (code, True), said + error
+    assert ("pictures decide it in nine of ten cases" in error) == (code == 3)
+
+
+def test_the_line_says_how_many_pictures_would_decide(drift: Run) -> None:
+    _, _, error = drift("same", "--min-agreement", ".97")
+    line = error.splitlines()[-1]
+    assert line.startswith("kedge: tiny.tflite: inconclusive: agreement 100.0% (96.9% .. 100.0%)")
+    assert line.endswith("would if what was measured were exact)")
+
+
+def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
+    code, out, error = drift("same", "--json")
+    assert code == 0
+    (found,) = json.loads(out)["drifts"]
+    assert (found["pictures"], len(found["failed"])) == (COUNT, 1)
+    assert found["failed"][0]["image"] == drift_references.BROKEN
+    assert f"kedge: {drift_references.BROKEN}: couldn't be read when" in error
+    assert "kedge: 1 picture couldn't be read and counts for nothing" in error
+
+
+def test_the_report_is_whole_and_is_what_json_prints(drift: Run, tmp_path: Path) -> None:
+    place = tmp_path / "report.json"
+    code, out, _ = drift("near", "--json", "--out", place)
+    report = json.loads(out)
+    assert json.loads(place.read_text()) == report
+    assert (report["schema"], report["command"], report["verdict"]) == (1, "drift", "INCONCLUSIVE")
+    assert code == 3
+    assert report["reference"]["pictures"] == COUNT
+    (found,) = report["drifts"]
+    assert found["top1"] is None
+    assert found["agreement"]["low"] <= found["agreement"]["value"] <= found["agreement"]["high"]
+    assert sum(b["pictures"] for b in found["flips"]["by_margin"]) == COUNT
+    assert found["flips"]["count"] == round(COUNT * (1 - found["agreement"]["value"]))
+    assert found["artefact"]["bytes"] == Path(found["artefact"]["path"]).stat().st_size
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_labels_make_it_a_drop(drift: Run, desk: Path, tmp_path: Path) -> None:
+    rows = [
+        f"{path.relative_to(desk / 'photos')},0" for path in sorted((desk / "photos").rglob("*.*"))
+    ]
+    table = tmp_path / "truth.csv"
+    table.write_text("\n".join(rows))
+    code, out, _ = drift("same", "--labels", table, "--json", "--max-drop", "5pp")
+    (found,) = json.loads(out)["drifts"]
+    assert code == 0
+    assert found["top1"]["drop"]["value"] == 0
+    assert found["top1"]["pairs"]["lost"] == found["top1"]["pairs"]["gained"] == 0
+    assert [gate["name"] for gate in found["gates"]] == ["max_drop"]
+    assert found["calibration"]["shift"] == pytest.approx(0, abs=1e-6)
+    assert found["per_class"]["by"] == "truth"
+
+
+def test_two_artefacts_stand_one_below_the_other(
+    kedge: Run, desk: Path, artefacts: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "second.tflite"
+    second.write_bytes((artefacts / "tiny.tflite").read_bytes())
+    place = ["--images", desk / "photos", "--against", desk / "same.npz"]
+    code, out, _ = kedge("drift", artefacts / "tiny.tflite", second, *place)
+    assert code == 0
+    assert out.count("PASS") == 2
+    assert max(map(len, out.replace(str(tmp_path), "").splitlines())) <= 100
+
+
+def test_a_rerun_goes_on_where_it_stopped(
+    drift: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, journal = tmp_path / "report.json", tmp_path / "report.json.0.journal"
+    _, expected, _ = drift("near", "--json")
+    with monkeypatch.context() as patched:
+        patched.setattr("kedge_runtime.commands.drift.finish", lambda request: None)
+        drift("near", "--out", place)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 1 + 4  # the head, and a shard of 32 each
+    journal.write_bytes(b"".join(lines[:3]) + lines[3][:50])
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "kedge_runtime.drift.measure.read_bytes",
+        lambda path: asked.append(path.name) or path.read_bytes(),  # type: ignore[func-returns-value]
+    )
+    _, out, _ = drift("near", "--json", "--out", place)
+    assert len(asked) == COUNT + 1 - 64 - 1  # the broken one isn't read again either
+    again, before = json.loads(out)["drifts"][0], json.loads(expected)["drifts"][0]
+    again.pop("latency")
+    before.pop("latency")
+    assert again == before
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize(
+    ("against", "words", "message"),
+    [
+        ("none.npz", [], "none.npz: no such file"),
+        ("same", ["--max-drop", "1pp"], "--max-drop: needs the true classes: give --labels"),
+        ("same", ["--max-drop", "1"], "'1' is no drop: write 1pp or .01"),
+        ("same", ["--record", "new.npz"], "--record: needs the model itself"),
+        ("same", ["--attribute", "5"], "--attribute: needs the model itself"),
+        ("same", ["--labels", "folders"], "--labels folders: folders tell the class of no picture"),
+        ("same", ["--labels", "none.csv"], "can't read the table none.csv"),
+        ("same", ["--out", "report.txt"], "--out: got report.txt, its name must end in .json"),
+        ("same", ["--images", "nowhere"], "--images: nowhere: no such folder"),
+    ],
+)
+def test_mistakes(drift: Run, against: str, words: list[str], message: str) -> None:
+    code, out, error = drift(against, *words)
+    assert (code, out) == (2, "")
+    assert message in error
+
+
+def test_a_reference_of_other_pictures_is_refused(
+    kedge: Run, desk: Path, artefacts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "even").mkdir()
+    other = (desk / "photos" / "odd" / "001.png").read_bytes()
+    (tmp_path / "even" / "000.png").write_bytes(other)
+    words = ["--images", tmp_path, "--against", desk / "same.npz"]
+    code, _, error = kedge("drift", artefacts / "tiny.tflite", *words)
+    assert code == 2
+    assert "is a reference of other pictures: even/000.png had another content" in error
+
+
+def test_a_reference_of_another_artefacts_original(kedge: Run, desk: Path, artefacts: Path) -> None:
+    words = ["--images", desk / "photos", "--against", desk / "same.npz"]
+    code, _, error = kedge("drift", artefacts / "tiny.onnx", *words)
+    assert code == 2
+    assert "is no reference of" in error
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"), [("1pp", 0.01), ("1.5 pp", 0.015), ("2%", 0.02), (".01", 0.01), ("0", 0)]
+)
+def test_points(word: str, expected: float) -> None:
+    assert Points().convert(word, None, None) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("word", ["1", "", "pp", "-1pp", "100pp", "1 p", "nan"])
+def test_no_points(word: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Points().convert(word, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> None:
+    opened.cache_clear()

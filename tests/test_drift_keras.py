@@ -1,0 +1,200 @@
+"""The converter's half of drift: a real Keras model's answers, and where a drift comes from."""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Run
+from kedge_models import demo
+from kedge_models.demo import pictograms
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.drift.original import Original, Sample
+from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.reference import Reference
+from kedge_runtime.engines import EngineOptions
+from kedge_runtime.errors import UsageError
+from kedge_runtime.preprocessing import preprocess
+
+pytest.importorskip("tensorflow", reason="the original runs in Keras")
+
+from kedge_convert.drift import attribute, attribution, record, recording
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return COUNT of the demo's pictures, named by their class, and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
+    pictograms.write(folder, COUNT, seed=11)
+    (folder / "star_999.jpg").write_bytes(b"\xff\xd8\xff broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(demo_artefacts: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the demo's answers to the pictures."""
+    path = tmp_path_factory.mktemp("reference") / "demo.npz"
+    record(_original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos), path)
+    return path
+
+
+def _original(artefact: Path) -> Original:
+    return Original("demo", "imagenet", read_artefact(artefact))
+
+
+def test_the_reference_is_what_keras_says(
+    reference: Path, photos: Path, demo_artefacts: Path
+) -> None:
+    from kedge_convert.toolkit import require
+
+    model = require("keras").models.load_model(demo.MODEL, compile=False)
+    contract = read_artefact(demo_artefacts / "demo.float32.tflite").contract
+    known = Reference(reference)
+    assert len(known.names) == COUNT
+    assert [failure.image for failure in known.facts.failed] == ["star_999.jpg"]
+    outputs = np.load(reference)["outputs"]
+    for name, row in list(zip(known.names, outputs, strict=True))[:5]:
+        expected = model.predict_on_batch(preprocess(contract, photos / name))[0]
+        found = np.exp(row - row.max())
+        np.testing.assert_allclose(found / found.sum(), expected, atol=1e-5)
+
+
+def test_what_is_recorded_already_isnt_asked_again(
+    reference: Path, photos: Path, demo_artefacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = reference.read_bytes()
+    monkeypatch.setattr(recording, "_ask", None)
+    record(_original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos), reference)
+    assert reference.read_bytes() == before
+
+
+def test_a_stopped_recording_goes_on(
+    reference: Path,
+    photos: Path,
+    demo_artefacts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, pictures = _original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos)
+    answers, done = recording._answers, []
+
+    def stopping(*words):  # type: ignore[no-untyped-def]
+        done.append(words[-1].index)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return answers(*words)
+
+    monkeypatch.setattr(recording, "_answers", stopping)
+    place = tmp_path / "reference.npz"
+    with pytest.raises(KeyboardInterrupt):
+        record(original, pictures, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.npz.journal"]
+    record(original, pictures, place)
+    assert done == [0, 1, 1]
+    assert place.read_bytes() == reference.read_bytes()
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, photos: Path) -> None:
+    artefact = read_artefact(demo_artefacts / "demo.int8.tflite")
+    provenance = replace(artefact.contract.provenance, weights_digest="sha256:other")
+    other = replace(artefact, contract=replace(artefact.contract, provenance=provenance))
+    with pytest.raises(UsageError, match=r"demo: isn't the model that .* was made from"):
+        recording.load_original(Original("demo", "imagenet", other))
+
+
+def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_path: Path) -> None:
+    """A file says neither labels nor normalisation; its user said them to `kedge convert`."""
+    model = tmp_path / "mine.keras"
+    shutil.copyfile(demo.MODEL, model)
+    artefact = read_artefact(demo_artefacts / "demo.int8.onnx")
+    source = recording.load_original(Original(str(model), "imagenet", artefact))
+    assert source.labels == artefact.contract.labels
+    assert source.input.normalisation == artefact.contract.input.normalisation
+    assert source.input.geometry == artefact.contract.input.geometry
+
+
+def test_the_steps_add_up_to_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 5, 333)
+    links = [attribution.Link(name, name, lambda picture: 0) for name in "abcde"]
+    answers = np.where(rng.uniform(size=(5, 333)) < 0.7, truth, rng.integers(0, 5, (5, 333)))
+    found = attribution.attribution(links, answers, truth)
+    assert [step.name for step in found.steps] == list("bcde")
+    assert found.drop is not None
+    drops = [step.drop.value for step in found.steps if step.drop]
+    assert sum(drops) == pytest.approx(found.drop.value, abs=1e-12)
+    accuracies = (answers == truth).mean(axis=1)
+    assert found.drop.value == pytest.approx(accuracies[0] - accuracies[-1])
+    assert sum(step.disagreement for step in found.steps) == pytest.approx(found.disagreement)
+    assert found.disagreement == (answers[0] != answers[-1]).mean()
+    flips = [(a != b).mean() for a, b in pairwise(answers)]
+    assert [step.flips for step in found.steps] == flips
+    assert attribution.attribution(links, answers, None).drop is None
+
+
+CHAINS = {
+    "demo.int8.tflite": ["preprocessing", "export", "quantisation", "engine"],
+    "demo.float32.tflite": ["preprocessing", "export", "engine"],
+    "demo.float32.onnx": ["preprocessing", "export"],
+}
+
+
+def test_every_artefact_has_its_chain(demo_artefacts: Path, photos: Path) -> None:
+    paths = sorted(photos.iterdir())[-11:]  # the broken one is among them
+    sample = Sample(tuple(paths), np.arange(11) % 10)
+    artefacts = [read_artefact(demo_artefacts / name) for name in CHAINS]
+    original = Original("demo", "imagenet", artefacts[0])
+    found = attribute(original, artefacts, sample, EngineOptions())
+    for steps, each in zip(CHAINS.values(), found, strict=True):
+        assert [step.name for step in each.steps] == steps
+        assert each.pictures == 10
+        # Exported in float, and run by another engine: the same answers.
+        assert {step.flips for step in each.steps if step.name in ("export", "engine")} == {0.0}
+    assert len({each.steps[0] for each in found}) == 1
+
+
+def test_preprocessing_is_what_keras_itself_does(demo_artefacts: Path, photos: Path) -> None:
+    """An artefact that is fed as Keras feeds the original loses nothing by its preprocessing."""
+    artefact = read_artefact(demo_artefacts / "demo.float32.tflite")
+    geometry = replace(
+        artefact.contract.input.geometry,
+        resize="nearest",
+        fit="stretch",
+        orientation="ignore",
+        scaled_decode=False,
+    )
+    taken = replace(artefact.contract.input, geometry=geometry)
+    fed = replace(artefact, contract=replace(artefact.contract, input=taken))
+    sample = Sample(tuple(sorted(photos.glob("[!s]*.jpg"))[:20]), None)
+    (alike,) = attribute(Original("demo", "imagenet", fed), [fed], sample, EngineOptions())
+    assert alike.steps[0].flips == 0
+    assert alike.drop is None
+
+
+def test_the_command_against_a_model(
+    kedge: Run, demo_artefacts: Path, photos: Path, reference: Path, tmp_path: Path
+) -> None:
+    artefact = demo_artefacts / "demo.int8.tflite"
+    table, place = tmp_path / "truth.csv", tmp_path / "new.npz"
+    rows = [f"{path.name},{path.name.rpartition('_')[0]}" for path in sorted(photos.iterdir())]
+    table.write_text("\n".join(rows))
+    words = ["drift", artefact, "--images", photos, "--labels", table, "--max-drop", "20pp"]
+    keeping = ["--record", place, "--attribute", 10]
+    code, out, error = kedge(*words, "--against", "demo", *keeping, "--json")
+    assert code == 0, error
+    assert place.read_bytes() == reference.read_bytes()
+    report = json.loads(out)
+    (found,) = report["drifts"]
+    assert found["attribution"]["pictures"] == 10
+    device = json.loads(kedge(*words, "--against", place, "--json")[1])
+    (alone,) = device["drifts"]
+    for each in (found, alone):
+        del each["latency"], each["attribution"]
+    assert found == alone

@@ -1,0 +1,233 @@
+"""Every figure of a report, against loops that a child could follow, and scikit-free oracles."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_runtime.contract import Label
+from kedge_runtime.drift import calibration, flips, per_class, report, summary
+from kedge_runtime.drift.evidence import Evidence
+from kedge_runtime.drift.measure import Part
+from kedge_runtime.drift.rows import NONE, ROW
+from kedge_runtime.drift.summary import Limits
+from kedge_runtime.errors import UsageError
+
+stats = pytest.importorskip("scipy.stats")
+
+CLASSES = 6
+ARTEFACT = report.Artefact("a", "", "t:int8", "int8", "litert", "x", 1, None, 100, 0.25)
+
+
+def _evidence(count: int = 400, *, labelled: bool = True, seed: int = 0) -> Evidence:
+    """Return made-up answers: the artefact is right less often, above all in class 2."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, CLASSES, count + 10)
+    pictures = np.sort(rng.choice(count + 10, count, replace=False))
+    rows = np.zeros(count, ROW)
+    rows["picture"] = pictures
+    for side, right in (("original", 0.9), ("artefact", 0.8)):
+        for row, true in zip(rows, truth[pictures], strict=True):
+            chance = right - 0.4 * (side == "artefact" and true == 2)
+            order = rng.permutation(CLASSES)
+            best = true if rng.uniform() < chance else order[0]
+            row[side]["top"] = [best, *(c for c in order if c != best)][:5]
+        rows[side]["confidence"] = rng.uniform(0.3, 1, count)
+        rows[side]["margin"] = rng.uniform(0, 1, count)
+        rows[side]["entropy"] = rng.uniform(0, 1, count)
+    for name in ("kl", "signal", "noise", "cosine", "max_error", "mean_error"):
+        rows[name] = rng.uniform(0, 1, count)
+    names = [f"{i}.jpg" for i in range(count + 10)]
+    labels = [Label(f"n{i}", f"class {i}") for i in range(CLASSES)]
+    return Evidence(names, labels, Part(rows, rows["kl"] / 100), truth if labelled else None)
+
+
+def _drift(evidence: Evidence, limits: Limits | None = None) -> report.Drift:
+    return summary.summarise(evidence, ARTEFACT, limits or Limits())
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_accuracy_by_counting(k: int) -> None:
+    evidence = _evidence()
+    assert evidence.true is not None
+    cells = {(a, b): 0 for a in (0, 1) for b in (0, 1)}
+    for row, true in zip(evidence.rows, evidence.true, strict=True):
+        cells[true in row["original"]["top"][:k], true in row["artefact"]["top"][:k]] += 1
+    drift = _drift(evidence)
+    found = drift.top1 if k == 1 else drift.top5
+    assert found is not None
+    pairs = found.pairs
+    assert (pairs.both, pairs.lost, pairs.gained, pairs.neither) == (
+        cells[1, 1],
+        cells[1, 0],
+        cells[0, 1],
+        cells[0, 0],
+    )
+    assert found.drop.value == pytest.approx(found.original - found.artefact)
+    assert found.drop.low < found.drop.value < found.drop.high
+    expected = stats.binomtest(cells[1, 0], cells[1, 0] + cells[0, 1]).pvalue
+    assert found.mcnemar == pytest.approx(expected)
+
+
+def test_agreement_and_flips_by_counting() -> None:
+    evidence = _evidence()
+    drift = _drift(evidence)
+    best = [(row["original"]["top"][0], row["artefact"]["top"][0]) for row in evidence.rows]
+    different = [i for i, (a, b) in enumerate(best) if a != b]
+    assert drift.flips.count == len(different) > 100
+    assert drift.agreement.value == pytest.approx(1 - len(different) / 400)
+    within = [row["original"]["top"][0] in row["artefact"]["top"] for row in evidence.rows]
+    assert drift.agreement_top5.value == np.mean(within)
+    margins = evidence.rows["original"]["margin"]
+    for found in drift.flips.by_margin:
+        inside = [i for i in range(400) if found.low <= margins[i] < found.high]
+        assert found.pictures == len(inside)
+        assert found.flips == len(set(inside) & set(different))
+    assert len(drift.flips.listed) == flips.MOST
+    surest = max(different, key=lambda i: margins[i])
+    first = drift.flips.listed[0]
+    assert first.image == evidence.names[evidence.rows["picture"][surest]]
+    assert first.original.margin == margins[surest]
+    assert first.original.best.index == best[surest][0]
+    assert first.artefact.best.name == f"class {best[surest][1]}"
+    assert evidence.true is not None
+    assert first.truth == f"class {evidence.true[surest]}"
+
+
+def test_a_margin_of_one_is_in_the_last_bin() -> None:
+    evidence = _evidence(20)
+    evidence.rows["original"]["margin"] = 1.0
+    assert [found.pictures for found in flips.flips(evidence).by_margin] == [0] * 6 + [20]
+
+
+def test_calibration_by_counting() -> None:
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0, 1, 1000)
+    confidence[:3] = [1.0, 1 / 15, 0.0]
+    right = rng.uniform(size=1000) < confidence**2
+    found = calibration.calibration(confidence, right)
+    total = 0.0
+    for i, box in enumerate(found.bins):
+        # (low, high], as in Guo et al.; the first bin has its 0 too.
+        inside = [
+            j
+            for j in range(1000)
+            if i == min(14, max(0, math.ceil(round(confidence[j] * 15, 9)) - 1))
+        ]
+        assert box.pictures == len(inside)
+        assert box.accuracy == pytest.approx(np.mean(right[inside]))
+        assert box.confidence == pytest.approx(np.mean(confidence[inside]))
+        total += len(inside) * abs(float(np.mean(right[inside]) - np.mean(confidence[inside])))
+    assert found.ece == pytest.approx(total / 1000)
+    assert found.ece == pytest.approx(np.mean(confidence - confidence**2), abs=0.03)
+
+
+def test_an_empty_bin_has_no_accuracy() -> None:
+    found = calibration.calibration(np.array([0.5]), np.array([True]))
+    assert found.ece == 0.5
+    assert found.bins[0].accuracy is None
+
+
+def test_the_class_that_drifted_is_found_and_no_other() -> None:
+    evidence = _evidence(3000)
+    found = per_class.per_class(evidence)
+    assert (found.by, found.tested) == ("truth", CLASSES)
+    first = found.classes[0]
+    assert (first.index, first.id) == (2, "n2")
+    assert evidence.true is not None
+    right = [evidence.best(side)[evidence.true == 2] == 2 for side in ("original", "artefact")]
+    lost, gained = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    assert (first.lost, first.gained, first.pictures) == (lost, gained, len(right[0]))
+    assert first.p == pytest.approx(stats.binomtest(lost, lost + gained).pvalue)
+    p = [each.p for each in found.classes]
+    assert [each.q for each in found.classes] == pytest.approx(stats.false_discovery_control(p))
+    assert found.drifted == sum(each.q <= 0.05 for each in found.classes)
+
+
+def test_without_labels_classes_are_told_by_their_flips() -> None:
+    evidence = _evidence(3000, labelled=False)
+    found = per_class.per_class(evidence)
+    assert found.by == "original"
+    first = found.classes[0]
+    assert (first.index, first.lost, first.gained) == (2, None, None)
+    inside = evidence.best("original") == 2
+    table = [
+        [(evidence.flipped & inside).sum(), (~evidence.flipped & inside).sum()],
+        [(evidence.flipped & ~inside).sum(), (~evidence.flipped & ~inside).sum()],
+    ]
+    assert first.p == pytest.approx(stats.fisher_exact(table, "greater").pvalue, rel=1e-6)
+
+
+def test_chance_alone_is_seldom_called_drift() -> None:
+    """Both sides equally good: a discovery is false, and comes in at most LEVEL of the draws."""
+    rng = np.random.default_rng(0)
+    false = 0
+    for _ in range(400):
+        evidence = _evidence(10)
+        rows = np.zeros(600, ROW)
+        truth = rng.integers(0, CLASSES, 600)
+        for side in ("original", "artefact"):
+            rows[side]["top"] = NONE
+            rows[side]["top"][:, 0] = np.where(rng.uniform(size=600) < 0.8, truth, -1)
+        rows["picture"] = np.arange(600)
+        drawn = replace(evidence, part=Part(rows, np.zeros(600)), truth=truth)
+        false += per_class.per_class(drawn).drifted > 0
+    assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_means_and_distances() -> None:
+    evidence = _evidence()
+    rows, drift = evidence.rows, _drift(evidence)
+    shift = rows["artefact"]["entropy"] - rows["original"]["entropy"]
+    assert drift.entropy.shift.value == pytest.approx(shift.mean())
+    low, high = stats.norm.interval(0.95, shift.mean(), shift.std(ddof=1) / 20)
+    assert (drift.entropy.shift.low, drift.entropy.shift.high) == pytest.approx((low, high))
+    distances = drift.distances
+    assert distances.kl == pytest.approx(rows["kl"].mean())
+    ratio = rows["signal"].sum() / rows["noise"].sum()
+    assert distances.sqnr == pytest.approx(10 * math.log10(ratio))
+    assert distances.max_error == rows["max_error"].max()
+    assert drift.latency.median_ms == pytest.approx(np.median(rows["kl"]) * 10, abs=1e-4)
+
+
+def test_outputs_of_other_kinds_have_no_distances() -> None:
+    evidence = _evidence()
+    for name in ("signal", "noise", "cosine", "max_error", "mean_error"):
+        evidence.rows[name] = np.nan
+    distances = _drift(evidence).distances
+    assert distances.kl > 0
+    assert (distances.sqnr, distances.cosine, distances.max_error) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "limits", "names"),
+    [
+        (True, {}, ["max_drop"]),
+        (False, {}, ["min_agreement"]),
+        (True, {"min_agreement": 0.5}, ["min_agreement"]),
+        (True, {"min_agreement": 0.5, "max_drop": 0.3}, ["max_drop", "min_agreement"]),
+    ],
+)
+def test_gates_that_are_asked_for(
+    *, labelled: bool, limits: dict[str, Any], names: list[str]
+) -> None:
+    drift = _drift(_evidence(labelled=labelled), Limits(**limits))
+    assert [gate.name for gate in drift.gates] == names
+    assert (drift.top1 is None) == (drift.calibration is None) == (not labelled)
+
+
+def test_the_worst_gate_is_the_verdict() -> None:
+    assert _drift(_evidence(), Limits(0.5, 0.1)).verdict == "PASS"
+    assert _drift(_evidence(), Limits(0.5, 0.95)).verdict == "FAIL"
+    value = _drift(_evidence()).agreement.value
+    assert _drift(_evidence(), Limits(0.5, value)).verdict == "INCONCLUSIVE"
+    assert _drift(_evidence(), Limits(0.01, value)).verdict == "FAIL"
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_little_to_compare(count: int) -> None:
+    evidence = replace(_evidence(), part=Part(np.zeros(count, ROW), np.zeros(count)))
+    with pytest.raises(UsageError, match=f"{count} of the pictures can be read, at least 2"):
+        _drift(evidence)
