@@ -46,5 +46,5 @@ $(VENV)/.convert: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.convert
 	@echo "Installing what the tests need ..."
-	@$(INSTALL) -e '.[convert,dev]'
+	@$(INSTALL) -e '.[convert,dev,ethos-u]'
 	@touch $@

@@ -35,18 +35,13 @@ MODELS = TESTS / "models"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they ask for: the shared folder, or a conversion to every target.
-
-    A file's tests stay in one process, for its fixtures' sake; so do those that share a conversion.
-    """
+    """Mark tests by what they ask for: the shared folder, or a conversion to every target."""
     for item in items:
         names = getattr(item, "fixturenames", ())
-        costly = sorted({"converted", "demo_artefacts"}.intersection(names))
         if "shared" in names:
             item.add_marker("shared")
-        if costly:
+        if {"converted", "demo_artefacts"}.intersection(names):
             item.add_marker("slow")
-        item.add_marker(pytest.mark.xdist_group(costly[0] if costly else item.path.name))
 
 
 @pytest.fixture(scope="session")
