@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 import machine
 import paired
 import quantisation_ways as ways
-from kedge_convert import metrics
+from kedge_convert import metrics, parity
+from kedge_convert.budget import Budget
 from kedge_convert.photos import Sampling, collect
 from kedge_convert.source import Request
 from kedge_convert.truth import Truth, read_truth
@@ -135,7 +136,8 @@ def _job(arguments: argparse.Namespace, seed: int) -> ways.Job:
         labels=arguments.labels,
         normalisation=arguments.normalisation,
     )
-    return ways.Job(request, collect(arguments.images, sampling), seed)
+    budget = Budget(min_agreement=arguments.min_agreement)
+    return ways.Job(request, collect(arguments.images, sampling), seed, budget)
 
 
 def _answer(
@@ -254,7 +256,7 @@ def _figures(
         form=made.form,
         top1=_share(one.logits, right),
         agreement=metrics.top_k_agreement(reference, one.logits, 1),
-        kl=metrics.divergence(reference, one.logits, original.facts.activation),
+        kl=parity.divergence(reference, one.logits, original.facts.output),
         sqnr=metrics.sqnr(reference, one.logits),
         bytes=len(made.content),
         seal_bytes=made.seal or None,
@@ -369,6 +371,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--calibrate", type=int, default=Sampling.calibration)
     parser.add_argument("--check", type=int, help="pictures to measure on; default: all others")
+    parser.add_argument("--min-agreement", type=float, default=0.98, help="of the budget's row")
     parser.add_argument("--card")
     parser.add_argument("--normalisation")
     parser.add_argument("--labels")

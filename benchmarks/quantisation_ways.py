@@ -16,17 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import candidates, pipeline, sealing
+from kedge_convert import candidates, pipeline, sealing, search
+from kedge_convert.budget import Budget
+from kedge_convert.candidates import Candidate
 from kedge_convert.formats import FORMATS
-from kedge_convert.metrics import divergence
+from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
+from kedge_convert.way import Way
 from kedge_runtime.artefact import Artefact, seal
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Activation, Contract, Input, Label, Output
+from kedge_runtime.contract import Contract, Input, Label, Output
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats
@@ -38,11 +41,12 @@ STRIDE = 10
 
 @dataclass(frozen=True)
 class Job:
-    """What to convert, with which pictures; `seed` drew them."""
+    """What to convert, with which pictures; `seed` drew them. `budget`: of the way that has one."""
 
     request: Request
     photos: Photos
     seed: int
+    budget: Budget
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Facts:
     """What a contract takes from the source, without its weights."""
 
     input: Input
-    activation: Activation
+    output: Output
     labels: tuple[Label, ...]
     parameters: int
 
@@ -96,7 +100,7 @@ def classifier(facts: Facts, made: Made, folder: Path, options: EngineOptions) -
         engine = open_engine(made.form, path, options)
     contract = Contract(
         replace(facts.input, tensor=engine.input),
-        Output("logits", engine.output, facts.activation),
+        replace(facts.output, tensor=engine.output),
         facts.labels,
     )
     return Classifier(Artefact(path, contract, Golden.none(), ""), engine)
@@ -124,20 +128,20 @@ def _convert(way: str, job: Job) -> list[Made]:
 
 
 def _facts(source: Source) -> Facts:
-    return Facts(source.input, source.activation, source.labels, source.parameters)
+    return Facts(source.input, source.output, source.labels, source.parameters)
 
 
 def _stock_tflite(source: Source, job: Job) -> Iterator[Made]:
     start = time.perf_counter()
-    content = FORMATS["tflite"].export(source, "int8", job.photos.calibration, lambda: None)
-    yield Made("", "tflite", content, time.perf_counter() - start)
+    made = FORMATS["tflite"].export(source, "int8", job.photos.calibration, lambda: None)
+    yield Made("", "tflite", made.content, time.perf_counter() - start)
 
 
 def _litert_quantizer(source: Source, job: Job) -> Iterator[Made]:
     from litert_quantizer import quantizer, recipe
 
     start = time.perf_counter()
-    floats = FORMATS["tflite"].export(source, "float32", (), lambda: None)
+    floats = FORMATS["tflite"].export(source, "float32", (), lambda: None).content
     with quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
         path.write_bytes(floats)
@@ -168,7 +172,7 @@ def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
         made = Made("", "onnx", _static_onnx(source, job.photos.calibration, method), note=method)
         made = replace(made, seconds=time.perf_counter() - began)
         answers = _answers(_facts(source), made, job.photos.held_out)
-        divergences[divergence(logits, answers, source.activation)] = made
+        divergences[divergence(logits, answers, source.output)] = made
     best = divergences[min(divergences)]
     yield replace(best, note=f"{best.note}; all three in {time.perf_counter() - start:.0f} s")
 
@@ -179,7 +183,7 @@ def _static_onnx(source: Source, photos: Sequence[Path], method: str) -> bytes:
 
     with quiet(), tempfile.TemporaryDirectory() as folder:
         floats, folded, integers = (Path(folder) / f"{name}.onnx" for name in ("f", "p", "i"))
-        floats.write_bytes(FORMATS["onnx"].export(source, "float32", (), lambda: None))
+        floats.write_bytes(FORMATS["onnx"].export(source, "float32", (), lambda: None).content)
         quant_pre_process(str(floats), str(folded), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(folded),
@@ -215,18 +219,40 @@ def _reader(source: Source, photos: Sequence[Path]) -> Any:
 
 
 def _kedge(source: Source, job: Job) -> Iterator[Made]:
-    """As `kedge convert` does it: the nearer of the stock and the prepared model, then sealed."""
+    """As `kedge convert` does it: the nearest of the candidates, then sealed."""
     with Progress(silent=True) as progress:
+        asked = pipeline.ask(source, job.photos, progress)
         start = time.perf_counter()
         sources = candidates.sources(source, job.photos, job.seed, progress)
-        preparation = time.perf_counter() - start
-        golden = pipeline.ask(source, job.photos, progress)
-        for form in FORMATS:
-            start = time.perf_counter()
-            best = candidates.best(Target(form, "int8"), sources, job.photos, progress)
-            seconds = preparation + time.perf_counter() - start
-            made = Made("", form, best.content, seconds, note=best.method)
-            yield replace(made, seal=_seal_size(golden, made))
+        yield from _both(asked, start, lambda to: candidates.best(to, sources, progress))
+
+
+def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
+    """As `kedge convert --min-agreement` does it: layers stay float until the budget holds."""
+    with Progress(silent=True) as progress:
+        asked = pipeline.ask(source, job.photos, progress)
+        start = time.perf_counter()
+        sources = candidates.sources(source, job.photos, job.seed, progress)
+        wanted = search.search(sources, job.budget, progress)
+        yield from _both(asked, start, lambda to: search.cheapest(to, wanted, progress))
+
+
+def _both(
+    asked: pipeline.Original, start: float, make: Callable[[Target], Candidate]
+) -> Iterator[Made]:
+    """Yield each format's model; what they share counts for both."""
+    shared = time.perf_counter() - start
+    for form in FORMATS:
+        began = time.perf_counter()
+        best = make(Target(form, "int8"))
+        seconds = shared + time.perf_counter() - began
+        made = Made("", form, best.content, seconds, note=_note(best.way))
+        yield replace(made, seal=_seal_size(asked, made))
+
+
+def _note(way: Way) -> str:
+    kept = f", float: {', '.join(way.kept)}" if way.kept else ""
+    return f"{way.precision}, {way.method}, {way.ranges}{kept}"
 
 
 def _seal_size(asked: pipeline.Original, made: Made) -> int:
@@ -252,4 +278,5 @@ WAYS: dict[str, Callable[[Source, Job], Iterator[Made]]] = {
     "litert-quantizer": _litert_quantizer,
     "stock onnxruntime": _stock_onnx,
     "kedge": _kedge,
+    "kedge with budget": _kedge_with_budget,
 }

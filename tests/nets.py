@@ -3,13 +3,19 @@
 Their weights are random, and so are what their batch norms have seen: nothing is 0 or 1 by luck.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kedge_convert.source import Source
 from kedge_convert.toolkit import require
+from kedge_runtime.engines import open_engine
 from kedge_runtime.head import Floats
+from kedge_runtime.preprocessing import Preprocessor, dequantise
 
 SIDE = 12
 
@@ -43,6 +49,17 @@ def pictures(count: int, seed: int = 0) -> Floats:
     coarse = rng.uniform(-1, 1, (count, SIDE // 3, SIDE // 3, 3))
     fine = np.kron(coarse, np.ones((1, 3, 3, 1))) + rng.normal(0, 0.1, (count, SIDE, SIDE, 3))
     return np.asarray(fine, np.float32)
+
+
+def answers(source: Source, form: str, content: bytes, photos: Sequence[Path]) -> Floats:
+    """Return an unsealed file's outputs, [photos, classes], as the runtime would compute them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"model.{form}"
+        path.write_bytes(content)
+        engine = open_engine(form, path)
+        plan = Preprocessor(replace(source.input, tensor=engine.input))
+        rows = [engine.run(plan.tensor(plan.read(photo))) for photo in photos]
+        return np.asarray(dequantise(np.concatenate(rows), engine.output), np.float32)
 
 
 def _normed(layers: Any, layer: Any, value: Any, top: float | None = None) -> Any:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+import drift_references
 from kedge_runtime.artefact import seal
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.cli import COMMANDS
@@ -91,15 +92,19 @@ def sealed(
     contracts: dict[str, Contract],
     models: dict[str, bytes],
 ) -> Path:
-    """Return a folder of tiny artefacts with a true golden set, and `red.png`."""
+    """Return a folder of tiny artefacts with a true golden set and a reference, and `red.png`."""
     folder = tmp_path_factory.mktemp("sealed")
     red = np.zeros((40, 30, 3), np.uint8)
     red[..., 2] = 255
     picture = cv2.imencode(".png", red)[1].tobytes()
     (folder / "red.png").write_bytes(picture)
+    (folder / "more").mkdir()
+    (folder / "more" / "turned.png").write_bytes(cv2.imencode(".png", red[..., ::-1])[1].tobytes())
     for form, model in models.items():
         golden = _golden(artefacts / f"tiny.{form}", picture)
-        (folder / f"tiny.{form}").write_bytes(seal(form, model, contracts[form], golden))
+        artefact = folder / f"tiny.{form}"
+        artefact.write_bytes(seal(form, model, contracts[form], golden))
+        drift_references.write_for(artefact, folder, folder / f"tiny.{form}.npz")
     return folder
 
 
@@ -122,6 +127,12 @@ def _golden(path: Path, picture: bytes) -> Golden:
 RUNTIME = {
     "classify": ["tiny.tflite", "red.png"],
     "verify": ["tiny.tflite"],
+    "drift": [
+        "tiny.tflite",
+        *("--images", "."),
+        *("--against", "tiny.tflite.npz"),
+        *("--min-agreement", ".1"),
+    ],
     "bench": ["tiny.tflite", "red.png", "--rounds", "2"],
     "doctor": [],
 }

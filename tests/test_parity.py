@@ -8,7 +8,7 @@ import pytest
 
 from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for
 from kedge_convert.targets import TARGETS
-from kedge_runtime.contract import Precision
+from kedge_runtime.contract import Output, Precision
 
 NAN = float("nan")
 GOOD = Parity(
@@ -55,12 +55,12 @@ def test_nan_answers_fail_the_loosest_limits(where: slice) -> None:
     reference = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
     candidate = reference.copy()
     candidate[where] = np.nan
-    assert not judge(compare(reference, candidate, "softmax"), Limits(0.0, 1e9)).passed
+    assert not judge(compare(reference, candidate, Output()), Limits(0.0, 1e9)).passed
 
 
 def test_compare_measures_all_and_counts_the_pictures() -> None:
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    same = compare(rows, rows, "softmax")
+    same = compare(rows, rows, Output())
     assert (same.images, same.top1, same.top5) == (3, 1.0, 1.0)
     assert (same.logit_max_error, same.logit_mean_error, same.relative_error) == (0, 0, 0)
 

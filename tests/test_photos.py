@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,15 +11,16 @@ import pytest
 
 from kedge_convert.photos import MINIMUM, Photos, Sampling, collect
 from kedge_runtime.errors import UsageError
+from kedge_runtime.image import Pixels, read_image
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".JPEG")
 
 
 def paint(path: Path, seed: int) -> Path:
-    """Write a small picture of its own colour in the format of the suffix."""
+    """Write a small picture of its own in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = np.random.default_rng(seed).integers(0, 256, 3, dtype=np.uint8)
-    assert cv2.imwrite(str(path), np.full((8, 9, 3), colour, np.uint8))
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), pixels)
     return path
 
 
@@ -137,5 +139,89 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_too_few_pictures(tmp_path: Path) -> None:
     gallery(tmp_path, MINIMUM - 1)
     (tmp_path / "broken.png").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"9 readable pictures among 10, at least 10 are needed"):
+    with pytest.raises(UsageError, match=r"9 usable pictures among 10 \(1 broken\), at least 10"):
         collect(tmp_path, Sampling())
+
+
+@pytest.fixture
+def real(shared: Path, tmp_path: Path) -> Path:
+    """Return a folder of twenty real photos."""
+    folder = tmp_path / "real"
+    folder.mkdir()
+    for path in sorted((shared / "data" / "images").iterdir())[:20]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def saved(path: Path, pixels: Pixels, *options: int) -> Path:
+    assert cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    return path
+
+
+def half(pixels: Pixels) -> Pixels:
+    small = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
+
+
+def test_real_photos_are_all_used(real: Path) -> None:
+    photos = collect(real, Sampling(14, 6))
+    assert len({*photos.calibration, *photos.check}) == 20
+    assert (photos.blank, photos.repeated, photos.near_copies) == ((), (), 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_blank_pictures_are_passed_over(real: Path, suffix: str) -> None:
+    colours = {"black": (0, 0, 0), "white": (255, 255, 255), "wall": (203, 190, 120)}
+    blank = {
+        saved(real / f"{name}{suffix}", np.full((90, 120, 3), colour, np.uint8))
+        for name, colour in colours.items()
+    }
+    photos = collect(real, Sampling(14, 9))
+    assert set(photos.blank) == blank
+    assert len(photos.calibration) + len(photos.check) == 20
+
+
+def test_a_dim_photo_is_not_blank(real: Path) -> None:
+    path = min(real.iterdir())
+    dim = saved(path.with_suffix(".png"), read_image(path) // 10)
+    assert dim not in collect(real, Sampling(14, 7)).blank
+
+
+def test_the_same_picture_under_other_names_is_taken_once(real: Path) -> None:
+    paths = sorted(real.iterdir())
+    shutil.copy(paths[0], real / "copy.JPEG")
+    saved(real / "other_format.png", read_image(paths[1]))
+    for seed in range(4):
+        photos = collect(real, Sampling(11, 11, seed))
+        assert len(photos.repeated) == 2
+        pixels = [read_image(path).tobytes() for path in (*photos.calibration, *photos.check)]
+        assert len(set(pixels)) == len(pixels) == 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda pixels: pixels[:, :, :], id="saved again"),
+        pytest.param(lambda pixels: half(pixels), id="half its size"),
+        pytest.param(lambda pixels: cv2.convertScaleAbs(pixels, alpha=1.1), id="brighter"),
+    ],
+)
+def test_near_copies_are_counted(real: Path, change: Callable[[Pixels], Pixels]) -> None:
+    copied = sorted(real.iterdir())
+    for path in copied:
+        saved(path.with_suffix(".jpg"), change(read_image(path)), cv2.IMWRITE_JPEG_QUALITY, 30)
+    photos = collect(real, Sampling(20, 20))
+    stems = {path.stem for path in photos.calibration}
+    assert photos.near_copies == sum(path.stem in stems for path in photos.check) > 0
+    assert photos.repeated == ()
+
+
+def test_too_few_that_are_different(real: Path) -> None:
+    first = min(real.iterdir())
+    for path in real.iterdir():
+        if path != first:
+            shutil.copy(first, path)
+    saved(real / "white.png", np.full((9, 9, 3), 255, np.uint8))
+    found = r"1 usable pictures among 21 \(.*\b19 repeated\b.*\), at least 10"
+    with pytest.raises(UsageError, match=found):
+        collect(real, Sampling())

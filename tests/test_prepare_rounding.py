@@ -13,7 +13,7 @@ from kedge_convert.prepare import windows
 from kedge_convert.prepare.activations import quantised, simulate
 from kedge_convert.prepare.graph import Node, Tensor, Weights, trace
 from kedge_convert.prepare.rounding import LEVELS, moments, on_grid, plain
-from kedge_convert.prepare.sequential import round_weights
+from kedge_convert.prepare.sequential import Rounding, round_weights
 from kedge_convert.toolkit import require
 
 tf: Any = pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -190,7 +190,7 @@ def test_bias_correction_takes_off_the_mean_error(padding: str) -> None:
     model = keras.Model(picture, keras.layers.Conv2D(6, 3, padding=padding)(picture))
     pictures = nets.pictures(60) + np.float32(0.7)
     graph = trace(model)
-    rounded = round_weights(prepare.plan(model), pictures, seed=0).build()
+    rounded = round_weights(prepare.plan(model), pictures, Rounding()).build()
     error = np.asarray(rounded(pictures)) - np.asarray(model(pictures))
     assert len(graph.nodes) == 1
     assert np.abs(error).max() > 1e-3  # the kernel has been rounded
@@ -204,7 +204,7 @@ def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.Monk
 
     def shift() -> float:
         """Return the mean output error with all that is integer, as a share of its spread."""
-        rounded = round_weights(graph, pictures, seed=0)
+        rounded = round_weights(graph, pictures, Rounding())
         found = simulate(rounded, pictures, integer=True)
         wanted = simulate(graph, pictures, integer=False)
         return float(np.abs((found - wanted).mean(axis=0)).max() / wanted.std())
@@ -223,7 +223,7 @@ def test_a_kernel_of_too_many_inputs_is_rounded_to_the_nearest(
 ) -> None:
     monkeypatch.setattr("kedge_convert.prepare.sequential.LARGEST_MOMENTS", 20)
     graph = prepare.plan(nets.make("chain"))
-    rounded = round_weights(graph, nets.pictures(20), seed=0)
+    rounded = round_weights(graph, nets.pictures(20), Rounding())
     for before, after in zip(graph.nodes, rounded.nodes, strict=True):
         if before.weights is None or after.weights is None:
             continue

@@ -9,7 +9,7 @@ from kedge_runtime.errors import UsageError
 
 def test_all_is_every_target() -> None:
     assert parse_targets("all") == parse_targets(" all ") == TARGETS
-    assert len(set(TARGETS)) == 6
+    assert len(set(TARGETS)) == 8
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
@@ -31,7 +31,7 @@ def test_a_list_keeps_its_order_and_loses_its_doubles() -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_only_integers_need_calibration(target: Target) -> None:
-    assert target.needs_calibration == (target.precision == "int8")
+    assert target.needs_calibration == target.precision.startswith("int")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_only_integers_need_calibration(target: Target) -> None:
         (",", "','"),
         ("tflite", "'tflite'"),
         ("tflite:int4", "'tflite:int4'"),
-        ("onnx:float16", "'onnx:float16'"),
+        ("onnx:dynamic", "'onnx:dynamic'"),
         ("TFLITE:int8", "'TFLITE:int8'"),
         ("tflite:int8,onyx:int8", "'onyx:int8'"),
         ("all,tflite:int8", "'all'"),
@@ -53,3 +53,13 @@ def test_what_is_no_target_is_named_with_all_that_are(text: str, named: str) -> 
     message = str(caught.value)
     assert message.startswith(f"--to: got {named}, allowed are all, ")
     assert all(str(target) in message for target in TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("int8", "tflite:int8,onnx:int8"), ("INT8", "tflite:int8,onnx:int8")],
+)
+def test_half_a_target_is_asked_back(text: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=rf"; did you mean {meant}\?$"):
+        parse_targets(text)
+    assert len(parse_targets(meant)) == 2

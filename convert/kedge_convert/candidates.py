@@ -1,23 +1,34 @@
-"""Two ways to an integer model, prepared weights and stock ones; what measures better is shipped.
+"""Several ways to an integer model; what measures better on pictures that none has seen is shipped.
 
-They are compared on pictures that neither has seen, by the divergence of their probabilities from
-the float original's: it is finer than counting answers, and falls with them.
+Stock weights through the format's own quantiser, and prepared ones with each way to choose the
+activations' ranges. They are compared by the divergence of their probabilities from the float
+original's: it is finer than counting answers, and falls with them.
 """
 
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kedge_convert import prepare, sealing
+from kedge_convert import mixed, prepare, sealing, structure
 from kedge_convert.formats import FORMATS
-from kedge_convert.metrics import divergence
-from kedge_convert.photos import Photos, tensors
+from kedge_convert.parity import divergence
+from kedge_convert.photos import Photos, Tick, tensors
+from kedge_convert.prepare import Graph
 from kedge_convert.progress import Progress
 from kedge_convert.source import Source
+from kedge_convert.static import STATIC
+from kedge_convert.static.head import narrowed
+from kedge_convert.static.histograms import Histogram
+from kedge_convert.static.ranges import METHODS, Ranges, choose
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
+from kedge_convert.way import Way
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Method
@@ -25,51 +36,151 @@ from kedge_runtime.engines import open_engine
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats
 
+# Methods other than min-max must win by so many standard errors of their difference: few pictures
+# are held out, and the best of several noisy figures flatters itself.
+MARGIN = 2.0
+
 
 @dataclass(frozen=True)
 class Sources:
     """The model as it is and, for integer targets, with prepared weights.
 
-    `logits`: the float original's on the held-out pictures, [images, classes].
+    `levelled`: what the prepared weights were rounded from; `rounded`: those. `known`: the float
+    original's logits on the calibration pictures, [images, classes].
     """
 
     by_method: dict[Method, Source]
-    logits: Floats
+    levelled: Graph
+    rounded: Graph
+    photos: Photos
+    seed: int
+    known: Floats
+
+    @property
+    def logits(self) -> Floats:
+        """The float original's on the held-out pictures, [images, classes]."""
+        return self.known[-len(self.photos.held_out) :]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An exported, unsealed model. `kl`: its divergence in nats on the held-out pictures."""
+    """An exported, unsealed model.
 
-    method: Method
+    `answers`: its logits on the held-out pictures, [images, classes]; `kl`: their divergence from
+    the float original's in nats, [images].
+    """
+
+    way: Way
     content: bytes
-    kl: float
+    answers: Floats
+    kl: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
 
 def sources(source: Source, photos: Photos, seed: int, progress: Progress) -> Sources:
     """Prepare the weights for the integer targets."""
     graph = prepare.plan(source.model)
-    pictures = np.concatenate(list(tensors(photos.fitting, source.input)))
+    pictures = fitting(source, photos)
     with progress.stage("prepare weights", len(graph.nodes)) as tick, quiet():
-        model = prepare.prepare(graph, pictures, seed, tick)
-    logits = source.logits(tensors(photos.held_out, source.input))
-    return Sources({"prepared": replace(source, model=model), "stock": source}, logits)
+        levelled = prepare.levelled(graph, pictures)
+        rounded = prepare.round_weights(levelled, pictures, prepare.Rounding(seed), tick)
+    known = source.logits(tensors(photos.calibration, source.input))
+    by_method: dict[Method, Source] = {
+        "prepared": replace(source, model=rounded.build()),
+        "stock": source,
+    }
+    return Sources(by_method, levelled, rounded, photos, seed, known)
 
 
-def best(target: Target, found: Sources, photos: Photos, progress: Progress) -> Candidate:
-    """Export both ways and return the one that is nearer to the float original."""
-    candidates = []
-    for method, source in found.by_method.items():
-        with progress.stage(f"export {target}, {method}", len(photos.calibration)) as tick:
-            form = FORMATS[target.form]
-            content = form.export(source, target.precision, photos.calibration, tick)
-        kl = divergence(found.logits, _answers(target, source, content, photos), source.activation)
-        candidates.append(Candidate(method, content, kl))
-    return min(candidates, key=lambda candidate: candidate.kl)
+def fitting(source: Source, photos: Photos) -> Floats:
+    """Return the pictures that weights are fitted to, float32 [n, h, w, 3]."""
+    return np.concatenate(list(tensors(photos.fitting, source.input)))
+
+
+def best(target: Target, found: Sources, progress: Progress) -> Candidate:
+    """Return the candidate that is nearest to the float original."""
+    own = ranged if target.precision == "int8" else partial(exported, method="prepared")
+    ways = [exported(target, found, progress, "stock"), own(target, found, progress)]
+    return min(ways, key=lambda candidate: float(candidate.kl.mean()))
+
+
+def exported(target: Target, found: Sources, progress: Progress, method: Method) -> Candidate:
+    """Export by the format's own quantiser."""
+    source, photos = found.by_method[method], found.photos
+    with progress.stage(f"export {target}, {method}", len(photos.calibration)) as tick:
+        made = FORMATS[target.form].export(source, target.precision, photos.calibration, tick)
+    candidate = judged(target, found, made.content, Way(target.precision, method, "minmax"))
+    return replace(candidate, notes=made.notes)
+
+
+def ranged(target: Target, found: Sources, progress: Progress) -> Candidate:
+    """Quantise the prepared weights with every way to choose ranges and return the best."""
+    static, source = STATIC[target.form], found.by_method["prepared"]
+    floats = static.floats(source)
+    histograms = observed(target, source, floats, found.photos, progress)
+    ends = outputs(found.rounded, target, floats, found)
+    tried = []
+    with progress.stage(f"choose ranges of {target}", len(METHODS)) as tick:
+        for name in METHODS:
+            content = static.quantise(floats, ranges(name, histograms, ends, found))
+            tried.append(judged(target, found, content, Way("int8", "prepared", name)))
+            tick()
+    winner = nearest(tried)
+    structure.check(target.form, winner.content, source)
+    return winner
+
+
+def outputs(graph: Graph, target: Target, floats: bytes, found: Sources) -> frozenset[str]:
+    """Return the names that a graph's output has in its float file, reshaped ones included."""
+    picture = next(tensors(found.photos.fitting, found.by_method["stock"].input))
+    return mixed.places(graph, STATIC[target.form], floats, picture).names[graph.output]
+
+
+def ranges(
+    method: str, histograms: dict[str, Histogram], ends: frozenset[str], found: Sources
+) -> Ranges:
+    """Return every activation's range by one method; the output's is narrowed."""
+    output = found.by_method["stock"].output
+    return {
+        name: narrowed(one, found.known, output) if name in ends else one
+        for name, one in choose(method, histograms).items()
+    }
+
+
+def observed(
+    target: Target, source: Source, floats: bytes, photos: Photos, progress: Progress
+) -> dict[str, Histogram]:
+    """Return the histogram of every activation of a float file over the calibration pictures."""
+    histograms: dict[str, Histogram] = defaultdict(Histogram)
+    with progress.stage(f"observe {target}", len(photos.calibration)) as tick:
+        pictures = _ticking(tensors(photos.calibration, source.input), tick)
+        STATIC[target.form].observe(floats, pictures, lambda name, x: histograms[name].add(x))
+    return histograms
+
+
+def nearest(candidates: Iterable[Candidate]) -> Candidate:
+    """Return the candidate nearest to the original; the first stays unless beaten by MARGIN."""
+    first, *others = candidates
+    return min(
+        (first, *(one for one in others if _beats(one, first))), key=lambda one: one.kl.mean()
+    )
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    gain = other.kl - one.kl
+    return bool(gain.mean() > MARGIN * gain.std() / np.sqrt(len(gain)))
+
+
+def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidate:
+    """Run an unsealed model on the held-out pictures."""
+    source = found.by_method[way.method]
+    answers = _answers(target, source, content, found.photos)
+    pairs = zip(found.logits, answers, strict=True)
+    kl = np.array([divergence(one[None], other[None], source.output) for one, other in pairs])
+    return Candidate(way, content, answers, kl)
 
 
 def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> Floats:
-    """Return an unsealed model's logits on the held-out pictures."""
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder, quiet():
         path = Path(folder) / f"candidate.{target.form}"
         path.write_bytes(content)
@@ -77,3 +188,9 @@ def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> 
         contract = sealing.contract_of(source, target, engine, photos)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
         return np.stack([classifier.outputs(photo) for photo in photos.held_out])
+
+
+def _ticking(items: Iterable[NDArray[np.float32]], tick: Tick) -> Iterator[NDArray[np.float32]]:
+    for item in items:
+        yield item
+        tick()

@@ -133,7 +133,7 @@ def convert(**options: Any) -> int:
     from kedge_convert.progress import Progress
 
     job, limits = _job(options), _bounds(options)
-    with _ended_by_signals(), Progress(silent=options["as_json"]) as progress:
+    with ended_by_signals(), Progress(silent=options["as_json"]) as progress:
         outcomes = supervisor.convert(job, progress, limits)
     if options["as_json"]:
         click.echo(json.dumps(_plain(job, outcomes), indent=2, allow_nan=False))
@@ -143,7 +143,7 @@ def convert(**options: Any) -> int:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Clean up, as after Ctrl-C, when the terminal is closed or `timeout` ends the command."""
     before = {
         number: signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -1,8 +1,9 @@
 """Pictures for calibration and, never the same ones, for the parity check."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.likeness import Look, is_blank, look, near_copies
 from kedge_runtime.contract import Input
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.image import SUFFIXES, read_image
@@ -22,11 +24,18 @@ Tick = Callable[[], None]
 
 @dataclass(frozen=True)
 class Photos:
-    """File names only: pictures are read when they are needed, so any number fits in memory."""
+    """File names only: pictures are read when they are needed, so any number fits in memory.
+
+    Passed over: `broken` ones, `blank` ones (of one colour), `repeated` ones (the pixels of another
+    one). `near_copies`: how many of the check are like one of the calibration.
+    """
 
     calibration: tuple[Path, ...]
     check: tuple[Path, ...]
     broken: tuple[Path, ...] = ()
+    blank: tuple[Path, ...] = ()
+    repeated: tuple[Path, ...] = ()
+    near_copies: int = 0
 
     @property
     def held_out(self) -> tuple[Path, ...]:
@@ -66,21 +75,22 @@ class Sampling:
 def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Photos:
     """Draw calibration and check pictures from a folder, at any depth, without overlap.
 
-    A third of a small folder is kept for the check. Unreadable pictures are passed over and
-    listed. Raises UsageError when fewer than MINIMUM pictures are readable (and more were asked).
+    A third of a small folder is kept for the check. Pictures that are unreadable, blank or the same
+    as another one are passed over and listed. Raises UsageError when fewer than MINIMUM are left
+    (and more were asked).
     """
     found = find(folder)
     order = np.random.default_rng(sampling.seed).permutation(len(found))
     wanted = sampling.calibration + sampling.check
-    readable, broken = _draw([found[i] for i in order], wanted, tick)
-    if len(readable) < min(MINIMUM, wanted):
+    drawn = _draw([found[i] for i in order], wanted, tick)
+    if len(drawn.looks) < min(MINIMUM, wanted):
         raise UsageError(
-            f"{folder}: {len(readable)} readable pictures among {len(found)}, "
+            f"{folder}: {len(drawn.looks)} usable pictures among {len(found)}{drawn.reasons()}, "
             f"at least {MINIMUM} are needed (JPEG, PNG, WebP or BMP)"
         )
-    spare = len(readable) - sampling.calibration
-    check = min(sampling.check, max(len(readable) // 3, spare))
-    return Photos(tuple(readable[check:]), tuple(readable[:check]), tuple(broken))
+    spare = len(drawn.looks) - sampling.calibration
+    check = min(sampling.check, max(len(drawn.looks) // 3, spare))
+    return drawn.photos(check)
 
 
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
@@ -100,16 +110,48 @@ def find(folder: Path) -> list[Path]:
     return found
 
 
-def _draw(paths: list[Path], wanted: int, tick: Tick) -> tuple[list[Path], list[Path]]:
-    readable: list[Path] = []
-    broken: list[Path] = []
+@dataclass(frozen=True)
+class _Drawn:
+    """Usable pictures with their looks, and the others by what is wrong with them."""
+
+    looks: dict[Path, Look] = field(default_factory=dict)
+    others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+    def reasons(self) -> str:
+        """Return e.g. ` (2 broken, 1 blank)`."""
+        counts = (f"{len(paths)} {reason}" for reason, paths in self.others.items())
+        return f" ({', '.join(counts)})" if self.others else ""
+
+    def photos(self, check: int) -> Photos:
+        """Return the first `check` pictures for the check and the others for calibration."""
+        paths, looks = tuple(self.looks), tuple(self.looks.values())
+        others = {reason: tuple(found) for reason, found in self.others.items()}
+        copies = near_copies(looks[:check], looks[check:])
+        return Photos(paths[check:], paths[:check], near_copies=copies, **others)
+
+
+def _draw(paths: list[Path], wanted: int, tick: Tick) -> _Drawn:
+    drawn, digests = _Drawn(), set[bytes]()
     for path in paths:
-        if len(readable) == wanted:
+        if len(drawn.looks) == wanted:
             break
         tick()
-        try:
-            read_image(path)
-            readable.append(path)
-        except ImageError:
-            broken.append(path)
-    return readable, broken
+        reason, seen = _seen(path, digests)
+        if seen is None:
+            drawn.others[reason].append(path)
+        else:
+            drawn.looks[path] = seen
+            digests.add(seen.digest)
+    return drawn
+
+
+def _seen(path: Path, digests: set[bytes]) -> tuple[str, Look | None]:
+    """Return a picture's look, or why it isn't used: a field of Photos."""
+    try:
+        pixels = read_image(path)
+    except ImageError:
+        return "broken", None
+    if is_blank(pixels):
+        return "blank", None
+    seen = look(pixels)
+    return ("repeated", None) if seen.digest in digests else ("", seen)

@@ -1,5 +1,6 @@
 """The conversion as a story: source, export, seal, parity, release."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,31 +8,43 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from kedge_convert import candidates, heads, parity, sealing
-from kedge_convert.candidates import Sources
-from kedge_convert.formats import FORMATS
+from kedge_convert import candidates, degenerate, heads, parity, prepare, sealing, search, structure
+from kedge_convert.budget import Budget
+from kedge_convert.candidates import Candidate, Sources
+from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.events import PREPARATION
+from kedge_convert.formats import FORMATS, onnx_batch
+from kedge_convert.formats.exported import Exported
+from kedge_convert.initialise import initialised
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Photos, Sampling, Tick, collect, find, tensors
 from kedge_convert.progress import Progress
+from kedge_convert.search import Search
 from kedge_convert.source import Request, Source, load_source
-from kedge_convert.staging import ensure_folder, publish, room_for_temporaries, staged, write
+from kedge_convert.staging import output_folder, publish, room_for_temporaries, staged, write
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
+from kedge_convert.way import Way
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import seal
-from kedge_runtime.contract import Method
+from kedge_runtime.contract import Kind
 from kedge_runtime.engines import open_engine
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
 from kedge_runtime.head import Floats
 
 Item = TypeVar("Item")
+LOG = logging.getLogger("kedge")
+
+# What speaks against one target only. The user's mistakes concern them all.
+OF_ONE_TARGET = (ConversionError, EngineError, ArtefactError, ContractError)
 
 
 @dataclass(frozen=True)
 class Job:
     """One run of `kedge convert`. `calibrate`: the folder of pictures, if any.
 
-    `prepare`: adjust the weights of integer targets first (docs/quantisation.md).
+    `prepare`: adjust the weights of integer targets first (docs/quantisation.md); `unprepared`: why
+    that is out of the question, where it was tried in vain. `dynamic_batch`: of the ONNX targets.
     `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
     """
 
@@ -41,66 +54,143 @@ class Job:
     calibrate: Path | None = None
     sampling: Sampling = Sampling()
     prepare: bool = True
+    unprepared: str = ""
+    dynamic_batch: bool = False
     limits: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one target. `path` ends in `.rejected` when the verdict is a miss."""
+class Checked:
+    """A sealed file and what was measured of it. `path` ends in `.rejected` for a miss.
 
-    target: Target
+    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: what the user's model ended in.
+    """
+
     path: Path
     size: int
     ratio: float
     parity: Parity
+    way: Way
+    head: Kind
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one target; nothing is `checked` when its conversion failed."""
+
+    target: Target
     verdict: Verdict
-    method: Method
+    checked: Checked | None = None
+    notes: tuple[str, ...] = ()
+
+
+def failed(target: Target, reason: str) -> Outcome:
+    """Return the outcome of a conversion that gave no file."""
+    return Outcome(target, Verdict((reason,)))
 
 
 @dataclass(frozen=True)
 class Original:
-    """The float original's answers, asked once and held against every target."""
+    """The float original's answers, asked once and held against every target.
+
+    `classes`: true ones of the check pictures, where the drop is limited and something tells them.
+    """
 
     source: Source
     photos: Photos
     logits: Floats
     golden: list[bytes]
     golden_logits: Floats
+    classes: list[int] | None = None
     sources: Sources | None = None
+    search: Search | None = None
 
 
 def convert(job: Job, progress: Progress) -> list[Outcome]:
-    """Make, check and release every target. Raises KedgeError; a miss is an Outcome."""
+    """Make, check and release every target, in this process.
+
+    A target that misses or can't be made is an Outcome; the rest raises KedgeError.
+    """
+    return list(outcomes(job, progress))
+
+
+def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
+    """Do as `convert` does, and yield each target's outcome as soon as it is known."""
     _check_calibration(job)
-    ensure_folder(job.out)
-    with progress.stage("load model"):
-        source = load_source(job.request)
-    with _pictures(job, progress) as photos:
-        original = ask(source, photos, progress)
-        if job.prepare and any(target.needs_calibration for target in job.targets):
-            prepared = candidates.sources(source, photos, job.sampling.seed, progress)
-            original = replace(original, sources=prepared)
-        return [_make(job, target, original, progress) for target in job.targets]
+    with output_folder(job.out):
+        with progress.stage("load model"):
+            source = load_source(job.request)
+            degenerate.refuse_weights(source.model, source.name)
+        for note in source.notes:
+            progress.note(note)
+        with _pictures(job, progress) as photos:
+            if source.untrained:
+                source = initialised(source, photos, job.sampling.seed, progress)
+            original = _judged_by(job, ask(source, photos, progress))
+            original = _prepared(job, original, progress)
+            for target in job.targets:
+                progress.turn(str(target))
+                yield _outcome(job, target, original, progress)
+
+
+def _judged_by(job: Job, original: Original) -> Original:
+    """Add the true classes of the check pictures if the drop in accuracy matters."""
+    if job.limits.get("drop") is None:
+        return original
+    classes = search.true_classes(original.photos.check, original.source)
+    return replace(original, classes=classes)
+
+
+def _prepared(job: Job, original: Original, progress: Progress) -> Original:
+    if not job.prepare or not any(target.needs_calibration for target in job.targets):
+        return original
+    if not prepare.treatable(original.source.model):
+        progress.note(
+            "preparation: no layers to treat; integer targets get the weights as they are"
+        )
+        return original
+    progress.turn(PREPARATION)
+    found = candidates.sources(original.source, original.photos, job.sampling.seed, progress)
+    budget = Budget(job.limits.get("drop"), job.limits.get("top1"))
+    wanted = search.search(found, budget, progress) if budget else None
+    return replace(original, sources=found, search=wanted)
+
+
+def _outcome(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
+    """Make one target; what can't be made is told, and doesn't keep the others from it."""
+    try:
+        made = _make(job, target, original, progress)
+    except OF_ONE_TARGET as error:
+        LOG.info("%s", progress.position, exc_info=True)
+        return failed(target, one_line(error, 400))
+    if job.unprepared and target.needs_calibration:
+        return replace(made, notes=(*made.notes, f"stock weights: {job.unprepared}"))
+    return made
 
 
 def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     """Run the float original over the check pictures and choose the golden ones among them."""
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(_ticking(tensors(photos.check, source.input), tick))
-    heads.check_logits(logits, source.name)
+    heads.check_answers(logits, source.output, source.name)
+    degenerate.refuse_answers(logits, source.output, source.name)
+    for doubt in degenerate.doubts(source, photos, logits):
+        progress.say(doubt)
     golden = sealing.golden_pictures(source, photos.check, logits)
     return Original(source, photos, logits, golden, sealing.reference_answers(source, golden))
 
 
 def _make(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
     """Export, seal, check, and only then give the file its name."""
-    final = job.out / target.file_name(original.source.name)
+    way, exported = _export(target, original, progress)
+    final = job.out / replace(target, precision=way.precision).file_name(original.source.name)
     with staged(final) as temporary:
-        method, content = _export(target, original, progress)
-        write(temporary, content)
-        write(temporary, _sealed(temporary, target, original, method))
+        if job.dynamic_batch and target.form == "onnx":
+            exported = onnx_batch.opened(exported, original.source)
+        write(temporary, exported.content)
+        write(temporary, _sealed(temporary, target, original, way))
         measured = _check(temporary, target, original, progress)
-        limits = parity.limits_for(target.precision, **job.limits)
+        limits = parity.limits_for(way.precision, **job.limits)
         verdict = parity.judge(measured, limits)
         rejected = final.with_name(final.name + ".rejected")
         path = final if verdict.passed else rejected
@@ -109,27 +199,37 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     if verdict.passed:
         rejected.unlink(missing_ok=True)  # an earlier run's, and no longer true
     ratio = size / (4 * original.source.parameters)
-    return Outcome(target, path, size, ratio, measured, verdict, method)
+    checked = Checked(path, size, ratio, measured, way, original.source.head)
+    return Outcome(target, verdict, checked, exported.notes)
 
 
-def _export(target: Target, original: Original, progress: Progress) -> tuple[Method, bytes]:
-    """Return the unsealed model, and whether its weights were prepared."""
+def _export(target: Target, original: Original, progress: Progress) -> tuple[Way, Exported]:
+    """Return the unsealed model, and how it was made."""
     source, photos = original.source, original.photos
     # A SavedModel, or a float TFLite file, its ONNX twin and what the quantiser makes of that.
     with room_for_temporaries(4 * 4 * source.parameters):
         if target.needs_calibration and original.sources is not None:
-            best = candidates.best(target, original.sources, photos, progress)
-            return best.method, best.content
+            best = _best(target, original.sources, original.search, progress)
+            return best.way, Exported(best.content, best.notes)
         calibration = photos.calibration if target.needs_calibration else ()
         with progress.stage(f"export {target}", len(calibration) or None) as tick:
             form = FORMATS[target.form]
-            return "stock", form.export(source, target.precision, calibration, tick)
+            exported = form.export(source, target.precision, calibration, tick)
+            return Way(target.precision), exported
 
 
-def _sealed(path: Path, target: Target, original: Original, method: Method) -> bytes:
+def _best(target: Target, found: Sources, wanted: Search | None, progress: Progress) -> Candidate:
+    """Return the nearest integer model or, with a budget, the cheapest that holds it."""
+    if wanted and target.precision == "int8":
+        return search.cheapest(target, wanted, progress)
+    return candidates.best(target, found, progress)
+
+
+def _sealed(path: Path, target: Target, original: Original, way: Way) -> bytes:
+    structure.check_precision(path, way.precision, original.source.name)
     with quiet():
         engine = open_engine(target.form, path)
-    contract = sealing.contract_of(original.source, target, engine, original.photos, method)
+    contract = sealing.contract_of(original.source, target, engine, original.photos, way)
     golden = sealing.golden_set(path, contract, original.golden, original.golden_logits)
     return seal(target.form, path.read_bytes(), contract, golden)
 
@@ -138,7 +238,9 @@ def _check(path: Path, target: Target, original: Original, progress: Progress) -
     photos = original.photos.check
     with progress.stage(f"check {target}", len(photos)) as tick:
         candidate = parity.answers(path, photos, tick)
-    return parity.compare(original.logits, candidate, original.source.activation)
+    measured = parity.compare(original.logits, candidate, original.source.output)
+    drop = parity.drop(original.logits, candidate, original.classes)
+    return replace(measured, drop=drop)
 
 
 def _ticking(items: Iterator[Item], tick: Tick) -> Iterator[Item]:
@@ -166,7 +268,7 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
     if job.calibrate is not None:
         with progress.stage("read pictures", count) as tick:
             photos = collect(job.calibrate, sampling, tick)
-        progress.warn_broken(photos.broken)
+        progress.warn_passed_over(photos)
         progress.warn_few(photos, sampling)
         yield photos
         return

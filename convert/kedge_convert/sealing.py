@@ -1,6 +1,7 @@
 """From an exported model to a sealed file: contract and golden set, filled in from the facts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from kedge_convert.photos import Photos
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
+from kedge_convert.way import Way
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Contract, Geometry, Input, Method, Output, Provenance
+from kedge_runtime.contract import Contract, Geometry, Input, Provenance
 from kedge_runtime.engines import open_engine
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.geometry import resize
@@ -69,22 +71,25 @@ def reference_answers(source: Source, pictures: Sequence[bytes]) -> Floats:
 
 
 def contract_of(
-    source: Source, target: Target, engine: Engine, photos: Photos, method: Method = "stock"
+    source: Source, target: Target, engine: Engine, photos: Photos, way: Way | None = None
 ) -> Contract:
     """Return the contract of an exported model; its tensors are what the engine says they are."""
+    way = way or Way(target.precision)
     calibrated = photos.calibration if target.needs_calibration else ()
     return Contract(
         input=Input(source.input.geometry, source.input.normalisation, engine.input),
-        output=Output("logits", engine.output, source.activation),
+        output=replace(source.output, tensor=engine.output),
         labels=source.labels,
         provenance=Provenance(
             source=source.name,
             weights_digest=source.weights_digest,
-            precision=target.precision,
+            precision=way.precision,
             target=str(target),
             card=source.card,
             parameters=source.parameters,
-            method=method,
+            method=way.method,
+            ranges=way.ranges,
+            kept=way.kept,
             calibration_digest=photos.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
             tools=tool_versions(),

@@ -1,5 +1,6 @@
 """Targets, written `format:precision`: what can be asked for, and what its file is called."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kedge_runtime.contract import Precision
@@ -34,7 +35,9 @@ TARGETS = (
     Target("tflite", "float16"),
     Target("tflite", "dynamic"),
     Target("tflite", "int8"),
+    Target("tflite", "int16x8"),
     Target("onnx", "float32"),
+    Target("onnx", "float16"),
     Target("onnx", "int8"),
 )
 
@@ -50,6 +53,13 @@ def parse_targets(text: str) -> tuple[Target, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     for part in parts or [text]:
         if part not in known:
-            formats = ", ".join(known)
-            raise UsageError(f"--to: got {part!r}, allowed are all, {formats}")
+            raise UsageError(
+                f"--to: got {part!r}, allowed are all, {', '.join(known)}{_meant(part, known)}"
+            )
     return tuple(dict.fromkeys(known[part] for part in parts))
+
+
+def _meant(part: str, known: Iterable[str]) -> str:
+    """Ask back after half a target, such as `int8` or `tflite`."""
+    meant = [name for name in known if part.lower() in name.split(":")]
+    return f"; did you mean {','.join(meant)}?" if meant else ""

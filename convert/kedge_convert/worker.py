@@ -101,7 +101,7 @@ def _worked(line: Connection, orders: Orders) -> Message | Finished:
 def _settle(orders: Orders) -> None:
     """Tie the process to its parent, and its temporary files to its folder."""
     os.setsid()  # Ctrl-C is the parent's to handle, and all descendants can be ended at once
-    _end_with(orders.parent)
+    end_with(orders.parent)
     tempfile.tempdir = os.environ["TMPDIR"] = str(orders.folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Should the kernel run out of memory all the same, it takes this process first.
@@ -109,7 +109,8 @@ def _settle(orders: Orders) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
+    """Let the system end this process with its parent, however that one ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -158,7 +158,8 @@ class Label:
 class Provenance:
     """Where an artefact came from: enough to make it again and to recognise its original.
 
-    `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not.
+    `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not; `ranges`:
+    how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file.
     """
 
     source: str
@@ -171,6 +172,8 @@ class Provenance:
     calibration_digest: str = ""
     calibration_count: int = 0
     tools: dict[str, str] = field(default_factory=dict)
+    ranges: str = ""
+    kept: tuple[str, ...] = ()
 
 
 FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")

@@ -1,7 +1,8 @@
 """Export formats: one module each, twins with one verb.
 
-`export(source, precision, calibration, tick) -> bytes`: the unsealed model file. `calibration` are
-paths of pictures; `tick` is called for each one that is used.
+`export(source, precision, calibration, tick) -> Exported`: the unsealed model file, its structure
+checked, and what is to be said of it. `calibration` are paths of pictures; `tick` is called for
+each one that is used.
 """
 
 from types import ModuleType

@@ -1,82 +1,67 @@
 """Keras to TFLite through TensorFlow's converter."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.errors import ConversionError, one_line
-from kedge_convert.photos import Tick, tensors
+from kedge_convert import structure
+from kedge_convert.formats import tflite_float16, tflite_int8, tflite_int16x8
+from kedge_convert.formats.exported import Exported, Recipe
+from kedge_convert.formats.tflite_converter import (
+    Samples,
+    Settings,
+    converted,
+    float32,
+    samples,
+    single,
+    target_of,
+)
+from kedge_convert.photos import Tick
 from kedge_convert.source import Source
-from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Precision
-from kedge_runtime.errors import KedgeError
+
+__all__ = ["RECIPES", "export", "single"]
 
 
-def export(source: Source, precision: Precision, calibration: Sequence[Path], tick: Tick) -> bytes:
-    """Return the flatbuffer of `source` in `precision`; batch 1, int8 in and out for int8."""
-    tf = require("tensorflow")
-    with quiet():
-        converter = tf.lite.TFLiteConverter.from_keras_model(single(source))
-        RECIPES[precision](tf, converter, _samples(source, calibration, tick))
-        return _converted(converter, source.name, precision)
+def export(
+    source: Source, precision: Precision, calibration: Sequence[Path], tick: Tick
+) -> Exported:
+    """Return the flatbuffer of `source` in `precision`, its structure checked.
+
+    Batch 1; integers in and out for int8 and int16x8. Raises ConversionError.
+    """
+    exported = RECIPES[precision](source, calibration, tick)
+    structure.check("tflite", exported.content, source)
+    return exported
 
 
-def _converted(converter: Any, name: str, precision: Precision) -> bytes:
-    try:
-        content: bytes = converter.convert()
-    # What the model's own pictures raise is the user's; the rest is MLIR, whatever its type.
-    except KedgeError:
-        raise
-    except Exception as error:
-        raise ConversionError(
-            f"{name}: TensorFlow can't convert it to tflite:{precision}: {one_line(error)}"
-        ) from error
-    return content
+def _float32(source: Source, calibration: Sequence[Path], tick: Tick) -> Exported:
+    return Exported(float32(source))
 
 
-def single(source: Source) -> Any:
-    """Return the model with batch 1: an open batch adds shape arithmetic that delegates refuse."""
-    keras = require("keras")
-    _, height, width, channels = source.model.inputs[0].shape
-    picture = keras.Input(batch_shape=(1, height, width, channels), name="input")
-    return keras.Model(picture, source.model(picture), name=source.model.name)
+def _float16(source: Source, calibration: Sequence[Path], tick: Tick) -> Exported:
+    return Exported(tflite_float16.halved(float32(source)))
 
 
-Samples = Callable[[], Iterator[list[Any]]]
+def _with(precision: Precision, settings: Settings) -> Recipe:
+    """Return the recipe that is one run of the converter with these settings."""
+
+    def recipe(source: Source, calibration: Sequence[Path], tick: Tick) -> Exported:
+        pictures = samples(source, calibration, tick)
+        name = target_of(source, precision)
+        return Exported(converted(single(source), settings, pictures, name))
+
+    return recipe
 
 
-def _samples(source: Source, calibration: Sequence[Path], tick: Tick) -> Samples:
-    def generate() -> Iterator[list[Any]]:
-        for tensor in tensors(calibration, source.input):
-            tick()
-            yield [tensor]
-
-    return generate
-
-
-def _float32(tf: Any, converter: Any, samples: Samples) -> None:
-    pass
-
-
-def _dynamic(tf: Any, converter: Any, samples: Samples) -> None:
+def _dynamic(tf: Any, converter: Any, pictures: Samples) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
 
-def _float16(tf: Any, converter: Any, samples: Samples) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _int8(tf: Any, converter: Any, samples: Samples) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-
-
-RECIPES: dict[Precision, Callable[[Any, Any, Samples], None]] = {
+RECIPES: dict[Precision, Recipe] = {
     "float32": _float32,
     "float16": _float16,
-    "dynamic": _dynamic,
-    "int8": _int8,
+    "dynamic": _with("dynamic", _dynamic),
+    "int8": _with("int8", tflite_int8.stock),
+    "int16x8": tflite_int16x8.recipe,
 }

@@ -10,10 +10,19 @@ from typing import Any
 from kedge_convert.prepare.equalise import equalise
 from kedge_convert.prepare.fold import fold
 from kedge_convert.prepare.graph import Graph, trace
-from kedge_convert.prepare.sequential import round_weights
+from kedge_convert.prepare.sequential import Rounding, round_weights
 from kedge_runtime.head import Floats
 
-__all__ = ["Graph", "left_alone", "plan", "prepare"]
+__all__ = [
+    "Graph",
+    "Rounding",
+    "left_alone",
+    "levelled",
+    "plan",
+    "prepare",
+    "round_weights",
+    "treatable",
+]
 
 LARGEST_JURY = 32
 
@@ -21,6 +30,11 @@ LARGEST_JURY = 32
 def plan(model: Any) -> Graph:
     """Return the model's graph with its batch norms folded; its nodes are what `prepare` walks."""
     return fold(trace(model))
+
+
+def treatable(model: Any) -> bool:
+    """Whether there are layers whose weights can be adjusted; a frozen graph has none."""
+    return any(node.weights is not None for node in plan(model).nodes)
 
 
 def prepare(
@@ -31,9 +45,13 @@ def prepare(
     `pictures`: float32 [n, h, w, 3], preprocessed, about 200 of the kind the model will see. `tick`
     is called once per node of the graph.
     """
+    return round_weights(levelled(graph, pictures), pictures, Rounding(seed), tick).build()
+
+
+def levelled(graph: Graph, pictures: Floats) -> Graph:
+    """Return the same function with its channels equalised (equalise.py), weights still exact."""
     judging = max(1, min(len(pictures) // 5, LARGEST_JURY))
-    equalised = equalise(graph, pictures[judging:], pictures[:judging])
-    return round_weights(equalised, pictures, seed, tick).build()
+    return equalise(graph, pictures[judging:], pictures[:judging])
 
 
 def left_alone(graph: Graph) -> list[str]:

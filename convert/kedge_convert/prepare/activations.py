@@ -68,9 +68,13 @@ def forget(node: Node, index: int, last: dict[Tensor, int], values: Values) -> N
 
 def simulate(graph: Graph, pictures: Floats, *, integer: bool) -> Floats:
     """Return the graph's output; with `integer` every value between is held in 256 steps."""
+    return rest(graph, {graph.input: pictures}, 0, integer=integer)
+
+
+def rest(graph: Graph, values: Values, start: int, *, integer: bool = False) -> Floats:
+    """Return the output, run from node `start` on, of what lives before it; `values` is used up."""
     last = graph.last_uses()
-    values = {graph.input: pictures}
-    for i, node in enumerate(graph.nodes):
+    for i, node in enumerate(graph.nodes[start:], start):
         value = run(node, values)
         values[node.output] = quantised(node, value) if integer else value
         forget(node, i, last, values)

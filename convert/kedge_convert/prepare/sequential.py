@@ -14,7 +14,7 @@ import numpy as np
 
 from kedge_convert.prepare import windows
 from kedge_convert.prepare.activations import Values, forget, peak, quantised, run
-from kedge_convert.prepare.graph import Graph, Node
+from kedge_convert.prepare.graph import Graph, Node, Tensor
 from kedge_convert.prepare.rounding import Moments, moments, on_grid, plain
 from kedge_runtime.head import Floats
 
@@ -35,19 +35,37 @@ class Twins:
     rounded: Values
 
 
-def round_weights(graph: Graph, pictures: Floats, seed: int, tick: Tick = lambda: None) -> Graph:
+@dataclass(frozen=True)
+class Rounding:
+    """How to round: repeatable by `seed`. Activations that are `kept` stay float, as do the kernels
+    of the layers that write or read them.
+    """
+
+    seed: int = 0
+    kept: frozenset[Tensor] = frozenset()
+
+    def spares(self, node: Node) -> bool:
+        """Whether a node stays float."""
+        return not self.kept.isdisjoint((node.output, *node.inputs))
+
+
+def round_weights(
+    graph: Graph, pictures: Floats, rounding: Rounding, tick: Tick = lambda: None
+) -> Graph:
     """Return the graph with every weighted node's kernel on the int8 grid and its bias corrected.
 
-    `pictures`: float32 [n, h, w, 3], as the network takes them. Repeatable by `seed`.
+    `pictures`: float32 [n, h, w, 3], as the network takes them.
     """
     pictures = pictures[: affordable(graph, len(pictures))]
     twins = Twins({graph.input: pictures}, {graph.input: pictures})
     last, nodes = graph.last_uses(), []
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(rounding.seed)
     for i, node in enumerate(graph.nodes):
-        rounded = _round(node, twins, rng)
+        rounded = _round(node, twins, None if rounding.spares(node) else rng)
+        value = run(rounded, twins.rounded)
         twins.floats[node.output] = run(node, twins.floats)
-        twins.rounded[node.output] = quantised(rounded, run(rounded, twins.rounded))
+        kept = node.output in rounding.kept
+        twins.rounded[node.output] = value if kept else quantised(rounded, value)
         for values in (twins.floats, twins.rounded):
             forget(node, i, last, values)
         nodes.append(rounded)
@@ -60,13 +78,16 @@ def affordable(graph: Graph, count: int) -> int:
     return min(count, max(16, MEMORY // (2 * 4 * peak(graph))))
 
 
-def _round(node: Node, twins: Twins, rng: np.random.Generator) -> Node:
-    """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
+def _round(node: Node, twins: Twins, rng: np.random.Generator | None) -> Node:
+    """Return a weighted node with rounded kernel and corrected bias; any other as it is.
+
+    Without a generator the kernel stays, too.
+    """
     if node.weights is None:
         return node
     taken = node.inputs[0]
     floats, rounded = twins.floats[taken], twins.rounded[taken]
-    kernel = _kernel(node, floats, rounded, rng)
+    kernel = node.weights.kernel if rng is None else _kernel(node, floats, rounded, rng)
     changed = replace(node, weights=replace(node.weights, kernel=kernel))
     return _corrected(node, changed, floats, rounded)
 

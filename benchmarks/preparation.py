@@ -1,0 +1,88 @@
+"""How long does preparation take, and how much memory?
+
+Only the weights' preparation, in a process of its own that has loaded the model and read the
+pictures: what `kedge convert` adds to a conversion to int8. Needs kedge[convert].
+
+    python benchmarks/preparation.py --model FILE.keras --card MobileNetV2 --images DIR
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+from kedge_convert import candidates, prepare
+from kedge_convert.photos import Sampling, collect
+from kedge_convert.source import Request, load_source
+from kedge_convert.toolkit import quiet
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Seconds of each half; `peak`: the most resident bytes of the process, frameworks included."""
+
+    pictures: int
+    levelling: float
+    rounding: float
+    peak: int
+
+    @property
+    def seconds(self) -> float:
+        """Of both."""
+        return self.levelling + self.rounding
+
+
+def measure(request: Request, images: Path, count: int) -> Figures:
+    """Prepare once."""
+    source = load_source(request)
+    photos = collect(images, Sampling(count, 1))
+    pictures = candidates.fitting(source, photos)
+    graph = prepare.plan(source.model)
+    with quiet():
+        start = time.perf_counter()
+        levelled = prepare.levelled(graph, pictures)
+        middle = time.perf_counter()
+        prepare.round_weights(levelled, pictures, prepare.Rounding())
+        end = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Figures(count, middle - start, end - middle, peak)
+
+
+def apart(*arguments: Any) -> Figures:
+    """Measure in a process of its own, whose memory nothing else has grown."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, *arguments).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--card")
+    parser.add_argument("--calibrate", type=int, default=Sampling.calibration)
+    given = parser.parse_args()
+    found = apart(Request(str(given.model), card=given.card), given.images, given.calibrate)
+    report = {"machine": machine.identity(), "model": given.model.name, **asdict(found)}
+    name = f"preparation-{given.model.stem}-{machine.slug()}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    text = (
+        f"# Preparation of {given.model.name}\n\n"
+        f"{report['machine']['processor']}, {report['machine']['cores']} cores, "
+        f"{found.pictures} pictures: {found.seconds:.1f} s ({found.levelling:.1f} s to equalise, "
+        f"{found.rounding:.1f} s to round), peak memory {found.peak / 1e9:.2f} GB.\n"
+    )
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

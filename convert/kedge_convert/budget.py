@@ -1,0 +1,126 @@
+"""What an integer artefact may lose, and what held-out pictures foretell of it.
+
+Few pictures tell little by counting: 33 can't tell 98 % from 99. Their logits tell more. The noise
+that quantisation adds to the distance between two classes is nearly Gaussian (a sum of thousands
+of roundings), so that its spread, taken from the held-out pictures, and the float model's own
+margins on all calibration pictures give the chance that each picture's answer changes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.errors import UsageError
+from kedge_runtime.head import Floats
+
+RIVALS = 4  # classes behind the best whose distance to it is looked at
+# Standard errors that a forecast keeps from the limit: the check confirms five of six.
+CAUTION = 1.0
+POINTS = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(pp|%)?")
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most accuracy lost and the least top-1 agreement, shares of pictures; None: no limit."""
+
+    max_drop: float | None = None
+    min_agreement: float | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is a limit."""
+        return self.max_drop is not None or self.min_agreement is not None
+
+
+def read_points(text: str) -> float:
+    """Read `0.5pp` (percentage points), `0.5%` or a share, `0.005`. Raises UsageError."""
+    found = POINTS.fullmatch(text.strip())
+    share = float(found[1]) / (100 if found[2] else 1) if found else -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--max-drop: got {text!r}, allowed are 0pp to 100pp, as in 0.5pp or .005")
+    return share
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How far the float model's logits are from another answer, on pictures that are known to it.
+
+    `best`: best minus second, [n]. `lose`: the same, of those that are right; `gain`: best minus
+    the true class, of those that are wrong. Both None where the true classes aren't known.
+    """
+
+    best: Doubles
+    lose: Doubles | None = None
+    gain: Doubles | None = None
+
+
+def margins(logits: Floats, classes: Sequence[int] | None) -> Margins:
+    """Return the margins of logits [n, classes], with the true classes, [n], where known."""
+    values = logits.astype(np.float64)
+    ranked = np.sort(values, axis=1)
+    best = ranked[:, -1] - ranked[:, -2]
+    if classes is None:
+        return Margins(best)
+    true = np.asarray(classes)
+    right = values.argmax(axis=1) == true
+    gap = ranked[:, -1] - values[np.arange(len(values)), true]
+    return Margins(best, best[right], gap[~right])
+
+
+def spread(reference: Floats, candidate: Floats) -> float:
+    """Return the standard deviation, in logits, of the noise between the best and its rivals.
+
+    Both [n, classes]; the same pictures.
+    """
+    order = np.argsort(-reference, axis=1, kind="stable")[:, : RIVALS + 1]
+    noise = np.take_along_axis(candidate - reference, order, axis=1).astype(np.float64)
+    return float(np.sqrt(np.square(noise[:, :1] - noise[:, 1:]).mean()))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is to be expected on other pictures: shares that change, and of accuracy lost.
+
+    `changed` is 1 - agreement; `lost` and `gained` count true answers (None without classes).
+    """
+
+    changed: float
+    lost: float | None = None
+    gained: float | None = None
+
+    def holds(self, budget: Budget, pictures: int) -> bool:
+        """Whether the budget is likely to hold when it is checked on so many pictures."""
+        if budget.min_agreement is not None and self._agreement(pictures) < budget.min_agreement:
+            return False
+        return budget.max_drop is None or self._drop(pictures) <= budget.max_drop
+
+    def _agreement(self, pictures: int) -> float:
+        error = np.sqrt(self.changed * (1 - self.changed) / pictures)
+        return float(1 - self.changed - CAUTION * error)
+
+    def _drop(self, pictures: int) -> float:
+        """Without classes every changed answer counts: accuracy can't lose more than those."""
+        if self.lost is None or self.gained is None:
+            return 1 - self._agreement(pictures)
+        error = np.sqrt((self.lost + self.gained) / pictures)
+        return float(self.lost - self.gained + CAUTION * error)
+
+
+def forecast(known: Margins, noise: float) -> Forecast:
+    """Return what noise of a standard deviation (in logits) does to pictures of these margins."""
+    count = len(known.best)
+    if known.lose is None or known.gain is None:
+        return Forecast(_crossed(known.best, noise) / count)
+    lost, gained = (_crossed(each, noise) / count for each in (known.lose, known.gain))
+    return Forecast(_crossed(known.best, noise) / count, lost, gained)
+
+
+def _crossed(distances: Doubles, noise: float) -> float:
+    """Return the number of distances that the noise is expected to cross."""
+    normal = NormalDist(0, max(noise, 1e-12))
+    return float(sum(normal.cdf(-distance) for distance in distances))

@@ -1,0 +1,119 @@
+"""Originals against which nothing can be proved: refused when no answer means anything, else told.
+
+An artefact of a model that says the same to everything agrees with it, however wrong it is.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kedge_convert.photos import Photos
+from kedge_convert.source import Source
+from kedge_convert.truth import read_truth
+from kedge_runtime.contract import Output
+from kedge_runtime.errors import UsageError
+from kedge_runtime.head import Floats, entropy, mean_binary_entropy, probabilities
+
+# Deviation over pictures as a share of the logits' size: trained networks have 0.75 to 1, random
+# weights as Keras draws them 0.25 to 0.7 (of logits that may be as small as 1e-17).
+CONSTANT = 1e-3
+# Certainty: below the first the answers are a toss, below the second they look untrained. Trained
+# networks have 0.7 and more on their own kind of picture, 0.45 on another.
+UNIFORM, UNSURE = 1e-3, 0.05
+
+
+def refuse_weights(model: Any, name: str) -> None:
+    """Raise UsageError when a weight is NaN or infinite, even where no answer shows it."""
+    for weight in model.weights:
+        if not np.isfinite(np.asarray(weight)).all():
+            raise UsageError(
+                f"{name}: the weights {weight.path} are not finite (NaN or infinite): train or "
+                "save it again"
+            )
+
+
+def refuse_answers(logits: Floats, output: Output, name: str) -> None:
+    """Raise UsageError when the answers can't tell right from wrong.
+
+    `logits`: the float original's numbers of the kind `output`, [images, classes].
+    """
+    if reason := next(_faults(logits, output), ""):
+        raise UsageError(
+            f"{name}: its answers to {len(logits)} pictures {reason}, so that no conversion can be "
+            "checked: are these its trained weights, and is --normalisation the right one?"
+        )
+
+
+def _faults(logits: Floats, output: Output) -> Iterator[str]:
+    if not np.isfinite(logits).all():
+        yield "are not finite (NaN or infinite)"
+    elif len(logits) > 1 and variation(logits) < CONSTANT:
+        yield "are the same whatever the picture"
+    elif certainty(logits, output) < UNIFORM:
+        yield "are the same for all classes"
+
+
+def doubts(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
+    """Yield what makes the check weaker than it looks, a line each."""
+    if not source.untrained:
+        yield from _untrained(source, logits)
+    if source.output.kind != "features":
+        yield from _one_class(source, photos, logits)
+    if photos.near_copies:
+        yield (
+            f"{photos.near_copies} of the {len(photos.check)} pictures to check with are nearly "
+            "copies of calibration pictures (frames of one video?): the agreement flatters"
+        )
+
+
+def variation(logits: Floats) -> float:
+    """Return the deviation over pictures as a share of the logits' size, both root mean squares."""
+    values = logits.astype(np.float64)
+    size = np.sqrt((values**2).mean())
+    return float(np.sqrt(values.var(axis=0).mean()) / max(size, 1e-30))
+
+
+def certainty(logits: Floats, output: Output) -> float:
+    """Return 1 less the mean entropy over pictures: 0 for uniform answers, to 1 for certain ones.
+
+    Features have none and count as certain.
+    """
+    if output.kind == "features":
+        return 1.0
+    measure = mean_binary_entropy if output.activation == "sigmoid" else entropy
+    return 1 - float(np.mean([measure(row) for row in probabilities(logits, output)]))
+
+
+def _untrained(source: Source, logits: Floats) -> Iterator[str]:
+    if _norms_untouched(source.model):
+        yield f"{source.name}: its batch norms have never seen a picture: is it trained?"
+    elif (sure := certainty(logits, source.output)) < UNSURE:
+        yield f"{source.name}: its answers are close to chance ({sure:.1%} certain): is it trained?"
+
+
+def _norms_untouched(model: Any) -> bool:
+    """Whether all moving statistics are what batch norms begin with."""
+    initial = {"moving_mean": 0.0, "moving_variance": 1.0}
+    found = [weight for weight in model.weights if weight.name in initial]
+    return bool(found) and all((np.asarray(w) == initial[w.name]).all() for w in found)
+
+
+def _one_class(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
+    paths = (*photos.calibration, *photos.check)
+    try:
+        classes = set((read_truth(paths, source.labels) or {}).values())
+    except UsageError:  # names that tell of some pictures only: nobody asked for them here
+        classes = set()
+    if len(paths) > 1 and len(classes) == 1:
+        yield f"all pictures are of one class, {_name(source, classes.pop())}: {_ADVICE}"
+    elif len(logits) > 1 and len(answers := set(logits.argmax(axis=1).tolist())) == 1:
+        yield f"{source.name} calls every picture {_name(source, answers.pop())}: {_ADVICE}"
+
+
+_ADVICE = "calibration and agreement need pictures of several classes"
+
+
+def _name(source: Source, index: int) -> str:
+    first = source.output.label_offset
+    return source.labels[index - first].name if index >= first else "background"

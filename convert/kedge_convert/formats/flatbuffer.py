@@ -1,0 +1,61 @@
+"""TFLite files as objects that can be changed, and back; the schema's own Python classes do it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_convert.toolkit import require
+
+IDENTIFIER = b"TFL3"  # schema.fbs: file_identifier
+FIRST_BYTES = 1 << 20  # what the builder starts with; it doubles
+
+
+def schema() -> Any:
+    """Return the module of the schema's classes and enumerations."""
+    return require("ai_edge_litert.schema_py_generated")
+
+
+def unpack(content: bytes) -> Any:
+    """Return the file's ModelT. Its buffers are views of `content`, not copies."""
+    return schema().ModelT.InitFromObj(schema().Model.GetRootAs(content, 0))
+
+
+def pack(model: Any) -> bytes:
+    """Return the file of a ModelT, without the numbers that no tensor names any more.
+
+    The same model gives the same bytes.
+    """
+    used = {each.buffer for graph in model.subgraphs for each in graph.tensors}
+    used |= {each.buffer for each in model.metadata or ()}
+    for index, buffer in enumerate(model.buffers):
+        buffer.data = buffer.data if index in used else None
+    builder = require("flatbuffers").Builder(FIRST_BYTES)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operators(model: Any) -> list[tuple[str, Any]]:
+    """Return the main graph's operators with their names, as in schema.fbs or `CUSTOM name`."""
+    names = [_name(code) for code in model.operatorCodes]
+    return [(names[each.opcodeIndex], each) for each in model.subgraphs[0].operators]
+
+
+def _name(code: Any) -> str:
+    # Codes beyond 127 are only in the newer of the two fields.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    names = {value: key for key, value in vars(schema().BuiltinOperator).items()}
+    return f"CUSTOM {code.customCode.decode()}" if code.customCode else str(names[number])
+
+
+def constant(model: Any, tensor: Any) -> NDArray[np.float32] | None:
+    """Return the numbers of a float32 tensor, or None for what isn't one or isn't constant."""
+    data = model.buffers[tensor.buffer].data
+    if tensor.type != schema().TensorType.FLOAT32 or data is None or not len(data):
+        return None
+    return np.asarray(data).view(np.float32).reshape(shape(tensor))
+
+
+def shape(tensor: Any) -> tuple[int, ...]:
+    """Return a tensor's sizes; a scalar's are left out of the file."""
+    return () if tensor.shape is None else tuple(map(int, tensor.shape))

@@ -1,0 +1,78 @@
+"""Activations and one-operand arithmetic in operators that TFLite has in 16 bits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kedge_convert.lowering.stand import Stand
+from kedge_convert.toolkit import require
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def activation(layer: Any) -> Stand | None:
+    """Return a layer whose activation is in ACTIVATIONS as the linear layer and that, or None."""
+    return with_activation(layer, ACTIVATIONS)
+
+
+def with_activation(layer: Any, functions: "dict[str, Function]") -> Stand | None:
+    """Return a layer whose activation is among `functions`, by name, in two parts, or None."""
+    function = functions.get(getattr(getattr(layer, "activation", None), "__name__", ""))
+    if function is None or type(layer).__name__ == "Activation":
+        return function and Stand(function)
+    linear = type(layer).from_config({**layer.get_config(), "activation": "linear"})
+    linear.build(layer.get_build_config()["input_shape"])
+    linear.set_weights(layer.get_weights())
+    return Stand(lambda value: function(linear(value)), (linear,))
+
+
+def elementwise(layer: Any) -> Stand | None:
+    """Return what stands for a Keras operation or parameterless layer of one operand, or None."""
+    function = OPERATIONS.get(type(layer).__name__)
+    return function and Stand(function)
+
+
+def prelu(layer: Any) -> Stand | None:
+    """Return a PReLU as the two halves of its line, or None."""
+    if type(layer).__name__ != "PReLU":
+        return None
+    ops, slope = require("keras").ops, np.asarray(layer.alpha)
+    return Stand(lambda value: ops.relu(value) + ops.minimum(value, 0.0) * slope)
+
+
+def _hard_silu(value: Any) -> Any:
+    # Multiplied in this order: x * (relu6(x + 3) / 6) would be fused to HARD_SWISH again.
+    return require("keras").ops.relu6(value + 3.0) * (value * (1 / 6))
+
+
+def _elu(value: Any) -> Any:
+    ops = require("keras").ops
+    return ops.relu(value) + (ops.exp(ops.minimum(value, 0.0)) - 1.0)
+
+
+def _selu(value: Any) -> Any:
+    # Klambauer et al. 2017, arXiv:1706.02515, with Keras's digits.
+    ops = require("keras").ops
+    low = ops.exp(ops.minimum(value, 0.0)) - 1.0
+    return ops.relu(value) * SELU_SCALE + low * (SELU_SCALE * SELU_ALPHA)
+
+
+def _negative(value: Any) -> Any:
+    return value * -1.0
+
+
+def _square(value: Any) -> Any:
+    return value * value
+
+
+Function = Callable[[Any], Any]
+
+# By the name of Keras's function: hard_swish is an alias of hard_silu.
+ACTIVATIONS: dict[str, Function] = {"hard_silu": _hard_silu, "elu": _elu, "selu": _selu}
+# By the class of Keras's operation.
+OPERATIONS: dict[str, Function] = {
+    "HardSilu": _hard_silu,
+    "Negative": _negative,
+    "Square": _square,
+}

@@ -1,0 +1,11 @@
+"""Static int8 in our own hands: which range each tensor gets, and which operators stay float.
+
+Twins of four verbs, see `Static`.
+"""
+
+from kedge_convert.static import onnx, tflite
+from kedge_convert.static.operators import Static
+
+__all__ = ["STATIC", "Static"]
+
+STATIC: dict[str, Static] = {"tflite": tflite, "onnx": onnx}

@@ -1,0 +1,114 @@
+"""Static int8 of ONNX with ranges of our own, through onnxruntime's quantiser."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_convert.formats import onnx
+from kedge_convert.source import Source
+from kedge_convert.static.operators import Operator, See
+from kedge_convert.static.ranges import Ranges
+from kedge_convert.toolkit import quiet, require
+
+FLOAT = 1  # onnx.TensorProto.FLOAT
+
+
+def floats(source: Source) -> bytes:
+    """Return the float model as onnxruntime wants it before it quantises."""
+    shapes = require("onnxruntime.quantization.shape_inference")
+    with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        plain, folded = (Path(folder) / f"{name}.onnx" for name in ("plain", "folded"))
+        plain.write_bytes(onnx.float32(source))
+        shapes.quant_pre_process(str(plain), str(folded), skip_symbolic_shape=True)
+        return folded.read_bytes()
+
+
+def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
+    """Call `see` with the name and value of every activation, picture by picture."""
+    model = require("onnx").load_from_string(content)
+    names = _activations(model.graph)
+    session = _session(_with_outputs(model, names))
+    for picture in pictures:
+        values = session.run(list(names), {onnx.INPUT: picture})
+        for name, value in zip(names, values, strict=True):
+            see(name, value)
+        see(onnx.INPUT, picture)
+
+
+def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset()) -> bytes:
+    """Return the int8 model; the operators named in `kept` stay float."""
+    quantization = require("onnxruntime.quantization")
+    registry = require("onnxruntime.quantization.registry")
+    int8 = quantization.QuantType.QInt8
+    with quiet():
+        quantizer = require("onnxruntime.quantization.qdq_quantizer").QDQQuantizer(
+            _loaded(content),
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=int8,
+            activation_qType=int8,
+            tensors_range=_data(ranges),
+            nodes_to_quantize=[],
+            nodes_to_exclude=sorted(kept),
+            op_types_to_quantize=sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry}),
+            extra_options={},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        result: bytes = quantizer.model.model.SerializeToString()
+    return result
+
+
+def operators(content: bytes) -> list[Operator]:
+    """Return the operators of a float model in execution order."""
+    graph = require("onnx").load_from_string(content).graph
+    known = frozenset((onnx.INPUT, *_activations(graph)))
+    return [
+        Operator(node.name, known.intersection((*node.input, *node.output))) for node in graph.node
+    ]
+
+
+def _loaded(content: bytes) -> Any:
+    tools = require("onnxruntime.quantization.quant_utils")
+    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        path = Path(folder) / "floats.onnx"
+        path.write_bytes(content)
+        return tools.load_model_with_shape_infer(path)
+
+
+def _data(ranges: Ranges) -> Any:
+    calibrate = require("onnxruntime.quantization.calibrate")
+    pairs = {
+        name: (np.array(one.low, np.float32), np.array(one.high, np.float32))
+        for name, one in ranges.items()
+    }
+    return calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, pairs)
+
+
+def _activations(graph: Any) -> list[str]:
+    """Return the float tensors that operators give."""
+    given = {name for node in graph.node for name in node.output}
+    known = [*graph.value_info, *graph.output]
+    return [v.name for v in known if v.name in given and v.type.tensor_type.elem_type == FLOAT]
+
+
+def _with_outputs(model: Any, names: list[str]) -> bytes:
+    present = {value.name for value in model.graph.output}
+    helper = require("onnx").helper
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, FLOAT, None) for name in names if name not in present
+    )
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _session(content: bytes) -> Any:
+    runtime = require("onnxruntime")
+    options = runtime.SessionOptions()
+    # Fusions would take away tensors whose values are asked for.
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

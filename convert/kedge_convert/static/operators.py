@@ -1,0 +1,37 @@
+"""What static quantisation of a format offers, and what its graph is made of."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_convert.source import Source
+from kedge_convert.static.ranges import Ranges
+
+See = Callable[[str, NDArray[np.float32]], None]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operation of a float file, with the names of the activations that it takes and gives."""
+
+    name: str
+    tensors: frozenset[str]
+
+
+class Static(Protocol):
+    """The verbs of a format's module."""
+
+    def floats(self, source: Source) -> bytes:
+        """Return the float file that is quantised. Raises ConversionError."""
+
+    def observe(self, content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
+        """Call `see` with name and value of every activation, picture by picture, [1, h, w, 3]."""
+
+    def quantise(self, content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset()) -> bytes:
+        """Return the int8 file; operators named in `kept` stay float. Raises ConversionError."""
+
+    def operators(self, content: bytes) -> list[Operator]:
+        """Return a float file's operators in execution order."""

@@ -1,0 +1,126 @@
+"""From a tensor's histogram to the range that its 256 steps cover.
+
+A narrower range has finer steps and cuts off more: every method is a different price of the one in
+the other. Which is best differs by model, so that it is measured (`candidates.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_convert.static.histograms import HALF, Histogram
+
+STEPS = 255
+SHRINKS = np.linspace(1.0, 0.3, 71)  # of the larger side of the full range
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a tensor's steps cover; zero lies within, as padding needs it."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, low: float, high: float) -> "Range":
+        """Return the range from `low` to `high`, widened to zero."""
+        return cls(min(float(low), 0.0), max(float(high), 0.0))
+
+
+Ranges = dict[str, Range]
+
+
+def minmax(histogram: Histogram) -> Range:
+    """Return the range of all values."""
+    return Range.over(histogram.low, histogram.high)
+
+
+def percentile(histogram: Histogram, share: float) -> Range:
+    """Return the range that leaves out half of 1 - `share` of the values on either side."""
+    totals = np.cumsum(histogram.counts) / histogram.counts.sum()
+    outside = (1 - share) / 2
+    first = int(np.searchsorted(totals, outside, side="right"))
+    last = int(np.searchsorted(totals, 1 - outside, side="left"))
+    return _within(histogram, histogram.centres[first], histogram.centres[last])
+
+
+def mse(histogram: Histogram) -> Range:
+    """Return the range with the least mean squared error: the steps' rounding and what is cut."""
+    return _best(histogram, _squared_error)
+
+
+def entropy(histogram: Histogram) -> Range:
+    """Return the range whose steps lose the least information, by KL divergence.
+
+    Migacz 2017, "8-bit inference with TensorRT": what is cut counts in the last bin, and a step's
+    mass is spread evenly over those of its bins that hold any.
+    """
+    return _best(histogram, _lost_information)
+
+
+METHODS: dict[str, Callable[[Histogram], Range]] = {
+    "minmax": minmax,
+    "percentile 99.99": partial(percentile, share=0.9999),
+    "percentile 99.9": partial(percentile, share=0.999),
+    "mse": mse,
+    "entropy": entropy,
+}
+
+
+def choose(method: str, histograms: Mapping[str, Histogram]) -> Ranges:
+    """Return every tensor's range by one method, a key of METHODS."""
+    return {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+
+
+def _within(histogram: Histogram, low: float, high: float) -> Range:
+    return Range.over(max(low, histogram.low), min(high, histogram.high))
+
+
+def _best(histogram: Histogram, price: Callable[[Histogram, Range], float]) -> Range:
+    peak = max(-histogram.low, histogram.high)
+    tried = [_within(histogram, -peak * shrink, peak * shrink) for shrink in SHRINKS]
+    return min(tried, key=lambda one: price(histogram, one))
+
+
+def _squared_error(histogram: Histogram, one: Range) -> float:
+    values, step = histogram.centres, (one.high - one.low) / STEPS
+    cut = values - values.clip(one.low, one.high)
+    # A zero is held exactly: it takes part in no rounding.
+    rounding = np.where((cut == 0) & ~_at_zero(), step**2 / 12, 0.0)
+    return float(histogram.counts @ (np.square(cut) + rounding))
+
+
+def _at_zero() -> NDArray[np.bool_]:
+    return np.asarray(np.arange(2 * HALF) == HALF)
+
+
+def _lost_information(histogram: Histogram, one: Range) -> float:
+    values = histogram.centres
+    inside = (values >= one.low) & (values <= one.high)
+    if inside.sum() <= STEPS:
+        return float("inf")
+    # A zero is held exactly. Spread with its step it would call for ever narrower ranges.
+    counts = np.where(_at_zero(), 0.0, histogram.counts)
+    held = counts[inside]
+    held[0] += counts[values < one.low].sum()
+    held[-1] += counts[values > one.high].sum()
+    steps = np.rint((values[inside] - one.low) * (STEPS / (one.high - one.low))).astype(np.intp)
+    return _divergence(held / max(held.sum(), 1.0), _spread(counts[inside], steps))
+
+
+def _spread(counts: Doubles, steps: NDArray[np.intp]) -> Doubles:
+    filled = counts > 0
+    sums = np.bincount(steps, weights=counts)
+    bins = np.bincount(steps, weights=filled)
+    spread = np.where(filled, sums[steps] / np.maximum(bins[steps], 1), 0.0)
+    return np.asarray(spread / max(spread.sum(), 1e-30))
+
+
+def _divergence(p: Doubles, q: Doubles) -> float:
+    filled = p > 0
+    return float((p[filled] * np.log(p[filled] / np.maximum(q[filled], 1e-12))).sum())

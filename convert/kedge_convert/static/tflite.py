@@ -1,0 +1,118 @@
+"""Static int8 of TFLite with ranges of our own: TensorFlow's quantiser reads them from the file.
+
+The converter's first half writes a float file whose tensors carry the least and greatest value of
+the calibration; its second half takes them from there. Between the two they can be any.
+"""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.formats import tflite_int8
+from kedge_convert.formats.tflite_converter import Samples, converted, single, target_of
+from kedge_convert.source import Source
+from kedge_convert.static.operators import Operator, See
+from kedge_convert.static.ranges import Ranges
+from kedge_convert.toolkit import quiet, require
+
+START = 1 << 20  # bytes of the flatbuffer's first allocation
+
+
+def floats(source: Source) -> bytes:
+    """Return the float file with (as yet meaningless) ranges in its tensors."""
+    shape = (1, *source.model.inputs[0].shape[1:])
+    return converted(
+        single(source),
+        _calibrate_only,
+        lambda: iter([[np.zeros(shape, np.float32)]]),
+        target_of(source, "int8"),
+    )
+
+
+def _calibrate_only(tf: Any, converter: Any, samples: Samples) -> None:
+    tflite_int8.stock(tf, converter, samples)
+    converter._experimental_calibrate_only = True
+
+
+def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
+    """Call `see` with the name and value of every activation, picture by picture."""
+    names = {i: _name(tensor) for i, tensor in enumerate(_tensors(content)) if _ranged(tensor)}
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that kept tensors take memory
+        interpreter = require("ai_edge_litert.interpreter").Interpreter(
+            model_content=content, experimental_preserve_all_tensors=True
+        )
+        interpreter.allocate_tensors()
+    start = interpreter.get_input_details()[0]["index"]
+    for picture in pictures:
+        interpreter.set_tensor(start, picture)
+        interpreter.invoke()
+        for index, name in names.items():
+            see(name, interpreter.get_tensor(index))
+
+
+def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset()) -> bytes:
+    """Return the int8 file; operators whose output's name is in `kept` stay float.
+
+    Its input is int8, and so is its output unless the last operator is kept.
+    """
+    tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
+    model = _unpacked(content)
+    for tensor in model.subgraphs[0].tensors:
+        if _ranged(tensor):
+            one = ranges[_name(tensor)]
+            tensor.quantization.min, tensor.quantization.max = [one.low], [one.high]
+    try:
+        with quiet():
+            result: bytes = convert.mlir_quantize(
+                _packed(model),
+                input_data_type=tf.int8,
+                output_data_type=tf.float32 if operators(content)[-1].name in kept else tf.int8,
+                denylisted_nodes=set(kept),
+            )
+    # MLIR raises RuntimeError and others.
+    except Exception as error:
+        raise ConversionError(f"TensorFlow can't quantise the file: {one_line(error)}") from error
+    return result
+
+
+def operators(content: bytes) -> list[Operator]:
+    """Return the operators of a float file in execution order; each is named by its output."""
+    graph = _unpacked(content).subgraphs[0]
+    names = {i: _name(tensor) for i, tensor in enumerate(graph.tensors) if _ranged(tensor)}
+    return [
+        Operator(
+            _name(graph.tensors[each.outputs[0]]),
+            frozenset(names[i] for i in (*each.inputs, *each.outputs) if i in names),
+        )
+        for each in graph.operators
+    ]
+
+
+def _unpacked(content: bytes) -> Any:
+    schema = require("ai_edge_litert.schema_py_generated")
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def _packed(model: Any) -> bytes:
+    builder = require("flatbuffers").Builder(START)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _tensors(content: bytes) -> list[Any]:
+    tensors: list[Any] = _unpacked(content).subgraphs[0].tensors
+    return tensors
+
+
+def _ranged(tensor: Any) -> bool:
+    return tensor.quantization is not None and tensor.quantization.max is not None
+
+
+def _name(tensor: Any) -> str:
+    name: str = tensor.name.decode()
+    return name

@@ -1,0 +1,129 @@
+"""A report with everything in it, from real measurements of a tiny artefact: no conversion."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import drift_references
+from kedge_convert.localise import LayerDrift, Localisation
+from kedge_convert.reports.record import Baseline, Cell, Gate, Machine, Report, verdict_of
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.drift import gates
+from kedge_runtime.drift.comparison import Request, compare, prepare
+from kedge_runtime.drift.gates import Estimate, Verdict
+from kedge_runtime.drift.report import Attribution, Drift, Step
+from kedge_runtime.drift.summary import Limits
+from kedge_runtime.engines import EngineOptions
+from kedge_runtime.identity import identity
+from kedge_runtime.records import decode
+
+COUNT = 90
+# What a name may hold that is markup to HTML, XML or Markdown.
+NASTY = "<script>alert('x')</script> & | `x` \x07"
+
+
+def write_desk(folder: Path, artefact: Path) -> Path:
+    """Write photos, an original near the artefact, and true classes which that mostly knows."""
+    (folder / "photos").mkdir()
+    drift_references.write_photos(folder / "photos", COUNT)
+    drift_references.write_for(artefact, folder / "photos", folder / "original.npz", 0.4)
+    classifier = Classifier.open(artefact)
+    names = [p.relative_to(folder / "photos") for p in (folder / "photos").rglob("*.png")]
+    rng = np.random.default_rng(2)
+    lines = []
+    for name in sorted(names):
+        known = classifier(folder / "photos" / name).best.index
+        lines.append(f"{name},{known if rng.random() < 0.8 else rng.integers(4)}")
+    broken = f"{drift_references.BROKEN},0"
+    (folder / "truth.csv").write_text("\n".join(["file,label", *lines, broken]) + "\n")
+    return folder
+
+
+def measured(folder: Path, artefact: Path) -> Drift:
+    """Return the artefact's drift on a desk, with an attribution made up to go with it."""
+    truth = str(folder / "truth.csv")
+    request = Request((artefact,), folder / "photos", truth, Limits(), EngineOptions())
+    (drift,) = compare(prepare(request), folder / "original.npz")
+    drop = Estimate(0.03, -0.01, 0.07)
+    steps = (
+        Step("preprocessing", "Keras -> the contract's pixels", drop, 0.05, 0.05),
+        Step("quantisation", "float32 -> <b>int8</b>", Estimate(-0.01, -0.03, 0.01), 0.01, 0.02),
+    )
+    found = Attribution(COUNT, steps, Estimate(0.02, -0.02, 0.06), 0.06)
+    return replace(drift, attribution=found)
+
+
+def layers() -> Localisation:
+    """Return five layers, the worst first."""
+    found = [
+        LayerDrift(
+            layer=f"block{i}/conv",
+            kind="Conv2D",
+            through=(f"block{i}/conv",),
+            tensor=f"t{i}",
+            position=i,
+            evidence="value",
+            sqnr=20.0 + i,
+            cosine=0.99,
+            own_sqnr=25.0 + 5 * i,
+            own_cosine=0.999,
+            floor=40.0,
+            clipped=0.0,
+            spread=2.0,
+            crest=3.0,
+            factor=1.0,
+            kernel_scales=8,
+            channels=8,
+            quantised=True,
+            advice="keep it in float" if i == 0 else "",
+        )
+        for i in range(5)
+    ]
+    return Localisation("m.int8.tflite", 6, tuple(found), ())
+
+
+def report(folder: Path, artefact: Path) -> Report:
+    """Return a build with a cell of each verdict, and one that gave no file."""
+    drift = measured(folder, artefact)
+    agreement = drift.agreement
+    open_gate = gates.min_agreement(agreement.value, drift.pictures - drift.flips.count, COUNT)
+    cells = (
+        _cell("m.float32.tflite", Gate("conversion", "PASS", "fine"), drift),
+        _cell("m.int8.tflite", Gate("max_bytes", "FAIL", f"too large {NASTY}"), drift),
+        _cell(
+            "m.int8.onnx",
+            Gate("min_agreement", open_gate.verdict, "open", 0.5, agreement, open_gate.images),
+            replace(drift, calibration=None, attribution=None, top1=None, top5=None),
+        ),
+        _bare(
+            "m.float16.onnx", "FAIL", Gate("conversion", "FAIL", "the process crashed (SIGSEGV)")
+        ),
+    )
+    machine = decode(Machine, identity(), "machine")
+    return Report("kedge.toml", "out", "0", machine, "FAIL", cells)
+
+
+def _bare(name: str, verdict: Verdict, gate: Gate) -> Cell:
+    model, precision, form = name.split(".")
+    return Cell(name, model, f"{form}:{precision}", "", verdict, (gate,), (), cached=False)
+
+
+def _cell(name: str, gate: Gate, drift: Drift) -> Cell:
+    folder = Path(drift.artefact.path).parent
+    return replace(
+        _bare(name, verdict_of((gate,)), gate),
+        notes=(f"a note {NASTY}",),
+        path=f"out/{name}",
+        digest="sha256:" + "0" * 64,
+        bytes=1000 * len(name),
+        ratio=0.26,
+        precision="int8",
+        method="prepared",
+        ranges="",
+        kept=(),
+        images=str(folder),
+        drift=drift,
+        by_layer=layers(),
+        baseline=Baseline("sha256:" + "1" * 64, 900, changed=True),
+    )

@@ -1,0 +1,89 @@
+"""The budget's words and its forecast, held against drawn noise."""
+
+import numpy as np
+import pytest
+
+from kedge_convert.budget import Budget, Forecast, forecast, margins, read_points, spread
+from kedge_runtime.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("0.5pp", 0.005),
+        ("1pp", 0.01),
+        (".5 pp", 0.005),
+        ("0.5%", 0.005),
+        ("0.005", 0.005),
+        ("0", 0.0),
+        ("100pp", 1.0),
+    ],
+)
+def test_points_are_read(text: str, share: float) -> None:
+    assert read_points(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "pp", "-1pp", "101pp", "1.5", "a lot", "0.5p", "nan"])
+def test_no_points(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-drop: got"):
+        read_points(text)
+
+
+def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits of a classifier that is often unsure, and true classes it mostly finds."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (count, 20)).astype(np.float32)
+    best = logits.argmax(axis=1)
+    return logits, np.where(rng.random(count) < 0.7, best, rng.integers(0, 20, count))
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2, 0.5])
+def test_the_forecast_comes_true(noise: float) -> None:
+    """Spread measured on 40 pictures, margins known on 400, truth counted on 40 000 others."""
+    few, many = drawn(400, seed=1), drawn(40_000, seed=2)
+    rng = np.random.default_rng(3)
+    perturbed = [x + rng.normal(0, noise, x.shape).astype(np.float32) for x, _ in (few, many)]
+    measured = spread(few[0][:40], perturbed[0][:40])
+    assert measured == pytest.approx(noise * np.sqrt(2), rel=0.25)
+    expected = forecast(margins(few[0], list(few[1])), measured)
+    before, after = many[0].argmax(axis=1), perturbed[1].argmax(axis=1)
+    assert expected.changed == pytest.approx((before != after).mean(), rel=0.35)
+    drop = (before == many[1]).mean() - (after == many[1]).mean()
+    assert expected.lost is not None
+    assert expected.gained is not None
+    assert expected.lost - expected.gained == pytest.approx(drop, rel=0.5)
+
+
+def test_no_noise_changes_nothing() -> None:
+    logits, classes = drawn(50)
+    quiet = forecast(margins(logits, list(classes)), spread(logits, logits))
+    assert quiet == Forecast(0.0, 0.0, 0.0)
+    assert quiet.holds(Budget(0.0, 1.0), 10)
+
+
+def test_without_classes_every_change_counts_as_lost() -> None:
+    unknown, known = Forecast(0.02), Forecast(0.02, 0.012, 0.01)
+    budget = Budget(max_drop=0.01)
+    assert not unknown.holds(budget, 10_000)
+    assert known.holds(budget, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("changed", "least", "pictures", "holds"),
+    [
+        (0.010, 0.98, 10_000, True),
+        (0.010, 0.98, 30, False),  # one picture of thirty is more than may change
+        (0.021, 0.98, 10**9, False),
+        (0.000, 1.00, 30, True),
+    ],
+)
+def test_few_pictures_ask_for_more(
+    changed: float, least: float, pictures: int, holds: bool
+) -> None:
+    assert Forecast(changed).holds(Budget(min_agreement=least), pictures) is holds
+
+
+def test_no_limit_is_no_budget() -> None:
+    assert not Budget()
+    assert Budget(max_drop=0.0)
+    assert Budget(min_agreement=0.9)

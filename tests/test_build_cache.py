@@ -1,0 +1,255 @@
+"""The cache of `kedge build`: keys by content, damage found, locks that exclude, kills survived."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kedge_convert.build import keys
+from kedge_convert.build.cache import LEFT_BEHIND, Cache, default_folder
+from kedge_convert.build.config import Config, Model, Options, Variant
+from kedge_convert.build.matrix import Cell, groups
+from kedge_convert.build.pool import Pool, executor
+from kedge_runtime.errors import UsageError
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    made = Cache(tmp_path / "cache")
+    made.open()
+    return made
+
+
+def cell(model: Model, **options: object) -> Cell:
+    chosen = Variant("", replace(Options(), **options))  # type: ignore[arg-type]
+    return groups(Config((model,), options=(chosen,)))[0].cells[0]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    for name in ("m.keras", "labels.txt", "photos/a.jpg", "photos/b/c.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"the content of {name}")
+    return Model(
+        "m",
+        source=str(tmp_path / "m.keras"),
+        labels=str(tmp_path / "labels.txt"),
+        calibrate=str(tmp_path / "photos"),
+        images=str(tmp_path / "photos"),
+        targets=("tflite:int8",),
+    )
+
+
+def fresh(of: Cell) -> str:
+    """Return the key as a new process would."""
+    keys.content.cache_clear()
+    return keys.artefact_key(of)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "labels.txt", "photos/a.jpg", "photos/b/c.jpg"])
+def test_a_changed_file_is_another_artefact(tmp_path: Path, model: Model, name: str) -> None:
+    before = fresh(cell(model))
+    (tmp_path / name).write_text("another content")
+    assert fresh(cell(model)) != before
+
+
+def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: Model) -> None:
+    before = fresh(cell(model))
+    os.utime(tmp_path / "m.keras", (1, 1))
+    os.utime(tmp_path / "photos/a.jpg", (1, 1))
+    assert fresh(cell(model)) == before
+    renamed = replace(model, name="other", images=None, attribute=3)
+    assert fresh(cell(renamed)) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"prepare": False}, {"check_count": 9}, {"preprocess": "keras"}],
+)
+def test_options_have_a_part(model: Model, change: dict[str, object]) -> None:
+    assert fresh(cell(model, **change)) != fresh(cell(model))
+
+
+@pytest.mark.parametrize("part", ["code", "tools"])
+def test_kedge_and_its_tools_have_a_part(
+    model: Model, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fresh(cell(model))
+    monkeypatch.setattr(keys, part, lambda: "another")
+    assert fresh(cell(model)) != before
+
+
+def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: Model) -> None:
+    before = keys.drift_key(cell(model), "artefact")
+    assert keys.drift_key(cell(model), "another") != before
+    assert keys.drift_key(cell(replace(model, truth="folders")), "artefact") != before
+    (tmp_path / "photos/a.jpg").write_text("another content")
+    keys.content.cache_clear()
+    assert keys.drift_key(cell(model), "artefact") != before
+
+
+def test_a_file_that_is_not_there_is_a_mistake(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"none\.keras: no such file"):
+        keys.artefact_key(cell(replace(model, source="none.keras")))
+
+
+def test_what_was_put_is_got(cache: Cache) -> None:
+    assert cache.get("key") is None
+    put = cache.put("key", {"size": (1, 2.5), "why": None}, {"file": b"content"})
+    assert put.facts == {"size": [1, 2.5], "why": None}
+    assert cache.get("key") == put
+    assert cache.blob(put.files["file"]).read_bytes() == b"content"
+    assert Cache(cache.folder).get("key") == put
+
+
+DAMAGE = {
+    "blob changed": lambda cache, entry: cache.blob(entry.files["file"]).write_bytes(b"conten!"),
+    "blob cut": lambda cache, entry: cache.blob(entry.files["file"]).write_bytes(b"con"),
+    "blob gone": lambda cache, entry: cache.blob(entry.files["file"]).unlink(),
+    "entry cut": lambda cache, _: _edit(cache, lambda text: text[:40]),
+    "entry changed": lambda cache, _: _edit(cache, lambda text: text.replace("good", "evil")),
+    "entry empty": lambda cache, _: _edit(cache, lambda _: ""),
+    "entry of another kind": lambda cache, _: _edit(cache, lambda _: "[1, 2]"),
+}
+
+
+def _edit(cache: Cache, change: "object") -> None:
+    path = cache.folder / "entries" / "key.json"
+    path.write_text(change(path.read_text()))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_result_is_missing_and_made_again(cache: Cache, damage: str) -> None:
+    entry = cache.put("key", {"word": "good"}, {"file": b"content"})
+    DAMAGE[damage](cache, entry)  # type: ignore[no-untyped-call]
+    assert cache.get("key") is None
+    assert cache.put("key", {"word": "good"}, {"file": b"content"}) == entry
+    assert cache.get("key") == entry
+
+
+def test_facts_are_made_once(cache: Cache) -> None:
+    made = []
+    for _ in range(2):
+        assert cache.known("key", lambda: made.append(1) or {"a": 1}) == {"a": 1}  # type: ignore[func-returns-value]
+    assert len(made) == 1
+
+
+def test_a_lock_is_waited_for(cache: Cache) -> None:
+    order: list[str] = []
+    begun = threading.Event()
+
+    def second() -> None:
+        with cache.lock("key", begun.set):
+            order.append("second")
+
+    with cache.lock("key"), cache.lock("another"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        begun.wait()
+        thread.join(0.2)  # were it not excluded, it would be through
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_work_is_done_wherever_it_is(tmp_path: Path, jobs: int) -> None:
+    with executor(Pool(jobs)) as workers:
+        futures = [workers.submit(pow, base, 2) for base in range(3)]
+        assert [future.result() for future in futures] == [0, 1, 4]
+        with pytest.raises(UsageError, match="no such file"):
+            workers.submit(keys.content, tmp_path / "none").result()
+
+
+def test_what_a_dead_process_left_is_swept(cache: Cache) -> None:
+    old, new = cache.folder / "work" / "old", cache.folder / "work" / "new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "file").write_text("x")
+    hidden = cache.folder / "blobs" / ".kedge-1-x"
+    hidden.write_text("x")
+    for path in (old, hidden):
+        os.utime(path, (path.stat().st_mtime - LEFT_BEHIND - 60,) * 2)
+    cache.open()
+    assert [path.exists() for path in (old, new, hidden)] == [False, True, False]
+
+
+def test_a_folder_that_can_not_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match=r"--cache: .*file.*choose another folder"):
+        Cache(tmp_path / "file").open()
+
+
+def test_the_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_folder() == Path("/somewhere/kedge")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == Path.home() / ".cache" / "kedge"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from kedge_convert.build.cache import Cache
+from kedge_convert.build.run import _publish
+
+cache, out = Cache(Path(sys.argv[1])), Path(sys.argv[2])
+cache.open()
+print("ready", flush=True)
+turn = 0
+while True:
+    turn += 1
+    content = bytes([turn % 251]) * 300_000
+    entry = cache.put(f"key{turn % 5}", {"fill": turn % 251}, {"artefact": content})
+    verdict = ("PASS", "FAIL", "INCONCLUSIVE")[turn % 3]
+    _publish(out / "a.tflite", content, verdict)
+"""
+KILLS = 6
+
+
+def test_a_kill_at_any_moment_leaves_nothing_half_done(cache: Cache, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    moments = random.Random(4)
+    found = 0
+    for _ in range(KILLS):
+        command = [sys.executable, "-c", WRITER, str(cache.folder), str(out)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE)
+        with writer:
+            assert writer.stdout
+            assert writer.stdout.readline() == b"ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(moments.uniform(0.02, 0.3))
+            os.kill(writer.pid, signal.SIGKILL)
+        found += _check(cache, out)
+    assert found
+
+
+def _check(cache: Cache, out: Path) -> int:
+    """Hold everything under a final name against its digest; return how many entries there are."""
+    for blob in (cache.folder / "blobs").glob("[!.]*"):
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    names = [path for path in out.iterdir() if not path.name.startswith(".")]
+    assert len(names) <= 1
+    assert all(len(path.read_bytes()) == 300_000 for path in names)
+    stored = list((cache.folder / "entries").glob("[!.]*"))
+    for path in stored:
+        entry = cache.get(path.stem)
+        assert entry
+        fill = bytes([entry.facts["fill"]]) * 300_000
+        assert cache.blob(entry.files["artefact"]).read_bytes() == fill
+    return len(stored)
+
+
+def test_entries_are_readable_json(cache: Cache) -> None:
+    cache.put("key", {"a": 1})
+    assert json.loads((cache.folder / "entries" / "key.json").read_text())["entry"]["files"] == {}

@@ -1,0 +1,273 @@
+"""`kedge build` from end to end: the demo, converted once for two builds that begin together."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import drift_references
+from conftest import Run
+from kedge_convert import supervisor
+from kedge_convert.build import measuring
+from kedge_convert.reports.schema import schema
+from kedge_convert.testing import assert_no_drift
+from kedge_models.demo import pictograms
+from kedge_runtime.artefact import read_artefact
+
+CONFIG = """
+[defaults]
+targets = ["tflite:float32"]
+images = "photos"
+attribute = 2
+by_layer = 2
+
+[defaults.gates]
+max_drop = 0.2
+
+[options]
+prepare = false
+calibrate_count = 10
+check_count = 10
+
+[[model]]
+name = "demo"
+"""
+NAME = "demo.float32.tflite"
+PICTURES = 30
+KEDGE = [sys.executable, "-m", "kedge_runtime.cli"]
+
+pytestmark = pytest.mark.slow
+
+
+def write_desk(folder: Path) -> Path:
+    """Write a `kedge.toml` and photos in folders by class."""
+    (folder / "photos").mkdir(parents=True)
+    pictograms.write(folder / "photos", PICTURES, seed=11)
+    for path in list((folder / "photos").iterdir()):
+        place = folder / "photos" / path.stem.rpartition("_")[0]
+        place.mkdir(exist_ok=True)
+        path.rename(place / path.name)
+    (folder / "kedge.toml").write_text(CONFIG)
+    return folder
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Two folders, their cache, and what two builds at once printed."""
+
+    first: Path
+    second: Path
+    cache: Path
+    printed: tuple[str, str]
+
+    def words(self, folder: Path, *more: object) -> list[object]:
+        return ["build", folder / "kedge.toml", "--cache", self.cache, *more]
+
+    def copy(self, folder: Path, change: Callable[[str], str] = str) -> Path:
+        """Return a desk of the same pictures with a changed `kedge.toml`."""
+        shutil.copytree(self.first, folder, ignore=shutil.ignore_patterns("out", "*.lock.toml"))
+        (folder / "kedge.toml").write_text(change(CONFIG))
+        return folder
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+    folder = tmp_path_factory.mktemp("build")
+    places = [write_desk(folder / name) for name in ("first", "second")]
+    cache = folder / "cache"
+    builds = [
+        subprocess.Popen(
+            [*KEDGE, "build", place / "kedge.toml", "--cache", cache],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in places
+    ]
+    ended = [build.communicate() for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], ended
+    return Desk(places[0], places[1], cache, (ended[0][0], ended[1][0]))
+
+
+def report(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "out" / "report.json").read_text())
+    return found
+
+
+def test_of_two_builds_at_once_one_works_and_both_have_the_result(desk: Desk) -> None:
+    made = sorted("made" in printed for printed in desk.printed)
+    assert made == [False, True]
+    contents = [(place / "out" / NAME).read_bytes() for place in (desk.first, desk.second)]
+    assert contents[0] == contents[1]
+    assert len(list((desk.cache / "work").iterdir())) == 0
+
+
+def test_the_artefact_is_sealed_and_the_reports_lie_beside_it(desk: Desk) -> None:
+    out = desk.first / "out"
+    names = {"report.json", "report.md", "report.html", "junit.xml"}
+    assert {path.name for path in out.iterdir()} == {NAME, *names}
+    found = json.loads((out / "report.json").read_text())
+    jsonschema.Draft202012Validator(schema()).validate(found)
+    (cell,) = found["cells"]
+    assert cell["digest"] == read_artefact(out / NAME).digest
+    assert (cell["verdict"], cell["drift"]["pictures"]) == ("PASS", PICTURES)
+    assert [gate["name"] for gate in cell["gates"]] == ["conversion", "max_drop"]
+    assert cell["drift"]["attribution"]["pictures"] == cell["by_layer"]["images"] == 2
+
+
+# A build that changes nothing needs neither TensorFlow nor Keras, nor another process.
+AGAIN = """
+import subprocess, sys
+from kedge_runtime import cli
+
+def refused(*_, **__):
+    raise AssertionError("a process was started")
+
+subprocess.Popen.__init__ = refused
+import multiprocessing.process
+multiprocessing.process.BaseProcess.start = refused
+sys.argv = ["kedge", *sys.argv[1:]]
+try:
+    cli.main()
+finally:
+    heavy = {"tensorflow", "keras", "onnx", "tf2onnx"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+
+
+def test_an_unchanged_rerun_does_no_conversion(desk: Desk) -> None:
+    before, stamp = report(desk.first), (desk.first / "out" / NAME).stat().st_mtime_ns
+    words = [*map(str, desk.words(desk.first)), "--json"]
+    again = [sys.executable, "-c", AGAIN, *words]
+    done = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = json.loads(done.stdout)
+    assert after == report(desk.first)
+    assert after["cells"][0].pop("cached") is True
+    before["cells"][0].pop("cached")  # type: ignore[index]
+    assert after == before
+    assert (desk.first / "out" / NAME).stat().st_mtime_ns == stamp
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be converted or measured."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(supervisor, "convert", refused)
+    monkeypatch.setattr(measuring, "measure_apart", refused)
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    ("gate", "code", "suffix"),
+    [
+        ("max_bytes = 1\nmax_drop = 0.2", 1, ".rejected"),
+        ("min_agreement = 0.95", 3, ".inconclusive"),
+        ("max_bytes = 900_000\nmax_drop = 0.2", 0, ""),
+    ],
+)
+def test_another_gate_judges_the_same_artefact(
+    kedge: Run, desk: Desk, tmp_path: Path, gate: str, code: int, suffix: str
+) -> None:
+    place = desk.copy(tmp_path / "place", lambda text: text.replace("max_drop = 0.2", gate))
+    # What an earlier run called good mustn't stand beside what this one says.
+    for old in ("", ".rejected", ".inconclusive"):
+        (place / "out").mkdir(exist_ok=True)
+        (place / "out" / f"{NAME}{old}").write_text("old")
+    found, printed, _ = kedge(*desk.words(place))
+    assert found == code
+    assert [path.name for path in (place / "out").glob("demo*")] == [NAME + suffix]
+    assert gate.partition(" ")[0] in printed or code == 0
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_baseline_is_written_and_held(kedge: Run, desk: Desk, tmp_path: Path) -> None:
+    place = desk.copy(tmp_path / "place")
+    assert kedge(*desk.words(place, "--update-baseline"))[0] == 0
+    lock = place / "kedge.lock.toml"
+    digest = read_artefact(place / "out" / NAME).digest
+    assert f'[cell."{NAME}"]\ndigest = "{digest}"' in lock.read_text()
+    gates = {gate["name"]: gate for gate in _gates(place, kedge, desk)}
+    assert gates["baseline"]["said"] == "the accepted artefact"
+    lock.write_text(lock.read_text().replace(digest, "sha256:" + "0" * 64))
+    code, printed, _ = kedge(*desk.words(place))
+    assert code == 0
+    assert "differs from the accepted artefact (sha256:00000000..., +0 bytes)" in printed
+
+
+def _gates(place: Path, kedge: Run, desk: Desk) -> list[dict[str, object]]:
+    _, printed, _ = kedge(*desk.words(place, "--json"))
+    found: list[dict[str, object]] = json.loads(printed)["cells"][0]["gates"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (("images =", "pictures ="), "unknown key 'pictures'"),
+        (('"photos"', '"none"'), "none: no such file"),
+        (('"demo"', '"none"'), "none: no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(
+    kedge: Run, desk: Desk, tmp_path: Path, change: tuple[str, str], line: str
+) -> None:
+    place = desk.copy(tmp_path / "place", lambda text: text.replace(*change))
+    code, printed, said = kedge(*desk.words(place))
+    assert (code, printed) == (2, "")
+    assert line in said
+    assert said.count("\n") == 1
+
+
+def test_a_model_that_can_not_be_read_fails_its_own_cells(
+    kedge: Run, desk: Desk, tmp_path: Path
+) -> None:
+    broken = '[[model]]\nname = "broken"\nsource = "broken.keras"\n'
+    place = desk.copy(tmp_path / "place", lambda text: text + broken)
+    (place / "broken.keras").write_text("no model")
+    code, _, _ = kedge(*desk.words(place))
+    assert code == 1
+    verdicts = {cell["name"]: cell["verdict"] for cell in report(place)["cells"]}  # type: ignore[attr-defined]
+    assert verdicts == {NAME: "PASS", "broken.float32.tflite": "FAIL"}
+    assert "broken.keras" in (place / "out" / "report.md").read_text().replace("\\", "")
+
+
+def test_a_project_can_hold_its_artefact_in_its_own_tests(desk: Desk) -> None:
+    artefact, photos = desk.first / "out" / NAME, desk.first / "photos"
+    assert assert_no_drift(artefact, "demo", photos, max_drop=0.2).pictures == PICTURES
+    with pytest.raises(AssertionError, match=r"INCONCLUSIVE min_agreement 0\.99: 1\.0000 .* would"):
+        assert_no_drift(artefact, "demo", photos, min_agreement=0.99)
+
+
+def test_it_can_do_so_with_a_reference(artefacts: Path, tmp_path: Path) -> None:
+    photos, artefact = tmp_path / "photos", artefacts / "tiny.tflite"
+    photos.mkdir()
+    drift_references.write_photos(photos, 60)
+    reference = drift_references.write_for(artefact, photos, tmp_path / "far.npz", 5.0)
+    with pytest.raises(AssertionError, match=r"FAIL min_agreement 0\.95"):
+        assert_no_drift(artefact, reference, photos)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("place", ["action.yml", "docs/ci.md", "docs/build.md"])
+def test_what_is_written_for_ci_calls_the_command_as_it_is(place: str) -> None:
+    from kedge_convert.build.command import build
+
+    known = {option for parameter in build.params for option in parameter.opts}
+    lines = (ROOT / place).read_text(encoding="utf-8").splitlines()
+    calls = [line.split("kedge build ", 1)[1].split() for line in lines if "kedge build " in line]
+    used = {word for words in calls for word in words if word.startswith("--")}
+    assert calls
+    assert used <= known

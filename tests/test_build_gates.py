@@ -1,0 +1,173 @@
+"""Gates and baselines of `kedge build`, on measurements that were made elsewhere."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import build_reports
+from kedge_convert.build import baseline, gates
+from kedge_convert.build.baseline import Accepted, Lock
+from kedge_convert.build.cache import Entry
+from kedge_convert.build.config import Config, Gates, Model
+from kedge_convert.build.gates import Found, judge, ratio
+from kedge_convert.build.matrix import groups
+from kedge_convert.reports.record import Cell, Report
+from kedge_runtime.drift.gates import Estimate, Pairs
+from kedge_runtime.drift.report import Drift
+from kedge_runtime.errors import ContractError, UsageError
+
+FACTS = {"digest": "sha256:00", "bytes": 1000, "reasons": [], "parity": {"images": 20}}
+
+
+@pytest.fixture(scope="module")
+def drift(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Drift:
+    """Return a real drift, its counts replaced: of 1000 pictures 20 lost, 5 gained, 30 flipped."""
+    folder, artefact = tmp_path_factory.mktemp("desk"), artefacts / "tiny.tflite"
+    found = build_reports.measured(build_reports.write_desk(folder, artefact), artefact)
+    pairs = Pairs(900, 20, 5, 75)
+    assert found.top1
+    return replace(
+        found,
+        pictures=1000,
+        flips=replace(found.flips, count=30),
+        top1=replace(found.top1, pairs=pairs, drop=pairs.drop),
+        agreement=Estimate(0.97, 0.957, 0.979),
+    )
+
+
+def found(asked: Gates, drift: Drift | None = None, **more: object) -> Found:
+    model = Model("demo", "demo", images="photos", targets=("tflite:float32",), gates=asked)
+    cell = groups(Config((model,)))[0].cells[0]
+    return replace(Found(cell, Entry(FACTS), drift), **more)  # type: ignore[arg-type]
+
+
+# The drop is .015 (.0055 to .0257), by Tango; the agreement .97 (.9575 to .9789), by Wilson.
+@pytest.mark.parametrize(
+    ("asked", "verdicts"),
+    [
+        (Gates(), {"max_drop": "INCONCLUSIVE"}),
+        (Gates(max_drop=0.03), {"max_drop": "PASS"}),
+        (Gates(max_drop=0.005), {"max_drop": "FAIL"}),
+        (Gates(min_agreement=0.95), {"min_agreement": "PASS"}),
+        (Gates(min_agreement=0.97), {"min_agreement": "INCONCLUSIVE"}),
+        (Gates(min_agreement=0.99), {"min_agreement": "FAIL"}),
+        (Gates(max_drop=0.03, max_bytes=1000), {"max_drop": "PASS", "max_bytes": "PASS"}),
+        (Gates(max_drop=0.03, max_bytes=999), {"max_drop": "PASS", "max_bytes": "FAIL"}),
+    ],
+)
+def test_gates_look_at_the_interval(drift: Drift, asked: Gates, verdicts: dict[str, str]) -> None:
+    judged = judge(found(asked, drift), None)
+    assert {gate.name: gate.verdict for gate in judged} == {"conversion": "PASS", **verdicts}
+
+
+def test_an_open_gate_says_how_many_pictures_decide(drift: Drift) -> None:
+    (_, gate) = judge(found(Gates(max_drop=0.01), drift), None)
+    assert gate.images
+    assert gate.images > 1000
+    assert f"about {gate.images} pictures would decide" in gate.said
+    assert "top-1 -1.5 pp (-2.6 .. -0.6), at worst -1.0 pp" in gate.said
+
+
+def test_without_pictures_the_converters_check_is_all() -> None:
+    assert [gate.name for gate in judge(found(Gates()), None)] == ["conversion"]
+
+
+def test_a_drop_needs_the_true_classes(drift: Drift) -> None:
+    unlabelled = replace(drift, top1=None, calibration=None)
+    with pytest.raises(UsageError, match="needs the true classes of photos"):
+        judge(found(Gates(max_drop=0.1), unlabelled), None)
+    judged = judge(found(Gates(), unlabelled), None)
+    assert [(gate.name, gate.verdict) for gate in judged][1:] == [("min_agreement", "PASS")]
+
+
+def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
+    entry = Entry({**FACTS, "reasons": ["top-1 agreement is 0.5", "and more"]})
+    (gate,) = judge(found(Gates(), entry=entry), None)
+    assert (gate.verdict, gate.said) == ("FAIL", "top-1 agreement is 0.5; and more")
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict"), [(0.6, "PASS"), (0.5, "INCONCLUSIVE"), (0.4, "FAIL")]
+)
+def test_latency_is_judged_on_its_interval(limit: float, verdict: str) -> None:
+    value = Estimate(0.5, 0.45, 0.55)
+    (_, gate) = [
+        gates.conversion(found(Gates())),
+        gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), limit),
+    ]
+    assert (gate.verdict, gate.value) == (verdict, value)
+
+
+def test_the_ratio_of_medians_covers_the_true_one() -> None:
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(400):
+        a, b = (rng.lognormal(middle, 0.3, 50) for middle in (0.5, 1.0))
+        value = ratio(a.tolist(), b.tolist())
+        assert value.low <= value.value <= value.high
+        covered.append(value.low <= np.exp(-0.5) <= value.high)
+    # 95 % or more; 400 draws have a standard error of a point.
+    assert np.mean(covered) > 0.93
+
+
+def test_a_device_says_what_does_not_fit() -> None:
+    findings = {
+        "operators": {"state": "ok", "detail": "30 of 30 will map", "fix": ""},
+        "ends": {"state": "problem", "detail": "input is float32", "fix": "x"},
+    }
+    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    assert (gate.verdict, gate.said) == ("FAIL", "doesn't fit coral: ends: input is float32")
+    del findings["ends"]
+    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    assert (gate.verdict, gate.said) == ("PASS", "fits coral: 30 of 30 will map")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "verdict", "said"),
+    [
+        (Accepted("sha256:00", 1000, -0.5, 1.0), "PASS", "the accepted artefact"),
+        (Accepted("sha256:11", 1000, 0.01, 0.97), "PASS", "isn't worse beyond chance"),
+        (Accepted("sha256:11", 1000), "PASS", "isn't worse beyond chance"),
+        (Accepted("sha256:11", 1000, 0.0, 0.97), "FAIL", "accepted was 0.0 pp"),
+        (Accepted("sha256:11", 1000, 0.01, 0.99), "FAIL", "accepted was 99.0 %"),
+    ],
+)
+def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
+    drift: Drift, accepted: Accepted, verdict: str, said: str
+) -> None:
+    *_, gate = judge(found(Gates(max_drop=0.03), drift), accepted)
+    assert (gate.name, gate.verdict) == ("baseline", verdict)
+    assert said in gate.said
+
+
+def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    lock = Lock({"b.int8.tflite": Accepted("sha256:1", 5), "a.c": Accepted("x", 6, -1e-05, 0.25)})
+    place = baseline.place(tmp_path / "kedge.toml")
+    assert place.name == "kedge.lock.toml"
+    assert baseline.read(place) == Lock()
+    baseline.write(place, lock)
+    assert baseline.read(place) == lock
+    place.write_text(place.read_text().replace("bytes", "size"))
+    with pytest.raises(ContractError, match="unknown key 'size'"):
+        baseline.read(place)
+
+
+def test_only_what_holds_its_own_gates_is_accepted(tmp_path: Path, artefacts: Path) -> None:
+    artefact = artefacts / "tiny.tflite"
+    report = build_reports.report(build_reports.write_desk(tmp_path, artefact), artefact)
+    worse = gates.failed(["worse"])
+    cells = list(report.cells)
+    cells[0] = replace(cells[0], gates=(replace(worse, name="baseline"),), verdict="FAIL")
+    before = Lock({"m.int8.tflite": Accepted("old", 1), "gone.int8.tflite": Accepted("old", 1)})
+    after = baseline.updated(before, _with(report, cells))
+    # The failed one keeps what was accepted; what isn't built any more is forgotten.
+    assert sorted(after.cell) == ["m.float32.tflite", "m.int8.onnx", "m.int8.tflite"]
+    assert after.cell["m.int8.tflite"].digest == "old"
+    assert after.cell["m.float32.tflite"].drop is not None
+    assert after.cell["m.int8.onnx"].drop is None
+
+
+def _with(report: Report, cells: list[Cell]) -> Report:
+    return replace(report, cells=tuple(cells))

@@ -1,0 +1,142 @@
+"""`kedge.toml`: what is read from it, the cells it makes, and what is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from kedge_convert.build.config import Config, Gates, read_config
+from kedge_convert.build.matrix import Group, groups
+from kedge_runtime.errors import KedgeError
+
+WHOLE = """
+out = "artefacts"
+
+[defaults]
+images = "photos"
+calibrate = "pictures"
+targets = ["tflite:int8", "onnx:float32"]
+
+[defaults.gates]
+max_drop = 0.01
+max_bytes = 4_000_000
+
+[options]
+prepare = [true, false]
+seed = [3]
+
+[[model]]
+name = "flowers"
+source = "flowers.keras"
+labels = "classes.txt"
+
+[model.gates]
+max_drop = 0.02
+
+[[model]]
+name = "MobileNetV2"
+targets = ["tflite:int8"]
+
+[[target]]
+name = "tflite:int8"
+
+[target.gates]
+max_bytes = 1_000_000
+device = "coral"
+min_mapped = 0.9
+"""
+
+
+def read(folder: Path, text: str) -> Config:
+    path = folder / "kedge.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> tuple[Group, ...]:
+    return groups(read(tmp_path, WHOLE))
+
+
+def test_cells_are_models_by_options_by_targets(found: tuple[Group, ...]) -> None:
+    assert [cell.name for group in found for cell in group.cells] == [
+        "flowers.prepare-true.int8.tflite",
+        "flowers.prepare-true.float32.onnx",
+        "flowers.prepare-false.int8.tflite",
+        "flowers.prepare-false.float32.onnx",
+        "MobileNetV2.prepare-true.int8.tflite",
+        "MobileNetV2.prepare-false.int8.tflite",
+    ]
+
+
+def test_the_nearest_gate_holds(found: tuple[Group, ...]) -> None:
+    gates = {cell.name: cell.gates for group in found for cell in group.cells}
+    integer, whole = "flowers.prepare-true.int8.tflite", "flowers.prepare-true.float32.onnx"
+    assert gates[whole] == Gates(max_drop=0.02, max_bytes=4_000_000)
+    special = {"max_bytes": 1_000_000, "device": "coral", "min_mapped": 0.9}
+    assert gates[integer].given == {"max_drop": 0.02, **special}
+    assert gates["MobileNetV2.prepare-true.int8.tflite"].given == {"max_drop": 0.01, **special}
+
+
+def test_the_job_is_what_was_written(found: tuple[Group, ...], tmp_path: Path) -> None:
+    group = found[1]
+    job = group.job(tuple(cell.target for cell in group.cells), tmp_path)
+    assert (job.request.model, job.request.labels) == tuple(
+        str(tmp_path / name) for name in ("flowers.keras", "classes.txt")
+    )
+    assert (job.calibrate, job.prepare, job.sampling.seed) == (tmp_path / "pictures", False, 3)
+    assert [str(target) for target in job.targets] == ["tflite:int8", "onnx:float32"]
+
+
+def test_a_card_is_no_file(found: tuple[Group, ...], tmp_path: Path) -> None:
+    request = found[2].job((), tmp_path).request
+    assert (request.model, request.weights, request.labels) == ("MobileNetV2", "imagenet", None)
+
+
+MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("out = ", "kedge.toml: Invalid value"),
+        ("", "there is no [[model]]"),
+        (MODEL.replace("[[model]]", "[model]"), "each model is a [[model]]"),
+        ("model = []", "there is no [[model]]"),
+        (MODEL + "colour = 1", "kedge.toml.model[0]: unknown key 'colour'; known are name, source"),
+        ("[defaults]\ncolour = 1\n" + MODEL, "kedge.toml.defaults: unknown key 'colour'; known"),
+        ("[options]\ncolour = 1\n" + MODEL, "kedge.toml.options: unknown key 'colour'; known"),
+        (
+            "colour = 1\n" + MODEL,
+            "kedge.toml: unknown key 'colour'; known are model, defaults, target, options, out",
+        ),
+        (MODEL + "[model.gates]\nmax_flips = 1", "unknown key 'max_flips'; known are max_drop"),
+        ("defaults = 1\n" + MODEL, "kedge.toml.defaults: got 1, expected a table"),
+        ("[options]\nprepare = []\n" + MODEL, "an empty list leaves nothing to build"),
+        ('[options]\nprepare = "yes"\n' + MODEL, "kedge.toml.options.prepare: got 'yes'"),
+        (MODEL + MODEL, "'demo' is there twice"),
+        (MODEL.replace("demo", "a.b"), "a model is called 'a.b', allowed are letters"),
+        (MODEL.replace("demo", "../a"), "a model is called '../a', allowed are letters"),
+        (MODEL.replace("tflite:float32", "tflite:int4"), "got 'tflite:int4', allowed are"),
+        ('[[model]]\nname = "demo"', "demo: has no targets"),
+        (MODEL + "[model.gates]\nmax_drop = 2", "gates: max_drop is 2.0, allowed are 0 to 1"),
+        (MODEL + "[model.gates]\nmin_mapped = 1", "min_mapped needs a device"),
+        (MODEL + "[model.gates]\nmax_drop = .1", "Invalid"),
+        (MODEL + "[model.gates]\nmax_drop = 0.1", "its gates need pictures: give images"),
+        (MODEL + '[model.gates]\ndevice = "toaster"', "no device called 'toaster'"),
+        (
+            MODEL.replace("float32", "float16") + "[model.gates]\nmax_latency_ratio = 1.0",
+            "max_latency_ratio compares with demo.float32.tflite: add its target",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(KedgeError) as found:
+        groups(read(tmp_path, text))
+    assert line in str(found.value)
+    assert "\n" not in str(found.value)
+    assert found.value.exit_code == 2
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KedgeError, match=r"none\.toml: can't be read"):
+        read_config(tmp_path / "none.toml")

@@ -1,0 +1,245 @@
+"""Reports of a build: one record, told in five ways, each held against its own rules."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import jsonschema
+import pytest
+
+import build_reports
+from kedge_convert.reports import RENDERERS, html, junit, markdown, publish, schema, terminal
+from kedge_convert.reports import json as json_report
+from kedge_convert.reports.plots import Place, front
+from kedge_convert.reports.record import Report
+from kedge_runtime.records import decode
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Report:
+    folder = tmp_path_factory.mktemp("desk")
+    artefact = artefacts / "tiny.tflite"
+    made = build_reports.report(build_reports.write_desk(folder, artefact), artefact)
+    photos = str(folder / "photos")
+    return replace(made, cells=tuple(replace(cell, images=photos) for cell in made.cells))
+
+
+def test_the_report_has_a_cell_of_every_verdict(report: Report) -> None:
+    assert [cell.verdict for cell in report.cells] == ["PASS", "FAIL", "INCONCLUSIVE", "FAIL"]
+    drift = report.cells[0].drift
+    assert drift
+    assert drift.flips.count > 3
+    assert drift.calibration
+
+
+def test_the_published_schema_is_the_records() -> None:
+    published = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
+    assert published == schema.text()
+    jsonschema.Draft202012Validator.check_schema(json.loads(published))
+
+
+def test_the_json_keeps_to_the_published_schema(report: Report) -> None:
+    published = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+    found = json.loads(json_report.render(report))
+    jsonschema.Draft202012Validator(published).validate(found)
+    assert decode(Report, found, "report") == report
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"verdict": "GREEN"},
+        {"schema": 2},
+        {"unknown": 1},
+        {"cells": [{"name": "x"}]},
+    ],
+)
+def test_the_schema_refuses_other_things(report: Report, spoil: dict[str, object]) -> None:
+    spoilt = asdict(report) | spoil
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(json.dumps(spoilt)), schema.schema())
+
+
+# Jenkins' junit-10.xsd, as far as it speaks of these: what each element must and may have.
+SUITES = {"name", "tests", "failures", "errors"}
+SUITE = {*SUITES, "skipped", "time"}
+CASE = {"name", "classname", "time"}
+WRONG = {"message", "type"}
+
+
+def test_the_junit_file_keeps_to_the_common_schema(report: Report) -> None:
+    root = ElementTree.fromstring(junit.render(report))
+    assert (root.tag, set(root.attrib)) == ("testsuites", SUITES)
+    assert [suite.get("name") for suite in root] == [cell.name for cell in report.cells]
+    for suite in root:
+        assert (suite.tag, set(suite.attrib)) == ("testsuite", SUITE)
+        cases = suite.findall("testcase")
+        # Cases come before system-out, and nothing else is there.
+        assert [child.tag for child in suite][len(cases) :] in ([], ["system-out"])
+        assert all(set(case.attrib) == CASE for case in cases)
+        _check_counts(suite, cases)
+    totals = [sum(int(suite.get(name, "x")) for suite in root) for name in ("tests", "failures")]
+    assert [root.get("tests"), root.get("failures")] == list(map(str, totals))
+
+
+def _check_counts(suite: ElementTree.Element, cases: list[ElementTree.Element]) -> None:
+    children = [child for case in cases for child in case]
+    assert all(set(child.attrib) == WRONG and child.get("message") for child in children)
+    tags = [child.tag for child in children]
+    stated = [int(suite.get(name, "x")) for name in ("tests", "failures", "errors")]
+    assert stated == [len(cases), tags.count("failure"), tags.count("error")]
+    assert len(tags) == tags.count("failure") + tags.count("error")
+
+
+def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: Report) -> None:
+    root = ElementTree.fromstring(junit.render(report))
+    found = {suite.get("name"): [c.tag for case in suite for c in case] for suite in root}
+    assert found == {
+        "m.float32.tflite": [],
+        "m.int8.tflite": ["failure"],
+        "m.int8.onnx": ["error"],
+        "m.float16.onnx": ["failure"],
+    }
+
+
+def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: Report) -> None:
+    lines = markdown.render(report).splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    # A table's bars are those that aren't escaped.
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
+    assert len(rows) == 2 + len(report.cells)
+    assert "<script>" not in "\n".join(lines)
+
+
+def test_the_table_names_every_cell_with_its_verdict(report: Report) -> None:
+    text = click.unstyle(terminal.render(report))
+    for cell in report.cells:
+        assert re.search(rf"{cell.verdict} {re.escape(cell.name)}", text)
+    assert "4 artefacts: 1 passed, 2 failed, 1 inconclusive" in text
+
+
+class Page(HTMLParser):
+    """What a page holds: tags that are open, all that were, ids, links, images."""
+
+    VOID = frozenset({"meta", "br", "img"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> Page:
+    return Page(html.render(report))
+
+
+def test_the_page_is_whole_and_its_links_lead_within_it(page: Page) -> None:
+    assert page.open == []
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) == 4
+    assert {link["href"] for link in page.all("a")} == {f"#{name}" for name in ids}
+
+
+def test_the_page_needs_no_network_and_runs_no_foreign_code(page: Page, report: Report) -> None:
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "use"})
+    sources = [str(image["src"]) for image in page.all("img")]
+    assert len(sources) > 3
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    style = re.findall(r"<style>(.*?)</style>", html.render(report), flags=re.DOTALL)
+    assert not re.search(r"@import|url\(", style[0])
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+
+
+def test_every_plot_and_picture_of_the_page_has_a_name(page: Page) -> None:
+    ours = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
+    # Two for the model; reliability and waterfall of two cells.
+    assert len(ours) == 6
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in ours)
+    assert all(image["alt"] for image in page.all("img"))
+
+
+def test_verdicts_of_the_page_are_told_without_colours(report: Report) -> None:
+    text = html.render(report)
+    for verdict, shape in (("PASS", "✔"), ("FAIL", "✘"), ("INCONCLUSIVE", "?")):
+        assert f">{shape} {verdict}</span>" in text
+
+
+def test_the_same_record_gives_the_same_bytes(report: Report) -> None:
+    for render in RENDERERS.values():
+        assert render(report) == render(report)
+
+
+def test_reports_are_written_and_shown_by_github(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    written = publish(report, tmp_path / "a" / "b")
+    assert [path.name for path in written] == list(RENDERERS)
+    assert summary.read_text() == "before\n" + written[2].read_text()
+
+
+@pytest.mark.parametrize(
+    ("places", "best"),
+    [
+        ([(1, 0.5), (2, 0.6), (3, 0.55)], [1, 2]),
+        ([(2, 0.6), (1, 0.6)], [2]),
+        ([(1, 0.5), (1, 0.7)], [2]),
+        ([(3, 0.9), (2, 0.8), (1, 0.7)], [3, 2, 1]),
+    ],
+)
+def test_the_front_are_those_that_none_beats(
+    places: list[tuple[float, float]], best: list[int]
+) -> None:
+    found = front([Place(i, cost, good, "PASS") for i, (cost, good) in enumerate(places, 1)])
+    assert [place.number for place in found] == best
+
+
+# A script of the test's own tells how wide the page is; the page has none.
+WIDTH = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
+CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [500, 1280])
+def test_a_browser_shows_the_page_without_scrolling_sideways(
+    report: Report, tmp_path: Path, width: int
+) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("no chromium on PATH: apt install chromium")
+    page = tmp_path / "report.html"
+    page.write_text(html.render(report).replace("</body>", f"{WIDTH}</body>"), encoding="utf-8")
+    size, profile = f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}"
+    picture = tmp_path / "page.png"
+    shown = [browser, *CHROMIUM, size, profile, f"--screenshot={picture}", page.as_uri()]
+    subprocess.run(shown, check=True, capture_output=True, timeout=120)
+    dumped = [browser, *CHROMIUM, size, profile, "--dump-dom", page.as_uri()]
+    done = subprocess.run(dumped, check=True, capture_output=True, text=True, timeout=120)
+    assert f"<title>width {width}</title>" in done.stdout
+    assert picture.stat().st_size > 20_000

@@ -1,0 +1,177 @@
+"""Originals that prove nothing are refused in one line; those that prove little are told."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_convert import degenerate
+from kedge_convert.photos import Photos, tensors
+from kedge_convert.source import Request, Source, load_source
+from kedge_runtime.contract import Output
+from kedge_runtime.errors import UsageError
+
+Run = Callable[..., tuple[int, str, str]]
+LOGITS, SIGMOID, FEATURES = (
+    Output("logits"),
+    Output("logits", activation="sigmoid"),
+    Output("features"),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(shared: Path) -> Photos:
+    paths = sorted((shared / "data" / "images").iterdir())
+    return Photos(tuple(paths[:20]), tuple(paths[20:40]))
+
+
+@pytest.fixture(scope="module")
+def trained(shared: Path) -> Source:
+    """Return a MobileNet with ImageNet weights."""
+    pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+    model = shared / "data" / "models" / "mobilenet_0.25_224.keras"
+    return load_source(Request(str(model), card="MobileNet-0.25"))
+
+
+@pytest.fixture(scope="module")
+def answers(trained: Source, photos: Photos) -> Any:
+    return trained.logits(tensors(photos.check, trained.input))
+
+
+def test_a_trained_model_on_photos_is_beyond_doubt(
+    trained: Source, photos: Photos, answers: Any
+) -> None:
+    degenerate.refuse_weights(trained.model, "net")
+    degenerate.refuse_answers(answers, trained.output, "net")
+    assert list(degenerate.doubts(trained, photos, answers)) == []
+    assert degenerate.certainty(answers, LOGITS) > 0.7
+    assert degenerate.variation(answers) > 0.7
+
+
+SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "a NaN": (lambda logits: np.where(logits == logits.max(), np.nan, logits), "not finite"),
+    "an infinity": (lambda logits: np.where(logits == logits.max(), np.inf, logits), "not finite"),
+    "one answer": (lambda logits: logits[:1].repeat(len(logits), 0), "the same whatever"),
+    "nearly one answer": (lambda logits: logits[:1] + 1e-4 * logits, "the same whatever"),
+    "zeros": (np.zeros_like, "the same whatever"),
+    "chance": (lambda logits: 1e-3 * logits, "the same for all classes"),
+    "all classes alike": (lambda logits: 0 * logits + logits[:, :1], "the same for all classes"),
+}
+
+
+@pytest.mark.parametrize("way", SPOILT)
+def test_answers_that_prove_nothing_are_refused(answers: Any, way: str) -> None:
+    change, words = SPOILT[way]
+    with pytest.raises(UsageError, match=f"^net: its answers to 20 pictures .*{words}"):
+        degenerate.refuse_answers(change(answers).astype(np.float32), LOGITS, "net")
+
+
+def test_sigmoids_and_features_have_their_own_uniform(answers: Any) -> None:
+    degenerate.refuse_answers(answers - 10, SIGMOID, "net")
+    degenerate.refuse_answers(1e-3 * answers, FEATURES, "net")
+    with pytest.raises(UsageError, match="the same for all classes"):
+        degenerate.refuse_answers(1e-3 * answers, SIGMOID, "net")
+    with pytest.raises(UsageError, match="the same whatever"):
+        degenerate.refuse_answers(answers[:1].repeat(3, 0), FEATURES, "net")
+
+
+def test_certainty_by_hand() -> None:
+    quarter = np.log(np.array([[0.25, 0.75]], np.float32))
+    entropy = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
+    assert degenerate.certainty(quarter, LOGITS) == pytest.approx(1 - entropy, abs=1e-6)
+    odds = np.log(np.array([[0.25 / 0.75, 1.0]], np.float32))
+    assert degenerate.certainty(odds, SIGMOID) == pytest.approx((1 - entropy) / 2, abs=1e-6)
+
+
+def untrained(source: Source) -> Source:
+    """Return the same network with the weights that Keras begins with."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    return replace(source, name="fresh", model=keras.models.clone_model(source.model))
+
+
+def test_fresh_weights_are_told_and_their_answers_refused(trained: Source, photos: Photos) -> None:
+    fresh = untrained(trained)
+    logits = fresh.logits(tensors(photos.check, fresh.input))
+    told = list(degenerate.doubts(fresh, photos, logits))
+    assert told[0] == "fresh: its batch norms have never seen a picture: is it trained?"
+    with pytest.raises(UsageError, match="the same for all classes"):
+        degenerate.refuse_answers(logits, fresh.output, "fresh")
+
+
+def test_answers_close_to_chance_are_told(trained: Source, photos: Photos, answers: Any) -> None:
+    (told,) = degenerate.doubts(trained, photos, 0.1 * answers)
+    assert "close to chance" in told
+
+
+def test_near_copies_are_told(trained: Source, photos: Photos, answers: Any) -> None:
+    (told,) = degenerate.doubts(trained, replace(photos, near_copies=3), answers)
+    assert told.startswith("3 of the 20 pictures to check with are nearly copies")
+
+
+def one_class(photos: Photos, folder: Path) -> Photos:
+    """Return the same photos under names of one class."""
+    folder.mkdir()
+    copies = [folder / f"n01440764_{i}.JPEG" for i in range(40)]
+    for path, copy in zip((*photos.calibration, *photos.check), copies, strict=True):
+        shutil.copy(path, copy)
+    return Photos(tuple(copies[:20]), tuple(copies[20:]))
+
+
+def test_one_class_by_the_files_names(
+    trained: Source, photos: Photos, answers: Any, tmp_path: Path
+) -> None:
+    (told,) = degenerate.doubts(trained, one_class(photos, tmp_path / "tench"), answers)
+    assert told.startswith("all pictures are of one class, tench:")
+
+
+def test_one_class_by_the_models_own_answers(trained: Source, photos: Photos, answers: Any) -> None:
+    always = answers.copy()
+    always[:, 7] = 99
+    (told,) = degenerate.doubts(trained, photos, always)
+    assert told.startswith(f"{trained.name} calls every picture {trained.labels[7].name}:")
+
+
+def spoilt_file(folder: Path, change: Callable[[Any], None]) -> Path:
+    """Write the demo with changed weights."""
+    import keras
+
+    from kedge_models import demo
+
+    model = keras.models.load_model(demo.MODEL, compile=False)
+    change({weight.path: weight for weight in model.weights})
+    path = folder / "spoilt.keras"
+    model.save(path)
+    return path
+
+
+def _nan(weights: dict[str, Any]) -> None:
+    weights["conv_pw_5/kernel"].assign(weights["conv_pw_5/kernel"] * np.float32("nan"))
+
+
+def _dead(weights: dict[str, Any]) -> None:
+    weights["conv_preds/kernel"].assign(np.zeros_like(weights["conv_preds/kernel"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(_nan, "spoilt: the weights conv_pw_5/kernel are not finite", id="NaN"),
+        pytest.param(_dead, "spoilt: its answers to 10 pictures are the same whatever", id="dead"),
+    ],
+)
+def test_the_command_ends_with_2_and_one_line(
+    kedge: Run, tmp_path: Path, change: Callable[[Any], None], words: str
+) -> None:
+    pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+    model, labels = spoilt_file(tmp_path, change), tmp_path / "labels.txt"
+    labels.write_text("\n".join("abcdefghij"))
+    options = f"--normalisation tf --check-count 10 --calibrate-count 10 --labels {labels} --json"
+    code, out, err = kedge("convert", model, *options.split(), "--to", "tflite:float32")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"kedge: {words}")

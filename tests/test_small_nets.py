@@ -1,0 +1,100 @@
+"""Trained nets of the kinds that int8 is known to hurt keep their accuracy, in both formats."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import nets
+from kedge_convert import candidates, search
+from kedge_convert.budget import Budget
+from kedge_convert.candidates import Sources
+from kedge_convert.photos import Photos, tensors
+from kedge_convert.progress import Progress
+from kedge_convert.source import Request, Source, load_source
+from kedge_convert.targets import Target
+from kedge_models.demo.pictograms import NAMES, dataset
+from kedge_runtime.contract import Geometry
+from kedge_runtime.head import Floats
+
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+from make_small_nets import MODELS, SIDE, hard
+
+pytestmark = pytest.mark.slow
+
+NETS = ("mobilenetv3", "efficientnet", "se-resnet")
+BAR = 0.98  # of the float accuracy: MLPerf's for mobile int8
+CALIBRATION, OTHERS, SEED = 100, 400, 99
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A trained net with its preparation, and pictures that nothing was fitted to."""
+
+    source: Source
+    sources: Sources
+    others: list[Path]
+    classes: NDArray[np.int64]
+
+    @property
+    def logits(self) -> Floats:
+        """The float net's, [others, classes]."""
+        return self.source.logits(tensors(self.others, self.source.input))
+
+    def accuracy(self, logits: Floats) -> float:
+        """Return the share that is right."""
+        return float((logits.argmax(axis=1) == self.classes).mean())
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], NDArray[np.int64]]:
+    """Return pictures that no net was trained on, and their classes."""
+    folder = tmp_path_factory.mktemp("hard")
+    pictures, classes = dataset(CALIBRATION + OTHERS, SEED)
+    (folder / "labels.txt").write_text("\n".join(NAMES))
+    paths = [folder / f"{i}.png" for i in range(len(pictures))]
+    for path, picture in zip(paths, hard(pictures, SEED), strict=True):
+        cv2.imwrite(str(path), picture[..., ::-1])
+    return paths, classes
+
+
+@pytest.fixture(scope="module", params=NETS)
+def prepared(
+    request: pytest.FixtureRequest, drawn: tuple[list[Path], NDArray[np.int64]]
+) -> Prepared:
+    paths, classes = drawn
+    labels = str(paths[0].with_name("labels.txt"))
+    model = str(MODELS / f"small-{request.param}.keras")
+    source = load_source(Request(model, normalisation="tf", labels=labels))
+    geometry = Geometry(SIDE, SIDE, "nearest", "stretch")
+    source = replace(source, input=replace(source.input, geometry=geometry))
+    photos = Photos(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))
+    with Progress(silent=True) as progress:
+        sources = candidates.sources(source, photos, 0, progress)
+    return Prepared(source, sources, paths[CALIBRATION:], classes[CALIBRATION:])
+
+
+def test_int8_keeps_the_accuracy(prepared: Prepared, form: str) -> None:
+    floats = prepared.accuracy(prepared.logits)
+    assert 0.8 <= floats <= 0.99, "a net that is always or never right shows no drift"
+    with Progress(silent=True) as progress:
+        best = candidates.best(Target(form, "int8"), prepared.sources, progress)
+    found = nets.answers(prepared.source, form, best.content, prepared.others)
+    assert prepared.accuracy(found) >= BAR * floats
+
+
+@pytest.mark.parametrize("prepared", ["efficientnet"], indirect=True)
+def test_a_budget_is_held_at_a_price(prepared: Prepared, form: str) -> None:
+    """What agrees more costs more, and both hold on other pictures."""
+    with Progress(silent=True) as progress:
+        wanted = search.search(prepared.sources, Budget(min_agreement=0.985), progress)
+        plain = candidates.best(Target(form, "int8"), prepared.sources, progress)
+        chosen = search.cheapest(Target(form, "int8"), wanted, progress)
+    found = nets.answers(prepared.source, form, chosen.content, prepared.others)
+    agreement = float((found.argmax(axis=1) == prepared.logits.argmax(axis=1)).mean())
+    assert agreement >= 0.985
+    assert len(chosen.content) >= len(plain.content)
