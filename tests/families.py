@@ -106,4 +106,7 @@ def digests(family: str, pictures: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(digests(sys.argv[1], Path(sys.argv[2]))))  # noqa: T201
+    folder, *others, last = sys.argv[1:]
+    for other in others:
+        exported(other, Target("onnx", "float32"), Path(folder))
+    print(json.dumps(digests(last, Path(folder))))  # noqa: T201

@@ -20,7 +20,6 @@ from kedge_convert import localise
 from kedge_convert.formats import FORMATS
 from kedge_convert.localise.advice import advice
 from kedge_convert.source import Request, Source, load_source
-from kedge_runtime.artefact import read_artefact
 from kedge_runtime.contract import Contract, Method, Output, Provenance
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
@@ -215,18 +214,15 @@ def test_a_fault_in_prepared_weights_is_among_the_worst(form: str, make: Make) -
     assert low == {"conv2d_2", "depthwise_conv2d", "conv2d_3"}
 
 
-@pytest.mark.parametrize("place", [4, 13])
-def test_a_fault_in_the_demo_is_named(
-    demo_artefacts: Path, place: int, form: str, pictures: Path, tmp_path: Path
-) -> None:
-    source = load_source(Request("demo"))
-    path = tmp_path / f"demo.int8.{form}"
-    path.write_bytes((demo_artefacts / path.name).read_bytes())
-    contract, photos = read_artefact(path).contract, sorted(pictures.iterdir())[:8]
-    broken = wrecked(form, path, place, coarse)
-    found = localise.localise(broken, contract, source.model, photos)
-    assert found.layers[0].layer == weighted_layers(source.model)[place]
-    assert found.layers[0].own_sqnr < 25 < found.layers[1].own_sqnr
+@pytest.mark.slow
+def test_a_fault_in_the_demo_is_named(form: str, pictures: Path, tmp_path: Path) -> None:
+    """In the stock file: prepared ones show a fault of gain at the readers too, as said above."""
+    source, photos = load_source(Request("demo")), sorted(pictures.iterdir())
+    sound = shipped(source, form, photos, "stock", tmp_path)
+    for place in (4, 13):
+        found = look(source, wrecked(form, sound, place, coarse), photos[:8])
+        assert found.layers[0].layer == weighted_layers(source.model)[place]
+        assert found.layers[0].own_sqnr < 25 < found.layers[1].own_sqnr
 
 
 @pytest.mark.slow

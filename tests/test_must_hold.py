@@ -15,7 +15,6 @@ pytestmark = pytest.mark.slow
 
 PEAK_BYTES = 3e9
 LIGHT_BYTES = 2e8  # TensorFlow alone takes three times that
-SECONDS = 240
 
 
 class Held(NamedTuple):
@@ -87,7 +86,3 @@ def test_memory_stays_below_three_gigabytes(held: Held) -> None:
 
 def test_the_command_itself_stays_light(held: Held) -> None:
     assert held.ran.parent <= LIGHT_BYTES
-
-
-def test_it_takes_at_most_four_minutes(held: Held) -> None:
-    assert held.ran.seconds <= SECONDS

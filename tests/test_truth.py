@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime.truth import read_truth
 from kedge_models import demo, imagenet
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError
+from kedge_runtime.truth import read_truth
 
 LABELS = (
     Label("n01440764", "tench"),

@@ -118,13 +118,27 @@ class Process:
 
 
 @contextmanager
+def _ordered_hashes() -> Iterator[None]:
+    """Start Python with one hash seed: tf2onnx walks sets of names, and files must repeat."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONHASHSEED"]
+        if before is not None:
+            os.environ["PYTHONHASHSEED"] = before
+
+
+@contextmanager
 def started(orders: Orders) -> Iterator[Process]:
     """Yield a worker at its orders; neither it nor its hidden files outlive the block."""
     context = get_context("spawn")
     ours, its = context.Pipe()
     reads, writes = context.Pipe(duplex=False)
     process = context.Process(target=run, args=(its, writes, orders), name="kedge-worker")
-    process.start()
+    with _ordered_hashes():
+        process.start()
     for end in (its, writes):
         end.close()  # so that the worker's end is heard
     worker = Process(process, ours, Log(reads))
