@@ -69,8 +69,8 @@ def float32(source: Source) -> bytes:
 
 def checked(route: Route, source: Source, folder: Path) -> tuple[int, bytes]:
     """Return the number of nodes and the model of one route. Raises for a model that is wrong."""
-    # tf2onnx's optimisers go by names, which carry this count of all that went before.
-    require("tf2onnx.utils").INTERNAL_NAME = 1
+    names: Any = require("tf2onnx.utils")
+    names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
     model = canonical(route(source, folder))
     content: bytes = model.SerializeToString(deterministic=True)
     structure.check("onnx", content, source)
