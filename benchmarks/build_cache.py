@@ -13,9 +13,11 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +25,6 @@ from time import perf_counter
 
 import machine
 from kedge_models.demo import pictograms
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.errors import ArtefactError
 
 RESULTS = Path(__file__).parent / "results"
 MOST = 0.05  # of the cold build's time
@@ -76,7 +76,8 @@ def measured(folder: Path, kills: int, moments: random.Random) -> dict[str, obje
     build(desk(folder / "second"))
     digests = [sealed(folder / place) for place in ("first", "second")]
     assert len(digests[0]) == CELLS
-    wrong = killed(desk(folder / "killed"), kills, cold.seconds, moments)
+    times = [moments.uniform(0, 0.8 * cold.seconds) for _ in range(kills)]
+    wrong = killed(desk(folder / "killed"), digests[0], times)
     build(folder / "killed")
     return {
         "cells": CELLS,
@@ -117,32 +118,36 @@ def _used() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def killed(folder: Path, kills: int, whole: float, moments: random.Random) -> list[str]:
-    """Kill builds at random moments; return every file that is not what its name says."""
+def killed(folder: Path, right: dict[str, str], moments: Sequence[float]) -> list[str]:
+    """Kill a build at each moment, in seconds; return every file that isn't what its name says.
+
+    Each goes on with what the one before left; one that ends too early is begun from nothing.
+    """
     wrong = []
-    for _ in range(kills):
-        with subprocess.Popen(
-            command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as running:
-            try:
-                running.wait(moments.uniform(0, whole))
-            except subprocess.TimeoutExpired:
-                os.kill(running.pid, signal.SIGKILL)
-        wrong += faults(folder)
+    for moment in moments:
+        while not kill(folder, moment):
+            shutil.rmtree(folder / "cache")
+        wrong += faults(folder, right)
     return wrong
 
 
-def faults(folder: Path) -> list[str]:
-    """Return blobs that don't match their names, and artefacts that don't match their seals."""
-    blobs = list(folder.glob("cache/blobs/[!.]*"))
+def kill(folder: Path, moment: float) -> bool:
+    """Begin a build and kill it; return whether it was still at work."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command(folder), **quiet) as running:
+        try:
+            running.wait(moment)
+        except subprocess.TimeoutExpired:
+            os.kill(running.pid, signal.SIGKILL)
+            return True
+    return False
+
+
+def faults(folder: Path, right: dict[str, str]) -> list[str]:
+    """Return blobs that don't match their names, and artefacts that aren't the right ones."""
+    blobs = folder.glob("cache/blobs/[!.]*")
     wrong = [blob.name for blob in blobs if _sha256(blob) != blob.name]
-    for path in folder.glob("out/demo*"):
-        if path.suffix in (".tflite", ".onnx"):
-            try:
-                read_artefact(path)
-            except ArtefactError as error:
-                wrong.append(str(error))
-    return wrong
+    return wrong + [name for name, found in sealed(folder).items() if right.get(name) != found]
 
 
 def sealed(folder: Path) -> dict[str, str]:

@@ -14,10 +14,11 @@ import pytest
 import drift_references
 from conftest import Run
 from kedge_convert import supervisor
-from kedge_convert.build import measuring
+from kedge_convert.build import facts, measuring
 from kedge_convert.reports.schema import schema
 from kedge_convert.testing import assert_no_drift
 from kedge_models.demo import pictograms
+from kedge_runtime import bench
 from kedge_runtime.artefact import read_artefact
 
 CONFIG = """
@@ -188,6 +189,22 @@ def test_another_gate_judges_the_same_artefact(
     assert found == code
     assert [path.name for path in (place / "out").glob("demo*")] == [NAME + suffix]
     assert gate.partition(" ")[0] in printed or code == 0
+
+
+@pytest.mark.usefixtures("idle")
+def test_latency_and_device_are_asked_once(
+    kedge: Run, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = 'max_drop = 0.2\nmax_latency_ratio = 50.0\ndevice = "coral"'
+    place = desk.copy(tmp_path / "place", lambda text: text.replace("max_drop = 0.2", more))
+    first = {gate["name"]: gate for gate in _gates(place, kedge, desk)}
+    assert first["max_latency_ratio"]["verdict"] == "PASS"
+    assert first["max_latency_ratio"]["value"]["value"] == 1  # type: ignore[index]
+    assert first["device"]["verdict"] == "FAIL"
+    assert "input is float32" in str(first["device"]["said"])
+    monkeypatch.setattr(bench, "measure_apart", None)
+    monkeypatch.setattr(facts, "inspect", None)
+    assert {gate["name"]: gate for gate in _gates(place, kedge, desk)} == first
 
 
 @pytest.mark.usefixtures("idle")

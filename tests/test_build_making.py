@@ -47,11 +47,11 @@ def kept(
     cells: tuple[Cell, ...], place: making.Place, outcomes: Iterator[Outcome]
 ) -> Iterator[Outcome]:
     """Run the worker's half on outcomes that were made up."""
-    wanted = {cell.target: (cell, keys.artefact_key(cell)) for cell in cells}
+    wanted = making.wanted(cells)
     keys.content.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
         patch.setattr(pipeline, "outcomes", lambda *_: outcomes)
-        yield from making._kept(wanted, place, groups_job(cells), progress)
+        yield from making.kept(wanted, place, groups_job(cells), progress)
 
 
 def groups_job(cells: tuple[Cell, ...]) -> Job:

@@ -16,7 +16,7 @@ import pytest
 import build_reports
 from kedge_convert.reports import RENDERERS, html, junit, markdown, publish, schema, terminal
 from kedge_convert.reports import json as json_report
-from kedge_convert.reports.plots import Place, front
+from kedge_convert.reports.plots import Place, front, waterfall
 from kedge_convert.reports.record import Report
 from kedge_runtime.records import decode
 
@@ -218,6 +218,24 @@ def test_the_front_are_those_that_none_beats(
 ) -> None:
     found = front([Place(i, cost, good, "PASS") for i, (cost, good) in enumerate(places, 1)])
     assert [place.number for place in found] == best
+
+
+def test_a_waterfalls_bars_follow_each_other_to_the_total(report: Report) -> None:
+    drift = report.cells[0].drift
+    assert drift
+    assert drift.attribution
+    root = ElementTree.fromstring(waterfall(drift.attribution))
+    bars = [
+        (str(bar.get("class")), float(bar.get("x", "")), float(bar.get("width", "")))
+        for bar in root.iter("rect")
+    ]
+    # Three points lost, one of them won back: two are left.
+    assert [look for look, _, _ in bars] == ["bar worse", "bar better", "bar total"]
+    lost, back, total = ((start, start + width, width) for _, start, width in bars)
+    assert lost[0] == pytest.approx(back[0], abs=0.2)
+    assert back[1] == pytest.approx(total[0], abs=0.2)
+    assert total[1] == pytest.approx(lost[1], abs=0.2)
+    assert lost[2] / back[2] == pytest.approx(3, rel=0.02)
 
 
 # A script of the test's own tells how wide the page is; the page has none.

@@ -29,11 +29,15 @@ def texts(folder: str) -> dict[str, str]:
 
 def parse(kind: type[Record], text: str, where: str, **defaults: Any) -> Record:
     """Read one record from TOML. Raises ContractError, headed by `where`."""
+    return decode(kind, {**defaults, **load(text, where)}, where)
+
+
+def load(text: str, where: str) -> dict[str, Any]:
+    """Read TOML as plain data. Raises ContractError, headed by `where`."""
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ContractError(f"{where}: {error}") from None
-    return decode(kind, {**defaults, **values}, where)
 
 
 def pick(name: str, known: Mapping[str, Record], what: str, remedy: str) -> Record:

@@ -16,6 +16,9 @@ COMMANDS = {
     "convert": ("kedge_convert.command:convert", "Make verified TFLite and ONNX artefacts."),
     "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
     "verify": ("kedge_runtime.commands.verify:command", "Check an artefact on this machine."),
+    "drift": ("kedge_runtime.commands.drift:drift", "Tell how far artefacts have drifted."),
+    "build": ("kedge_convert.build.command:build", "Build a matrix with gates, for CI."),
+    "inspect": ("kedge_convert.edge.command:command", "Show what is inside an artefact."),
     "bench": ("kedge_runtime.commands.bench:bench", "Time every step of a classification."),
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Tell what this machine can run."),
 }

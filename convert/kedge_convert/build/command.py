@@ -1,0 +1,76 @@
+"""`kedge build`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kedge_convert import bounds
+from kedge_convert.command import ended_by_signals
+from kedge_runtime.drift.gates import EXIT_CODES
+
+if TYPE_CHECKING:
+    from kedge_convert.build.run import Settings
+
+PLACE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("config", type=PLACE, default=Path("kedge.toml"))
+@click.option("--cache", type=PLACE, metavar="DIR", help="[default: kedge in the user's cache]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Models at once; a conversion takes 2.5 GB.",
+)
+@click.option("--update-baseline", is_flag=True, help="Accept what passes: write kedge.lock.toml.")
+@click.option(
+    "--reports", type=PLACE, metavar="DIR", help="Folder of the reports [default: the artefacts']."
+)
+@click.option(
+    "--memory-limit",
+    default=bounds.MEMORY,
+    show_default=True,
+    help="Of each conversion, as for kedge convert.",
+)
+@click.option("--time-limit", default=bounds.TIME, show_default=True, help="As for kedge convert.")
+@click.option("--json", "as_json", is_flag=True, help="Print report.json on stdout.")
+def build(**options: Any) -> int:
+    """Build the matrix of CONFIG (default kedge.toml): convert, measure, judge, report.
+
+    What was built before isn't built again. Reports: report.json, report.md, report.html and
+    junit.xml; the Markdown goes to $GITHUB_STEP_SUMMARY, too, where that is set.
+
+    Exit codes: 0 all passed, 1 a gate failed, 2 a mistake, 3 inconclusive.
+    """
+    from kedge_convert.build import baseline, run
+    from kedge_convert.reports import json, publish, terminal
+
+    settings = _settings(options)
+    with ended_by_signals():
+        report = run.build(settings)
+    written = publish(report, options["reports"] or Path(report.out))
+    if options["update_baseline"]:
+        place = baseline.place(settings.config)
+        baseline.write(place, baseline.updated(baseline.read(place), report))
+        written = [*written, place]
+    click.echo(json.render(report) if options["as_json"] else terminal.render(report), nl=False)
+    click.echo(f"kedge: wrote {', '.join(map(str, written))}", err=True)
+    return EXIT_CODES[report.verdict]
+
+
+def _settings(options: dict[str, Any]) -> "Settings":
+    from kedge_convert.build.cache import default_folder
+    from kedge_convert.build.pool import Pool
+    from kedge_convert.build.run import Settings
+
+    memory, seconds = options["memory_limit"], options["time_limit"]
+    return Settings(
+        config=options["config"],
+        cache=options["cache"] or default_folder(),
+        bounds=bounds.Bounds(bounds.read_memory(memory), bounds.read_time(seconds)),
+        pool=Pool(options["jobs"]),
+        silent=options["as_json"],
+    )

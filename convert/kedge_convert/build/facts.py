@@ -1,0 +1,86 @@
+"""What is known of a cell's artefact: read from the cache or, where it is cheap, found out now."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kedge_convert.build import keys
+from kedge_convert.build.cache import Cache, Entry
+from kedge_convert.build.gates import Found, ratio
+from kedge_convert.build.making import ARTEFACT, artefact, study
+from kedge_convert.build.matrix import Cell
+from kedge_convert.edge.fit import Gates, fit
+from kedge_convert.localise import Localisation
+from kedge_models.devices import device
+from kedge_runtime import bench
+from kedge_runtime.drift.gates import Estimate
+from kedge_runtime.drift.report import Drift
+from kedge_runtime.inspect.report import inspect
+from kedge_runtime.records import decode
+
+
+@dataclass(frozen=True)
+class Known:
+    """All cells by their names, and the cache."""
+
+    cells: dict[str, Cell]
+    cache: Cache
+
+    def of(self, cell: Cell) -> Found | None:
+        """Return what is known of a cell's artefact, or None when there is none."""
+        entry = artefact(cell, self.cache)
+        if entry is None:
+            return None
+        found = Found(cell, entry, ratio=self._ratio(cell, entry), findings=self._fit(cell, entry))
+        measured = study(cell, self.cache, entry) if cell.model.images else None
+        if measured is None:
+            return found
+        drift = decode(Drift, measured.facts["drift"], cell.name)
+        layers = measured.facts["by_layer"]
+        by_layer = layers and decode(Localisation, layers, cell.name)
+        return replace(found, drift=drift, by_layer=by_layer)
+
+    def _ratio(self, cell: Cell, entry: Entry) -> Estimate | None:
+        """Return the latency as a share of float32's, where that is gated.
+
+        They are timed here, one after the other, when everything else is done.
+        """
+        if cell.gates.max_latency_ratio is None:
+            return None
+        other = self.cells[cell.float32]
+        reference = artefact(other, self.cache)
+        if reference is None:
+            return None
+        return ratio(self._seconds(cell, entry), self._seconds(other, reference))
+
+    def _seconds(self, cell: Cell, entry: Entry) -> list[float]:
+        def timed() -> dict[str, Any]:
+            with self._file(cell, entry) as path, bench.pictures_for((), [path]) as pictures:
+                timing = bench.measure_apart(bench.Case(path), bench.Plan(pictures))
+            return {"seconds": timing.total.tolist()}
+
+        facts = self.cache.known(keys.timing_key(entry.files[ARTEFACT]), timed)
+        return list(facts["seconds"])
+
+    def _fit(self, cell: Cell, entry: Entry) -> dict[str, Any]:
+        name, mapped = cell.gates.device, cell.gates.min_mapped
+        if name is None:
+            return {}
+
+        def held() -> dict[str, Any]:
+            with self._file(cell, entry) as path:
+                limits = Gates() if mapped is None else Gates(mapped)
+                fitted = fit(inspect(path), device(name), limits)
+            return {what: asdict(finding) for what, finding in fitted.findings.items()}
+
+        return self.cache.known(keys.fit_key(cell, entry.files[ARTEFACT]), held)
+
+    @contextmanager
+    def _file(self, cell: Cell, entry: Entry) -> Iterator[Path]:
+        """Yield an artefact under its own name: in the cache it has none."""
+        with self.cache.workshop() as folder:
+            path = folder / cell.name
+            path.symlink_to(self.cache.blob(entry.files[ARTEFACT]).resolve())
+            yield path

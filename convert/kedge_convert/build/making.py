@@ -1,0 +1,182 @@
+"""A group's missing results, made and put into the cache: a function of its arguments alone.
+
+So that it may run here, in a pool or on another machine that sees the same files.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kedge_convert import pipeline, supervisor
+from kedge_convert.bounds import Bounds
+from kedge_convert.build import keys, measuring
+from kedge_convert.build.cache import Cache, Entry
+from kedge_convert.build.matrix import Cell, Group
+from kedge_convert.pipeline import Checked, Job, Outcome
+from kedge_convert.progress import Progress
+from kedge_convert.targets import Target
+from kedge_runtime.containers import DIGEST_BYTES
+from kedge_runtime.drift.reference import SUFFIX
+from kedge_runtime.errors import KedgeError
+from kedge_runtime.files import write_whole
+
+ARTEFACT, REFERENCE = "artefact", "reference"
+CHANGED = "its files changed while it was converted; build again"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results are kept, within which bounds they are made, and where logs go."""
+
+    cache: Cache
+    bounds: Bounds
+    out: Path
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Why cells have no artefact, by name, and which were made now rather than found."""
+
+    reasons: dict[str, tuple[str, ...]]
+    made: tuple[str, ...] = ()
+
+
+def artefact(cell: Cell, cache: Cache) -> Entry | None:
+    """Return a cell's conversion, if it is known."""
+    return cache.get(keys.artefact_key(cell))
+
+
+def study(cell: Cell, cache: Cache, made: Entry) -> Entry | None:
+    """Return the measurement of a cell's artefact, if it is known."""
+    return cache.get(keys.drift_key(cell, made.files[ARTEFACT]))
+
+
+def is_done(cell: Cell, cache: Cache) -> bool:
+    """Whether nothing is left to be made of a cell."""
+    made = artefact(cell, cache)
+    return made is not None and (not cell.model.images or study(cell, cache, made) is not None)
+
+
+def make(group: Group, place: Place) -> Failures:
+    """Convert and measure what isn't in the cache. Raises KedgeError for pictures of no use."""
+    cache = place.cache
+    with cache.lock(keys.group_key(group), partial(_say, f"{group.name}: another build makes it")):
+        left = [cell for cell in group.cells if artefact(cell, cache) is None]
+        reasons = _converted(group, left, place) if left else {}
+        found = [(cell, artefact(cell, cache)) for cell in group.cells]
+        pairs = [(cell, made) for cell, made in found if made and cell.model.images]
+        if todo := [(cell, made) for cell, made in pairs if not study(cell, cache, made)]:
+            _measured(todo, cache)
+    return Failures(reasons, tuple(cell.name for cell in left))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _converted(group: Group, cells: list[Cell], place: Place) -> dict[str, tuple[str, ...]]:
+    """Convert cells; return what speaks against those that gave no file."""
+    with place.cache.workshop() as folder:
+        try:
+            outcomes = _convert(group, cells, place, folder)
+        except KedgeError as error:  # this model can't be read, say; others can
+            return {cell.name: (str(error),) for cell in cells}
+        log = _kept_log(folder, place.out)
+    failed = {}
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        if artefact(cell, place.cache) is None:
+            reasons = outcome.verdict.reasons or (CHANGED,)
+            failed[cell.name] = tuple(why.replace(str(folder), str(log)) for why in reasons)
+    return failed
+
+
+def _convert(group: Group, cells: list[Cell], place: Place, folder: Path) -> list[Outcome]:
+    targets = tuple(cell.target for cell in cells)
+    work = partial(kept, wanted(cells), place)
+    with Progress(silent=place.silent) as progress:
+        progress.note(f"{group.name}: {', '.join(map(str, targets))}")
+        return supervisor.convert(group.job(targets, folder), progress, place.bounds, work)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A cell, the key of its artefact, and what its files were when that was computed."""
+
+    cell: Cell
+    key: str
+    files: str
+
+
+def wanted(cells: Sequence[Cell]) -> dict[Target, Wanted]:
+    """Return what is to be kept of the outcome of each target."""
+    return {
+        cell.target: Wanted(cell, keys.artefact_key(cell), keys.files_key(cell)) for cell in cells
+    }
+
+
+def kept(
+    wanted: dict[Target, Wanted], place: Place, job: Job, progress: Progress
+) -> Iterator[Outcome]:
+    """Convert, in the worker process, and keep each artefact as soon as it is there.
+
+    What was made of a file that changed meanwhile isn't kept: its key is of what the file was.
+    """
+    for outcome in pipeline.outcomes(job, progress):
+        asked = wanted[outcome.target]
+        if outcome.checked and keys.files_key(asked.cell) == asked.files:
+            place.cache.put(asked.key, _facts(outcome, outcome.checked), _files(outcome.checked))
+        yield outcome
+
+
+def _kept_log(folder: Path, out: Path) -> Path:
+    """Move what the toolkits wrote, when something went wrong, to where the artefacts go."""
+    for log in folder.glob("*.log"):
+        write_whole(out / log.name, log.read_bytes())
+    return out
+
+
+def _files(checked: Checked) -> dict[str, bytes]:
+    return {ARTEFACT: checked.path.read_bytes()}
+
+
+def _facts(outcome: Outcome, checked: Checked) -> dict[str, Any]:
+    """Return what is kept of a conversion, rejected ones too."""
+    content = checked.path.read_bytes()
+    return {
+        "digest": content[-DIGEST_BYTES:].decode(),
+        "bytes": len(content),
+        "reasons": outcome.verdict.reasons,
+        "notes": outcome.notes,
+        "ratio": checked.ratio,
+        "way": asdict(checked.way),
+        "parity": _finite(asdict(checked.parity)),
+    }
+
+
+def _finite(figures: dict[str, float | None]) -> dict[str, Any]:
+    return {name: v if v is not None and isfinite(v) else None for name, v in figures.items()}
+
+
+def _measured(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
+    """Measure artefacts under their own names, against an original that is asked once."""
+    cell = todo[0][0]
+    key = keys.reference_key(cell)
+    known = cache.get(key)
+    with cache.workshop() as folder:
+        paths = [folder / each.name for each, _ in todo]
+        for path, (_, made) in zip(paths, todo, strict=True):
+            path.symlink_to(cache.blob(made.files[ARTEFACT]).resolve())
+        reference = folder / f"{REFERENCE}{SUFFIX}"
+        if known:
+            reference.symlink_to(cache.blob(known.files[REFERENCE]).resolve())
+        studies = measuring.measure_apart(measuring.Orders(cell, tuple(paths), reference))
+        if not known:
+            cache.put(key, {}, {REFERENCE: reference.read_bytes()})
+    for (each, made), found in zip(todo, studies, strict=True):
+        cache.put(keys.drift_key(each, made.files[ARTEFACT]), found)

@@ -1,0 +1,100 @@
+"""Cells: every model in every target with every combination of options, and their names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kedge_convert.build.config import Config, Gates, Model, Options, Variant
+from kedge_convert.photos import Sampling
+from kedge_convert.pipeline import Job
+from kedge_convert.targets import Target, parse_targets
+from kedge_models.devices import device
+from kedge_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One artefact to build. `name` is its file's, and it alone has it."""
+
+    model: Model
+    variant: Variant
+    target: Target
+    gates: Gates
+
+    @property
+    def name(self) -> str:
+        """As `mobilenet.prepare-false.int8.tflite`; options are named where several are tried."""
+        return self.target.file_name(self.model.name + self.variant.label)
+
+    @property
+    def options(self) -> Options:
+        """How it is converted."""
+        return self.variant.options
+
+    @property
+    def float32(self) -> str:
+        """The name of the cell with which its latency is compared."""
+        return replace(self, target=replace(self.target, precision="float32")).name
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells of one model with the same options: they share the loaded, prepared model."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name, and the options where several are tried."""
+        return self.cells[0].model.name + self.cells[0].variant.label
+
+    def job(self, targets: tuple[Target, ...], out: Path) -> Job:
+        """Return what is asked of the converter."""
+        model, options = self.cells[0].model, self.cells[0].options
+        return Job(
+            request=model.request(options),
+            targets=targets,
+            out=out,
+            calibrate=Path(model.calibrate) if model.calibrate else None,
+            sampling=Sampling(options.calibrate_count, options.check_count, options.seed),
+            prepare=options.prepare,
+            dynamic_batch=options.dynamic_batch,
+        )
+
+
+def groups(config: Config) -> tuple[Group, ...]:
+    """Return all cells. Raises UsageError for a target, device or gate that can't be."""
+    found = tuple(
+        Group(tuple(_cells(config, model, variant)))
+        for model in config.model
+        for variant in config.options
+    )
+    if not found:
+        raise UsageError("there is no [[model]] to build; docs/build.md shows one")
+    names = {cell.name for group in found for cell in group.cells}
+    for group in found:
+        for cell in group.cells:
+            _check(cell, names)
+    return found
+
+
+def _cells(config: Config, model: Model, variant: Variant) -> Iterator[Cell]:
+    special = {target.name: target.gates for target in config.target}
+    wanted = model.targets or tuple(special)
+    if not wanted:
+        raise UsageError(f"{model.name}: has no targets; write targets = [...] or a [[target]]")
+    for target in parse_targets(",".join(wanted)):
+        own = special.get(str(target), Gates())
+        yield Cell(model, variant, target, replace(model.gates, **own.given))
+
+
+def _check(cell: Cell, names: set[str]) -> None:
+    gates, given = cell.gates, cell.gates.given
+    if gates.device:
+        device(gates.device)
+    if not cell.model.images and {"max_drop", "min_agreement"} & given.keys():
+        raise UsageError(f"{cell.name}: its gates need pictures: give images = DIR")
+    if gates.max_latency_ratio is not None and cell.float32 not in names:
+        raise UsageError(
+            f"{cell.name}: max_latency_ratio compares with {cell.float32}: add its target"
+        )

@@ -1,0 +1,145 @@
+"""The build as a story: read the matrix, make what is missing, judge, publish."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kedge_convert.bounds import Bounds
+from kedge_convert.build import baseline, gates
+from kedge_convert.build.baseline import Lock
+from kedge_convert.build.cache import Cache
+from kedge_convert.build.config import read_config
+from kedge_convert.build.facts import Known
+from kedge_convert.build.gates import Found
+from kedge_convert.build.making import ARTEFACT, Failures, Place, is_done, make
+from kedge_convert.build.matrix import Cell, Group, groups
+from kedge_convert.build.pool import Pool, executor
+from kedge_convert.reports.record import Cell as Reported
+from kedge_convert.reports.record import Machine, Report, verdict_of
+from kedge_convert.staging import output_folder
+from kedge_runtime import __version__
+from kedge_runtime.drift.gates import Verdict, worst
+from kedge_runtime.files import write_whole
+from kedge_runtime.identity import identity
+from kedge_runtime.records import decode
+
+# Only what passed has the plain name.
+SUFFIXES: dict[Verdict, str] = {"PASS": "", "FAIL": ".rejected", "INCONCLUSIVE": ".inconclusive"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a build runs; none of it changes what comes out. `config`: a kedge.toml."""
+
+    config: Path
+    cache: Path
+    bounds: Bounds
+    pool: Pool
+    silent: bool = False
+
+
+def build(settings: Settings) -> Report:
+    """Build every cell that isn't known, judge all, and give what passes its name.
+
+    Raises KedgeError for the user's mistakes; a cell that can't be made has failed.
+    """
+    config = read_config(settings.config)
+    found = groups(config)
+    cache, out = Cache(settings.cache), Path(config.out)
+    lock = baseline.read(baseline.place(settings.config))
+    known = Known({cell.name: cell for group in found for cell in group.cells}, cache)
+    cache.open()
+    with output_folder(out):
+        failures = _made(found, Place(cache, settings.bounds, out, settings.silent), settings.pool)
+        cells = tuple(_judged(cell, known, failures, lock, out) for cell in known.cells.values())
+    machine = decode(Machine, identity(), "machine")
+    verdict = worst([cell.verdict for cell in cells])
+    return Report(settings.config.name, str(out), __version__, machine, verdict, cells)
+
+
+def _made(found: tuple[Group, ...], place: Place, pool: Pool) -> Failures:
+    """Make what isn't known; a build that changes nothing starts no process."""
+    todo = [group for group in found if not all(is_done(c, place.cache) for c in group.cells)]
+    if not todo:
+        return Failures({})
+    with executor(pool) as workers:
+        done = [future.result() for future in [workers.submit(make, g, place) for g in todo]]
+    reasons = {name: why for each in done for name, why in each.reasons.items()}
+    return Failures(reasons, tuple(name for each in done for name in each.made))
+
+
+def _judged(cell: Cell, known: Known, failures: Failures, lock: Lock, out: Path) -> Reported:
+    """Return a cell as reports have it, its file published."""
+    found = known.of(cell)
+    if found is None:
+        _publish(out / cell.name, None, "FAIL")
+        return replace(_head(cell), gates=(gates.failed(failures.reasons[cell.name]),))
+    accepted = lock.cell.get(cell.name)
+    judged = gates.judge(found, accepted)
+    verdict = verdict_of(judged)
+    content = known.cache.blob(found.entry.files[ARTEFACT]).read_bytes()
+    path = _publish(out / cell.name, content, verdict)
+    reported = replace(
+        _head(cell),
+        verdict=verdict,
+        gates=judged,
+        notes=(*found.entry.facts["notes"], *_notes(cell)),
+        cached=cell.name not in failures.made,
+        baseline=None if accepted is None else gates.against(found, accepted),
+    )
+    return _with_figures(reported, found, path)
+
+
+def _head(cell: Cell) -> Reported:
+    """Return what is known of a cell before anything is made of it."""
+    return Reported(
+        name=cell.name,
+        model=cell.model.name,
+        target=str(cell.target),
+        options=cell.variant.label.lstrip("."),
+        verdict="FAIL",
+        gates=(),
+        notes=(),
+        cached=False,
+        images=cell.model.images,
+    )
+
+
+def _with_figures(reported: Reported, found: Found, path: Path) -> Reported:
+    facts, drift = found.entry.facts, found.drift
+    way = {**facts["way"], "kept": tuple(facts["way"]["kept"])}
+    if drift:
+        # It was measured elsewhere, for gates that aren't known there.
+        placed = replace(drift.artefact, path=str(path))
+        drift = replace(drift, artefact=placed, gates=(), verdict=reported.verdict)
+    return replace(
+        reported,
+        path=str(path),
+        digest=found.digest,
+        bytes=found.bytes,
+        ratio=facts["ratio"],
+        drift=drift,
+        latency_ratio=None if found.ratio is None else found.ratio.value,
+        by_layer=found.by_layer,
+        **way,
+    )
+
+
+def _notes(cell: Cell) -> tuple[str, ...]:
+    model = cell.model
+    if model.images and model.calibrate and cell.target.needs_calibration:
+        folders = [Path(folder).resolve() for folder in (model.images, model.calibrate)]
+        if folders[0] == folders[1]:
+            return ("measured on pictures that it was calibrated with: drift looks smaller so",)
+    return ()
+
+
+def _publish(path: Path, content: bytes | None, verdict: Verdict) -> Path:
+    """Give an artefact the name that its verdict allows, and take away what isn't true any more."""
+    named = path.with_name(path.name + SUFFIXES[verdict])
+    for suffix in SUFFIXES.values():
+        other = path.with_name(path.name + suffix)
+        if other != named or content is None:
+            other.unlink(missing_ok=True)
+    if content is not None and not (named.exists() and named.read_bytes() == content):
+        write_whole(named, content)
+    return named

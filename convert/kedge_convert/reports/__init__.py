@@ -1,0 +1,39 @@
+"""Reports of a build: twins, one module a file, with one verb, `render(report) -> str`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kedge_convert.reports import html, json, junit, markdown
+from kedge_convert.reports.record import Report
+from kedge_runtime.errors import UsageError
+from kedge_runtime.files import write_whole
+
+RENDERERS: dict[str, Callable[[Report], str]] = {
+    "report.json": json.render,
+    "junit.xml": junit.render,
+    "report.md": markdown.render,
+    "report.html": html.render,
+}
+"""File name -> what writes it."""
+
+# GitHub's documentation, "Workflow commands": a step's summary is what it appends to this file.
+SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+def publish(report: Report, folder: Path) -> list[Path]:
+    """Write every report into a folder, and the Markdown where GitHub shows it.
+
+    Returns the files. Raises UsageError when one can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, render in RENDERERS.items():
+            write_whole(folder / name, render(report).encode())
+        if summary := os.environ.get(SUMMARY):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown.render(report))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"--reports: {folder}: {reason}; choose another folder") from None
+    return [folder / name for name in RENDERERS]

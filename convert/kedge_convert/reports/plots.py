@@ -1,0 +1,185 @@
+"""The report's plots: accuracy against cost, reliability, and what a drift comes from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from markupsafe import Markup
+
+from kedge_convert.reports import words
+from kedge_convert.reports.canvas import Axis, Point, add, canvas, line, markup, write
+from kedge_convert.reports.record import Cell
+from kedge_runtime.drift.gates import Verdict
+from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
+
+WIDTH, HEIGHT = 340, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 24, 40
+LABEL = 12  # pixels between two numbers
+ROW = 26
+
+
+@dataclass(frozen=True)
+class Place:
+    """One artefact in a plot: what it costs, how good it is (0..1), and its number in the list."""
+
+    number: int
+    cost: float
+    quality: float
+    verdict: Verdict
+
+
+def quality(cell: Cell) -> float | None:
+    """Return the accuracy where labels tell it, else the agreement."""
+    if cell.drift is None:
+        return None
+    return cell.drift.top1.artefact if cell.drift.top1 else cell.drift.agreement.value
+
+
+def size(cell: Cell) -> float:
+    """Return an artefact's size in 10^6 bytes."""
+    return (cell.bytes or 0) / 1e6
+
+
+def latency(cell: Cell) -> float:
+    """Return an artefact's latency in milliseconds."""
+    return cell.drift.latency.median_ms if cell.drift else 0.0
+
+
+def pareto(cells: Sequence[Cell], cost: Callable[[Cell], float], unit: str, what: str) -> Markup:
+    """Draw quality against a cost; the line joins those that nothing beats in both."""
+    places = [
+        Place(number, cost(cell), good, cell.verdict)
+        for number, cell in enumerate(cells, 1)
+        if (good := quality(cell)) is not None
+    ]
+    best = front(places)
+    names = ", ".join(f"{place.number}" for place in best)
+    title = f"{what} against {unit} of {len(places)} artefacts; not beaten in both: {names}"
+    root = canvas(WIDTH, HEIGHT, title)
+    across, up = _axes(places)
+    _frame(root, across, up, (what, unit))
+    line(root, [(across.at(p.cost), up.at(p.quality)) for p in best], "front")
+    for place in places:
+        _mark(root, place.verdict, across.at(place.cost), up.at(place.quality))
+    _number(root, places, across, up)
+    return markup(root)
+
+
+def front(places: Sequence[Place]) -> list[Place]:
+    """Return those than which none is both better and no dearer, by their cost."""
+    found: list[Place] = []
+    for place in sorted(places, key=lambda p: (p.cost, -p.quality)):
+        if not found or place.quality > found[-1].quality:
+            found.append(place)
+    return found
+
+
+def _axes(places: Sequence[Place]) -> tuple[Axis, Axis]:
+    goods = [place.quality for place in places]
+    spread = max(max(goods) - min(goods), 0.01)
+    low, high = max(0.0, min(goods) - 0.3 * spread), min(1.0, max(goods) + 0.3 * spread)
+    dearest = max(place.cost for place in places) or 1.0
+    across = Axis(0.0, 1.1 * dearest, LEFT, WIDTH - RIGHT)
+    return across, Axis(low, high, HEIGHT - BOTTOM, TOP)
+
+
+def _frame(root: Element, across: Axis, up: Axis, names: tuple[str, str]) -> None:
+    for tick in up.ticks():
+        y = up.at(tick)
+        line(root, [(across.start, y), (across.end, y)], "grid")
+        write(root, f"{100 * tick:.4g} %", (across.start - 6, y + 4), "tick", "end")
+    for tick in across.ticks():
+        write(root, f"{tick:.4g}", (across.at(tick), up.start + 15), "tick", "middle")
+    line(root, [(across.start, up.start), (across.end, up.start)], "axis")
+    write(root, names[0], (4, 11), "tick")
+    write(root, names[1], ((across.start + across.end) / 2, up.start + 31), "tick", "middle")
+
+
+def _mark(root: Element, verdict: Verdict, x: float, y: float) -> None:
+    """Draw a round mark for a pass, a cross for a failure, a triangle for an open verdict."""
+    paths = {
+        "PASS": f"M{x - 5},{y}a5,5 0 1,0 10,0a5,5 0 1,0 -10,0",
+        "FAIL": f"M{x - 5},{y - 5}l10,10m0,-10l-10,10",
+        "INCONCLUSIVE": f"M{x},{y - 6}l6,11h-12z",
+    }
+    add(root, "path", f"mark {verdict.lower()}", d=paths[verdict])
+
+
+def _number(root: Element, places: Sequence[Place], across: Axis, up: Axis) -> None:
+    """Write the numbers beside the marks, pushed apart where marks lie together."""
+    taken: list[tuple[float, float]] = []
+    for place in sorted(places, key=lambda p: -p.quality):
+        x, y = across.at(place.cost) + 8, up.at(place.quality) + 4
+        while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in taken):
+            y += LABEL
+        taken.append((x, y))
+        write(root, str(place.number), (x, y), "number")
+
+
+def reliability(found: Calibrations) -> Markup:
+    """Draw how often answers of a confidence are right, of both sides."""
+    sides = {"original": found.original, "artefact": found.artefact}
+    errors = ", ".join(f"{name} {words.percent(side.ece)}" for name, side in sides.items())
+    root = canvas(WIDTH, HEIGHT, f"reliability diagram; calibration error: {errors}")
+    across, up = Axis(0, 1, LEFT, WIDTH - RIGHT), Axis(0, 1, HEIGHT - BOTTOM, TOP)
+    _frame(root, across, up, ("right", "confidence"))
+    line(root, [(across.at(0), up.at(0)), (across.at(1), up.at(1))], "diagonal")
+    for name, side in sides.items():
+        bins = _bins(side)
+        line(root, [(across.at(c), up.at(a)) for c, a, _ in bins], f"line {name}")
+        for confidence, accuracy, weight in bins:
+            _dot(root, name, (across.at(confidence), up.at(accuracy)), weight)
+    return markup(root)
+
+
+def _bins(side: Calibration) -> list[tuple[float, float, float]]:
+    """Return confidence, accuracy and the pictures, as a share of the largest bin's."""
+    most = max(found.pictures for found in side.bins)
+    return [
+        (found.confidence, found.accuracy, found.pictures / most)
+        for found in side.bins
+        if found.confidence is not None and found.accuracy is not None
+    ]
+
+
+def _dot(root: Element, name: str, at: Point, weight: float) -> None:
+    """Draw a mark whose area, from its smallest, goes with the pictures."""
+    radius = round(1.5 + 4 * weight**0.5, 1)
+    if name == "original":
+        add(root, "circle", "dot original", cx=at[0], cy=at[1], r=radius)
+    else:
+        corner = {"x": round(at[0] - radius, 1), "y": round(at[1] - radius, 1)}
+        add(root, "rect", "dot artefact", width=2 * radius, height=2 * radius, **corner)
+
+
+def waterfall(found: Attribution) -> Markup:
+    """Draw each step's share of a drift, one behind the other, and the total."""
+    # A fall of accuracy is drawn to the left, more answers that differ to the right.
+    what = "answers that differ from Keras's" if found.drop is None else "change of top-1"
+    shares = [step.disagreement if step.drop is None else -step.drop.value for step in found.steps]
+    total = found.disagreement if found.drop is None else -found.drop.value
+    names = [*(step.name for step in found.steps), "total"]
+    starts = [sum(shares[:i]) for i in range(len(shares))] + [0.0]
+    bars = list(zip(names, starts, [*shares, total], strict=True))
+    said = ", ".join(f"{name} {words.points(value)}" for name, _, value in bars)
+    root = canvas(WIDTH, ROW * len(bars) + 12, f"{what} by step: {said}")
+    _bars(root, bars, 1 if found.drop is None else -1)
+    return markup(root)
+
+
+def _bars(root: Element, bars: Sequence[tuple[str, float, float]], worse: int) -> None:
+    """Draw rows of (name, start, value); values with the sign of `worse` are losses."""
+    looks = {0: "none", worse: "worse", -worse: "better"}
+    ends = [end for _, start, value in bars for end in (start, start + value)]
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    across = Axis(low, high if high > low else low + 0.01, 104, WIDTH - 66)
+    zero = across.at(0)
+    line(root, [(zero, 4), (zero, ROW * len(bars) + 4)], "axis")
+    for row, (name, start, value) in enumerate(bars):
+        y = 8 + row * ROW
+        left, right = sorted((across.at(start), across.at(start + value)))
+        sign = (value > 0) - (value < 0)
+        look = "total" if name == "total" else looks[sign]
+        write(root, name, (98, y + 13), "label", "end")
+        add(root, "rect", f"bar {look}", x=left, y=y, width=max(right - left, 1.5), height=ROW - 8)
+        write(root, words.points(value), (right + 5, y + 13), "label")

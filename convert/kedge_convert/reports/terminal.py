@@ -1,0 +1,43 @@
+"""The table that `kedge build` prints."""
+
+from collections.abc import Iterator
+
+import click
+
+from kedge_convert.reports import words
+from kedge_convert.reports.record import Cell, Report
+from kedge_runtime.drift.gates import Verdict
+
+COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
+WIDTH = 80
+
+
+def render(report: Report) -> str:
+    """Return a line a cell, and under it what didn't pass."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for cell in report.cells:
+        found = "" if cell.path is None else f"  {'found' if cell.cached else 'made'}"
+        yield f"{_coloured(cell.verdict)} {click.style(cell.name, bold=True)}{found}"
+        figures = [f"{name} {value}" for name, value in words.figures(cell).items()]
+        if cell.path is not None:
+            yield f"    {', '.join(each for each in figures if not each.endswith(words.NOTHING))}"
+        yield from (f"    {line}" for line in _said(cell))
+    yield ""
+    yield f"{_coloured(report.verdict)} {words.counts(report)}"
+
+
+def _said(cell: Cell) -> Iterator[str]:
+    for gate in cell.gates:
+        if gate.verdict != "PASS":
+            yield f"{gate.verdict} {gate.name}: {gate.said}"
+    if cell.baseline and cell.baseline.changed:
+        yield f"differs from the accepted artefact ({words.since(cell)})"
+    yield from cell.notes
+
+
+def _coloured(verdict: Verdict) -> str:
+    word = f"{words.SHAPES[verdict]} {verdict}"
+    return click.style(word, fg=COLOURS[verdict], bold=True)

@@ -1,0 +1,55 @@
+"""For a project's own tests: `assert_no_drift` holds an artefact to a gate within pytest.
+
+```python
+from kedge_convert.testing import assert_no_drift
+
+def test_the_shipped_model_is_as_good() -> None:
+    assert_no_drift("flowers.int8.tflite", "flowers.keras", "photos", max_drop=0.01)
+```
+"""
+
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kedge_convert.drift import record
+from kedge_runtime.drift.comparison import Request, compare, prepare
+from kedge_runtime.drift.gates import Gate
+from kedge_runtime.drift.original import Original
+from kedge_runtime.drift.reference import SUFFIX
+from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.summary import Limits
+from kedge_runtime.engines import EngineOptions
+
+Place = str | PathLike[str]
+
+
+def assert_no_drift(
+    artefact: Place, against: Place, images: Place, labels: str = "auto", **limits: float
+) -> Drift:
+    """Compare an artefact with its float original on a folder of pictures, as `kedge drift` does.
+
+    `against`: a model, or a reference recorded from one; `labels`: as --labels; `limits`: max_drop
+    or min_agreement, shares of 0..1, kedge drift's own without any. Returns the drift. Raises
+    AssertionError unless the verdict is PASS: an inconclusive test must not be green. Raises
+    KedgeError for what can't be compared.
+    """
+    place = (Path(artefact),)
+    request = Request(place, Path(images), labels, Limits(**limits), EngineOptions())
+    comparison = prepare(request)
+    original = Original(str(against), "imagenet", comparison.artefacts[0])
+    with TemporaryDirectory(prefix="kedge-") as folder:
+        reference = Path(original.model) if original.is_recorded else Path(folder, f"it{SUFFIX}")
+        if not original.is_recorded:
+            record(original, comparison.pictures, reference)
+        (drift,) = compare(comparison, reference)
+    if drift.verdict != "PASS":
+        raise AssertionError(f"{artefact}: {'; '.join(map(_said, drift.gates))}")
+    return drift
+
+
+def _said(gate: Gate) -> str:
+    value = gate.value
+    said = f"{gate.verdict} {gate.name} {gate.limit:g}: {value.value:.4f}"
+    more = f", about {gate.images} pictures would decide" if gate.images else ""
+    return f"{said} ({value.low:.4f} .. {value.high:.4f}){more}"
