@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import MODELS, Run
 from kedge_convert.edge.forecast import forecast
 from kedge_convert.edge.rewrites import rewrite
 from kedge_convert.toolkit import require
+from kedge_models import demo
 from kedge_models.devices import device
 from kedge_runtime.errors import UsageError
 from kedge_runtime.inspect import Network, read_network
@@ -78,6 +80,18 @@ def test_a_model_without_it_is_left_alone() -> None:
 def test_an_unknown_rewrite_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="--rewrite: got 'gelu', known are hard-swish"):
         rewrite(None, ["gelu"])
+
+
+def test_the_command_rewrites_before_anything_else(kedge: Run, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(label.name for label in demo.LABELS))
+    words = [MODELS / "small-mobilenetv3.keras", "--normalisation", "tf", "--labels", labels]
+    for extra in ((), ("--rewrite", "hard-swish")):
+        out = tmp_path / f"out{len(extra)}"
+        code, _, stderr = kedge("convert", *words, "--to", "tflite:float32", "--out", out, *extra)
+        assert code == 0, stderr
+        (path,) = out.iterdir()
+        assert ("HARD_SWISH" in _kinds(read_network(path))) is not bool(extra)
 
 
 @pytest.mark.slow

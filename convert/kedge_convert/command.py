@@ -14,6 +14,7 @@ import click
 
 from kedge_convert import bounds
 from kedge_convert.budget import read_points
+from kedge_convert.edge.rewrites import REWRITES
 from kedge_convert.photos import Sampling
 from kedge_convert.source import Request
 from kedge_convert.targets import TARGETS, parse_targets
@@ -96,6 +97,13 @@ if TYPE_CHECKING:
     "--dynamic-batch", is_flag=True, help="ONNX that takes any number of pictures at once."
 )
 @click.option(
+    "--rewrite",
+    "rewrites",
+    multiple=True,
+    type=click.Choice(list(REWRITES)),
+    help="Write operators that an accelerator lacks as others.",
+)
+@click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="Least top-1 agreement with the original."
 )
 @click.option(
@@ -173,6 +181,7 @@ def _job(options: dict[str, Any]) -> "Job":
         sampling=Sampling(options["calibrate_count"], options["check_count"], options["seed"]),
         prepare=options["prepare"],
         dynamic_batch=options["dynamic_batch"],
+        rewrites=options["rewrites"],
         limits={
             "top1": options["min_agreement"],
             "relative_error": options["max_logit_error"],

@@ -11,6 +11,7 @@ from typing import TypeVar
 from kedge_convert import candidates, degenerate, heads, parity, prepare, sealing, search, structure
 from kedge_convert.budget import Budget
 from kedge_convert.candidates import Candidate, Sources
+from kedge_convert.edge import rewrites
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.events import PREPARATION
 from kedge_convert.formats import FORMATS, onnx_batch
@@ -45,6 +46,7 @@ class Job:
 
     `prepare`: adjust the weights of integer targets first (docs/quantisation.md); `unprepared`: why
     that is out of the question, where it was tried in vain. `dynamic_batch`: of the ONNX targets.
+    `rewrites`: of edge.rewrites.REWRITES, before anything else.
     `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
     """
 
@@ -56,6 +58,7 @@ class Job:
     prepare: bool = True
     unprepared: str = ""
     dynamic_batch: bool = False
+    rewrites: tuple[str, ...] = ()
     limits: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -119,7 +122,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
     _check_calibration(job)
     with output_folder(job.out):
         with progress.stage("load model"):
-            source = load_source(job.request)
+            source = _rewritten(load_source(job.request), job)
             degenerate.refuse_weights(source.model, source.name)
         for note in source.notes:
             progress.note(note)
@@ -131,6 +134,13 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
             for target in job.targets:
                 progress.turn(str(target))
                 yield _outcome(job, target, original, progress)
+
+
+def _rewritten(source: Source, job: Job) -> Source:
+    """Return the source with the user's rewrites: the same function of other operators."""
+    if not job.rewrites:
+        return source
+    return replace(source, model=rewrites.rewrite(source.model, job.rewrites).model)
 
 
 def _judged_by(job: Job, original: Original) -> Original:

@@ -144,7 +144,7 @@ def _dense(case: Case) -> Finding | None:
     return Finding(
         "note",
         f"{len(kernels)} dense layers have a scale per output",
-        f"convert with --device {case.device.name}, which gives them one",
+        "the device may want one scale for all outputs of a dense layer",
     )
 
 
@@ -158,7 +158,7 @@ def _weights(case: Case) -> Finding | None:
     )
     if widest > SEVEN_BITS:
         detail = f"int8 weights reach {widest}, this processor's sums saturate beyond {SEVEN_BITS}"
-        return Finding("problem", detail, f"convert with --device {case.device.name}")
+        return Finding("problem", detail, "quantise with onnxruntime's reduce_range")
     return Finding("ok", f"int8 weights within 7 bits (at most {widest})")
 
 

@@ -109,7 +109,7 @@ def dense(network: Network, operator: Operator) -> Doubt | None:
         return Doubt(
             "uncertain",
             "has a scale per output, which is younger than the last compiler",
-            "convert with --device coral",
+            "give the dense layer one scale for all its outputs",
         )
     return None
 
