@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 import machine
-from kedge_convert.metrics import sqnr
 from kedge_convert.photos import Sampling, collect, tensors
 from kedge_convert.prepare import plan
 from kedge_convert.prepare.activations import forget, quantised, run, simulate
@@ -23,6 +22,7 @@ from kedge_convert.prepare.equalise import REACHES, measure, scaled
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.source import Request, load_source
 from kedge_runtime.head import Floats
+from kedge_runtime.metrics import sqnr
 
 RESULTS = Path(__file__).parent / "results"
 JUDGES = 32

@@ -7,7 +7,7 @@ them. Needs kedge[convert,benchmarks]; without litert-quantizer its row says so.
     python benchmarks/quantisation.py --model FILE.keras --card MobileNetV2 --images DIR --seeds 0 1
 
 Every seed draws other calibration pictures. Labels come from names, folders or a CSV (see
-`kedge_convert/truth.py`); without them the table has agreement only.
+`kedge_runtime/truth.py`); without them the table has agreement only.
 """
 
 import argparse
@@ -28,14 +28,15 @@ from numpy.typing import NDArray
 import machine
 import paired
 import quantisation_ways as ways
-from kedge_convert import metrics, parity
+from kedge_convert import parity
 from kedge_convert.budget import Budget
 from kedge_convert.photos import Sampling, collect
 from kedge_convert.source import Request
-from kedge_convert.truth import Truth, read_truth
+from kedge_runtime import metrics
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.image import SUFFIXES
+from kedge_runtime.truth import Truth, read_truth
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 60  # timed runs of every model

@@ -302,9 +302,9 @@ def test_the_sums_are_those_of_the_definition(make: Make) -> None:
     """The first layer and the logits, once more by hand."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from kedge_convert.metrics import sqnr
     from kedge_convert.photos import tensors
     from kedge_convert.toolkit import require
+    from kedge_runtime.metrics import sqnr
 
     source, path, photos = make("residual", "tflite", "stock")
     found = {layer.layer: layer for layer in look(source, path, photos).layers}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert import metrics
+from kedge_runtime import metrics
 
 Rows = list[list[float]]
 Array = np.ndarray[Any, np.dtype[np.float32]]

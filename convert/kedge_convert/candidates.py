@@ -7,7 +7,7 @@ original's: it is finer than counting answers, and falls with them.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kedge_convert import mixed, prepare, sealing, structure
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import divergence
-from kedge_convert.photos import Photos, Tick, tensors
+from kedge_convert.photos import Photos, tensors, ticking
 from kedge_convert.prepare import Graph
 from kedge_convert.progress import Progress
 from kedge_convert.source import Source
@@ -153,7 +153,7 @@ def observed(
     """Return the histogram of every activation of a float file over the calibration pictures."""
     histograms: dict[str, Histogram] = defaultdict(Histogram)
     with progress.stage(f"observe {target}", len(photos.calibration)) as tick:
-        pictures = _ticking(tensors(photos.calibration, source.input), tick)
+        pictures = ticking(tensors(photos.calibration, source.input), tick)
         STATIC[target.form].observe(floats, pictures, lambda name, x: histograms[name].add(x))
     return histograms
 
@@ -188,9 +188,3 @@ def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> 
         contract = sealing.contract_of(source, target, engine, photos)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
         return np.stack([classifier.outputs(photo) for photo in photos.held_out])
-
-
-def _ticking(items: Iterable[NDArray[np.float32]], tick: Tick) -> Iterator[NDArray[np.float32]]:
-    for item in items:
-        yield item
-        tick()

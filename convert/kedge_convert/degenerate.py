@@ -10,10 +10,10 @@ import numpy as np
 
 from kedge_convert.photos import Photos
 from kedge_convert.source import Source
-from kedge_convert.truth import read_truth
 from kedge_runtime.contract import Output
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats, entropy, mean_binary_entropy, probabilities
+from kedge_runtime.truth import read_truth
 
 # Deviation over pictures as a share of the logits' size: trained networks have 0.75 to 1, random
 # weights as Keras draws them 0.25 to 0.7 (of logits that may be as small as 1e-17).

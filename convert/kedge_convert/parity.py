@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import metrics
 from kedge_convert.photos import Tick
 from kedge_convert.toolkit import quiet
+from kedge_runtime import metrics
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Output, Precision
 from kedge_runtime.head import Floats, probabilities

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from kedge_runtime.preprocessing import Preprocessor
 MINIMUM = 10
 
 Tick = Callable[[], None]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,13 @@ def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
     plan = Preprocessor(spec)
     for path in paths:
         yield plan.tensor(plan.read(path))
+
+
+def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:
+    """Yield the items; `tick` is called as soon as one was used."""
+    for item in items:
+        yield item
+        tick()
 
 
 def find(folder: Path) -> list[Path]:

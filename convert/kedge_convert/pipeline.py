@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from kedge_convert import candidates, degenerate, heads, parity, prepare, sealing, search, structure
 from kedge_convert.budget import Budget
@@ -18,7 +17,7 @@ from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
 from kedge_convert.initialise import initialised
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.photos import Photos, Sampling, Tick, collect, find, tensors
+from kedge_convert.photos import Photos, Sampling, collect, find, tensors, ticking
 from kedge_convert.progress import Progress
 from kedge_convert.search import Search
 from kedge_convert.source import Request, Source, load_source
@@ -33,7 +32,6 @@ from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
 from kedge_runtime.head import Floats
 
-Item = TypeVar("Item")
 LOG = logging.getLogger("kedge")
 
 # What speaks against one target only. The user's mistakes concern them all.
@@ -181,7 +179,7 @@ def _outcome(job: Job, target: Target, original: Original, progress: Progress) -
 def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     """Run the float original over the check pictures and choose the golden ones among them."""
     with progress.stage("float original", len(photos.check)) as tick:
-        logits = source.logits(_ticking(tensors(photos.check, source.input), tick))
+        logits = source.logits(ticking(tensors(photos.check, source.input), tick))
     heads.check_answers(logits, source.output, source.name)
     degenerate.refuse_answers(logits, source.output, source.name)
     for doubt in degenerate.doubts(source, photos, logits):
@@ -251,12 +249,6 @@ def _check(path: Path, target: Target, original: Original, progress: Progress) -
     measured = parity.compare(original.logits, candidate, original.source.output)
     drop = parity.drop(original.logits, candidate, original.classes)
     return replace(measured, drop=drop)
-
-
-def _ticking(items: Iterator[Item], tick: Tick) -> Iterator[Item]:
-    for item in items:
-        yield item
-        tick()
 
 
 def _check_calibration(job: Job) -> None:

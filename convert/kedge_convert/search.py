@@ -26,10 +26,10 @@ from kedge_convert.source import Source
 from kedge_convert.static import STATIC
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
-from kedge_convert.truth import read_truth
 from kedge_convert.way import Way
 from kedge_runtime.engines import open_engine
 from kedge_runtime.head import Floats
+from kedge_runtime.truth import read_truth
 
 JURY = 16  # pictures that tell which activation costs how much
 ROUNDS = 30  # timed runs of each of two models

@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.metrics import sqnr
 from kedge_convert.prepare.activations import fold_over, simulate
 from kedge_convert.prepare.fold import per_output
 from kedge_convert.prepare.graph import Graph, Node, Tensor
 from kedge_convert.prepare.groups import Group, Shapes, groups
 from kedge_runtime.head import Floats
+from kedge_runtime.metrics import sqnr
 
 # Second-order rounding takes off most of the weights' noise power: 1, 4, 16 and 64 differ little.
 ROUNDING_GAIN = 16.0
