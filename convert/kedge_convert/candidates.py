@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import mixed, prepare, sealing, structure
+from kedge_convert import prepare, sealing, structure
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors, ticking
@@ -23,9 +23,8 @@ from kedge_convert.prepare import Graph
 from kedge_convert.progress import Progress
 from kedge_convert.source import Source
 from kedge_convert.static import STATIC
-from kedge_convert.static.head import narrowed
 from kedge_convert.static.histograms import Histogram
-from kedge_convert.static.ranges import METHODS, Ranges, choose
+from kedge_convert.static.ranges import METHODS, choose
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
@@ -45,13 +44,12 @@ MARGIN = 2.0
 class Sources:
     """The model as it is and, for integer targets, with prepared weights.
 
-    `levelled`: what the prepared weights were rounded from; `rounded`: those. `known`: the float
-    original's logits on the calibration pictures, [images, classes].
+    `levelled`: what the prepared weights were rounded from. `known`: the float original's logits on
+    the calibration pictures, [images, classes].
     """
 
     by_method: dict[Method, Source]
     levelled: Graph
-    rounded: Graph
     photos: Photos
     seed: int
     known: Floats
@@ -89,7 +87,7 @@ def sources(source: Source, photos: Photos, seed: int, progress: Progress) -> So
         "prepared": replace(source, model=rounded.build()),
         "stock": source,
     }
-    return Sources(by_method, levelled, rounded, photos, seed, known)
+    return Sources(by_method, levelled, photos, seed, known)
 
 
 def fitting(source: Source, photos: Photos) -> Floats:
@@ -118,33 +116,15 @@ def ranged(target: Target, found: Sources, progress: Progress) -> Candidate:
     static, source = STATIC[target.form], found.by_method["prepared"]
     floats = static.floats(source)
     histograms = observed(target, source, floats, found.photos, progress)
-    ends = outputs(found.rounded, target, floats, found)
     tried = []
     with progress.stage(f"choose ranges of {target}", len(METHODS)) as tick:
         for name in METHODS:
-            content = static.quantise(floats, ranges(name, histograms, ends, found))
+            content = static.quantise(floats, choose(name, histograms))
             tried.append(judged(target, found, content, Way("int8", "prepared", name)))
             tick()
     winner = nearest(tried)
     structure.check(target.form, winner.content, source)
     return winner
-
-
-def outputs(graph: Graph, target: Target, floats: bytes, found: Sources) -> frozenset[str]:
-    """Return the names that a graph's output has in its float file, reshaped ones included."""
-    picture = next(tensors(found.photos.fitting, found.by_method["stock"].input))
-    return mixed.places(graph, STATIC[target.form], floats, picture).names[graph.output]
-
-
-def ranges(
-    method: str, histograms: dict[str, Histogram], ends: frozenset[str], found: Sources
-) -> Ranges:
-    """Return every activation's range by one method; the output's is narrowed."""
-    output = found.by_method["stock"].output
-    return {
-        name: narrowed(one, found.known, output) if name in ends else one
-        for name, one in choose(method, histograms).items()
-    }
 
 
 def observed(

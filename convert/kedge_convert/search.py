@@ -24,6 +24,7 @@ from kedge_convert.prepare import Graph
 from kedge_convert.progress import Progress
 from kedge_convert.source import Source
 from kedge_convert.static import STATIC
+from kedge_convert.static.ranges import choose
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
@@ -113,8 +114,7 @@ def _mixed(
     histograms = candidates.observed(target, rung.source, floats, photos, progress)
     picture = next(tensors(photos.fitting, rung.source.input))
     places = mixed.places(rung.graph, static, floats, picture)
-    ends = places.names[rung.graph.output]
-    ranges = candidates.ranges(plain.way.ranges, histograms, ends, one.found)
+    ranges = choose(plain.way.ranges, histograms)
     around = places.around(part.tensor for part in rung.parts)
     content = static.quantise(floats, ranges, around)
     layers = dict.fromkeys(name for part in rung.parts for name in part.layers)
