@@ -84,6 +84,6 @@ def test_few_pictures_ask_for_more(
 
 
 def test_no_limit_is_no_budget() -> None:
-    assert not Budget()
+    assert not Budget() and not Budget(min_agreement=0.0)
     assert Budget(max_drop=0.0)
     assert Budget(min_agreement=0.9)

@@ -33,8 +33,8 @@ class Budget:
     min_agreement: float | None = None
 
     def __bool__(self) -> bool:
-        """Whether there is a limit."""
-        return self.max_drop is not None or self.min_agreement is not None
+        """Whether there is a limit that something could miss."""
+        return self.max_drop is not None or bool(self.min_agreement)
 
 
 def read_points(text: str) -> float:
