@@ -150,6 +150,46 @@ def test_logits_stay_as_they_are(keras: Any, tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(answers(head.model), expected)
 
 
+def single(keras: Any, activation: Any = "sigmoid") -> Any:
+    spread = keras.initializers.RandomNormal(seed=5)
+    return keras.layers.Dense(
+        1, activation, kernel_initializer=spread, bias_initializer=keras.initializers.Constant(0.3)
+    )
+
+
+SINGLES: dict[str, Callable[[Any], Any]] = {
+    "Dense": lambda k: ending(k, single(k)),
+    "an Activation": lambda k: ending(k, single(k, None), k.layers.Activation("sigmoid")),
+    "keras.ops.sigmoid": lambda k: ending(k, single(k, None), k.ops.sigmoid),
+    "nested": lambda k: ending(k, k.Sequential([k.Input((6,)), single(k)])),
+    "a convolution": lambda k: ending(
+        k, k.layers.Reshape((1, 1, 6)), k.layers.Conv2D(1, 1), k.layers.Reshape((1,)), k.ops.sigmoid
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_one_sigmoid_is_a_softmax_of_two_classes(keras: Any, tmp_path: Path, name: str) -> None:
+    model = saved(keras, SINGLES[name](keras), tmp_path)
+    probability = answers(model)
+    head = heads.find(model, "x")
+    assert (head.kind, head.output) == ("sigmoid", Output("logits"))
+    assert str(head) == "sigmoid, one number: two classes, the second where it is large"
+    both = ACTIVATIONS["softmax"](answers(head.model))
+    np.testing.assert_allclose(both[:, 1:], probability, atol=1e-6)
+    assert both.shape == (7, 2) and probability.std() > 0.002
+
+
+def test_one_number_without_a_sigmoid_is_the_users_to_say(keras: Any) -> None:
+    model = ending(keras, single(keras, None))
+    with pytest.raises(UsageError, match="gives one number: say --head logits"):
+        heads.find(model, "x")
+    both = answers(heads.find(model, "x", "logits").model)
+    np.testing.assert_allclose(both[:, 1:] - both[:, :1], answers(model), rtol=1e-5)
+    with pytest.raises(UsageError, match="gives one number"):
+        heads.find(ending(keras, single(keras, "softmax")), "x")
+
+
 def relu_map(keras: Any, *layers: Any) -> Any:
     image = picture(keras)
     value = keras.layers.ReLU()(keras.layers.Conv2D(CLASSES, 3)(image))
@@ -272,7 +312,10 @@ def test_what_takes_no_picture_is_refused(keras: Any, name: str) -> None:
 NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a map of softmaxes": (lambda k: segmentation(k, "softmax"), r"output is \(None, 8, 9, 5\)"),
     "a map of scores": (lambda k: segmentation(k, "linear"), r"output is \(None, 8, 9, 5\)"),
-    "one number as output": (lambda k: ending(k, k.layers.Dense(1)), r"output is \(None, 1\)"),
+    "one number as output": (
+        lambda k: ending(k, k.layers.Dense(1)),
+        "gives one number: say --head logits",
+    ),
 }
 
 

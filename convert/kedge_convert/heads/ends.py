@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.heads.binary import two_logits
+from kedge_convert.heads.origins import origin
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError
@@ -38,14 +40,18 @@ class Head:
     """`model` ends as `output` says; `kind` is what the user's own model ended in.
 
     `output.kind` is logits wherever an activation could be taken off; its tensor is not known yet.
+    `single`: the user's gave one number, of which `model` makes two logits.
     """
 
     model: Any
     kind: Kind
     output: Output
+    single: bool = False
 
     def __str__(self) -> str:
         """Return one line for the user."""
+        if self.single:
+            return f"{self.kind}, one number: two classes, the second where it is large"
         shape = "x".join(map(str, self.model.outputs[0].shape[1:]))
         what = f"{self.kind}, {shape} {'numbers' if self.kind == 'features' else 'classes'}"
         if self.kind == self.output.kind:
@@ -86,6 +92,9 @@ def find(model: Any, name: str, declared: Kind | None = None) -> Head:
     if not cut and declared is None and not _plain_logits(model.outputs[0]):
         found = _by_numbers(bare) or found
     kind = _settled(name, found, declared, _word(model))
+    # Without a sigmoid it is the user's to say: the number may as well be a measurement.
+    if bare.outputs[0].shape[1:] == (1,) and (found == "sigmoid" or declared == "logits"):
+        return Head(two_logits(bare), kind, Output("logits"), single=True)
     _check_shape(bare, name, kind)
     activation: Activation = "sigmoid" if kind == "sigmoid" else "softmax"
     output = Output("logits" if cut else kind, activation=activation)
@@ -141,6 +150,10 @@ def _check_shape(model: Any, name: str, kind: Kind) -> None:
     if kind == "features":
         if None in given[1:] or len(given) not in (2, 4):
             raise UsageError(f"{name}: features are {given}, not (n, d) or (n, h, w, d)")
+    elif given == (None, 1):
+        raise UsageError(
+            f"{name}: gives one number: say --head logits where its sigmoid tells two classes apart"
+        )
     elif len(given) != 2 or given[1] is None or given[1] < 2:
         raise UsageError(
             f"{name}: no classifier: output is {given}, not (n, two or more classes); "
@@ -150,7 +163,7 @@ def _check_shape(model: Any, name: str, kind: Kind) -> None:
 
 def _undo(tensor: Any) -> tuple[Any, Kind | None]:
     """Return the tensor without an activation that can be taken off, and what `tensor` is."""
-    last, taken = _origin(tensor)
+    last, taken = origin(tensor)
     if hasattr(last, "layers"):
         inner, kind = _undo(last.outputs[0])
         return require("keras").Model(last.inputs[0], inner, name=last.name)(taken), kind
@@ -164,16 +177,6 @@ def _undo(tensor: Any) -> tuple[Any, Kind | None]:
     if kind in ("softmax", "sigmoid"):
         return _without(last, taken), kind
     return tensor, kind
-
-
-def _origin(tensor: Any) -> tuple[Any, Any]:
-    """Return the operation that gives a symbolic tensor, and what it takes there (or None).
-
-    Not `model.layers[-1]`: that passes over keras.ops, and a nested model's `input` is its own.
-    """
-    history = tensor._keras_history
-    taken = history.operation._inbound_nodes[history.node_index].input_tensors
-    return history.operation, next(iter(taken), None)
 
 
 def _kind_of(last: Any) -> Kind | None:
@@ -196,15 +199,15 @@ def _activation_of(last: Any) -> str:
 
 def _word(model: Any) -> str:
     """Return what the user calls the model's last activation."""
-    last, _ = _origin(model.outputs[0])
+    last, _ = origin(model.outputs[0])
     while hasattr(last, "layers"):
-        last, _ = _origin(last.outputs[0])
+        last, _ = origin(last.outputs[0])
     return getattr(last, "end_word", None) or _activation_of(last)
 
 
 def _plain_logits(tensor: Any) -> bool:
     """Whether the numbers come straight from a layer with weights and no activation."""
-    last, _ = _origin(tensor)
+    last, _ = origin(tensor)
     return bool(getattr(last, "kernel", None) is not None and _kind_of(last) == "logits")
 
 
