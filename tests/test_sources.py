@@ -13,21 +13,23 @@ import pytest
 import nets
 from kedge_convert import pipeline
 from kedge_convert.formats import FORMATS
-from kedge_convert.photos import Sampling
+from kedge_convert.photos import Sampling, tensors
 from kedge_convert.pipeline import Job
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.sources import KINDS, kind_of, load
-from kedge_convert.targets import TARGETS
+from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.artefact import read_artefact
+from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Kind
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats, probabilities
 
 PICTURES = nets.pictures(6)
+LOOSE = {"int8": 0.1}  # in probability, for a net of random weights
 LABELS = "one\ntwo\nthree\nfour\nfive\n"
 
 
@@ -221,6 +223,34 @@ def test_a_hub_module_goes_through_every_target(
         assert len(contract.labels) == 1000
         if outcome.target.precision == "float32":
             assert outcome.checked.parity.relative_error < 1e-4
+
+
+@pytest.mark.parametrize("save", [keras_file, module()], ids=["a .keras file", "a module"])
+def test_one_sigmoid_goes_through_as_two_classes(
+    tf: Any, tmp_path: Path, pictures: Path, save: Callable[[Any, Any, Path], Path]
+) -> None:
+    keras = require("keras")
+    features = body(True)
+    end = keras.layers.Dense(1, "sigmoid", kernel_initializer=keras.initializers.RandomNormal(0, 2))
+    model = keras.Model(features.inputs[0], end(features.outputs[0]))
+    (tmp_path / "labels").write_text("cat\ndog\n")
+    request = Request(
+        str(save(tf, model, tmp_path)), normalisation="tf", labels=str(tmp_path / "labels")
+    )
+    targets = parse_targets("tflite:float32,tflite:int8,onnx:int8")
+    limits = {"top1": 0.0}
+    job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
+    with Progress(silent=True) as progress:
+        outcomes = pipeline.convert(job, progress)
+    photo = sorted(pictures.iterdir())[0]
+    for outcome in outcomes:
+        assert outcome.verdict.passed and outcome.checked is not None
+        classifier = Classifier.open(outcome.checked.path)
+        cat, dog = classifier.probabilities(photo)
+        spec = load_source(request).input
+        expected = float(np.asarray(model(next(tensors([photo], spec))))[0, 0])
+        assert dog == pytest.approx(expected, abs=LOOSE.get(outcome.target.precision, 1e-5))
+        assert cat + dog == pytest.approx(1)
 
 
 def text(folder: Path, name: str) -> Path:
