@@ -17,7 +17,10 @@ from kedge_runtime.contract import Contract
 from kedge_runtime.golden import Golden
 from kedge_runtime.verify import walk
 
-FOREIGN = ("tensorflow", "keras", "onnx", "tf2onnx", "rich", "PIL", "kedge_convert", "kedge_models")
+FOREIGN = (
+    *("tensorflow", "keras", "onnx", "tf2onnx", "rich", "PIL", "distributed", "dask"),
+    *("kedge_convert", "kedge_models"),
+)
 
 # A finder at the head of the line: whoever asks for one of these gets an ImportError.
 BLOCK = f"""
@@ -131,7 +134,7 @@ RUNTIME = {
         "tiny.tflite",
         *("--images", "."),
         *("--against", "tiny.tflite.npz"),
-        *("--min-agreement", ".1"),
+        *("--min-agreement", ".1", "--jobs", "2"),
     ],
     "bench": ["tiny.tflite", "red.png", "--rounds", "2"],
     "doctor": [],

@@ -17,8 +17,8 @@ from kedge_convert.build import keys
 from kedge_convert.build.cache import LEFT_BEHIND, Cache, default_folder
 from kedge_convert.build.config import Config, Model, Options, Variant
 from kedge_convert.build.matrix import Cell, groups
-from kedge_convert.build.pool import Pool, executor
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pool import Pool, executor
 
 
 @pytest.fixture

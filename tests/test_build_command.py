@@ -6,20 +6,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
+import clusters
 import drift_references
+import lost_cells
 from conftest import Run
 from kedge_convert import supervisor
-from kedge_convert.build import facts, measuring
+from kedge_convert.build import facts, measuring, run
 from kedge_convert.reports.schema import schema
 from kedge_convert.testing import assert_no_drift
 from kedge_models.demo import pictograms
 from kedge_runtime import bench
 from kedge_runtime.artefact import read_artefact
+from kedge_runtime.errors import LostError
 
 CONFIG = """
 [defaults]
@@ -257,6 +262,73 @@ def test_a_model_that_can_not_be_read_fails_its_own_cells(
     verdicts = {cell["name"]: cell["verdict"] for cell in report(place)["cells"]}  # type: ignore[attr-defined]
     assert verdicts == {NAME: "PASS", "broken.float32.tflite": "FAIL"}
     assert "broken.keras" in (place / "out" / "report.md").read_text().replace("\\", "")
+
+
+def _timeless(cell: Any) -> Any:
+    """Return a cell without what may be another in each run, and whether it was there before."""
+    cell["drift"].pop("latency")
+    cell.pop("cached")
+    return cell
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same(
+    kedge: Run, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, stamp = report(desk.first), (desk.first / "out" / NAME).stat().st_mtime_ns
+    monkeypatch.setattr(run, "make", partial(lost_cells.made, tmp_path / "flag"))
+    monkeypatch.chdir(desk.first)
+    with clusters.cluster(tmp_path) as address:
+        places = ["--cache", tmp_path / "cache", "--reports", tmp_path / "reports"]
+        code, printed, error = kedge("build", "--scheduler", address, *places, "--json")
+    assert code == 0, error
+    assert (tmp_path / "flag").exists()
+    pair: Any = json.loads(printed)["cells"], before["cells"]
+    (found,), (expected,) = pair
+    assert _timeless(found)["digest"] == expected["digest"]
+    assert (desk.first / "out" / NAME).stat().st_mtime_ns == stamp
+    for each in (found, expected):
+        for place in ("path", "images"):
+            each[place] = Path(each[place]).name
+        each["drift"]["artefact"].pop("path")
+    assert found == _timeless(expected)
+
+
+def test_a_model_that_ends_its_process_fails_its_own_cells(
+    kedge: Run, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = '[[model]]\nname = "deadly"\nsource = "demo"\nimages = "few"\n'
+    broken = '[[model]]\nname = "broken"\nsource = "broken.keras"\n'
+    place = desk.copy(tmp_path / "place", lambda text: text + more + broken)
+    (place / "broken.keras").write_text("no model")
+    shutil.copytree(min((place / "photos").iterdir()), place / "few")
+    monkeypatch.setattr(run, "make", partial(lost_cells.deadly, "deadly"))
+    code, _, error = kedge(*desk.words(place, "--jobs", 2))
+    assert code == 1, error
+    cells = {cell["model"]: cell for cell in report(place)["cells"]}  # type: ignore[attr-defined]
+    assert {name: cell["verdict"] for name, cell in cells.items()} == {
+        "demo": "PASS",
+        "deadly": "FAIL",
+        "broken": "FAIL",
+    }
+    (gate,) = cells["deadly"]["gates"]
+    assert gate["said"] == "deadly: ended 4 processes (killed, crashed or out of memory)"
+    assert "broken.keras" in cells["broken"]["gates"][0]["said"]
+
+
+def test_a_measurement_that_dies_fails_its_own_cells(
+    kedge: Run, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(_: object) -> None:
+        raise LostError("died")
+
+    monkeypatch.setattr(measuring, "measure_apart", died)
+    place = desk.copy(tmp_path / "place", lambda text: text.replace('"photos"', '"few"'))
+    shutil.copytree(min((place / "photos").iterdir()), place / "few")
+    code, _, error = kedge(*desk.words(place))
+    assert code == 1, error
+    cells: Any = report(place)["cells"]
+    assert [gate["said"] for cell in cells for gate in cell["gates"]] == ["demo: died"]
+    assert not list((place / "out").glob("demo*"))
 
 
 def test_a_project_can_hold_its_artefact_in_its_own_tests(desk: Desk) -> None:

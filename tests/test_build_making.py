@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kedge_convert import pipeline
-from kedge_convert.bounds import Bounds
+from kedge_convert.bounds import Limits
 from kedge_convert.build import keys, making
 from kedge_convert.build.cache import Cache
 from kedge_convert.build.config import Config, Model
@@ -40,7 +40,7 @@ def outcome(cell: Cell, folder: Path, *reasons: str) -> Outcome:
 def place(tmp_path: Path) -> making.Place:
     cache = Cache(tmp_path / "cache")
     cache.open()
-    return making.Place(cache, Bounds(), tmp_path / "out")
+    return making.Place(cache, Limits(), tmp_path / "out")
 
 
 def kept(

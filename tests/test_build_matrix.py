@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from kedge_convert.build import keys
 from kedge_convert.build.config import Config, Gates, read_config
 from kedge_convert.build.matrix import Group, groups
+from kedge_models.devices import device
 from kedge_runtime.errors import KedgeError
 
 WHOLE = """
@@ -92,6 +94,18 @@ def test_a_card_is_no_file(found: tuple[Group, ...], tmp_path: Path) -> None:
     assert (request.model, request.weights, request.labels) == ("MobileNetV2", "imagenet", None)
 
 
+def test_a_device_brings_its_targets_and_is_in_the_job_and_the_key(tmp_path: Path) -> None:
+    text = '[[model]]\nname = "demo"\ndevice = "coral"\n'
+    gated = text + '[model.gates]\ndevice = "coral"\nmin_mapped = 0.5\n'
+    plain = MODEL.replace("float32", "int8")
+    (one,), (eased,), (without,) = (groups(read(tmp_path, each)) for each in (text, gated, plain))
+    assert [str(cell.target) for cell in one.cells] == ["tflite:int8"]
+    jobs = [group.job((), tmp_path) for group in (one, eased, without)]
+    assert [job.device for job in jobs] == [device("coral"), device("coral"), None]
+    assert [job.gates.mapped for job in jobs] == [1.0, 0.5, 1.0]
+    assert len({keys.artefact_key(group.cells[0]) for group in (one, eased, without)}) == 3
+
+
 MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
 
 
@@ -123,6 +137,8 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
         (MODEL + "[model.gates]\nmax_drop = .1", "Invalid"),
         (MODEL + "[model.gates]\nmax_drop = 0.1", "its gates need pictures: give images"),
         (MODEL + '[model.gates]\ndevice = "toaster"', "no device called 'toaster'"),
+        (MODEL + 'device = "toaster"', "no device called 'toaster'"),
+        (MODEL + 'device = "coral"', "coral can't run tflite:float32, allowed are tflite:int8"),
         (
             MODEL.replace("float32", "float16") + "[model.gates]\nmax_latency_ratio = 1.0",
             "max_latency_ratio compares with demo.float32.tflite: add its target",

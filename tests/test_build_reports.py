@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import click
 import jsonschema
 import pytest
+import xmlschema
 
 import build_reports
 from kedge_convert.reports import RENDERERS, html, junit, markdown, publish, schema, terminal
@@ -68,31 +70,62 @@ def test_the_schema_refuses_other_things(report: Report, spoil: dict[str, object
         jsonschema.validate(json.loads(json.dumps(spoilt)), schema.schema())
 
 
-# Jenkins' junit-10.xsd, as far as it speaks of these: what each element must and may have.
-SUITES = {"name", "tests", "failures", "errors"}
-SUITE = {*SUITES, "skipped", "time"}
-CASE = {"name", "classname", "time"}
-WRONG = {"message", "type"}
+@pytest.fixture(scope="module")
+def common() -> xmlschema.XMLSchema:
+    return xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
 
 
-def test_the_junit_file_keeps_to_the_common_schema(report: Report) -> None:
+def test_the_junit_file_keeps_to_the_common_schema(
+    report: Report, common: xmlschema.XMLSchema
+) -> None:
     root = ElementTree.fromstring(junit.render(report))
-    assert (root.tag, set(root.attrib)) == ("testsuites", SUITES)
+    common.validate(root)
     assert [suite.get("name") for suite in root] == [cell.name for cell in report.cells]
     for suite in root:
-        assert (suite.tag, set(suite.attrib)) == ("testsuite", SUITE)
-        cases = suite.findall("testcase")
-        # Cases come before system-out, and nothing else is there.
-        assert [child.tag for child in suite][len(cases) :] in ([], ["system-out"])
-        assert all(set(case.attrib) == CASE for case in cases)
-        _check_counts(suite, cases)
+        _check_counts(suite, suite.findall("testcase"))
     totals = [sum(int(suite.get(name, "x")) for suite in root) for name in ("tests", "failures")]
     assert [root.get("tests"), root.get("failures")] == list(map(str, totals))
 
 
+# What a report may not be: the element that is spoilt, and how.
+SPOILT: dict[str, tuple[str, Callable[[ElementTree.Element], object]]] = {
+    "another root": (".", lambda e: setattr(e, "tag", "report")),
+    "suite without name": ("testsuite", lambda e: e.attrib.pop("name")),
+    "suite without tests": ("testsuite", lambda e: e.attrib.pop("tests")),
+    "suite without failures": ("testsuite", lambda e: e.attrib.pop("failures")),
+    "suite without errors": ("testsuite", lambda e: e.attrib.pop("errors")),
+    "suite twice": ("testsuite[2]", lambda e: e.set("name", "m.float32.tflite")),
+    "no count": ("testsuite", lambda e: e.set("errors", "none")),
+    "negative count": (".", lambda e: e.set("tests", "-1")),
+    "no time": ("testsuite", lambda e: e.set("time", "1 s")),
+    "unknown attribute": ("testsuite", lambda e: e.set("verdict", "PASS")),
+    "unknown element": ("testsuite", lambda e: ElementTree.SubElement(e, "note")),
+    "case without name": ("testsuite/testcase", lambda e: e.attrib.pop("name")),
+    "case after output": ("testsuite", lambda e: e.append(e[0])),
+    "case in a case": ("testsuite/testcase", lambda e: ElementTree.SubElement(e, "testcase")),
+    "words in a suite": ("testsuite", lambda e: setattr(e, "text", "words")),
+    "two outcomes": ("testsuite[2]/testcase", lambda e: e.append(e[0])),
+    "unknown outcome": ("testsuite[2]/testcase/failure", lambda e: setattr(e, "tag", "fail")),
+    "verdict for type": ("testsuite[2]/testcase/failure", lambda e: e.set("verdict", "FAIL")),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_the_common_schema_refuses_other_files(
+    report: Report, common: xmlschema.XMLSchema, spoilt: str
+) -> None:
+    root = ElementTree.fromstring(junit.render(report))
+    assert common.is_valid(root)
+    place, spoil = SPOILT[spoilt]
+    element = root.find(place)
+    assert element is not None
+    spoil(element)
+    assert not common.is_valid(root)
+
+
 def _check_counts(suite: ElementTree.Element, cases: list[ElementTree.Element]) -> None:
     children = [child for case in cases for child in case]
-    assert all(set(child.attrib) == WRONG and child.get("message") for child in children)
+    assert all(child.get("message") and child.get("type") for child in children)
     tags = [child.tag for child in children]
     stated = [int(suite.get(name, "x")) for name in ("tests", "failures", "errors")]
     assert stated == [len(cases), tags.count("failure"), tags.count("error")]

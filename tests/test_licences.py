@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 
 # Each install of the README, smallest first; "" is the device's.
-EXTRAS = ("", "onnx", "convert", "dev", "benchmarks", "ethos-u")
+EXTRAS = ("", "onnx", "convert", "distributed", "dev", "benchmarks", "ethos-u")
 
 # Permissive, but MPL-2.0: it asks for changes to its own files only, and kedge changes none.
 ALLOWED = {

@@ -31,6 +31,25 @@ class Bounds:
     seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What the user allows, in words: a share of the memory is of the machine that does the work.
+
+    Raises UsageError for words that mean nothing.
+    """
+
+    memory: str = MEMORY
+    time: str = TIME
+
+    def __post_init__(self) -> None:
+        """Refuse, before any work."""
+        self.here()
+
+    def here(self) -> Bounds:
+        """Return what that is on this machine, now."""
+        return Bounds(read_memory(self.memory), read_time(self.time))
+
+
 def read_memory(text: str, machine: Machine = HERE) -> int | None:
     """Return the bytes of `8G`, `500M`, `80%` (of what is free now), or None for `none`.
 

@@ -3,13 +3,10 @@
 It sends events, outcomes and errors down a line, and ends with the process that started it.
 """
 
-import ctypes
 import faulthandler
 import logging
 import os
 import resource
-import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,11 +19,9 @@ from kedge_convert.pipeline import Job, Outcome
 from kedge_convert.progress import Progress
 from kedge_runtime import quiet
 from kedge_runtime.errors import KedgeError
+from kedge_runtime.pool.processes import end_with
 
 Work = Callable[[Job, Progress], Iterator[Outcome]]
-
-# https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -107,14 +102,6 @@ def _settle(orders: Orders) -> None:
     # Should the kernel run out of memory all the same, it takes this process first.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def end_with(parent: int) -> None:
-    """Let the system end this process with its parent, however that one ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _write_to(log: int) -> None:

@@ -29,3 +29,7 @@ class ArtefactError(KedgeError):
 
 class EngineError(KedgeError):
     """An inference engine that is missing, or that refuses the model."""
+
+
+class LostError(KedgeError):
+    """Work that ended each process or worker that was at it; the message says how many."""

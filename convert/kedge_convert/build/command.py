@@ -7,6 +7,7 @@ import click
 
 from kedge_convert import bounds
 from kedge_convert.command import ended_by_signals
+from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ PLACE = click.Path(path_type=Path)
     show_default=True,
     help="Models at once; a conversion takes 2.5 GB.",
 )
+@scheduler
 @click.option("--update-baseline", is_flag=True, help="Accept what passes: write kedge.lock.toml.")
 @click.option(
     "--reports", type=PLACE, metavar="DIR", help="Folder of the reports [default: the artefacts']."
@@ -63,14 +65,13 @@ def build(**options: Any) -> int:
 
 def _settings(options: dict[str, Any]) -> "Settings":
     from kedge_convert.build.cache import default_folder
-    from kedge_convert.build.pool import Pool
     from kedge_convert.build.run import Settings
+    from kedge_runtime.pool import Pool
 
-    memory, seconds = options["memory_limit"], options["time_limit"]
     return Settings(
         config=options["config"],
         cache=options["cache"] or default_folder(),
-        bounds=bounds.Bounds(bounds.read_memory(memory), bounds.read_time(seconds)),
-        pool=Pool(options["jobs"]),
+        limits=bounds.Limits(options["memory_limit"], options["time_limit"]),
+        pool=Pool(options["jobs"], options["scheduler"]),
         silent=options["as_json"],
     )

@@ -6,9 +6,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from kedge_convert.edge import fit
 from kedge_convert.photos import Sampling
 from kedge_convert.source import Request
 from kedge_models import cards
+from kedge_models.devices import Device, device
 from kedge_models.shelf import load
 from kedge_runtime.contract import Kind
 from kedge_runtime.errors import ContractError, UsageError
@@ -57,6 +59,11 @@ class Gates:
             raise ContractError("gates: min_mapped needs a device: name one beside it")
 
     @property
+    def on_device(self) -> fit.Gates:
+        """What an artefact must hold on its device."""
+        return fit.GATES if self.min_mapped is None else fit.Gates(self.min_mapped)
+
+    @property
     def given(self) -> dict[str, Any]:
         """The gates that are asked for, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
@@ -78,7 +85,8 @@ class Options:
 class Model:
     """One [[model]]. `source`: what `kedge convert` takes, by default `name`.
 
-    `weights`, `card`, `normalisation`, `labels`, `head`, `size`: as its options of those names.
+    `weights`, `card`, `normalisation`, `labels`, `head`, `size`, `device`: as its options of those
+    names; for the device, `gates.min_mapped` is that of the conversion, too.
     `calibrate`: folder of pictures; `images`: folder of those on which the drift is measured, none
     without; `truth`: what tells their classes, as `kedge drift --labels`. `attribute`, `by_layer`:
     on how many of them a drift is traced, 0 for not at all.
@@ -90,6 +98,7 @@ class Model:
     card: str | None = None
     normalisation: str | None = None
     labels: str | None = None
+    device: str | None = None
     head: Kind | None = None
     size: str | None = None
     calibrate: str | None = None
@@ -99,6 +108,11 @@ class Model:
     by_layer: int = 0
     targets: tuple[str, ...] = ()
     gates: Gates = Gates()
+
+    @property
+    def profile(self) -> Device | None:
+        """What it is converted for. Raises UsageError for a device that isn't known."""
+        return None if self.device is None else device(self.device)
 
     def request(self, options: Options) -> Request:
         """Return what is said of the model to the converter."""
@@ -148,16 +162,16 @@ def read_config(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: can't be read ({error}); name a kedge.toml") from None
     defaults, options = (_table(raw, name, path.name) for name in ("defaults", "options"))
-    models = raw.get("model", [])
-    if not isinstance(models, list):
+    written = raw.get("model", [])
+    if not isinstance(written, list):
         raise ContractError(f"{path.name}.model: is one table; each model is a [[model]]")
-    raw["model"] = [_merged(defaults, model) for model in models]
+    raw["model"] = [_merged(defaults, model) for model in written]
     # First, so that what is wrong in it isn't told of a model.
     whole = {"defaults": {"name": "defaults", **defaults}, **raw}
     config = replace(decode(Config, whole, path.name), options=_variants(options, path.name))
     _check_names(config, path.name)
-    placed = tuple(_placed(model, path.parent) for model in config.model)
-    return replace(config, model=placed, out=str(path.parent / config.out))
+    models = tuple(placed(model, path.parent) for model in config.model)
+    return replace(config, model=models, out=str(path.parent / config.out))
 
 
 def _table(raw: Table, name: str, where: str) -> Table:
@@ -205,8 +219,8 @@ def _check_names(config: Config, where: str) -> None:
             raise ContractError(f"{where}: {min(twice)!r} is there twice; each needs its own name")
 
 
-def _placed(model: Model, folder: Path) -> Model:
-    """Return a model whose files are named from where kedge runs."""
+def placed(model: Model, folder: Path) -> Model:
+    """Return a model whose files, named from `folder`, are named from where that is named from."""
     given = {name: getattr(model, name) for name in WORDS} | {"source": model.source or model.name}
     places: Table = {
         name: value if value is None or value.lower() in WORDS[name] else str(folder / value)

@@ -11,7 +11,7 @@ from kedge_convert.build.cache import Cache, Entry
 from kedge_convert.build.gates import Found, ratio
 from kedge_convert.build.making import ARTEFACT, artefact, study
 from kedge_convert.build.matrix import Cell
-from kedge_convert.edge.fit import Gates, fit
+from kedge_convert.edge.fit import fit
 from kedge_convert.localise import Localisation
 from kedge_models.devices import device
 from kedge_runtime import bench
@@ -65,14 +65,13 @@ class Known:
         return list(facts["seconds"])
 
     def _fit(self, cell: Cell, entry: Entry) -> dict[str, Any]:
-        name, mapped = cell.gates.device, cell.gates.min_mapped
+        name = cell.gates.device
         if name is None:
             return {}
 
         def held() -> dict[str, Any]:
             with self._file(cell, entry) as path:
-                limits = Gates() if mapped is None else Gates(mapped)
-                fitted = fit(inspect(path), device(name), limits)
+                fitted = fit(inspect(path), device(name), cell.gates.on_device)
             return {what: asdict(finding) for what, finding in fitted.findings.items()}
 
         return self.cache.known(keys.fit_key(cell, entry.files[ARTEFACT]), held)

@@ -39,6 +39,11 @@ class Found:
     findings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its drift is known, if there are pictures to measure it on."""
+        return self.drift is not None or not self.cell.model.images
+
+    @property
     def digest(self) -> str:
         """The artefact's seal."""
         return str(self.entry.facts["digest"])

@@ -88,6 +88,7 @@ def _conversion(cell: Cell) -> dict[str, Any]:
         "model": _original(cell),
         "options": encode(cell.options),
         "calibrate": calibrate and content(Path(calibrate)),
+        "device": [cell.model.device, cell.model.gates.min_mapped],
     }
 
 

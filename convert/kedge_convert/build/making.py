@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from kedge_convert import pipeline, supervisor
-from kedge_convert.bounds import Bounds
+from kedge_convert.bounds import Limits
 from kedge_convert.build import keys, measuring
 from kedge_convert.build.cache import Cache, Entry
 from kedge_convert.build.matrix import Cell, Group
@@ -31,10 +31,10 @@ CHANGED = "its files changed while it was converted; build again"
 
 @dataclass(frozen=True)
 class Place:
-    """Where results are kept, within which bounds they are made, and where logs go."""
+    """Where results are kept, within which limits they are made, and where logs go."""
 
     cache: Cache
-    bounds: Bounds
+    limits: Limits
     out: Path
     silent: bool = False
 
@@ -101,7 +101,7 @@ def _convert(group: Group, cells: list[Cell], place: Place, folder: Path) -> lis
     work = partial(kept, wanted(cells), place)
     with Progress(silent=place.silent) as progress:
         progress.note(f"{group.name}: {', '.join(map(str, targets))}")
-        return supervisor.convert(group.job(targets, folder), progress, place.bounds, work)
+        return supervisor.convert(group.job(targets, folder), progress, place.limits.here(), work)
 
 
 @dataclass(frozen=True)

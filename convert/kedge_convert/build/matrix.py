@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.build.config import Config, Gates, Model, Options, Variant
+from kedge_convert.build.config import Config, Gates, Model, Options, Variant, placed
+from kedge_convert.edge.choices import targets_for
 from kedge_convert.photos import Sampling
 from kedge_convert.pipeline import Job
-from kedge_convert.targets import Target, parse_targets
+from kedge_convert.targets import Target
 from kedge_models.devices import device
 from kedge_runtime.errors import UsageError
 
@@ -48,6 +49,11 @@ class Group:
         """The model's name, and the options where several are tried."""
         return self.cells[0].model.name + self.cells[0].variant.label
 
+    def rooted(self) -> "Group":
+        """Return it with all files named from the root, for whoever works in another folder."""
+        model = placed(self.cells[0].model, Path.cwd())
+        return Group(tuple(replace(cell, model=model) for cell in self.cells))
+
     def job(self, targets: tuple[Target, ...], out: Path) -> Job:
         """Return what is asked of the converter."""
         model, options = self.cells[0].model, self.cells[0].options
@@ -59,6 +65,8 @@ class Group:
             sampling=Sampling(options.calibrate_count, options.check_count, options.seed),
             prepare=options.prepare,
             dynamic_batch=options.dynamic_batch,
+            device=model.profile,
+            gates=model.gates.on_device,
         )
 
 
@@ -81,9 +89,9 @@ def groups(config: Config) -> tuple[Group, ...]:
 def _cells(config: Config, model: Model, variant: Variant) -> Iterator[Cell]:
     special = {target.name: target.gates for target in config.target}
     wanted = model.targets or tuple(special)
-    if not wanted:
+    if not wanted and model.device is None:
         raise UsageError(f"{model.name}: has no targets; write targets = [...] or a [[target]]")
-    for target in parse_targets(",".join(wanted)):
+    for target in targets_for(model.profile, ",".join(wanted)):
         own = special.get(str(target), Gates())
         yield Cell(model, variant, target, replace(model.gates, **own.given))
 

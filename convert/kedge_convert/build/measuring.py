@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kedge_convert.build.matrix import Cell
-from kedge_convert.build.pool import processes
 from kedge_convert.drift import attribute, localised, record
 from kedge_runtime.drift.comparison import Comparison, Request, compare, prepare
 from kedge_runtime.drift.original import Original
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import Limits
 from kedge_runtime.engines import EngineOptions
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import LostError
+from kedge_runtime.pool.processes import ended_by_errors, process
 
 Study = dict[str, Any]
 
@@ -31,15 +31,14 @@ class Orders:
 def measure_apart(orders: Orders) -> list[Study]:
     """Return each artefact's drift and layers, as plain data.
 
-    Raises UsageError for pictures, truth or a model that can't be used, EngineError when the
-    process dies.
+    Raises UsageError for pictures, truth or a model that can't be used, LostError when the process
+    dies: it isn't done again, being as large as before.
     """
-    with processes(1) as pool:
+    with process() as alone, ended_by_errors():
         try:
-            return pool.submit(measure, orders).result()
+            return alone.submit(measure, orders).result()
         except BrokenProcessPool:
-            name = orders.cell.model.name
-            raise EngineError(f"{name}: the process that measured its drift died") from None
+            raise LostError("the process that measured its drift died") from None
 
 
 def measure(orders: Orders) -> list[Study]:

@@ -1,9 +1,11 @@
 """The build as a story: read the matrix, make what is missing, judge, publish."""
 
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.bounds import Bounds
+from kedge_convert.bounds import Limits
 from kedge_convert.build import baseline, gates
 from kedge_convert.build.baseline import Lock
 from kedge_convert.build.cache import Cache
@@ -12,16 +14,22 @@ from kedge_convert.build.facts import Known
 from kedge_convert.build.gates import Found
 from kedge_convert.build.making import ARTEFACT, Failures, Place, is_done, make
 from kedge_convert.build.matrix import Cell, Group, groups
-from kedge_convert.build.pool import Pool, executor
 from kedge_convert.reports.record import Cell as Reported
 from kedge_convert.reports.record import Machine, Report, verdict_of
 from kedge_convert.staging import output_folder
 from kedge_runtime import __version__
 from kedge_runtime.drift.gates import Verdict, worst
+from kedge_runtime.errors import LostError
 from kedge_runtime.files import write_whole
 from kedge_runtime.identity import identity
+from kedge_runtime.pool import Pool, executor
+from kedge_runtime.progress import Bar
 from kedge_runtime.records import decode
 
+ELSEWHERE = (
+    "what a worker made of it isn't in --cache here: all machines must see that folder under the "
+    "same path, and have the same versions and processor"
+)
 # Only what passed has the plain name.
 SUFFIXES: dict[Verdict, str] = {"PASS": "", "FAIL": ".rejected", "INCONCLUSIVE": ".inconclusive"}
 
@@ -32,7 +40,7 @@ class Settings:
 
     config: Path
     cache: Path
-    bounds: Bounds
+    limits: Limits
     pool: Pool
     silent: bool = False
 
@@ -44,12 +52,13 @@ def build(settings: Settings) -> Report:
     """
     config = read_config(settings.config)
     found = groups(config)
-    cache, out = Cache(settings.cache), Path(config.out)
+    cache, out = Cache(settings.cache.absolute()), Path(config.out)
     lock = baseline.read(baseline.place(settings.config))
     known = Known({cell.name: cell for group in found for cell in group.cells}, cache)
     cache.open()
     with output_folder(out):
-        failures = _made(found, Place(cache, settings.bounds, out, settings.silent), settings.pool)
+        place = Place(cache, settings.limits, out.absolute(), settings.silent)
+        failures = _made(found, place, settings.pool)
         cells = tuple(_judged(cell, known, failures, lock, out) for cell in known.cells.values())
     machine = decode(Machine, identity(), "machine")
     verdict = worst([cell.verdict for cell in cells])
@@ -61,18 +70,34 @@ def _made(found: tuple[Group, ...], place: Place, pool: Pool) -> Failures:
     todo = [group for group in found if not all(is_done(c, place.cache) for c in group.cells)]
     if not todo:
         return Failures({})
-    with executor(pool) as workers:
-        done = [future.result() for future in [workers.submit(make, g, place) for g in todo]]
+    bar = Bar(f"models on {pool.scheduler}", len(todo)) if pool.scheduler else None
+    with executor(pool) as workers, bar or nullcontext():
+        futures = [workers.submit(make, group.rooted(), place) for group in todo]
+        done = []
+        for group, future in zip(todo, futures, strict=True):
+            done.append(_ended(group, future, place.cache))
+            if bar:
+                bar.advance()
     reasons = {name: why for each in done for name, why in each.reasons.items()}
     return Failures(reasons, tuple(name for each in done for name in each.made))
+
+
+def _ended(group: Group, future: Future[Failures], cache: Cache) -> Failures:
+    """Return what became of a group; one that ends its workers has failed, and the others go on."""
+    try:
+        return future.result()
+    except LostError as error:
+        left = [cell for cell in group.cells if not is_done(cell, cache)]
+        return Failures({cell.name: (f"{group.name}: {error}",) for cell in left})
 
 
 def _judged(cell: Cell, known: Known, failures: Failures, lock: Lock, out: Path) -> Reported:
     """Return a cell as reports have it, its file published."""
     found = known.of(cell)
-    if found is None:
+    if found is None or not found.is_whole:
         _publish(out / cell.name, None, "FAIL")
-        return replace(_head(cell), gates=(gates.failed(failures.reasons[cell.name]),))
+        reasons = failures.reasons.get(cell.name, (ELSEWHERE,))
+        return replace(_head(cell), gates=(gates.failed(reasons),))
     accepted = lock.cell.get(cell.name)
     judged = gates.judge(found, accepted)
     verdict = verdict_of(judged)

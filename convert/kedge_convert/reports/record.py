@@ -50,9 +50,10 @@ class Cell:
     """One artefact: a model in a target with options.
 
     `path`: its file, or what was rejected; None, as `digest` and `bytes`, when there is none.
-    `ratio`: its size to that of the float32 weights. `precision`, `method`, `ranges`, `kept`: how
-    it was made, as `kedge convert --json`. `cached`: nothing was converted for it. `notes`: what
-    should be known. `drift`: None where there are no pictures to measure it on; its gates are here.
+    `ratio`: its size to that of the float32 weights. `precision`, `method`, `ranges`, `kept`,
+    `device`: how it was made and for what, as in the contract's provenance. `cached`: nothing was
+    converted for it. `notes`: what should be known. `drift`: None where there are no pictures to
+    measure it on; its gates are here.
     `latency_ratio`: to the float32 artefact of the same format. `by_layer`: docs/localisation.md.
     """
 
@@ -72,6 +73,7 @@ class Cell:
     method: str | None = None
     ranges: str | None = None
     kept: tuple[str, ...] | None = None
+    device: str | None = None
     images: str | None = None
     drift: Drift | None = None
     latency_ratio: float | None = None

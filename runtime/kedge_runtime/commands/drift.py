@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kedge_runtime.commands.drift_words import notes, table
+from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.drift.comparison import Comparison, Request, compare, finish, prepare
 from kedge_runtime.drift.gates import EXIT_CODES, worst
 from kedge_runtime.drift.original import Original, converter
@@ -23,6 +24,7 @@ from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.identity import identity
+from kedge_runtime.pool import Pool
 
 PLACE = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -91,6 +93,14 @@ class Points(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--out", type=FILE, metavar="JSON", help="Write the report; a run that was stopped goes on."
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes at once; give --threads, too, so that they don't crowd each other.",
+)
+@scheduler
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def drift(**options: Any) -> int:
     """Tell how far artefacts have drifted from the float original, with a verdict.
@@ -126,6 +136,11 @@ def _check(options: dict[str, Any]) -> None:
         if options[name]:
             check_place("--" + name, options[name], suffix)
     if not options["against"].endswith(SUFFIX):
+        if options["scheduler"] and not options["record"]:
+            raise UsageError(
+                "--scheduler: its workers read the original's answers: say with --record where "
+                "they see them, too"
+            )
         return
     for name in ("record", "attribute", "by_layer"):
         if options[name]:
@@ -142,6 +157,7 @@ def _request(options: dict[str, Any]) -> Request:
         limits=Limits(options["max_drop"], options["min_agreement"]),
         options=EngineOptions(**engine),
         out=options["out"],
+        pool=Pool(options["jobs"], options["scheduler"]),
     )
 
 

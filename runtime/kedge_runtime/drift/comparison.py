@@ -1,8 +1,9 @@
 """The comparison as a story: the reference, the true classes, each artefact against them."""
 
 import hashlib
+from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.summary import Limits, check_limits, summarise
 from kedge_runtime.engines import EngineOptions
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import LostError, UsageError
+from kedge_runtime.pool import Pool, executor
 from kedge_runtime.progress import Bar
 from kedge_runtime.truth import truth_by
 
@@ -30,7 +32,7 @@ from kedge_runtime.truth import truth_by
 class Request:
     """What the user asks. `labels`: auto, none, a scheme of `truth.SCHEMES`, or a file.
 
-    `out`: where the report goes; unfinished work is kept beside it.
+    `out`: where the report goes; unfinished work is kept beside it. `pool`: where it is done.
     """
 
     artefacts: tuple[Path, ...]
@@ -39,6 +41,7 @@ class Request:
     limits: Limits
     options: EngineOptions
     out: Path | None = None
+    pool: Pool = Pool()
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,11 @@ def compare(comparison: Comparison, reference: Path) -> list[report.Drift]:
     known = Reference(reference)
     for artefact in comparison.artefacts:
         known.check(artefact.contract, artefact.path)
-    return [_drift(comparison, known, number) for number in range(len(comparison.artefacts))]
+    with executor(comparison.request.pool) as workers:
+        return [
+            _drift(comparison, known, number, workers)
+            for number in range(len(comparison.artefacts))
+        ]
 
 
 def finish(request: Request) -> None:
@@ -99,21 +106,41 @@ def _truth(labels: str, pictures: Pictures, classes: tuple[Label, ...]) -> Indic
     return None if found is None else np.array([found[path] for path in paths], np.int64)
 
 
-def _drift(comparison: Comparison, known: Reference, number: int) -> report.Drift:
+def _drift(
+    comparison: Comparison, known: Reference, number: int, workers: Executor
+) -> report.Drift:
     request, pictures = comparison.request, comparison.pictures
     artefact = comparison.artefacts[number]
-    task = Task(artefact.path, artefact.digest, known.path, pictures.folder, request.options)
-    part = _measured(task, pictures, known, _journal_path(request.out, number))
+    task = _task(artefact, known, pictures, request.options)
+    path = _journal_path(request.out, number)
+    noted = Journal(path, _work(task, pictures, known)) if path else nullcontext()
+    with noted as notes:
+        part = _measured(task, pictures, notes, workers)
     evidence = Evidence(pictures.names, artefact.contract.labels, part, comparison.truth)
     return summarise(evidence, _described(task, artefact), request.limits)
 
 
-def _measured(task: Task, pictures: Pictures, known: Reference, path: Path | None) -> Part:
+def _task(artefact: Artefact, known: Reference, pictures: Pictures, options: EngineOptions) -> Task:
+    """Return the task so that it is the same one elsewhere: other folder, other number of cores."""
+    places = (path.absolute() for path in (artefact.path, known.path, pictures.folder))
+    path, reference, folder = places
+    options = replace(options, threads=options.thread_count)
+    return Task(path, artefact.digest, reference, folder, options)
+
+
+def _measured(task: Task, pictures: Pictures, notes: Journal | None, workers: Executor) -> Part:
+    name = task.artefact.name
+    with Bar(name, len(pictures.names)) as bar:
+        try:
+            return measure_all(task, pictures, bar, notes, workers)
+        except LostError as error:
+            raise LostError(f"{name}: {error}") from None
+
+
+def _work(task: Task, pictures: Pictures, known: Reference) -> str:
+    """Return a digest of all that has a part in the results."""
     work = (__version__, task, known.digest, pictures.fingerprint())
-    digest = hashlib.sha256(repr(work).encode()).hexdigest()
-    noted = Journal(path, digest) if path else nullcontext()
-    with noted as notes, Bar(task.artefact.name, len(pictures.names)) as bar:
-        return measure_all(task, pictures, bar, notes)
+    return hashlib.sha256(repr(work).encode()).hexdigest()
 
 
 def _journal_path(out: Path | None, number: int) -> Path | None:

@@ -5,6 +5,7 @@ the same rows for every division.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import ImageError
 from kedge_runtime.head import check_finite
 from kedge_runtime.image import read_bytes
+from kedge_runtime.pool.here import Here
 from kedge_runtime.progress import Bar
 from kedge_runtime.quiet import quiet
 
@@ -113,13 +115,22 @@ def merge(parts: Iterable[Part]) -> Part:
     return Part(rows[order], seconds[order], tuple(failed))
 
 
-def measure_all(task: Task, pictures: Pictures, bar: Bar, journal: Journal | None = None) -> Part:
+HERE = Here()
+
+
+def measure_all(
+    task: Task,
+    pictures: Pictures,
+    bar: Bar,
+    journal: Journal | None = None,
+    workers: Executor = HERE,
+) -> Part:
     """Return what all pictures give; shards that the journal knows aren't done again."""
     known = {i: _from_entry(entry) for i, entry in journal.entries()} if journal else {}
     todo = [shard for shard in pictures.shards() if shard.index not in known]
     bar.skip(len(pictures.names) - sum(len(shard.names) for shard in todo))
     parts = list(known.values())
-    for shard, part in zip(todo, map(partial(measure, task), todo), strict=True):
+    for shard, part in zip(todo, workers.map(partial(measure, task), todo), strict=True):
         if journal:
             journal.add(shard.index, _to_entry(part))
         bar.advance(len(shard.names))
