@@ -62,11 +62,20 @@ def _grouped(keras: Any, picture: Any) -> Any:
     return _head(layers, layers.Conv2D(32, 3, groups=4, activation="relu")(value))
 
 
+def _resnet_v2(keras: Any, picture: Any) -> Any:
+    # Zeros around a max pooling of negative values: not what onnxruntime makes of them.
+    layers = keras.layers
+    value = -layers.ReLU()(layers.Conv2D(16, 3, strides=2)(picture))
+    value = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(value))
+    return _head(layers, layers.Conv2D(16, 3, activation="relu")(value))
+
+
 FAMILIES = {
     "convnext": _convnext,
     "mobilenet_v3": _mobilenet_v3,
     "vgg": _vgg,
     "grouped": _grouped,
+    "resnet_v2": _resnet_v2,
 }
 
 

@@ -1,8 +1,9 @@
 """Faults that a conversion can have, each where it would truly arise.
 
-`WEIGHTS` spoil the demo's weights on their way into TensorFlow's converter, `TFLITE` what comes out
-of it, `ONNX` the graph that tf2onnx gives, `FILES` the finished ONNX file, `CONTRACTS` what is
-sealed into a file. All pass for a success where they arise.
+`WEIGHTS` spoil the demo's weights on their way into TensorFlow's converter, `LOWERINGS` the model
+that is exported in place of the user's, `TFLITE` what comes out of the converter, `ONNX` the graph
+that tf2onnx gives, `FILES` the finished ONNX file, `CONTRACTS` what is sealed into a file. All pass
+for a success where they arise.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.formats import flatbuffer
+from kedge_convert.toolkit import require
 from kedge_runtime.contract import Contract, Label, Quantisation
 
 Weights = dict[str, NDArray[np.float32]]
@@ -60,6 +62,25 @@ WEIGHTS = {
     "kernel transposed": Fault("tflite:dynamic", _transposed),
     "constant output": Fault("tflite:int8", _constant),
     "batch norms unsettled": Fault("tflite:float32", _unsettled_norms),
+}
+
+
+# ---- the model in plainer operators, which takes the place of the user's
+
+
+def _flipped(model: Any) -> Any:
+    keras = require("keras")
+    return keras.Model(model.inputs, keras.ops.flip(model.outputs[0], axis=-1))
+
+
+def _activated(model: Any) -> Any:
+    keras = require("keras")
+    return keras.Model(model.inputs, keras.ops.relu(model.outputs[0]))
+
+
+LOWERINGS = {
+    "classes flipped": Fault("tflite:float32", _flipped),
+    "an activation too many": Fault("tflite:float32", _activated),
 }
 
 

@@ -36,6 +36,7 @@ NEAR = {"float32": 1e-5, "float16": 1e-2, "dynamic": 0.1, "int8": 0.3, "int16x8"
 NOTES = {
     "convnext": ("LayerNormalization written out in plainer operators (2x)",),
     "mobilenet_v3": ("hard_silu written out in plainer operators (1x)",),
+    "resnet_v2": ("Negative written out in plainer operators (1x)",),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert import lowering
+from kedge_convert import lowering, prepare
 from kedge_convert.toolkit import require
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -126,3 +126,10 @@ def test_names_that_keras_would_give_are_no_clash() -> None:
     value = keras.layers.Activation("hard_swish", name="add_1")(value)
     model = keras.Model(picture, value)
     assert len(lowering.lower(model, lowering.INT16X8).model.layers) == len(model.layers)
+
+
+def test_what_is_lowered_can_be_prepared() -> None:
+    grouped, _ = CASES["depthwise"]
+    model = model_of(grouped)
+    assert len(prepare.left_alone(prepare.plan(model))) == 1
+    assert prepare.left_alone(prepare.plan(lowering.lower(model).model)) == []

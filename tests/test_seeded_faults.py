@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import seeded_faults
-from kedge_convert import pipeline, sealing, supervisor
+from kedge_convert import lowering, pipeline, sealing, supervisor
 from kedge_convert.formats import onnx, tflite
 from kedge_convert.formats import tf2onnx_routes as routes
 from kedge_convert.progress import Progress
+from kedge_convert.scheme import PLAIN
 from kedge_convert.source import Request, Source, load_source
 from seeded_faults import Fault
 
@@ -40,7 +41,10 @@ def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine
     pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
     source = load_source(Request("demo"))
     paths = sorted(pictures.iterdir())[:20]
-    made = {name: tflite.RECIPES[name](source, paths, lambda: None) for name in ("float32", "int8")}
+    made = {
+        name: tflite.RECIPES[name](source, paths, lambda: None, PLAIN)
+        for name in ("float32", "int8")
+    }
     folder = tmp_path_factory.mktemp("routes")
     protos = {name: route(source, folder) for name, route in routes.ROUTES.items()}
     return Genuine(
@@ -89,6 +93,10 @@ def into_weights(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine
         return _Converter(real(model), model, before, after)
 
     monkeypatch.setattr(tf.lite.TFLiteConverter, "from_keras_model", spoilt)
+
+
+def into_lowerings(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
+    monkeypatch.setattr(pipeline, "lower", lambda model: lowering.Lowered(fault.change(model)))
 
 
 class _Converter:
@@ -157,6 +165,7 @@ def into_contracts(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genui
 BENEATH: dict[str, Inject] = {"tflite": into_tflite, "onnx": into_onnx}
 TABLES: dict[str, tuple[dict[str, Fault], Inject]] = {
     "weights": (seeded_faults.WEIGHTS, into_weights),
+    "lowering": (seeded_faults.LOWERINGS, into_lowerings),
     "tflite": (seeded_faults.TFLITE, into_tflite),
     "onnx": (seeded_faults.ONNX, into_onnx),
     "files": (seeded_faults.FILES, into_files),

@@ -10,15 +10,20 @@ from pathlib import Path
 from kedge_convert import candidates, degenerate, heads, parity, prepare, sealing, search, structure
 from kedge_convert.budget import Budget
 from kedge_convert.candidates import Candidate, Sources
-from kedge_convert.edge import rewrites
+from kedge_convert.edge import fit, rewrites
+from kedge_convert.edge.choices import runs, scheme_for
+from kedge_convert.edge.fit import Fit
+from kedge_convert.edge.release import compiled_name
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.events import PREPARATION
 from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
 from kedge_convert.initialise import initialised
+from kedge_convert.lowering import lower
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Photos, Sampling, collect, find, tensors, ticking
 from kedge_convert.progress import Progress
+from kedge_convert.scheme import Scheme
 from kedge_convert.search import Search
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.staging import output_folder, publish, room_for_temporaries, staged, write
@@ -26,14 +31,18 @@ from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
 from kedge_models.demo import pictograms
+from kedge_models.devices import Device
 from kedge_runtime.artefact import seal
 from kedge_runtime.contract import Kind
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
+from kedge_runtime.files import write_whole
 from kedge_runtime.head import Floats
+from kedge_runtime.inspect.report import inspect
 
 LOG = logging.getLogger("kedge")
 
+TRIED = 4  # real pictures on which an export is tried before it is taken
 # What speaks against one target only. The user's mistakes concern them all.
 OF_ONE_TARGET = (ConversionError, EngineError, ArtefactError, ContractError)
 
@@ -44,8 +53,9 @@ class Job:
 
     `prepare`: adjust the weights of integer targets first (docs/quantisation.md); `unprepared`: why
     that is out of the question, where it was tried in vain. `dynamic_batch`: of the ONNX targets.
-    `rewrites`: of edge.rewrites.REWRITES, before anything else.
+    `rewrites`: of edge.rewrites.REWRITES, before anything is exported.
     `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
+    `device`: what the artefacts are for, `gates`: what they must hold on it.
     """
 
     request: Request
@@ -58,13 +68,25 @@ class Job:
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
     limits: dict[str, float | None] = field(default_factory=dict)
+    device: Device | None = None
+    gates: fit.Gates = fit.GATES
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the integers are laid out."""
+        return scheme_for(self.device)
+
+    def may_mix(self, target: Target) -> bool:
+        """Whether layers of a target may stay float to hold a budget."""
+        return self.device is None or runs(self.device, replace(target, precision="mixed"))
 
 
 @dataclass(frozen=True)
 class Checked:
     """A sealed file and what was measured of it. `path` ends in `.rejected` for a miss.
 
-    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: what the user's model ended in.
+    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: what the user's model ended in; `fit`:
+    how it fits the device, if one was named; `compiled`: the file that its compiler made.
     """
 
     path: Path
@@ -73,6 +95,8 @@ class Checked:
     parity: Parity
     way: Way
     head: Kind
+    fit: Fit | None = None
+    compiled: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +144,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
     _check_calibration(job)
     with output_folder(job.out):
         with progress.stage("load model"):
-            source = _rewritten(load_source(job.request), job)
+            source = load_source(job.request)
             degenerate.refuse_weights(source.model, source.name)
         for note in source.notes:
             progress.note(note)
@@ -128,17 +152,23 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
             if source.untrained:
                 source = initialised(source, photos, job.sampling.seed, progress)
             original = _judged_by(job, ask(source, photos, progress))
-            original = _prepared(job, original, progress)
+            original = _prepared(job, _exportable(job, original, progress), progress)
             for target in job.targets:
                 progress.turn(str(target))
                 yield _outcome(job, target, original, progress)
 
 
-def _rewritten(source: Source, job: Job) -> Source:
-    """Return the source with the user's rewrites: the same function of other operators."""
-    if not job.rewrites:
-        return source
-    return replace(source, model=rewrites.rewrite(source.model, job.rewrites).model)
+def _exportable(job: Job, original: Original, progress: Progress) -> Original:
+    """Put the model that is exported in the place of the user's, which has been asked.
+
+    It is the same function in plainer operators: what all formats need, and the user's rewrites.
+    """
+    rewritten = rewrites.rewrite(original.source.model, job.rewrites)
+    for note in rewritten.notes:
+        progress.note(note)
+    source, pictures = original.source, original.photos.calibration[:TRIED]
+    source = replace(source, model=lower(rewritten.model).model, pictures=pictures)
+    return replace(original, source=source)
 
 
 def _judged_by(job: Job, original: Original) -> Original:
@@ -158,9 +188,12 @@ def _prepared(job: Job, original: Original, progress: Progress) -> Original:
         )
         return original
     progress.turn(PREPARATION)
-    found = candidates.sources(original.source, original.photos, job.sampling.seed, progress)
+    forms = tuple(target.form for target in job.targets if target.needs_calibration)
+    making = candidates.Making(job.sampling.seed, job.scheme, forms)
+    found = candidates.sources(original.source, original.photos, making, progress)
     budget = Budget(job.limits.get("drop"), job.limits.get("top1"))
-    wanted = search.search(found, budget, progress) if budget else None
+    mixing = budget and any(map(job.may_mix, job.targets))
+    wanted = search.search(found, budget, progress) if mixing else None
     return replace(original, sources=found, search=wanted)
 
 
@@ -190,16 +223,18 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
 
 def _make(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
     """Export, seal, check, and only then give the file its name."""
-    way, exported = _export(target, original, progress)
+    way, exported = _export(job, target, original, progress)
     final = job.out / replace(target, precision=way.precision).file_name(original.source.name)
     with staged(final) as temporary:
         if job.dynamic_batch and target.form == "onnx":
             exported = onnx_batch.opened(exported, original.source)
         write(temporary, exported.content)
-        write(temporary, _sealed(temporary, target, original, way))
+        sealed = _sealed(temporary, target, original, way)
+        write(temporary, sealed.content)
         measured = _check(temporary, target, original, progress)
+        fitted, compiled = _fitted(job, target, temporary, progress)
         limits = parity.limits_for(way.precision, **job.limits)
-        verdict = parity.judge(measured, limits)
+        verdict = parity.judge(measured, limits).joined(fitted.problems if fitted else ())
         rejected = final.with_name(final.name + ".rejected")
         path = final if verdict.passed else rejected
         size = temporary.stat().st_size
@@ -207,12 +242,41 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     if verdict.passed:
         rejected.unlink(missing_ok=True)  # an earlier run's, and no longer true
     ratio = size / (4 * original.source.parameters)
-    checked = Checked(path, size, ratio, measured, way, original.source.head)
-    return Outcome(target, verdict, checked, exported.notes)
+    beside = _beside(job, final, compiled) if verdict.passed else None
+    checked = Checked(path, size, ratio, measured, way, original.source.head, fitted, beside)
+    return Outcome(target, verdict, checked, (*exported.notes, *sealed.notes))
 
 
-def _export(target: Target, original: Original, progress: Progress) -> tuple[Way, Exported]:
+def _fitted(job: Job, target: Target, path: Path, progress: Progress) -> tuple[Fit | None, bytes]:
+    """Hold a sealed file against the job's device; return also what the compiler made of it."""
+    if job.device is None:
+        return None, b""
+    with progress.stage(f"fit {target} to {job.device.name}"):
+        report = inspect(path)
+        made = fit.tried(report, job.device)
+        return fit.judged(report, job.device, job.gates, made), made.content
+
+
+def _beside(job: Job, final: Path, compiled: bytes) -> Path | None:
+    """Write the compiled file beside its artefact, if there is one."""
+    if job.device is None or not compiled:
+        return None
+    place = compiled_name(final, job.device)
+    write_whole(place, compiled)
+    return place
+
+
+def _export(
+    job: Job, target: Target, original: Original, progress: Progress
+) -> tuple[Way, Exported]:
     """Return the unsealed model, and how it was made."""
+    way, exported = _quantised(job, target, original, progress)
+    return replace(way, device=job.device.name if job.device else ""), exported
+
+
+def _quantised(
+    job: Job, target: Target, original: Original, progress: Progress
+) -> tuple[Way, Exported]:
     source, photos = original.source, original.photos
     # A SavedModel, or a float TFLite file, its ONNX twin and what the quantiser makes of that.
     with room_for_temporaries(4 * 4 * source.parameters):
@@ -222,7 +286,7 @@ def _export(target: Target, original: Original, progress: Progress) -> tuple[Way
         calibration = photos.calibration if target.needs_calibration else ()
         with progress.stage(f"export {target}", len(calibration) or None) as tick:
             form = FORMATS[target.form]
-            exported = form.export(source, target.precision, calibration, tick)
+            exported = form.export(source, target.precision, calibration, tick, job.scheme)
             return Way(target.precision), exported
 
 
@@ -233,13 +297,15 @@ def _best(target: Target, found: Sources, wanted: Search | None, progress: Progr
     return candidates.best(target, found, progress)
 
 
-def _sealed(path: Path, target: Target, original: Original, way: Way) -> bytes:
+def _sealed(path: Path, target: Target, original: Original, way: Way) -> Exported:
     structure.check_precision(path, way.precision, original.source.name)
     with quiet():
         engine = open_engine(target.form, path)
     contract = sealing.contract_of(original.source, target, engine, original.photos, way)
     golden = sealing.golden_set(path, contract, original.golden, original.golden_logits)
-    return seal(target.form, path.read_bytes(), contract, golden)
+    described = FORMATS[target.form].describe(path.read_bytes(), contract)
+    sealed = seal(target.form, described.content, contract, golden)
+    return Exported(sealed, described.notes)
 
 
 def _check(path: Path, target: Target, original: Original, progress: Progress) -> Parity:

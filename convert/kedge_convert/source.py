@@ -29,6 +29,7 @@ class Source:
 
     `output`: what its numbers are, without their tensor. `head`: what the user's model ended in.
     `untrained`: its weights are random ones. `notes`: what the user should know, a line each.
+    `pictures`: a few real ones, on which an export is tried (noise where there are none).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     card: str = ""
     untrained: bool = False
     notes: tuple[str, ...] = ()
+    pictures: tuple[Path, ...] = ()
 
     @property
     def activation(self) -> Activation:

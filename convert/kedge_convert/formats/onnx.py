@@ -15,22 +15,31 @@ from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats import onnx_float16, onnx_int8
 from kedge_convert.formats.canonical import INPUT, OUTPUT, canonical
 from kedge_convert.formats.exported import Exported, once
+from kedge_convert.formats.onnx_padding import guard
 from kedge_convert.formats.tf2onnx_routes import ROUTES, Route
-from kedge_convert.photos import Tick
+from kedge_convert.photos import Tick, tensors
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
-from kedge_runtime.contract import Precision
+from kedge_runtime.contract import Contract, Precision
 
-__all__ = ["INPUT", "OUTPUT", "RECIPES", "checked", "export", "float32"]
+__all__ = ["INPUT", "OUTPUT", "RECIPES", "checked", "describe", "export", "float32"]
 
 # Of the largest logit: a graph that is wrong is off by far more. How exact the chosen one is, is
-# for the parity check to say, on pictures; noise through random weights blows roundings up.
+# for the parity check to say, on more pictures.
 TOLERANCE = 1e-3
 PROBES = 4
 
 
+Recipe = Callable[[Source, Path, Sequence[Path], Tick, Scheme], bytes]
+
+
 def export(
-    source: Source, precision: Precision, calibration: Sequence[Path], tick: Tick
+    source: Source,
+    precision: Precision,
+    calibration: Sequence[Path],
+    tick: Tick,
+    scheme: Scheme = PLAIN,
 ) -> Exported:
     """Return the serialised ModelProto of `source`, its structure checked.
 
@@ -39,8 +48,13 @@ def export(
     with quiet(), _logs_off(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
         floats = Path(folder) / "float32.onnx"
         floats.write_bytes(float32(source))
-        content = RECIPES[precision](source, floats, calibration, tick)
+        content = RECIPES[precision](source, floats, calibration, tick, scheme)
     structure.check("onnx", content, source)
+    return Exported(content)
+
+
+def describe(content: bytes, contract: Contract) -> Exported:
+    """Return the file as it is: ONNX has no convention for what a classifier's ends mean."""
     return Exported(content)
 
 
@@ -72,7 +86,7 @@ def checked(route: Route, source: Source, folder: Path) -> tuple[int, bytes]:
     """Return the number of nodes and the model of one route. Raises for a model that is wrong."""
     names: Any = require("tf2onnx.utils")
     names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
-    model = canonical(route(source, folder))
+    model = canonical(guard(route(source, folder)))
     content: bytes = model.SerializeToString(deterministic=True)
     structure.check("onnx", content, source)
     error = _probe(content, source)
@@ -83,23 +97,27 @@ def checked(route: Route, source: Source, folder: Path) -> tuple[int, bytes]:
 
 
 def _probe(content: bytes, source: Source) -> float:
-    """Return the relative error of the logits on noise, which stirs every channel."""
-    probes = structure.probes(source, PROBES)
+    """Return the relative error of the logits on the source's pictures, or else on noise."""
+    probes = list(tensors(source.pictures, source.input)) or structure.probes(source, PROBES)
     reference = source.logits(iter(probes))
     session = require("onnxruntime").InferenceSession(content)
     answers = np.concatenate([session.run([OUTPUT], {INPUT: probe})[0] for probe in probes])
     return float(np.abs(answers - reference).max() / max(np.abs(reference).max(), 1e-12))
 
 
-def _float32(source: Source, floats: Path, calibration: Sequence[Path], tick: Tick) -> bytes:
+def _float32(
+    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
+) -> bytes:
     return floats.read_bytes()
 
 
-def _float16(source: Source, floats: Path, calibration: Sequence[Path], tick: Tick) -> bytes:
+def _float16(
+    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
+) -> bytes:
     return onnx_float16.halved(floats.read_bytes())
 
 
-RECIPES: dict[Precision, Callable[[Source, Path, Sequence[Path], Tick], bytes]] = {
+RECIPES: dict[Precision, Recipe] = {
     "float32": _float32,
     "float16": _float16,
     "int8": onnx_int8.stock,
