@@ -223,7 +223,7 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
     with Progress(silent=True) as progress:
         asked = pipeline.ask(source, job.photos, progress)
         start = time.perf_counter()
-        sources = candidates.sources(source, job.photos, job.seed, progress)
+        sources = candidates.sources(source, job.photos, candidates.Making(job.seed), progress)
         yield from _both(asked, start, lambda to: candidates.best(to, sources, progress))
 
 
@@ -232,7 +232,7 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
     with Progress(silent=True) as progress:
         asked = pipeline.ask(source, job.photos, progress)
         start = time.perf_counter()
-        sources = candidates.sources(source, job.photos, job.seed, progress)
+        sources = candidates.sources(source, job.photos, candidates.Making(job.seed), progress)
         wanted = search.search(sources, job.budget, progress)
         yield from _both(asked, start, lambda to: search.cheapest(to, wanted, progress))
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from kedge_convert.edge.choices import Choices, choices_for
-from kedge_convert.targets import parse_targets
+from kedge_convert.edge.choices import scheme_for, targets_for
+from kedge_convert.scheme import PLAIN, Scheme
+from kedge_convert.targets import TARGETS, parse_targets
 from kedge_models.devices import device, devices, parse
 from kedge_runtime.errors import ContractError, UsageError
 
@@ -20,31 +21,34 @@ def test_the_devices_are_those_of_the_documentation() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_conversion_can_make_what_a_device_asks_for(name: str) -> None:
-    found = choices_for(device(name))
-    assert found.targets == parse_targets(",".join(device(name).targets))
+    assert targets_for(device(name)) == parse_targets(",".join(device(name).targets))
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("coral", Choices(parse_targets("tflite:int8"), "uint8", "uint8", per_channel_dense=False)),
-        ("pi4", Choices(parse_targets("tflite:int8"))),
-        ("x86", Choices(parse_targets("tflite:int8,onnx:int8"), reduce_range=True)),
-        ("x86-vnni", Choices(parse_targets("tflite:int8,onnx:int8"))),
+        ("coral", Scheme("uint8", "uint8", per_channel_dense=False)),
+        ("pi4", PLAIN),
+        ("x86", Scheme(reduce_range=True)),
+        ("x86-vnni", PLAIN),
     ],
 )
-def test_what_a_device_chooses(name: str, expected: Choices) -> None:
-    assert choices_for(device(name)) == expected
+def test_what_a_device_chooses(name: str, expected: Scheme) -> None:
+    assert scheme_for(device(name)) == expected
 
 
 def test_the_users_targets_go_before_the_devices() -> None:
-    found = choices_for(device("pi5"), parse_targets("onnx:float32"), ["hard-swish"])
-    assert (found.targets, found.rewrites) == (parse_targets("onnx:float32"), ("hard-swish",))
+    assert targets_for(device("pi5"), "onnx:float32") == parse_targets("onnx:float32")
+
+
+def test_all_is_what_the_device_runs() -> None:
+    assert targets_for(device("coral"), "all") == parse_targets("tflite:int8")
+    assert targets_for(None) == targets_for(None, "all") == TARGETS
 
 
 def test_a_target_that_a_device_cant_run_is_refused() -> None:
     with pytest.raises(UsageError, match="coral can't run onnx:int8, allowed are tflite:int8"):
-        choices_for(device("coral"), parse_targets("onnx:int8"))
+        targets_for(device("coral"), "onnx:int8")
 
 
 def test_an_unknown_device_names_the_known_ones() -> None:

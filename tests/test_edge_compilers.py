@@ -14,9 +14,9 @@ from kedge_convert.edge import COMPILERS, edgetpu, vela
 from kedge_convert.edge.compilation import Compilation, Row, reseal
 from kedge_convert.edge.fit import Gates, fit
 from kedge_convert.edge.forecast import forecast
-from kedge_convert.edge.release import compile_beside
+from kedge_convert.edge.release import Attempt, attempt, compiled_name
 from kedge_convert.errors import ConversionError
-from kedge_models.devices import device, devices
+from kedge_models.devices import Device, device, devices
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.inspect import read_network
@@ -81,11 +81,23 @@ def _on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
+def _compiled(original: Path, device: Device) -> Path:
+    """Write what the device's compiler makes of an artefact beside it."""
+    place = compiled_name(original, device)
+    place.write_bytes(attempt(original, device).content)
+    return place
+
+
 @pytest.fixture
 def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a compiler on PATH."""
+    play(tmp_path, monkeypatch)
+
+
+def play(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a script on PATH that maps everything."""
     values = {"python": sys.executable, "rows": ROWS, "total": 1, "log": LOG, "said": SAID}
-    _on_path(tmp_path, monkeypatch, SCRIPT.format(**values))
+    _on_path(folder, monkeypatch, SCRIPT.format(**values))
 
 
 def test_a_device_names_a_compiler_that_is_there() -> None:
@@ -119,9 +131,9 @@ def test_a_log_without_its_table_is_refused() -> None:
 
 def test_without_the_compiler_the_forecast_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert compile_beside(TINY, CORAL) is None
+    assert attempt(TINY, CORAL) == Attempt()
     verdict = fit(inspect(TINY), CORAL)
-    assert verdict.case.compilation is None
+    assert verdict.compilation is None
     assert verdict.findings["operators"].detail.endswith("(forecast, not compiled)")
 
 
@@ -131,7 +143,7 @@ def test_with_the_compiler_its_word_counts() -> None:
     assert verdict.findings["operators"].detail == (
         "1 of 1 on the accelerator (edgetpu_compiler 16.0.384591198)"
     )
-    assert [fate.level for fate in verdict.case.forecast] == [
+    assert [fate.level for fate in verdict.forecast] == [
         fate.level for fate in forecast(read_network(TINY), CORAL)
     ]
 
@@ -142,10 +154,9 @@ def test_the_compiled_file_keeps_contract_and_golden_set_and_verifies(
 ) -> None:
     original = tmp_path / "demo.int8.tflite"
     original.write_bytes((demo_artefacts / original.name).read_bytes())
-    done = compile_beside(original, CORAL)
-    assert done is not None
-    before, after = read_artefact(original), read_artefact(done[1])
-    assert done[1].name == "demo.int8_edgetpu.tflite"
+    made = _compiled(original, CORAL)
+    before, after = read_artefact(original), read_artefact(made)
+    assert made.name == "demo.int8_edgetpu.tflite"
     assert (after.contract.input, after.contract.output) == (
         before.contract.input,
         before.contract.output,
@@ -157,23 +168,26 @@ def test_the_compiled_file_keeps_contract_and_golden_set_and_verifies(
     # A delegate that takes no node: what is left runs on the CPU.
     library = test_delegates._compile(test_delegates.SOURCE, tmp_path / "delegate.so")
     with quiet():
-        stages = verify(done[1], EngineOptions(delegate=str(library)))
+        stages = verify(made, EngineOptions(delegate=str(library)))
     assert [stage.name for stage in stages if not stage.passed] == []
     assert next(stage.detail for stage in stages if stage.name == "exact").startswith("not asked")
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _on_path(tmp_path, monkeypatch, "#!/bin/sh\necho 'Invalid model: x' >&2\nexit 1\n")
-    with pytest.raises(ConversionError, match="edgetpu_compiler refuses it: Invalid model: x"):
-        compile_beside(TINY, CORAL)
+    finding = fit(inspect(TINY), CORAL).findings["operators"]
+    assert (finding.state, finding.detail) == (
+        "problem",
+        "edgetpu_compiler refuses it: Invalid model: x",
+    )
 
 
 def test_a_compiler_that_writes_nothing_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _on_path(tmp_path, monkeypatch, "#!/bin/sh\nexit 0\n")
-    with pytest.raises(ConversionError, match=r"tiny\.tflite: .* wrote no model_edgetpu\.tflite"):
-        compile_beside(TINY, CORAL)
+    refusal = attempt(TINY, CORAL).refusal
+    assert refusal == "edgetpu_compiler wrote no model_edgetpu.tflite"
 
 
 def test_an_unsealed_original_stays_unsealed() -> None:
@@ -188,15 +202,16 @@ def _vela_or_skip() -> None:
 def test_vela_maps_the_demo_and_its_arena_is_our_estimate(demo_artefacts: Path) -> None:
     _vela_or_skip()
     path = demo_artefacts / "demo.int8.tflite"
-    verdict = fit(inspect(path), U55)
-    made = verdict.case.compilation
+    report = inspect(path)
+    verdict = fit(report, U55)
+    made = verdict.compilation
     assert made is not None and verdict.fits
     assert (made.mapped, made.operators, made.share) == (30, 30, 1.0)
     assert min(made.figures["macs"], made.figures["cycles"]) > 1e5
     # 500 MHz, by the profile's system configuration.
     assert made.figures["inference_ms"] == pytest.approx(made.figures["cycles"] / 500e3, rel=1e-3)
     # An independent planner: it needs buffers for weights besides.
-    arena = verdict.case.report.summary.arena
+    arena = report.summary.arena
     assert arena is not None
     assert 0.7 * made.figures["sram_kb"] < arena / 1024 < 1.1 * made.figures["sram_kb"]
 
@@ -215,7 +230,7 @@ def test_the_share_on_the_npu_is_a_gate(shared: Path) -> None:
     _vela_or_skip()
     path = shared / "data" / "edgetpu" / "movenet_single_pose_lightning_ptq.tflite"
     verdict = fit(inspect(path), U65)
-    made = verdict.case.compilation
+    made = verdict.compilation
     assert made is not None and 0.5 < made.share < 1
     assert verdict.findings["operators"].state == "problem"
     eased = fit(inspect(path), U65, Gates(mapped=0.5, sram_kb=1e6))
@@ -226,12 +241,11 @@ def test_a_model_of_velas_keeps_the_contract(demo_artefacts: Path, tmp_path: Pat
     _vela_or_skip()
     original = tmp_path / "demo.int8.tflite"
     original.write_bytes((demo_artefacts / original.name).read_bytes())
-    done = compile_beside(original, U55)
-    assert done is not None
-    compiled = read_artefact(done[1])
+    made = _compiled(original, U55)
+    compiled = read_artefact(made)
     assert compiled.contract.labels == read_artefact(original).contract.labels
     assert compiled.contract.provenance.tools["ethos-u-vela"]
-    kinds = [operator.kind for operator in read_network(done[1]).operators]
+    kinds = [operator.kind for operator in read_network(made).operators]
     assert kinds == ["ethos-u"]
 
 
@@ -239,8 +253,7 @@ def test_vela_refuses_what_is_no_model(tmp_path: Path) -> None:
     _vela_or_skip()
     path = tmp_path / "bad.tflite"
     path.write_bytes(TINY.read_bytes()[:200])
-    with pytest.raises(ConversionError, match=r"bad\.tflite: "):
-        compile_beside(path, U55)
+    assert attempt(path, U55).refusal.startswith("ethosu.vela refuses it: ")
 
 
 def test_a_missing_vela_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from kedge_convert import prepare
 from kedge_convert.prepare import windows
 from kedge_convert.prepare.activations import quantised, simulate
 from kedge_convert.prepare.graph import Node, Tensor, Weights, trace
-from kedge_convert.prepare.rounding import LEVELS, moments, on_grid, plain
-from kedge_convert.prepare.sequential import Rounding, round_weights
+from kedge_convert.prepare.rounding import LEVELS, Grid, moments, on_grid, plain
+from kedge_convert.prepare.sequential import Grids, Rounding, round_weights
 from kedge_convert.toolkit import require
 
 tf: Any = pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -180,6 +180,27 @@ def test_every_prepared_kernel_lies_on_the_grid(name: str) -> None:
         flat = windows.flatten(node.weights).astype(np.float64)
         ratio = flat / (np.abs(flat).max(axis=-2, keepdims=True) / LEVELS)
         np.testing.assert_allclose(ratio, np.rint(ratio), atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [Grid(), Grid(64), Grid(shared=True), Grid(64, shared=True)])
+def test_a_grid_has_so_many_levels_and_one_step_or_many(grid: Grid) -> None:
+    x = correlated(500, 12)
+    weights = np.random.default_rng(6).normal(size=(12, 5)) * np.array([1, 2, 4, 8, 16])
+    for found in (on_grid(weights, moments(x, x, 500), grid), plain(weights, grid)):
+        peaks = np.abs(found).max(axis=0)
+        steps = (np.full(5, peaks.max()) if grid.shared else peaks) / grid.levels
+        np.testing.assert_allclose(found / steps, np.rint(found / steps), atol=1e-9)
+        assert np.abs(found / steps).max() == pytest.approx(grid.levels)
+    coarse, fine = (on_grid(weights, moments(x, x, 500), each) for each in (grid, Grid()))
+    assert output_error(x, weights, coarse) >= output_error(x, weights, fine)
+
+
+def test_only_dense_layers_share_a_step() -> None:
+    grids = Grids(64, per_channel_dense=False)
+    for kind in ("conv", "depthwise", "dense"):
+        weights = Weights(kind, np.ones((2, 2), np.float32), np.zeros(2, np.float32))
+        assert grids.of(weights) == Grid(64, shared=kind == "dense")
+        assert Grids().of(weights) == Grid()
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

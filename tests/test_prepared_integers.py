@@ -15,6 +15,7 @@ from kedge_convert import candidates, prepare
 from kedge_convert.formats import FORMATS
 from kedge_convert.photos import Photos, tensors
 from kedge_convert.progress import Progress
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.static import STATIC
 from kedge_convert.static.ranges import choose
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.slow
 
 NETS = ("mobile", "chain", "residual", "branches", "squeeze_excite", "sequential", "separable")
 LEVELS = 127
+CORAL = Scheme("uint8", "uint8", per_channel_dense=False)
+X86 = Scheme(reduce_range=True)
+REDUCED = 64
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,19 @@ def ordered(kernel: NDArray[Any], kind: str) -> NDArray[Any]:
     return kernel.reshape(-1, kernel.shape[-1]).T
 
 
-def prepared_kernels(model: Any) -> list[Kernel]:
+def prepared_kernels(model: Any, form: str, scheme: Scheme = PLAIN) -> list[Kernel]:
     """Return the integers that preparation left in a model's weights."""
+    levels = REDUCED if form == "onnx" and scheme.reduce_range else LEVELS
     found = []
     for node in prepare.plan(model).nodes:
         assert node.weights is not None or not any(w.ndim > 1 for w in node.layer.weights)
         if node.weights is None:
             continue
         rows = ordered(node.weights.kernel, node.weights.kind)
-        steps = np.abs(rows).max(axis=1) / np.float32(LEVELS)
+        peaks = np.abs(rows).max(axis=1)
+        if node.weights.kind == "dense" and form == "tflite" and not scheme.per_channel_dense:
+            peaks = peaks.max(keepdims=True)
+        steps = peaks / np.float32(levels)
         integers = np.rint(rows / steps[:, None])
         np.testing.assert_allclose(rows, integers * steps[:, None], rtol=1e-5)
         found.append(Kernel(integers.astype(np.int8), steps))
@@ -105,20 +113,23 @@ def source_of(name: str) -> Source:
     return Source(name, nets.make(name), spec, Output(), (), "")
 
 
-def prepared(source: Source, photos: list[Path]) -> Source:
+def prepared(
+    source: Source, photos: list[Path], form: str = "tflite", scheme: Scheme = PLAIN
+) -> Source:
     values = np.concatenate(list(tensors(photos, source.input)))
-    model = prepare.prepare(prepare.plan(source.model), values, seed=5)
-    return replace(source, model=model)
+    levelled = prepare.levelled(prepare.plan(source.model), values)
+    rounding = prepare.Rounding(5, grids=STATIC[form].grids(scheme))
+    return replace(source, model=prepare.round_weights(levelled, values, rounding).build())
 
 
-def shipped(source: Source, form: str, photos: list[Path]) -> bytes:
+def shipped(source: Source, form: str, photos: list[Path], scheme: Scheme = PLAIN) -> bytes:
     """Return the int8 file as `kedge convert` makes it of prepared weights."""
     static, floats = STATIC[form], STATIC[form].floats(source)
     with Progress(silent=True) as progress:
         histograms = candidates.observed(
             Target(form, "int8"), source, floats, Photos(tuple(photos), ()), progress
         )
-    return static.quantise(floats, choose("minmax", histograms))
+    return static.quantise(floats, choose("minmax", histograms), scheme=scheme)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -126,12 +137,45 @@ def test_the_files_hold_the_prepared_integers(name: str, pictures: Path, form: s
     photos = sorted(pictures.iterdir())
     source = prepared(source_of(name), photos)
     content = shipped(source, form, photos)
-    wanted, found = prepared_kernels(source.model), list(KERNELS[form](content))
+    holds(content, form, prepared_kernels(source.model, form))
+
+
+def holds(content: bytes, form: str, wanted: list[Kernel]) -> None:
+    """Fail unless a file has the wanted kernels, integer by integer, and no others."""
+    found = list(KERNELS[form](content))
     assert len(found) == len(wanted) >= 3
     for kernel in wanted:
         # Formats may order layers differently: a kernel's integers are its name.
         (same,) = (one for one in found if np.array_equal(one.integers, kernel.integers))
         np.testing.assert_allclose(same.steps, kernel.steps, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "scheme"), [("tflite", CORAL), ("onnx", X86)])
+@pytest.mark.parametrize("name", ["chain", "mobile"])
+def test_the_files_of_a_device_hold_them_too(
+    name: str, form: str, scheme: Scheme, pictures: Path
+) -> None:
+    photos = sorted(pictures.iterdir())
+    source = prepared(source_of(name), photos, form, scheme)
+    content = shipped(source, form, photos, scheme)
+    wanted = prepared_kernels(source.model, form, scheme)
+    holds(content, form, wanted)
+    if form == "onnx":
+        assert max(np.abs(kernel.integers.astype(int)).max() for kernel in wanted) == REDUCED
+    else:
+        assert [len(kernel.steps) for kernel in wanted].count(1) == 1
+
+
+@pytest.mark.parametrize(("form", "scheme"), [("tflite", CORAL), ("onnx", X86)])
+def test_weights_of_another_grid_are_rounded_again(
+    form: str, scheme: Scheme, pictures: Path
+) -> None:
+    """The comparison above can fail: what was prepared for every CPU isn't the device's."""
+    photos = sorted(pictures.iterdir())
+    source = prepared(source_of("mobile"), photos)
+    content = shipped(source, form, photos, scheme)
+    with pytest.raises((AssertionError, ValueError)):
+        holds(content, form, prepared_kernels(source.model, form))
 
 
 def test_preparing_twice_gives_the_same_bytes(form: str, pictures: Path) -> None:
@@ -143,7 +187,7 @@ def test_preparing_twice_gives_the_same_bytes(form: str, pictures: Path) -> None
 def test_stock_integers_are_others(pictures: Path) -> None:
     """The comparison above can fail: nearest rounding gives other integers."""
     photos, source = sorted(pictures.iterdir()), source_of("mobile")
-    wanted = prepared_kernels(prepared(source, photos).model)
+    wanted = prepared_kernels(prepared(source, photos).model, "tflite")
     exported = FORMATS["tflite"].export(source, "int8", photos, lambda: None)
     stock = list(tflite_kernels(exported.content))
     matches = [k for k in wanted if any(np.array_equal(k.integers, s.integers) for s in stock)]

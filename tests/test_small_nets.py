@@ -74,7 +74,7 @@ def prepared(
     source = replace(source, input=replace(source.input, geometry=geometry))
     photos = Photos(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))
     with Progress(silent=True) as progress:
-        sources = candidates.sources(source, photos, 0, progress)
+        sources = candidates.sources(source, photos, candidates.Making(0), progress)
     return Prepared(source, sources, paths[CALIBRATION:], classes[CALIBRATION:])
 
 

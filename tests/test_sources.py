@@ -238,7 +238,7 @@ def test_one_sigmoid_goes_through_as_two_classes(
         str(save(tf, model, tmp_path)), normalisation="tf", labels=str(tmp_path / "labels")
     )
     targets = parse_targets("tflite:float32,tflite:int8,onnx:int8")
-    limits = {"top1": 0.0}
+    limits: dict[str, float | None] = {"top1": 0.0}
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
     with Progress(silent=True) as progress:
         outcomes = pipeline.convert(job, progress)

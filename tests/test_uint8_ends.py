@@ -1,5 +1,8 @@
 """Integer models with uint8 input and output, as Coral and MediaPipe take them."""
 
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +11,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import nets
 from kedge_convert.edge.fit import fit
+from kedge_convert.formats import FORMATS
+from kedge_convert.photos import tensors
+from kedge_convert.scheme import Scheme
+from kedge_convert.source import Source
+from kedge_convert.static import STATIC
+from kedge_convert.static.histograms import Histogram
+from kedge_convert.static.ranges import choose
 from kedge_convert.toolkit import require
 from kedge_models.devices import device
 from kedge_runtime.artefact import Artefact, seal
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import (
     Contract,
+    DType,
     Geometry,
     Input,
     Label,
@@ -25,12 +37,12 @@ from kedge_runtime.contract import (
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.golden import Golden
 from kedge_runtime.inspect.report import inspect
-from kedge_runtime.preprocessing import preprocess
+from kedge_runtime.preprocessing import Preprocessor, preprocess
 from kedge_runtime.quiet import quiet
 from kedge_runtime.verify import verify, walk
 
 LABELS = tuple(Label(name, name) for name in ("red", "green", "blue", "dark"))
-DTYPES = ("int8", "uint8")
+DTYPES: tuple[DType, ...] = ("int8", "uint8")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +112,38 @@ def test_uint8_is_int8_shifted_by_128(folder: Path, colour: str) -> None:
             assert Classifier.open(path)(picture).label == colour
     for int8, uint8 in zip(*found.values(), strict=True):
         np.testing.assert_array_equal(int8 + 128, uint8)
+
+
+def _of_given_ranges(source: Source, scheme: Scheme, photos: list[Path]) -> bytes:
+    found: dict[str, Histogram] = defaultdict(Histogram)
+    floats = STATIC["tflite"].floats(source)
+    pictures = tensors(photos, source.input)
+    STATIC["tflite"].observe(floats, pictures, lambda name, value: found[name].add(value))
+    return STATIC["tflite"].quantise(floats, choose("minmax", found), scheme=scheme)
+
+
+def _of_the_converter(source: Source, scheme: Scheme, photos: list[Path]) -> bytes:
+    content: bytes = FORMATS["tflite"].export(source, "int8", photos, lambda: None, scheme).content
+    return content
+
+
+@pytest.mark.parametrize("quantise", [_of_given_ranges, _of_the_converter])
+def test_uint8_ends_change_no_answer(
+    quantise: Callable[[Source, Scheme, list[Path]], bytes], pictures: Path, tmp_path: Path
+) -> None:
+    photos = sorted(pictures.iterdir())[:12]
+    spec = Input(Geometry(nets.SIDE, nets.SIDE), Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)))
+    source, found = Source("mobile", nets.make("mobile"), spec, Output(), (), ""), {}
+    for name in DTYPES:
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(quantise(source, Scheme(name, name), photos))
+        engine = open_engine("tflite", path, EngineOptions(kernels="reference"))
+        plan = Preprocessor(replace(spec, tensor=engine.input))
+        answers = [engine.run(plan.tensor(plan.read(photo))) for photo in photos]
+        assert {each.dtype.name for each in answers} == {name}
+        found[name] = np.stack(answers).astype(int)
+    np.testing.assert_array_equal(found["int8"] + 128, found["uint8"])
+    assert len(np.unique(found["int8"])) > 10
 
 
 def test_uint8_verifies(folder: Path) -> None:

@@ -19,8 +19,9 @@ from kedge_convert import prepare, sealing, structure
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors, ticking
-from kedge_convert.prepare import Graph
+from kedge_convert.prepare import Graph, Grids
 from kedge_convert.progress import Progress
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.static import STATIC
 from kedge_convert.static.histograms import Histogram
@@ -41,18 +42,36 @@ MARGIN = 2.0
 
 
 @dataclass(frozen=True)
+class Making:
+    """How candidates are made: repeatable by `seed`, laid out by `scheme`, in which `forms`."""
+
+    seed: int = 0
+    scheme: Scheme = PLAIN
+    forms: tuple[str, ...] = tuple(STATIC)
+
+    def grids(self, form: str) -> Grids:
+        """Return where a format's prepared weights lie."""
+        return STATIC[form].grids(self.scheme)
+
+
+@dataclass(frozen=True)
 class Sources:
     """The model as it is and, for integer targets, with prepared weights.
 
-    `levelled`: what the prepared weights were rounded from. `known`: the float original's logits on
-    the calibration pictures, [images, classes].
+    `levelled`: what the `prepared` weights were rounded from. `known`: the float original's logits
+    on the calibration pictures, [images, classes].
     """
 
-    by_method: dict[Method, Source]
+    stock: Source
+    prepared: dict[Grids, Source]
     levelled: Graph
     photos: Photos
-    seed: int
+    making: Making
     known: Floats
+
+    def by_method(self, method: Method, form: str) -> Source:
+        """Return the model that a format's candidates are made of."""
+        return self.stock if method == "stock" else self.prepared[self.making.grids(form)]
 
     @property
     def logits(self) -> Floats:
@@ -75,19 +94,20 @@ class Candidate:
     notes: tuple[str, ...] = ()
 
 
-def sources(source: Source, photos: Photos, seed: int, progress: Progress) -> Sources:
-    """Prepare the weights for the integer targets."""
+def sources(source: Source, photos: Photos, making: Making, progress: Progress) -> Sources:
+    """Prepare the weights for the integer targets: once for all formats with the same grids."""
     graph = prepare.plan(source.model)
     pictures = fitting(source, photos)
-    with progress.stage("prepare weights", len(graph.nodes)) as tick, quiet():
+    wanted = dict.fromkeys(map(making.grids, making.forms))
+    prepared = {}
+    with progress.stage("prepare weights", len(graph.nodes) * len(wanted)) as tick, quiet():
         levelled = prepare.levelled(graph, pictures)
-        rounded = prepare.round_weights(levelled, pictures, prepare.Rounding(seed), tick)
+        for grids in wanted:
+            rounding = prepare.Rounding(making.seed, grids=grids)
+            rounded = prepare.round_weights(levelled, pictures, rounding, tick)
+            prepared[grids] = replace(source, model=rounded.build())
     known = source.logits(tensors(photos.calibration, source.input))
-    by_method: dict[Method, Source] = {
-        "prepared": replace(source, model=rounded.build()),
-        "stock": source,
-    }
-    return Sources(by_method, levelled, photos, seed, known)
+    return Sources(source, prepared, levelled, photos, making, known)
 
 
 def fitting(source: Source, photos: Photos) -> Floats:
@@ -104,22 +124,23 @@ def best(target: Target, found: Sources, progress: Progress) -> Candidate:
 
 def exported(target: Target, found: Sources, progress: Progress, method: Method) -> Candidate:
     """Export by the format's own quantiser."""
-    source, photos = found.by_method[method], found.photos
-    with progress.stage(f"export {target}, {method}", len(photos.calibration)) as tick:
-        made = FORMATS[target.form].export(source, target.precision, photos.calibration, tick)
+    source, calibration = found.by_method(method, target.form), found.photos.calibration
+    export, scheme = FORMATS[target.form].export, found.making.scheme
+    with progress.stage(f"export {target}, {method}", len(calibration)) as tick:
+        made = export(source, target.precision, calibration, tick, scheme)
     candidate = judged(target, found, made.content, Way(target.precision, method, "minmax"))
     return replace(candidate, notes=made.notes)
 
 
 def ranged(target: Target, found: Sources, progress: Progress) -> Candidate:
     """Quantise the prepared weights with every way to choose ranges and return the best."""
-    static, source = STATIC[target.form], found.by_method["prepared"]
-    floats = static.floats(source)
+    static, source = STATIC[target.form], found.by_method("prepared", target.form)
+    floats, scheme = static.floats(source), found.making.scheme
     histograms = observed(target, source, floats, found.photos, progress)
     tried = []
     with progress.stage(f"choose ranges of {target}", len(METHODS)) as tick:
         for name in METHODS:
-            content = static.quantise(floats, choose(name, histograms))
+            content = static.quantise(floats, choose(name, histograms), scheme=scheme)
             tried.append(judged(target, found, content, Way("int8", "prepared", name)))
             tick()
     winner = nearest(tried)
@@ -153,7 +174,7 @@ def _beats(one: Candidate, other: Candidate) -> bool:
 
 def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidate:
     """Run an unsealed model on the held-out pictures."""
-    source = found.by_method[way.method]
+    source = found.by_method(way.method, target.form)
     answers = _answers(target, source, content, found.photos)
     pairs = zip(found.logits, answers, strict=True)
     kl = np.array([divergence(one[None], other[None], source.output) for one, other in pairs])

@@ -14,10 +14,11 @@ import click
 
 from kedge_convert import bounds
 from kedge_convert.budget import read_points
+from kedge_convert.edge.options import device_options
 from kedge_convert.edge.rewrites import REWRITES
 from kedge_convert.photos import Sampling
 from kedge_convert.source import Request
-from kedge_convert.targets import TARGETS, parse_targets
+from kedge_convert.targets import TARGETS
 from kedge_models import NORMALISATIONS
 from kedge_runtime.contract import Kind
 
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "targets",
-    default="all",
-    show_default=True,
+    show_default="all, or what --device wants",
     help=f"all, or some of {', '.join(map(str, TARGETS))}.",
 )
 @click.option(
@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     type=click.Choice(list(REWRITES)),
     help="Write operators that an accelerator lacks as others.",
 )
+@device_options
 @click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="Least top-1 agreement with the original."
 )
@@ -170,12 +171,16 @@ def _bounds(options: dict[str, Any]) -> bounds.Bounds:
 
 
 def _job(options: dict[str, Any]) -> "Job":
+    from kedge_convert.edge.choices import targets_for
+    from kedge_convert.edge.fit import Gates
     from kedge_convert.pipeline import Job
+    from kedge_models.devices import device
 
+    wanted = None if options["device"] is None else device(options["device"])
     names = [field.name for field in fields(Request)]
     return Job(
         request=Request(**{name: options[name] for name in names}),
-        targets=parse_targets(options["targets"]),
+        targets=targets_for(wanted, options["targets"]),
         out=options["out"],
         calibrate=options["calibrate"],
         sampling=Sampling(options["calibrate_count"], options["check_count"], options["seed"]),
@@ -187,6 +192,8 @@ def _job(options: dict[str, Any]) -> "Job":
             "relative_error": options["max_logit_error"],
             "drop": None if options["max_drop"] is None else read_points(options["max_drop"]),
         },
+        device=wanted,
+        gates=Gates(options["min_mapped"], options["max_sram"]),
     )
 
 
@@ -197,6 +204,8 @@ def _plain(job: "Job", outcomes: "list[Outcome]") -> dict[str, Any]:
 
 
 def _artefact(outcome: "Outcome") -> dict[str, Any]:
+    from kedge_convert.edge.plain import plain_fit
+
     checked = outcome.checked
     return {
         "target": str(outcome.target),
@@ -208,6 +217,8 @@ def _artefact(outcome: "Outcome") -> dict[str, Any]:
         "kept": list(checked.way.kept) if checked else None,
         "method": checked.way.method if checked else None,
         "head": checked.head if checked else None,
+        "device": plain_fit(checked.fit) if checked and checked.fit else None,
+        "compiled": str(checked.compiled) if checked and checked.compiled else None,
         "passed": outcome.verdict.passed,
         "reasons": list(outcome.verdict.reasons),
         "notes": list(outcome.notes),

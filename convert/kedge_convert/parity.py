@@ -75,6 +75,10 @@ class Verdict:
         """Whether nothing speaks against the artefact."""
         return not self.reasons
 
+    def joined(self, reasons: tuple[str, ...]) -> "Verdict":
+        """Return the verdict with more reasons."""
+        return Verdict((*self.reasons, *reasons))
+
 
 def answers(path: Path, photos: Sequence[Path], tick: Tick = lambda: None) -> Floats:
     """Return the sealed file's logits, [images, classes], as a device would compute them."""

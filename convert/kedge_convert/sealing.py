@@ -90,6 +90,7 @@ def contract_of(
             method=way.method,
             ranges=way.ranges,
             kept=way.kept,
+            device=way.device,
             calibration_digest=photos.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
             tools=tool_versions(),

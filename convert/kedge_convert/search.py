@@ -2,8 +2,8 @@
 
 The ladder: int8, stock or prepared; then more and more activations float, those first that lose
 most for their size; float16 at the end. Every rung is prepared anew, so that its weights make good
-what the rung's activations lose and no more. Rungs double, and bisection finds the lowest that
-holds. All is decided on calibration pictures; what is reported is measured on others.
+what the rung's activations lose and no more. Bisection finds the lowest that holds. All is decided
+on calibration pictures; what is reported is measured on others.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from kedge_convert import candidates, mixed, prepare
 from kedge_convert.budget import Budget, Margins, forecast, margins, spread
 from kedge_convert.candidates import Candidate, Sources
 from kedge_convert.photos import tensors
-from kedge_convert.prepare import Graph
+from kedge_convert.prepare import Graph, Grids
 from kedge_convert.progress import Progress
 from kedge_convert.source import Source
 from kedge_convert.static import STATIC
@@ -53,7 +53,7 @@ class Search:
     budget: Budget
     margins: Margins
     parts: list[mixed.Part]
-    rungs: dict[int, Rung] = field(default_factory=dict)
+    rungs: dict[tuple[int, Grids], Rung] = field(default_factory=dict)
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether a candidate is likely to hold the budget on the check pictures."""
@@ -64,7 +64,7 @@ class Search:
 
 def search(found: Sources, budget: Budget, progress: Progress) -> Search:
     """Measure the float model's margins and what each activation costs."""
-    source, photos = found.by_method["stock"], found.photos
+    source, photos = found.stock, found.photos
     with progress.stage("measure margins"):
         classes = true_classes(photos.calibration, source) if budget.max_drop is not None else None
     with progress.stage("measure layers", len(found.levelled.nodes)) as tick, quiet():
@@ -96,7 +96,7 @@ def cheapest(target: Target, one: Search, progress: Progress) -> Candidate:
         # What is as large as float16 is no bargain any more: float16 is next.
         return len(tried[count].content) >= len(last.content) or one.holds(tried[count])
 
-    counts = [2**i for i in range(len(one.parts).bit_length())]
+    counts = range(1, len(one.parts) + 1)
     at = bisect_left(counts, True, key=holds)
     chosen = tried[counts[at]] if at < len(counts) else last
     if len(chosen.content) >= len(last.content):
@@ -108,32 +108,33 @@ def _mixed(
     target: Target, one: Search, count: int, plain: Candidate, progress: Progress
 ) -> Candidate:
     """Make the candidate whose `count` costliest activations stay float."""
-    rung, static = _rung(one, count, progress), STATIC[target.form]
-    photos = one.found.photos
+    making, photos, static = one.found.making, one.found.photos, STATIC[target.form]
+    rung = _rung(one, count, making.grids(target.form), progress)
     floats = static.floats(rung.source)
     histograms = candidates.observed(target, rung.source, floats, photos, progress)
     picture = next(tensors(photos.fitting, rung.source.input))
     places = mixed.places(rung.graph, static, floats, picture)
     ranges = choose(plain.way.ranges, histograms)
     around = places.around(part.tensor for part in rung.parts)
-    content = static.quantise(floats, ranges, around)
+    content = static.quantise(floats, ranges, around, making.scheme)
     layers = dict.fromkeys(name for part in rung.parts for name in part.layers)
     way = Way("mixed", "prepared", plain.way.ranges, tuple(layers))
     return candidates.judged(target, one.found, content, way)
 
 
-def _rung(one: Search, count: int, progress: Progress) -> Rung:
-    """Prepare the weights for a rung; once for all formats."""
-    if count not in one.rungs:
+def _rung(one: Search, count: int, grids: Grids, progress: Progress) -> Rung:
+    """Prepare the weights for a rung; once for all formats with the same grids."""
+    if (count, grids) not in one.rungs:
         found, parts = one.found, one.parts[:count]
-        source, levelled = found.by_method["stock"], found.levelled
-        rounding = prepare.Rounding(found.seed, frozenset(part.tensor for part in parts))
+        source, levelled = found.stock, found.levelled
+        kept = frozenset(part.tensor for part in parts)
+        rounding = prepare.Rounding(found.making.seed, kept, grids)
         name = f"prepare with {count} float"
         with progress.stage(name, len(levelled.nodes)) as tick, quiet():
             pictures = candidates.fitting(source, found.photos)
             graph = prepare.round_weights(levelled, pictures, rounding, tick)
-        one.rungs[count] = Rung(parts, graph, replace(source, model=graph.build()))
-    return one.rungs[count]
+        one.rungs[count, grids] = Rung(parts, graph, replace(source, model=graph.build()))
+    return one.rungs[count, grids]
 
 
 def _costs(target: Target, chosen: Candidate, plain: Candidate) -> list[str]:

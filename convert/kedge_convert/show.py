@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import click
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
+
+from kedge_convert.edge.show import fitting
 
 if TYPE_CHECKING:
     from kedge_convert.pipeline import Checked, Outcome
@@ -51,6 +54,10 @@ def _end(console: Console, outcome: "Outcome") -> None:
         console.print(f"  {word}: {reason}", style="red", soft_wrap=True, markup=False)
     for note in outcome.notes:
         console.print(f"  {note}", soft_wrap=True, markup=False)
+    if outcome.checked and outcome.checked.fit:
+        click.echo("\n".join(fitting(outcome.checked.fit)))
+    if outcome.checked and outcome.checked.compiled:
+        console.print(str(outcome.checked.compiled), soft_wrap=True)
 
 
 def _row(outcome: "Outcome") -> tuple[str, ...]:

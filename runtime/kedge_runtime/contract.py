@@ -159,7 +159,8 @@ class Provenance:
     """Where an artefact came from: enough to make it again and to recognise its original.
 
     `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not; `ranges`:
-    how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file.
+    how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file;
+    `device`: whose profile chose how its integers are laid out, if one did.
     """
 
     source: str
@@ -174,6 +175,7 @@ class Provenance:
     tools: dict[str, str] = field(default_factory=dict)
     ranges: str = ""
     kept: tuple[str, ...] = ()
+    device: str = ""
 
 
 FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")

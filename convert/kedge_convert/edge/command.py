@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kedge_convert.edge.options import device_options
+
 if TYPE_CHECKING:
     from kedge_convert.edge.fit import Fit
     from kedge_runtime.inspect.report import Report
@@ -13,17 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("artefact", type=click.Path(path_type=Path))
-@click.option("--device", help="Hold it against a device: pi4, coral, ... (docs/edge.md).")
-@click.option(
-    "--min-mapped",
-    type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="Least share of operators on the device's accelerator.",
-)
-@click.option(
-    "--max-sram", type=click.FloatRange(0), help="Most SRAM in KB, instead of the device's."
-)
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     artefact: Path,

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from kedge_convert.edge import COMPILERS
 from kedge_convert.edge.compilation import Compilation
 from kedge_convert.edge.forecast import COMPILED, Forecast, forecast
-from kedge_convert.edge.release import compiled
+from kedge_convert.edge.release import Attempt, attempt
 from kedge_models.devices import Device
 from kedge_runtime.findings import Finding
 from kedge_runtime.inspect import Network
@@ -40,18 +40,20 @@ class Gates:
     sram_kb: float | None = None
 
 
+GATES = Gates()
+
+
 @dataclass(frozen=True)
 class Case:
-    """A file and a device, what the device is forecast to do with the file, and what it does.
-
-    `compilation`: what its compiler made of it, where it can be called here.
+    """A file and a device, what the device is forecast to do with the file, and what its compiler
+    made of it.
     """
 
     report: Report
     device: Device
-    gates: Gates = Gates()
-    forecast: tuple[Forecast, ...] = ()
-    compilation: Compilation | None = None
+    gates: Gates
+    forecast: tuple[Forecast, ...]
+    attempt: Attempt
 
     @property
     def network(self) -> Network:
@@ -61,37 +63,63 @@ class Case:
 
 @dataclass(frozen=True)
 class Fit:
-    """The verdict. `fits` is False when a finding is a problem; a note leaves it open."""
+    """The verdict: a finding per aspect.
 
-    case: Case
+    `forecast`: Coral only; `compilation`: of the device's compiler, where it can be called here.
+    """
+
+    device: Device
     findings: dict[str, Finding]
+    forecast: tuple[Forecast, ...] = ()
+    compilation: Compilation | None = None
 
     @property
     def fits(self) -> bool:
-        """Whether nothing stands against it."""
-        return all(finding.state != "problem" for finding in self.findings.values())
+        """Whether nothing stands against it; a note leaves it open."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What stands against it, a line each."""
+        problems = [(name, f) for name, f in self.findings.items() if f.state == "problem"]
+        return tuple(
+            f"{self.device.name}: {name}: {found.detail}" + (f"; {found.fix}" if found.fix else "")
+            for name, found in problems
+        )
 
 
-def fit(report: Report, device: Device, gates: Gates | None = None) -> Fit:
-    """Hold a file against a device, with the device's compiler when it can be called here.
-
-    Raises ConversionError when that compiler fails.
-    """
-    case = _compiled(Case(report, device, gates or Gates()))
-    return Fit(case, {name: found for name, look in LOOKS.items() if (found := look(case))})
+def fit(report: Report, device: Device, gates: Gates = GATES) -> Fit:
+    """Hold a file against a device, with the device's compiler when it can be called here."""
+    return judged(report, device, gates, tried(report, device))
 
 
-def _compiled(case: Case) -> Case:
-    """Return the case with the forecast, and with the compiler's word where it is here."""
-    if not _runs(case) or _foreign_code(case.network):
-        return case
-    fates = forecast(case.network, case.device) if case.device.compiler == "edgetpu" else ()
-    with compiled(case.report.path, case.device) as made:
-        return replace(case, forecast=fates, compilation=made[0] if made else None)
+def tried(report: Report, device: Device) -> Attempt:
+    """Return what the device's compiler makes of a file, of one that is fit for compilers."""
+    able = device.precisions.get(report.network.form, ())
+    if report.precision not in able or _foreign_code(report.network):
+        return Attempt()
+    return attempt(report.path, device)
+
+
+def judged(report: Report, device: Device, gates: Gates, made: Attempt) -> Fit:
+    """Hold a file, and what the device's compiler made of it, against a device."""
+    fates = forecast(report.network, device) if _foretold(report.network, device) else ()
+    case = Case(report, device, gates, fates, made)
+    findings = {name: found for name, look in LOOKS.items() if (found := look(case))}
+    return Fit(device, findings, fates, made.compilation)
+
+
+def _foretold(network: Network, device: Device) -> bool:
+    foretold = device.compiler == "edgetpu" and network.form in device.precisions
+    return foretold and not _foreign_code(network)
 
 
 def _runs(case: Case) -> bool:
     return case.network.form in case.device.precisions
+
+
+def _again(case: Case) -> str:
+    return f"convert with --device {case.device.name}"
 
 
 def _precision(case: Case) -> Finding:
@@ -116,7 +144,7 @@ def _ends(case: Case) -> Finding:
         for dtype in dtypes:
             if dtype not in allowed[end]:
                 detail = f"{end} is {dtype}, allowed are {', '.join(allowed[end])}"
-                return Finding("problem", detail, f"convert with {allowed[end][0]} {end}")
+                return Finding("problem", detail, _again(case))
     said = "; ".join(f"{end} {', '.join(dtypes)}" for end, dtypes in found.items())
     return Finding("ok", said)
 
@@ -126,7 +154,7 @@ def _batch(case: Case) -> Finding:
     wanted = case.device.batch
     if wanted and batches != {wanted}:
         found = ", ".join("open" if each < 0 else str(each) for each in sorted(batches))
-        return Finding("problem", f"the batch is {found}, it must be {wanted}", "convert again")
+        return Finding("problem", f"the batch is {found}, it must be {wanted}", _again(case))
     return Finding("ok", f"{', '.join(map(str, sorted(batches)))}".replace("-1", "open"))
 
 
@@ -144,7 +172,7 @@ def _dense(case: Case) -> Finding | None:
     return Finding(
         "note",
         f"{len(kernels)} dense layers have a scale per output",
-        "the device may want one scale for all outputs of a dense layer",
+        f"the device may want one scale for all outputs of a dense layer: {_again(case)}",
     )
 
 
@@ -158,7 +186,7 @@ def _weights(case: Case) -> Finding | None:
     )
     if widest > SEVEN_BITS:
         detail = f"int8 weights reach {widest}, this processor's sums saturate beyond {SEVEN_BITS}"
-        return Finding("problem", detail, "quantise with onnxruntime's reduce_range")
+        return Finding("problem", detail, _again(case))
     return Finding("ok", f"int8 weights within 7 bits (at most {widest})")
 
 
@@ -171,8 +199,10 @@ def _operators(case: Case) -> Finding | None:
         return Finding("problem", detail, "take the file it was compiled from")
     if code:
         return Finding("ok", f"compiled: {_rest(case.network)}")
-    if case.compilation is not None:
-        return _mapped(case.compilation, case.gates)
+    if case.attempt.refusal:
+        return Finding("problem", case.attempt.refusal, "take operators that it compiles")
+    if case.attempt.compilation is not None:
+        return _mapped(case.attempt.compilation, case.gates)
     if case.device.compiler == "edgetpu":
         return _foreseen(case)
     if case.device.compiler == "vela":
@@ -231,7 +261,7 @@ def _cache(case: Case) -> Finding | None:
 
 
 def _sram(case: Case) -> Finding | None:
-    settings, made = case.device.vela, case.compilation
+    settings, made = case.device.vela, case.attempt.compilation
     if settings is None or made is None:
         return None
     used = made.figures["sram_kb"]
@@ -243,7 +273,8 @@ def _sram(case: Case) -> Finding | None:
 
 
 def _time(case: Case) -> Finding | None:
-    figures = case.compilation.figures if case.compilation is not None else {}
+    made = case.attempt.compilation
+    figures = made.figures if made is not None else {}
     if "inference_ms" not in figures:
         return None
     cycles, took = figures["cycles"], figures["inference_ms"]

@@ -9,7 +9,7 @@ the QUANTIZE of a float input, breaks nothing: so the compiler's own files show.
 
 from dataclasses import dataclass
 
-from kedge_convert.edge.limits import EVERY, LIMITS, Doubt, Level, stays
+from kedge_convert.edge.limits import EVERY, LIMITS, LISTED, REBUILT, Doubt, Level, stays
 from kedge_models.devices import Device
 from kedge_runtime.inspect.network import Network, Operator
 
@@ -17,8 +17,8 @@ COMPILED = "edgetpu-custom-op"
 # What may be done at the Keras level about an operator that isn't on the device's list.
 REMEDIES = {
     "HARD_SWISH": "convert with --rewrite hard-swish",
-    "DEQUANTIZE": "convert with int8 or uint8 output",
-    "CAST": "convert with int8 or uint8 input",
+    "DEQUANTIZE": REBUILT,
+    "CAST": REBUILT,
     "GELU": "retrain with ReLU6: there is no harmless substitute",
 }
 
@@ -72,7 +72,7 @@ def judge(network: Network, operator: Operator, device: Device) -> Doubt | None:
         return None
     listed = device.operators.get(network.form, ())
     if operator.kind not in listed:
-        remedy = REMEDIES.get(operator.kind, "build the model from operators on the list")
+        remedy = REMEDIES.get(operator.kind, LISTED)
         return stays("isn't on the Edge TPU's list of operators", remedy)
     checks = (*EVERY, *LIMITS.get(operator.kind, ()))
     return _worst([check(network, operator) for check in checks])

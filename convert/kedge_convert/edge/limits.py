@@ -17,6 +17,10 @@ Level = Literal["maps", "stays", "uncertain"]
 QUANTISED = frozenset({"int8", "uint8"})
 DENSE, SAME_SIZE = "FULLY_CONNECTED", 1.0
 
+AGAIN = "convert with --device coral"
+LISTED = "build the model from operators on the list"
+# For floats: they are at the ends, or around an operator that has no integers.
+REBUILT = f"{LISTED}, and {AGAIN}"
 # The compiler's own words, where it has some for the case (its log).
 DTYPE = "works on {dtype}, the Edge TPU on int8 and uint8"
 SOFTMAX_ELEMENTS = 16_000
@@ -49,10 +53,7 @@ def types(network: Network, operator: Operator) -> Doubt | None:
     state = {"int16"} if operator.kind == "UNIDIRECTIONAL_SEQUENCE_LSTM" else set()
     for value in _activations(network, operator):
         if value.dtype not in QUANTISED | state:
-            return stays(
-                DTYPE.format(dtype=value.dtype),
-                "convert with integers throughout, input and output included",
-            )
+            return stays(DTYPE.format(dtype=value.dtype), REBUILT)
     return None
 
 
@@ -60,9 +61,9 @@ def shapes(network: Network, operator: Operator) -> Doubt | None:
     """Sizes are constant, and only the three innermost dimensions are larger than 1."""
     for value in _activations(network, operator):
         if value.elements is None:
-            return stays("has a size that isn't fixed in the file", "convert with batch 1")
+            return stays("has a size that isn't fixed in the file", AGAIN)
         if math.prod((value.shape or ())[:-3]) > 1:
-            return stays("has more than three dimensions larger than 1", "convert with batch 1")
+            return stays("has more than three dimensions larger than 1", AGAIN)
     return None
 
 
@@ -109,7 +110,7 @@ def dense(network: Network, operator: Operator) -> Doubt | None:
         return Doubt(
             "uncertain",
             "has a scale per output, which is younger than the last compiler",
-            "give the dense layer one scale for all its outputs",
+            AGAIN,
         )
     return None
 

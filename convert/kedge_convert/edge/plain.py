@@ -39,11 +39,10 @@ def _tensor(value: Value) -> dict[str, Any]:
 
 def plain_fit(verdict: Fit) -> dict[str, Any]:
     """Return the device's part."""
-    case = verdict.case
     return {
-        "name": case.device.name,
+        "name": verdict.device.name,
         "fits": verdict.fits,
         "findings": [{"name": name, **asdict(each)} for name, each in verdict.findings.items()],
-        "forecast": [asdict(fate) for fate in case.forecast],
-        "compilation": None if case.compilation is None else asdict(case.compilation),
+        "forecast": [asdict(fate) for fate in verdict.forecast],
+        "compilation": None if verdict.compilation is None else asdict(verdict.compilation),
     }

@@ -1,51 +1,46 @@
-"""The compiled file beside its artefact, sealed: the last step of a conversion for a device."""
+"""The device's compiler called on an artefact, and its file, sealed as the artefact is."""
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from kedge_convert.edge import COMPILERS
 from kedge_convert.edge.compilation import Compilation, reseal
 from kedge_convert.errors import ConversionError
 from kedge_models.devices import Device
-from kedge_runtime.files import write_whole
 
 
-@contextmanager
-def compiled(path: Path, device: Device) -> Iterator[tuple[Compilation, Path] | None]:
-    """Yield what the device's compiler says of a file, and what it made, in a temporary folder.
+@dataclass(frozen=True)
+class Attempt:
+    """What became of a compilation: what the compiler says of it and the sealed file's bytes, or
+    the `refusal`. All are empty where there is no compiler.
+    """
 
-    None where the device has no compiler, or it can't be called here: `COMPILERS[...].missing()`
-    says why. Raises ConversionError, naming the file, when the compiler fails.
+    compilation: Compilation | None = None
+    content: bytes = b""
+    refusal: str = ""
+
+
+def attempt(path: Path, device: Device) -> Attempt:
+    """Compile a .tflite file, sealed or not, if the device's compiler can be called here.
+
+    `COMPILERS[device.compiler].missing()` says why it can't.
     """
     compiler = COMPILERS.get(device.compiler)
     if compiler is None or compiler.missing():
-        yield None
-        return
+        return Attempt()
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
         # A plain name: what compilers make of `demo.int8.tflite` is their own affair.
         model = Path(folder) / "model.tflite"
         shutil.copyfile(path, model)
         try:
-            found = compiler.compile_model(model, device, Path(folder))
+            made, file = compiler.compile_model(model, device, Path(folder))
         except ConversionError as error:
-            raise ConversionError(f"{path}: {error}") from None
-        yield found
+            return Attempt(refusal=str(error))
+        return Attempt(made, reseal(path, file, made.compiler))
 
 
-def compile_beside(path: Path, device: Device) -> tuple[Compilation, Path] | None:
-    """Compile an artefact and write `NAME_edgetpu.tflite` or `NAME_vela.tflite` beside it.
-
-    Returns what the compiler said and the file, or None as `compiled` does: the forecast stands
-    alone then. Raises ConversionError when the compiler fails, UsageError when the file can't be
-    written.
-    """
-    final = path.with_name(f"{path.stem}_{device.compiler}.tflite")
-    with compiled(path, device) as found:
-        if found is None:
-            return None
-        made, file = found
-        write_whole(final, reseal(path, file, made.compiler))
-    return made, final
+def compiled_name(path: Path, device: Device) -> Path:
+    """Return where an artefact's compiled file lies: `NAME_edgetpu.tflite`, `NAME_vela.tflite`."""
+    return path.with_name(f"{path.stem}_{device.compiler}.tflite")

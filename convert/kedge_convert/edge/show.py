@@ -29,7 +29,7 @@ def page(report: Report, verdict: Fit | None) -> list[str]:
     said = [f"{report.path.name}: {report.network.form}, {report.precision}"]
     for title, rows in sections.items():
         said += ["", click.style(title, bold=True), *(_fitted(row) for row in rows)]
-    return said if verdict is None else [*said, "", *_device(verdict)]
+    return said if verdict is None else [*said, "", *fitting(verdict)]
 
 
 def _contract(report: Report) -> Iterator[str]:
@@ -51,6 +51,8 @@ def _promises(contract: Contract) -> Iterator[str]:
     yield _row("output is", f"{contract.output.kind}, then {contract.output.activation}")
     yield _row("labels", f"{len(contract.labels)}: {_few([each.name for each in contract.labels])}")
     yield _row("made from", f"{made.source}, {made.weights_digest[:19]}..., {made.method} weights")
+    if made.device:
+        yield _row("made for", made.device)
     if made.calibration_count:
         digest = made.calibration_digest[:19]
         yield _row("calibration", f"{made.calibration_count} pictures, {digest}...")
@@ -91,13 +93,13 @@ def _size(report: Report) -> Iterator[str]:
     yield _row("memory", f"{known}{'' if arena is None else ' of activations at once (estimate)'}")
 
 
-def _device(verdict: Fit) -> Iterator[str]:
-    device = verdict.case.device
-    width = _width()
+def fitting(verdict: Fit) -> Iterator[str]:
+    """Yield the device's part: findings, what isn't mapped, and the verdict."""
+    device, width = verdict.device, _width()
     yield click.style(f"on {device.name} ({device.title})", bold=True)
     for name, finding in verdict.findings.items():
         yield from (MARGIN + line for line in lines(name, finding, width - len(MARGIN)))
-    yield from map(_fitted, _fates(verdict.case.forecast))
+    yield from map(_fitted, _fates(verdict.forecast))
     yield from map(_fitted, _rows(verdict))
     yield ""
     yield "It fits." if verdict.fits else "It doesn't fit: see the problems above."
@@ -115,7 +117,7 @@ def _fates(fates: Sequence[Forecast]) -> Iterator[str]:
 
 
 def _rows(verdict: Fit) -> Iterator[str]:
-    made = verdict.case.compilation
+    made = verdict.compilation
     for row in made.rows if made is not None else ():
         if row.count:
             yield f"{row.count:>5}  {row.kind:<30} {row.status}"

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from kedge_convert.photos import Tick
+from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
 
 
@@ -19,7 +20,7 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-Recipe = Callable[[Source, Sequence[Path], Tick], Exported]
+Recipe = Callable[[Source, Sequence[Path], Tick, Scheme], Exported]
 
 
 def once(make: Callable[[Source], bytes]) -> Callable[[Source], bytes]:

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from kedge_convert.photos import Tick, tensors
+from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
 
-def stock(source: Source, floats: Path, calibration: Sequence[Path], tick: Tick) -> bytes:
+def stock(
+    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
+) -> bytes:
     """Quantise statically: QDQ, int8 weights per channel, int8 activations by min and max."""
     quantization = require("onnxruntime.quantization")
     shapes = require("onnxruntime.quantization.shape_inference")
@@ -21,6 +24,7 @@ def stock(source: Source, floats: Path, calibration: Sequence[Path], tick: Tick)
         _reader(quantization, source, calibration, tick),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
+        reduce_range=scheme.reduce_range,
         weight_type=quantization.QuantType.QInt8,
         activation_type=quantization.QuantType.QInt8,
     )

@@ -1,6 +1,7 @@
 """Keras to TFLite through TensorFlow's converter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,52 +10,62 @@ from kedge_convert.formats import tflite_float16, tflite_int8, tflite_int16x8
 from kedge_convert.formats.exported import Exported, Recipe
 from kedge_convert.formats.tflite_converter import (
     Samples,
-    Settings,
     converted,
     float32,
     samples,
     single,
     target_of,
 )
+from kedge_convert.formats.tflite_metadata import describe
 from kedge_convert.photos import Tick
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_runtime.contract import Precision
 
-__all__ = ["RECIPES", "export", "single"]
+__all__ = ["RECIPES", "describe", "export", "single"]
+
+
+# Gets TensorFlow, its converter and the calibration pictures behind the scheme.
+Settings = Callable[[Scheme, Any, Any, Samples], None]
 
 
 def export(
-    source: Source, precision: Precision, calibration: Sequence[Path], tick: Tick
+    source: Source,
+    precision: Precision,
+    calibration: Sequence[Path],
+    tick: Tick,
+    scheme: Scheme = PLAIN,
 ) -> Exported:
     """Return the flatbuffer of `source` in `precision`, its structure checked.
 
-    Batch 1; integers in and out for int8 and int16x8. Raises ConversionError.
+    Batch 1; integers in and out for int16x8 and, as `scheme` says, for int8. Raises
+    ConversionError.
     """
-    exported = RECIPES[precision](source, calibration, tick)
+    exported = RECIPES[precision](source, calibration, tick, scheme)
     structure.check("tflite", exported.content, source)
     return exported
 
 
-def _float32(source: Source, calibration: Sequence[Path], tick: Tick) -> Exported:
+def _float32(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
     return Exported(float32(source))
 
 
-def _float16(source: Source, calibration: Sequence[Path], tick: Tick) -> Exported:
+def _float16(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
     return Exported(tflite_float16.halved(float32(source)))
 
 
 def _with(precision: Precision, settings: Settings) -> Recipe:
     """Return the recipe that is one run of the converter with these settings."""
 
-    def recipe(source: Source, calibration: Sequence[Path], tick: Tick) -> Exported:
+    def recipe(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
         pictures = samples(source, calibration, tick)
         name = target_of(source, precision)
-        return Exported(converted(single(source), settings, pictures, name))
+        return Exported(converted(single(source), partial(settings, scheme), pictures, name))
 
     return recipe
 
 
-def _dynamic(tf: Any, converter: Any, pictures: Samples) -> None:
+def _dynamic(scheme: Scheme, tf: Any, converter: Any, pictures: Samples) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
 

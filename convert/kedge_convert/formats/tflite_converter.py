@@ -8,6 +8,7 @@ from kedge_convert import lowering
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats.exported import once
 from kedge_convert.photos import Tick, tensors
+from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Precision
@@ -58,6 +59,12 @@ def samples(source: Source, calibration: Sequence[Path], tick: Tick) -> Samples:
             yield [tensor]
 
     return generate
+
+
+def set_dense(scheme: Scheme, converter: Any) -> None:
+    """Have dense layers quantised with a scale per output or with one for all."""
+    one = not scheme.per_channel_dense
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = one
 
 
 @once

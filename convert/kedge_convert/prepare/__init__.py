@@ -1,7 +1,8 @@
 """Preparation: float weights adjusted so that int8 keeps the answers. Still a Keras model.
 
-The adjusted weights lie on the int8 grid, so that every quantiser downstream, TFLite's or ONNX's,
-finds the same integers. Activations are not touched: they are quantised by the format's own tools.
+The adjusted weights lie on the quantiser's grid, so that it finds the same integers. TFLite's and
+ONNX's grids are the same, unless a device asks for another. Activations are not touched: they are
+quantised by the format's own tools.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,12 @@ from typing import Any
 from kedge_convert.prepare.equalise import equalise
 from kedge_convert.prepare.fold import fold
 from kedge_convert.prepare.graph import Graph, trace
-from kedge_convert.prepare.sequential import Rounding, round_weights
+from kedge_convert.prepare.sequential import Grids, Rounding, round_weights
 from kedge_runtime.head import Floats
 
 __all__ = [
     "Graph",
+    "Grids",
     "Rounding",
     "left_alone",
     "levelled",

@@ -14,8 +14,8 @@ import numpy as np
 
 from kedge_convert.prepare import windows
 from kedge_convert.prepare.activations import Values, forget, peak, quantised, run
-from kedge_convert.prepare.graph import Graph, Node, Tensor
-from kedge_convert.prepare.rounding import Moments, moments, on_grid, plain
+from kedge_convert.prepare.graph import Graph, Node, Tensor, Weights
+from kedge_convert.prepare.rounding import LEVELS, Grid, Moments, moments, on_grid, plain
 from kedge_runtime.head import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
@@ -25,6 +25,8 @@ INDEPENDENT = 10
 LARGEST_MOMENTS = 6000  # inputs; their matrix takes 300 MB and its inverse a minute
 
 Tick = Callable[[], None]
+# What a layer takes in the float network, and in the rounded one.
+Pair = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,37 @@ class Twins:
 
 
 @dataclass(frozen=True)
+class Grids:
+    """The grids that a quantiser has: `levels` as of a Grid; whether each output of a dense layer
+    has its own step, as every convolution's output has.
+    """
+
+    levels: int = LEVELS
+    per_channel_dense: bool = True
+
+    def of(self, weights: Weights) -> Grid:
+        """Return the grid of a layer."""
+        return Grid(self.levels, weights.kind == "dense" and not self.per_channel_dense)
+
+
+PLAIN = Grids()
+
+
+@dataclass(frozen=True)
 class Rounding:
-    """How to round: repeatable by `seed`. Activations that are `kept` stay float, as do the kernels
-    of the layers that write or read them.
+    """How to round: repeatable by `seed`, onto which `grids`. Activations that are `kept` stay
+    float, as do the kernels of the layers that write or read them.
     """
 
     seed: int = 0
     kept: frozenset[Tensor] = frozenset()
+    grids: Grids = PLAIN
 
-    def spares(self, node: Node) -> bool:
-        """Whether a node stays float."""
-        return not self.kept.isdisjoint((node.output, *node.inputs))
+    def grid(self, node: Node) -> Grid | None:
+        """Return the grid of a weighted node's kernel, None where that stays float."""
+        assert node.weights is not None
+        spared = not self.kept.isdisjoint((node.output, *node.inputs))
+        return None if spared else self.grids.of(node.weights)
 
 
 def round_weights(
@@ -61,7 +83,7 @@ def round_weights(
     last, nodes = graph.last_uses(), []
     rng = np.random.default_rng(rounding.seed)
     for i, node in enumerate(graph.nodes):
-        rounded = _round(node, twins, None if rounding.spares(node) else rng)
+        rounded = _round(node, twins, rounding, rng)
         value = run(rounded, twins.rounded)
         twins.floats[node.output] = run(node, twins.floats)
         kept = node.output in rounding.kept
@@ -78,36 +100,33 @@ def affordable(graph: Graph, count: int) -> int:
     return min(count, max(16, MEMORY // (2 * 4 * peak(graph))))
 
 
-def _round(node: Node, twins: Twins, rng: np.random.Generator | None) -> Node:
-    """Return a weighted node with rounded kernel and corrected bias; any other as it is.
-
-    Without a generator the kernel stays, too.
-    """
+def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generator) -> Node:
+    """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
     if node.weights is None:
         return node
     taken = node.inputs[0]
-    floats, rounded = twins.floats[taken], twins.rounded[taken]
-    kernel = node.weights.kernel if rng is None else _kernel(node, floats, rounded, rng)
+    pair, grid = (twins.floats[taken], twins.rounded[taken]), rounding.grid(node)
+    kernel = node.weights.kernel if grid is None else _kernel(node, pair, grid, rng)
     changed = replace(node, weights=replace(node.weights, kernel=kernel))
-    return _corrected(node, changed, floats, rounded)
+    return _corrected(node, changed, pair)
 
 
-def _kernel(node: Node, floats: Floats, rounded: Floats, rng: np.random.Generator) -> Floats:
+def _kernel(node: Node, pair: Pair, grid: Grid, rng: np.random.Generator) -> Floats:
     weights = node.weights
     assert weights is not None
     flat = windows.flatten(weights).astype(np.float64)
     if flat.shape[-2] > LARGEST_MOMENTS:
-        return windows.restore(plain(flat), weights)
-    at = windows.positions(node, rounded.shape, POSITIONS, rng)
-    return windows.restore(on_grid(flat, _moments(node, floats, rounded, at)), weights)
+        return windows.restore(plain(flat, grid), weights)
+    at = windows.positions(node, pair[0].shape, POSITIONS, rng)
+    return windows.restore(on_grid(flat, _moments(node, pair, at), grid), weights)
 
 
-def _moments(node: Node, floats: Floats, rounded: Floats, at: windows.Positions) -> Moments:
-    count = len(rounded) * min(len(at), INDEPENDENT)
-    return moments(windows.sample(node, rounded, at), windows.sample(node, floats, at), count)
+def _moments(node: Node, pair: Pair, at: windows.Positions) -> Moments:
+    floats, rounded = (windows.sample(node, value, at) for value in pair)
+    return moments(rounded, floats, len(pair[0]) * min(len(at), INDEPENDENT))
 
 
-def _corrected(node: Node, rounded: Node, floats: Floats, values: Floats) -> Node:
+def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
     """Shift the bias by the mean output error (Finkelstein et al. 2019, arXiv:1906.03193).
 
     The layer is linear: the mean of its outputs is its output on the mean picture.
@@ -115,7 +134,7 @@ def _corrected(node: Node, rounded: Node, floats: Floats, values: Floats) -> Nod
     assert rounded.weights is not None
     wanted, found = (
         np.asarray(one.linear(value.mean(axis=0, keepdims=True)), np.float64)
-        for one, value in ((node, floats), (rounded, values))
+        for one, value in zip((node, rounded), pair, strict=True)
     )
     error = (wanted - found).mean(axis=tuple(range(wanted.ndim - 1)))
     bias = (rounded.weights.bias + error).astype(np.float32)

@@ -1,6 +1,6 @@
 """Static int8 in our own hands: which range each tensor gets, and which operators stay float.
 
-Twins of four verbs, see `Static`.
+Twins of five verbs, see `Static`.
 """
 
 from kedge_convert.static import onnx, tflite

@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.formats import onnx
+from kedge_convert.prepare import Grids
+from kedge_convert.prepare.rounding import LEVELS
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.static.operators import Operator, See
 from kedge_convert.static.ranges import Ranges
 from kedge_convert.toolkit import quiet, require
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
+REDUCED = 64  # onnxruntime.quantization.quant_utils.ONNX_INT_TYPE_REDUCED_RANGE
 
 
 def floats(source: Source) -> bytes:
@@ -39,7 +43,12 @@ def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -
         see(onnx.INPUT, picture)
 
 
-def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset()) -> bytes:
+def quantise(
+    content: bytes,
+    ranges: Ranges,
+    kept: frozenset[str] = frozenset(),
+    scheme: Scheme = PLAIN,
+) -> bytes:
     """Return the int8 model; the operators named in `kept` stay float."""
     quantization = require("onnxruntime.quantization")
     registry = require("onnxruntime.quantization.registry")
@@ -48,7 +57,7 @@ def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset())
         quantizer = require("onnxruntime.quantization.qdq_quantizer").QDQQuantizer(
             _loaded(content),
             per_channel=True,
-            reduce_range=False,
+            reduce_range=scheme.reduce_range,
             weight_qType=int8,
             activation_qType=int8,
             tensors_range=_data(ranges),
@@ -61,6 +70,11 @@ def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset())
         quantizer.model.topological_sort()
         result: bytes = quantizer.model.model.SerializeToString()
     return result
+
+
+def grids(scheme: Scheme) -> Grids:
+    """Return where prepared weights lie; dense layers always have a step per output."""
+    return Grids(REDUCED if scheme.reduce_range else LEVELS)
 
 
 def operators(content: bytes) -> list[Operator]:

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.prepare import Grids
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.static.ranges import Ranges
 
@@ -30,8 +32,17 @@ class Static(Protocol):
     def observe(self, content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
         """Call `see` with name and value of every activation, picture by picture, [1, h, w, 3]."""
 
-    def quantise(self, content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset()) -> bytes:
+    def quantise(
+        self,
+        content: bytes,
+        ranges: Ranges,
+        kept: frozenset[str] = frozenset(),
+        scheme: Scheme = PLAIN,
+    ) -> bytes:
         """Return the int8 file; operators named in `kept` stay float. Raises ConversionError."""
+
+    def grids(self, scheme: Scheme) -> Grids:
+        """Return where prepared weights must lie for `quantise` to find them again."""
 
     def operators(self, content: bytes) -> list[Operator]:
         """Return a float file's operators in execution order."""

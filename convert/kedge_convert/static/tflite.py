@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats import tflite_int8
 from kedge_convert.formats.tflite_converter import Samples, converted, single, target_of
+from kedge_convert.prepare import Grids
+from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.static.operators import Operator, See
 from kedge_convert.static.ranges import Ranges
@@ -34,7 +36,7 @@ def floats(source: Source) -> bytes:
 
 
 def _calibrate_only(tf: Any, converter: Any, samples: Samples) -> None:
-    tflite_int8.stock(tf, converter, samples)
+    tflite_int8.stock(PLAIN, tf, converter, samples)
     converter._experimental_calibrate_only = True
 
 
@@ -55,13 +57,18 @@ def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -
             see(name, interpreter.get_tensor(index))
 
 
-def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset()) -> bytes:
+def quantise(
+    content: bytes,
+    ranges: Ranges,
+    kept: frozenset[str] = frozenset(),
+    scheme: Scheme = PLAIN,
+) -> bytes:
     """Return the int8 file; operators whose output's name is in `kept` stay float.
 
-    Its input is int8, and so is its output unless the last operator is kept.
+    Its ends are those of the scheme, but its output is float32 if the last operator is kept.
     """
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
-    model = _unpacked(content)
+    model, last = _unpacked(content), operators(content)[-1].name
     for tensor in model.subgraphs[0].tensors:
         if _ranged(tensor):
             one = ranges[_name(tensor)]
@@ -70,14 +77,20 @@ def quantise(content: bytes, ranges: Ranges, kept: frozenset[str] = frozenset())
         with quiet():
             result: bytes = convert.mlir_quantize(
                 _packed(model),
-                input_data_type=tf.int8,
-                output_data_type=tf.float32 if operators(content)[-1].name in kept else tf.int8,
+                input_data_type=getattr(tf, scheme.input),
+                output_data_type=getattr(tf, "float32" if last in kept else scheme.output),
                 denylisted_nodes=set(kept),
+                disable_per_channel_for_dense_layers=not scheme.per_channel_dense,
             )
     # MLIR raises RuntimeError and others.
     except Exception as error:
         raise ConversionError(f"TensorFlow can't quantise the file: {one_line(error)}") from error
     return result
+
+
+def grids(scheme: Scheme) -> Grids:
+    """Return where prepared weights lie."""
+    return Grids(per_channel_dense=scheme.per_channel_dense)
 
 
 def operators(content: bytes) -> list[Operator]:

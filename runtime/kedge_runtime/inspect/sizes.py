@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from kedge_runtime.artefact import CONTRACT, GOLDEN
+from kedge_runtime.artefact import CONTRACT, GOLDEN, LABELS
 from kedge_runtime.containers import DIGEST_BYTES
 from kedge_runtime.containers.onnx import KEY, METADATA_PROPS
 from kedge_runtime.inspect.network import Network
@@ -11,7 +11,9 @@ from kedge_runtime.inspect.summary import weights
 from kedge_runtime.protobuf import parts
 
 # What is sealed into a file -> what it is called here.
-MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"}
+MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | dict.fromkeys(
+    LABELS.values(), "labels"
+)
 
 
 def sizes(path: Path, network: Network) -> dict[str, int]:
