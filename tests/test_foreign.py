@@ -1,6 +1,7 @@
 """Files that kedge didn't make: a person says a few facts, the engine the rest, nobody guesses."""
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import Run, tiny_contract
 from kedge_runtime.artefact import is_sealed
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Contract, Geometry, Input, Label, Normalisation, Output, Tensor
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError
 from kedge_runtime.foreign import read_contract
+from kedge_runtime.preprocessing import preprocess
 
 pytest.importorskip("ai_edge_litert")
 
@@ -133,6 +136,76 @@ def test_a_missing_contract_is_refused(tmp_path: Path) -> None:
         read_contract(tmp_path / "none.json")
 
 
+SPOKEN = replace(
+    tiny_contract("tflite"),
+    input=replace(tiny_contract("tflite").input, normalisation=Normalisation("rgb", 1, (5, 5, 5))),
+)
+
+
+@pytest.fixture
+def telling(tmp_path: Path, models: dict[str, bytes]) -> Path:
+    """Return a file as MediaPipe's and TFLite Support's writers make it: it has its own facts."""
+    metadata = pytest.importorskip("kedge_convert.formats.tflite_metadata")
+    path = tmp_path / "telling.tflite"
+    path.write_bytes(metadata.describe(models["tflite"], SPOKEN).content)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("labels.txt", "rot\ngr\u00fcn\nblau\ndunkel")
+    return path
+
+
+def _silent(facts: Path, **changes: Any) -> Path:
+    """Leave labels and normalisation out of the facts, and say `changes`."""
+    geometry = {"geometry": FACTS["input"]["geometry"]}
+    kept = {"schema": 1, "input": geometry, "output": FACTS["output"]}
+    facts.write_text(json.dumps({**kept, **changes}))
+    return facts
+
+
+def test_a_file_tells_its_normalisation_and_labels(facts: Path, telling: Path) -> None:
+    contract = read_contract(_silent(facts), telling)
+    assert contract.input.normalisation == SPOKEN.input.normalisation
+    assert [label.name for label in contract.labels] == ["rot", "grün", "blau", "dunkel"]
+    assert Classifier.open(telling, contract=contract)(RED).best.name == "rot"
+
+
+def test_a_persons_word_goes_before_the_files(facts: Path, telling: Path) -> None:
+    contract = read_contract(facts, telling)
+    assert contract == read_contract(facts)
+    assert [label.name for label in contract.labels] == ["red", "green", "blue", "dark"]
+
+
+def test_each_file_is_asked_for_what_the_facts_leave_out(
+    facts: Path, telling: Path, foreign: Path, kedge: Run
+) -> None:
+    picture = facts.with_name("red.png")
+    cv2.imwrite(str(picture), RED[..., ::-1])
+    code, out, err = kedge("classify", telling, picture, "--contract", _silent(facts), "--top", 1)
+    assert (code, err) == (0, "")
+    assert "rot" in out
+    code, out, err = kedge("classify", telling, foreign, picture, "--contract", facts)
+    assert code == 2
+    assert "the key 'normalisation' is missing" in err
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_labels_may_lie_in_the_models_archive(facts: Path, foreign: Path, beside: bool) -> None:
+    with zipfile.ZipFile(foreign, "a") as archive:
+        archive.writestr("dict.txt", "a\nb\nc\nd\n")
+    if beside:
+        facts.with_name("dict.txt").write_text("e\nf\ng\nh\n")
+    facts.write_text(json.dumps({**FACTS, "labels": "dict.txt"}))
+    names = [label.name for label in read_contract(facts, foreign).labels]
+    assert names == list("efgh" if beside else "abcd")
+
+
+def test_labels_that_the_archive_lacks_are_named(facts: Path, telling: Path) -> None:
+    silent = _silent(facts, labels="other.txt")
+    with pytest.raises(
+        ContractError, match=r"no other\.txt in its archive, which holds labels\.txt"
+    ):
+        read_contract(silent, telling)
+
+
 # Public classifiers, uint8 in and out, 1001 classes, by the side of their input.
 PUBLIC = {
     "mobilenet_v1_0.25_128_quant": 128,
@@ -163,6 +236,23 @@ def test_a_public_classifier_names_a_cat(shared: Path, name: str, offset: int) -
     best = classifier(shared / "data" / "edgetpu" / "cat.bmp").best
     # Egyptian cat is class 285 of ImageNet's 1000.
     assert (best.index, best.name) == (286 - offset, "Egyptian cat")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_classifier_tells_normalisation_and_labels(
+    shared: Path, name: str, facts: Path
+) -> None:
+    """TensorFlow Lite Support's own writer put them there."""
+    model, stated = shared / "data" / "edgetpu" / f"{name}.tflite", _public(shared, name).contract
+    geometry = {"height": PUBLIC[name], "width": PUBLIC[name], "fit": "stretch"}
+    said = {"schema": 1, "input": {"geometry": geometry}, "output": {"kind": "softmax"}}
+    facts.write_text(json.dumps(said))
+    found = Classifier.open(model, contract=read_contract(facts, model))
+    assert found.contract.labels == stated.labels
+    assert len(stated.labels) == 1001
+    told, said_by_hand = (preprocess(each, RED) for each in (found.contract, stated))
+    np.testing.assert_array_equal(told, said_by_hand)
+    assert found(shared / "data" / "edgetpu" / "cat.bmp").best.name == "Egyptian cat"
 
 
 def test_a_public_classifier_names_a_uniform(shared: Path) -> None:

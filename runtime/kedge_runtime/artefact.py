@@ -11,9 +11,12 @@ from kedge_runtime import containers
 from kedge_runtime.contract import Contract
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.golden import Golden
+from kedge_runtime.results import BACKGROUND
 
 CONTRACT = "kedge/contract.json"
 GOLDEN = "kedge/golden.npz"
+# Where other programs look for the classes' names, by format; ONNX has no such place.
+LABELS = {"tflite": "labels.txt"}
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 _CHUNK = 1 << 20
@@ -32,7 +35,15 @@ class Artefact:
 def seal(form: str, model: bytes, contract: Contract, golden: Golden) -> bytes:
     """Return the bytes of a sealed file; `form` is a key of `containers.FORMATS`."""
     members = {CONTRACT: contract.to_json().encode(), GOLDEN: golden.to_bytes()}
+    if form in LABELS and contract.labels:
+        members[LABELS[form]] = _lines(contract)
     return containers.append(form, model, members)
+
+
+def _lines(contract: Contract) -> bytes:
+    """Return the name of each output's class on a line of its own."""
+    classes = (BACKGROUND,) * contract.output.label_offset + contract.labels
+    return "".join(" ".join(label.name.split()) + "\n" for label in classes).encode()
 
 
 def read_artefact(path: Path) -> Artefact:

@@ -1,42 +1,74 @@
-"""Files that kedge didn't make: a person says what they don't carry, the engine says the rest.
+"""Files that kedge didn't make: a person says what they don't carry, file and engine the rest.
 
 Nothing is guessed: how pixels become the input and what the output means must be stated.
 """
 
 import json
-from dataclasses import replace
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kedge_runtime import tflite_metadata
 from kedge_runtime.artefact import Artefact, format_of, is_sealed
 from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, ContractError
 from kedge_runtime.golden import Golden
+from kedge_runtime.records import encode
+from kedge_runtime.zips import read_members
+
+# What a file says of itself, by format; ONNX has no convention for it.
+METADATA = {"tflite": tflite_metadata.read}
 
 
-def read_contract(path: Path) -> Contract:
-    """Read a contract from a JSON file (docs/contract.md).
+@dataclass(frozen=True)
+class Facts:
+    """What a person says of foreign files: a contract as JSON, in parts, and where it lies."""
 
-    `labels` may be the name of a text file beside it with a class a line, or be left out. Raises
-    ContractError for a file that can't be read and for a key that is wrong.
-    """
+    path: Path
+    data: Any
+
+    def contract(self, model: Path | None = None) -> Contract:
+        """Return the contract; what it leaves out is taken from the model's own metadata.
+
+        Raises ContractError for a key that is missing or wrong, ArtefactError for metadata that
+        can't be read.
+        """
+        data = self.data
+        if isinstance(data, dict) and model is not None:
+            data = _with_metadata(data, model)
+        if isinstance(data, dict) and isinstance(data.get("labels"), str):
+            data = {**data, "labels": _named(self.path.parent / data["labels"], model)}
+        try:
+            return Contract.from_json(json.dumps(data))
+        except ContractError as error:
+            raise ContractError(f"{self.path}: {error}") from None
+
+
+def read_facts(path: Path) -> Facts:
+    """Read what a person says, a JSON file. Raises ContractError for one that can't be read."""
     try:
-        data = json.loads(_text(path))
-    except ValueError as error:
+        return Facts(path, json.loads(_text(path)))
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: no JSON: {error}") from None
-    if isinstance(data, dict) and isinstance(data.get("labels"), str):
-        data["labels"] = _labels(path.parent / data["labels"])
-    try:
-        return Contract.from_json(json.dumps(data))
-    except ContractError as error:
-        raise ContractError(f"{path}: {error}") from None
 
 
-def for_unsealed(path: Path, contract: Contract | None) -> Contract | None:
+def read_contract(path: Path, model: Path | None = None) -> Contract:
+    """Read a contract from a JSON file (docs/contract.md), for `model` if that is given.
+
+    `labels` may be the name of a text file with a class a line, beside the contract or in the
+    archive behind the model. A .tflite model's TFLite Metadata tells normalisation and labels where
+    the contract leaves them out. Raises ContractError for a file that can't be read and for a key
+    that is missing or wrong, ArtefactError for a model whose metadata is damaged.
+    """
+    return read_facts(path).contract(model)
+
+
+def for_unsealed(path: Path, facts: Facts | None) -> Contract | None:
     """Return a person's contract for a file that carries none, and None for a sealed one."""
     format_of(path)
-    return None if contract is None or is_sealed(path) else contract
+    return None if facts is None or is_sealed(path) else facts.contract(path)
 
 
 def unsealed(path: Path, contract: Contract) -> Artefact:
@@ -71,15 +103,47 @@ def _numbers(contract: Contract, engine: Engine) -> tuple[Label, ...]:
     return tuple(Label(str(i), f"class {i}") for i in range(count))
 
 
-def _labels(path: Path) -> list[dict[str, Any]]:
-    lines = _text(path).splitlines()
-    return [{"id": line.strip(), "name": line.strip()} for line in lines]
+def _with_metadata(data: dict[str, Any], model: Path) -> dict[str, Any]:
+    """Return the facts with what the model says of itself; a person's word goes first."""
+    read, taken = METADATA.get(format_of(model)), data.get("input")
+    if not (read and isinstance(taken, dict)) or ("labels" in data and "normalisation" in taken):
+        return data
+    found, told = read(model), dict(data)
+    if found.normalisation:
+        told["input"] = {"normalisation": encode(found.normalisation), **taken}
+    if found.labels:
+        told.setdefault("labels", _classes(_member(model, found.labels)))
+    return told
+
+
+def _named(path: Path, model: Path | None) -> list[dict[str, str]]:
+    """Return the classes of a text file, or of a model's archive where there is no such file."""
+    if model is None or path.exists() or not zipfile.is_zipfile(model):
+        return _classes(_text(path))
+    return _classes(_member(model, path.name))
+
+
+def _member(model: Path, name: str) -> str:
+    members = read_members(model, str(model))
+    if name not in members:
+        there = ", ".join(members) or "nothing"
+        raise ContractError(f"{model}: no {name} in its archive, which holds {there}")
+    return _decoded(members[name], f"{model}: {name}")
+
+
+def _classes(text: str) -> list[dict[str, str]]:
+    return [{"id": line.strip(), "name": line.strip()} for line in text.splitlines()]
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise ContractError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode()
     except UnicodeDecodeError:
-        raise ContractError(f"{path}: isn't UTF-8 text") from None
+        raise ContractError(f"{where}: isn't UTF-8 text") from None

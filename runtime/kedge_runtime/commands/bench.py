@@ -25,7 +25,7 @@ from kedge_runtime.commands.pictures import split
 from kedge_runtime.engines import ENGINES
 from kedge_runtime.errors import EngineError
 from kedge_runtime.findings import Machine
-from kedge_runtime.foreign import for_unsealed, read_contract
+from kedge_runtime.foreign import for_unsealed, read_facts
 from kedge_runtime.identity import identity
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
@@ -110,9 +110,9 @@ def bench(**options: Any) -> int:
 
 
 def _bases(artefacts: Sequence[Path], options: dict[str, Any]) -> list[Case]:
-    contract = read_contract(options["contract"]) if options["contract"] else None
+    facts = read_facts(options["contract"]) if options["contract"] else None
     return [
-        Case(path, delegate=options["delegate"], contract=for_unsealed(path, contract))
+        Case(path, delegate=options["delegate"], contract=for_unsealed(path, facts))
         for path in artefacts
     ]
 

@@ -21,7 +21,7 @@ from kedge_runtime.engines import ENGINES
 from kedge_runtime.ensemble import Ensemble
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.foreign import for_unsealed, read_contract
+from kedge_runtime.foreign import for_unsealed, read_facts
 from kedge_runtime.head import Floats
 from kedge_runtime.quiet import quiet
 from kedge_runtime.results import Result, Rule, disagree
@@ -86,14 +86,14 @@ def _check_places(options: dict[str, Any]) -> None:
 
 
 def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
-    contract = read_contract(options["contract"]) if options["contract"] else None
+    facts = read_facts(options["contract"]) if options["contract"] else None
     engine = {name: options[name] for name in ("threads", "delegate", "engine")}
     with quiet():
         opened = [
-            Classifier.open(path, contract=for_unsealed(path, contract), **engine)
+            Classifier.open(path, contract=for_unsealed(path, facts), **engine)
             for path in artefacts
         ]
-    if contract and all(classifier.artefact.digest for classifier in opened):
+    if facts and all(classifier.artefact.digest for classifier in opened):
         raise UsageError("--contract: every artefact carries its own; leave it out")
     return opened
 

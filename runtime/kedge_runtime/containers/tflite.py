@@ -1,6 +1,7 @@
 """TFLite: the members lie in a zip behind the flatbuffer, the digest in the zip's comment.
 
-Interpreters ignore what follows the flatbuffer, and `zipfile` finds an archive from its end.
+Interpreters ignore what follows the flatbuffer, and `zipfile` finds an archive from its end. The
+members are stored as they are: MediaPipe reads labels there, and refuses an archive that is packed.
 """
 
 import io
@@ -13,12 +14,10 @@ from kedge_runtime.zips import read_members
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
     """Return model + zip(members), ending in a zip comment of `room` bytes."""
     file = io.BytesIO(model)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
             # A ZipInfo without a time is dated 1980: the same members, the same bytes.
-            info = zipfile.ZipInfo(name)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
         archive.comment = bytes(room)
     return file.getvalue()
 
