@@ -7,7 +7,7 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check format clean
+.PHONY: demo test check arm64 format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.convert
@@ -25,6 +25,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS)
+
+# The wheel on an emulated arm64 machine alone; test and check have it too.
+arm64: $(VENV)/.dev
+	$(BIN)/python -m pytest -m arm64
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format

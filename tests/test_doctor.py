@@ -165,6 +165,11 @@ def test_an_old_opencv_reads_pictures_and_runs_no_models(monkeypatch: pytest.Mon
     assert runnable(READY | {"opencv": found}) == {"tflite": ["litert"], "onnx": ["onnxruntime"]}
 
 
+def test_an_import_without_an_end_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT", 0)
+    assert doctor.try_import(CV2).reason == "its import takes more than 0 s"
+
+
 def test_without_an_engine_the_fix_is_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "is_installed", lambda library: False)
     litert, onnxruntime = (check_engine(n, Machine()) for n in ("litert", "onnxruntime"))

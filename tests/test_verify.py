@@ -24,7 +24,7 @@ from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.engines.litert import LiteRT
 from kedge_runtime.golden import Golden
 from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import CHECKS, Stage, verify
+from kedge_runtime.verify import CHECKS, Stage, alike, verify
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -350,3 +350,23 @@ def test_no_golden_set_is_no_proof(
     path = tmp_path / f"tiny.{form}"
     path.write_bytes(seal(form, models[form], contracts[form], Golden.none()))
     assert not all(stage.passed for stage in _verify(path))
+
+
+@pytest.mark.parametrize(
+    ("library", "count", "by", "passes"),
+    [
+        ("ai_edge_litert", 0, 0, True),
+        ("ai_edge_litert", 1, 1, False),
+        ("tflite_runtime", 10, 1, True),
+        ("tflite_runtime", 11, 1, False),
+        ("tflite_runtime", 1, 2, False),
+    ],
+)
+def test_exact_is_exact_but_for_an_older_library(
+    library: str, count: int, by: int, passes: bool
+) -> None:
+    recorded = np.full((1, 1000), 127, np.int8)
+    found = recorded.copy()
+    found[0, :count] -= by
+    assert alike(found, recorded, library) is passes
+    assert not alike(found[:, :-1], recorded, library)

@@ -152,7 +152,9 @@ def try_import(library: Library) -> Trial:
             timeout=TIMEOUT,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return Trial(reason=f"its import takes more than {TIMEOUT} s")
+    except OSError as error:
         return Trial(reason=f"can't be tried: {error}")
     if done.returncode:
         return Trial(reason=_reason(done.returncode, done.stderr))

@@ -37,6 +37,9 @@ TOLERANCES: dict[Precision, float] = {
 }
 # Both sides come of the same recorded outputs, so only the last bits of exp differ.
 CONFIDENCE_TOLERANCE = 1e-5
+# The share of the exact integers that may be one step off, by the library that gives them: 32 of
+# 100 000 were with tflite-runtime 2.14, which is older than those that record (docs/verify.md).
+ONE_STEP_OFF = {"tflite_runtime": 0.01}
 
 
 @dataclass(frozen=True)
@@ -206,12 +209,22 @@ def _exactness(evidence: Evidence) -> str:
     if not evidence.golden.exact.size:
         return "not asked for: only integer models on LiteRT have exact kernels"
     found = exact_outputs(evidence.artefact, evidence.golden.images)
-    if not np.array_equal(found, evidence.golden.exact):
+    if not alike(found, evidence.golden.exact, evidence.classifier.engine.library):
         raise BrokenError(
             "the reference kernels give other integers than recorded: the model's weights "
             "are not those that were checked"
         )
-    return f"reference kernels: {found.size} integers identical"
+    same = int((found == evidence.golden.exact).sum())
+    others = f", {found.size - same} one step off" if same < found.size else ""
+    return f"reference kernels: {same} integers identical{others}"
+
+
+def alike(found: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
+    """Tell whether the reference kernels of `library` gave the integers that were recorded."""
+    if found.shape != recorded.shape:
+        return False
+    steps = np.abs(found.astype(np.int32) - recorded)
+    return bool(steps.max() <= 1 and np.mean(steps > 0) <= ONE_STEP_OFF.get(library, 0.0))
 
 
 def _answers(evidence: Evidence) -> str:
