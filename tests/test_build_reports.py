@@ -249,7 +249,9 @@ def test_reports_are_written_and_shown_by_github(
 def test_the_front_are_those_that_none_beats(
     places: list[tuple[float, float]], best: list[int]
 ) -> None:
-    found = front([Place(i, cost, good, "PASS") for i, (cost, good) in enumerate(places, 1)])
+    found = front(
+        [Place(i, cost, good, good, good, "PASS") for i, (cost, good) in enumerate(places, 1)]
+    )
     assert [place.number for place in found] == best
 
 

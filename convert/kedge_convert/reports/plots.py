@@ -9,7 +9,7 @@ from markupsafe import Markup
 from kedge_convert.reports import words
 from kedge_convert.reports.canvas import Axis, Point, add, canvas, line, markup, write
 from kedge_convert.reports.record import Cell
-from kedge_runtime.drift.gates import Verdict
+from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
 
 WIDTH, HEIGHT = 340, 240
@@ -20,19 +20,26 @@ ROW = 26
 
 @dataclass(frozen=True)
 class Place:
-    """One artefact in a plot: what it costs, how good it is (0..1), and its number in the list."""
+    """One artefact in a plot: what it costs, how good it is (0..1), and its number in the list.
+
+    `low`, `high`: the 95 % interval of `quality`, or itself where none is known.
+    """
 
     number: int
     cost: float
     quality: float
+    low: float
+    high: float
     verdict: Verdict
 
 
-def quality(cell: Cell) -> float | None:
-    """Return the accuracy where labels tell it, else the agreement."""
+def quality(cell: Cell) -> Estimate | None:
+    """Return the accuracy where labels tell it, else the agreement with its interval."""
     if cell.drift is None:
         return None
-    return cell.drift.top1.artefact if cell.drift.top1 else cell.drift.agreement.value
+    if cell.drift.top1 is None:
+        return cell.drift.agreement
+    return Estimate(*[cell.drift.top1.artefact] * 3)
 
 
 def size(cell: Cell) -> float:
@@ -48,7 +55,7 @@ def latency(cell: Cell) -> float:
 def pareto(cells: Sequence[Cell], cost: Callable[[Cell], float], unit: str, what: str) -> Markup:
     """Draw quality against a cost; the line joins those that nothing beats in both."""
     places = [
-        Place(number, cost(cell), good, cell.verdict)
+        Place(number, cost(cell), good.value, good.low, good.high, cell.verdict)
         for number, cell in enumerate(cells, 1)
         if (good := quality(cell)) is not None
     ]
@@ -60,7 +67,9 @@ def pareto(cells: Sequence[Cell], cost: Callable[[Cell], float], unit: str, what
     _frame(root, across, up, (what, unit))
     line(root, [(across.at(p.cost), up.at(p.quality)) for p in best], "front")
     for place in places:
-        _mark(root, place.verdict, across.at(place.cost), up.at(place.quality))
+        x = across.at(place.cost)
+        line(root, [(x, up.at(place.low)), (x, up.at(place.high))], "interval")
+        _mark(root, place.verdict, x, up.at(place.quality))
     _number(root, places, across, up)
     return markup(root)
 
@@ -75,9 +84,9 @@ def front(places: Sequence[Place]) -> list[Place]:
 
 
 def _axes(places: Sequence[Place]) -> tuple[Axis, Axis]:
-    goods = [place.quality for place in places]
-    spread = max(max(goods) - min(goods), 0.01)
-    low, high = max(0.0, min(goods) - 0.3 * spread), min(1.0, max(goods) + 0.3 * spread)
+    least, most = min(place.low for place in places), max(place.high for place in places)
+    spread = max(most - least, 0.01)
+    low, high = max(0.0, least - 0.1 * spread), min(1.0, most + 0.1 * spread)
     dearest = max(place.cost for place in places) or 1.0
     across = Axis(0.0, 1.1 * dearest, LEFT, WIDTH - RIGHT)
     return across, Axis(low, high, HEIGHT - BOTTOM, TOP)
