@@ -91,7 +91,7 @@ def _cost(seconds: float, gigabytes: float) -> str:
 def _notes(record: Record) -> Iterator[str]:
     """Yield one line for what is to be known of a model or a cell."""
     if not record["prepare"]:
-        yield f"{record['model']}: too large to prepare here, integers have stock weights"
+        yield f"{record['model']}: not prepared in this run, integers have stock weights"
     for target, cell in record["cells"].items():
         for reason in _reasons(target, cell):
             yield f"{record['model']} {target}: {reason}"
