@@ -15,6 +15,7 @@ import pytest
 
 import seeded_faults
 from kedge_convert import lowering, pipeline, sealing, supervisor
+from kedge_convert.edge import rewrites
 from kedge_convert.formats import onnx, tflite
 from kedge_convert.formats import tf2onnx_routes as routes
 from kedge_convert.progress import Progress
@@ -96,7 +97,10 @@ def into_weights(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine
 
 
 def into_lowerings(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
-    monkeypatch.setattr(pipeline, "lower", lambda model: lowering.Lowered(fault.change(model)))
+    def rewrite(model: Any, names: object) -> lowering.Lowered:
+        return lowering.Lowered(fault.change(model))
+
+    monkeypatch.setattr(rewrites, "rewrite", rewrite)
 
 
 class _Converter:

@@ -19,7 +19,6 @@ from kedge_convert.events import PREPARATION
 from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
 from kedge_convert.initialise import initialised
-from kedge_convert.lowering import lower
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Photos, Sampling, collect, find, tensors, ticking
 from kedge_convert.progress import Progress
@@ -167,7 +166,7 @@ def _exportable(job: Job, original: Original, progress: Progress) -> Original:
     for note in rewritten.notes:
         progress.note(note)
     source, pictures = original.source, original.photos.calibration[:TRIED]
-    source = replace(source, model=lower(rewritten.model).model, pictures=pictures)
+    source = replace(source, model=rewritten.model, pictures=pictures)
     return replace(original, source=source)
 
 

@@ -5,7 +5,7 @@ word: they leave the function as it is, but not the rounding of its integer form
 from collections.abc import Sequence
 from typing import Any
 
-from kedge_convert.lowering import Lowered, Rule, lower
+from kedge_convert.lowering import ALWAYS, Lowered, Rule, lower
 from kedge_convert.lowering.activations import activation, elementwise
 from kedge_runtime.errors import UsageError
 
@@ -26,11 +26,10 @@ REWRITES: dict[str, tuple[Rule, ...]] = {"hard-swish": (hard_swish,)}
 
 
 def rewrite(model: Any, names: Sequence[str]) -> Lowered:
-    """Return a Keras model of the same function, rewritten by every name of REWRITES.
-
-    Raises UsageError for an unknown name.
+    """Return a Keras model of the same function, in the operators that all formats have, and
+    rewritten by `names`, of REWRITES. Raises UsageError for an unknown one.
     """
     if unknown := set(names) - REWRITES.keys():
         known = ", ".join(REWRITES)
         raise UsageError(f"--rewrite: got {min(unknown)!r}, known are {known}")
-    return lower(model, [rule for name in names for rule in REWRITES[name]])
+    return lower(model, [*ALWAYS, *(rule for name in names for rule in REWRITES[name])])

@@ -15,11 +15,9 @@ def stock(
 ) -> bytes:
     """Quantise statically: QDQ, int8 weights per channel, int8 activations by min and max."""
     quantization = require("onnxruntime.quantization")
-    shapes = require("onnxruntime.quantization.shape_inference")
-    folded, quantised = floats.with_suffix(".folded.onnx"), floats.with_suffix(".int8.onnx")
-    shapes.quant_pre_process(str(floats), str(folded), skip_symbolic_shape=True)
+    quantised = floats.with_suffix(".int8.onnx")
     quantization.quantize_static(
-        str(folded),
+        str(folded(floats)),
         str(quantised),
         _reader(quantization, source, calibration, tick),
         quant_format=quantization.QuantFormat.QDQ,
@@ -29,6 +27,14 @@ def stock(
         activation_type=quantization.QuantType.QInt8,
     )
     return quantised.read_bytes()
+
+
+def folded(floats: Path) -> Path:
+    """Write a float model beside itself as onnxruntime wants it before it quantises."""
+    shapes = require("onnxruntime.quantization.shape_inference")
+    path = floats.with_suffix(".folded.onnx")
+    shapes.quant_pre_process(str(floats), str(path), skip_symbolic_shape=True)
+    return path
 
 
 def _reader(quantization: Any, source: Source, calibration: Sequence[Path], tick: Tick) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.formats import onnx
+from kedge_convert.formats import onnx, onnx_int8
 from kedge_convert.prepare import Grids
 from kedge_convert.prepare.rounding import LEVELS
 from kedge_convert.scheme import PLAIN, Scheme
@@ -23,12 +23,10 @@ REDUCED = 64  # onnxruntime.quantization.quant_utils.ONNX_INT_TYPE_REDUCED_RANGE
 
 def floats(source: Source) -> bytes:
     """Return the float model as onnxruntime wants it before it quantises."""
-    shapes = require("onnxruntime.quantization.shape_inference")
     with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        plain, folded = (Path(folder) / f"{name}.onnx" for name in ("plain", "folded"))
+        plain = Path(folder) / "float32.onnx"
         plain.write_bytes(onnx.float32(source))
-        shapes.quant_pre_process(str(plain), str(folded), skip_symbolic_shape=True)
-        return folded.read_bytes()
+        return onnx_int8.folded(plain).read_bytes()
 
 
 def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
