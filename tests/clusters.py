@@ -78,9 +78,17 @@ def measured(flag: Path, what: str, task: Task, shard: Shard) -> Part:
 
 
 def noted(place: Path) -> None:
-    """Leave a file, but for one that isn't wanted. Raises UsageError."""
+    """Leave a file, but for one that isn't wanted. Raises UsageError.
+
+    The files take longer than the news of the error does, however late its process began.
+    """
+    refused = place.with_name("refused")
     if place.name == "none":
+        refused.touch()
         raise UsageError("none")
+    while not refused.exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
     place.touch()
 
 
