@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from kedge_convert import candidates, prepare
+from kedge_convert import prepare
 from kedge_convert.photos import Sampling, collect
+from kedge_convert.quantise import candidates
 from kedge_convert.source import Request, load_source
 from kedge_convert.toolkit import quiet
 

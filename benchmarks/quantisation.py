@@ -29,8 +29,8 @@ import machine
 import paired
 import quantisation_ways as ways
 from kedge_convert import parity
-from kedge_convert.budget import Budget
 from kedge_convert.photos import Sampling, collect
+from kedge_convert.quantise.budget import Budget
 from kedge_convert.source import Request
 from kedge_runtime import metrics
 from kedge_runtime.classifier import Classifier

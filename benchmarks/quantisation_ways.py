@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import candidates, pipeline, sealing, search
-from kedge_convert.budget import Budget
-from kedge_convert.candidates import Candidate
+from kedge_convert import pipeline, sealing
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors
 from kedge_convert.progress import Progress
+from kedge_convert.quantise import candidates, search
+from kedge_convert.quantise.budget import Budget
+from kedge_convert.quantise.candidates import Candidate
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet

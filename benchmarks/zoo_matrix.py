@@ -23,14 +23,15 @@ from typing import Any
 
 import machine
 import zoo_table
-from kedge_convert import bounds, sealing, supervisor
+from kedge_convert import sealing, supervisor
 from kedge_convert.errors import one_line
+from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.photos import Sampling
-from kedge_convert.pipeline import Job, Outcome, failed
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request
+from kedge_convert.sources.zoo import UNTRAINED
+from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS, Target, parse_targets
-from kedge_convert.zoo import UNTRAINED
 from kedge_models import Card, card, cards
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.files import write_whole

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kedge_convert import pipeline
-from kedge_convert.bounds import Bounds, highest
 from kedge_convert.errors import ConversionError
-from kedge_convert.events import PREPARATION
 from kedge_convert.formats import FORMATS
+from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.pipeline import Checked, Job, Outcome
-from kedge_convert.process import INTERVAL
 from kedge_convert.progress import Progress
+from kedge_convert.progress.events import PREPARATION
 from kedge_convert.source import Request, Source
 from kedge_convert.staging import publish, staged, write
+from kedge_convert.supervisor.bounds import Bounds, highest
+from kedge_convert.supervisor.process import INTERVAL
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.way import Way
 from kedge_runtime.contract import Precision
@@ -138,7 +138,7 @@ def _made(job: Job, target: Target, plan: dict[str, str], progress: Progress) ->
             _die(plan, str(target))
             publish(temporary, final)
     except ConversionError as error:
-        return pipeline.failed(target, str(error))
+        return failed(target, str(error))
     notes = (job.unprepared,) if job.unprepared else ()
     checked = Checked(final, 4, 1.0, SAME, Way("float32"), "softmax")
     return Outcome(target, Verdict(), checked, notes)

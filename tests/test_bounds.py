@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert import bounds
+from kedge_convert.supervisor import bounds
 from kedge_runtime.errors import UsageError
 from kedge_runtime.findings import Machine
 

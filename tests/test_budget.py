@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kedge_convert.budget import Budget, Forecast, forecast, margins, read_points, spread
+from kedge_convert.quantise.budget import Budget, Forecast, forecast, margins, read_points, spread
 from kedge_runtime.errors import UsageError
 
 

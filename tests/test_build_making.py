@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from kedge_convert import pipeline
-from kedge_convert.bounds import Limits
 from kedge_convert.build import keys, making
 from kedge_convert.build.cache import Cache
 from kedge_convert.build.config import Config, Model
 from kedge_convert.build.matrix import Cell, groups
+from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.pipeline import Checked, Job, Outcome
 from kedge_convert.progress import Progress
+from kedge_convert.supervisor.bounds import Limits
 from kedge_convert.way import Way
 
 PARITY = Parity(20, 1.0, 1.0, 0.1, 0.1, 0.1, 1.0, float("inf"), 0.0)

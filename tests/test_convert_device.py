@@ -12,8 +12,8 @@ import test_edge_compilers as compilers
 from conftest import MODELS, Run
 from kedge_convert import supervisor
 from kedge_convert.edge.fit import Gates, fit
+from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.pipeline import Checked, Job, Outcome
 from kedge_convert.targets import TARGETS
 from kedge_convert.way import Way
 from kedge_models import demo

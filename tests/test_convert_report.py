@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pytest
 
 from kedge_convert import supervisor
+from kedge_convert.job import Checked, Outcome, failed
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.pipeline import Checked, Outcome, failed
 from kedge_convert.targets import TARGETS
 from kedge_convert.way import Way
 

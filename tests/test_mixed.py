@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert import mixed, prepare
+from kedge_convert import prepare
 from kedge_convert.formats import FORMATS
 from kedge_convert.photos import tensors
 from kedge_convert.prepare.graph import Graph
+from kedge_convert.quantise import mixed
+from kedge_convert.quantise.static import STATIC
+from kedge_convert.quantise.static.histograms import Histogram
+from kedge_convert.quantise.static.ranges import Ranges, choose
 from kedge_convert.source import Source
-from kedge_convert.static import STATIC
-from kedge_convert.static.histograms import Histogram
-from kedge_convert.static.ranges import Ranges, choose
 from kedge_runtime.contract import Geometry, Input, Normalisation, Output
 from kedge_runtime.head import Floats
 

@@ -11,14 +11,15 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert import candidates, prepare
+from kedge_convert import prepare
 from kedge_convert.formats import FORMATS
 from kedge_convert.photos import Photos, tensors
 from kedge_convert.progress import Progress
+from kedge_convert.quantise import candidates
+from kedge_convert.quantise.static import STATIC
+from kedge_convert.quantise.static.ranges import choose
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
-from kedge_convert.static import STATIC
-from kedge_convert.static.ranges import choose
 from kedge_convert.targets import Target
 from kedge_runtime.contract import Geometry, Input, Normalisation, Output
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kedge_convert.static.histograms import HALF, LARGEST_SAMPLE, Histogram
-from kedge_convert.static.ranges import METHODS, STEPS, Range, minmax, mse, percentile
+from kedge_convert.quantise.static.histograms import HALF, LARGEST_SAMPLE, Histogram
+from kedge_convert.quantise.static.ranges import METHODS, STEPS, Range, minmax, mse, percentile
 from kedge_runtime.head import Floats
 
 Draw = Callable[[np.random.Generator], Floats]

@@ -18,6 +18,7 @@ from kedge_convert import lowering, pipeline, sealing, supervisor
 from kedge_convert.edge import rewrites
 from kedge_convert.formats import onnx, tflite
 from kedge_convert.formats import tf2onnx_routes as routes
+from kedge_convert.job import Job, Outcome
 from kedge_convert.progress import Progress
 from kedge_convert.scheme import PLAIN
 from kedge_convert.source import Request, Source, load_source
@@ -67,7 +68,7 @@ def convert(
         loaded = genuine.source.model
         return replace(genuine.source, model=keras.Model(loaded.inputs, loaded.outputs))
 
-    def here(job: pipeline.Job, progress: Progress, bounds: object) -> list[pipeline.Outcome]:
+    def here(job: Job, progress: Progress, bounds: object) -> list[Outcome]:
         return pipeline.convert(job, progress)
 
     monkeypatch.setattr(pipeline, "load_source", load)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert import shapes
 from kedge_convert.source import Request, load_source
+from kedge_convert.sources import shapes
 from kedge_convert.toolkit import require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert import candidates, search
-from kedge_convert.budget import Budget
-from kedge_convert.candidates import Sources
 from kedge_convert.photos import Photos, tensors
 from kedge_convert.progress import Progress
+from kedge_convert.quantise import candidates, search
+from kedge_convert.quantise.budget import Budget
+from kedge_convert.quantise.candidates import Sources
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.targets import Target
 from kedge_models.demo.pictograms import NAMES, dataset

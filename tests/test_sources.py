@@ -13,8 +13,8 @@ import pytest
 import nets
 from kedge_convert import pipeline
 from kedge_convert.formats import FORMATS
+from kedge_convert.job import Job
 from kedge_convert.photos import Sampling, tensors
-from kedge_convert.pipeline import Job
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.sources import KINDS, kind_of, load

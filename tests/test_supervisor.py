@@ -15,11 +15,11 @@ import pytest
 
 import deadly
 from kedge_convert import supervisor
-from kedge_convert.bounds import Bounds, family
+from kedge_convert.job import Job, Outcome
 from kedge_convert.photos import Sampling
-from kedge_convert.pipeline import Job, Outcome
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request
+from kedge_convert.supervisor.bounds import Bounds, family
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_runtime.errors import UsageError
 

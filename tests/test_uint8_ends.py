@@ -15,11 +15,11 @@ import nets
 from kedge_convert.edge.fit import fit
 from kedge_convert.formats import FORMATS
 from kedge_convert.photos import tensors
+from kedge_convert.quantise.static import STATIC
+from kedge_convert.quantise.static.histograms import Histogram
+from kedge_convert.quantise.static.ranges import choose
 from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
-from kedge_convert.static import STATIC
-from kedge_convert.static.histograms import Histogram
-from kedge_convert.static.ranges import choose
 from kedge_convert.toolkit import require
 from kedge_models.devices import device
 from kedge_runtime.artefact import Artefact, seal

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from kedge_convert import bounds
-from kedge_convert.budget import read_points
 from kedge_convert.edge.options import device_options
 from kedge_convert.edge.rewrites import REWRITES
 from kedge_convert.photos import Sampling
+from kedge_convert.quantise.budget import read_points
 from kedge_convert.source import Request
+from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS
 from kedge_models import NORMALISATIONS
 from kedge_runtime.contract import Kind
 
 if TYPE_CHECKING:
-    from kedge_convert.pipeline import Job, Outcome
+    from kedge_convert.job import Job, Outcome
 
 
 @click.command()
@@ -173,7 +173,7 @@ def _bounds(options: dict[str, Any]) -> bounds.Bounds:
 def _job(options: dict[str, Any]) -> "Job":
     from kedge_convert.edge.choices import targets_for
     from kedge_convert.edge.fit import Gates
-    from kedge_convert.pipeline import Job
+    from kedge_convert.job import Job
     from kedge_models.devices import device
 
     wanted = None if options["device"] is None else device(options["device"])

@@ -4,35 +4,33 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert import candidates, degenerate, heads, parity, prepare, sealing, search, structure
-from kedge_convert.budget import Budget
-from kedge_convert.candidates import Candidate, Sources
+from kedge_convert import degenerate, heads, parity, prepare, sealing, structure
 from kedge_convert.edge import fit, rewrites
-from kedge_convert.edge.choices import runs, scheme_for
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.release import compiled_name
 from kedge_convert.errors import ConversionError, one_line
-from kedge_convert.events import PREPARATION
 from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
-from kedge_convert.initialise import initialised
-from kedge_convert.parity import Parity, Verdict
-from kedge_convert.photos import Photos, Sampling, collect, find, tensors, ticking
+from kedge_convert.job import Checked, Job, Outcome, failed
+from kedge_convert.parity import Parity
+from kedge_convert.photos import Photos, collect, find, tensors, ticking
 from kedge_convert.progress import Progress
-from kedge_convert.scheme import Scheme
-from kedge_convert.search import Search
-from kedge_convert.source import Request, Source, load_source
+from kedge_convert.progress.events import PREPARATION
+from kedge_convert.quantise import candidates, search
+from kedge_convert.quantise.budget import Budget
+from kedge_convert.quantise.candidates import Candidate, Sources
+from kedge_convert.quantise.search import Search
+from kedge_convert.source import Source, load_source
+from kedge_convert.sources.initialise import initialised
 from kedge_convert.staging import output_folder, publish, room_for_temporaries, staged, write
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
 from kedge_models.demo import pictograms
-from kedge_models.devices import Device
 from kedge_runtime.artefact import seal
-from kedge_runtime.contract import Kind
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
 from kedge_runtime.files import write_whole
@@ -44,73 +42,6 @@ LOG = logging.getLogger("kedge")
 TRIED = 4  # real pictures on which an export is tried before it is taken
 # What speaks against one target only. The user's mistakes concern them all.
 OF_ONE_TARGET = (ConversionError, EngineError, ArtefactError, ContractError)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of `kedge convert`. `calibrate`: the folder of pictures, if any.
-
-    `prepare`: adjust the weights of integer targets first (docs/quantisation.md); `unprepared`: why
-    that is out of the question, where it was tried in vain. `dynamic_batch`: of the ONNX targets.
-    `rewrites`: of edge.rewrites.REWRITES, before anything is exported.
-    `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
-    `device`: what the artefacts are for, `gates`: what they must hold on it.
-    """
-
-    request: Request
-    targets: tuple[Target, ...]
-    out: Path
-    calibrate: Path | None = None
-    sampling: Sampling = Sampling()
-    prepare: bool = True
-    unprepared: str = ""
-    dynamic_batch: bool = False
-    rewrites: tuple[str, ...] = ()
-    limits: dict[str, float | None] = field(default_factory=dict)
-    device: Device | None = None
-    gates: fit.Gates = fit.GATES
-
-    @property
-    def scheme(self) -> Scheme:
-        """How the integers are laid out."""
-        return scheme_for(self.device)
-
-    def may_mix(self, target: Target) -> bool:
-        """Whether layers of a target may stay float to hold a budget."""
-        return self.device is None or runs(self.device, replace(target, precision="mixed"))
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A sealed file and what was measured of it. `path` ends in `.rejected` for a miss.
-
-    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: what the user's model ended in; `fit`:
-    how it fits the device, if one was named; `compiled`: the file that its compiler made.
-    """
-
-    path: Path
-    size: int
-    ratio: float
-    parity: Parity
-    way: Way
-    head: Kind
-    fit: Fit | None = None
-    compiled: Path | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one target; nothing is `checked` when its conversion failed."""
-
-    target: Target
-    verdict: Verdict
-    checked: Checked | None = None
-    notes: tuple[str, ...] = ()
-
-
-def failed(target: Target, reason: str) -> Outcome:
-    """Return the outcome of a conversion that gave no file."""
-    return Outcome(target, Verdict((reason,)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from kedge_convert.edge.show import fitting
 
 if TYPE_CHECKING:
-    from kedge_convert.pipeline import Checked, Outcome
+    from kedge_convert.job import Checked, Outcome
 
 COLUMNS = ("target", "size", "ratio", "top-1", "max error", "mean error", "verdict")
 

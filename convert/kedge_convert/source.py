@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import heads, shapes, sources, zoo
-from kedge_convert.sources import Facts, Found, Request
+from kedge_convert import heads, sources
+from kedge_convert.sources import Facts, Found, Request, shapes, zoo
 from kedge_convert.sources.application import DEMO
 from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels
 from kedge_runtime.contract import Activation, Geometry, Input, Kind, Label, Normalisation, Output

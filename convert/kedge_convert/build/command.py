@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_convert import bounds
 from kedge_convert.command import ended_by_signals
+from kedge_convert.supervisor import bounds
 from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
 

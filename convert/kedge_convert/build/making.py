@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from kedge_convert import pipeline, supervisor
-from kedge_convert.bounds import Limits
 from kedge_convert.build import keys, measuring
 from kedge_convert.build.cache import Cache, Entry
 from kedge_convert.build.matrix import Cell, Group
-from kedge_convert.pipeline import Checked, Job, Outcome
+from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.progress import Progress
+from kedge_convert.supervisor.bounds import Limits
 from kedge_convert.targets import Target
 from kedge_runtime.containers import DIGEST_BYTES
 from kedge_runtime.drift.reference import SUFFIX

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kedge_convert.build.config import Config, Gates, Model, Options, Variant, placed
 from kedge_convert.edge.choices import targets_for
+from kedge_convert.job import Job
 from kedge_convert.photos import Sampling
-from kedge_convert.pipeline import Job
 from kedge_convert.targets import Target
 from kedge_models.devices import device
 from kedge_runtime.errors import UsageError

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.bounds import Limits
 from kedge_convert.build import baseline, gates
 from kedge_convert.build.baseline import Lock
 from kedge_convert.build.cache import Cache
@@ -17,6 +16,7 @@ from kedge_convert.build.matrix import Cell, Group, groups
 from kedge_convert.reports.record import Cell as Reported
 from kedge_convert.reports.record import Machine, Report, verdict_of
 from kedge_convert.staging import output_folder
+from kedge_convert.supervisor.bounds import Limits
 from kedge_runtime import __version__
 from kedge_runtime.drift.gates import Verdict, worst
 from kedge_runtime.errors import LostError

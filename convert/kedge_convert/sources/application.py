@@ -1,7 +1,6 @@
 """The zoo's applications, and the demo."""
 
-from kedge_convert import zoo
-from kedge_convert.sources import keras_file
+from kedge_convert.sources import keras_file, zoo
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_models import NORMALISATIONS, card, demo
 

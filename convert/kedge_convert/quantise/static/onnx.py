@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from kedge_convert.formats import onnx, onnx_int8
 from kedge_convert.prepare import Grids
 from kedge_convert.prepare.rounding import LEVELS
+from kedge_convert.quantise.static.operators import Operator, See
+from kedge_convert.quantise.static.ranges import Ranges
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
-from kedge_convert.static.operators import Operator, See
-from kedge_convert.static.ranges import Ranges
 from kedge_convert.toolkit import quiet, require
 
 FLOAT = 1  # onnx.TensorProto.FLOAT

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kedge_convert import pipeline
-from kedge_convert.bounds import Bounds
-from kedge_convert.events import PREPARATION, Ended, Noted, Said
+from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.parity import Verdict
-from kedge_convert.pipeline import Job, Outcome, failed
-from kedge_convert.process import DiedError, Heard, started
 from kedge_convert.progress import Progress
+from kedge_convert.progress.events import PREPARATION, Ended, Noted, Said
 from kedge_convert.staging import output_folder, workshop
+from kedge_convert.supervisor.bounds import Bounds
+from kedge_convert.supervisor.process import DiedError, Heard, started
+from kedge_convert.supervisor.worker import Broken, Done, Exhausted, Orders, Refused, Work
 from kedge_convert.targets import Target
-from kedge_convert.worker import Broken, Done, Exhausted, Orders, Refused, Work
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import write_whole
 

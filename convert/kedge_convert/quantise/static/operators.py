@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.prepare import Grids
+from kedge_convert.quantise.static.ranges import Ranges
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
-from kedge_convert.static.ranges import Ranges
 
 See = Callable[[str, NDArray[np.float32]], None]
 

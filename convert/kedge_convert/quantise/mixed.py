@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from kedge_convert.photos import Tick
 from kedge_convert.prepare.activations import passing, quantised, rest, simulate
 from kedge_convert.prepare.graph import Graph, Node, Tensor
-from kedge_convert.static import Static
-from kedge_convert.static.operators import Operator
+from kedge_convert.quantise.static import Static
+from kedge_convert.quantise.static.operators import Operator
 from kedge_runtime.head import Floats
 
 SAME = 1e-3  # of a tensor's peak: two engines' float sums differ by far less

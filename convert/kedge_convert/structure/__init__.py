@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats.canonical import INPUT, OUTPUT
-from kedge_convert.skeletons import READERS, Shape, Skeleton
 from kedge_convert.source import Source
+from kedge_convert.structure.skeletons import READERS, Shape, Skeleton
 from kedge_convert.toolkit import quiet
 from kedge_runtime.contract import Precision
 from kedge_runtime.engines import open_engine

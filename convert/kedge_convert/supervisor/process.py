@@ -11,10 +11,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from time import monotonic
 
-from kedge_convert.bounds import Bounds, held
-from kedge_convert.events import Event, Turned
+from kedge_convert.progress.events import Event, Turned
 from kedge_convert.staging import sweep
-from kedge_convert.worker import Finished, Message, Orders, run
+from kedge_convert.supervisor.bounds import Bounds, held
+from kedge_convert.supervisor.worker import Finished, Message, Orders, run
 
 # A page fault takes half a microsecond: in this many seconds not much more than 0.4 GB is filled.
 INTERVAL = 0.05

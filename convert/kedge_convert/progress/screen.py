@@ -3,7 +3,7 @@
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.events import Begun, Ended, Event, Noted, Said, Ticked
+from kedge_convert.progress.events import Begun, Ended, Event, Noted, Said, Ticked
 from kedge_convert.toolkit import speaker
 
 

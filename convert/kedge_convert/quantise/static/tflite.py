@@ -15,10 +15,10 @@ from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats import tflite_int8
 from kedge_convert.formats.tflite_converter import Samples, converted, single, target_of
 from kedge_convert.prepare import Grids
+from kedge_convert.quantise.static.operators import Operator, See
+from kedge_convert.quantise.static.ranges import Ranges
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
-from kedge_convert.static.operators import Operator, See
-from kedge_convert.static.ranges import Ranges
 from kedge_convert.toolkit import quiet, require
 
 START = 1 << 20  # bytes of the flatbuffer's first allocation

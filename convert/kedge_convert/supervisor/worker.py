@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from kedge_convert.pipeline import Job, Outcome
+from kedge_convert.job import Job, Outcome
 from kedge_convert.progress import Progress
 from kedge_runtime import quiet
 from kedge_runtime.errors import KedgeError

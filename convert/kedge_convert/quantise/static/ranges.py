@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.static.histograms import HALF, Histogram
+from kedge_convert.quantise.static.histograms import HALF, Histogram
 
 STEPS = 255
 SHRINKS = np.linspace(1.0, 0.3, 71)  # of the larger side of the full range

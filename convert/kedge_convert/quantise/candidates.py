@@ -21,11 +21,11 @@ from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors, ticking
 from kedge_convert.prepare import Graph, Grids
 from kedge_convert.progress import Progress
+from kedge_convert.quantise.static import STATIC
+from kedge_convert.quantise.static.histograms import Histogram
+from kedge_convert.quantise.static.ranges import METHODS, choose
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
-from kedge_convert.static import STATIC
-from kedge_convert.static.histograms import Histogram
-from kedge_convert.static.ranges import METHODS, choose
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.likeness import Look, is_blank, look, near_copies
+from kedge_convert.photos.likeness import Look, is_blank, look, near_copies
 from kedge_runtime.contract import Input
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.image import SUFFIXES, read_image

@@ -16,15 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import candidates, mixed, prepare
-from kedge_convert.budget import Budget, Margins, forecast, margins, spread
-from kedge_convert.candidates import Candidate, Sources
+from kedge_convert import prepare
 from kedge_convert.photos import tensors
 from kedge_convert.prepare import Graph, Grids
 from kedge_convert.progress import Progress
+from kedge_convert.quantise import candidates, mixed
+from kedge_convert.quantise.budget import Budget, Margins, forecast, margins, spread
+from kedge_convert.quantise.candidates import Candidate, Sources
+from kedge_convert.quantise.static import STATIC
+from kedge_convert.quantise.static.ranges import choose
 from kedge_convert.source import Source
-from kedge_convert.static import STATIC
-from kedge_convert.static.ranges import choose
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way

@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from kedge_convert.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
 from kedge_convert.photos import Photos, Sampling, Tick
-from kedge_convert.screen import Screen
+from kedge_convert.progress.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
+from kedge_convert.progress.screen import Screen
 
 
 class Progress:

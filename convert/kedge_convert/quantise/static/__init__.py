@@ -3,8 +3,8 @@
 Twins of five verbs, see `Static`.
 """
 
-from kedge_convert.static import onnx, tflite
-from kedge_convert.static.operators import Static
+from kedge_convert.quantise.static import onnx, tflite
+from kedge_convert.quantise.static.operators import Static
 
 __all__ = ["STATIC", "Static"]
 

@@ -1,0 +1,83 @@
+"""What a conversion is asked for, and what became of it: the records of the pipeline."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kedge_convert.edge import fit
+from kedge_convert.edge.choices import runs, scheme_for
+from kedge_convert.edge.fit import Fit
+from kedge_convert.parity import Parity, Verdict
+from kedge_convert.photos import Sampling
+from kedge_convert.scheme import Scheme
+from kedge_convert.source import Request
+from kedge_convert.targets import Target
+from kedge_convert.way import Way
+from kedge_models.devices import Device
+from kedge_runtime.contract import Kind
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `kedge convert`. `calibrate`: the folder of pictures, if any.
+
+    `prepare`: adjust the weights of integer targets first (docs/quantisation.md); `unprepared`: why
+    that is out of the question, where it was tried in vain. `dynamic_batch`: of the ONNX targets.
+    `rewrites`: of edge.rewrites.REWRITES, before anything is exported.
+    `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
+    `device`: what the artefacts are for, `gates`: what they must hold on it.
+    """
+
+    request: Request
+    targets: tuple[Target, ...]
+    out: Path
+    calibrate: Path | None = None
+    sampling: Sampling = Sampling()
+    prepare: bool = True
+    unprepared: str = ""
+    dynamic_batch: bool = False
+    rewrites: tuple[str, ...] = ()
+    limits: dict[str, float | None] = field(default_factory=dict)
+    device: Device | None = None
+    gates: fit.Gates = fit.GATES
+
+    @property
+    def scheme(self) -> Scheme:
+        """How the integers are laid out."""
+        return scheme_for(self.device)
+
+    def may_mix(self, target: Target) -> bool:
+        """Whether layers of a target may stay float to hold a budget."""
+        return self.device is None or runs(self.device, replace(target, precision="mixed"))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A sealed file and what was measured of it. `path` ends in `.rejected` for a miss.
+
+    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: what the user's model ended in; `fit`:
+    how it fits the device, if one was named; `compiled`: the file that its compiler made.
+    """
+
+    path: Path
+    size: int
+    ratio: float
+    parity: Parity
+    way: Way
+    head: Kind
+    fit: Fit | None = None
+    compiled: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one target; nothing is `checked` when its conversion failed."""
+
+    target: Target
+    verdict: Verdict
+    checked: Checked | None = None
+    notes: tuple[str, ...] = ()
+
+
+def failed(target: Target, reason: str) -> Outcome:
+    """Return the outcome of a conversion that gave no file."""
+    return Outcome(target, Verdict((reason,)))

@@ -1,0 +1,1 @@
+"""From float weights to integers: candidates of every integer target, and the nearest of them."""
