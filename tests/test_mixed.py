@@ -18,7 +18,7 @@ from kedge_convert.prepare.graph import Graph
 from kedge_convert.quantise import mixed
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.quantise.static.histograms import Histogram
-from kedge_convert.quantise.static.ranges import Ranges, choose
+from kedge_convert.quantise.static.ranges import Ranges, minmax
 from kedge_convert.source import Source
 from kedge_runtime.contract import Geometry, Input, Normalisation, Output
 from kedge_runtime.head import Floats
@@ -50,7 +50,7 @@ class Exported:
         STATIC[self.form].observe(
             self.floats, pictures, lambda n, x: found.setdefault(n, Histogram()).add(x)
         )
-        return choose("minmax", found)
+        return {name: minmax(one) for name, one in found.items()}
 
     @cached_property
     def places(self) -> mixed.Places:

@@ -17,7 +17,7 @@ from kedge_convert.formats import FORMATS
 from kedge_convert.photos import tensors
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.quantise.static.histograms import Histogram
-from kedge_convert.quantise.static.ranges import choose
+from kedge_convert.quantise.static.ranges import minmax
 from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
@@ -119,7 +119,9 @@ def _of_given_ranges(source: Source, scheme: Scheme, photos: list[Path]) -> byte
     floats = STATIC["tflite"].floats(source)
     pictures = tensors(photos, source.input)
     STATIC["tflite"].observe(floats, pictures, lambda name, value: found[name].add(value))
-    return STATIC["tflite"].quantise(floats, choose("minmax", found), scheme=scheme)
+    return STATIC["tflite"].quantise(
+        floats, {name: minmax(one) for name, one in found.items()}, scheme=scheme
+    )
 
 
 def _of_the_converter(source: Source, scheme: Scheme, photos: list[Path]) -> bytes:

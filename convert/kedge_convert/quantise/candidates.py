@@ -7,7 +7,7 @@ original's: it is finer than counting answers, and falls with them.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from kedge_convert.prepare import Graph, Grids
 from kedge_convert.progress import Progress
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.quantise.static.histograms import Histogram
-from kedge_convert.quantise.static.ranges import METHODS, choose
+from kedge_convert.quantise.static.ranges import WAYS, Observed, choose
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -136,11 +136,11 @@ def ranged(target: Target, found: Sources, progress: Progress) -> Candidate:
     """Quantise the prepared weights with every way to choose ranges and return the best."""
     static, source = STATIC[target.form], found.by_method("prepared", target.form)
     floats, scheme = static.floats(source), found.making.scheme
-    histograms = observed(target, source, floats, found.photos, progress)
+    seen = observed(target, source, floats, found.photos, progress)
     tried = []
-    with progress.stage(f"choose ranges of {target}", len(METHODS)) as tick:
-        for name in METHODS:
-            content = static.quantise(floats, choose(name, histograms), scheme=scheme)
+    with progress.stage(f"choose ranges of {target}", len(WAYS)) as tick:
+        for name in WAYS:
+            content = static.quantise(floats, choose(name, seen), scheme=scheme)
             tried.append(judged(target, found, content, Way("int8", "prepared", name)))
             tick()
     winner = nearest(tried)
@@ -150,12 +150,20 @@ def ranged(target: Target, found: Sources, progress: Progress) -> Candidate:
 
 def observed(
     target: Target, source: Source, floats: bytes, photos: Photos, progress: Progress
-) -> dict[str, Histogram]:
-    """Return the histogram of every activation of a float file over the calibration pictures."""
-    histograms: dict[str, Histogram] = defaultdict(Histogram)
+) -> Observed:
+    """Return the histograms of every activation of a float file over the calibration pictures."""
     with progress.stage(f"observe {target}", len(photos.calibration)) as tick:
-        pictures = ticking(tensors(photos.calibration, source.input), tick)
-        STATIC[target.form].observe(floats, pictures, lambda name, x: histograms[name].add(x))
+        return Observed(
+            *(
+                _histograms(target.form, floats, ticking(tensors(paths, source.input), tick))
+                for paths in (photos.fitting, photos.held_out)
+            )
+        )
+
+
+def _histograms(form: str, floats: bytes, pictures: Iterator[Floats]) -> dict[str, Histogram]:
+    histograms: dict[str, Histogram] = defaultdict(Histogram)
+    STATIC[form].observe(floats, pictures, lambda name, x: histograms[name].add(x))
     return histograms
 
 

@@ -112,10 +112,10 @@ def _mixed(
     making, photos, static = one.found.making, one.found.photos, STATIC[target.form]
     rung = _rung(one, count, making.grids(target.form), progress)
     floats = static.floats(rung.source)
-    histograms = candidates.observed(target, rung.source, floats, photos, progress)
+    seen = candidates.observed(target, rung.source, floats, photos, progress)
     picture = next(tensors(photos.fitting, rung.source.input))
     places = mixed.places(rung.graph, static, floats, picture)
-    ranges = choose(plain.way.ranges, histograms)
+    ranges = choose(plain.way.ranges, seen)
     around = places.around(part.tensor for part in rung.parts)
     content = static.quantise(floats, ranges, around, making.scheme)
     layers = dict.fromkeys(name for part in rung.parts for name in part.layers)

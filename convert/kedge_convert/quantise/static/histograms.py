@@ -29,10 +29,22 @@ class Histogram:
         """Count values of any shape, every n-th of a large tensor."""
         flat = values.reshape(-1)
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
-        self._grow(max(-self.low, self.high))
+        peak = max(-self.low, self.high)
+        while peak >= self.limit:
+            self._grow_to(2 * self.limit)
         sample = flat[:: max(1, flat.size // LARGEST_SAMPLE)]
         bins = np.floor(sample * (HALF / self.limit)).astype(np.int64) + HALF
         self.counts += np.bincount(bins.clip(0, 2 * HALF - 1), minlength=2 * HALF)
+
+    def plus(self, other: "Histogram") -> "Histogram":
+        """Return the histogram of both's values."""
+        sums = Histogram(self.counts.copy(), self.limit, self.low, self.high)
+        theirs = Histogram(other.counts.copy(), other.limit)
+        for one in (sums, theirs):
+            one._grow_to(max(self.limit, other.limit))
+        sums.counts += theirs.counts
+        sums.low, sums.high = min(self.low, other.low), max(self.high, other.high)
+        return sums
 
     @property
     def centres(self) -> Edges:
@@ -40,8 +52,8 @@ class Histogram:
         width = self.limit / HALF
         return np.asarray((np.arange(-HALF, HALF) + 0.5) * width, np.float64)
 
-    def _grow(self, peak: float) -> None:
-        while peak >= self.limit:
+    def _grow_to(self, limit: float) -> None:
+        while self.limit < limit:
             halved = self.counts.reshape(HALF, 2).sum(axis=1)
             self.counts = np.zeros_like(self.counts)
             self.counts[HALF // 2 : HALF + HALF // 2] = halved

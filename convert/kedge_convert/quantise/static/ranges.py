@@ -1,7 +1,7 @@
 """From a tensor's histogram to the range that its 256 steps cover.
 
 A narrower range has finer steps and cuts off more: every method is a different price of the one in
-the other. Which is best differs by model, so that it is measured (`candidates.py`).
+the other. Which is best differs by model, and by tensor, so that it is measured (`candidates.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -72,9 +72,38 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 }
 
 
-def choose(method: str, histograms: Mapping[str, Histogram]) -> Ranges:
-    """Return every tensor's range by one method, a key of METHODS."""
-    return {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+# Each tensor by the method that loses least of it on pictures that set no range.
+BY_TENSOR = "by tensor"
+WAYS = (*METHODS, BY_TENSOR)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Every activation's histogram by name: over the `fitting` pictures, and the `held_out`."""
+
+    fitting: Mapping[str, Histogram]
+    held_out: Mapping[str, Histogram]
+
+    def whole(self, name: str) -> Histogram:
+        """Return an activation's histogram over all pictures."""
+        return self.fitting[name].plus(self.held_out[name])
+
+
+def choose(way: str, observed: Observed) -> Ranges:
+    """Return every tensor's range by one of WAYS."""
+    return {
+        name: METHODS[best(name, observed) if way == BY_TENSOR else way](observed.whole(name))
+        for name in observed.fitting
+    }
+
+
+def best(name: str, observed: Observed) -> str:
+    """Return the method whose range of the fitting pictures costs least on the held-out ones.
+
+    Cost: mean squared error, with what is cut off. Of equals the first of METHODS.
+    """
+    fitting, held_out = observed.fitting[name], observed.held_out[name]
+    return min(METHODS, key=lambda method: _squared_error(held_out, METHODS[method](fitting)))
 
 
 def _within(histogram: Histogram, low: float, high: float) -> Range:
