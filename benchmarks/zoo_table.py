@@ -11,6 +11,11 @@ Record = dict[str, Any]
 
 # The largest relative logit error that counts as exact.
 EXACT = {"float32": 1e-4, "float16": 1e-2}
+# What untrained weights may amplify beyond it.
+CAUSES = {
+    "float32": "that's the network: one unit in the last place of every kernel",
+    "float16": "that's the network: rounding its kernels to float16",
+}
 # dB: below this the logits' noise has a third of their own size.
 NOISY = 10.0
 INTRODUCTION = """\
@@ -79,7 +84,7 @@ def _cell(target: str, cell: Record | None) -> str:
 
 
 def _figures(target: str, parity: Record) -> str:
-    if target.partition(":")[2] in EXACT:
+    if bound(target) is not None:
         return f"{parity['relative_error']:.1e}"
     return f"{parity['top1']:.2f}, {parity['sqnr']:.0f} dB"
 
@@ -93,17 +98,33 @@ def _notes(record: Record) -> Iterator[str]:
     if not record["prepare"]:
         yield f"{record['model']}: not prepared in this run, integers have stock weights"
     for target, cell in record["cells"].items():
-        for reason in _reasons(target, cell):
+        for reason in (*_reasons(target, cell), *_amplified(target, cell, record)):
             yield f"{record['model']} {target}: {reason}"
 
 
 def _reasons(target: str, cell: Record) -> Iterator[str]:
     yield from cell["reasons"]
     yield from cell.get("notes", ())
-    error = cell.get("parity", {}).get("relative_error", 0.0)
-    bound = EXACT.get(target.partition(":")[2])
-    if cell["passed"] and bound is not None and not error <= bound:
-        yield f"passed, but its error {error:.1e} is above {bound:g}"
+    limit = bound(target)
+    if cell["passed"] and limit is not None and not error(cell) <= limit:
+        yield f"passed, but its error {error(cell):.1e} is above {limit:g}"
     sqnr = cell.get("parity", {}).get("sqnr", NOISY)
     if cell["passed"] and not sqnr >= NOISY:
         yield f"passed, but its noise is {sqnr:.1f} dB below its logits only"
+
+
+def _amplified(target: str, cell: Record, record: Record) -> Iterator[str]:
+    """Say what Keras itself moves by, where that was measured (zoo_sensitivity.py)."""
+    limit, own = bound(target), record.get("keras", {}).get(target.partition(":")[2])
+    if own is not None and limit is not None and not error(cell) <= limit:
+        yield f"{CAUSES[target.partition(':')[2]]} moves Keras's own logits by {own:.1e}"
+
+
+def bound(target: str) -> float | None:
+    """Return the largest relative logit error that counts as exact; None for integers."""
+    return EXACT.get(target.partition(":")[2])
+
+
+def error(cell: Record) -> float:
+    """Return a cell's relative logit error, 0 where there is no file."""
+    return float(cell.get("parity", {}).get("relative_error", 0.0))

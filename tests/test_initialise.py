@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_convert.initialise import LOGIT_SPREAD, SETTLERS, initialise
 from kedge_convert.photos import Sampling, collect, tensors
 from kedge_convert.prepare.graph import trace
-from kedge_convert.sources.initialise import LOGIT_SPREAD, SETTLERS, initialise
 from kedge_models import card
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.contract import Input

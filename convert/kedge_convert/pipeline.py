@@ -14,6 +14,7 @@ from kedge_convert.edge.release import compiled_name
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
+from kedge_convert.initialise import initialised
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.parity import Parity
 from kedge_convert.photos import Photos, collect, find, tensors, ticking
@@ -24,7 +25,6 @@ from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source, load_source
-from kedge_convert.sources.initialise import initialised
 from kedge_convert.staging import output_folder, publish, room_for_temporaries, staged, write
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
