@@ -16,7 +16,8 @@ from kedge_convert.way import Way
 
 Run = Callable[..., tuple[int, str, str]]
 SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0)
-WRECK = Parity(1, 0.0, 0.0, *[math.nan] * 6)
+NAN = math.nan
+WRECK = Parity(1, 0.0, 0.0, NAN, NAN, NAN, NAN, NAN, NAN)
 REASON = "m.keras: export tflite:dynamic: the process crashed (SIGSEGV); log out/m.keras.log"
 
 

@@ -75,3 +75,20 @@ def test_the_users_limits_replace_only_what_they_name(precision: Precision) -> N
     assert limits_for(precision, top1=None, relative_error=None) == default
     assert limits_for(precision, top1=0.5) == replace(default, top1=0.5)
     assert limits_for(precision, relative_error=0.0) == replace(default, relative_error=0.0)
+
+
+def test_an_agreement_has_the_interval_that_its_pictures_leave() -> None:
+    """Against scipy's Wilson interval."""
+    stats = pytest.importorskip("scipy.stats")
+    reference = np.eye(40, dtype=np.float32)
+    candidate = reference.copy()
+    candidate[0] = candidate[1]
+    parity = compare(reference, candidate, Output())
+    expected = stats.binomtest(39, 40).proportion_ci(method="wilson")
+    assert parity.top1 == 39 / 40
+    assert parity.top1_interval == pytest.approx((expected.low, expected.high))
+
+
+def test_features_have_no_interval() -> None:
+    rows = np.eye(4, dtype=np.float32)
+    assert compare(rows, rows, Output("features")).top1_interval is None

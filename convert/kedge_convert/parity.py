@@ -11,6 +11,7 @@ from kedge_convert.toolkit import quiet
 from kedge_runtime import metrics
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Output, Precision
+from kedge_runtime.drift.intervals import wilson
 from kedge_runtime.head import Floats, probabilities
 
 
@@ -21,6 +22,7 @@ class Parity:
     Agreements are shares of pictures, errors are in logits, `sqnr` is in dB, `kl` in nats. Features
     have no classes: `top1`, `top5` and `kl` are None, and their agreement is the cosine.
     `drop`: the original's accuracy less the artefact's, where the true classes are known.
+    `top1_interval`: the 95 % interval of `top1` (Wilson's, as of `kedge drift`).
     """
 
     images: int
@@ -33,6 +35,7 @@ class Parity:
     sqnr: float
     kl: float | None
     drop: float | None = None
+    top1_interval: tuple[float, float] | None = None
 
     @property
     def agreement(self) -> tuple[str, float]:
@@ -94,9 +97,10 @@ def answers(path: Path, photos: Sequence[Path], tick: Tick = lambda: None) -> Fl
 def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
     """Measure the distance between two sets of numbers of the kind `output`, [images, classes]."""
     classes = output.kind != "features"
+    top1 = metrics.top_k_agreement(reference, candidate, 1) if classes else None
     return Parity(
         images=len(reference),
-        top1=metrics.top_k_agreement(reference, candidate, 1) if classes else None,
+        top1=top1,
         top5=metrics.top_k_agreement(reference, candidate, 5) if classes else None,
         logit_max_error=metrics.max_error(reference, candidate),
         logit_mean_error=metrics.mean_error(reference, candidate),
@@ -104,7 +108,14 @@ def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
         cosine=metrics.cosine(reference, candidate),
         sqnr=metrics.sqnr(reference, candidate),
         kl=divergence(reference, candidate, output) if classes else None,
+        top1_interval=None if top1 is None else interval(top1, len(reference)),
     )
+
+
+def interval(share: float, pictures: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many pictures."""
+    low, high = wilson(round(share * pictures), pictures)
+    return float(low), float(high)
 
 
 def divergence(reference: Floats, candidate: Floats, output: Output) -> float:
