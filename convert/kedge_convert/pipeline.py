@@ -16,7 +16,7 @@ from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.parity import Parity
-from kedge_convert.photos import Photos, collect, find, tensors, ticking
+from kedge_convert.photos import CALIBRATE, Photos, collect, tensors, ticking
 from kedge_convert.progress import Progress
 from kedge_convert.progress.events import PREPARATION
 from kedge_convert.quantise import candidates, search
@@ -36,6 +36,7 @@ from kedge_runtime.errors import ArtefactError, ContractError, EngineError, Usag
 from kedge_runtime.files import write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
+from kedge_runtime.pictures import find
 
 LOG = logging.getLogger("kedge")
 
@@ -249,7 +250,7 @@ def _check(path: Path, target: Target, original: Original, progress: Progress) -
 
 def _check_calibration(job: Job) -> None:
     if job.calibrate is not None:
-        find(job.calibrate)  # before a large model is loaded in vain
+        find(job.calibrate, CALIBRATE)  # before a large model is loaded in vain
     needing = [str(target) for target in job.targets if target.needs_calibration]
     if needing and job.calibrate is None and job.request.model != "demo":
         raise UsageError(
