@@ -2,16 +2,18 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from kedge_convert.staging import output_folder, publish, staged, sweep, workshop, write
+from kedge_convert.staging import output_folder, publish, sweep, workshop, write
 from kedge_runtime.errors import UsageError
+from kedge_runtime.files import staged, write_whole
 
 
 @pytest.fixture
@@ -69,6 +71,27 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(
     assert final.read_bytes() == b"old"
 
 
+def _publish(path: Path) -> None:
+    with staged(path) as temporary:
+        write(temporary, b"content")
+        publish(temporary, path)
+
+
+@pytest.mark.parametrize("way", [_publish, lambda path: write_whole(path, b"content")])
+def test_a_loss_of_power_costs_neither_the_file_nor_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[[Path], None]
+) -> None:
+    final, happened = tmp_path / "model.tflite", list[str]()
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        happened.append(f"{kind} synced, {'named' if final.exists() else 'hidden'}")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    way(final)
+    assert happened == ["file synced, hidden", "folder synced, named"]
+
+
 def test_a_name_that_is_a_folder_is_the_users_mistake(tmp_path: Path) -> None:
     final = tmp_path / "model.tflite"
     final.mkdir()
@@ -91,8 +114,9 @@ def test_a_file_limit_is_met_like_a_full_disk(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from kedge_convert.staging import staged, write\n"
+        "from kedge_convert.staging import write\n"
         "from kedge_runtime.errors import UsageError\n"
+        "from kedge_runtime.files import staged\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
         "    with staged(Path(sys.argv[1]) / 'model.tflite') as temporary:\n"

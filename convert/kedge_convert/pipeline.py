@@ -25,7 +25,7 @@ from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source, load_source
 from kedge_convert.sources.initialise import initialised
-from kedge_convert.staging import output_folder, publish, room_for_temporaries, staged, write
+from kedge_convert.staging import output_folder, publish, room_for_temporaries, write
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
@@ -33,7 +33,7 @@ from kedge_models.demo import pictograms
 from kedge_runtime.artefact import seal
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
-from kedge_runtime.files import write_whole
+from kedge_runtime.files import staged, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
 from kedge_runtime.pictures import find

@@ -1,50 +1,35 @@
-"""How files get their names: written beside, synced, checked, and only then renamed.
+"""How a conversion's files get their names: checked between being written and being renamed.
 
-Whatever happens in between, a file under its final name is whole and has passed.
+Whatever happens in between, a file under its final name is whole and has passed. They are written,
+synced and renamed as all files are (`kedge_runtime.files`); here are the words for `--out`.
 """
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kedge_runtime import files
 from kedge_runtime.errors import UsageError
-
-
-@contextlib.contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed."""
-    temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+from kedge_runtime.files import staged
 
 
 def write(path: Path, content: bytes) -> None:
     """Write and sync a file. Raises UsageError when the disk or the folder refuses it."""
     try:
-        with path.open("wb") as file:
+        with files.synced(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
         raise _unwritable(path.parent, error) from None
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Rename a synced file, replacing what had the name, and sync the folder."""
+    """Give a synced file its name for good. Raises UsageError when the folder refuses it."""
     try:
-        temporary.replace(final)
-        descriptor = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.publish(temporary, final)
     except OSError as error:
         raise _unwritable(final.parent, error) from None
 
