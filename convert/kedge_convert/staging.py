@@ -8,11 +8,12 @@ import contextlib
 import errno
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kedge_runtime import files
-from kedge_runtime.errors import UsageError
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import staged
 
 
@@ -32,6 +33,31 @@ def publish(temporary: Path, final: Path) -> None:
         files.publish(temporary, final)
     except OSError as error:
         raise _unwritable(final.parent, error) from None
+
+
+def spare(paths: Iterable[Path], device: str) -> None:
+    """Raise UsageError if one of the files was made for another device than `device`, "" being
+    none: their names don't say for which, so one would replace the other.
+    """
+    for path in paths:
+        owner = _made_for(path)
+        if owner not in (None, device):
+            raise UsageError(
+                f"--out: {path} was made {_for(owner)}, one made {_for(device)} would replace it; "
+                "give each device a folder of its own"
+            )
+
+
+def _made_for(path: Path) -> str | None:
+    """Return the name of an artefact's device; None for what isn't there or is no artefact."""
+    try:
+        return read_artefact(path).contract.provenance.device
+    except KedgeError:
+        return None
+
+
+def _for(device: str | None) -> str:
+    return f"for {device}" if device else "without --device"
 
 
 @contextlib.contextmanager
