@@ -23,13 +23,14 @@ from kedge_convert.parity import Parity, Verdict
 from kedge_convert.progress import Progress
 from kedge_convert.progress.events import PREPARATION
 from kedge_convert.source import Request, Source
-from kedge_convert.staging import publish, staged, write
+from kedge_convert.staging import publish, write
 from kedge_convert.supervisor.bounds import Bounds, highest
 from kedge_convert.supervisor.process import INTERVAL
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.way import Way
 from kedge_runtime.contract import Precision
 from kedge_runtime.errors import UsageError
+from kedge_runtime.files import staged
 from kedge_runtime.quiet import quiet
 
 PAGE = 4096

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert import prepare
+from kedge_convert.prepare import Graph
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_runtime.engines import open_engine
@@ -60,6 +62,25 @@ def answers(source: Source, form: str, content: bytes, photos: Sequence[Path]) -
         plan = Preprocessor(replace(source.input, tensor=engine.input))
         rows = [engine.run(plan.tensor(plan.read(photo))) for photo in photos]
         return np.asarray(dequantise(np.concatenate(rows), engine.output), np.float32)
+
+
+def prepared(
+    graph: Graph, photos: Floats, seed: int = 0, tick: Callable[[], None] = lambda: None
+) -> Any:
+    """Return the Keras model with prepared weights, fitted to photos [n, h, w, 3]."""
+    levelled = prepare.levelled(graph, photos)
+    return prepare.round_weights(levelled, photos, prepare.Rounding(seed), tick).build()
+
+
+def untreated(graph: Graph) -> list[str]:
+    """Return the names of layers with kernels that preparation doesn't treat."""
+    names = (
+        node.layer.name
+        for node in graph.nodes
+        if node.weights is None
+        and any(len(w.shape) > 1 for w in getattr(node.layer, "weights", ()))
+    )
+    return list(dict.fromkeys(names))
 
 
 def _normed(layers: Any, layer: Any, value: Any, top: float | None = None) -> Any:

@@ -85,6 +85,20 @@ def test_it_verifies_and_classifies(coral: Made, pictures: Path, kedge: Run) -> 
     assert (code, len(json.loads(out)["results"])) == (0, 1)
 
 
+@pytest.mark.parametrize("device", [["--device", "pi4"], []])
+def test_it_is_not_replaced_by_one_for_another_device(
+    tiny: list[object], coral: Made, kedge: Run, device: list[str]
+) -> None:
+    path = coral.folder / "tiny.int8.tflite"
+    before = path.read_bytes()
+    code, out, err = kedge("convert", *tiny, *device, "--out", coral.folder)
+    taker = "for pi4" if device else "without --device"
+    said = f"{path} was made for coral, one made {taker} would replace it; give each device"
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"kedge: --out: {said} a folder")
+    assert path.read_bytes() == before
+
+
 def test_without_vnni_the_weights_of_onnx_keep_to_seven_bits(
     tiny: list[object], tmp_path: Path
 ) -> None:

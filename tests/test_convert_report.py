@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ import pytest
 from kedge_convert import supervisor
 from kedge_convert.job import Checked, Outcome, failed
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.targets import TARGETS
+from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.way import Way
 
 Run = Callable[..., tuple[int, str, str]]
@@ -70,6 +71,32 @@ def test_the_table_tells_failed_from_rejected(kedge: Run, monkeypatch: pytest.Mo
     assert "rejected: wrong" in lines
     assert f"failed: {REASON}" in lines
     assert "a picture that was not used" in out
+
+
+def test_the_table_tells_what_was_adjusted_and_why(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = [
+        Way("int8", "prepared"),
+        Way("int16x8", "stock"),
+        Way("mixed", "prepared"),
+        Way("float32"),
+        Way("int8", "prepared"),
+    ]
+    names = ["tflite:int8", "tflite:int16x8", "onnx:int8", "onnx:float32", "tflite:dynamic"]
+    made = [
+        Outcome(parse_targets(name)[0], Verdict(), replace(checked("a.tflite", SAME), way=way))
+        for name, way in zip(names, ways, strict=True)
+    ]
+    instead(made, monkeypatch)
+    _, out, _ = kedge("convert", "demo")
+    words = " ".join(out.split())
+    assert (
+        "int8 weights adjusted before quantising, which measured nearer to the float original "
+        "than the stock conversion: tflite:int8, tflite:dynamic a.tflite"
+    ) in words
+    instead(made[1:4], monkeypatch)
+    assert "adjusted" not in kedge("convert", "demo")[1]
 
 
 def test_when_all_failed_there_is_nothing_to_explain(

@@ -9,6 +9,7 @@ import pytest
 import drift_references
 from conftest import Run
 from kedge_runtime.commands.drift import Points
+from kedge_runtime.drift import planning
 from kedge_runtime.drift.measure import opened
 
 COUNT = 120
@@ -54,14 +55,26 @@ def test_verdicts_and_exit_codes(
 ) -> None:
     found, said, error = drift(against, *words)
     assert (found, verdict in said) == (code, True), said + error
-    assert ("pictures decide it in nine of ten cases" in error) == (code == 3)
+    assert ("decide it in nine of ten cases" in error) == (code == 3)
 
 
 def test_the_line_says_how_many_pictures_would_decide(drift: Run) -> None:
-    _, _, error = drift("same", "--min-agreement", ".97")
+    _, said, error = drift("same", "--min-agreement", ".97")
     line = error.splitlines()[-1]
-    assert line.startswith("kedge: tiny.tflite: inconclusive: agreement 100.0% (96.9% .. 100.0%)")
+    why = "pictures are too few to tell whether agreement is at least 97.0%"
+    assert line.startswith(f"kedge: tiny.tflite: {COUNT} {why}: ")
     assert line.endswith("would if what was measured were exact)")
+    judged = "agreement 100.0% (96.9% .. 100.0%), at least 97.0%"
+    assert [(said + error).count(words) for words in (judged, "INCONCLUSIVE")] == [1, 1]
+
+
+def test_a_gate_that_no_number_of_pictures_decides(
+    drift: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "images", lambda *_: None)
+    code, _, error = drift("same", "--min-agreement", "1")
+    assert code == 3
+    assert "at least 100.0%: no number decides it in nine of ten cases (none would" in error
 
 
 def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:

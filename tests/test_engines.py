@@ -321,16 +321,30 @@ def test_an_old_opencv_runs_no_models(version: str, runs: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "python", "advice"),
+    ("engine", "machine", "python", "advice"),
     [
-        ("aarch64", (3, 13), "pip install ai-edge-litert"),
-        ("x86_64", (3, 10), "pip install ai-edge-litert"),
-        ("armv7l", (3, 11), "pip install tflite-runtime 'numpy<2'"),
-        ("armv7l", (3, 12), "use Python 3.11, or a 64-bit system"),
+        ("litert", "aarch64", (3, 13), "pip install ai-edge-litert"),
+        ("litert", "x86_64", (3, 10), "pip install ai-edge-litert"),
+        ("litert", "armv7l", (3, 11), "pip install tflite-runtime 'numpy<2'"),
+        ("litert", "armv7l", (3, 12), "use Python 3.11, or a 64-bit system"),
+        ("onnxruntime", "aarch64", (3, 13), "run a float32 model with --engine opencv"),
+        ("onnxruntime", "armv7l", (3, 11), "run a float32 model with --engine opencv"),
+        ("opencv", "armv7l", (3, 11), "pip install opencv-python-headless"),
     ],
 )
-def test_the_advice_fits_the_machine(machine: str, python: tuple[int, int], advice: str) -> None:
-    assert how_to_install("litert", machine, python).endswith(advice)
+def test_the_advice_fits_the_machine(
+    engine: str, machine: str, python: tuple[int, int], advice: str
+) -> None:
+    found = how_to_install(engine, machine, python)
+    assert found.endswith(advice)
+    assert ("kedge[onnx]" in found) == ((engine, machine) == ("onnxruntime", "aarch64"))
+
+
+def test_an_old_opencv_is_not_sent_to_an_onnxruntime_that_32_bit_arm_lacks() -> None:
+    (library,) = ENGINES["opencv"].libraries
+    gate = version_gate(library, "4.6.0", "armv7l")
+    assert gate.endswith("do: take .tflite files or a 64-bit system, or upgrade " + library.package)
+    assert "kedge[onnx]" in version_gate(library, "4.6.0", "aarch64")
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Run
+from conftest import Run, tiny_contract
 from kedge_convert.edge import vela
+from kedge_runtime.artefact import seal
+from kedge_runtime.golden import Golden
 
 MODELS = Path(__file__).parent / "models"
 
@@ -45,12 +48,33 @@ def test_the_page_of_a_sealed_file(kedge: Run, artefacts: Path) -> None:
         "int8 1x16x16x3, scale 0.00784314, zero point -1",
         "(byte / 127.5 - mean) / std: mean 1, 1, 1; std 1, 1, 1",
         "4: red, green, blue, ...",
-        "logits, then softmax",
+        "output is   logits, a raw score per class; the softmax that makes",
         "1  CONV_2D                        int8       version 3",
         "weights of FULLY_CONNECTED     int8       per channel",
         "bytes of activations at once (estimate)",
     ):
         assert words in out
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({}, "a raw score per class; the softmax that makes probabilities of them isn't in the"),
+        ({"activation": "sigmoid"}, "the sigmoid that makes probabilities of them isn't in the"),
+        ({"temperature": 1.5}, "a raw score per class, to be divided by 1.5; the softmax that"),
+        ({"kind": "softmax"}, "probabilities that sum to 1; the softmax is in the file labels"),
+        ({"kind": "sigmoid"}, "a probability per class, each for itself; the sigmoid is in the"),
+        ({"kind": "features"}, "features, numbers that describe the picture; there are no classes"),
+    ],
+)
+def test_the_page_tells_what_the_output_is(
+    kedge: Run, models: dict[str, bytes], tmp_path: Path, output: dict[str, Any], said: str
+) -> None:
+    contract = tiny_contract("onnx")
+    contract = replace(contract, output=replace(contract.output, **output))
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(seal("onnx", models["onnx"], contract, Golden.none()))
+    assert said in " ".join(kedge("inspect", path)[1].split())
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nets
 from kedge_convert import lowering, prepare
 from kedge_convert.toolkit import require
 
@@ -131,5 +132,5 @@ def test_names_that_keras_would_give_are_no_clash() -> None:
 def test_what_is_lowered_can_be_prepared() -> None:
     grouped, _ = CASES["depthwise"]
     model = model_of(grouped)
-    assert len(prepare.left_alone(prepare.plan(model))) == 1
-    assert prepare.left_alone(prepare.plan(lowering.lower(model).model)) == []
+    assert len(nets.untreated(prepare.plan(model))) == 1
+    assert nets.untreated(prepare.plan(lowering.lower(model).model)) == []

@@ -122,7 +122,7 @@ def test_the_digest_is_of_the_contents_in_order(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder; --calibrate takes a folder"):
+    with pytest.raises(UsageError, match=r"^--calibrate: .*nowhere: no such folder; give a folder"):
         collect(tmp_path / "nowhere", Sampling())
 
 

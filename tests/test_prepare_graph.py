@@ -78,12 +78,12 @@ ALONE = {
 
 @pytest.mark.parametrize("name", nets.NETS)
 def test_what_is_left_alone_is_listed_once(name: str) -> None:
-    assert prepare.left_alone(prepare.plan(nets.make(name))) == ALONE.get(name, [])
+    assert nets.untreated(prepare.plan(nets.make(name))) == ALONE.get(name, [])
 
 
 def test_layers_left_alone_keep_their_weights() -> None:
     model, pictures = nets.make("left_alone"), nets.pictures(30)
-    prepared = prepare.prepare(prepare.plan(model), pictures)
+    prepared = nets.prepared(prepare.plan(model), pictures)
     for name in ("grouped", "transposed", "shared"):
         before, after = (each.get_layer(name).get_weights() for each in (model, prepared))
         for one, other in zip(before, after, strict=True):
@@ -95,7 +95,7 @@ def test_every_net_can_be_prepared(name: str) -> None:
     model, pictures = nets.make(name), nets.pictures(60)
     ticks: list[int] = []
     graph = prepare.plan(model)
-    prepared = prepare.prepare(graph, pictures, tick=lambda: ticks.append(1))
+    prepared = nets.prepared(graph, pictures, tick=lambda: ticks.append(1))
     assert len(ticks) == len(graph.nodes)
     others = nets.pictures(40, seed=1)
     wanted, found = np.asarray(model(others)), np.asarray(prepared(others))
@@ -105,7 +105,7 @@ def test_every_net_can_be_prepared(name: str) -> None:
 def test_preparation_is_repeatable() -> None:
     pictures = nets.pictures(40)
     first, second = (
-        prepare.prepare(prepare.plan(nets.make("mobile")), pictures, seed=3).get_weights()
+        nets.prepared(prepare.plan(nets.make("mobile")), pictures, seed=3).get_weights()
         for _ in range(2)
     )
     for one, other in zip(first, second, strict=True):

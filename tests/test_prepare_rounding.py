@@ -172,7 +172,7 @@ def test_flat_kernels_come_back(kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["chain", "mobile"])
 def test_every_prepared_kernel_lies_on_the_grid(name: str) -> None:
-    prepared = prepare.prepare(prepare.plan(nets.make(name)), nets.pictures(40))
+    prepared = nets.prepared(prepare.plan(nets.make(name)), nets.pictures(40))
     kernels = [node for node in prepare.plan(prepared).nodes if node.weights]
     assert len(kernels) >= 4
     for node in kernels:

@@ -1,17 +1,28 @@
 """How files get their names: whole, or not at all."""
 
+import itertools
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kedge_convert.staging import output_folder, publish, staged, sweep, workshop, write
+from conftest import tiny_contract
+from kedge_convert.job import Job
+from kedge_convert.source import Request
+from kedge_convert.staging import output_folder, publish, spare, sweep, workshop, write
+from kedge_convert.targets import TARGETS
+from kedge_models.devices import device
+from kedge_runtime.artefact import seal
 from kedge_runtime.errors import UsageError
+from kedge_runtime.files import staged, write_whole
+from kedge_runtime.golden import Golden
 
 
 @pytest.fixture
@@ -69,6 +80,27 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(
     assert final.read_bytes() == b"old"
 
 
+def _publish(path: Path) -> None:
+    with staged(path) as temporary:
+        write(temporary, b"content")
+        publish(temporary, path)
+
+
+@pytest.mark.parametrize("way", [_publish, lambda path: write_whole(path, b"content")])
+def test_a_loss_of_power_costs_neither_the_file_nor_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[[Path], None]
+) -> None:
+    final, happened = tmp_path / "model.tflite", list[str]()
+
+    def fsync(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        happened.append(f"{kind} synced, {'named' if final.exists() else 'hidden'}")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    way(final)
+    assert happened == ["file synced, hidden", "folder synced, named"]
+
+
 def test_a_name_that_is_a_folder_is_the_users_mistake(tmp_path: Path) -> None:
     final = tmp_path / "model.tflite"
     final.mkdir()
@@ -91,8 +123,9 @@ def test_a_file_limit_is_met_like_a_full_disk(tmp_path: Path) -> None:
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from kedge_convert.staging import staged, write\n"
+        "from kedge_convert.staging import write\n"
         "from kedge_runtime.errors import UsageError\n"
+        "from kedge_runtime.files import staged\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
         "    with staged(Path(sys.argv[1]) / 'model.tflite') as temporary:\n"
@@ -164,3 +197,36 @@ def test_an_output_folder_is_refused_a_folder_without_the_right_to_write(tmp_pat
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="permission denied"):
         refused(tmp_path)
+
+
+def test_a_file_that_was_made_for_another_device_is_spared(
+    tmp_path: Path, models: dict[str, bytes]
+) -> None:
+    contract, path = tiny_contract("onnx"), tmp_path / "tiny.onnx"
+    for owner, taker in itertools.product(("", "coral", "pi4"), repeat=2):
+        provenance = replace(contract.provenance, device=owner)
+        sealed = replace(contract, provenance=provenance)
+        path.write_bytes(seal("onnx", models["onnx"], sealed, Golden.none()))
+        if owner == taker:
+            spare([path], taker)
+        else:
+            with pytest.raises(UsageError, match=rf"{path} was made .*{owner}.* would replace it"):
+                spare([path], taker)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"somebody else's"])
+def test_only_artefacts_are_spared(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "tiny.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    spare([path], "coral")
+
+
+def test_what_a_budget_may_make_of_a_target_is_spared_too() -> None:
+    job = Job(Request("demo"), (TARGETS[0], TARGETS[3]), Path("out"))
+    plain = ["demo.float32.tflite", "demo.int8.tflite"]
+    assert [path.name for path in job.places("demo")] == plain
+    resorts = [path.name for path in replace(job, limits={"drop": 0.01}).places("demo")]
+    assert resorts == [*plain, "demo.mixed.tflite", "demo.float16.tflite"]
+    coral = replace(job, limits={"drop": 0.01}, device=device("coral"))
+    assert [path.name for path in coral.places("demo")] == plain

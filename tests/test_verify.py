@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from kedge_runtime import geometry, head, image, preprocessing, results
 from kedge_runtime.artefact import format_of, read_artefact, seal
-from kedge_runtime.contract import Contract, Quantisation, Tensor
+from kedge_runtime.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.engines.litert import LiteRT
 from kedge_runtime.golden import Golden
 from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import CHECKS, Stage, alike, verify
+from kedge_runtime.verify import CHECKS, TOLERANCES, Stage, alike, verify
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -163,6 +163,24 @@ def test_the_tampering_itself_raises_no_alarm(demo_artefacts: Path, tmp_path: Pa
         original = demo_artefacts / name
         same = _sealed(original, tmp_path, read_artefact(original).contract)
         assert all(stage.passed for stage in _verify(same)), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_precision_gets_the_widest_tolerance(
+    demo_artefacts: Path, tmp_path: Path, name: str
+) -> None:
+    original = demo_artefacts / name
+    contract = replace(read_artefact(original).contract, provenance=FOREIGN)
+    same = {stage.name: stage for stage in _verify(_sealed(original, tmp_path, contract))}
+    assert all(stage.passed for stage in same.values())
+    if name == INT8:
+        assert "precision is unknown" in same["exact"].detail
+    model = WITH[format_of(original)](_model(original), _shuffled)
+    assert _first_failure(_verify(_sealed(original, tmp_path, contract, model))) == "engine"
+
+
+def test_every_precision_has_a_tolerance() -> None:
+    assert TOLERANCES.keys() == set(get_args(Precision))
 
 
 Weights = Callable[[NDArray[Any]], NDArray[Any]]

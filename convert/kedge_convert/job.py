@@ -1,5 +1,6 @@
 """What a conversion is asked for, and what became of it: the records of the pipeline."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,12 +9,16 @@ from kedge_convert.edge.choices import runs, scheme_for
 from kedge_convert.edge.fit import Fit
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Sampling
+from kedge_convert.quantise.budget import Budget
 from kedge_convert.scheme import Scheme
 from kedge_convert.source import Request
 from kedge_convert.targets import Target
 from kedge_convert.way import Way
 from kedge_models.devices import Device
-from kedge_runtime.contract import Kind
+from kedge_runtime.contract import Kind, Precision
+
+# What an int8 target becomes to hold a budget (`quantise/search.py`).
+LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,28 @@ class Job:
     def scheme(self) -> Scheme:
         """How the integers are laid out."""
         return scheme_for(self.device)
+
+    @property
+    def device_name(self) -> str:
+        """The device's name, as artefacts keep it; "" without one."""
+        return self.device.name if self.device else ""
+
+    @property
+    def budget(self) -> Budget:
+        """What integer artefacts may lose."""
+        return Budget(self.limits.get("drop"), self.limits.get("top1"))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether integer targets may become files with float layers, or of float16."""
+        return bool(self.budget) and any(map(self.may_mix, self.targets))
+
+    def places(self, model: str) -> Iterator[Path]:
+        """Yield where the artefacts of a model may lie."""
+        for target in self.targets:
+            resorts = LAST_RESORTS if self.mixes and target.precision == "int8" else ()
+            for precision in (target.precision, *resorts):
+                yield self.out / replace(target, precision=precision).file_name(model)
 
     def may_mix(self, target: Target) -> bool:
         """Whether layers of a target may stay float to hold a budget."""

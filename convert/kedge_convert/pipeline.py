@@ -17,15 +17,14 @@ from kedge_convert.formats.exported import Exported
 from kedge_convert.initialise import initialised
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.parity import Parity
-from kedge_convert.photos import Photos, collect, find, tensors, ticking
+from kedge_convert.photos import CALIBRATE, Photos, collect, tensors, ticking
 from kedge_convert.progress import Progress
 from kedge_convert.progress.events import PREPARATION
 from kedge_convert.quantise import candidates, search
-from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source, load_source
-from kedge_convert.staging import output_folder, publish, room_for_temporaries, staged, write
+from kedge_convert.staging import output_folder, publish, room_for_temporaries, spare, write
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
@@ -33,9 +32,10 @@ from kedge_models.demo import pictograms
 from kedge_runtime.artefact import seal
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
-from kedge_runtime.files import write_whole
+from kedge_runtime.files import staged, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
+from kedge_runtime.pictures import find
 
 LOG = logging.getLogger("kedge")
 
@@ -76,6 +76,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
         with progress.stage("load model"):
             source = load_source(job.request)
             degenerate.refuse_weights(source.model, source.name)
+            spare(job.places(source.name), job.device_name)
         for note in source.notes:
             progress.note(note)
         with _pictures(job, progress) as photos:
@@ -121,9 +122,7 @@ def _prepared(job: Job, original: Original, progress: Progress) -> Original:
     forms = tuple(target.form for target in job.targets if target.needs_calibration)
     making = candidates.Making(job.sampling.seed, job.scheme, forms)
     found = candidates.sources(original.source, original.photos, making, progress)
-    budget = Budget(job.limits.get("drop"), job.limits.get("top1"))
-    mixing = budget and any(map(job.may_mix, job.targets))
-    wanted = search.search(found, budget, progress) if mixing else None
+    wanted = search.search(found, job.budget, progress) if job.mixes else None
     return replace(original, sources=found, search=wanted)
 
 
@@ -201,7 +200,7 @@ def _export(
 ) -> tuple[Way, Exported]:
     """Return the unsealed model, and how it was made."""
     way, exported = _quantised(job, target, original, progress)
-    return replace(way, device=job.device.name if job.device else ""), exported
+    return replace(way, device=job.device_name), exported
 
 
 def _quantised(
@@ -249,7 +248,7 @@ def _check(path: Path, target: Target, original: Original, progress: Progress) -
 
 def _check_calibration(job: Job) -> None:
     if job.calibrate is not None:
-        find(job.calibrate)  # before a large model is loaded in vain
+        find(job.calibrate, CALIBRATE)  # before a large model is loaded in vain
     needing = [str(target) for target in job.targets if target.needs_calibration]
     if needing and job.calibrate is None and job.request.model != "demo":
         raise UsageError(

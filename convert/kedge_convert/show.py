@@ -27,13 +27,7 @@ def table(outcomes: "Sequence[Outcome]") -> None:
         grid.add_row(*_row(outcome))
     console.print(grid)
     _explain(console, [outcome.checked for outcome in outcomes if outcome.checked])
-    prepared = [
-        str(each.target)
-        for each in outcomes
-        if each.checked and each.checked.way.method == "prepared"
-    ]
-    if prepared:
-        console.print(f"prepared weights, nearer to the original: {', '.join(prepared)}\n")
+    _tell_adjusted(console, outcomes)
     for outcome in outcomes:
         _end(console, outcome)
 
@@ -44,6 +38,21 @@ def _explain(console: Console, checked: "Sequence[Checked]") -> None:
         pictures = "a picture that was" if images == 1 else f"{images} pictures that were"
         console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
         console.print(f"errors: in logits, on {pictures} not used for calibration\n")
+
+
+def _tell_adjusted(console: Console, outcomes: "Sequence[Outcome]") -> None:
+    """Name the targets that ship prepared weights; only whole int8 files were held against stock
+    ones, mixed files have a note of their own.
+    """
+    ways = {str(each.target): each.checked.way for each in outcomes if each.checked}
+    adjusted = [
+        target
+        for target, way in ways.items()
+        if way.method == "prepared" and way.precision != "mixed"
+    ]
+    if adjusted:
+        console.print("int8 weights adjusted before quantising, which measured nearer to the float")
+        console.print(f"original than the stock conversion: {', '.join(adjusted)}\n")
 
 
 def _end(console: Console, outcome: "Outcome") -> None:

@@ -1,52 +1,63 @@
-"""How files get their names: written beside, synced, checked, and only then renamed.
+"""How a conversion's files get their names: checked between being written and being renamed.
 
-Whatever happens in between, a file under its final name is whole and has passed.
+Whatever happens in between, a file under its final name is whole and has passed. They are written,
+synced and renamed as all files are (`kedge_runtime.files`); here are the words for `--out`.
 """
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kedge_runtime.errors import UsageError
-
-
-@contextlib.contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed."""
-    temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+from kedge_runtime import files
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.files import staged
 
 
 def write(path: Path, content: bytes) -> None:
     """Write and sync a file. Raises UsageError when the disk or the folder refuses it."""
     try:
-        with path.open("wb") as file:
+        with files.synced(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
         raise _unwritable(path.parent, error) from None
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Rename a synced file, replacing what had the name, and sync the folder."""
+    """Give a synced file its name for good. Raises UsageError when the folder refuses it."""
     try:
-        temporary.replace(final)
-        descriptor = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.publish(temporary, final)
     except OSError as error:
         raise _unwritable(final.parent, error) from None
+
+
+def spare(paths: Iterable[Path], device: str) -> None:
+    """Raise UsageError if one of the files was made for another device than `device`, "" being
+    none: their names don't say for which, so one would replace the other.
+    """
+    for path in paths:
+        owner = _made_for(path)
+        if owner not in (None, device):
+            raise UsageError(
+                f"--out: {path} was made {_for(owner)}, one made {_for(device)} would replace it; "
+                "give each device a folder of its own"
+            )
+
+
+def _made_for(path: Path) -> str | None:
+    """Return the name of an artefact's device; None for what isn't there or is no artefact."""
+    try:
+        return read_artefact(path).contract.provenance.device
+    except KedgeError:
+        return None
+
+
+def _for(device: str | None) -> str:
+    return f"for {device}" if device else "without --device"
 
 
 @contextlib.contextmanager

@@ -87,7 +87,7 @@ def _check_library_of(kind: Kind, library: Library, machine: Machine) -> Finding
     found = check_library(library, machine)
     if found.state != "ok":
         return found
-    if gate := version_gate(library, found.detail):
+    if gate := version_gate(library, found.detail, machine.processor):
         what, _, fix = gate.partition(": ")
         return Finding("note", what, fix)
     return Finding("ok", f"{library.name} {found.detail}: {kind.runs}")

@@ -18,24 +18,49 @@ def check_place(option: str, path: Path, suffix: str) -> None:
 
 
 @contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed."""
+    temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file to write, and sync it after the block. Raises OSError."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Rename a synced file, replacing what had the name, and sync the folder. Raises OSError."""
+    temporary.replace(final)
+    descriptor = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file beside `path` to write; sync and rename it after the block.
 
     What had the name stays until the new file is whole. Raises UsageError when the folder or the
     disk refuses it.
     """
-    temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with staged(path) as temporary:
+            with synced(temporary) as file:
+                yield file
+            publish(temporary, path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"{path}: can't be written ({reason}); choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

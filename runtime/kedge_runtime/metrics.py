@@ -1,13 +1,13 @@
 """How far two sets of answers are apart: short pure functions over [images, classes] arrays.
 
-`reference` are the float original's logits, `candidate` the artefact's, both float32.
+`reference` are the float original's logits, `candidate` the artefact's, both float32; `kl` takes
+probabilities.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Activation
-from kedge_runtime.head import ACTIVATIONS, Floats
+from kedge_runtime.head import Floats
 
 
 def top_k_agreement(reference: Floats, candidate: Floats, k: int) -> float:
@@ -39,17 +39,11 @@ def cosine(reference: Floats, candidate: Floats) -> float:
     return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
 
 
-def divergence(reference: Floats, candidate: Floats, activation: Activation) -> float:
-    """Return the mean over images of KL(reference || candidate) of the probabilities, in nats.
-
-    Independent classes (sigmoid) add up their two-valued divergences.
-    """
-    p, q = (ACTIVATIONS[activation](x) for x in (reference, candidate))
-    return kl(p, q, multi_label=activation == "sigmoid")
-
-
 def kl(reference: Floats, candidate: Floats, *, multi_label: bool) -> float:
-    """Return the same for probabilities, float32 [images, classes]."""
+    """Return the mean over images of KL(reference || candidate) in nats, of probabilities.
+
+    Independent classes (`multi_label`) add up their two-valued divergences.
+    """
     p, q = _floored(reference), _floored(candidate)
     terms = p * np.log(p / q)
     if multi_label:

@@ -67,7 +67,7 @@ class Bar:
         if not rate:
             return bar
         left = round((self.total - self.done) / rate)
-        return f"{bar}  {rate:.1f}/s  {_clock_time(left)} left"
+        return f"{bar}  {rate:.1f}/s  {clock_time(left)} left"
 
     def _draw(self) -> None:
         self._drawn = self._clock()
@@ -76,7 +76,7 @@ class Bar:
         self._stream.flush()
 
 
-def _clock_time(seconds: int) -> str:
+def clock_time(seconds: int) -> str:
     """Return `m:ss`, or `h:mm:ss` from an hour on."""
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)

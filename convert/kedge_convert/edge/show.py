@@ -9,12 +9,18 @@ import click
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.forecast import Forecast
 from kedge_runtime.commands.doctor import WIDEST, lines
-from kedge_runtime.contract import Contract
+from kedge_runtime.contract import Contract, Kind, Output
 from kedge_runtime.inspect.network import Value
 from kedge_runtime.inspect.report import Report
 
 MARGIN = "  "
 KEY = 12  # width of the first column
+# Of the kinds of outputs that nothing is applied to.
+MEANINGS: dict[Kind, str] = {
+    "softmax": "probabilities that sum to 1; the softmax is in the file",
+    "sigmoid": "a probability per class, each for itself; the sigmoid is in the file",
+    "features": "features, numbers that describe the picture; there are no classes",
+}
 GRANULARITIES = {"channel": "per channel", "tensor": "per tensor", "none": "not quantised"}
 
 
@@ -48,7 +54,7 @@ def _promises(contract: Contract) -> Iterator[str]:
     size = f"{geometry.height}x{geometry.width} {normalisation.colour}"
     yield _row("pictures", f"{size}, {geometry.resize}, {geometry.fit}{_cropped(contract)}")
     yield _row("pixels", f"(byte / {normalisation.divisor:g} - mean) / std: {_norm(contract)}")
-    yield _row("output is", f"{contract.output.kind}, then {contract.output.activation}")
+    yield _row("output is", _meaning(contract.output))
     yield _row("labels", f"{len(contract.labels)}: {_few([each.name for each in contract.labels])}")
     yield _row("made from", f"{made.source}, {made.weights_digest[:19]}..., {made.method} weights")
     if made.device:
@@ -57,6 +63,17 @@ def _promises(contract: Contract) -> Iterator[str]:
         digest = made.calibration_digest[:19]
         yield _row("calibration", f"{made.calibration_count} pictures, {digest}...")
     yield _row("made with", ", ".join(f"{name} {number}" for name, number in made.tools.items()))
+
+
+def _meaning(output: Output) -> str:
+    """Say what the output's numbers are, and what is still to be done with them."""
+    if output.kind != "logits":
+        return MEANINGS[output.kind]
+    divided = f", to be divided by {output.temperature:g}" if output.temperature != 1 else ""
+    return (
+        f"logits, a raw score per class{divided}; the {output.activation} that makes probabilities "
+        "of them isn't in the file: kedge computes it when it answers, other programs must, too"
+    )
 
 
 def _cropped(contract: Contract) -> str:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from kedge_convert.photos.likeness import Look, is_blank, look, near_copies
 from kedge_runtime.contract import Input
 from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.image import SUFFIXES, read_image
+from kedge_runtime.image import read_image
+from kedge_runtime.pictures import find
 from kedge_runtime.preprocessing import Preprocessor
 
 MINIMUM = 10
+CALIBRATE = "--calibrate"  # what gives the folder
 
 Tick = Callable[[], None]
 Item = TypeVar("Item")
@@ -80,7 +82,7 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Phot
     as another one are passed over and listed. Raises UsageError when fewer than MINIMUM are left
     (and more were asked).
     """
-    found = find(folder)
+    found = find(folder, CALIBRATE)
     order = np.random.default_rng(sampling.seed).permutation(len(found))
     wanted = sampling.calibration + sampling.check
     drawn = _draw([found[i] for i in order], wanted, tick)
@@ -106,16 +108,6 @@ def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:
     for item in items:
         yield item
         tick()
-
-
-def find(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, sorted. Raises UsageError when there are none."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; --calibrate takes a folder of pictures")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UsageError(f"{folder}: no pictures in it (JPEG, PNG, WebP or BMP)")
-    return found
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""What the user sees while waiting: a named bar per stage, with the time left where it is known."""
+"""What the user sees while waiting: a named bar per stage, with the time left where it is known,
+and how long each took.
+"""
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.text import Text
 
 from kedge_convert.progress.events import Begun, Ended, Event, Noted, Said, Ticked
 from kedge_convert.toolkit import speaker
+from kedge_runtime.progress import clock_time
 
 
 class Screen:
@@ -41,7 +45,7 @@ class Screen:
             self._console.print(stage)
             return
         self._bar = _bar(self._console)
-        self._bar.add_task(stage, total=total)
+        self._bar.add_task(stage, total=total, counted=total is not None)
         self._bar.start()
 
     def _end(self, whole: bool) -> None:
@@ -55,12 +59,32 @@ class Screen:
 
 
 def _bar(console: Console) -> rich_progress.Progress:
+    """Return a bar whose line fits 80 columns."""
     return rich_progress.Progress(
         rich_progress.TextColumn("{task.description:<29}"),
-        rich_progress.BarColumn(bar_width=24),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("left"),
-        rich_progress.TimeRemainingColumn(),
+        rich_progress.BarColumn(bar_width=16),
+        CountColumn(),
+        TimeColumn(),
         console=console,
     )
+
+
+class CountColumn(rich_progress.ProgressColumn):
+    """How many items are done, where there are any to count."""
+
+    def render(self, task: rich_progress.Task) -> Text:
+        """Return e.g. `25/34`."""
+        count = f"{task.completed:.0f}/{task.total:.0f}" if task.fields["counted"] else ""
+        return Text(f"{count:>7}", style="progress.download")
+
+
+class TimeColumn(rich_progress.ProgressColumn):
+    """How long a stage has run and has left or, when it is done, how long it took."""
+
+    def render(self, task: rich_progress.Task) -> Text:
+        """Return e.g. `0:15, 0:05 left`, or `21.3 s` at the end."""
+        elapsed, left = task.elapsed or 0.0, task.time_remaining
+        if task.finished:
+            return Text(f"{elapsed:.1f} s", style="progress.elapsed")
+        rest = "" if left is None else f", {clock_time(round(left))} left"
+        return Text(f"{clock_time(int(elapsed))}{rest}", style="progress.remaining")

@@ -9,7 +9,6 @@ from kedge_convert.reports.record import Cell, Report
 from kedge_runtime.drift.gates import Verdict
 
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
-WIDTH = 80
 
 
 def render(report: Report) -> str:

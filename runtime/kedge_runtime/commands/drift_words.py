@@ -120,11 +120,16 @@ def _gate(gate: Gate) -> str:
 def _judged(gate: Gate) -> str:
     value = gate.value
     if gate.name == "max_drop":
-        interval = f"{_points(value.low)} .. {_points(value.high)}"
-        figure, limit = _points(value.value), f"at most {_points(gate.limit)}"
+        figure, interval = _points(value.value), f"{_points(value.low)} .. {_points(value.high)}"
     else:
-        figure, limit, interval = f"{value.value:.1%}", f"at least {gate.limit:.1%}", _shares(value)
-    return f"{WORDS[gate.name]} {figure} ({interval}), {limit}"
+        figure, interval = f"{value.value:.1%}", _shares(value)
+    return f"{WORDS[gate.name]} {figure} ({interval}), {_limit(gate)}"
+
+
+def _limit(gate: Gate) -> str:
+    if gate.name == "max_drop":
+        return f"at most {_points(gate.limit)}"
+    return f"at least {gate.limit:.1%}"
 
 
 def notes(drift: Drift) -> Iterator[str]:
@@ -137,15 +142,22 @@ def notes(drift: Drift) -> Iterator[str]:
     name = Path(drift.artefact.path).name
     for gate in drift.gates:
         if gate.verdict == "INCONCLUSIVE":
-            yield f"{name}: inconclusive: {_judged(gate)}: {_needed(gate)}"
+            yield f"{name}: {_too_few(drift.pictures, gate)}: {_needed(gate)}"
+
+
+def _too_few(pictures: int, gate: Gate) -> str:
+    """Say why a gate is open; its figure and verdict stand in the table already."""
+    are = "is" if pictures == 1 else "are"
+    what = f"{WORDS[gate.name]} is {_limit(gate)}"
+    return f"{_plural(pictures, 'picture')} {are} too few to tell whether {what}"
 
 
 def _needed(gate: Gate) -> str:
     naive = gate.images_as_measured
     if_exact = "none would" if naive is None else f"{naive:,} would"
+    decide = "no number decides" if gate.images is None else f"{gate.images:,} decide"
     return (
-        f"{gate.images:,} pictures decide it in nine of ten cases "
-        f"({if_exact} if what was measured were exact)"
+        f"{decide} it in nine of ten cases ({if_exact} if what was measured were exact)"
     ).replace(",", " ")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.errors import UsageError
 from kedge_runtime.pictures import find
 
 # Pictures done between two entries of a journal: some seconds of a small board's work.
@@ -42,9 +41,8 @@ class Pictures:
     @classmethod
     def of(cls, folder: Path) -> "Pictures":
         """Search a folder. Raises UsageError when it is none or holds none."""
-        if not folder.is_dir():
-            raise UsageError(f"--images: {folder}: no such folder")
-        names = sorted(path.relative_to(folder).as_posix() for path in find(folder))
+        found = find(folder, "--images")
+        names = sorted(path.relative_to(folder).as_posix() for path in found)
         return cls(folder, tuple(names))
 
     def shards(self, size: int = SHARD) -> Iterator[Shard]:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 Kernels = Literal["default", "builtin", "reference"]
 
+ARM32 = "armv7l"  # what platform.machine() says on a 32-bit Raspberry Pi OS
+ONNX = "pip install 'kedge[onnx]'"
+OPENCV = "run a float32 model with --engine opencv"
+TFLITE = "take .tflite files or a 64-bit system"  # where onnxruntime can't be had
+
 
 @dataclass(frozen=True)
 class Library:
@@ -76,7 +81,7 @@ ENGINES = {
         frozenset({"onnx"}),
         (Library("onnxruntime", "onnxruntime"),),
         ".onnx files",
-        "pip install 'kedge[onnx]', or run a float32 model with --engine opencv",
+        f"{ONNX}, or {OPENCV}",
     ),
     "opencv": Kind(
         "kedge_runtime.engines.opencv",
@@ -170,22 +175,26 @@ def numpy_gate(library: Library, numpy_version: str) -> str:
     return f"{library.package} fails with numpy {numpy_version}: pip install 'numpy<{limit}'"
 
 
-def version_gate(library: Library, version: str) -> str:
-    """Return why this version of a library runs no models and the cure, or an empty string."""
+def version_gate(library: Library, version: str, machine: str = "") -> str:
+    """Return why this version of a library runs no models and the cure on this machine (default) or
+    another one, or an empty string.
+    """
     if tuple(map(int, re.findall(r"\d+", version)[:2])) >= library.oldest:
         return ""
     oldest = ".".join(map(str, library.oldest))
-    return (
-        f"{library.name} {version} runs no models, {oldest} and newer do: "
-        f"pip install 'kedge[onnx]' and take onnxruntime, or upgrade {library.package}"
-    )
+    upgrade = f"upgrade {library.package}"
+    no_wheel = (machine or platform.machine()) == ARM32
+    cure = f"{TFLITE}, or {upgrade}" if no_wheel else f"{ONNX} and take onnxruntime, or {upgrade}"
+    return f"{library.name} {version} runs no models, {oldest} and newer do: {cure}"
 
 
 def how_to_install(engine: str, machine: str = "", python: tuple[int, ...] = ()) -> str:
     """Return what to do about a missing engine on this machine (default) or another one."""
     machine, python = machine or platform.machine(), python or sys.version_info[:2]
-    if engine != "litert" or machine != "armv7l":
+    if machine != ARM32 or engine == "opencv":
         return ENGINES[engine].install
+    if engine == "onnxruntime":
+        return f"onnxruntime has no wheel for 32-bit ARM: {TFLITE}, or {OPENCV}"
     # ai-edge-litert has no 32-bit wheel, and tflite-runtime's wheels end at Python 3.11.
     if python < (3, 12):
         return "pip install tflite-runtime 'numpy<2'"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kedge_convert.errors import ConversionError, one_line
 from kedge_convert.formats import tflite_int8
+from kedge_convert.formats.flatbuffer import pack, unpack
 from kedge_convert.formats.tflite_converter import Samples, converted, single, target_of
 from kedge_convert.prepare import Grids
 from kedge_convert.quantise.static.operators import Operator, See
@@ -20,8 +21,6 @@ from kedge_convert.quantise.static.ranges import Ranges
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
-
-START = 1 << 20  # bytes of the flatbuffer's first allocation
 
 
 def floats(source: Source) -> bytes:
@@ -68,7 +67,7 @@ def quantise(
     Its ends are those of the scheme, but its output is float32 if the last operator is kept.
     """
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
-    model, last = _unpacked(content), operators(content)[-1].name
+    model, last = unpack(content), operators(content)[-1].name
     for tensor in model.subgraphs[0].tensors:
         if _ranged(tensor):
             one = ranges[_name(tensor)]
@@ -76,7 +75,7 @@ def quantise(
     try:
         with quiet():
             result: bytes = convert.mlir_quantize(
-                _packed(model),
+                pack(model),
                 input_data_type=getattr(tf, scheme.input),
                 output_data_type=getattr(tf, "float32" if last in kept else scheme.output),
                 denylisted_nodes=set(kept),
@@ -95,7 +94,7 @@ def grids(scheme: Scheme) -> Grids:
 
 def operators(content: bytes) -> list[Operator]:
     """Return the operators of a float file in execution order; each is named by its output."""
-    graph = _unpacked(content).subgraphs[0]
+    graph = unpack(content).subgraphs[0]
     names = {i: _name(tensor) for i, tensor in enumerate(graph.tensors) if _ranged(tensor)}
     return [
         Operator(
@@ -106,19 +105,8 @@ def operators(content: bytes) -> list[Operator]:
     ]
 
 
-def _unpacked(content: bytes) -> Any:
-    schema = require("ai_edge_litert.schema_py_generated")
-    return schema.ModelT.InitFromPackedBuf(content, 0)
-
-
-def _packed(model: Any) -> bytes:
-    builder = require("flatbuffers").Builder(START)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
 def _tensors(content: bytes) -> list[Any]:
-    tensors: list[Any] = _unpacked(content).subgraphs[0].tensors
+    tensors: list[Any] = unpack(content).subgraphs[0].tensors
     return tensors
 
 

@@ -1,0 +1,58 @@
+"""What a conversion shows while it runs: bars on a terminal, lines in a log."""
+
+import io
+import re
+
+import pytest
+from rich import progress as rich_progress
+from rich.console import Console
+
+from kedge_convert.progress.events import Begun, Ended, Ticked
+from kedge_convert.progress.screen import Screen, TimeColumn
+
+
+def shown(capfd: pytest.CaptureFixture[str]) -> str:
+    """Return the last state that a terminal shows of what went to stderr, without colours."""
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capfd.readouterr().err)
+    return next(line for line in reversed(re.split(r"[\r\n]+", text)) if line).rstrip()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make rich take stderr for a terminal of 80 columns."""
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("total", "count"), [(200, "200/200"), (None, "")])
+def test_a_finished_stage_of_a_conversion_tells_what_it_took(
+    capfd: pytest.CaptureFixture[str], total: int | None, count: str
+) -> None:
+    screen = Screen()
+    screen.show(Begun("export tflite:int16x8, prepared", total))
+    for _ in range(total or 0):
+        screen.show(Ticked())
+    screen.show(Ended())
+    screen.close()
+    line = shown(capfd)
+    assert re.fullmatch(rf"export tflite:int16x8, prepared ━{{16}} +{count} \d\.\d s", line)
+
+
+def test_a_running_stage_tells_how_long_it_has_run_and_has_left() -> None:
+    now = 100.0
+    bar = rich_progress.Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
+    counted, open_end = bar.add_task("work", total=480), bar.add_task("work", total=None)
+    for _ in range(12):
+        now += 10
+        bar.advance(counted, 20)
+    said = [TimeColumn().render(bar._tasks[task]).plain for task in (counted, open_end)]
+    assert said == ["2:00, 2:00 left", "2:00"]
+
+
+def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    for event in (Begun("work", 2), Ticked(), Ticked(), Ended()):
+        screen.show(event)
+    screen.close()
+    assert capfd.readouterr().err == "work\n"
