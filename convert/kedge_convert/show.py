@@ -37,7 +37,19 @@ def _explain(console: Console, checked: "Sequence[Checked]") -> None:
         images = checked[0].parity.images
         pictures = "a picture that was" if images == 1 else f"{images} pictures that were"
         console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
-        console.print(f"errors: in logits, on {pictures} not used for calibration\n")
+        console.print(f"errors: in logits, on {pictures} not used for calibration")
+        _say_interval(console, checked)
+        console.print()
+
+
+def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
+    """Say what the pictures leave open of the lowest agreement."""
+    known = [(p.top1, p.top1_interval) for p in (one.parity for one in checked) if p.top1_interval]
+    if known:
+        top1, (low, high) = min(known)
+        console.print(
+            f"so few pictures leave open: a top-1 of {top1:.3f} is {low:.3f} to {high:.3f}"
+        )
 
 
 def _tell_adjusted(console: Console, outcomes: "Sequence[Outcome]") -> None:
