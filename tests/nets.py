@@ -241,6 +241,19 @@ def _mobile(layers: Any, picture: Any) -> Any:
     return _head(layers, _normed(layers, layers.Conv2D(32, 1, use_bias=False), value, 6.0))
 
 
+def _constants(layers: Any, picture: Any) -> Any:
+    """Numbers of its own between layers, whose operations are called as the layers are."""
+    ops = require("keras").ops
+    value = _normed(layers, layers.Conv2D(8, 3), picture) + 0.5
+    value = ops.maximum(layers.Conv2D(8, 1)(value), -1.5)
+    return _head(layers, layers.Conv2D(8, 1)(value) - 0.7)
+
+
+def _elu(layers: Any, picture: Any) -> Any:
+    value = layers.BatchNormalization()(layers.Conv2D(8, 3)(picture))
+    return _head(layers, layers.ELU()(value))
+
+
 NETS: dict[str, Callable[[Any, Any], Any]] = {
     "chain": _chain,
     "chain6": _chain6,
@@ -262,4 +275,6 @@ NETS: dict[str, Callable[[Any, Any], Any]] = {
     "noisy": _noisy,
     "left_alone": _left_alone,
     "mobile": _mobile,
+    "constants": _constants,
+    "elu": _elu,
 }

@@ -94,6 +94,7 @@ def test_before_a_depthwise_layer_every_channel_gets_the_full_range() -> None:
         ("residual", 2),  # the stem, what is added to it and the sum; and what lies between the two
         ("own_activation", 0),
         ("used_twice", 0),
+        ("constants", 0),
     ],
 )
 def test_groups(name: str, expected: int) -> None:
@@ -139,6 +140,13 @@ def test_the_reach_with_the_least_noise_is_kept(monkeypatch: pytest.MonkeyPatch)
     alone = [noise((reach,)) for reach in (0.0, 0.5, 1.0)]
     assert len(set(alone)) == 3
     assert noise((0.0, 0.5, 1.0)) == min(alone)
+
+
+def test_scaling_that_does_harm_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module("kedge_convert.prepare.equalise")
+    graph, others = prepare.plan(uneven("chain")), prepare.plan(nets.make("chain", seed=1))
+    monkeypatch.setattr(module, "scaled", lambda *_: others)
+    assert equalise(graph, nets.pictures(30), JUDGES) is graph
 
 
 def test_statistics_are_those_of_all_pictures_at_once() -> None:

@@ -234,7 +234,7 @@ def _sealed(path: Path, target: Target, original: Original, way: Way) -> Exporte
     golden = sealing.golden_set(path, contract, original.golden, original.golden_logits)
     described = FORMATS[target.form].describe(path.read_bytes(), contract)
     sealed = seal(target.form, described.content, contract, golden)
-    return Exported(sealed, described.notes)
+    return Exported(sealed, (*described.notes, *sealing.inexact(contract, golden)))
 
 
 def _check(path: Path, target: Target, original: Original, progress: Progress) -> Parity:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact import Artefact, format_of, read_artefact
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Precision
+from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, ImageError, KedgeError
 from kedge_runtime.golden import Golden
@@ -208,7 +208,7 @@ def _engine(evidence: Evidence) -> str:
 
 def _exactness(evidence: Evidence) -> str:
     if not evidence.golden.exact.size:
-        return "not asked for: only integer models on LiteRT have exact kernels"
+        return "not asked for: only integer models on LiteRT have exact kernels, for most operators"
     if evidence.artefact.contract.provenance.precision == "unknown":
         return "not compared: the contract's precision is unknown, only integers are exact"
     found = exact_outputs(evidence.artefact, evidence.golden.images)
@@ -260,15 +260,22 @@ CHECKS: dict[str, Check] = {
 def exact_outputs(artefact: Artefact, pictures: tuple[bytes, ...]) -> NDArray[Any]:
     """Return the raw integers, [n, classes], of the engine's bit-exact reference kernels.
 
-    [0, 0] for models that aren't integer throughout and for engines without such kernels.
+    [0, 0] for models that aren't integer throughout and for engines without such kernels. Raises
+    EngineError when the kernels lack one of its operators.
     """
-    form, contract = format_of(artefact.path), artefact.contract
-    if form != "tflite" or contract.provenance.precision not in EXACT:
+    contract = artefact.contract
+    if format_of(artefact.path) != "tflite" or not exactly_held(contract):
         return np.zeros((0, 0), np.int8)
-    engine = open_engine(form, artefact.path, EngineOptions(kernels="reference"))
+    engine = open_engine("tflite", artefact.path, EngineOptions(kernels="reference"))
     plan = Preprocessor(contract.input)
     rows = [engine.run(plan.tensor(plan.read(picture))).reshape(-1) for picture in pictures]
     return np.stack(rows)
+
+
+def exactly_held(contract: Contract) -> bool:
+    """Whether a model is integer throughout, on an engine with exact kernels."""
+    form, _, _ = contract.provenance.target.partition(":")
+    return form == "tflite" and contract.provenance.precision in EXACT
 
 
 EXACT = frozenset({"int8", "int16x8"})

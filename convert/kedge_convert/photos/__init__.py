@@ -19,6 +19,7 @@ from kedge_runtime.pictures import find
 from kedge_runtime.preprocessing import Preprocessor
 
 MINIMUM = 10
+JURY = 20  # fewer can't tell a small gain from none
 CALIBRATE = "--calibrate"  # what gives the folder
 
 Tick = Callable[[], None]
@@ -42,10 +43,12 @@ class Photos:
 
     @property
     def held_out(self) -> tuple[Path, ...]:
-        """A sixth of the calibration pictures: weights are never fitted to them, so that they can
-        tell which of two ways to quantise is the better.
+        """A sixth of the calibration pictures, of few up to a third, so that there are JURY of
+        them: weights are never fitted to them, and they tell which of two ways to quantise is the
+        better.
         """
-        return self.calibration[-max(1, len(self.calibration) // 6) :]
+        count = len(self.calibration)
+        return self.calibration[-max(1, count // 6, min(JURY, count // 3)) :]
 
     @property
     def fitting(self) -> tuple[Path, ...]:

@@ -51,15 +51,17 @@ def equalise(graph: Graph, fitting: Floats, judging: Floats) -> Graph:
     """Return the same function with channels scaled to use their tensors' range.
 
     Ranges are taken from the `fitting` pictures, float32 [n, h, w, 3]; the reach with the least
-    noise on the `judging` ones, which set no range, is kept. Beyond 1 it is worse (measured).
+    noise on the `judging` ones, which set no range, is kept; none, when that has less. Beyond 1 it
+    is worse (measured).
     """
     channels, shapes = measure(graph, fitting)
     wanted = simulate(graph, judging, integer=False)
-    best, highest = graph, -np.inf
+    best, highest = graph, sqnr(wanted, simulate(graph, judging, integer=True))
     for reach in REACHES:
         each = scaled(graph, channels, shapes, reach)
         ratio = sqnr(wanted, simulate(each, judging, integer=True))
-        if ratio <= highest:
+        # Equal is no reason to stop: where every channel ends in a ReLU6, a reach of 0 is nothing.
+        if ratio < highest:
             break
         best, highest = each, ratio
     return best

@@ -55,6 +55,13 @@ class Node:
         leaves = require("keras").tree.flatten((self.args, self.kwargs))
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
+    @property
+    def constants(self) -> bool:
+        """Whether it takes numbers too, as `x + 1.5` does."""
+        leaves = require("keras").tree.flatten((self.args, self.kwargs))
+        flags = (Tensor, bool, str, type(None))
+        return any(not isinstance(leaf, flags) for leaf in leaves)
+
     def run(self, lookup: Lookup) -> Any:
         """Return its value, on numbers or on symbols."""
         args, kwargs = self._filled(lookup)

@@ -81,6 +81,8 @@ def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[Tensor]:
         )
     tensors = [*node.inputs, node.output]
     name = type(node.layer).__name__
+    if node.constants:
+        return tensors
     if name == "Multiply" and len(node.inputs) == 2:
         return _join_gate(node, shapes, union)
     if name in PASSING and len({shapes[tensor][-1] for tensor in tensors}) == 1:

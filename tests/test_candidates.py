@@ -1,0 +1,42 @@
+"""Which candidate ships: the nearest, but few pictures must not flatter the more daring one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kedge_convert.photos import JURY, Photos
+from kedge_convert.quantise.candidates import CAUTION, MARGIN, Candidate, nearest
+from kedge_convert.way import Way
+
+COUNT = 40
+
+
+def candidate(kl: float, spread: float, seed: int) -> Candidate:
+    """Return a candidate whose divergences have a mean of `kl`."""
+    noise = np.random.default_rng(seed).normal(0, 1, COUNT)
+    noise = (noise - noise.mean()) / noise.std()
+    return Candidate(Way("int8"), b"", np.zeros((COUNT, 2), np.float32), kl + spread * noise)
+
+
+@pytest.mark.parametrize("margin", [CAUTION, MARGIN])
+def test_a_gain_must_be_larger_than_its_error(margin: float) -> None:
+    stock = candidate(1.0, 0.0, seed=1)
+    error = 0.5 / np.sqrt(COUNT)
+    for gain, wins in ((0.5 * margin * error, False), (2 * margin * error, True)):
+        other = candidate(1.0 - gain, 0.5, seed=2)
+        assert nearest([stock, other], margin) is (other if wins else stock)
+
+
+def test_of_those_that_win_the_nearest_does() -> None:
+    first, better, best = (candidate(kl, 0.01, seed=1) for kl in (1.0, 0.6, 0.5))
+    assert nearest([first, better, best]) is best
+
+
+@pytest.mark.parametrize(
+    ("calibration", "held_out"), [(1, 1), (10, 3), (30, 10), (60, JURY), (100, JURY), (200, 33)]
+)
+def test_few_pictures_hold_out_enough_to_tell(calibration: int, held_out: int) -> None:
+    photos = Photos(tuple(Path(str(i)) for i in range(calibration)), ())
+    assert len(photos.held_out) == held_out
+    assert (*photos.fitting, *photos.held_out) == photos.calibration
