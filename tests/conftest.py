@@ -5,6 +5,7 @@ The tiny models are committed (`make_models.py` makes them) and sealed here, so 
 tests need neither TensorFlow nor onnx.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path
 
 @pytest.fixture(scope="session")
 def demo_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the demo converted to every target, once for all tests.
+    """Return a folder with the demo converted to every target, once for all tests and processes.
 
     KEDGE_DEMO names one that was made before (`kedge convert demo --to all --out DIR`), to spare a
     minute while tests are written.
@@ -170,12 +171,23 @@ def demo_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "KEDGE_DEMO" in os.environ:
         return Path(os.environ["KEDGE_DEMO"])
     pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
-    folder = tmp_path_factory.mktemp("demo")
-    words = ["convert", "demo", "--to", "all", "--out", str(folder)]
+    base = tmp_path_factory.getbasetemp()
+    # What the processes of -n share lies above what each has.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-of-all"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _convert_demo(folder)
+    return folder
+
+
+def _convert_demo(folder: Path) -> None:
+    making = folder.with_suffix(".making")
+    words = ["convert", "demo", "--to", "all", "--out", str(making)]
     command = [sys.executable, "-m", "kedge_runtime.cli", *words]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    return folder
+    making.rename(folder)
 
 
 Run = Callable[..., tuple[int, str, str]]
