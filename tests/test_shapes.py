@@ -30,6 +30,12 @@ def normalization(keras: Any, mean: float, deviation: float) -> Any:
     return keras.layers.Normalization(mean=[mean] * 3, variance=[deviation**2] * 3)
 
 
+def operations(keras: Any, change: Callable[[Any], Any], side: int | None = 8) -> Any:
+    """Return a model of Keras's operations, which are no layers of it."""
+    picture = keras.Input((side, side, 3))
+    return keras.Model(picture, change(picture))
+
+
 # What a model begins with -> whether it takes bytes.
 BEGINNINGS: dict[str, tuple[Callable[[Any], list[Any]], bool]] = {
     "nothing": (lambda k: [], False),
@@ -42,6 +48,18 @@ BEGINNINGS: dict[str, tuple[Callable[[Any], list[Any]], bool]] = {
     "after Resizing": (lambda k: [k.layers.Resizing(8, 8), k.layers.Rescaling(1 / 255)], True),
     "after augmentation": (
         lambda k: [k.Sequential([k.layers.RandomFlip()]), k.layers.Rescaling(1 / 255)],
+        True,
+    ),
+    "x / 255 and statistics of 0..1": (
+        lambda k: [k.layers.Rescaling(1 / 255), normalization(k, 0.45, 0.22)],
+        True,
+    ),
+    "0..1 scaled up to bytes first": (
+        lambda k: [k.layers.Rescaling(255.0), normalization(k, 120, 1)],
+        False,
+    ),
+    "a nested model of operations": (
+        lambda k: [operations(k, lambda pixels: pixels / 127.5 - 1)],
         True,
     ),
     "after a convolution": (lambda k: [k.layers.Conv2D(3, 1), k.layers.Rescaling(1 / 255)], False),
@@ -66,6 +84,41 @@ def test_a_model_that_normalises_bytes_itself_is_known(
     else:
         with pytest.raises(UsageError, match="how its pixels are normalised isn't known"):
             load_source(request)
+
+
+# Operations at the beginning -> whether they take bytes.
+OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], bool]] = {
+    "x / 255": (lambda k, x: x / 255.0, True),
+    "tf": (lambda k, x: k.applications.mobilenet_v2.preprocess_input(x), True),
+    "caffe": (lambda k, x: k.applications.resnet50.preprocess_input(x), True),
+    "torch": (lambda k, x: k.applications.densenet.preprocess_input(x), True),
+    "negatives": (lambda k, x: (255.0 - x) / 255.0, True),
+    "constants on both sides": (lambda k, x: k.ops.convert_to_tensor([1.0] * 3) - x / 255.0, True),
+    "augmented": (lambda k, x: k.layers.RandomContrast(0.9)(x) / 127.5 - 1.0, True),
+    "BGR of whatever": (lambda k, x: x[..., ::-1], False),
+    "of 0..1": (lambda k, x: x * 2.0 - 1.0, False),
+    "of 0..1, to means of bytes": (lambda k, x: x * 255.0 - 120.0, False),
+    "statistics of each picture": (lambda k, x: (x - k.ops.mean(x)) / k.ops.std(x), False),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_that_normalise_bytes_are_known(keras: Any, name: str) -> None:
+    change, bytes_taken = OPERATIONS[name]
+    picture = keras.Input((8, 8, 3))
+    changed = change(keras, picture)
+    end = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(changed))
+    assert (shapes.normalises(keras.Model(picture, end)) is not None) == bytes_taken
+
+
+def test_a_card_with_operations_inside_is_a_contradiction(keras: Any, tmp_path: Path) -> None:
+    inside = operations(keras, keras.applications.mobilenet_v2.preprocess_input)
+    beginning(keras, inside).save(tmp_path / "mine.keras")
+    request = Request(str(tmp_path / "mine.keras"), card="MobileNetV2")
+    with pytest.raises(
+        UsageError, match=r"its own normalisation \(true_divide.*, subtract.*\), but"
+    ):
+        load_source(request)
 
 
 def test_a_card_with_another_normalisation_is_a_contradiction(keras: Any, tmp_path: Path) -> None:

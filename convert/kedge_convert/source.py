@@ -156,7 +156,8 @@ def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple
         modes = ", ".join(NORMALISATIONS)
         raise UsageError(
             f"{name}: how its pixels are normalised isn't known: give --card NAME (the "
-            f"application it was built from; `kedge models` lists them) or --normalisation {modes}"
+            f"application it was built from; `kedge models` lists them) or --normalisation {modes} "
+            "(raw where the model normalises them itself)"
         )
     if known is None:
         note = f"normalisation: raw, as the model begins with its own ({inner})"
