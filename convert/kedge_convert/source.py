@@ -96,7 +96,7 @@ def load_source(request: Request) -> Source:
         head=head.kind,
         card=found.facts.card,
         untrained=request.weights == zoo.UNTRAINED,
-        notes=(f"head: {head}", *notes),
+        notes=(f"head: {head}", *found.notes, *notes),
     )
 
 
