@@ -1,6 +1,7 @@
 """The size that a model takes, and whether it normalises its pixels itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kedge_convert.sources import shapes
 from kedge_convert.toolkit import require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError
+from kedge_runtime.geometry import fit_to
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +158,78 @@ def test_sizes(keras: Any, name: str) -> None:
     assert tuple(fixed.inputs[0].shape[1:3]) == expected
     pictures = np.random.default_rng(0).uniform(size=(2, *expected, 3)).astype(np.float32)
     np.testing.assert_array_equal(fixed(pictures), model(pictures))
+
+
+# The options of Resizing(80, 100) -> the geometry's resize and fit.
+RESIZINGS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "plain": ({}, ("bilinear", "stretch")),
+    "nearest": ({"interpolation": "nearest"}, ("nearest", "stretch")),
+    "cut": ({"crop_to_aspect_ratio": True}, ("bilinear", "crop")),
+    "smooth": ({"interpolation": "bicubic", "antialias": True}, ("pyramid", "stretch")),
+}
+
+
+def resized(keras: Any, folder: Path, *layers: Any) -> Request:
+    """Return the request for a model of open size that begins with `layers`."""
+    rest = keras.layers.Rescaling(1 / 255)
+    beginning(keras, *layers, rest, side=None).save(folder / "mine.keras")
+    (folder / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
+    return Request(str(folder / "mine.keras"), labels=str(folder / "labels"))
+
+
+@pytest.mark.parametrize("name", RESIZINGS)
+@pytest.mark.parametrize("before", ["nothing", "rescaling"])
+def test_a_resizing_layer_gives_the_geometry(
+    keras: Any, tmp_path: Path, name: str, before: str
+) -> None:
+    options, (resize, fit) = RESIZINGS[name]
+    layers = [keras.layers.Resizing(80, 100, name="mine", **options)]
+    if before == "rescaling":
+        layers.insert(0, keras.layers.Rescaling(1.0))
+    request = resized(keras, tmp_path, *layers)
+    source = load_source(request)
+    found = source.input.geometry
+    assert (found.height, found.width, found.crop_fraction) == (80, 100, 1.0)
+    assert (found.resize, found.fit) == (resize, fit)
+    assert [each for each in source.notes if f"to 80x100, {resize}, as its layer mine" in each]
+    # What the device makes of a picture is what the layer does, to the rounding of a byte.
+    if resize == "bilinear":
+        rows, columns = np.mgrid[:200, :160]
+        photo = np.stack([rows, columns, rows // 2 + columns // 2], axis=2).astype(np.uint8)
+        wanted = np.asarray(layers[-1](photo[None].astype(np.float32)))[0]
+        np.testing.assert_allclose(fit_to(photo, found), wanted, atol=1.5)
+
+
+def test_who_says_otherwise_goes_before_a_resizing_layer(keras: Any, tmp_path: Path) -> None:
+    request = resized(keras, tmp_path, keras.layers.Resizing(8, 8))
+    for told in ({"size": "12"}, {"card": "MobileNetV3Small"}):
+        found = load_source(replace(request, **told)).input.geometry
+        assert (found.fit, found.crop_fraction) == ("crop", 0.875)
+    found = load_source(replace(request, preprocess="keras")).input.geometry
+    assert (found.resize, found.orientation) == ("nearest", "ignore")
+
+
+# What comes before or is asked of Resizing -> why it can't settle the geometry.
+UNCLEAR: dict[str, tuple[Callable[[Any], list[Any]], str]] = {
+    "cut before": (
+        lambda k: [k.layers.CenterCrop(20, 20, name="cut"), k.layers.Resizing(8, 8)],
+        r"any size, and CenterCrop \(cut\) cuts them before its Resizing: give --size",
+    ),
+    "cut before, by a slice": (
+        lambda k: [operations(k, lambda x: x[:, 2:-2, 2:-2], None), k.layers.Resizing(8, 8)],
+        r"any size, and GetItem \(.*\) cuts them before its Resizing: give --size",
+    ),
+    "padded": (
+        lambda k: [k.layers.Resizing(8, 8, pad_to_aspect_ratio=True)],
+        r"pads pictures with 0, which the device doesn't: give --size",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_a_resizing_layer_that_is_not_followed(keras: Any, tmp_path: Path, name: str) -> None:
+    make, reason = UNCLEAR[name]
+    request = resized(keras, tmp_path, *make(keras))
+    with pytest.raises(UsageError, match=reason):
+        load_source(request)
+    assert load_source(replace(request, size="24")).input.geometry.height == 24

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import heads, sources
-from kedge_convert.sources import Facts, Found, Request, shapes, zoo
+from kedge_convert.sources import Facts, Found, Request, resizing, shapes, zoo
 from kedge_convert.sources.application import DEMO
 from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels
 from kedge_runtime.contract import Activation, Geometry, Input, Kind, Label, Normalisation, Output
@@ -84,19 +84,19 @@ def load_source(request: Request) -> Source:
     head = heads.find(model, found.name, request.head)
     normalisation, notes = _normalisation(request, found)
     height, width = model.inputs[0].shape[1:3]
-    geometry = replace(_geometry(request, found.facts), height=height, width=width)
+    geometry, fitted = _geometry(request, found)
     labels, offset = _labels(request, found, head)
     return Source(
         name=found.name,
         model=head.model,
-        input=Input(geometry, normalisation),
+        input=Input(replace(geometry, height=height, width=width), normalisation),
         output=replace(head.output, label_offset=offset),
         labels=labels,
         weights_digest=digest(found.model),
         head=head.kind,
         card=found.facts.card,
         untrained=request.weights == zoo.UNTRAINED,
-        notes=(f"head: {head}", *found.notes, *notes),
+        notes=(f"head: {head}", *found.notes, *notes, *fitted),
     )
 
 
@@ -133,17 +133,25 @@ def _refuse_idle_options(request: Request) -> None:
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 
-def _geometry(request: Request, facts: Facts) -> Geometry:
+def _geometry(request: Request, found: Found) -> tuple[Geometry, tuple[str, ...]]:
+    """Return how a picture gets the input's size, and what is to be said of it."""
+    known = found.facts.geometry
     if request.preprocess == "card":
-        return facts.geometry
+        # A card, or the user's own size, goes before what the model would do by itself.
+        told = found.facts.card or request.size
+        layer = None if told else resizing.leading(found.model, found.name)
+        if layer is None:
+            return known, ()
+        own = resizing.geometry(layer, found.name)
+        return own, (resizing.word(own, layer),)
     # What keras.utils.load_img does: no EXIF, no crop, Pillow's nearest.
     return replace(
-        facts.geometry,
+        known,
         resize="nearest",
         fit="stretch",
         orientation="ignore",
         scaled_decode=False,
-    )
+    ), ()
 
 
 def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple[str, ...]]:

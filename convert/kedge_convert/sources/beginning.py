@@ -35,7 +35,6 @@ _MOVING = frozenset(
         "Flip",
         "GetItem",
         "Identity",
-        "RandomCrop",
         "Resizing",
         "Reversed",
         "Split",
@@ -130,8 +129,6 @@ def _run(operation: Any, taken: Any, args: Any, kwargs: Any) -> Any:
     kind = type(operation).__name__
     if kind not in _ARITHMETIC | _MOVING and not kind.startswith(_TRAINING):
         raise _Ended(taken)
-    if kind == "RandomCrop":
-        return operation(taken, training=False)
     return taken if kind.startswith(_TRAINING) else operation(*args, **kwargs)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.sources import resizing
 from kedge_convert.sources.beginning import Beginning, beginning
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
@@ -29,7 +30,7 @@ def fixed(model: Any, size: str | None, name: str) -> Any:
             height, width = shape[1:3]
             raise UsageError(f"--size {size}: {name} takes {height}x{width}; leave it out")
         return model
-    asked = asked or _resized(model)
+    asked = asked or _resized(model, name)
     if asked is None:
         raise UsageError(f"{name}: its input size {shape} is open: give --size, such as --size 224")
     keras = require("keras")
@@ -58,12 +59,10 @@ def _parsed(size: str | None) -> tuple[int, int] | None:
     return int(height), int(width or height)
 
 
-def _resized(model: Any) -> tuple[int, int] | None:
+def _resized(model: Any, name: str) -> tuple[int, int] | None:
     """Return the size that a leading Resizing layer brings every picture to."""
-    for step in beginning(model).steps:
-        if step.kind == "Resizing":
-            return int(step.operation.height), int(step.operation.width)
-    return None
+    layer = resizing.leading(model, name)
+    return None if layer is None else (int(layer.height), int(layer.width))
 
 
 def _takes_bytes(found: Beginning) -> bool:
