@@ -1,5 +1,6 @@
 """Every kind of source, converted and held against what its network answered beforehand."""
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -338,9 +339,15 @@ PICTURE = ((None, 8, 8, 3), "float32")
 
 
 def damaged(folder: Path) -> Path:
-    (folder / "it").mkdir()
+    (folder / "it" / "variables").mkdir(parents=True)
     (folder / "it" / "saved_model.pb").write_bytes(b"\xff\xff no graph")
     return folder / "it"
+
+
+def without_variables(folder: Path) -> Path:
+    path = exported(require("tensorflow"), net(), folder)
+    shutil.rmtree(path / "variables")
+    return path
 
 
 def decoding(folder: Path) -> Path:
@@ -382,6 +389,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a SavedModel without signature": (without_signature, "the SavedModel has no signature"),
     "a SavedModel that is damaged": (damaged, "TensorFlow can't load it: "),
+    "a SavedModel without its variables": (
+        without_variables,
+        "TensorFlow can't load it: there is no folder variables/ in it",
+    ),
     "two inputs": (
         lambda folder: saved(folder, lambda a, b: a + b, PICTURE, PICTURE),
         "its signature takes a, b, not one picture",
