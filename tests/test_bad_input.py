@@ -82,7 +82,7 @@ CASES = {
     "card and normalisation missing": ("good.keras --labels labels", "give --card NAME"),
     "a label too many": (
         "good.keras --normalisation tf --labels six",
-        "it has 5 classes, but there are 6 labels",
+        "it has 5 classes, but six has 6 lines: a label file has one class a line",
     ),
     "another card's labels": ("good.keras --card MobileNetV2", "but there are 1000 labels"),
     "a missing label file": ("good.keras --normalisation tf --labels absent", "label file absent"),

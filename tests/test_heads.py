@@ -293,8 +293,8 @@ def unbuilt(keras: Any) -> Any:
 
 
 NO_PICTURES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "two outputs": (two_outputs, "one keras.Input and one output, not 1 inputs and 2 outputs"),
-    "two inputs": (two_inputs, "one keras.Input and one output, not 2 inputs and 1 outputs"),
+    "two outputs": (two_outputs, "one keras.Input and one output, not 1 input and 2 outputs"),
+    "two inputs": (two_inputs, "one keras.Input and one output, not 2 inputs and 1 output"),
     "a row of numbers": (lambda k: k.Sequential([k.Input((6,)), dense(k)]), r"not \(n, h, w, 3\)"),
     "grey pictures": (lambda k: of_shape(k, 8, 8, 1), "takes grey pictures, .* kedge feeds RGB"),
     "four channels": (lambda k: of_shape(k, 8, 8, 4), r"input is \(None, 8, 8, 4\)"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_models.labels import imagenet, read_labels, shipped
+from kedge_models.labels import imagenet, read_labels, shipped, without_numbers
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError
 
@@ -64,6 +64,7 @@ def test_photos_are_named_after_every_second_class() -> None:
         (b"\xef\xbb\xbfcat\r\ndog\r\n", [("cat", "cat"), ("dog", "dog")]),
         (b"n1\tcrane\nn2\tcrane\n", [("n1", "crane"), ("n2", "crane")]),
         ("ä\tBär\n".encode(), [("ä", "Bär")]),
+        (b"[cat]\n{dog}\n", [("[cat]", "[cat]"), ("{dog}", "{dog}")]),
         (b"two words\n", [("two words", "two words")]),
     ],
 )
@@ -84,6 +85,8 @@ def test_users_file(tmp_path: Path, content: bytes, labels: list[tuple[str, str]
         (b"cat\ndog\t\n", "labels.txt:2: got 'dog\\t'"),
         (b"\tcat\n", "labels.txt:1"),
         (b"crane\ncat\ncrane\n", "'crane' stands in lines 1 and 3"),
+        (b'["cat", "dog"]', "labels.txt is JSON: write one class a line"),
+        (b'{"0": "cat",\n"1": "dog"}\n', "labels.txt is JSON: write one class a line"),
         (b"\xff\xfe", "is no UTF-8 at byte 0"),
     ],
 )
@@ -94,6 +97,28 @@ def test_users_file_that_is_wrong(tmp_path: Path, content: bytes, words: str) ->
         read_labels(path)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        ("0 cat\n1 dog", ["cat", "dog"]),
+        ("0  cat\n1  big dog", ["cat", "big dog"]),
+        ("0: cat\n1: dog", ["cat", "dog"]),
+        ("00 cat\n01 dog", ["cat", "dog"]),
+        ("cat\ndog", ["cat", "dog"]),
+        ("1 cat\n2 dog", ["1 cat", "2 dog"]),
+        ("0 cat\n2 dog", ["0 cat", "2 dog"]),
+        ("0 cat\ndog", ["0 cat", "dog"]),
+        ("0 legs\n1 leg\n2 legs", ["0 legs", "1 leg", "2 legs"]),
+        ("0\n1", ["0", "1"]),
+        ("n0\t0 cat\nn1\t1 dog", ["0 cat", "1 dog"]),
+    ],
+)
+def test_numbers_before_names(tmp_path: Path, lines: str, names: list[str]) -> None:
+    (tmp_path / "labels.txt").write_text(lines)
+    labels = read_labels(tmp_path / "labels.txt")
+    assert [label.name for label in without_numbers(labels)] == names
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The size that a model takes, and whether it normalises its pixels itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kedge_convert.sources import shapes
 from kedge_convert.toolkit import require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError
+from kedge_runtime.geometry import fit_to
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,12 @@ def normalization(keras: Any, mean: float, deviation: float) -> Any:
     return keras.layers.Normalization(mean=[mean] * 3, variance=[deviation**2] * 3)
 
 
+def operations(keras: Any, change: Callable[[Any], Any], side: int | None = 8) -> Any:
+    """Return a model of Keras's operations, which are no layers of it."""
+    picture = keras.Input((side, side, 3))
+    return keras.Model(picture, change(picture))
+
+
 # What a model begins with -> whether it takes bytes.
 BEGINNINGS: dict[str, tuple[Callable[[Any], list[Any]], bool]] = {
     "nothing": (lambda k: [], False),
@@ -42,6 +50,18 @@ BEGINNINGS: dict[str, tuple[Callable[[Any], list[Any]], bool]] = {
     "after Resizing": (lambda k: [k.layers.Resizing(8, 8), k.layers.Rescaling(1 / 255)], True),
     "after augmentation": (
         lambda k: [k.Sequential([k.layers.RandomFlip()]), k.layers.Rescaling(1 / 255)],
+        True,
+    ),
+    "x / 255 and statistics of 0..1": (
+        lambda k: [k.layers.Rescaling(1 / 255), normalization(k, 0.45, 0.22)],
+        True,
+    ),
+    "0..1 scaled up to bytes first": (
+        lambda k: [k.layers.Rescaling(255.0), normalization(k, 120, 1)],
+        False,
+    ),
+    "a nested model of operations": (
+        lambda k: [operations(k, lambda pixels: pixels / 127.5 - 1)],
         True,
     ),
     "after a convolution": (lambda k: [k.layers.Conv2D(3, 1), k.layers.Rescaling(1 / 255)], False),
@@ -66,6 +86,41 @@ def test_a_model_that_normalises_bytes_itself_is_known(
     else:
         with pytest.raises(UsageError, match="how its pixels are normalised isn't known"):
             load_source(request)
+
+
+# Operations at the beginning -> whether they take bytes.
+OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], bool]] = {
+    "x / 255": (lambda k, x: x / 255.0, True),
+    "tf": (lambda k, x: k.applications.mobilenet_v2.preprocess_input(x), True),
+    "caffe": (lambda k, x: k.applications.resnet50.preprocess_input(x), True),
+    "torch": (lambda k, x: k.applications.densenet.preprocess_input(x), True),
+    "negatives": (lambda k, x: (255.0 - x) / 255.0, True),
+    "constants on both sides": (lambda k, x: k.ops.convert_to_tensor([1.0] * 3) - x / 255.0, True),
+    "augmented": (lambda k, x: k.layers.RandomContrast(0.9)(x) / 127.5 - 1.0, True),
+    "BGR of whatever": (lambda k, x: x[..., ::-1], False),
+    "of 0..1": (lambda k, x: x * 2.0 - 1.0, False),
+    "of 0..1, to means of bytes": (lambda k, x: x * 255.0 - 120.0, False),
+    "statistics of each picture": (lambda k, x: (x - k.ops.mean(x)) / k.ops.std(x), False),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_that_normalise_bytes_are_known(keras: Any, name: str) -> None:
+    change, bytes_taken = OPERATIONS[name]
+    picture = keras.Input((8, 8, 3))
+    changed = change(keras, picture)
+    end = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(changed))
+    assert (shapes.normalises(keras.Model(picture, end)) is not None) == bytes_taken
+
+
+def test_a_card_with_operations_inside_is_a_contradiction(keras: Any, tmp_path: Path) -> None:
+    inside = operations(keras, keras.applications.mobilenet_v2.preprocess_input)
+    beginning(keras, inside).save(tmp_path / "mine.keras")
+    request = Request(str(tmp_path / "mine.keras"), card="MobileNetV2")
+    with pytest.raises(
+        UsageError, match=r"its own normalisation \(true_divide.*, subtract.*\), but"
+    ):
+        load_source(request)
 
 
 def test_a_card_with_another_normalisation_is_a_contradiction(keras: Any, tmp_path: Path) -> None:
@@ -103,3 +158,78 @@ def test_sizes(keras: Any, name: str) -> None:
     assert tuple(fixed.inputs[0].shape[1:3]) == expected
     pictures = np.random.default_rng(0).uniform(size=(2, *expected, 3)).astype(np.float32)
     np.testing.assert_array_equal(fixed(pictures), model(pictures))
+
+
+# The options of Resizing(80, 100) -> the geometry's resize and fit.
+RESIZINGS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "plain": ({}, ("bilinear", "stretch")),
+    "nearest": ({"interpolation": "nearest"}, ("nearest", "stretch")),
+    "cut": ({"crop_to_aspect_ratio": True}, ("bilinear", "crop")),
+    "smooth": ({"interpolation": "bicubic", "antialias": True}, ("pyramid", "stretch")),
+}
+
+
+def resized(keras: Any, folder: Path, *layers: Any) -> Request:
+    """Return the request for a model of open size that begins with `layers`."""
+    rest = keras.layers.Rescaling(1 / 255)
+    beginning(keras, *layers, rest, side=None).save(folder / "mine.keras")
+    (folder / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
+    return Request(str(folder / "mine.keras"), labels=str(folder / "labels"))
+
+
+@pytest.mark.parametrize("name", RESIZINGS)
+@pytest.mark.parametrize("before", ["nothing", "rescaling"])
+def test_a_resizing_layer_gives_the_geometry(
+    keras: Any, tmp_path: Path, name: str, before: str
+) -> None:
+    options, (resize, fit) = RESIZINGS[name]
+    layers = [keras.layers.Resizing(80, 100, name="mine", **options)]
+    if before == "rescaling":
+        layers.insert(0, keras.layers.Rescaling(1.0))
+    request = resized(keras, tmp_path, *layers)
+    source = load_source(request)
+    found = source.input.geometry
+    assert (found.height, found.width, found.crop_fraction) == (80, 100, 1.0)
+    assert (found.resize, found.fit) == (resize, fit)
+    assert [each for each in source.notes if f"to 80x100, {resize}, as its layer mine" in each]
+    # What the device makes of a picture is what the layer does, to the rounding of a byte.
+    if resize == "bilinear":
+        rows, columns = np.mgrid[:200, :160]
+        photo = np.stack([rows, columns, rows // 2 + columns // 2], axis=2).astype(np.uint8)
+        wanted = np.asarray(layers[-1](photo[None].astype(np.float32)))[0]
+        np.testing.assert_allclose(fit_to(photo, found), wanted, atol=1.5)
+
+
+def test_who_says_otherwise_goes_before_a_resizing_layer(keras: Any, tmp_path: Path) -> None:
+    request = resized(keras, tmp_path, keras.layers.Resizing(8, 8))
+    for told in ({"size": "12"}, {"card": "MobileNetV3Small"}):
+        found = load_source(replace(request, **told)).input.geometry
+        assert (found.fit, found.crop_fraction) == ("crop", 0.875)
+    found = load_source(replace(request, preprocess="keras")).input.geometry
+    assert (found.resize, found.orientation) == ("nearest", "ignore")
+
+
+# What comes before or is asked of Resizing -> why it can't settle the geometry.
+UNCLEAR: dict[str, tuple[Callable[[Any], list[Any]], str]] = {
+    "cut before": (
+        lambda k: [k.layers.CenterCrop(20, 20, name="cut"), k.layers.Resizing(8, 8)],
+        r"any size, and CenterCrop \(cut\) cuts them before its Resizing: give --size",
+    ),
+    "cut before, by a slice": (
+        lambda k: [operations(k, lambda x: x[:, 2:-2, 2:-2], None), k.layers.Resizing(8, 8)],
+        r"any size, and GetItem \(.*\) cuts them before its Resizing: give --size",
+    ),
+    "padded": (
+        lambda k: [k.layers.Resizing(8, 8, pad_to_aspect_ratio=True)],
+        r"pads pictures with 0, which the device doesn't: give --size",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_a_resizing_layer_that_is_not_followed(keras: Any, tmp_path: Path, name: str) -> None:
+    make, reason = UNCLEAR[name]
+    request = resized(keras, tmp_path, *make(keras))
+    with pytest.raises(UsageError, match=reason):
+        load_source(request)
+    assert load_source(replace(request, size="24")).input.geometry.height == 24

@@ -1,5 +1,6 @@
 """Every kind of source, converted and held against what its network answered beforehand."""
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ def net(activation: str | None = "softmax") -> Any:
     keras = require("keras")
     model = nets.make("mobile", seed=3)
     return keras.Model(model.inputs[0], keras.layers.Activation(activation)(model.outputs[0]))
+
+
+def with_lambda() -> Any:
+    """Return the network with code in it, which a SavedModel holds as a graph."""
+    keras = require("keras")
+    model = net("linear")
+    half = keras.layers.Lambda(lambda value: value * 0.5)(model.outputs[0])
+    return keras.Model(model.inputs[0], keras.layers.Softmax()(half))
 
 
 def body(pooled: bool) -> Any:
@@ -120,6 +129,7 @@ CASES = {
     "features": Case(keras_file, lambda: body(True), "features", "features"),
     "feature maps": Case(hdf5_file, lambda: body(False), "features", "features"),
     "an exported model": Case(exported, net),
+    "an exported model with a Lambda": Case(exported, with_lambda),
     "exported feature maps": Case(exported, lambda: body(False), "features", "features"),
     "a module of probabilities": Case(module(), net),
     "a module of logits": Case(module(), lambda: net("linear"), "logits"),
@@ -283,11 +293,32 @@ def other_zip(folder: Path) -> Path:
     return folder / "zip.keras"
 
 
-def a_lambda(folder: Path) -> Path:
+def a_lambda(folder: Path, name: str = "lambda.keras") -> Path:
     keras = require("keras")
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda value: value * 2)])
-    model.save(folder / "lambda.keras")
-    return folder / "lambda.keras"
+    double = keras.layers.Lambda(lambda value: value * 2, name="double")
+    keras.Sequential([keras.Input((8, 8, 3)), double]).save(folder / name)
+    return folder / name
+
+
+def with_own(folder: Path, layer: bool) -> Path:
+    """Return a file with a layer or an activation that is registered where it was made only."""
+    keras = require("keras")
+
+    class Mine(keras.layers.Layer):  # type: ignore[misc,name-defined]
+        pass
+
+    def half(value: Any) -> Any:
+        return value / 2
+
+    known = keras.saving.get_custom_objects()
+    keras.saving.register_keras_serializable("my")(Mine)
+    keras.saving.register_keras_serializable("my")(half)
+    inner = keras.Sequential([keras.layers.Conv2D(3, 1, activation=None if layer else half)])
+    layers = [inner, *([Mine()] if layer else [])]
+    keras.Sequential([keras.Input((8, 8, 3)), *layers]).save(folder / "own.keras")
+    for name in ("my>Mine", "my>half"):
+        known.pop(name)
+    return folder / "own.keras"
 
 
 def without_signature(folder: Path) -> Path:
@@ -308,9 +339,15 @@ PICTURE = ((None, 8, 8, 3), "float32")
 
 
 def damaged(folder: Path) -> Path:
-    (folder / "it").mkdir()
+    (folder / "it" / "variables").mkdir(parents=True)
     (folder / "it" / "saved_model.pb").write_bytes(b"\xff\xff no graph")
     return folder / "it"
+
+
+def without_variables(folder: Path) -> Path:
+    path = exported(require("tensorflow"), net(), folder)
+    shutil.rmtree(path / "variables")
+    return path
 
 
 def decoding(folder: Path) -> Path:
@@ -333,9 +370,29 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an HDF5 file of something else": (other_hdf5, "an HDF5 file without a Keras model in it"),
     "weights without a model": (weights, "give the file as --weights"),
     "a zip of something else": (other_zip, "can't load it: "),
-    "a Lambda": (a_lambda, "save it with model.export('folder'), and give that folder"),
+    "a Lambda": (
+        a_lambda,
+        "its Lambda layer 'double' is Python code, which kedge doesn't run; where it was trained, "
+        "save it with model.export('folder'), and give that folder",
+    ),
+    "a Lambda in an .h5 file": (
+        lambda folder: a_lambda(folder, "lambda.h5"),
+        "its Lambda layer 'double' is Python code",
+    ),
+    "a layer of one's own": (
+        lambda folder: with_own(folder, layer=True),
+        "needs the class 'Mine' of its author's own",
+    ),
+    "an activation of one's own": (
+        lambda folder: with_own(folder, layer=False),
+        "needs the function 'my>half' of its author's own",
+    ),
     "a SavedModel without signature": (without_signature, "the SavedModel has no signature"),
     "a SavedModel that is damaged": (damaged, "TensorFlow can't load it: "),
+    "a SavedModel without its variables": (
+        without_variables,
+        "TensorFlow can't load it: there is no folder variables/ in it",
+    ),
     "two inputs": (
         lambda folder: saved(folder, lambda a, b: a + b, PICTURE, PICTURE),
         "its signature takes a, b, not one picture",

@@ -20,6 +20,7 @@ from kedge_convert.photos import Sampling
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request
 from kedge_convert.supervisor.bounds import Bounds, family
+from kedge_convert.supervisor.worker import refused
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_runtime.errors import UsageError
 
@@ -139,6 +140,19 @@ def test_the_users_mistake_is_raised_and_nothing_is_left(convert: Convert, tmp_p
     with pytest.raises(UsageError, match="the user's mistake"):
         convert({str(FIRST): "refuse"})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refusal_leaves_the_toolkits_error_behind() -> None:
+    """Where exceptions are pickled whole, the parent would import TensorFlow to read it."""
+    try:
+        try:
+            raise ValueError("a toolkit's")
+        except ValueError as cause:
+            raise UsageError("the user's mistake") from cause
+    except UsageError as error:
+        sent = refused(error).error
+    assert str(sent) == "the user's mistake"
+    assert (sent.__cause__, sent.__context__, sent.__traceback__) == (None, None, None)
 
 
 def test_a_bug_shows_its_traceback(convert: Convert) -> None:

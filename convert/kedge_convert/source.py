@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import heads, sources
-from kedge_convert.sources import Facts, Found, Request, shapes, zoo
+from kedge_convert.sources import Facts, Found, Request, resizing, shapes, zoo
 from kedge_convert.sources.application import DEMO
-from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels
+from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels, without_numbers
 from kedge_runtime.contract import Activation, Geometry, Input, Kind, Label, Normalisation, Output
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats
@@ -21,6 +21,8 @@ from kedge_runtime.head import Floats
 __all__ = ["Facts", "Request", "Source", "digest", "load_source"]
 
 BATCH = 16
+
+Labels = tuple[tuple[Label, ...], int, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,19 @@ def load_source(request: Request) -> Source:
     head = heads.find(model, found.name, request.head)
     normalisation, notes = _normalisation(request, found)
     height, width = model.inputs[0].shape[1:3]
-    geometry = replace(_geometry(request, found.facts), height=height, width=width)
-    labels, offset = _labels(request, found, head)
+    geometry, fitted = _geometry(request, found)
+    labels, offset, read = _labels(request, found, head)
     return Source(
         name=found.name,
         model=head.model,
-        input=Input(geometry, normalisation),
+        input=Input(replace(geometry, height=height, width=width), normalisation),
         output=replace(head.output, label_offset=offset),
         labels=labels,
         weights_digest=digest(found.model),
         head=head.kind,
         card=found.facts.card,
         untrained=request.weights == zoo.UNTRAINED,
-        notes=(f"head: {head}", *notes),
+        notes=(f"head: {head}", *found.notes, *notes, *fitted, *read),
     )
 
 
@@ -133,17 +135,25 @@ def _refuse_idle_options(request: Request) -> None:
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 
-def _geometry(request: Request, facts: Facts) -> Geometry:
+def _geometry(request: Request, found: Found) -> tuple[Geometry, tuple[str, ...]]:
+    """Return how a picture gets the input's size, and what is to be said of it."""
+    known = found.facts.geometry
     if request.preprocess == "card":
-        return facts.geometry
+        # A card, or the user's own size, goes before what the model would do by itself.
+        told = found.facts.card or request.size
+        layer = None if told else resizing.leading(found.model, found.name)
+        if layer is None:
+            return known, ()
+        own = resizing.geometry(layer, found.name)
+        return own, (resizing.word(own, layer),)
     # What keras.utils.load_img does: no EXIF, no crop, Pillow's nearest.
     return replace(
-        facts.geometry,
+        known,
         resize="nearest",
         fit="stretch",
         orientation="ignore",
         scaled_decode=False,
-    )
+    ), ()
 
 
 def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple[str, ...]]:
@@ -156,7 +166,8 @@ def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple
         modes = ", ".join(NORMALISATIONS)
         raise UsageError(
             f"{name}: how its pixels are normalised isn't known: give --card NAME (the "
-            f"application it was built from; `kedge models` lists them) or --normalisation {modes}"
+            f"application it was built from; `kedge models` lists them) or --normalisation {modes} "
+            "(raw where the model normalises them itself)"
         )
     if known is None:
         note = f"normalisation: raw, as the model begins with its own ({inner})"
@@ -169,17 +180,14 @@ def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple
     return known, ()
 
 
-def _labels(request: Request, found: Found, head: heads.Head) -> tuple[tuple[Label, ...], int]:
-    """Return the classes, and the number of outputs before the first."""
+def _labels(request: Request, found: Found, head: heads.Head) -> Labels:
+    """Return the classes, the number of outputs before the first, and what is to be said."""
     name, outputs = found.name, head.model.outputs[0].shape[-1]
     if head.kind == "features":
         if request.labels:
             raise UsageError(f"--labels: {name} gives features, which have no names; leave it out")
-        return (), 0
-    if request.labels == "imagenet":
-        known: tuple[Label, ...] | None = imagenet()
-    else:
-        known = read_labels(Path(request.labels)) if request.labels else found.facts.labels
+        return (), 0, ()
+    known, notes = _named(request, found)
     if known is None:
         raise UsageError(
             f"{name}: its {outputs} classes have no names: give --labels FILE|imagenet, "
@@ -187,13 +195,36 @@ def _labels(request: Request, found: Found, head: heads.Head) -> tuple[tuple[Lab
         )
     # TensorFlow's own ImageNet models: output 0 is the background, and has no label.
     if outputs == len(known) + 1 and known == imagenet():
-        return known, 1
+        return known, 1, notes
     if len(known) != outputs:
-        raise UsageError(
-            f"{name}: it has {outputs} classes, but there are {len(known)} labels: "
+        raise _miscounted(request, name, outputs, len(known))
+    return known, 0, notes
+
+
+def _named(request: Request, found: Found) -> tuple[tuple[Label, ...] | None, tuple[str, ...]]:
+    """Return the labels that the user or the card gives, and what is to be said of them."""
+    if request.labels == "imagenet":
+        return imagenet(), ()
+    if not request.labels:
+        return found.facts.labels, ()
+    given = read_labels(Path(request.labels))
+    names = without_numbers(given)
+    if names == given:
+        return given, ()
+    return names, (f"labels: {request.labels} numbers its lines; the numbers are left out",)
+
+
+def _miscounted(request: Request, name: str, outputs: int, count: int) -> UsageError:
+    if request.labels in (None, "imagenet"):
+        return UsageError(
+            f"{name}: it has {outputs} classes, but there are {count} labels: "
             f"give --labels FILE with {outputs} lines"
         )
-    return known, 0
+    lines = f"{count} line{'' if count == 1 else 's'}"
+    return UsageError(
+        f"{name}: it has {outputs} classes, but {request.labels} has {lines}: "
+        "a label file has one class a line, in the order of the output"
+    )
 
 
 def digest(model: Any) -> str:

@@ -64,7 +64,7 @@ def check_input(model: Any, name: str) -> None:
     # A Sequential model without keras.Input has no inputs at all until it is called.
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if len(inputs or ()) != 1 or len(outputs or ()) != 1:
-        counts = f"{len(inputs or ())} inputs and {len(outputs or ())} outputs"
+        counts = f"{_counted(inputs, 'input')} and {_counted(outputs, 'output')}"
         raise UsageError(
             f"{name}: no classifier: it needs one keras.Input and one output, not {counts}"
         )
@@ -76,6 +76,11 @@ def check_input(model: Any, name: str) -> None:
         )
     if len(taken) != 4 or taken[3] != 3:
         raise UsageError(f"{name}: no image classifier: input is {taken}, not (n, h, w, 3)")
+
+
+def _counted(tensors: Any, what: str) -> str:
+    number = len(tensors or ())
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def find(model: Any, name: str, declared: Kind | None = None) -> Head:

@@ -5,10 +5,10 @@ told by what a file holds, not by how it is called.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.sources import application, keras_file, legacy_h5, saved_model
+from kedge_convert.sources import application, keras_file, legacy_h5, precision, saved_model
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_models import cards
 from kedge_runtime.errors import UsageError
@@ -32,7 +32,13 @@ KINDS: dict[str, Kind] = {
 
 
 def load(request: Request) -> Found:
-    """Return the model of a card or a file. Raises UsageError when there is none."""
+    """Return the model of a card or a file, in float32. Raises UsageError when there is none."""
+    found = _load(request)
+    model, notes = precision.in_float32(found.model)
+    return replace(found, model=model, notes=(*found.notes, *notes))
+
+
+def _load(request: Request) -> Found:
     if not is_path(request.model):
         return application.load(request)
     return KINDS[kind_of(Path(request.model))].load(request)

@@ -44,8 +44,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Found:
-    """A Keras model as its source gives it, with whatever head it has; `name` is for file names."""
+    """A Keras model as its source gives it, with whatever head it has; `name` is for file names.
+
+    `notes`: what the user should know of how it was loaded, a line each.
+    """
 
     name: str
     model: Any
     facts: Facts = Facts()
+    notes: tuple[str, ...] = ()

@@ -4,13 +4,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.errors import one_line
 from kedge_convert.sources.found import Found, Request
+from kedge_convert.sources.refusal import refusal
 from kedge_convert.toolkit import quiet, require
-from kedge_runtime.errors import UsageError
-
-# A layer that Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
-REMEDY = "where it was trained, save it with model.export('folder'), and give that folder"
 
 
 def holds(path: Path) -> bool:
@@ -33,9 +29,3 @@ def load_file(path: Path) -> Any:
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         raise refusal(path, error) from error
-
-
-def refusal(path: Path, error: Exception) -> UsageError:
-    """Return the one line for a file that Keras can't load."""
-    version, reason = require("keras").__version__, one_line(error, 300)
-    return UsageError(f"{path}: Keras {version} can't load it: {reason}; {REMEDY}")

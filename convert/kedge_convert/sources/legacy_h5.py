@@ -7,6 +7,7 @@ from typing import Any
 from kedge_convert.sources import keras_file, repairs, weights_file
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.refusal import refusal
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
@@ -25,7 +26,7 @@ def load(request: Request) -> Found:
             weights_file.fill(model, path)
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
-        raise keras_file.refusal(path, error) from error
+        raise refusal(path, error) from error
     return Found(path.stem, model)
 
 
@@ -36,7 +37,7 @@ def _read(path: Path) -> tuple[str, Any]:
             version, config = (file.attrs.get(key) for key in ("keras_version", "model_config"))
             only_weights = "layers" in file or "layer_names" in file.attrs
     except (OSError, RuntimeError) as error:
-        raise keras_file.refusal(path, error) from error
+        raise refusal(path, error) from error
     if config is None:
         raise UsageError(f"{path}: {_WEIGHTS_ONLY if only_weights else _NO_MODEL}")
     return _text(version or "1."), json.loads(_text(config))

@@ -27,6 +27,8 @@ FOREIGN = (
     "PyFunc",
     "EagerPyFunc",
 )
+# TensorFlow's own line recommends an option of its loader.
+_NO_VARIABLES = "there is no folder variables/ in it, which holds the weights: copy it all"
 
 
 def holds(path: Path) -> bool:
@@ -50,7 +52,8 @@ def load(request: Request) -> Found:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{path}: TensorFlow can't load it: {one_line(error, 300)}") from error
+        reason = one_line(error, 300) if (path / "variables").is_dir() else _NO_VARIABLES
+        raise UsageError(f"{path}: TensorFlow can't load it: {reason}") from error
     raw = NORMALISATIONS["raw"] if taken.dtype.name == "uint8" else None
     return Found(path.resolve().name, model, Facts(normalisation=raw))
 

@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.sources import resizing
+from kedge_convert.sources.beginning import Beginning, beginning
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 
-# Layers that come before a model's own normalisation: they move pixels, or do nothing.
-_BEFORE = ("InputLayer", "Resizing", "CenterCrop", "Identity", "Reversed")
-_NORMALISING = ("Normalization", "Rescaling")
-# How far 0..255 may be apart behind a layer that takes bytes: x/255 gives 1, x/127.5 - 1 gives 2,
-# and a division by the deviation of photos, about 58, gives 4.4. A layer for 0..1 goes far beyond.
+# How far 0..255 may be apart behind a beginning for bytes: x/255 gives 1, x/127.5 - 1 gives 2,
+# and a division by the deviation of photos, about 58, gives 4.4. One for 0..1 goes far beyond.
 SPREAD = (0.5, 10.0)
-# A layer that shifts by more than this takes a mean off that was counted in bytes.
+# A beginning that shifts by more than this, and scales nothing up, takes off a mean of bytes.
 SHIFT = 10.0
 
 
@@ -31,7 +30,7 @@ def fixed(model: Any, size: str | None, name: str) -> Any:
             height, width = shape[1:3]
             raise UsageError(f"--size {size}: {name} takes {height}x{width}; leave it out")
         return model
-    asked = asked or _resized(model)
+    asked = asked or _resized(model, name)
     if asked is None:
         raise UsageError(f"{name}: its input size {shape} is open: give --size, such as --size 224")
     keras = require("keras")
@@ -44,11 +43,10 @@ def fixed(model: Any, size: str | None, name: str) -> Any:
 
 
 def normalises(model: Any) -> str | None:
-    """Return the name of the layer by which a model normalises bytes itself, or None."""
-    for layer in _leading(model):
-        if type(layer).__name__ in _NORMALISING:
-            return str(layer.name) if _takes_bytes(layer) else None
-    return None
+    """Return the names of the operations by which a model normalises bytes itself, or None."""
+    found = beginning(model)
+    names = [step.name for step in found.steps if step.is_arithmetic]
+    return ", ".join(names) if names and _takes_bytes(found) else None
 
 
 def _parsed(size: str | None) -> tuple[int, int] | None:
@@ -61,33 +59,14 @@ def _parsed(size: str | None) -> tuple[int, int] | None:
     return int(height), int(width or height)
 
 
-def _resized(model: Any) -> tuple[int, int] | None:
+def _resized(model: Any, name: str) -> tuple[int, int] | None:
     """Return the size that a leading Resizing layer brings every picture to."""
-    for layer in _leading(model):
-        if type(layer).__name__ == "Resizing":
-            return int(layer.height), int(layer.width)
-    return None
+    layer = resizing.leading(model, name)
+    return None if layer is None else (int(layer.height), int(layer.width))
 
 
-def _leading(model: Any) -> list[Any]:
-    """Return the layers from the input on, as far as each is followed by one alone."""
-    layers: list[Any] = []
-    for layer in model.layers:
-        inner = _leading(layer) if hasattr(layer, "layers") else [layer]
-        layers += inner
-        if not _passes(inner[-1]):
-            break
-    return layers
-
-
-def _passes(layer: Any) -> bool:
-    kind = type(layer).__name__
-    return kind in _BEFORE or kind.startswith("Random")
-
-
-def _takes_bytes(layer: Any) -> bool:
-    ends = np.array([0.0, 255.0], np.float32).reshape(2, 1, 1, 1).repeat(3, axis=3)
-    low, high = np.asarray(layer(ends))
-    spread = np.abs(high - low)
+def _takes_bytes(found: Beginning) -> bool:
+    spread = np.abs(found.white - found.black)
     narrowed = (spread > SPREAD[0]).all() and (spread < SPREAD[1]).all()
-    return bool(narrowed or (np.abs(low) > SHIFT).all())
+    shifted = (np.abs(found.black) > SHIFT).all() and (spread < 256).all()
+    return bool(found.black.size and (narrowed or shifted))

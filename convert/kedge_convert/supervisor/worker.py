@@ -84,13 +84,23 @@ def _worked(line: Connection, orders: Orders) -> Message | Finished:
     except BrokenPipeError:
         raise
     except KedgeError as error:
-        return Refused(error)
+        return refused(error)
     except MemoryError:
         traceback.print_exc()
         return Exhausted()
     except Exception:
         return Broken(traceback.format_exc())
     return Finished()
+
+
+def refused(error: KedgeError) -> Refused:
+    """Return the message of an error, alone.
+
+    Where its cause is pickled too (by tblib), the parent would import TensorFlow to read it, with
+    all that TensorFlow writes at its start.
+    """
+    error.__cause__ = error.__context__ = None
+    return Refused(error.with_traceback(None))
 
 
 def _settle(orders: Orders) -> None:

@@ -6,6 +6,8 @@ spells them. Two names stand there twice (`crane` the bird and the machine, `mai
 two pieces), which is why a label has an id besides its name.
 """
 
+import json
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +15,10 @@ from pathlib import Path
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError
 
-__all__ = ["imagenet", "read_labels", "shipped"]
+__all__ = ["imagenet", "read_labels", "shipped", "without_numbers"]
+
+# Coral's and Teachable Machine's files number their classes.
+_NUMBERED = re.compile(r"(\d+)(?:: *| +)(\S.*)")
 
 
 def imagenet() -> tuple[Label, ...]:
@@ -33,9 +38,9 @@ def shipped(name: str) -> tuple[Label, ...]:
 def read_labels(path: Path) -> tuple[Label, ...]:
     """Read the user's file: UTF-8, one class a line, `id<TAB>name` or `name`.
 
-    Without an id the name is the id. Raises UsageError for a file that is missing, empty or not
-    UTF-8, for an empty line before the end (it would shift every class after it), and for an id
-    that comes twice.
+    Without an id the name is the id. Raises UsageError for a file that is missing, empty, JSON or
+    not UTF-8, for an empty line before the end (it would shift every class after it), and for an
+    id that comes twice.
     """
     try:
         # -sig: Windows editors put a byte order mark before the first name.
@@ -44,7 +49,19 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         raise UsageError(f"can't read the label file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no UTF-8 at byte {error.start}: save it as UTF-8") from None
+    if _is_json(text):
+        raise UsageError(f"{path} is JSON: write one class a line, in the order of the output")
     return parse(text, str(path))
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("[", "{")):
+        return False
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse(text: str, where: str) -> tuple[Label, ...]:
@@ -55,6 +72,20 @@ def parse(text: str, where: str) -> tuple[Label, ...]:
     labels = tuple(_label(line, f"{where}:{number}") for number, line in enumerate(lines, 1))
     _refuse_duplicates(labels, where)
     return labels
+
+
+def without_numbers(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Return the labels of `0 cat`, `1 dog`, ... as `cat`, `dog`, others as they are.
+
+    Numbers that don't run from 0, or that tell equal names apart, are part of the names.
+    """
+    found = [_NUMBERED.fullmatch(label.name) for label in labels if label.id == label.name]
+    pairs = [(int(match[1]), match[2]) for match in found if match]
+    names = [name for _, name in pairs]
+    counted = [number for number, _ in pairs] == list(range(len(labels)))
+    if not counted or len(set(names)) < len(names):
+        return labels
+    return tuple(Label(id=name, name=name) for name in names)
 
 
 def _label(line: str, where: str) -> Label:

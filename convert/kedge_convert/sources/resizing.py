@@ -1,0 +1,58 @@
+"""The Resizing layer at the beginning of a model of any size: it settles size and geometry."""
+
+from typing import Any
+
+from kedge_convert.sources.beginning import beginning
+from kedge_runtime.contract import Geometry, Resize
+from kedge_runtime.errors import UsageError
+
+# Keras's interpolation -> the nearest that the device has. Without antialiasing Keras's bilinear
+# samples four pixels, as the device's does; what looks at more of them is nearest to `pyramid`.
+_METHODS: dict[str, Resize] = {"nearest": "nearest", "bilinear": "bilinear"}
+_REMEDY = "give --size, the size that its pictures had in training"
+
+
+def leading(model: Any, name: str) -> Any:
+    """Return the layer that resizes every picture of a model whose size is open, or None.
+
+    Raises UsageError when something else changes a picture's size before it.
+    """
+    if None not in model.inputs[0].shape[1:3]:
+        return None
+    steps = beginning(model).steps
+    layer = next((step for step in steps if step.kind == "Resizing"), None)
+    if layer is None:
+        return None
+    first = next(step for step in steps if step.resizes or step is layer)
+    if first is not layer:
+        raise UsageError(
+            f"{name}: takes pictures of any size, and {first.kind} ({first.name}) cuts them before "
+            f"its Resizing: {_REMEDY}"
+        )
+    return layer.operation
+
+
+def geometry(layer: Any, name: str) -> Geometry:
+    """Return how the device does what a Resizing layer would. Raises UsageError where it can't."""
+    if layer.pad_to_aspect_ratio:
+        raise UsageError(
+            f"{name}: its Resizing ({layer.name}) pads pictures with {layer.fill_value:g}, which "
+            f"the device doesn't: {_REMEDY}"
+        )
+    method = "pyramid" if layer.antialias else _METHODS.get(layer.interpolation, "pyramid")
+    return Geometry(
+        layer.height,
+        layer.width,
+        resize=method,
+        fit="crop" if layer.crop_to_aspect_ratio else "stretch",
+        crop_fraction=1.0,
+        # What a decoder leaves out, sampling would have seen.
+        scaled_decode=method == "pyramid",
+    )
+
+
+def word(found: Geometry, layer: Any) -> str:
+    """Return one line for the user."""
+    how = "cut to its proportions" if found.fit == "crop" else "whole, stretched"
+    size = f"{found.height}x{found.width}"
+    return f"geometry: {how} to {size}, {found.resize}, as its layer {layer.name} does"
