@@ -142,7 +142,7 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     """Run the float original over the check pictures and choose the golden ones among them."""
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(ticking(tensors(photos.check, source.input), tick))
-    heads.check_answers(logits, source.output, source.name)
+    heads.check_answers(logits, source.output, source.name, told=source.told)
     degenerate.refuse_answers(logits, source.output, source.name)
     for doubt in degenerate.doubts(source, photos, logits):
         progress.say(doubt)
