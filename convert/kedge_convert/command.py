@@ -5,8 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from math import isfinite
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -105,7 +104,9 @@ if TYPE_CHECKING:
 )
 @device_options
 @click.option(
-    "--min-agreement", type=click.FloatRange(0, 1), help="Least top-1 agreement with the original."
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    help="Least share of pictures with the original's best class, or its whole set of labels.",
 )
 @click.option(
     "--max-drop",
@@ -222,13 +223,5 @@ def _artefact(outcome: "Outcome") -> dict[str, Any]:
         "passed": outcome.verdict.passed,
         "reasons": list(outcome.verdict.reasons),
         "notes": list(outcome.notes),
-        "parity": _finite(asdict(checked.parity)) if checked else None,
-    }
-
-
-def _finite(figures: dict[str, float | None]) -> dict[str, float | None]:
-    """Return figures as JSON knows them: it has neither NaN nor infinity."""
-    return {
-        name: None if value is None or not isfinite(value) else value
-        for name, value in figures.items()
+        "parity": checked.parity.plain() if checked else None,
     }

@@ -103,8 +103,11 @@ def _exportable(job: Job, original: Original, progress: Progress) -> Original:
 
 
 def _judged_by(job: Job, original: Original) -> Original:
-    """Add the true classes of the check pictures if the drop in accuracy matters."""
-    if job.limits.get("drop") is None:
+    """Add the true classes of the check pictures if the drop in accuracy matters.
+
+    Folders tell one class of a picture: of independent classes they tell nothing.
+    """
+    if job.limits.get("drop") is None or original.source.output.multi_label:
         return original
     classes = search.true_classes(original.photos.check, original.source)
     return replace(original, classes=classes)

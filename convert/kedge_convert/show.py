@@ -12,31 +12,44 @@ from kedge_convert.edge.show import fitting
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
+    from kedge_runtime.metrics import AgreementBy
 
-COLUMNS = ("target", "size", "ratio", "top-1", "max error", "mean error", "verdict")
+# The column of the agreement and what it is; features have none in it.
+AGREEMENTS: "dict[AgreementBy, tuple[str, str]]" = {
+    "best": ("top-1", "agreement with the float original"),
+    "labels": ("labels", "pictures with the float original's set"),
+    "cosine": ("top-1", "agreement with the float original"),
+}
 
 
 def table(outcomes: "Sequence[Outcome]") -> None:
     """Print target, size, ratio, agreement, logit errors and verdict, then where the files lie."""
     console = Console(highlight=False)
     grid = Table(box=box.SIMPLE_HEAD)
-    for column in COLUMNS:
+    checked = [outcome.checked for outcome in outcomes if outcome.checked]
+    agreement, _ = _agreement(checked)
+    for column in ("target", "size", "ratio", agreement, "max error", "mean error", "verdict"):
         side: JustifyMethod = "left" if column in ("target", "verdict") else "right"
         grid.add_column(column, justify=side, no_wrap=True)
     for outcome in outcomes:
         grid.add_row(*_row(outcome))
     console.print(grid)
-    _explain(console, [outcome.checked for outcome in outcomes if outcome.checked])
+    _explain(console, checked)
     _tell_adjusted(console, outcomes)
     for outcome in outcomes:
         _end(console, outcome)
+
+
+def _agreement(checked: "Sequence[Checked]") -> tuple[str, str]:
+    """Return the entry of AGREEMENTS; all targets are of one model."""
+    return AGREEMENTS[checked[0].parity.agreement_by if checked else "best"]
 
 
 def _explain(console: Console, checked: "Sequence[Checked]") -> None:
     if checked:
         images = checked[0].parity.images
         pictures = "a picture that was" if images == 1 else f"{images} pictures that were"
-        console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
+        console.print(f"ratio: to the float32 weights; {': '.join(_agreement(checked))},")
         console.print(f"errors: in logits, on {pictures} not used for calibration")
         _say_interval(console, checked)
         console.print()
@@ -47,8 +60,9 @@ def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
     known = [(p.top1, p.top1_interval) for p in (one.parity for one in checked) if p.top1_interval]
     if known:
         top1, (low, high) = min(known)
+        what = "a top-1" if checked[0].parity.agreement_by == "best" else "an agreement"
         console.print(
-            f"so few pictures leave open: a top-1 of {top1:.3f} is {low:.3f} to {high:.3f}"
+            f"so few pictures leave open: {what} of {top1:.3f} is {low:.3f} to {high:.3f}"
         )
 
 
