@@ -41,7 +41,12 @@ def probabilities(outputs: Floats, output: Output) -> Floats:
 
 
 def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> NDArray[np.bool_]:
-    """Return which independent classes belong to the answer to probabilities, [..., outputs].
+    """Return which independent classes belong to the answer to probabilities, [..., outputs]."""
+    return np.asarray(values >= limits(thresholds, offset))
+
+
+def limits(thresholds: Sequence[float], offset: int = 0) -> Floats:
+    """Return the probability from which each class belongs to the answer, [outputs] or [1].
 
     `thresholds`: none for .5, one for all, or one per label; `offset`: outputs before the first
     label's.
@@ -49,7 +54,7 @@ def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> NDA
     stated = tuple(thresholds) or (THRESHOLD,)
     if len(stated) > 1:
         stated = (THRESHOLD,) * offset + stated
-    return np.asarray(values >= np.asarray(stated, np.float32))
+    return np.asarray(stated, np.float32)
 
 
 def label_sets(values: Floats, output: Output) -> NDArray[np.bool_]:
