@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
-from kedge_convert.quantise.budget import Budget, Forecast, forecast, margins, read_points, spread
+from kedge_convert.quantise.budget import (
+    Budget,
+    Forecast,
+    forecast,
+    label_margins,
+    label_spread,
+    margins,
+    read_points,
+    spread,
+)
+from kedge_runtime.contract import Kind, Output
 from kedge_runtime.errors import UsageError
+from kedge_runtime.head import label_sets, probabilities, sigmoid
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,24 @@ def test_the_forecast_comes_true(noise: float) -> None:
     assert expected.lost is not None
     assert expected.gained is not None
     assert expected.lost - expected.gained == pytest.approx(drop, rel=0.5)
+
+
+@pytest.mark.parametrize("kind", ["logits", "sigmoid"])
+@pytest.mark.parametrize("thresholds", [(), (0.9,)])
+def test_the_forecast_of_label_sets_comes_true(kind: Kind, thresholds: tuple[float, ...]) -> None:
+    output = Output(kind, activation="sigmoid", thresholds=thresholds)
+    logits, noise = drawn(8000, seed=1)[0][:, :4], 0.1 if kind == "logits" else 0.02
+    outputs = logits if kind == "logits" else sigmoid(logits)
+    rng = np.random.default_rng(3)
+    perturbed = outputs + rng.normal(0, noise, outputs.shape).astype(np.float32)
+    measured = label_spread(outputs[:40], perturbed[:40])
+    assert measured == pytest.approx(noise, rel=0.2)
+    expected = forecast(label_margins(outputs[:400], output), measured)
+    sets = [label_sets(probabilities(each, output), output) for each in (outputs, perturbed)]
+    counted = (sets[0] != sets[1]).any(axis=1).mean()
+    assert counted > 0.02
+    assert expected.changed == pytest.approx(counted, rel=0.35)
+    assert (expected.lost, expected.gained) == (None, None)
 
 
 def test_no_noise_changes_nothing() -> None:
