@@ -19,6 +19,7 @@ from kedge_convert.source import Request
 from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS
 from kedge_models import NORMALISATIONS
+from kedge_runtime.commands.share import SHARE
 from kedge_runtime.contract import Kind
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ if TYPE_CHECKING:
 @device_options
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     help="Least share of pictures with the original's best class, or its whole set of labels.",
 )
 @click.option(

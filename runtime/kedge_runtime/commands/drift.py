@@ -13,6 +13,7 @@ import click
 
 from kedge_runtime.commands.drift_words import notes, table
 from kedge_runtime.commands.scheduler import scheduler
+from kedge_runtime.commands.share import SHARE
 from kedge_runtime.drift.comparison import Comparison, Request, compare, finish, prepare
 from kedge_runtime.drift.gates import EXIT_CODES, worst
 from kedge_runtime.drift.original import Original, converter
@@ -69,7 +70,7 @@ class Points(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     help="Least share of equal answers [default without labels: .95].",
 )
 @click.option("--record", type=FILE, metavar="NPZ", help="Keep the original's answers here.")
