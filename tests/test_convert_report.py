@@ -111,6 +111,24 @@ def test_the_table_tells_what_was_adjusted_and_why(
     assert "adjusted" not in kedge("convert", "demo")[1]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"images": 60, "drop": 0.0123, "drop_interval": (-0.02, 0.0456)},
+            "drop in accuracy: 1.23 pp (95 %: -2.00 .. 4.56) on 60 pictures",
+        ),
+        ({"top1": 0.975}, "drop in accuracy: 2.50 pp at most, as no true classes are known"),
+    ],
+)
+def test_a_drop_that_is_limited_is_told(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    instead([Outcome(TARGETS[0], Verdict(), checked("a", replace(SAME, **change)))], monkeypatch)
+    assert said in kedge("convert", "demo", "--max-drop", "3pp")[1]
+    assert "drop in accuracy" not in kedge("convert", "demo")[1]
+
+
 def test_when_all_failed_there_is_nothing_to_explain(
     kedge: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

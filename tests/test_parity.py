@@ -6,9 +6,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for
+from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for, with_drop
 from kedge_convert.targets import TARGETS
 from kedge_runtime.contract import Kind, Output, Precision
+from kedge_runtime.drift.intervals import paired_drop
 from kedge_runtime.head import sigmoid
 
 NAN = float("nan")
@@ -118,3 +119,14 @@ def test_sets_are_those_of_the_contracts_thresholds() -> None:
     assert compare(reference, candidate, MULTI).top1 == 1
     apart = replace(MULTI, thresholds=(0.7, 0.5, 0.5))
     assert compare(reference, candidate, apart).top1 == 0
+
+
+def test_a_drop_is_of_pairs() -> None:
+    reference = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]]
+    candidate = np.eye(4, dtype=np.float32)[[1, 1, 2, 0]]
+    plain = compare(reference, candidate, Output())
+    assert with_drop(plain, reference, candidate, None) == plain
+    found = with_drop(plain, reference, candidate, [0, 1, 3, 0])  # one lost, one gained
+    assert found.drop == 0
+    low, high = paired_drop(1, 1, 4)
+    assert found.drop_interval == (float(low), float(high))

@@ -149,7 +149,7 @@ def convert(**options: Any) -> int:
     if options["as_json"]:
         click.echo(json.dumps(_plain(job, outcomes), indent=2, allow_nan=False))
     else:
-        show.table(outcomes)
+        show.table(outcomes, drop=job.limits["drop"] is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
 
 

@@ -13,7 +13,7 @@ from kedge_convert.toolkit import quiet
 from kedge_runtime import metrics
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Output, Precision
-from kedge_runtime.drift.intervals import wilson
+from kedge_runtime.drift.intervals import paired_drop, wilson
 from kedge_runtime.head import Floats, label_sets, probabilities
 from kedge_runtime.metrics import AgreementBy
 
@@ -32,7 +32,8 @@ class Parity:
     `agreement_by`: what `top1` counts, the best class or, of independent classes, the whole set of
     labels; `top5` is None then. Features have no classes: `top1`, `top5` and `kl` are None, and
     their agreement is the cosine.
-    `drop`: the original's accuracy less the artefact's, where the true classes are known.
+    `drop`: the original's accuracy less the artefact's, where the true classes are known, and
+    `drop_interval` its 95 % interval (Tango's, as of `kedge drift`).
     `top1_interval`: the 95 % interval of `top1` (Wilson's, as of `kedge drift`).
     """
 
@@ -48,6 +49,7 @@ class Parity:
     drop: float | None = None
     top1_interval: tuple[float, float] | None = None
     agreement_by: AgreementBy = "best"
+    drop_interval: tuple[float, float] | None = None
 
     @property
     def agreement(self) -> tuple[str, float]:
@@ -164,12 +166,17 @@ def divergence(reference: Floats, candidate: Floats, output: Output) -> float:
     return metrics.kl(p, q, multi_label=output.multi_label)
 
 
-def drop(reference: Floats, candidate: Floats, classes: Sequence[int] | None) -> float | None:
-    """Return the accuracy that is lost, a share; None without the true classes, [images]."""
+def with_drop(
+    parity: Parity, reference: Floats, candidate: Floats, classes: Sequence[int] | None
+) -> Parity:
+    """Return a parity with the accuracy that is lost, if the true classes, [images], are known."""
     if classes is None:
-        return None
+        return parity
     ours, theirs = (each.argmax(axis=1) == np.asarray(classes) for each in (reference, candidate))
-    return float(ours.mean() - theirs.mean())
+    lost, gained = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+    low, high = paired_drop(lost, gained, len(ours))
+    drop = (lost - gained) / len(ours)
+    return replace(parity, drop=drop, drop_interval=(float(low), float(high)))
 
 
 def limits_for(precision: Precision, **overrides: float | None) -> Limits:

@@ -245,8 +245,7 @@ def _check(path: Path, target: Target, original: Original, progress: Progress) -
     with progress.stage(f"check {target}", len(photos)) as tick:
         candidate = parity.answers(path, photos, tick)
     measured = parity.compare(original.logits, candidate, original.source.output)
-    drop = parity.drop(original.logits, candidate, original.classes)
-    return replace(measured, drop=drop)
+    return parity.with_drop(measured, original.logits, candidate, original.classes)
 
 
 def _check_calibration(job: Job) -> None:

@@ -12,6 +12,7 @@ from kedge_convert.edge.show import fitting
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
+    from kedge_convert.parity import Parity
     from kedge_runtime.metrics import AgreementBy
 
 # The column of the agreement and what it is; features have none in it.
@@ -22,8 +23,11 @@ AGREEMENTS: "dict[AgreementBy, tuple[str, str]]" = {
 }
 
 
-def table(outcomes: "Sequence[Outcome]") -> None:
-    """Print target, size, ratio, agreement, logit errors and verdict, then where the files lie."""
+def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
+    """Print target, size, ratio, agreement, logit errors and verdict, then where the files lie.
+
+    `drop`: whether the accuracy lost is limited, and so told.
+    """
     console = Console(highlight=False)
     grid = Table(box=box.SIMPLE_HEAD)
     checked = [outcome.checked for outcome in outcomes if outcome.checked]
@@ -38,6 +42,8 @@ def table(outcomes: "Sequence[Outcome]") -> None:
     _tell_adjusted(console, outcomes)
     for outcome in outcomes:
         _end(console, outcome)
+        if drop and outcome.checked:
+            console.print(f"  {_drop(outcome.checked.parity)}", soft_wrap=True, markup=False)
 
 
 def _agreement(checked: "Sequence[Checked]") -> tuple[str, str]:
@@ -93,6 +99,16 @@ def _end(console: Console, outcome: "Outcome") -> None:
         click.echo("\n".join(fitting(outcome.checked.fit)))
     if outcome.checked and outcome.checked.compiled:
         console.print(str(outcome.checked.compiled), soft_wrap=True)
+
+
+def _drop(parity: "Parity") -> str:
+    """Say how much accuracy is lost, in percentage points, or how much at most."""
+    if parity.drop is None or parity.drop_interval is None:
+        most = 100 * (1 - parity.agreement[1])
+        return f"drop in accuracy: {most:.2f} pp at most, as no true classes are known"
+    low, high = (f"{100 * end:.2f}" for end in parity.drop_interval)
+    images = f"{parity.images} picture" + "s" * (parity.images != 1)
+    return f"drop in accuracy: {100 * parity.drop:.2f} pp (95 %: {low} .. {high}) on {images}"
 
 
 def _row(outcome: "Outcome") -> tuple[str, ...]:
