@@ -92,6 +92,17 @@ def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
     assert "kedge: 1 picture couldn't be read and counts for nothing" in error
 
 
+def test_pictures_of_other_kinds_are_told(drift: Run, desk: Path) -> None:
+    other = desk / "photos" / "phone.HEIC"
+    other.write_bytes(b"")
+    try:
+        code, _, error = drift("same", "--min-agreement", ".9")
+    finally:
+        other.unlink()
+    assert code == 0
+    assert f"kedge: {desk / 'photos'}: 1 file of another kind left out (.HEIC 1)" in error
+
+
 def test_the_report_is_whole_and_is_what_json_prints(drift: Run, tmp_path: Path) -> None:
     place = tmp_path / "report.json"
     code, out, _ = drift("near", "--json", "--out", place)
@@ -129,9 +140,11 @@ def test_independent_classes_drift_by_their_sets(kedge: Run, several: Path, desk
     code, out, error = kedge(*words, "--min-agreement", ".1", "--json")
     assert code == 0, error
     (found,) = json.loads(out)["drifts"]
-    classifier, known = Classifier.open(several / "several.tflite"), np.load(several / "near.npz")
-    theirs = [classifier.probabilities(desk / "photos" / name) for name in known["names"]]
-    changed = ((sigmoid(known["outputs"]) >= 0.6) != (np.stack(theirs) >= 0.6)).any(axis=1)
+    classifier = Classifier.open(several / "several.tflite")
+    with np.load(several / "near.npz") as known:
+        names, outputs = known["names"], known["outputs"]
+    theirs = [classifier.probabilities(desk / "photos" / name) for name in names]
+    changed = ((sigmoid(outputs) >= 0.6) != (np.stack(theirs) >= 0.6)).any(axis=1)
     assert 0 < changed.sum() < COUNT
     assert (found["agreement_by"], found["flips"]["count"]) == ("labels", changed.sum())
     assert found["agreement"]["value"] == pytest.approx(1 - changed.mean())

@@ -35,7 +35,7 @@ from kedge_runtime.errors import ArtefactError, ContractError, EngineError, Usag
 from kedge_runtime.files import staged, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
-from kedge_runtime.pictures import find
+from kedge_runtime.pictures import find, left_out
 
 LOG = logging.getLogger("kedge")
 
@@ -267,6 +267,8 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
     if job.calibrate is not None:
         with progress.stage("read pictures", count) as tick:
             photos = collect(job.calibrate, sampling, tick)
+        if others := left_out(job.calibrate):
+            progress.say(f"{job.calibrate}: {others}")
         progress.warn_passed_over(photos)
         progress.warn_few(photos, sampling)
         yield photos

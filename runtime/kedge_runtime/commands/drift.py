@@ -25,6 +25,7 @@ from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.identity import identity
+from kedge_runtime.pictures import left_out
 from kedge_runtime.pool import Pool
 
 PLACE = click.Path(path_type=Path)
@@ -124,6 +125,8 @@ def drift(**options: Any) -> int:
     if options["by_layer"]:
         lines += _by_layer(original, comparison, report, options)
     _publish(report, lines, options)
+    if others := left_out(options["images"]):
+        click.echo(f"kedge: {options['images']}: {others}", err=True)
     for drift in drifts:
         for line in notes(drift):
             click.echo(f"kedge: {line}", err=True)
