@@ -24,7 +24,15 @@ from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source, load_source
-from kedge_convert.staging import output_folder, publish, room_for_temporaries, spare, write
+from kedge_convert.staging import (
+    forget,
+    output_folder,
+    publish,
+    rejected,
+    room_for_temporaries,
+    spare,
+    write,
+)
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
@@ -167,12 +175,11 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
         fitted, compiled = _fitted(job, target, temporary, progress)
         limits = parity.limits_for(way.precision, **job.limits)
         verdict = parity.judge(measured, limits).joined(fitted.problems if fitted else ())
-        rejected = final.with_name(final.name + ".rejected")
-        path = final if verdict.passed else rejected
+        path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)
     if verdict.passed:
-        rejected.unlink(missing_ok=True)  # an earlier run's, and no longer true
+        forget(final, job.device_name)
     ratio = size / (4 * original.source.parameters)
     beside = _beside(job, final, compiled) if verdict.passed else None
     checked = Checked(path, size, ratio, measured, way, original.source.head, fitted, beside)
