@@ -90,6 +90,14 @@ def test_no_noise_changes_nothing() -> None:
     assert quiet.holds(Budget(0.0, 1.0), 10)
 
 
+def test_who_is_never_right_has_nothing_to_lose() -> None:
+    logits, _ = drawn(50)
+    wrong = forecast(margins(logits, list((logits.argmax(axis=1) + 1) % 20)), 0.5)
+    assert wrong.lost == 0
+    assert wrong.gained is not None
+    assert wrong.changed > 0 < wrong.gained
+
+
 def test_without_classes_every_change_counts_as_lost() -> None:
     unknown, known = Forecast(0.02), Forecast(0.02, 0.012, 0.01)
     budget = Budget(max_drop=0.01)

@@ -144,6 +144,6 @@ def forecast(known: Margins, noise: float) -> Forecast:
 def _crossed(distances: Doubles, noise: float) -> float:
     """Return the number of pictures, [n] or [n, labels], of which the noise crosses a distance."""
     normal = NormalDist(0, max(noise, 1e-12))
-    rows = distances.reshape(len(distances), -1)
+    rows = distances if distances.ndim == 2 else distances[:, None]
     kept = (math.prod(1 - normal.cdf(-distance) for distance in row) for row in rows.tolist())
     return float(sum(1 - share for share in kept))
