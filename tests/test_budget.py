@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
-from kedge_convert.quantise.budget import Budget, Forecast, forecast, margins, read_points, spread
+from kedge_convert.quantise.budget import (
+    Budget,
+    Forecast,
+    forecast,
+    label_margins,
+    label_spread,
+    margins,
+    read_points,
+    spread,
+)
+from kedge_runtime.contract import Kind, Output
 from kedge_runtime.errors import UsageError
+from kedge_runtime.head import label_sets, probabilities, sigmoid
 
 
 @pytest.mark.parametrize(
@@ -54,11 +65,37 @@ def test_the_forecast_comes_true(noise: float) -> None:
     assert expected.lost - expected.gained == pytest.approx(drop, rel=0.5)
 
 
+@pytest.mark.parametrize("kind", ["logits", "sigmoid"])
+@pytest.mark.parametrize("thresholds", [(), (0.9,)])
+def test_the_forecast_of_label_sets_comes_true(kind: Kind, thresholds: tuple[float, ...]) -> None:
+    output = Output(kind, activation="sigmoid", thresholds=thresholds)
+    logits, noise = drawn(8000, seed=1)[0][:, :4], 0.1 if kind == "logits" else 0.02
+    outputs = logits if kind == "logits" else sigmoid(logits)
+    rng = np.random.default_rng(3)
+    perturbed = outputs + rng.normal(0, noise, outputs.shape).astype(np.float32)
+    measured = label_spread(outputs[:40], perturbed[:40])
+    assert measured == pytest.approx(noise, rel=0.2)
+    expected = forecast(label_margins(outputs[:400], output), measured)
+    sets = [label_sets(probabilities(each, output), output) for each in (outputs, perturbed)]
+    counted = (sets[0] != sets[1]).any(axis=1).mean()
+    assert counted > 0.02
+    assert expected.changed == pytest.approx(counted, rel=0.35)
+    assert (expected.lost, expected.gained) == (None, None)
+
+
 def test_no_noise_changes_nothing() -> None:
     logits, classes = drawn(50)
     quiet = forecast(margins(logits, list(classes)), spread(logits, logits))
     assert quiet == Forecast(0.0, 0.0, 0.0)
     assert quiet.holds(Budget(0.0, 1.0), 10)
+
+
+def test_who_is_never_right_has_nothing_to_lose() -> None:
+    logits, _ = drawn(50)
+    wrong = forecast(margins(logits, list((logits.argmax(axis=1) + 1) % 20)), 0.5)
+    assert wrong.lost == 0
+    assert wrong.gained is not None
+    assert wrong.changed > 0 < wrong.gained
 
 
 def test_without_classes_every_change_counts_as_lost() -> None:

@@ -16,7 +16,7 @@ from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.way import Way
 
 Run = Callable[..., tuple[int, str, str]]
-SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0)
+SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0, top1_interval=(0.2, 1.0))
 NAN = math.nan
 WRECK = Parity(1, 0.0, 0.0, NAN, NAN, NAN, NAN, NAN, NAN)
 REASON = "m.keras: export tflite:dynamic: the process crashed (SIGSEGV); log out/m.keras.log"
@@ -51,6 +51,7 @@ def test_json_knows_neither_nan_nor_files_that_are_not_there(
     first, second, third = payload["artefacts"]
     assert (first["passed"], first["notes"]) == (True, ["one op stays [float]"])
     assert (first["parity"]["sqnr"], first["parity"]["top1"]) == (None, 1.0)
+    assert (first["parity"]["top1_interval"], first["parity"]["agreement_by"]) == ([0.2, 1], "best")
     assert (second["passed"], second["path"]) == (False, "b.tflite.rejected")
     assert second["parity"]["kl"] is None
     assert (third["passed"], third["reasons"]) == (False, [REASON])
@@ -71,6 +72,17 @@ def test_the_table_tells_failed_from_rejected(kedge: Run, monkeypatch: pytest.Mo
     assert "rejected: wrong" in lines
     assert f"failed: {REASON}" in lines
     assert "a picture that was not used" in out
+
+
+def test_the_table_tells_what_agrees_in_independent_classes(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parity = replace(SAME, top5=None, agreement_by="labels")
+    instead([Outcome(TARGETS[0], Verdict(), checked("a.tflite", parity))], monkeypatch)
+    _, out, _ = kedge("convert", "demo")
+    assert "top-1" not in out
+    assert "labels: pictures with the float original's set," in out
+    assert "an agreement of 1.000 is 0.200 to 1.000" in out
 
 
 def test_the_table_tells_what_was_adjusted_and_why(
@@ -97,6 +109,24 @@ def test_the_table_tells_what_was_adjusted_and_why(
     ) in words
     instead(made[1:4], monkeypatch)
     assert "adjusted" not in kedge("convert", "demo")[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"images": 60, "drop": 0.0123, "drop_interval": (-0.02, 0.0456)},
+            "drop in accuracy: 1.23 pp (95 %: -2.00 .. 4.56) on 60 pictures",
+        ),
+        ({"top1": 0.975}, "drop in accuracy: 2.50 pp at most, as no true classes are known"),
+    ],
+)
+def test_a_drop_that_is_limited_is_told(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    instead([Outcome(TARGETS[0], Verdict(), checked("a", replace(SAME, **change)))], monkeypatch)
+    assert said in kedge("convert", "demo", "--max-drop", "3pp")[1]
+    assert "drop in accuracy" not in kedge("convert", "demo")[1]
 
 
 def test_when_all_failed_there_is_nothing_to_explain(

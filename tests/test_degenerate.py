@@ -137,6 +137,20 @@ def test_one_class_by_the_models_own_answers(trained: Source, photos: Photos, an
     assert told.startswith(f"{trained.name} calls every picture {trained.labels[7].name}:")
 
 
+def test_one_set_of_independent_labels_for_all(
+    trained: Source, photos: Photos, answers: Any
+) -> None:
+    source = replace(trained, output=SIGMOID)
+    varied = answers - answers.mean()
+    assert not [line for line in degenerate.doubts(source, photos, varied) if "every" in line]
+    always = -np.abs(varied)
+    # Which of two labels is surer changes; what the picture is called doesn't.
+    always[:, 6:8] = -always[:, 6:8]
+    told = list(degenerate.doubts(source, photos, always))
+    names = " and ".join(label.name for label in trained.labels[6:8])
+    assert told[-1].startswith(f"{trained.name} calls every picture {names}: ")
+
+
 def spoilt_file(folder: Path, change: Callable[[Any], None]) -> Path:
     """Write the demo with changed weights."""
     import keras

@@ -1,16 +1,21 @@
 """`kedge drift` on a device: verdicts, exit codes, the report, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 import drift_references
-from conftest import Run
+from conftest import TESTS, Run
+from kedge_runtime.artefact import read_artefact, seal
+from kedge_runtime.classifier import Classifier
 from kedge_runtime.commands.drift import Points
 from kedge_runtime.drift import planning
 from kedge_runtime.drift.measure import opened
+from kedge_runtime.head import sigmoid
 
 COUNT = 120
 
@@ -87,6 +92,17 @@ def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
     assert "kedge: 1 picture couldn't be read and counts for nothing" in error
 
 
+def test_pictures_of_other_kinds_are_told(drift: Run, desk: Path) -> None:
+    other = desk / "photos" / "phone.HEIC"
+    other.write_bytes(b"")
+    try:
+        code, _, error = drift("same", "--min-agreement", ".9")
+    finally:
+        other.unlink()
+    assert code == 0
+    assert f"kedge: {desk / 'photos'}: 1 file of another kind left out (.HEIC 1)" in error
+
+
 def test_the_report_is_whole_and_is_what_json_prints(drift: Run, tmp_path: Path) -> None:
     place = tmp_path / "report.json"
     code, out, _ = drift("near", "--json", "--out", place)
@@ -102,6 +118,44 @@ def test_the_report_is_whole_and_is_what_json_prints(drift: Run, tmp_path: Path)
     assert found["flips"]["count"] == round(COUNT * (1 - found["agreement"]["value"]))
     assert found["artefact"]["bytes"] == Path(found["artefact"]["path"]).stat().st_size
     assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory, desk: Path, artefacts: Path) -> Path:
+    """Return a folder with the artefact sealed as one of independent classes, and a reference."""
+    folder, source = tmp_path_factory.mktemp("several"), artefacts / "tiny.tflite"
+    artefact = read_artefact(source)
+    output = replace(artefact.contract.output, activation="sigmoid", thresholds=(0.6,))
+    contract = replace(artefact.contract, output=output)
+    model = (TESTS / "models" / "tiny.tflite").read_bytes()
+    path = folder / "several.tflite"
+    path.write_bytes(seal("tflite", model, contract, artefact.golden))
+    drift_references.write_for(path, desk / "photos", folder / "near.npz", 0.1)
+    return folder
+
+
+def test_independent_classes_drift_by_their_sets(kedge: Run, several: Path, desk: Path) -> None:
+    words = ["drift", several / "several.tflite", "--images", desk / "photos"]
+    words += ["--against", several / "near.npz"]
+    code, out, error = kedge(*words, "--min-agreement", ".1", "--json")
+    assert code == 0, error
+    (found,) = json.loads(out)["drifts"]
+    classifier = Classifier.open(several / "several.tflite")
+    with np.load(several / "near.npz") as known:
+        names, outputs = known["names"], known["outputs"]
+    theirs = [classifier.probabilities(desk / "photos" / name) for name in names]
+    changed = ((sigmoid(outputs) >= 0.6) != (np.stack(theirs) >= 0.6)).any(axis=1)
+    assert 0 < changed.sum() < COUNT
+    assert (found["agreement_by"], found["flips"]["count"]) == ("labels", changed.sum())
+    assert found["agreement"]["value"] == pytest.approx(1 - changed.mean())
+    first = found["flips"]["listed"][0]["original"]
+    assert first["best"] is None
+    assert first["labels"]["count"] == len(first["labels"]["listed"])
+    assert (found["per_class"], found["agreement_top5"], found["top1"]) == (None, None, None)
+    for option, said in (("--max-drop", "1pp"), ("--labels", "folders")):
+        code, _, error = kedge(*words, option, said)
+        assert (code, len(error.splitlines())) == (2, 1)
+        assert f"kedge: {option}" in error
 
 
 def test_labels_make_it_a_drop(drift: Run, desk: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from conftest import Run
 from kedge_models import demo
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import read_artefact
+from kedge_runtime.contract import Output
 from kedge_runtime.drift.original import Original, Sample
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import Reference
@@ -137,6 +138,14 @@ def test_the_steps_add_up_to_the_whole() -> None:
     flips = [(a != b).mean() for a, b in pairwise(answers)]
     assert [step.flips for step in found.steps] == flips
     assert attribution.attribution(links, answers, None).drop is None
+
+
+def test_an_answer_of_independent_classes_is_their_set() -> None:
+    several, values = Output("logits", activation="sigmoid"), np.array([0.6, 0.9, 0.1], np.float32)
+    swapped, fewer = values[[1, 0, 2]], values * np.float32(0.7)
+    answer = attribution._answer
+    assert answer(values, several) == answer(swapped, several) != answer(fewer, several)
+    assert answer(values, Output()) == answer(fewer, Output()) != answer(swapped, Output())
 
 
 CHAINS = {

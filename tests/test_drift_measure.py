@@ -279,3 +279,27 @@ def test_no_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(KedgeError, match=r"no pictures in it|no such folder"):
             Pictures.of(folder)
+
+
+MULTI = Output("sigmoid", thresholds=(0.5, 0.5, 0.3), activation="sigmoid")
+
+
+def test_a_row_of_independent_classes_has_their_set() -> None:
+    """Those that the other side doesn't give come first, whatever their probability."""
+    sides = [np.array(p, np.float32) for p in ([0.9, 0.6, 0.2], [0.95, 0.4, 0.35])]
+    (found,) = row(4, (sides[0], MULTI), (sides[1], MULTI))
+    assert found["changed"]
+    assert found["original"]["top"].tolist() == [1, 0, *[NONE] * 3]
+    assert found["artefact"]["top"].tolist() == [2, 0, *[NONE] * 3]
+    assert (found["original"]["labels"], found["artefact"]["labels"]) == (2, 2)
+    margins = [found[side]["margin"] for side in ("original", "artefact")]
+    assert margins == pytest.approx([0.1, 0.05])
+    (same,) = row(4, (sides[0], MULTI), (sides[0] * np.float32(0.9), MULTI))
+    assert not same["changed"]
+
+
+def test_no_label_is_an_answer_too() -> None:
+    nothing = np.zeros(3, np.float32)
+    (found,) = row(0, (nothing, MULTI), (nothing, MULTI))
+    assert (found["original"]["labels"], found["changed"]) == (0, False)
+    assert set(found["original"]["top"]) == {NONE}

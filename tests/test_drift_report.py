@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_runtime.commands import drift_words
 from kedge_runtime.contract import Label
 from kedge_runtime.drift import calibration, flips, per_class, report, summary
 from kedge_runtime.drift.evidence import Evidence
@@ -79,6 +80,7 @@ def test_agreement_and_flips_by_counting() -> None:
     assert drift.flips.count == len(different) > 100
     assert drift.agreement.value == pytest.approx(1 - len(different) / 400)
     within = [row["original"]["top"][0] in row["artefact"]["top"] for row in evidence.rows]
+    assert drift.agreement_top5 is not None
     assert drift.agreement_top5.value == np.mean(within)
     margins = evidence.rows["original"]["margin"]
     for found in drift.flips.by_margin:
@@ -90,10 +92,35 @@ def test_agreement_and_flips_by_counting() -> None:
     first = drift.flips.listed[0]
     assert first.image == evidence.names[evidence.rows["picture"][surest]]
     assert first.original.margin == margins[surest]
+    assert first.original.best is not None
+    assert first.artefact.best is not None
     assert first.original.best.index == best[surest][0]
     assert first.artefact.best.name == f"class {best[surest][1]}"
     assert evidence.true is not None
     assert first.truth == f"class {evidence.true[surest]}"
+
+
+def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
+    evidence = replace(_evidence(20, labelled=False), multi_label=True)
+    rows = evidence.rows
+    rows["changed"][[3, 5]] = True
+    rows["original"]["margin"][[3, 5]] = [0.1, 0.2]
+    for side, top, count in (("original", [2, 4], 7), ("artefact", [], 0)):
+        rows[side]["top"] = NONE
+        rows[side]["top"][:, : len(top)] = top
+        rows[side]["labels"] = count
+    drift = _drift(evidence)
+    assert (drift.agreement_by, drift.agreement.value) == ("labels", 0.9)
+    assert {drift.agreement_top5, drift.per_class, drift.top1, drift.calibration} == {None}
+    first = drift.flips.listed[0]
+    assert (drift.flips.count, first.image) == (2, evidence.names[rows["picture"][5]])
+    assert (first.original.best, str(first.original.labels)) == (None, "class 2 + class 4 + 5 more")
+    assert str(first.artefact.labels) == "no label"
+    said = drift_words.table(drift)
+    assert "agreement of labels" in said
+    assert "class 2 + class 4 + 5 more -> no label" in said
+    assert "top-5" not in said
+    assert "classes drifted" not in said
 
 
 def test_a_margin_of_one_is_in_the_last_bin() -> None:

@@ -74,6 +74,25 @@ def reshaped(keras: Any) -> Any:
     return ending(keras, *ends, layers.Activation("softmax"))
 
 
+def merged(
+    keras: Any, merge: Any, activation: Any, units: tuple[int, ...] = (CLASSES, CLASSES), *ends: Any
+) -> Any:
+    """End in several heads that are joined; `activation` of all, or one of each."""
+    each = activation if isinstance(activation, tuple) else (activation,) * len(units)
+
+    def end(tensor: Any) -> Any:
+        heads = [
+            keras.layers.Dense(count, name, kernel_initializer=keras.initializers.RandomNormal(2.0))
+            for count, name in zip(units, each, strict=True)
+        ]
+        tensor = merge([head(tensor) for head in heads])
+        for layer in ends:
+            tensor = layer(tensor)
+        return tensor
+
+    return functional(keras, end)
+
+
 def named_ends(keras: Any) -> Any:
     image = keras.Input((8, 9, 3), name="image")
     return keras.Model({"image": image}, {"scores": dense(keras, "softmax")(body(keras, image))})
@@ -103,10 +122,16 @@ MODELS: dict[str, Callable[[Any], Any]] = {
         k, dense(k, "softmax"), k.layers.Activation("linear")
     ),
     "an input and an output with names": named_ends,
+    "sigmoids side by side": lambda k: merged(k, k.layers.Concatenate(), "sigmoid", (2, 3)),
+    "the largest of sigmoids": lambda k: merged(k, k.layers.Maximum(), "sigmoid"),
+    "sigmoids side by side, then Dropout": lambda k: merged(
+        k, k.layers.Concatenate(), "sigmoid", (4, 1), k.layers.Dropout(0.5)
+    ),
 }
 LINEAR: dict[str, Callable[[Any], Any]] = {
     "Dense": lambda k: ending(k, dense(k)),
     "Sequential": lambda k: sequential(k, dense(k)),
+    "a mean of logits": lambda k: merged(k, k.layers.Average(), None),
     "log_softmax": lambda k: ending(k, dense(k), k.ops.log_softmax),
     "an input and an output with names": linear_named_ends,
 }
@@ -150,6 +175,52 @@ def test_logits_stay_as_they_are(keras: Any, tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(answers(head.model), expected)
 
 
+# What has no logits: the artefact gives probabilities.
+BLENDS: dict[str, tuple[Callable[[Any], Any], Activation]] = {
+    "a mean": (lambda k: merged(k, k.layers.Average(), "sigmoid"), "sigmoid"),
+    "a product": (lambda k: merged(k, k.layers.Multiply(), "sigmoid"), "sigmoid"),
+    "keras.ops": (
+        lambda k: merged(k, lambda heads: k.ops.concatenate(heads, axis=-1), "sigmoid", (2, 3)),
+        "sigmoid",
+    ),
+    "a mean of softmaxes": (lambda k: merged(k, k.layers.Average(), "softmax"), "softmax"),
+}
+
+
+@pytest.mark.parametrize("name", BLENDS)
+def test_probabilities_of_several_heads_are_shipped_as_they_are(
+    keras: Any, tmp_path: Path, name: str
+) -> None:
+    make, kind = BLENDS[name]
+    model = saved(keras, make(keras), tmp_path)
+    head = heads.find(model, "x")
+    assert (head.kind, head.output) == (kind, Output(kind, activation=kind))
+    np.testing.assert_array_equal(answers(head.model), answers(model))
+
+
+UNCLEAR: dict[str, Callable[[Any], Any]] = {
+    "a sigmoid beside logits": lambda k: merged(k, k.layers.Concatenate(), ("sigmoid", None)),
+    "a sum of sigmoids": lambda k: merged(k, k.layers.Add(), "sigmoid"),
+    "softmaxes side by side": lambda k: merged(k, k.layers.Concatenate(), "softmax"),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_heads_whose_sum_nobody_can_tell(keras: Any, name: str) -> None:
+    model = UNCLEAR[name](keras)
+    with pytest.raises(UsageError, match=r"^x: its last activation is hidden by .*allowed are"):
+        heads.find(model, "x")
+    assert heads.find(model, "x", "logits").kind == "logits"
+
+
+def test_features_side_by_side_are_features(keras: Any) -> None:
+    image = picture(keras)
+    body = keras.layers.Conv2D(CLASSES, 3, activation="relu")(image)
+    pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.GlobalMaxPooling2D()]
+    joined = keras.layers.Concatenate()([layer(body) for layer in pooled])
+    assert heads.find(keras.Model(image, joined), "x").kind == "features"
+
+
 def single(keras: Any, activation: Any = "sigmoid") -> Any:
     spread = keras.initializers.RandomNormal(seed=5)
     return keras.layers.Dense(
@@ -178,6 +249,16 @@ def test_one_sigmoid_is_a_softmax_of_two_classes(keras: Any, tmp_path: Path, nam
     both = ACTIVATIONS["softmax"](answers(head.model))
     np.testing.assert_allclose(both[:, 1:], probability, atol=1e-6)
     assert both.shape == (7, 2) and probability.std() > 0.002
+
+
+def test_a_mean_of_single_sigmoids_is_two_probabilities(keras: Any, tmp_path: Path) -> None:
+    model = saved(keras, merged(keras, keras.layers.Average(), "sigmoid", (1, 1)), tmp_path)
+    head = heads.find(model, "x")
+    assert (head.kind, head.output, head.single) == ("sigmoid", Output("softmax"), True)
+    p = answers(model)
+    np.testing.assert_allclose(answers(head.model), np.hstack([1 - p, p]), atol=1e-6)
+    with pytest.raises(UsageError, match="contradicts --head logits"):
+        heads.find(model, "x", "logits")
 
 
 def test_one_number_without_a_sigmoid_is_the_users_to_say(keras: Any) -> None:
@@ -345,3 +426,29 @@ def test_answers_that_contradict_their_kind_are_refused(name: str, kind: Kind) -
         return
     with pytest.raises(UsageError, match=r"^x: its answers are .*give --head"):
         heads.check_answers(answers, Output(kind), "x")
+
+
+WITHIN = np.array([[0.9, 0.8, 0.1], [0.2, 0.7, 0.1]], np.float32)
+
+
+def test_untold_logits_that_look_like_sigmoids_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"^x: its answers to 2 pictures .*give --head sigmoid, or"
+    ):
+        heads.check_answers(WITHIN, Output(), "x", told=False)
+    # Told, beyond 1, or the same for every picture, which is another fault.
+    heads.check_answers(WITHIN, Output(), "x")
+    heads.check_answers(WITHIN * 2, Output(), "x", told=False)
+    heads.check_answers(WITHIN[:1].repeat(2, axis=0), Output(), "x", told=False)
+    heads.check_answers(WITHIN, Output("features"), "x", told=False)
+
+
+def test_who_tells_of_logits(keras: Any) -> None:
+    class Own(keras.layers.Dense):  # type: ignore[misc]
+        def call(self, tensor: Any) -> Any:
+            return keras.ops.sigmoid(super().call(tensor))
+
+    assert heads.find(ending(keras, dense(keras)), "x").told
+    assert heads.find(convolutional_end(keras), "x").told
+    assert not heads.find(ending(keras, Own(CLASSES)), "x").told
+    assert heads.find(ending(keras, Own(CLASSES)), "x", "logits").told

@@ -280,7 +280,7 @@ ADVICE: list[tuple[dict[str, Any], str]] = [
     ({"clipped": 0.02}, "2.0% of its values lie beyond its range: calibrate with"),
     ({"clipped": 0.02, "factor": 3.0}, "2.0% of its values are cut off, as preparation"),
     ({"kernel_scales": 1}, "25 dB more noise than its steps make, and its kernel has one scale"),
-    ({}, "25 dB more noise than its steps make, from its weights, which were not prepared"),
+    ({}, "25 dB more noise than its steps make, from its weights, which are stock ones (prepared"),
     ({"method": "prepared"}, "25 dB more noise than its steps make, although its weights were"),
     ({"excess": 1.0, "kind": "Multiply"}, "a gate of 20 dB"),
     ({"excess": 1.0, "spread": 9.0}, "its largest channel has 9 times the range of the median"),

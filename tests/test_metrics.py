@@ -149,3 +149,10 @@ def test_a_tie_goes_to_the_lower_class_as_on_the_device() -> None:
     assert metrics.top_k_agreement(floats([[2.0, 1.0, 0.0]]), tied, 1) == 1
     assert metrics.top_k_agreement(floats([[1.0, 2.0, 0.0]]), tied, 1) == 0
     assert metrics.top_k_agreement(tied, tied, 1) == 1
+
+
+def test_label_agreement_counts_whole_sets() -> None:
+    sets = np.array([[True, False], [True, True], [False, False]])
+    other = np.array([[True, False], [True, False], [False, False]])
+    assert metrics.label_agreement(sets, other) == pytest.approx(2 / 3)
+    assert metrics.label_agreement(sets, sets) == 1

@@ -6,9 +6,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for
+from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for, with_drop
 from kedge_convert.targets import TARGETS
-from kedge_runtime.contract import Output, Precision
+from kedge_runtime.contract import Kind, Output, Precision
+from kedge_runtime.drift.intervals import paired_drop
+from kedge_runtime.head import sigmoid
 
 NAN = float("nan")
 GOOD = Parity(
@@ -92,3 +94,39 @@ def test_an_agreement_has_the_interval_that_its_pictures_leave() -> None:
 def test_features_have_no_interval() -> None:
     rows = np.eye(4, dtype=np.float32)
     assert compare(rows, rows, Output("features")).top1_interval is None
+
+
+MULTI = Output("logits", activation="sigmoid")
+
+
+@pytest.mark.parametrize("kind", ["logits", "sigmoid"])
+def test_independent_classes_agree_by_their_sets(kind: Kind) -> None:
+    """The best class changes in the first row and no label does; the second's is the other way."""
+    reference = np.array([[3.0, 2.9, -1.0], [3.0, 0.1, -1.0], [-1.0, -2.0, -3.0]], np.float32)
+    candidate = np.array([[2.9, 3.0, -1.0], [3.0, -0.1, -1.0], [-2.0, -1.0, -3.0]], np.float32)
+    if kind == "sigmoid":
+        reference, candidate = sigmoid(reference), sigmoid(candidate)
+    found = compare(reference, candidate, Output(kind, activation="sigmoid"))
+    assert (found.agreement_by, found.top1, found.top5) == ("labels", 2 / 3, None)
+    assert found.agreement == ("agreement of labels", 2 / 3)
+    assert found.top1_interval is not None
+    reasons = judge(found, Limits(0.9, 9.0)).reasons
+    assert reasons == ("agreement of labels 0.667 is below 0.9",)
+
+
+def test_sets_are_those_of_the_contracts_thresholds() -> None:
+    reference, candidate = (np.array([[x, 0.0, 0.0]], np.float32) for x in (0.5, 1.5))
+    assert compare(reference, candidate, MULTI).top1 == 1
+    apart = replace(MULTI, thresholds=(0.7, 0.5, 0.5))
+    assert compare(reference, candidate, apart).top1 == 0
+
+
+def test_a_drop_is_of_pairs() -> None:
+    reference = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]]
+    candidate = np.eye(4, dtype=np.float32)[[1, 1, 2, 0]]
+    plain = compare(reference, candidate, Output())
+    assert with_drop(plain, reference, candidate, None) == plain
+    found = with_drop(plain, reference, candidate, [0, 1, 3, 0])  # one lost, one gained
+    assert found.drop == 0
+    low, high = paired_drop(1, 1, 4)
+    assert found.drop_interval == (float(low), float(high))

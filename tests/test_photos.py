@@ -12,6 +12,7 @@ import pytest
 from kedge_convert.photos import MINIMUM, Photos, Sampling, collect
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image import Pixels, read_image
+from kedge_runtime.pictures import find, left_out
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".JPEG")
 
@@ -225,3 +226,17 @@ def test_too_few_that_are_different(real: Path) -> None:
     found = r"1 usable pictures among 21 \(.*\b19 repeated\b.*\), at least 10"
     with pytest.raises(UsageError, match=found):
         collect(real, Sampling())
+
+
+def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
+    gallery(tmp_path, 2)
+    assert left_out(tmp_path) == ""
+    for name in ("a.HEIC", "deep/b.HEIC", "c.tif", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert left_out(tmp_path) == "3 files of other kinds left out (.HEIC 2, .tif 1)"
+    assert len(find(tmp_path)) == 2
+    (tmp_path / "only" / "c.gif").parent.mkdir()
+    (tmp_path / "only" / "c.gif").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"no pictures in it .*; 1 file of another kind left out"):
+        find(tmp_path / "only")

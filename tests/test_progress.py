@@ -38,10 +38,11 @@ def test_a_log_gets_one_line() -> None:
         (0, 0, "------------------------ 0/480"),
         (120, 10, "######------------------ 120/480  12.0/s  0:30 left"),
         (479, 10, "#######################- 479/480  47.9/s  0:00 left"),
+        (480, 75, "######################## 480/480  6.4/s  1:15"),
         (1, 100, "------------------------ 1/480  0.0/s  13:18:20 left"),
     ],
 )
-def test_rate_and_time_left(done: int, seconds: float, expected: str) -> None:
+def test_rate_and_time(done: int, seconds: float, expected: str) -> None:
     clock = Clock()
     bar = Bar("work", 480, Terminal(), clock)
     bar.advance(done)
@@ -66,7 +67,7 @@ def test_a_terminal_shows_the_end_in_one_line() -> None:
             bar.advance()
     shown = terminal.getvalue()
     assert shown.count("\n") == 1
-    assert shown.split("\r")[-1] == f"{'work':<29} {'#' * 24} 2/2  1.0/s  0:00 left\x1b[K\n"
+    assert shown.split("\r")[-1] == f"{'work':<29} {'#' * 24} 2/2  1.0/s  0:02\x1b[K\n"
 
 
 def test_it_is_not_drawn_for_every_item() -> None:

@@ -16,7 +16,16 @@ import pytest
 from conftest import tiny_contract
 from kedge_convert.job import Job
 from kedge_convert.source import Request
-from kedge_convert.staging import output_folder, publish, spare, sweep, workshop, write
+from kedge_convert.staging import (
+    forget,
+    output_folder,
+    publish,
+    rejected,
+    spare,
+    sweep,
+    workshop,
+    write,
+)
 from kedge_convert.targets import TARGETS
 from kedge_models.devices import device
 from kedge_runtime.artefact import seal
@@ -212,6 +221,23 @@ def test_a_file_that_was_made_for_another_device_is_spared(
         else:
             with pytest.raises(UsageError, match=rf"{path} was made .*{owner}.* would replace it"):
                 spare([path], taker)
+
+
+def test_only_what_the_same_device_rejected_is_forgotten(
+    tmp_path: Path, models: dict[str, bytes]
+) -> None:
+    contract, final = tiny_contract("onnx"), tmp_path / "tiny.onnx"
+    path = rejected(final)
+    for owner, taker in itertools.product(("", "coral", "pi4"), repeat=2):
+        provenance = replace(contract.provenance, device=owner)
+        sealed = replace(contract, provenance=provenance)
+        path.write_bytes(seal("onnx", models["onnx"], sealed, Golden.none()))
+        forget(final, taker)
+        assert path.exists() == (owner != taker)
+    path.write_bytes(b"cut short")
+    forget(final, "coral")
+    forget(final, "coral")
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"somebody else's"])

@@ -5,8 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from math import isfinite
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,6 +19,7 @@ from kedge_convert.source import Request
 from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS
 from kedge_models import NORMALISATIONS
+from kedge_runtime.commands.share import SHARE
 from kedge_runtime.contract import Kind
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ if TYPE_CHECKING:
 )
 @device_options
 @click.option(
-    "--min-agreement", type=click.FloatRange(0, 1), help="Least top-1 agreement with the original."
+    "--min-agreement",
+    type=SHARE,
+    help="Least share of pictures with the original's best class, or its whole set of labels.",
 )
 @click.option(
     "--max-drop",
@@ -147,7 +149,7 @@ def convert(**options: Any) -> int:
     if options["as_json"]:
         click.echo(json.dumps(_plain(job, outcomes), indent=2, allow_nan=False))
     else:
-        show.table(outcomes)
+        show.table(outcomes, drop=job.limits["drop"] is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
 
 
@@ -222,13 +224,5 @@ def _artefact(outcome: "Outcome") -> dict[str, Any]:
         "passed": outcome.verdict.passed,
         "reasons": list(outcome.verdict.reasons),
         "notes": list(outcome.notes),
-        "parity": _finite(asdict(checked.parity)) if checked else None,
-    }
-
-
-def _finite(figures: dict[str, float | None]) -> dict[str, float | None]:
-    """Return figures as JSON knows them: it has neither NaN nor infinity."""
-    return {
-        name: None if value is None or not isfinite(value) else value
-        for name, value in figures.items()
+        "parity": checked.parity.plain() if checked else None,
     }

@@ -12,7 +12,7 @@ from kedge_convert.photos import Photos
 from kedge_convert.source import Source
 from kedge_runtime.contract import Output
 from kedge_runtime.errors import UsageError
-from kedge_runtime.head import Floats, entropy, mean_binary_entropy, probabilities
+from kedge_runtime.head import Floats, entropy, label_sets, mean_binary_entropy, probabilities
 from kedge_runtime.truth import read_truth
 
 # Deviation over pictures as a share of the logits' size: trained networks have 0.75 to 1, random
@@ -107,8 +107,18 @@ def _one_class(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
         classes = set()
     if len(paths) > 1 and len(classes) == 1:
         yield f"all pictures are of one class, {_name(source, classes.pop())}: {_ADVICE}"
-    elif len(logits) > 1 and len(answers := set(logits.argmax(axis=1).tolist())) == 1:
-        yield f"{source.name} calls every picture {_name(source, answers.pop())}: {_ADVICE}"
+    elif len(logits) > 1 and (always := _always(source, logits)) is not None:
+        yield f"{source.name} calls every picture {always}: {_ADVICE}"
+
+
+def _always(source: Source, logits: Floats) -> str | None:
+    """Return what every picture is called; None where the answers differ."""
+    if source.output.multi_label:
+        sets = label_sets(probabilities(logits, source.output), source.output)
+        names = [_name(source, int(index)) for index in np.flatnonzero(sets[0])]
+        return None if (sets != sets[0]).any() else " and ".join(names) or "by no label"
+    answers = set(logits.argmax(axis=1).tolist())
+    return _name(source, answers.pop()) if len(answers) == 1 else None
 
 
 _ADVICE = "calibration and agreement need pictures of several classes"

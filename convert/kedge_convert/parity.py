@@ -1,8 +1,10 @@
 """The parity check: a sealed file, through the runtime, against the float original."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,17 +13,27 @@ from kedge_convert.toolkit import quiet
 from kedge_runtime import metrics
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Output, Precision
-from kedge_runtime.drift.intervals import wilson
-from kedge_runtime.head import Floats, probabilities
+from kedge_runtime.drift.intervals import paired_drop, wilson
+from kedge_runtime.head import Floats, label_sets, probabilities
+from kedge_runtime.metrics import AgreementBy
+
+AGREEMENTS: dict[AgreementBy, str] = {
+    "best": "top-1 agreement",
+    "labels": "agreement of labels",
+    "cosine": "cosine",
+}
 
 
 @dataclass(frozen=True)
 class Parity:
     """How far an artefact has moved from the float original on `images` pictures.
 
-    Agreements are shares of pictures, errors are in logits, `sqnr` is in dB, `kl` in nats. Features
-    have no classes: `top1`, `top5` and `kl` are None, and their agreement is the cosine.
-    `drop`: the original's accuracy less the artefact's, where the true classes are known.
+    Agreements are shares of pictures, errors are in logits, `sqnr` is in dB, `kl` in nats.
+    `agreement_by`: what `top1` counts, the best class or, of independent classes, the whole set of
+    labels; `top5` is None then. Features have no classes: `top1`, `top5` and `kl` are None, and
+    their agreement is the cosine.
+    `drop`: the original's accuracy less the artefact's, where the true classes are known, and
+    `drop_interval` its 95 % interval (Tango's, as of `kedge drift`).
     `top1_interval`: the 95 % interval of `top1` (Wilson's, as of `kedge drift`).
     """
 
@@ -36,17 +48,28 @@ class Parity:
     kl: float | None
     drop: float | None = None
     top1_interval: tuple[float, float] | None = None
+    agreement_by: AgreementBy = "best"
+    drop_interval: tuple[float, float] | None = None
 
     @property
     def agreement(self) -> tuple[str, float]:
         """What speaks for the artefact, and how it is called."""
-        return ("cosine", self.cosine) if self.top1 is None else ("top-1 agreement", self.top1)
+        if self.top1 is None:
+            return "cosine", self.cosine
+        return AGREEMENTS[self.agreement_by], self.top1
+
+    def plain(self) -> dict[str, Any]:
+        """Return the figures as JSON knows them: it has neither NaN nor infinity."""
+        return {
+            name: None if isinstance(value, float) and not isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What passes: the least top-1 agreement, the largest relative logit error and, if it matters,
-    the largest drop in accuracy, a share of the pictures.
+    """What passes: the least agreement (`top1`), the largest relative logit error and, if it
+    matters, the largest drop in accuracy, a share of the pictures.
     """
 
     top1: float
@@ -96,12 +119,12 @@ def answers(path: Path, photos: Sequence[Path], tick: Tick = lambda: None) -> Fl
 
 def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
     """Measure the distance between two sets of numbers of the kind `output`, [images, classes]."""
-    classes = output.kind != "features"
-    top1 = metrics.top_k_agreement(reference, candidate, 1) if classes else None
+    classes, by = output.kind != "features", agreement_by(output)
+    top1 = _top1(reference, candidate, output) if classes else None
     return Parity(
         images=len(reference),
         top1=top1,
-        top5=metrics.top_k_agreement(reference, candidate, 5) if classes else None,
+        top5=metrics.top_k_agreement(reference, candidate, 5) if by == "best" else None,
         logit_max_error=metrics.max_error(reference, candidate),
         logit_mean_error=metrics.mean_error(reference, candidate),
         relative_error=metrics.relative_error(reference, candidate),
@@ -109,7 +132,22 @@ def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
         sqnr=metrics.sqnr(reference, candidate),
         kl=divergence(reference, candidate, output) if classes else None,
         top1_interval=None if top1 is None else interval(top1, len(reference)),
+        agreement_by=by,
     )
+
+
+def agreement_by(output: Output) -> AgreementBy:
+    """Return what answers of the kind `output` agree in."""
+    if output.kind == "features":
+        return "cosine"
+    return "labels" if output.multi_label else "best"
+
+
+def _top1(reference: Floats, candidate: Floats, output: Output) -> float:
+    if not output.multi_label:
+        return metrics.top_k_agreement(reference, candidate, 1)
+    sets = (label_sets(probabilities(each, output), output) for each in (reference, candidate))
+    return metrics.label_agreement(*sets)
 
 
 def interval(share: float, pictures: int) -> tuple[float, float]:
@@ -128,12 +166,17 @@ def divergence(reference: Floats, candidate: Floats, output: Output) -> float:
     return metrics.kl(p, q, multi_label=output.multi_label)
 
 
-def drop(reference: Floats, candidate: Floats, classes: Sequence[int] | None) -> float | None:
-    """Return the accuracy that is lost, a share; None without the true classes, [images]."""
+def with_drop(
+    parity: Parity, reference: Floats, candidate: Floats, classes: Sequence[int] | None
+) -> Parity:
+    """Return a parity with the accuracy that is lost, if the true classes, [images], are known."""
     if classes is None:
-        return None
+        return parity
     ours, theirs = (each.argmax(axis=1) == np.asarray(classes) for each in (reference, candidate))
-    return float(ours.mean() - theirs.mean())
+    lost, gained = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+    low, high = paired_drop(lost, gained, len(ours))
+    drop = (lost - gained) / len(ours)
+    return replace(parity, drop=drop, drop_interval=(float(low), float(high)))
 
 
 def limits_for(precision: Precision, **overrides: float | None) -> Limits:

@@ -24,7 +24,15 @@ from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source, load_source
-from kedge_convert.staging import output_folder, publish, room_for_temporaries, spare, write
+from kedge_convert.staging import (
+    forget,
+    output_folder,
+    publish,
+    rejected,
+    room_for_temporaries,
+    spare,
+    write,
+)
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
@@ -35,7 +43,7 @@ from kedge_runtime.errors import ArtefactError, ContractError, EngineError, Usag
 from kedge_runtime.files import staged, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
-from kedge_runtime.pictures import find
+from kedge_runtime.pictures import find, left_out
 
 LOG = logging.getLogger("kedge")
 
@@ -103,8 +111,11 @@ def _exportable(job: Job, original: Original, progress: Progress) -> Original:
 
 
 def _judged_by(job: Job, original: Original) -> Original:
-    """Add the true classes of the check pictures if the drop in accuracy matters."""
-    if job.limits.get("drop") is None:
+    """Add the true classes of the check pictures if the drop in accuracy matters.
+
+    Folders tell one class of a picture: of independent classes they tell nothing.
+    """
+    if job.limits.get("drop") is None or original.source.output.multi_label:
         return original
     classes = search.true_classes(original.photos.check, original.source)
     return replace(original, classes=classes)
@@ -142,7 +153,7 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     """Run the float original over the check pictures and choose the golden ones among them."""
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(ticking(tensors(photos.check, source.input), tick))
-    heads.check_answers(logits, source.output, source.name)
+    heads.check_answers(logits, source.output, source.name, told=source.told)
     degenerate.refuse_answers(logits, source.output, source.name)
     for doubt in degenerate.doubts(source, photos, logits):
         progress.say(doubt)
@@ -164,12 +175,11 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
         fitted, compiled = _fitted(job, target, temporary, progress)
         limits = parity.limits_for(way.precision, **job.limits)
         verdict = parity.judge(measured, limits).joined(fitted.problems if fitted else ())
-        rejected = final.with_name(final.name + ".rejected")
-        path = final if verdict.passed else rejected
+        path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)
     if verdict.passed:
-        rejected.unlink(missing_ok=True)  # an earlier run's, and no longer true
+        forget(final, job.device_name)
     ratio = size / (4 * original.source.parameters)
     beside = _beside(job, final, compiled) if verdict.passed else None
     checked = Checked(path, size, ratio, measured, way, original.source.head, fitted, beside)
@@ -242,8 +252,7 @@ def _check(path: Path, target: Target, original: Original, progress: Progress) -
     with progress.stage(f"check {target}", len(photos)) as tick:
         candidate = parity.answers(path, photos, tick)
     measured = parity.compare(original.logits, candidate, original.source.output)
-    drop = parity.drop(original.logits, candidate, original.classes)
-    return replace(measured, drop=drop)
+    return parity.with_drop(measured, original.logits, candidate, original.classes)
 
 
 def _check_calibration(job: Job) -> None:
@@ -265,6 +274,8 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
     if job.calibrate is not None:
         with progress.stage("read pictures", count) as tick:
             photos = collect(job.calibrate, sampling, tick)
+        if others := left_out(job.calibrate):
+            progress.say(f"{job.calibrate}: {others}")
         progress.warn_passed_over(photos)
         progress.warn_few(photos, sampling)
         yield photos

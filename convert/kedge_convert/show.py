@@ -12,31 +12,50 @@ from kedge_convert.edge.show import fitting
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
+    from kedge_convert.parity import Parity
+    from kedge_runtime.metrics import AgreementBy
 
-COLUMNS = ("target", "size", "ratio", "top-1", "max error", "mean error", "verdict")
+# The column of the agreement and what it is; features have none in it.
+AGREEMENTS: "dict[AgreementBy, tuple[str, str]]" = {
+    "best": ("top-1", "agreement with the float original"),
+    "labels": ("labels", "pictures with the float original's set"),
+    "cosine": ("top-1", "agreement with the float original"),
+}
 
 
-def table(outcomes: "Sequence[Outcome]") -> None:
-    """Print target, size, ratio, agreement, logit errors and verdict, then where the files lie."""
+def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
+    """Print target, size, ratio, agreement, logit errors and verdict, then where the files lie.
+
+    `drop`: whether the accuracy lost is limited, and so told.
+    """
     console = Console(highlight=False)
     grid = Table(box=box.SIMPLE_HEAD)
-    for column in COLUMNS:
+    checked = [outcome.checked for outcome in outcomes if outcome.checked]
+    agreement, _ = _agreement(checked)
+    for column in ("target", "size", "ratio", agreement, "max error", "mean error", "verdict"):
         side: JustifyMethod = "left" if column in ("target", "verdict") else "right"
         grid.add_column(column, justify=side, no_wrap=True)
     for outcome in outcomes:
         grid.add_row(*_row(outcome))
     console.print(grid)
-    _explain(console, [outcome.checked for outcome in outcomes if outcome.checked])
+    _explain(console, checked)
     _tell_adjusted(console, outcomes)
     for outcome in outcomes:
         _end(console, outcome)
+        if drop and outcome.checked:
+            console.print(f"  {_drop(outcome.checked.parity)}", soft_wrap=True, markup=False)
+
+
+def _agreement(checked: "Sequence[Checked]") -> tuple[str, str]:
+    """Return the entry of AGREEMENTS; all targets are of one model."""
+    return AGREEMENTS[checked[0].parity.agreement_by if checked else "best"]
 
 
 def _explain(console: Console, checked: "Sequence[Checked]") -> None:
     if checked:
         images = checked[0].parity.images
         pictures = "a picture that was" if images == 1 else f"{images} pictures that were"
-        console.print("ratio: to the float32 weights; top-1: agreement with the float original,")
+        console.print(f"ratio: to the float32 weights; {': '.join(_agreement(checked))},")
         console.print(f"errors: in logits, on {pictures} not used for calibration")
         _say_interval(console, checked)
         console.print()
@@ -47,9 +66,9 @@ def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
     known = [(p.top1, p.top1_interval) for p in (one.parity for one in checked) if p.top1_interval]
     if known:
         top1, (low, high) = min(known)
-        console.print(
-            f"so few pictures leave open: a top-1 of {top1:.3f} is {low:.3f} to {high:.3f}"
-        )
+        what = "a top-1" if checked[0].parity.agreement_by == "best" else "an agreement"
+        on = f"95 % interval: on {checked[0].parity.images} pictures"
+        console.print(f"{on} {what} of {top1:.3f} may be {low:.3f} to {high:.3f}")
 
 
 def _tell_adjusted(console: Console, outcomes: "Sequence[Outcome]") -> None:
@@ -79,6 +98,16 @@ def _end(console: Console, outcome: "Outcome") -> None:
         click.echo("\n".join(fitting(outcome.checked.fit)))
     if outcome.checked and outcome.checked.compiled:
         console.print(str(outcome.checked.compiled), soft_wrap=True)
+
+
+def _drop(parity: "Parity") -> str:
+    """Say how much accuracy is lost, in percentage points, or how much at most."""
+    if parity.drop is None or parity.drop_interval is None:
+        most = 100 * (1 - parity.agreement[1])
+        return f"drop in accuracy: {most:.2f} pp at most, as no true classes are known"
+    low, high = (f"{100 * end:.2f}" for end in parity.drop_interval)
+    images = f"{parity.images} picture" + "s" * (parity.images != 1)
+    return f"drop in accuracy: {100 * parity.drop:.2f} pp (95 %: {low} .. {high}) on {images}"
 
 
 def _row(outcome: "Outcome") -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Source:
     """A Keras model from pictures to logits, mostly. `model` takes float32 [n, h, w, 3].
 
     `output`: what its numbers are, without their tensor. `head`: what the user's model ended in.
+    `told`: the layers or the user leave no doubt of it (heads.check_answers).
     `untrained`: its weights are random ones. `notes`: what the user should know, a line each.
     `pictures`: a few real ones, on which an export is tried (noise where there are none).
     """
@@ -41,6 +42,7 @@ class Source:
     labels: tuple[Label, ...]
     weights_digest: str
     head: Kind = "logits"
+    told: bool = True
     card: str = ""
     untrained: bool = False
     notes: tuple[str, ...] = ()
@@ -96,6 +98,7 @@ def load_source(request: Request) -> Source:
         labels=labels,
         weights_digest=digest(found.model),
         head=head.kind,
+        told=head.told,
         card=found.facts.card,
         untrained=request.weights == zoo.UNTRAINED,
         notes=(f"head: {head}", *found.notes, *notes, *fitted, *read),

@@ -16,6 +16,9 @@ from kedge_runtime.artefact import read_artefact
 from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import staged
 
+# What follows the name of a file that missed its limits.
+REJECTED = ".rejected"
+
 
 def write(path: Path, content: bytes) -> None:
     """Write and sync a file. Raises UsageError when the disk or the folder refuses it."""
@@ -48,10 +51,23 @@ def spare(paths: Iterable[Path], device: str) -> None:
             )
 
 
+def rejected(final: Path) -> Path:
+    """Return where a file lies that missed its limits."""
+    return final.with_name(final.name + REJECTED)
+
+
+def forget(final: Path, device: str) -> None:
+    """Remove what an earlier run rejected, being no longer true; another device's still is."""
+    path = rejected(final)
+    if _made_for(path) in (None, device):
+        path.unlink(missing_ok=True)
+
+
 def _made_for(path: Path) -> str | None:
     """Return the name of an artefact's device; None for what isn't there or is no artefact."""
+    form = Path(path.name.removesuffix(REJECTED)).suffix.lstrip(".")
     try:
-        return read_artefact(path).contract.provenance.device
+        return read_artefact(path, form).contract.provenance.device
     except KedgeError:
         return None
 

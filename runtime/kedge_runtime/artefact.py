@@ -46,12 +46,12 @@ def _lines(contract: Contract) -> bytes:
     return "".join(" ".join(label.name.split()) + "\n" for label in classes).encode()
 
 
-def read_artefact(path: Path) -> Artefact:
-    """Check the digest, then read contract and golden set.
+def read_artefact(path: Path, form: str | None = None) -> Artefact:
+    """Check the digest, then read contract and golden set; `form` where the suffix doesn't tell.
 
     Raises ArtefactError when the file is missing, of another format, unsealed, or changed since.
     """
-    form = format_of(path)
+    form = form or format_of(path)
     try:
         stated = _check_digest(path)
         members = containers.FORMATS[form].read(path)

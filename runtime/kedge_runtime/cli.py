@@ -24,6 +24,12 @@ COMMANDS = {
 }
 
 
+# Of click 8.2 and on; older ones show the help themselves.
+NO_WORDS: tuple[type[click.ClickException], ...] = tuple(
+    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
+)
+
+
 class LazyGroup(click.Group):
     """A group that imports a command only to run it or to show its own help."""
 
@@ -54,12 +60,22 @@ def kedge() -> None:
     """
 
 
+def _one_line(error: click.ClickException) -> str:
+    """Return click's own words on a mistake, with what it proposes, and where to read on."""
+    said = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{said} (see {context.command_path} --help)" if context else said
+
+
 def main() -> None:
     """Run the command line: one line and exit code 2 for the user's mistake."""
     try:
-        code = kedge.main(standalone_mode=False)
+        code = kedge.main(prog_name="kedge", standalone_mode=False)
+    except NO_WORDS as error:
+        error.show()  # a group without a command: its help
+        code = 2
     except click.ClickException as error:
-        error.show()
+        click.echo(f"kedge: {_one_line(error)}", err=True)
         code = 2
     except click.Abort:
         code = 130

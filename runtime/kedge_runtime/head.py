@@ -3,7 +3,7 @@ said of them: the order, the margin, the entropy.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from kedge_runtime.contract import Activation, Output
 from kedge_runtime.errors import EngineError
 
 Floats = NDArray[np.float32]
+# Where neither the contract nor the caller says: as likely as not.
+THRESHOLD = 0.5
 
 
 def softmax(logits: Floats) -> Floats:
@@ -36,6 +38,28 @@ def probabilities(outputs: Floats, output: Output) -> Floats:
     if output.kind != "logits":
         return outputs
     return ACTIVATIONS[output.activation](outputs / np.float32(output.temperature))
+
+
+def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> NDArray[np.bool_]:
+    """Return which independent classes belong to the answer to probabilities, [..., outputs]."""
+    return np.asarray(values >= limits(thresholds, offset))
+
+
+def limits(thresholds: Sequence[float], offset: int = 0) -> Floats:
+    """Return the probability from which each class belongs to the answer, [outputs] or [1].
+
+    `thresholds`: none for .5, one for all, or one per label; `offset`: outputs before the first
+    label's.
+    """
+    stated = tuple(thresholds) or (THRESHOLD,)
+    if len(stated) > 1:
+        stated = (THRESHOLD,) * offset + stated
+    return np.asarray(stated, np.float32)
+
+
+def label_sets(values: Floats, output: Output) -> NDArray[np.bool_]:
+    """Return which independent classes the answers have, [..., outputs], by the contract."""
+    return reached(values, output.thresholds, output.label_offset)
 
 
 def descending(values: Floats, k: int) -> NDArray[np.intp]:

@@ -4,10 +4,15 @@
 probabilities.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.head import Floats
+
+# What two answers agree in: the best class, the set of independent classes, or only a direction.
+AgreementBy = Literal["best", "labels", "cosine"]
 
 
 def top_k_agreement(reference: Floats, candidate: Floats, k: int) -> float:
@@ -15,6 +20,11 @@ def top_k_agreement(reference: Floats, candidate: Floats, k: int) -> float:
     best = reference.argmax(axis=1)
     ranked = np.argsort(-candidate, axis=1, kind="stable")[:, :k]
     return float((ranked == best[:, None]).any(axis=1).mean())
+
+
+def label_agreement(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> float:
+    """Return the share of images with equal sets of independent classes, both [images, classes]."""
+    return float((reference == candidate).all(axis=1).mean())
 
 
 def max_error(reference: Floats, candidate: Floats) -> float:

@@ -59,13 +59,18 @@ class Bar:
         self.advance(count)
 
     def line(self) -> str:
-        """Return the bar as text, e.g. `int8.tflite ####---- 120/500  31.2/s  0:12 left`."""
+        """Return the bar as text, e.g. `int8.tflite ####---- 120/500  31.2/s  0:12 left`.
+
+        At the end it says how long it took: `500/500  31.2/s  0:16`.
+        """
         full = WIDTH * self.done // max(self.total, 1)
         elapsed, fresh = self._clock() - self._began, self.done - self._skipped
         rate = fresh / elapsed if elapsed > 0 else 0.0
         bar = f"{self.name:<29} {'#' * full:-<{WIDTH}} {self.done}/{self.total}"
         if not rate:
             return bar
+        if self.done >= self.total:
+            return f"{bar}  {rate:.1f}/s  {clock_time(round(elapsed))}"
         left = round((self.total - self.done) / rate)
         return f"{bar}  {rate:.1f}/s  {clock_time(left)} left"
 

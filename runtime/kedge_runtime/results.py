@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 
 from kedge_runtime.contract import Label, Output
 from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.head import Floats, descending, entropy, mean_binary_entropy
+from kedge_runtime.head import Floats, descending, entropy, mean_binary_entropy, reached
 
 BACKGROUND = Label("background", "background")
-# Where neither the contract nor the caller says: as likely as not.
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -130,9 +128,6 @@ class Classes:
         )
 
     def _reached(self, values: Floats, rule: Rule) -> NDArray[np.intp]:
-        stated = self.thresholds or (THRESHOLD,)
-        thresholds = stated if rule.threshold is None else (rule.threshold,)
-        if len(thresholds) > 1:
-            thresholds = (THRESHOLD,) * self.offset + thresholds
-        chosen = np.flatnonzero(values >= np.asarray(thresholds, np.float32))
+        thresholds = self.thresholds if rule.threshold is None else (rule.threshold,)
+        chosen = np.flatnonzero(reached(values, thresholds, self.offset))
         return chosen[np.argsort(-values[chosen], kind="stable")]

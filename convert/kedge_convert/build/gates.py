@@ -86,6 +86,11 @@ def failed(reasons: Sequence[str]) -> Gate:
 
 def _max_drop(found: Found, limit: float) -> Gate:
     drift = _drift(found)
+    if drift.agreement_by == "labels":
+        raise UsageError(
+            f"{found.cell.name}: max_drop needs one true class of a picture, and the answers are "
+            "sets of independent ones: gate with min_agreement"
+        )
     if drift.top1 is None:
         raise UsageError(
             f"{found.cell.name}: max_drop needs the true classes of {found.cell.model.images}: "

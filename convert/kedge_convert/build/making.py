@@ -6,7 +6,6 @@ So that it may run here, in a pool or on another machine that sees the same file
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +154,8 @@ def _facts(outcome: Outcome, checked: Checked) -> dict[str, Any]:
         "notes": outcome.notes,
         "ratio": checked.ratio,
         "way": asdict(checked.way),
-        "parity": _finite(asdict(checked.parity)),
+        "parity": checked.parity.plain(),
     }
-
-
-def _finite(figures: dict[str, float | None]) -> dict[str, Any]:
-    return {name: v if v is not None and isfinite(v) else None for name, v in figures.items()}
 
 
 def _measured(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:

@@ -4,6 +4,7 @@ Each link of the chain differs from the one before in one step only, so that the
 up to the total exactly, whatever the order of the pictures.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,18 +21,18 @@ from kedge_convert.toolkit import quiet, require
 from kedge_models import card
 from kedge_runtime.artefact import Artefact, format_of
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Contract, Input
+from kedge_runtime.contract import Contract, Input, Output
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.original import Original, Sample
 from kedge_runtime.drift.report import Attribution, Step
 from kedge_runtime.engines import ENGINES, EngineOptions, engine_for, open_engine
 from kedge_runtime.errors import EngineError, ImageError, UsageError
 from kedge_runtime.golden import Golden
-from kedge_runtime.head import Floats
+from kedge_runtime.head import Floats, label_sets, probabilities
 from kedge_runtime.preprocessing import Preprocessor
 from kedge_runtime.progress import Bar
 
-# Returns the index of the output that is largest for a picture, or raises ImageError.
+# Returns a picture's answer as a number (`_answer`), or raises ImageError.
 Ask = Callable[[Path], int]
 Answers = NDArray[np.int64]
 # The answer of a picture that one of the links can't read.
@@ -167,14 +168,14 @@ def _engine(path: Path, contract: Contract, options: EngineOptions) -> Ask:
     classifier = Classifier(Artefact(path, stated, Golden.none(), ""), engine)
 
     def ask(picture: Path) -> int:
-        return int(classifier.probabilities(picture).argmax())
+        return _answer(classifier.probabilities(picture), contract.output)
 
     return ask
 
 
 def _original(source: Source) -> Ask:
     plan = Preprocessor(source.input)
-    return lambda picture: _best(source, plan.tensor(plan.read(picture)))
+    return lambda picture: _asked_of(source, plan.tensor(plan.read(picture)))
 
 
 def _keras(source: Source, contract: Contract) -> Ask:
@@ -189,7 +190,7 @@ def _keras(source: Source, contract: Contract) -> Ask:
             loaded = keras.utils.load_img(picture, target_size=size)
         except OSError as error:
             raise ImageError(f"{picture}: Keras can't read it ({error})") from None
-        return _best(source, normalise(keras.utils.img_to_array(loaded)[None]))
+        return _asked_of(source, normalise(keras.utils.img_to_array(loaded)[None]))
 
     return ask
 
@@ -204,5 +205,14 @@ def _preprocess_input(contract: Contract) -> Callable[[Floats], Floats]:
     return lambda pixels: plan.look_up(pixels[0].astype(np.uint8))
 
 
-def _best(source: Source, tensor: NDArray[Any]) -> int:
-    return int(source.logits(iter([tensor]))[0].argmax())
+def _asked_of(source: Source, tensor: NDArray[Any]) -> int:
+    outputs = source.logits(iter([tensor]))[0]
+    return _answer(probabilities(outputs, source.output), source.output)
+
+
+def _answer(values: Floats, output: Output) -> int:
+    """Return the best output's index or, of independent classes, a digest of the set of labels."""
+    if not output.multi_label:
+        return int(values.argmax())
+    digest = hashlib.sha256(label_sets(values, output).tobytes()).digest()
+    return int.from_bytes(digest[:7], "big")

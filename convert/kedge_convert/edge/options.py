@@ -5,11 +5,13 @@ from typing import Any
 
 import click
 
+from kedge_runtime.commands.share import SHARE
+
 OPTIONS = (
     click.option("--device", help="What it is for: pi4, coral, ... (docs/edge.md)."),
     click.option(
         "--min-mapped",
-        type=click.FloatRange(0, 1),
+        type=SHARE,
         default=1.0,
         show_default=True,
         help="Least share of operators on the device's accelerator.",

@@ -1,4 +1,4 @@
-"""A single number that tells two classes apart, as the two logits that everything else knows."""
+"""A single number that tells two classes apart, as the two that everything else knows."""
 
 from typing import Any
 
@@ -24,6 +24,15 @@ def two_logits(model: Any) -> Any:
     logits = wide(taken)
     wide.set_weights([np.concatenate([-each, each], axis=-1) / 2 for each in (kernel, *bias)])
     return keras.Model(model.inputs[0], logits, name=model.name)
+
+
+def two_probabilities(model: Any) -> Any:
+    """Return a model of (1 - p, p), [n, 2], for one of a probability p, [n, 1]."""
+    keras = require("keras")
+    layer = keras.layers.Dense(2, name="two_classes")
+    given = layer(model.outputs[0])
+    layer.set_weights([np.array([[-1, 1]], np.float32), np.array([1, 0], np.float32)])
+    return keras.Model(model.inputs[0], given, name=model.name)
 
 
 def _passed_on(keras: Any) -> Any:

@@ -1,12 +1,13 @@
 """The end of a classifier: what are its numbers, and where are its logits?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from kedge_convert.heads.binary import two_logits
-from kedge_convert.heads.origins import origin
+from kedge_convert.heads.binary import two_logits, two_probabilities
+from kedge_convert.heads.merges import MERGES, commutes, merged_kind
+from kedge_convert.heads.origins import branches, origin
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError
@@ -40,13 +41,15 @@ class Head:
     """`model` ends as `output` says; `kind` is what the user's own model ended in.
 
     `output.kind` is logits wherever an activation could be taken off; its tensor is not known yet.
-    `single`: the user's gave one number, of which `model` makes two logits.
+    `single`: the user's gave one number, of which `model` makes two.
+    `told`: the layers or the user leave no doubt of the kind; else the answers may (check_answers).
     """
 
     model: Any
     kind: Kind
     output: Output
     single: bool = False
+    told: bool = True
 
     def __str__(self) -> str:
         """Return one line for the user."""
@@ -90,26 +93,34 @@ def find(model: Any, name: str, declared: Kind | None = None) -> Head:
     1/512. `declared` is the user's word (`--head`) where the layers don't tell; raises UsageError
     where they tell otherwise, where nobody tells, and for what is no classifier.
     """
-    tensor, found = _undo(model.outputs[0])
+    end = _undo(model.outputs[0])
     # Built anew even when nothing was taken off: whatever names they had, one tensor in, one out.
-    bare = require("keras").Model(model.inputs[0], tensor, name=model.name)
-    cut = found in ("softmax", "sigmoid")
-    if not cut and declared is None and not _plain_logits(model.outputs[0]):
+    bare = require("keras").Model(model.inputs[0], end.tensor, name=model.name)
+    found = end.kind
+    if not end.told and declared is None:
         found = _by_numbers(bare) or found
     kind = _settled(name, found, declared, _word(model))
     # Without a sigmoid it is the user's to say: the number may as well be a measurement.
     if bare.outputs[0].shape[1:] == (1,) and (found == "sigmoid" or declared == "logits"):
-        return Head(two_logits(bare), kind, Output("logits"), single=True)
+        return _two_classes(bare, kind, cut=end.cut or declared == "logits")
     _check_shape(bare, name, kind)
     activation: Activation = "sigmoid" if kind == "sigmoid" else "softmax"
-    output = Output("logits" if cut else kind, activation=activation)
-    return Head(bare, kind, output)
+    output = Output("logits" if end.cut else kind, activation=activation)
+    return Head(bare, kind, output, told=end.told or declared is not None)
 
 
-def check_answers(answers: Floats, output: Output, name: str) -> None:
+def _two_classes(bare: Any, kind: Kind, *, cut: bool) -> Head:
+    """Return the head of one number: a logit where its sigmoid is `cut`, else a probability."""
+    if cut:
+        return Head(two_logits(bare), kind, Output("logits"), single=True)
+    return Head(two_probabilities(bare), kind, Output("softmax"), single=True)
+
+
+def check_answers(answers: Floats, output: Output, name: str, *, told: bool = True) -> None:
     """Raise UsageError when the float original's answers, [images, numbers], aren't of their kind.
 
-    The layers tell of every activation but one inside a layer of the user's own, or a graph's.
+    The layers tell of every activation but one inside a layer of the user's own, or a graph's; so
+    logits that nobody `told` of mustn't look like a sigmoid's.
     """
     if output.kind in ("softmax", "sigmoid") and _outside(answers):
         raise UsageError(
@@ -126,6 +137,18 @@ def check_answers(answers: Floats, output: Output, name: str) -> None:
             f"{name}: its answers are probabilities that add up to 1 on every picture, not "
             f"{output.kind}: give --head softmax, or end it in a softmax layer or in logits"
         )
+    if output.kind == "logits" and not told and _like_sigmoids(answers):
+        raise UsageError(
+            f"{name}: its answers to {len(answers)} pictures all lie between 0 and 1, as a "
+            "sigmoid's do, and its layers don't tell: give --head sigmoid, or --head logits to "
+            "insist"
+        )
+
+
+def _like_sigmoids(answers: Floats) -> bool:
+    """Whether all lie within 0..1 and differ; the same to every picture is another fault."""
+    within = answers.min() >= 0 and answers.max() <= 1
+    return bool(within and np.ptp(answers, axis=0).max() > TOLERANCE)
 
 
 def _outside(answers: Floats) -> bool:
@@ -166,22 +189,51 @@ def _check_shape(model: Any, name: str, kind: Kind) -> None:
         )
 
 
-def _undo(tensor: Any) -> tuple[Any, Kind | None]:
-    """Return the tensor without an activation that can be taken off, and what `tensor` is."""
+@dataclass(frozen=True)
+class _End:
+    """`tensor` without an activation that could be taken off (`cut`), and what it was before.
+
+    `told`: the kind is certain, as a layer of Keras's own says it.
+    """
+
+    tensor: Any
+    kind: Kind | None
+    cut: bool = False
+    told: bool = False
+
+
+def _undo(tensor: Any) -> _End:
+    """Return the end of a model that gives `tensor`."""
     last, taken = origin(tensor)
     if hasattr(last, "layers"):
-        inner, kind = _undo(last.outputs[0])
-        return require("keras").Model(last.inputs[0], inner, name=last.name)(taken), kind
+        end = _undo(last.outputs[0])
+        inner = require("keras").Model(last.inputs[0], end.tensor, name=last.name)
+        return replace(end, tensor=inner(taken))
     kind = _kind_of(last)
     layer = type(last).__name__
+    if layer in MERGES and len(branches(tensor)[1]) > 1:
+        return _undo_merge(tensor)
     if layer in _HANDING_ON and kind == "logits":
-        before, kind = _undo(taken)
-        return last(before), kind
+        before = _undo(taken)
+        return replace(before, tensor=last(before.tensor))
     if layer in _POOLING:
-        return tensor, "logits" if _undo(taken)[1] == "logits" else "features"
+        before = _undo(taken)
+        kind = "logits" if before.kind == "logits" else "features"
+        return _End(tensor, kind, told=before.told)
     if kind in ("softmax", "sigmoid"):
-        return _without(last, taken), kind
-    return tensor, kind
+        return _End(_without(last, taken), kind, cut=True, told=True)
+    return _End(tensor, kind, told=kind == "logits" and _weighs(last))
+
+
+def _undo_merge(tensor: Any) -> _End:
+    """Return the end of several heads in one; where it has no logits, it gives probabilities."""
+    last, taken = branches(tensor)
+    ends = [_undo(each) for each in taken]
+    kind = merged_kind(type(last).__name__, {end.kind for end in ends})
+    told = kind in ("softmax", "sigmoid") or all(end.told for end in ends)
+    if commutes(last, kind) and all(end.cut for end in ends):
+        return _End(last([end.tensor for end in ends]), kind, cut=True, told=True)
+    return _End(tensor, kind, told=told)
 
 
 def _kind_of(last: Any) -> Kind | None:
@@ -207,13 +259,18 @@ def _word(model: Any) -> str:
     last, _ = origin(model.outputs[0])
     while hasattr(last, "layers"):
         last, _ = origin(last.outputs[0])
+    if type(last).__name__ in MERGES:
+        return f"hidden by {type(last).__name__}"
     return getattr(last, "end_word", None) or _activation_of(last)
 
 
-def _plain_logits(tensor: Any) -> bool:
-    """Whether the numbers come straight from a layer with weights and no activation."""
-    last, _ = origin(tensor)
-    return bool(getattr(last, "kernel", None) is not None and _kind_of(last) == "logits")
+def _weighs(last: Any) -> bool:
+    """Whether the numbers come straight from a layer of Keras's with weights.
+
+    A layer of the user's own may compute anything from its kernel.
+    """
+    own = type(last).__module__.startswith("keras.")
+    return own and getattr(last, "kernel", None) is not None
 
 
 def _by_numbers(model: Any) -> Kind | None:

@@ -22,6 +22,9 @@ OUTLIER = 12.0
 
 SEARCH = "`kedge convert ... --min-agreement .98` searches which layers to keep in float"
 
+# The file doesn't say which it was.
+STOCK = "(prepared ones weren't nearer, couldn't be made, or --no-prepare was given): "
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -70,8 +73,9 @@ RULES = (
         {**WEIGHTS, "kernel_scales": (1, 1), "channels": (2, MANY)},
     ),
     Rule(
-        "{excess:.0f} dB more noise than its steps make, from its weights, which were not "
-        "prepared: convert without --no-prepare",
+        "{excess:.0f} dB more noise than its steps make, from its weights, which are stock ones "
+        + STOCK
+        + SEARCH,
         WEIGHTS,
         method="stock",
     ),
@@ -85,8 +89,8 @@ RULES = (
         kinds=GATES,
     ),
     Rule(
-        "its largest channel has {spread:.0f} times the range of the median one, and channels were "
-        "not equalised: convert without --no-prepare",
+        "its largest channel has {spread:.0f} times the range of the median one, and its weights "
+        "are stock ones " + STOCK + SEARCH,
         {"spread": (NARROW, MANY)},
         method="stock",
     ),

@@ -6,6 +6,7 @@ of roundings), so that its spread, taken from the held-out pictures, and the flo
 margins on all calibration pictures give the chance that each picture's answer changes.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_runtime.contract import Output
 from kedge_runtime.errors import UsageError
-from kedge_runtime.head import Floats
+from kedge_runtime.head import Floats, limits
 
 RIVALS = 4  # classes behind the best whose distance to it is looked at
 # Standard errors that a forecast keeps from the limit: the check confirms five of six.
@@ -27,7 +29,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Budget:
-    """The most accuracy lost and the least top-1 agreement, shares of pictures; None: no limit."""
+    """The most accuracy lost and the least agreement, shares of pictures; None: no limit."""
 
     max_drop: float | None = None
     min_agreement: float | None = None
@@ -50,8 +52,10 @@ def read_points(text: str) -> float:
 class Margins:
     """How far the float model's logits are from another answer, on pictures that are known to it.
 
-    `best`: best minus second, [n]. `lose`: the same, of those that are right; `gain`: best minus
-    the true class, of those that are wrong. Both None where the true classes aren't known.
+    `best`: best minus second, [n]; of independent classes the distance of each label's logit to its
+    threshold's, [n, labels], any of which changes the answer.
+    `lose`: the same, of those that are right; `gain`: best minus the true class, of those that are
+    wrong. Both None where the true classes aren't known.
     """
 
     best: Doubles
@@ -70,6 +74,23 @@ def margins(logits: Floats, classes: Sequence[int] | None) -> Margins:
     right = values.argmax(axis=1) == true
     gap = ranked[:, -1] - values[np.arange(len(values)), true]
     return Margins(best, best[right], gap[~right])
+
+
+def label_margins(outputs: Floats, output: Output) -> Margins:
+    """Return the margins of independent classes, of the model's numbers, [n, labels].
+
+    The true sets are never known.
+    """
+    values = limits(output.thresholds, output.label_offset).astype(np.float64)
+    if output.kind == "logits":
+        with np.errstate(divide="ignore"):
+            values = output.temperature * np.log(values / (1 - values))
+    return Margins(np.abs(outputs.astype(np.float64) - values))
+
+
+def label_spread(reference: Floats, candidate: Floats) -> float:
+    """Return the standard deviation of the noise of single numbers, both [n, labels]."""
+    return float(np.sqrt(np.square(candidate - reference, dtype=np.float64).mean()))
 
 
 def spread(reference: Floats, candidate: Floats) -> float:
@@ -121,6 +142,8 @@ def forecast(known: Margins, noise: float) -> Forecast:
 
 
 def _crossed(distances: Doubles, noise: float) -> float:
-    """Return the number of distances that the noise is expected to cross."""
+    """Return the number of pictures, [n] or [n, labels], of which the noise crosses a distance."""
     normal = NormalDist(0, max(noise, 1e-12))
-    return float(sum(normal.cdf(-distance) for distance in distances))
+    rows = distances if distances.ndim == 2 else distances[:, None]
+    kept = (math.prod(1 - normal.cdf(-distance) for distance in row) for row in rows.tolist())
+    return float(sum(1 - share for share in kept))

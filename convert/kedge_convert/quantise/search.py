@@ -21,7 +21,15 @@ from kedge_convert.photos import tensors
 from kedge_convert.prepare import Graph, Grids
 from kedge_convert.progress import Progress
 from kedge_convert.quantise import candidates, mixed
-from kedge_convert.quantise.budget import Budget, Margins, forecast, margins, spread
+from kedge_convert.quantise.budget import (
+    Budget,
+    Margins,
+    forecast,
+    label_margins,
+    label_spread,
+    margins,
+    spread,
+)
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.quantise.static.ranges import choose
@@ -58,19 +66,29 @@ class Search:
 
     def holds(self, candidate: Candidate) -> bool:
         """Whether a candidate is likely to hold the budget on the check pictures."""
-        noise = spread(self.found.logits, candidate.answers)
+        several = self.found.stock.output.multi_label
+        noise = (label_spread if several else spread)(self.found.logits, candidate.answers)
         expected = forecast(self.margins, noise)
         return expected.holds(self.budget, len(self.found.photos.check))
 
 
 def search(found: Sources, budget: Budget, progress: Progress) -> Search:
     """Measure the float model's margins and what each activation costs."""
-    source, photos = found.stock, found.photos
+    source = found.stock
     with progress.stage("measure margins"):
-        classes = true_classes(photos.calibration, source) if budget.max_drop is not None else None
+        known = _margins(found, budget)
     with progress.stage("measure layers", len(found.levelled.nodes)) as tick, quiet():
         parts = mixed.parts(found.levelled, _pictures(source, found), tick)
-    return Search(found, budget, margins(found.known, classes), parts)
+    return Search(found, budget, known, parts)
+
+
+def _margins(found: Sources, budget: Budget) -> Margins:
+    output = found.stock.output
+    if output.multi_label:
+        return label_margins(found.known, output)
+    asked = budget.max_drop is not None
+    classes = true_classes(found.photos.calibration, found.stock) if asked else None
+    return margins(found.known, classes)
 
 
 def true_classes(photos: Sequence[Path], source: Source) -> list[int] | None:

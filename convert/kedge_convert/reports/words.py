@@ -2,6 +2,7 @@
 
 from kedge_convert.reports.record import Cell, Report
 from kedge_runtime.drift.gates import Estimate, Verdict
+from kedge_runtime.drift.report import Side
 
 # Beside each colour a shape and the word: a report is read without colours, too.
 SHAPES: dict[Verdict, str] = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?"}
@@ -37,6 +38,13 @@ def change(value: Estimate) -> str:
 def share(value: Estimate) -> str:
     """Write a share with its interval: `98.2 % (96.6 .. 99.1)`."""
     return f"{percent(value.value)} ({100 * value.low:.1f} .. {100 * value.high:.1f})"
+
+
+def side(found: Side) -> str:
+    """Write one side's answer: the best class and how sure it is, or a set of labels."""
+    if found.best is None:
+        return str(found.labels)
+    return f"{found.best.name}, {percent(found.best.probability)}"
 
 
 def pictures(count: int) -> str:

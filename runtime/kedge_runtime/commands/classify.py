@@ -16,6 +16,7 @@ from kedge_runtime.answering import Answering
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.commands import answers
 from kedge_runtime.commands.pictures import Batch, split
+from kedge_runtime.commands.share import SHARE
 from kedge_runtime.commands.watch import is_stream, stream_options, watch
 from kedge_runtime.engines import ENGINES
 from kedge_runtime.ensemble import Ensemble
@@ -26,7 +27,6 @@ from kedge_runtime.head import Floats
 from kedge_runtime.quiet import quiet
 from kedge_runtime.results import Result, Rule, disagree
 
-SHARE = click.FloatRange(0, 1)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 

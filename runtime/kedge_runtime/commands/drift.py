@@ -13,6 +13,7 @@ import click
 
 from kedge_runtime.commands.drift_words import notes, table
 from kedge_runtime.commands.scheduler import scheduler
+from kedge_runtime.commands.share import SHARE
 from kedge_runtime.drift.comparison import Comparison, Request, compare, finish, prepare
 from kedge_runtime.drift.gates import EXIT_CODES, worst
 from kedge_runtime.drift.original import Original, converter
@@ -24,6 +25,7 @@ from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.identity import identity
+from kedge_runtime.pictures import left_out
 from kedge_runtime.pool import Pool
 
 PLACE = click.Path(path_type=Path)
@@ -69,7 +71,7 @@ class Points(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     help="Least share of equal answers [default without labels: .95].",
 )
 @click.option("--record", type=FILE, metavar="NPZ", help="Keep the original's answers here.")
@@ -123,6 +125,8 @@ def drift(**options: Any) -> int:
     if options["by_layer"]:
         lines += _by_layer(original, comparison, report, options)
     _publish(report, lines, options)
+    if others := left_out(options["images"]):
+        click.echo(f"kedge: {options['images']}: {others}", err=True)
     for drift in drifts:
         for line in notes(drift):
             click.echo(f"kedge: {line}", err=True)

@@ -1,13 +1,14 @@
 """A drift as a person reads it, in 80 columns."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from kedge_runtime.commands.answers import short
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
-from kedge_runtime.drift.report import Accuracy, Drift, MarginBin
+from kedge_runtime.drift.report import Accuracy, Drift, Labels, MarginBin, Side
 
 WORDS = {"max_drop": "drop of top-1", "min_agreement": "agreement"}
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
@@ -37,8 +38,10 @@ def _figures(drift: Drift) -> Iterator[str]:
     for name, accuracy in (("top-1", drift.top1), ("top-5", drift.top5)):
         if accuracy:
             yield _accuracy(name, accuracy)
-    for name, value in (("agreement", drift.agreement), ("in its top-5", drift.agreement_top5)):
-        yield f"  {name:<20}{'':>9}{value.value:>10.1%}{'':>12}   {_shares(value)}"
+    name = "agreement" if drift.agreement_by == "best" else "agreement of labels"
+    for word, value in ((name, drift.agreement), ("in its top-5", drift.agreement_top5)):
+        if value:
+            yield f"  {word:<20}{'':>9}{value.value:>10.1%}{'':>12}   {_shares(value)}"
     if drift.calibration:
         sides = drift.calibration.original.ece, drift.calibration.artefact.ece
         yield _pair("calibration error", *sides, drift.calibration.shift)
@@ -70,15 +73,20 @@ def _pair(name: str, original: float, artefact: float, change: float) -> str:
 
 def _flips(drift: Drift) -> Iterator[str]:
     flips = drift.flips
-    yield f"  {_plural(flips.count, 'flip')}, by how sure the original was (its margin):"
+    margin = "" if drift.agreement_by == "best" else " to the nearest threshold"
+    yield f"  {_plural(flips.count, 'flip')}, by how sure the original was (its margin{margin}):"
     yield "  " + "".join(f"{f'{b.low:g}-{b.high:g}':>10}" for b in flips.by_margin)
     yield "  " + "".join(f"{_of(b):>10}" for b in flips.by_margin)
     for flip in flips.listed[:LISTED]:
-        sides = [
-            f"{short(side.best.name, NAME_COLUMNS)} {side.best.probability:.0%}"
-            for side in (flip.original, flip.artefact)
-        ]
+        sides = map(_side, (flip.original, flip.artefact))
         yield f"    {short(flip.image, NAME_COLUMNS, keep_end=True)}: {' -> '.join(sides)}"
+
+
+def _side(side: Side) -> str:
+    if side.best:
+        return f"{short(side.best.name, NAME_COLUMNS)} {side.best.probability:.0%}"
+    labels = side.labels or Labels(0, ())
+    return str(replace(labels, listed=tuple(short(name, NAME_COLUMNS) for name in labels.listed)))
 
 
 def _of(found: MarginBin) -> str:
@@ -87,8 +95,10 @@ def _of(found: MarginBin) -> str:
 
 def _classes(drift: Drift) -> Iterator[str]:
     per = drift.per_class
-    named = ", ".join(found.name for found in per.classes[: min(per.drifted, LISTED)])
-    what = f": {named}" if named else ""
+    if per is None:
+        return
+    worst = ", ".join(found.name for found in per.classes[: min(per.drifted, LISTED)])
+    what = f": {worst}" if worst else ""
     yield (
         f"  {per.drifted} of {per.tested} classes drifted "
         f"(false discovery rate {per.level:.0%}){what}"

@@ -20,6 +20,7 @@ from kedge_runtime.drift.measure import opened as loaded
 from kedge_runtime.drift.original import Sample
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import Reference
+from kedge_runtime.drift.rows import ROW
 from kedge_runtime.drift.summary import Limits, check_limits, summarise
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.errors import LostError, UsageError
@@ -69,8 +70,12 @@ def prepare(request: Request) -> Comparison:
     """
     artefacts = tuple(map(_read, request.artefacts))
     pictures = Pictures.of(request.images)
-    truth = _truth(request.labels, pictures, artefacts[0].contract.labels)
-    check_limits(request.limits, labelled=truth is not None)
+    multi_label = any(artefact.contract.output.multi_label for artefact in artefacts)
+    if multi_label:
+        _refuse_labels(request)
+    how = "none" if multi_label else request.labels
+    truth = _truth(how, pictures, artefacts[0].contract.labels)
+    check_limits(request.limits, labelled=truth is not None, multi_label=multi_label)
     return Comparison(request, artefacts, pictures, truth)
 
 
@@ -100,6 +105,15 @@ def _read(path: Path) -> Artefact:
     return artefact
 
 
+def _refuse_labels(request: Request) -> None:
+    """Raise UsageError where labels are asked for that can't be held against the answers."""
+    if request.labels not in ("auto", "none"):
+        raise UsageError(
+            f"--labels {request.labels}: tells one class of a picture, and the answers are sets of "
+            "independent ones: leave it out"
+        )
+
+
 def _truth(labels: str, pictures: Pictures, classes: tuple[Label, ...]) -> Indices | None:
     paths = [pictures.folder / name for name in pictures.names]
     found = truth_by(labels, paths, classes)
@@ -116,7 +130,8 @@ def _drift(
     noted = Journal(path, _work(task, pictures, known)) if path else nullcontext()
     with noted as notes:
         part = _measured(task, pictures, notes, workers)
-    evidence = Evidence(pictures.names, artefact.contract.labels, part, comparison.truth)
+    labels, several = artefact.contract.labels, artefact.contract.output.multi_label
+    evidence = Evidence(pictures.names, labels, part, comparison.truth, several)
     return summarise(evidence, _described(task, artefact), request.limits)
 
 
@@ -139,7 +154,7 @@ def _measured(task: Task, pictures: Pictures, notes: Journal | None, workers: Ex
 
 def _work(task: Task, pictures: Pictures, known: Reference) -> str:
     """Return a digest of all that has a part in the results."""
-    work = (__version__, task, known.digest, pictures.fingerprint())
+    work = (__version__, ROW.descr, task, known.digest, pictures.fingerprint())
     return hashlib.sha256(repr(work).encode()).hexdigest()
 
 

@@ -15,13 +15,15 @@ from kedge_runtime.results import BACKGROUND, Prediction
 @dataclass(frozen=True)
 class Evidence:
     """`names`: of all pictures, by the rows' `picture`. `truth`: each picture's true class as an
-    index of `labels`, int64 [pictures], or None where nothing tells.
+    index of `labels`, int64 [pictures], or None where nothing tells. `multi_label`: an answer is
+    a set of independent classes, of which labels of pictures tell nothing.
     """
 
     names: Sequence[str]
     labels: Sequence[Label]
     part: Part
     truth: Indices | None = None
+    multi_label: bool = False
 
     @property
     def rows(self) -> Rows:
@@ -36,6 +38,8 @@ class Evidence:
     @property
     def flipped(self) -> Flags:
         """Which rows the two sides answer differently, [n]."""
+        if self.multi_label:
+            return np.asarray(self.rows["changed"])
         return np.not_equal(self.best("original"), self.best("artefact"))
 
     def best(self, side: str) -> Indices:

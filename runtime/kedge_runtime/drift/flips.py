@@ -7,6 +7,7 @@ import numpy as np
 
 from kedge_runtime.drift import report
 from kedge_runtime.drift.evidence import Evidence
+from kedge_runtime.drift.rows import NONE
 
 # Of the original's margin, 0..1: most flips are where it hesitates, so the bins are finer there.
 EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -41,5 +42,9 @@ def _flip(evidence: Evidence, i: int) -> report.Flip:
 
 def _side(evidence: Evidence, side: str, i: int) -> report.Side:
     found = evidence.rows[side][i]
+    margin = float(found["margin"])
+    if evidence.multi_label:
+        given = tuple(evidence.label(int(k)).name for k in found["top"] if k != NONE)
+        return report.Side(None, margin, report.Labels(int(found["labels"]), given))
     best = evidence.prediction(int(found["top"][0]), float(found["confidence"]))
-    return report.Side(best, float(found["margin"]))
+    return report.Side(best, margin)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
 from kedge_runtime.drift.pictures import Failure
+from kedge_runtime.metrics import AgreementBy
 from kedge_runtime.results import Prediction
 
 
@@ -33,11 +34,27 @@ class MarginBin:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side's answer to one picture."""
+class Labels:
+    """A set of independent classes: `count` of all, and the names of some, those first that the
+    other side doesn't give.
+    """
 
-    best: Prediction
+    count: int
+    listed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the set in words."""
+        more = self.count - len(self.listed)
+        return " + ".join([*self.listed, *([f"{more} more"] if more else [])]) or "no label"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side's answer to one picture: the `best` class or, of independent ones, the `labels`."""
+
+    best: Prediction | None
     margin: float
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +216,11 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Drift:
-    """One artefact against the original, on `pictures` pictures."""
+    """One artefact against the original, on `pictures` pictures.
+
+    `agreement_by`: `best` where the best classes have to be equal, `labels` where the whole sets of
+    independent ones have; these have neither a best five nor drifts per class.
+    """
 
     artefact: Artefact
     verdict: Verdict
@@ -209,11 +230,12 @@ class Drift:
     top1: Accuracy | None
     top5: Accuracy | None
     agreement: Estimate
-    agreement_top5: Estimate
+    agreement_top5: Estimate | None
     flips: Flips
-    per_class: PerClass
+    per_class: PerClass | None
     calibration: Calibrations | None
     entropy: Entropy
     distances: Distances
     latency: Latency
     attribution: Attribution | None = None
+    agreement_by: AgreementBy = "best"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime import head, metrics
 from kedge_runtime.contract import Output
+from kedge_runtime.drift.intervals import Flags
 from kedge_runtime.head import Floats
 
 TOP = 5
@@ -19,13 +20,22 @@ Rows = NDArray[np.void]
 
 # `top`: the best classes as indices of the labels, -1 for the background, NONE where there are
 # fewer classes; `margin`: best probability minus the second; `entropy`: normalised, 0..1.
+# Of independent classes, `top`: those that belong to the answer, first those that the other side
+# doesn't give; `labels`: how many belong to it; `margin`: how near any is to its threshold.
 ANSWER = np.dtype(
-    [("top", "<i4", TOP), ("confidence", "<f8"), ("margin", "<f8"), ("entropy", "<f8")]
+    [
+        ("top", "<i4", TOP),
+        ("confidence", "<f8"),
+        ("margin", "<f8"),
+        ("entropy", "<f8"),
+        ("labels", "<i4"),
+    ]
 )
 NONE = -2
 # `picture`: its index in the sorted folder. `kl` in nats; `signal` and `noise`: the sums of the
 # squared reference outputs and of the squared differences; `cosine` -1..1; the errors are absolute
-# differences of the outputs. NaN where the two sides' outputs are of different kinds.
+# differences of the outputs. NaN where the two sides' outputs are of different kinds. `changed`:
+# whether the sets of independent classes differ.
 ROW = np.dtype(
     [
         ("picture", "<i8"),
@@ -37,6 +47,7 @@ ROW = np.dtype(
         ("cosine", "<f8"),
         ("max_error", "<f8"),
         ("mean_error", "<f8"),
+        ("changed", "?"),
     ]
 )
 
@@ -44,12 +55,16 @@ ROW = np.dtype(
 def row(picture: int, original: "Side", artefact: "Side") -> Rows:
     """Return one row, [1], of what both sides gave for a picture."""
     probabilities = [head.probabilities(*side) for side in (original, artefact)]
-    answers = [
-        answer(values, side[1])
-        for values, side in zip(probabilities, (original, artefact), strict=True)
-    ]
-    kl = metrics.kl(*(p[None] for p in probabilities), multi_label=original[1].multi_label)
-    return np.array([(picture, *answers, kl, *_distances(original, artefact))], ROW)
+    outputs, multi_label = (original[1], artefact[1]), original[1].multi_label
+    changed = False
+    if multi_label:
+        sets = [head.label_sets(p, o) for p, o in zip(probabilities, outputs, strict=True)]
+        answers = list(map(independent, probabilities, outputs, sets, reversed(sets)))
+        changed = not np.array_equal(sets[0], sets[1])
+    else:
+        answers = list(map(answer, probabilities, outputs))
+    kl = metrics.kl(*(p[None] for p in probabilities), multi_label=multi_label)
+    return np.array([(picture, *answers, kl, *_distances(original, artefact), changed)], ROW)
 
 
 # A model's numbers for one picture, float32 [outputs], and what they mean.
@@ -62,9 +77,23 @@ def answer(probabilities: Floats, output: Output) -> tuple[Any, ...]:
     top = np.full(TOP, NONE)
     top[: len(order)] = order - output.label_offset
     values = probabilities[order].astype(float)
-    spread = head.mean_binary_entropy if output.multi_label else head.entropy
     margin = values[0] - (values[1] if len(values) > 1 else 0.0)
-    return top, values[0], margin, spread(probabilities)
+    return top, values[0], margin, head.entropy(probabilities), 0
+
+
+def independent(probabilities: Floats, output: Output, own: Flags, other: Flags) -> tuple[Any, ...]:
+    """Return the fields of ANSWER for independent classes.
+
+    `own` and `other`: which of them this side and the other one give, [outputs].
+    """
+    given = np.flatnonzero(own)
+    order = given[np.lexsort((-probabilities[given], other[given]))][:TOP]
+    top = np.full(TOP, NONE)
+    top[: len(order)] = order - output.label_offset
+    limits = head.limits(output.thresholds, output.label_offset)
+    margin = np.abs(probabilities - limits).min()
+    spread = head.mean_binary_entropy(probabilities)
+    return top, probabilities.max(), margin, spread, len(given)
 
 
 def _distances(original: Side, artefact: Side) -> tuple[float, ...]:

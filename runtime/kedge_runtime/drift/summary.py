@@ -16,7 +16,7 @@ from kedge_runtime.drift.flips import flips
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs
 from kedge_runtime.drift.intervals import Indices, Numbers, mcnemar, mean_interval
 from kedge_runtime.drift.per_class import per_class
-from kedge_runtime.drift.rows import Rows
+from kedge_runtime.drift.rows import TOP, Rows
 from kedge_runtime.errors import UsageError
 
 
@@ -36,8 +36,13 @@ class Limits:
 WITH_LABELS, WITHOUT_LABELS = Limits(max_drop=0.01), Limits(min_agreement=0.95)
 
 
-def check_limits(limits: Limits, *, labelled: bool) -> None:
+def check_limits(limits: Limits, *, labelled: bool, multi_label: bool = False) -> None:
     """Raise UsageError for a gate that can't be judged, before the work is done."""
+    if limits.max_drop is not None and multi_label:
+        raise UsageError(
+            "--max-drop: labels tell one class of a picture, and the answers are sets of "
+            "independent ones: gate with --min-agreement"
+        )
     if limits.max_drop is not None and not labelled:
         raise UsageError(
             "--max-drop: needs the true classes: give --labels, or gate with --min-agreement"
@@ -52,10 +57,9 @@ def summarise(evidence: Evidence, artefact: report.Artefact, limits: Limits) -> 
     rows = evidence.rows
     if len(rows) < 2:
         raise UsageError(f"{len(rows)} of the pictures can be read, at least 2 are needed")
-    original = evidence.best("original")
-    agreed = [int(evidence.holds("artefact", original, k).sum()) for k in (1, 5)]
+    agreed = len(rows) - int(evidence.flipped.sum())
     top1, top5 = (_accuracy(evidence, k) for k in (1, 5))
-    judged = _judged(limits, top1, agreed[0], len(rows))
+    judged = _judged(limits, top1, agreed, len(rows))
     return report.Drift(
         artefact=artefact,
         verdict=gates.worst([gate.verdict for gate in judged]),
@@ -64,15 +68,23 @@ def summarise(evidence: Evidence, artefact: report.Artefact, limits: Limits) -> 
         failed=evidence.part.failed,
         top1=top1,
         top5=top5,
-        agreement=gates.share(agreed[0], len(rows)),
-        agreement_top5=gates.share(agreed[1], len(rows)),
+        agreement=gates.share(agreed, len(rows)),
+        agreement_top5=_within_five(evidence),
         flips=flips(evidence),
-        per_class=per_class(evidence),
+        per_class=None if evidence.multi_label else per_class(evidence),
         calibration=calibrations(evidence),
         entropy=_entropy(rows),
         distances=_distances(rows),
         latency=_latency(evidence.part.seconds),
+        agreement_by="labels" if evidence.multi_label else "best",
     )
+
+
+def _within_five(evidence: Evidence) -> Estimate | None:
+    if evidence.multi_label:
+        return None
+    held = evidence.holds("artefact", evidence.best("original"), TOP)
+    return gates.share(int(held.sum()), len(held))
 
 
 def _judged(limits: Limits, top1: report.Accuracy | None, agreed: int, n: int) -> tuple[Gate, ...]:

@@ -1,0 +1,38 @@
+"""A mistake of the call is one line on stderr with exit code 2, in every command."""
+
+import pytest
+
+from conftest import Run
+
+MISTAKES = {
+    "convert": "kedge: Missing argument 'MODEL'. (see kedge convert --help)",
+    "convert x --hed softmax": "kedge: No such option '--hed'. (Did you mean one of: '--head',",
+    "convert x --head foo": "kedge: Invalid value for '--head': 'foo' is not one of 'softmax', ",
+    "convert x --min-agreement 99": "is not in the range 0<=x<=1: give a share, as .99 (see kedge",
+    "convert x --min-mapped all": "'all' is not a valid share: give a share, as .99 (see",
+    "drift a --images b --against c --min-agreement 99": "0<=x<=1: give a share, as .99 (see",
+    "drift a --images b --against c --max-drop 5": "'5' is no drop: write 1pp or .01 (see",
+    "drift a --images b": "kedge: Missing option '--against'",
+    "classify": "kedge: Missing argument 'ARTEFACT... IMAGE...'.",
+    "classify a b --threshold 50": "0<=x<=1: give a share, as .99 (see",
+    "verify": "kedge: Missing argument",
+    "inspect": "kedge: Missing argument",
+    "bench": "kedge: Missing argument",
+    "build --foo": "kedge: No such option '--foo'",
+    "models too many": "kedge: Got unexpected extra argument",
+    "doctor --foo": "kedge: No such option '--foo'",
+    "classifie": "kedge: No such command 'classifie'.",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_of_the_call_is_one_line(kedge: Run, words: str) -> None:
+    code, out, error = kedge(*words.split())
+    assert (code, out, error.count("\n")) == (2, "", 1), error
+    assert error.startswith("kedge: ")
+    assert MISTAKES[words] in error
+
+
+def test_no_command_at_all_shows_the_help(kedge: Run) -> None:
+    _, out, error = kedge()
+    assert "Usage: kedge" in out + error
