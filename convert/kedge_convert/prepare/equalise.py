@@ -56,15 +56,14 @@ def equalise(graph: Graph, fitting: Floats, judging: Floats) -> Graph:
     """
     channels, shapes = measure(graph, fitting)
     wanted = simulate(graph, judging, integer=False)
-    best, highest = graph, sqnr(wanted, simulate(graph, judging, integer=True))
+    best, highest = graph, -np.inf
     for reach in REACHES:
         each = scaled(graph, channels, shapes, reach)
         ratio = sqnr(wanted, simulate(each, judging, integer=True))
-        # Equal is no reason to stop: where every channel ends in a ReLU6, a reach of 0 is nothing.
-        if ratio < highest:
+        if ratio <= highest:
             break
         best, highest = each, ratio
-    return best
+    return best if highest >= sqnr(wanted, simulate(graph, judging, integer=True)) else graph
 
 
 def measure(graph: Graph, pictures: Floats) -> tuple[dict[Tensor, Channels], Shapes]:

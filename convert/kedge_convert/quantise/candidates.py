@@ -39,9 +39,6 @@ from kedge_runtime.head import Floats
 # Methods other than min-max must win by so many standard errors of their difference: few pictures
 # are held out, and the best of several noisy figures flatters itself.
 MARGIN = 2.0
-# Prepared weights by so many against stock ones: they were better on all that was measured with
-# enough pictures, but fitted to few they can be worse.
-CAUTION = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def best(target: Target, found: Sources, progress: Progress) -> Candidate:
     """Return the candidate that is nearest to the float original."""
     own = ranged if target.precision == "int8" else partial(exported, method="prepared")
     ways = [exported(target, found, progress, "stock"), own(target, found, progress)]
-    return nearest(ways, CAUTION)
+    return min(ways, key=lambda candidate: float(candidate.kl.mean()))
 
 
 def exported(target: Target, found: Sources, progress: Progress, method: Method) -> Candidate:
@@ -170,16 +167,16 @@ def _histograms(form: str, floats: bytes, pictures: Iterator[Floats]) -> dict[st
     return histograms
 
 
-def nearest(candidates: Iterable[Candidate], margin: float = MARGIN) -> Candidate:
-    """Return the candidate nearest to the original; the first stays unless beaten by `margin`."""
+def nearest(candidates: Iterable[Candidate]) -> Candidate:
+    """Return the candidate nearest to the original; the first stays unless beaten by MARGIN."""
     first, *others = candidates
-    winners = (one for one in others if _beats(one, first, margin))
+    winners = (one for one in others if _beats(one, first))
     return min((first, *winners), key=lambda one: float(one.kl.mean()))
 
 
-def _beats(one: Candidate, other: Candidate, margin: float) -> bool:
+def _beats(one: Candidate, other: Candidate) -> bool:
     gain = other.kl - one.kl
-    return bool(gain.mean() > margin * gain.std() / np.sqrt(len(gain)))
+    return bool(gain.mean() > MARGIN * gain.std() / np.sqrt(len(gain)))
 
 
 def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidate:
