@@ -133,7 +133,9 @@ def _outcomes(job: Job, plan: Plan, watch: Watch) -> list[Outcome]:
 
 def _cell(outcome: Outcome, plan: Plan) -> Record:
     """Return what a conversion's JSON tells of a target, without the file's path."""
-    reasons, notes = list(outcome.verdict.reasons), list(outcome.notes)
+    # The log's path is of a folder that is gone by now.
+    reasons = [reason.partition("; log ")[0] for reason in outcome.verdict.reasons]
+    notes = list(outcome.notes)
     # Untrained weights blow the noise of integers up: how far they are off is told, not judged.
     if plan.weights == UNTRAINED and outcome.target.precision in INTEGERS and outcome.checked:
         reasons, notes = [], [*notes, *(f"not judged: {reason}" for reason in reasons)]

@@ -13,8 +13,8 @@ Record = dict[str, Any]
 EXACT = {"float32": 1e-4, "float16": 1e-2}
 # What untrained weights may amplify beyond it.
 CAUSES = {
-    "float32": "that's the network: one unit in the last place of every kernel",
-    "float16": "that's the network: rounding its kernels to float16",
+    "float32": "computing in float32 instead of float64",
+    "float16": "rounding its kernels to float16",
 }
 # dB: below this the logits' noise has a third of their own size.
 NOISY = 10.0
@@ -116,8 +116,10 @@ def _reasons(target: str, cell: Record) -> Iterator[str]:
 def _amplified(target: str, cell: Record, record: Record) -> Iterator[str]:
     """Say what Keras itself moves by, where that was measured (zoo_sensitivity.py)."""
     limit, own = bound(target), record.get("keras", {}).get(target.partition(":")[2])
-    if own is not None and limit is not None and not error(cell) <= limit:
-        yield f"{CAUSES[target.partition(':')[2]]} moves Keras's own logits by {own:.1e}"
+    if own is None or limit is None or ("parity" in cell and error(cell) <= limit):
+        return
+    cause = CAUSES[target.partition(":")[2]]
+    yield f"that is the untrained network: {cause} moves Keras's own logits by {own:.1e}"
 
 
 def bound(target: str) -> float | None:
