@@ -173,7 +173,8 @@ def test_an_array_is_taken_as_it_is() -> None:
 
 def test_keras_preprocessing_never_scales() -> None:
     pytest.importorskip("onnx", reason="the converter needs its extra")
-    from kedge_convert.source import Facts, Request, _geometry
+    from kedge_convert.source import Request, _geometry
+    from kedge_convert.sources import Found
 
-    found = _geometry(Request("x", preprocess="keras"), Facts())
+    found, _ = _geometry(Request("x", preprocess="keras"), Found("x", None))
     assert (found.resize, found.fit, found.scaled_decode) == ("nearest", "stretch", False)

@@ -202,8 +202,8 @@ def test_a_resizing_layer_gives_the_geometry(
 
 def test_who_says_otherwise_goes_before_a_resizing_layer(keras: Any, tmp_path: Path) -> None:
     request = resized(keras, tmp_path, keras.layers.Resizing(8, 8))
-    for told in ({"size": "12"}, {"card": "MobileNetV3Small"}):
-        found = load_source(replace(request, **told)).input.geometry
+    for told in (replace(request, size="12"), replace(request, card="MobileNetV3Small")):
+        found = load_source(told).input.geometry
         assert (found.fit, found.crop_fraction) == ("crop", 0.875)
     found = load_source(replace(request, preprocess="keras")).input.geometry
     assert (found.resize, found.orientation) == ("nearest", "ignore")

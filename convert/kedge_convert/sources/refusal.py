@@ -57,9 +57,10 @@ def _configuration(path: Path) -> Any:
 def _lambdas(config: Any) -> Iterator[str]:
     """Yield the names of the Lambda layers whose function is Python's byte code."""
     if isinstance(config, dict):
-        inner = config.get("config")
-        if config.get("class_name") == "Lambda" and _is_code(inner.get("function")):
-            yield str(inner.get("name"))
+        match config:
+            case {"class_name": "Lambda", "config": {"name": name, "function": function}}:
+                if _is_code(function):
+                    yield str(name)
         config = list(config.values())
     if isinstance(config, list):
         for each in config:
