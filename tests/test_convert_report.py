@@ -82,7 +82,7 @@ def test_the_table_tells_what_agrees_in_independent_classes(
     _, out, _ = kedge("convert", "demo")
     assert "top-1" not in out
     assert "labels: pictures with the float original's set," in out
-    assert "an agreement of 1.000 is 0.200 to 1.000" in out
+    assert "an agreement of 1.000 may be 0.200 to 1.000" in out
 
 
 def test_the_table_tells_what_was_adjusted_and_why(
