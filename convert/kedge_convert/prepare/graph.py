@@ -52,15 +52,18 @@ class Node:
     @property
     def inputs(self) -> list[Tensor]:
         """The tensors that it takes."""
-        leaves = require("keras").tree.flatten((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        return [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
 
     @property
     def constants(self) -> bool:
         """Whether it takes numbers too, as `x + 1.5` does."""
-        leaves = require("keras").tree.flatten((self.args, self.kwargs))
         flags = (Tensor, bool, str, type(None))
-        return any(not isinstance(leaf, flags) for leaf in leaves)
+        return any(not isinstance(leaf, flags) for leaf in self._leaves)
+
+    @property
+    def _leaves(self) -> list[Any]:
+        leaves: list[Any] = require("keras").tree.flatten((self.args, self.kwargs))
+        return leaves
 
     def run(self, lookup: Lookup) -> Any:
         """Return its value, on numbers or on symbols."""
