@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import heads, sources
+from kedge_convert.errors import counted
 from kedge_convert.sources import Facts, Found, Request, resizing, shapes, zoo
 from kedge_convert.sources.application import DEMO
 from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels, without_numbers
@@ -223,9 +224,8 @@ def _miscounted(request: Request, name: str, outputs: int, count: int) -> UsageE
             f"{name}: it has {outputs} classes, but there are {count} labels: "
             f"give --labels FILE with {outputs} lines"
         )
-    lines = f"{count} line{'' if count == 1 else 's'}"
     return UsageError(
-        f"{name}: it has {outputs} classes, but {request.labels} has {lines}: "
+        f"{name}: it has {outputs} classes, but {request.labels} has {counted(count, 'line')}: "
         "a label file has one class a line, in the order of the output"
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.errors import counted
 from kedge_convert.heads.binary import two_logits, two_probabilities
 from kedge_convert.heads.merges import MERGES, commutes, merged_kind
 from kedge_convert.heads.origins import branches, origin
@@ -67,9 +68,10 @@ def check_input(model: Any, name: str) -> None:
     # A Sequential model without keras.Input has no inputs at all until it is called.
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if len(inputs or ()) != 1 or len(outputs or ()) != 1:
-        counts = f"{_counted(inputs, 'input')} and {_counted(outputs, 'output')}"
+        found = counted(len(inputs or ()), "input"), counted(len(outputs or ()), "output")
         raise UsageError(
-            f"{name}: no classifier: it needs one keras.Input and one output, not {counts}"
+            f"{name}: no classifier: it needs one keras.Input and one output, "
+            f"not {' and '.join(found)}"
         )
     taken = tuple(model.inputs[0].shape)
     if len(taken) == 4 and taken[3] == 1:
@@ -79,11 +81,6 @@ def check_input(model: Any, name: str) -> None:
         )
     if len(taken) != 4 or taken[3] != 3:
         raise UsageError(f"{name}: no image classifier: input is {taken}, not (n, h, w, 3)")
-
-
-def _counted(tensors: Any, what: str) -> str:
-    number = len(tensors or ())
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def find(model: Any, name: str, declared: Kind | None = None) -> Head:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from kedge_convert.errors import counted
 from kedge_convert.photos import Photos, Sampling, Tick
 from kedge_convert.progress.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
 from kedge_convert.progress.screen import Screen
@@ -68,7 +69,7 @@ class Progress:
         found = len(photos.calibration), len(photos.check)
         if found < (sampling.calibration, sampling.check) or found[1] < sampling.check:
             self.say(
-                f"only {_counted(found[0], 'picture')} to calibrate with and {found[1]} to check "
+                f"only {counted(found[0], 'picture')} to calibrate with and {found[1]} to check "
                 f"with ({sampling.calibration} and {sampling.check} were asked for): "
                 f"one picture is {1 / found[1]:.1%} of the agreement"
             )
@@ -84,8 +85,4 @@ class Progress:
             if paths:
                 names = ", ".join(path.name for path in paths[:3])
                 more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-                self.say(f"passed over {_counted(len(paths), reason)}: {names}{more}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+                self.say(f"passed over {counted(len(paths), reason)}: {names}{more}")
