@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kedge_convert.source import Request, load_source
-from kedge_convert.sources import shapes
-from kedge_convert.toolkit import require
+from kedge_convert.sources import saved_model, shapes
+from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError
 from kedge_runtime.geometry import fit_to
@@ -107,10 +107,45 @@ OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], bool]] = {
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_that_normalise_bytes_are_known(keras: Any, name: str) -> None:
     change, bytes_taken = OPERATIONS[name]
-    picture = keras.Input((8, 8, 3))
-    changed = change(keras, picture)
-    end = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(changed))
-    assert (shapes.normalises(keras.Model(picture, end)) is not None) == bytes_taken
+    model = beginning(keras, operations(keras, lambda picture: change(keras, picture)))
+    assert (shapes.normalises(model) is not None) == bytes_taken
+
+
+AUGMENTED = {"after augmentation", "augmented"}
+
+
+@pytest.mark.parametrize("name", sorted({*BEGINNINGS, *OPERATIONS} - AUGMENTED))
+def test_a_saved_model_that_normalises_bytes_itself_is_known(
+    keras: Any, tmp_path: Path, name: str
+) -> None:
+    make, bytes_taken = BEGINNINGS.get(name, (None, None))
+    if make is None:
+        change, bytes_taken = OPERATIONS[name]
+        model = beginning(keras, operations(keras, lambda picture: change(keras, picture)))
+    else:
+        model = beginning(keras, *make(keras))
+    with quiet():
+        model.export(tmp_path / "mine", verbose=False)
+    found = saved_model.load(Request(str(tmp_path / "mine")))
+    assert (shapes.normalises(found.model) is not None) == bytes_taken
+
+
+def test_an_export_that_augments_at_random_is_refused(keras: Any, tmp_path: Path) -> None:
+    with quiet():
+        beginning(keras, keras.layers.RandomFlip()).export(tmp_path / "mine", verbose=False)
+    with pytest.raises(UsageError, match=r"changes with every picture \(\S*random_flip\S*\), as"):
+        load_source(Request(str(tmp_path / "mine"), card="MobileNetV2"))
+
+
+def test_a_card_for_a_saved_model_with_its_own_is_a_contradiction(
+    keras: Any, tmp_path: Path
+) -> None:
+    inside = operations(keras, keras.applications.resnet50.preprocess_input)
+    with quiet():
+        beginning(keras, inside).export(tmp_path / "mine", verbose=False)
+    request = Request(str(tmp_path / "mine"), card="ResNet50")
+    with pytest.raises(UsageError, match=r"its own normalisation \(functional_\S+BiasAdd\), but"):
+        load_source(request)
 
 
 def test_a_card_with_operations_inside_is_a_contradiction(keras: Any, tmp_path: Path) -> None:

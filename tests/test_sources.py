@@ -202,6 +202,14 @@ def test_a_module_of_bytes_is_fed_raw_pixels(tf: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities(numbers, source.output), expected, atol=1e-6)
 
 
+def test_a_card_that_normalises_contradicts_a_module_of_bytes(tf: Any, tmp_path: Path) -> None:
+    # What becomes of them inside is behind an operation that tells nothing.
+    scaled = module(lambda tf, images: tf.exp(tf.cast(images, tf.float32) / -255.0), dtype="uint8")
+    path = str(scaled(tf, net(), tmp_path))
+    with pytest.raises(UsageError, match="takes bytes, but --card ResNet50 normalises them"):
+        load_source(Request(path, card="ResNet50"))
+
+
 def with_background(tf: Any, numbers: Any) -> Any:
     """Return 1001 numbers: a background before the 1000 classes of ImageNet."""
     rng = np.random.default_rng(0)

@@ -113,6 +113,7 @@ def _with_card(found: Found, request: Request) -> Found:
     asked = card(request.card)
     if request.normalisation is None:
         _refuse_other_card(found.name, found.model, asked)
+        _refuse_card_of_bytes(found, asked)
     return replace(found, facts=Facts.of(asked))
 
 
@@ -128,6 +129,16 @@ def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
         f"{name}: has the {alike[0].parameters} weights of {alike[0].name}, which is fed otherwise "
         f"than --card {asked.name}: give --card {alike[0].name}, or --normalisation to insist"
     )
+
+
+def _refuse_card_of_bytes(found: Found, asked: Card) -> None:
+    """Raise UsageError where a SavedModel takes uint8, and the card's model doesn't."""
+    raw = NORMALISATIONS["raw"]
+    if found.facts.normalisation == raw != asked.normaliser():
+        raise UsageError(
+            f"{found.name}: takes bytes, but --card {asked.name} normalises them: give "
+            "--normalisation raw, or another to insist"
+        )
 
 
 def _refuse_idle_options(request: Request) -> None:

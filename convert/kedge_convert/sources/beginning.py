@@ -1,7 +1,8 @@
 """The beginning of a model: what happens to a picture before the first layer with weights.
 
 Two pictures of one colour, black and white, are taken through it. Keras's operations (`x / 255.`,
-`preprocess_input`, `x[..., ::-1]`) are no layers of the model, so its graph is followed.
+`preprocess_input`, `x[..., ::-1]`) are no layers of the model, so its graph is followed; a
+SavedModel's layers are gone, so its nodes are.
 """
 
 from dataclasses import dataclass
@@ -9,41 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.toolkit import require
+from kedge_convert.toolkit import quiet, require
 from kedge_runtime.head import Floats
 
-# What changes the numbers of a pixel, by itself or by constants.
-_ARITHMETIC = frozenset(
-    {
-        "Add",
-        "Divide",
-        "Multiply",
-        "Negative",
-        "Normalization",
-        "Rescaling",
-        "Subtract",
-        "TrueDivide",
-    }
-)
+# fmt: off
+# What changes the numbers of a pixel, by itself or by constants: Keras's names, TensorFlow's.
+_ARITHMETIC = frozenset({
+    "Add", "Divide", "Multiply", "Negative", "Normalization", "Rescaling", "Subtract", "TrueDivide",
+    "AddV2", "BiasAdd", "Mul", "Neg", "RealDiv", "Sub",
+})
 # What moves pixels or channels, or does nothing.
-_MOVING = frozenset(
-    {
-        "Cast",
-        "CenterCrop",
-        "Concatenate",
-        "ExpandDims",
-        "Flip",
-        "GetItem",
-        "Identity",
-        "Resizing",
-        "Reversed",
-        "Split",
-        "Squeeze",
-        "Stack",
-        "Take",
-        "Unstack",
-    }
-)
+_MOVING = frozenset({
+    "Cast", "CenterCrop", "Concatenate", "ExpandDims", "Flip", "GetItem", "Identity", "Resizing",
+    "Reversed", "Split", "Squeeze", "Stack", "Take", "Unstack",
+    "ConcatV2", "GatherV2", "Pack", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseV2",
+    "SplitV", "StridedSlice", "Unpack",
+})
+# fmt: on
 # Beginnings of the names of layers that hand a picture on unless the model is being trained.
 _TRAINING = ("AugMix", "CutMix", "Dropout", "Gaussian", "MixUp", "Rand", "SpatialDropout")
 # The side of the pictures where any is taken: no side that a layer would crop or resize to.
@@ -52,20 +35,19 @@ _SIDE = 251
 
 @dataclass(frozen=True)
 class Step:
-    """One operation of a beginning. `resizes`: whether its picture has another size than before."""
+    """One operation of a beginning, of Keras or a node of TensorFlow's; `kind`: its class.
+
+    `resizes`: whether its picture has another size than before.
+    """
 
     operation: Any
-    resizes: bool
+    kind: str
+    resizes: bool = False
 
     @property
     def name(self) -> str:
-        """The operation's name in the model."""
-        return str(self.operation.name)
-
-    @property
-    def kind(self) -> str:
-        """The name of its class."""
-        return type(self.operation).__name__
+        """The operation's name in the model; of a node's path, the last two parts."""
+        return "/".join(str(self.operation.name).split("/")[-2:])
 
     @property
     def is_arithmetic(self) -> bool:
@@ -115,13 +97,24 @@ def _walk(model: Any, pictures: Any, steps: list[Step]) -> Any:
         if hasattr(inner, "_run_through_graph"):
             return _walk(inner, args[0], steps)
         taken = _first_pictures((args, kwargs))
+        if hasattr(operation, "begin"):
+            raise _Ended(_through_nodes(operation, taken, steps))
         given = _run(operation, taken, args, kwargs)
         size = tuple(_first_pictures(given).shape[1:3])
-        steps.append(Step(operation, resizes=size != tuple(taken.shape[1:3])))
+        resizes = size != tuple(taken.shape[1:3])
+        steps.append(Step(operation, type(operation).__name__, resizes))
         return given
 
     inner = getattr(model, "_functional", model)
     return inner._run_through_graph(pictures, lambda each: each, call)
+
+
+def _through_nodes(layer: Any, pictures: Any, steps: list[Step]) -> Any:
+    """Return what a SavedModel's graph (`frozen.py`) makes of `pictures` before its weights."""
+    with quiet():
+        nodes, given = layer.begin(pictures, _ARITHMETIC | _MOVING)
+    steps.extend(Step(node, node.op) for node in nodes)
+    return given
 
 
 def _run(operation: Any, taken: Any, args: Any, kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ The graph's large constants become the layer's weights, which are counted, hashe
 any other's.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -38,7 +39,34 @@ class Graph:
 
     def readers(self, name: str) -> list[Any]:
         """Return the nodes that take what a node gives."""
-        return [node for node in self.definition.node if name in map(node_name, node.input)]
+        return [node for node in self.definition.node if name in _taken(node)]
+
+    def beginning(self, kinds: frozenset[str]) -> list[Any]:
+        """Return the nodes by which the picture goes, in order, while all are of `kinds`."""
+        begun, found = {node_name(self.picture)}, list[Any]()
+        reached = self._reached()
+        names = begun | {node.name for node in reached}
+        while ready := [
+            node
+            for node in reached
+            if node.op in kinds and node.name not in begun and _taken(node) & names <= begun
+        ]:
+            found += ready
+            begun |= {node.name for node in ready}
+        return found
+
+    def _reached(self) -> list[Any]:
+        """Return the nodes that the picture has a part in."""
+        readers = defaultdict[str, list[Any]](list)
+        for node in self.definition.node:
+            for name in _taken(node):
+                readers[name].append(node)
+        waiting, reached = [node_name(self.picture)], dict[str, Any]()
+        while waiting:
+            new = [node for node in readers[waiting.pop()] if node.name not in reached]
+            reached |= {node.name: node for node in new}
+            waiting += [node.name for node in new]
+        return list(reached.values())
 
     def end(self) -> Any:
         """Return the node that gives the answer's numbers, behind what only hands them on."""
@@ -95,6 +123,11 @@ def node_name(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
+def _taken(node: Any) -> set[str]:
+    """Return the names of the nodes that a node takes something from, or waits for."""
+    return set(map(node_name, node.input))
+
+
 @cache
 def _layer_class() -> type:
     """Return the class of the layers; Keras is imported only when one is wanted."""
@@ -114,12 +147,22 @@ def _layer_class() -> type:
             # Functions within functions would have to be inlined again by every converter.
             return self._alone(picture) if tf.executing_eagerly() else self._imported(picture)
 
-        def _imported(self, picture: Any) -> Any:
-            inputs = {self.graph.picture: picture}
+        def begin(self, picture: Any, kinds: frozenset[str]) -> tuple[list[Any], Any]:
+            """Return the nodes of the graph's beginning, and what they make of a picture."""
+            nodes = self.graph.beginning(kinds)
+            if not nodes:
+                return nodes, picture
+            part = replace(self.graph, answer=f"{nodes[-1].name}:0")
+            run = tf.function(lambda given: self._imported(given, part), autograph=False)
+            return nodes, run(tf.convert_to_tensor(picture))
+
+        def _imported(self, picture: Any, part: Graph | None = None) -> Any:
+            graph = part or self.graph
+            inputs = {graph.picture: picture}
             values = zip(self.names, self.weights, strict=True)
             inputs |= {f"{name}:0": tf.convert_to_tensor(weight) for name, weight in values}
-            wanted = [self.graph.answer]
-            return tf.graph_util.import_graph_def(self.graph.definition, inputs, wanted, name="")[0]
+            wanted = [graph.answer]
+            return tf.graph_util.import_graph_def(graph.definition, inputs, wanted, name="")[0]
 
         def graph_kind(self) -> str | None:
             return self.graph.kind()

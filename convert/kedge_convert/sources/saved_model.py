@@ -84,6 +84,7 @@ def _chosen(path: Path, what: str, names: tuple[str, ...], preferred: tuple[str,
 
 def _frozen(path: Path, signature: Any, output: str) -> frozen.Graph:
     """Return the signature's graph from its one picture to `output`, variables made constants."""
+    _refuse_changing(path, signature)
     module = "tensorflow.python.framework.convert_to_constants"
     flat = require(module).convert_variables_to_constants_v2(signature)
     if len(flat.inputs) != 1:
@@ -98,6 +99,23 @@ def _frozen(path: Path, signature: Any, output: str) -> frozen.Graph:
             "save it from decoded pixels to numbers"
         )
     return graph
+
+
+def _refuse_changing(path: Path, signature: Any) -> None:
+    """Raise UsageError for a graph that writes variables, as it does to draw random numbers.
+
+    Keras leaves augmentation switched on in what `model.export()` writes.
+    """
+    nodes = [
+        node
+        for function in signature.graph.as_graph_def().library.function
+        for node in function.node_def
+    ]
+    if writers := sorted({node.name for node in nodes if node.op.startswith("Assign")}):
+        raise UsageError(
+            f"{path}: its graph changes with every picture ({', '.join(writers)}), as random "
+            "augmentation does: export the model without those layers, or give its .keras file"
+        )
 
 
 def _as_keras(graph: frozen.Graph, taken: Any) -> Any:
