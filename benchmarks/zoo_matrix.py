@@ -24,7 +24,6 @@ from typing import Any
 import machine
 import zoo_table
 from kedge_convert import sealing, supervisor
-from kedge_convert.errors import one_line
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.photos import Sampling
 from kedge_convert.progress import Progress
@@ -33,7 +32,7 @@ from kedge_convert.sources.zoo import UNTRAINED
 from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS, Target, parse_targets
 from kedge_models import Card, card, cards
-from kedge_runtime.errors import KedgeError
+from kedge_runtime.errors import KedgeError, one_line
 from kedge_runtime.files import write_whole
 from zoo_watch import Watch
 

@@ -349,7 +349,7 @@ def test_an_old_opencv_is_not_sent_to_an_onnxruntime_that_32_bit_arm_lacks() -> 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_models_with_another_number_of_ends_are_refused(count: int) -> None:
-    with pytest.raises(EngineError, match=f"has 1 inputs and {count} outputs"):
+    with pytest.raises(EngineError, match=f"has 1 input and {count} outputs"):
         only_ends(["input"], ["output"] * count)
 
 

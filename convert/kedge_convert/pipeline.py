@@ -11,7 +11,7 @@ from kedge_convert import degenerate, heads, parity, prepare, sealing, structure
 from kedge_convert.edge import fit, rewrites
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.release import compiled_name
-from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
 from kedge_convert.initialise import initialised
@@ -39,7 +39,7 @@ from kedge_convert.way import Way
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import seal
 from kedge_runtime.engines import open_engine
-from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
+from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, one_line
 from kedge_runtime.files import staged, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect

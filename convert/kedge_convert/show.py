@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kedge_runtime.metrics import AgreementBy
 
 # The column of the agreement and what it is; features have none in it.
-AGREEMENTS: "dict[AgreementBy, tuple[str, str]]" = {
+COLUMNS: "dict[AgreementBy, tuple[str, str]]" = {
     "best": ("top-1", "agreement with the float original"),
     "labels": ("labels", "pictures with the float original's set"),
     "cosine": ("top-1", "agreement with the float original"),
@@ -47,8 +47,8 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
 
 
 def _agreement(checked: "Sequence[Checked]") -> tuple[str, str]:
-    """Return the entry of AGREEMENTS; all targets are of one model."""
-    return AGREEMENTS[checked[0].parity.agreement_by if checked else "best"]
+    """Return the entry of COLUMNS; all targets are of one model."""
+    return COLUMNS[checked[0].parity.agreement_by if checked else "best"]
 
 
 def _explain(console: Console, checked: "Sequence[Checked]") -> None:

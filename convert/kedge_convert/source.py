@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import heads, sources
-from kedge_convert.errors import counted
 from kedge_convert.sources import Facts, Found, Request, resizing, shapes, zoo
 from kedge_convert.sources.application import DEMO
 from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels, without_numbers
 from kedge_runtime.contract import Activation, Geometry, Input, Kind, Label, Normalisation, Output
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.head import Floats
 
 __all__ = ["Facts", "Request", "Source", "digest", "load_source"]

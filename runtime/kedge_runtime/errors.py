@@ -33,3 +33,14 @@ class EngineError(KedgeError):
 
 class LostError(KedgeError):
     """Work that ended each process or worker that was at it; the message says how many."""
+
+
+def one_line(error: Exception, length: int = 200) -> str:
+    """Return an exception's message in one line, or its type where it has none."""
+    text = " ".join(str(error).split()) or repr(error)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def counted(number: int, noun: str) -> str:
+    """Return e.g. `1 picture` or `2 pictures`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kedge_convert import structure
-from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats import onnx_float16, onnx_int8
 from kedge_convert.formats.canonical import INPUT, OUTPUT, canonical
 from kedge_convert.formats.exported import Exported, once
@@ -22,6 +22,7 @@ from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Contract, Precision
+from kedge_runtime.errors import one_line
 
 __all__ = ["INPUT", "OUTPUT", "RECIPES", "checked", "describe", "export", "float32"]
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from kedge_convert import structure
-from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats.canonical import INPUT, OUTPUT
 from kedge_convert.formats.exported import Exported
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
+from kedge_runtime.errors import one_line
 
 BATCH = "batch"  # the symbolic size's name in the file
 TRIED = 3  # pictures

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from kedge_convert import lowering
-from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats.exported import once
 from kedge_convert.photos import Tick, tensors
 from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Precision
-from kedge_runtime.errors import KedgeError
+from kedge_runtime.errors import KedgeError, one_line
 
 Samples = Callable[[], Iterator[list[Any]]]
 # Gets TensorFlow, its converter and the calibration pictures, and settles the converter's options.

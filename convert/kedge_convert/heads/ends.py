@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.errors import counted
 from kedge_convert.heads.binary import two_logits, two_probabilities
 from kedge_convert.heads.merges import MERGES, commutes, merged_kind
 from kedge_convert.heads.origins import branches, origin
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Activation, Kind, Output
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.head import Floats
 
 # Keras activation -> what the numbers are behind it.

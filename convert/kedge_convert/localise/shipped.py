@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.toolkit import quiet, require
-from kedge_runtime.engines import one_line
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import EngineError, one_line
 from kedge_runtime.head import Floats
 
 Array = NDArray[Any]

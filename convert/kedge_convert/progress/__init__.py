@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from kedge_convert.errors import counted
 from kedge_convert.photos import Photos, Sampling, Tick
 from kedge_convert.progress.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
 from kedge_convert.progress.screen import Screen
+from kedge_runtime.errors import counted
 
 
 class Progress:

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.errors import one_line
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.toolkit import require
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, one_line
 
 # What Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
 REMEDY = "where it was trained, save it with model.export('folder'), and give that folder"

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.errors import one_line
 from kedge_convert.sources import frozen
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, one_line
 
 # Tried in this order; where there is but one signature or output, its name doesn't matter.
 SIGNATURES = ("serving_default", "serve", "default", "image_classification")

@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.errors import one_line
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.toolkit import quiet, require
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, one_line
 
 
 def load_into(model: Any, path: Path, what: str) -> None:

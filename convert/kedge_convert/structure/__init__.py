@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats.canonical import INPUT, OUTPUT
 from kedge_convert.source import Source
 from kedge_convert.structure.skeletons import READERS, Shape, Skeleton
 from kedge_convert.toolkit import quiet
 from kedge_runtime.contract import Precision
 from kedge_runtime.engines import open_engine
-from kedge_runtime.errors import KedgeError
+from kedge_runtime.errors import KedgeError, one_line
 from kedge_runtime.inspect import read_network
 from kedge_runtime.inspect.precision import precision_of
 from kedge_runtime.preprocessing import Preprocessor, dequantise

@@ -199,8 +199,3 @@ def how_to_install(engine: str, machine: str = "", python: tuple[int, ...] = ())
     if python < (3, 12):
         return "pip install tflite-runtime 'numpy<2'"
     return "32-bit ARM has LiteRT up to Python 3.11 only: use Python 3.11, or a 64-bit system"
-
-
-def one_line(error: Exception) -> str:
-    """Return a library's message without its line breaks."""
-    return " ".join(str(error).split())

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.contract import DType, Layout, Tensor
-from kedge_runtime.engines import ENGINES, how_to_install, is_installed, numpy_gate, one_line
-from kedge_runtime.errors import EngineError
+from kedge_runtime.engines import ENGINES, how_to_install, is_installed, numpy_gate
+from kedge_runtime.errors import EngineError, counted, one_line
 
 Array = NDArray[Any]
 
@@ -155,7 +155,8 @@ def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:
     """Return the one input and the one output. Raises EngineError for another number of them."""
     if len(taken) != 1 or len(given) != 1:
         raise EngineError(
-            f"the model has {len(taken)} inputs and {len(given)} outputs; kedge runs one of each"
+            f"the model has {counted(len(taken), 'input')} and {counted(len(given), 'output')}; "
+            "kedge runs one of each"
         )
     return taken[0], given[0]
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from kedge_runtime.engines import one_line
-from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.errors import EngineError, UsageError, one_line
 
 # Names given by Coral's documentation, by sys.platform.
 EDGETPU_LIBRARIES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}

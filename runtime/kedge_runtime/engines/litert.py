@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge_runtime.contract import Quantisation, Tensor
-from kedge_runtime.engines import EngineOptions, Kernels, one_line
+from kedge_runtime.engines import EngineOptions, Kernels
 from kedge_runtime.engines.base import (
     Array,
     Engine,
@@ -14,7 +14,7 @@ from kedge_runtime.engines.base import (
     only_ends,
 )
 from kedge_runtime.engines.delegates import load_delegate
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import EngineError, one_line
 
 # Names in LiteRT's OpResolverType.
 RESOLVERS: dict[Kernels, str] = {

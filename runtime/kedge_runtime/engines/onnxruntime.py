@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kedge_runtime.engines import EngineOptions, one_line
+from kedge_runtime.engines import EngineOptions
 from kedge_runtime.engines.base import (
     Array,
     Engine,
@@ -12,7 +12,7 @@ from kedge_runtime.engines.base import (
     import_library,
     only_ends,
 )
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import EngineError, one_line
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 

@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kedge_runtime.engines import ENGINES, EngineOptions, one_line, version_gate
+from kedge_runtime.engines import ENGINES, EngineOptions, version_gate
 from kedge_runtime.engines.base import Array, Engine, float_port, only_ends
 from kedge_runtime.engines.onnx_graph import Graph, read_graph
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import EngineError, one_line
 
 # What the names of integer operators have in common: QuantizeLinear, QLinearConv, MatMulInteger.
 _INTEGER = ("Quantize", "QLinear", "Integer")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.errors import ConversionError, one_line
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats import tflite_int8
 from kedge_convert.formats.flatbuffer import pack, unpack
 from kedge_convert.formats.tflite_converter import Samples, converted, single, target_of
@@ -21,6 +21,7 @@ from kedge_convert.quantise.static.ranges import Ranges
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
+from kedge_runtime.errors import one_line
 
 
 def floats(source: Source) -> bytes:
