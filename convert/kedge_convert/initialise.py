@@ -113,14 +113,10 @@ def _before_activation(node: Node, values: Values) -> Floats:
 
 def _vary(node: Node, settling: Settling) -> None:
     """Draw a norm's or a layer scale's factors and shifts, channel by channel."""
-    rng, layer = settling.rng, node.layer
-    draws = {
-        "gamma": lambda shape: rng.uniform(*FACTORS, shape),
-        "beta": lambda shape: rng.uniform(*SHIFTS, shape),
-    }
-    for weight in layer.weights:
-        if draw := draws.get(weight.name):
-            weight.assign(draw(weight.shape))
+    # Not by the weights' names: Keras gives those of its LayerScale none.
+    for attribute, bounds in {"gamma": FACTORS, "beta": SHIFTS}.items():
+        if (weight := getattr(node.layer, attribute, None)) is not None:
+            weight.assign(settling.rng.uniform(*bounds, weight.shape))
 
 
 def _measure(node: Node, settling: Settling) -> None:
