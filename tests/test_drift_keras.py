@@ -207,3 +207,27 @@ def test_the_command_against_a_model(
     for each in (found, alone):
         del each["latency"], each["attribution"]
     assert found == alone
+
+
+def test_what_the_user_said_of_the_head_the_artefact_keeps(
+    kedge: Run, tmp_path: Path, photos: Path
+) -> None:
+    """One number without a sigmoid: only `--head logits` makes two classes of it."""
+    from kedge_convert.toolkit import require
+
+    keras = require("keras")
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
+        + [keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(0, 2, seed=1))]
+    )
+    model.save(tmp_path / "one.keras")
+    (tmp_path / "labels").write_text("cat\ndog\n")
+    options = ["--head", "logits", "--normalisation", "tf", "--labels", tmp_path / "labels"]
+    wanted = ["--to", "tflite:float32", "--calibrate", photos, "--out", tmp_path / "out"]
+    assert kedge("convert", tmp_path / "one.keras", *options, *wanted)[0] == 0
+    artefact = tmp_path / "out" / "one.float32.tflite"
+    assert read_artefact(artefact).contract.provenance.head == "logits"
+    drift = ["--images", photos, "--against", tmp_path / "one.keras", "--json"]
+    code, said, error = kedge("drift", artefact, *drift)
+    assert code == 3, error  # 60 pictures are too few to decide
+    assert json.loads(said)["agreement"]["value"] == 1.0

@@ -47,6 +47,11 @@ from kedge_runtime.pictures import find, left_out
 
 LOG = logging.getLogger("kedge")
 
+UNTREATED = "preparation: no layers to treat; integer targets get the weights as they are"
+UNTRIED = (
+    "budget: layers can stay float only where preparation treats them, so nothing is tried to hold "
+    "it; tflite:float16 and onnx:float16 are the next wider targets"
+)
 TRIED = 4  # real pictures on which an export is tried before it is taken
 # What speaks against one target only. The user's mistakes concern them all.
 OF_ONE_TARGET = (ConversionError, EngineError, ArtefactError, ContractError)
@@ -122,12 +127,13 @@ def _judged_by(job: Job, original: Original) -> Original:
 
 
 def _prepared(job: Job, original: Original, progress: Progress) -> Original:
-    if not job.prepare or not any(target.needs_calibration for target in job.targets):
+    if not any(target.needs_calibration for target in job.targets):
         return original
-    if not prepare.treatable(original.source.model):
-        progress.note(
-            "preparation: no layers to treat; integer targets get the weights as they are"
-        )
+    if not (treatable := prepare.treatable(original.source.model)) and job.prepare:
+        progress.note(UNTREATED)
+    if not (treatable and job.prepare):
+        if job.mixes:
+            progress.say(UNTRIED)
         return original
     progress.turn(PREPARATION)
     forms = tuple(target.form for target in job.targets if target.needs_calibration)

@@ -94,6 +94,7 @@ def contract_of(
             ranges=way.ranges,
             kept=way.kept,
             device=way.device,
+            head=source.head,
             calibration_digest=photos.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
             tools=tool_versions(),

@@ -160,7 +160,8 @@ class Provenance:
 
     `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not; `ranges`:
     how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file;
-    `device`: whose profile chose how its integers are laid out, if one did.
+    `device`: whose profile chose how its integers are laid out, if one did; `head`: what the
+    original's own numbers were, found or told; None of a file that doesn't know.
     """
 
     source: str
@@ -176,6 +177,7 @@ class Provenance:
     ranges: str = ""
     kept: tuple[str, ...] = ()
     device: str = ""
+    head: Kind | None = None
 
 
 FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")

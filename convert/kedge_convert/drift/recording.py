@@ -77,6 +77,7 @@ def _request(original: Original, folder: Path) -> Request:
         card=contract.provenance.card or None,
         normalisation=_mode(contract),
         labels=str(labels),
+        head=contract.provenance.head,
         size=f"{geometry.height}x{geometry.width}",
     )
 

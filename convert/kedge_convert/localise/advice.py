@@ -47,7 +47,7 @@ class Rule:
 
 
 MANY = float("inf")
-GATES = frozenset({"Multiply", "Activation", "HardSwish", "Silu"})
+GATES = frozenset({"Multiply", "Activation", "HardSilu", "Silu"})
 # More noise than integer activations explain, in a layer with an integer kernel.
 WEIGHTS: dict[str, tuple[float, float]] = {
     "excess": (EXPLAINED, MANY),

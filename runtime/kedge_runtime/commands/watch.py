@@ -36,7 +36,7 @@ OPTIONS = (
         "--motion",
         type=click.FloatRange(0, 255),
         metavar="X",
-        help="Only frames whose mean grey value changes by more than X, 0..255.",
+        help="Only frames whose grey pixels change by more than X on average, 0..255.",
     ),
     click.option(
         "--save-unsure",
