@@ -216,10 +216,9 @@ def test_what_the_user_said_of_the_head_the_artefact_keeps(
     from kedge_convert.toolkit import require
 
     keras = require("keras")
-    model = keras.Sequential(
-        [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
-        + [keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(0, 2, seed=1))]
-    )
+    end = keras.layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(0, 2, seed=1))
+    body = [keras.layers.Conv2D(4, 3), keras.layers.GlobalMaxPooling2D()]
+    model = keras.Sequential([keras.Input((16, 16, 3)), *body, end])
     model.save(tmp_path / "one.keras")
     (tmp_path / "labels").write_text("cat\ndog\n")
     options = ["--head", "logits", "--normalisation", "tf", "--labels", tmp_path / "labels"]
