@@ -72,3 +72,14 @@ def test_who_was_always_right_loses_with_every_answer_that_differs(
     assert (code, parity["drop"]) == (0, 0.0)
     # No forecast is so sure of random weights in int8.
     assert name in {"tiny.mixed.tflite", "tiny.float16.tflite"}
+
+
+def test_where_nothing_is_prepared_nothing_is_searched_and_that_is_said(
+    kedge: Run, tiny_model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    labels = tiny_model.with_name("labels.txt")
+    words = "--normalisation tf --calibrate-count 25 --check-count 15 --to tflite:int8 --no-prepare"
+    places = ["--labels", labels, "--calibrate", pictures, "--out", tmp_path / "out"]
+    code, _, error = kedge("convert", tiny_model, *words.split(), *places, "--min-agreement", "1")
+    assert code == 1
+    assert "nothing is tried to hold it; tflite:float16" in " ".join(error.split())
