@@ -1,13 +1,17 @@
 """Which candidate ships: the nearest, but few pictures must not flatter the more daring one."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from kedge_convert.photos import JURY, Photos
+from kedge_convert.quantise import candidates
 from kedge_convert.quantise.candidates import MARGIN, Candidate, nearest
+from kedge_convert.targets import parse_targets
 from kedge_convert.way import Way
+from kedge_runtime.errors import EngineError
 
 COUNT = 40
 
@@ -39,3 +43,18 @@ def test_few_pictures_hold_out_enough_to_tell(calibration: int, held_out: int) -
     photos = Photos(tuple(Path(str(i)) for i in range(calibration)), ())
     assert len(photos.held_out) == held_out
     assert (*photos.fitting, *photos.held_out) == photos.calibration
+
+
+def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = candidate(1.0, 0.0, seed=1)
+
+    def refused(*_: object, **__: object) -> Candidate:
+        raise EngineError("failed to create a runtime")
+
+    target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
+    monkeypatch.setattr(candidates, "exported", refused)
+    monkeypatch.setattr(candidates, "ranged", lambda *_: prepared)
+    assert candidates.best(target, nothing, nothing) is prepared
+    monkeypatch.setattr(candidates, "ranged", refused)
+    with pytest.raises(EngineError, match="failed to create"):
+        candidates.best(target, nothing, nothing)

@@ -27,7 +27,7 @@ def checked(name: str, parity: Parity) -> Checked:
 
 
 OUTCOMES = [
-    Outcome(TARGETS[0], Verdict(), checked("a.tflite", SAME), ("one op stays [float]",)),
+    Outcome(TARGETS[0], Verdict(), checked("a[v2].tflite", SAME), ("one op stays [float]",)),
     Outcome(TARGETS[1], Verdict(("wrong",)), checked("b.tflite.rejected", WRECK)),
     failed(TARGETS[2], REASON),
 ]
@@ -67,7 +67,7 @@ def test_the_table_tells_failed_from_rejected(kedge: Run, monkeypatch: pytest.Mo
     assert rows == {"tflite:float32": "passed", "tflite:float16": "rejected"}
     lines = [line.strip() for line in out.splitlines()]
     assert any(line.startswith("tflite:dynamic") and line.endswith("failed") for line in lines)
-    assert "a.tflite" in lines
+    assert "a[v2].tflite" in lines
     assert "one op stays [float]" in lines
     assert "rejected: wrong" in lines
     assert f"failed: {REASON}" in lines

@@ -103,6 +103,31 @@ def linear_named_ends(keras: Any) -> Any:
     return keras.Model({"image": image}, {"scores": dense(keras)(body(keras, image))})
 
 
+def second_output(keras: Any) -> Any:
+    """End in the second output of a nested model; the first is the larger one's."""
+    features = keras.Input((6,))
+    two = keras.Model(
+        features, [dense(keras, "sigmoid")(features), dense(keras, "softmax")(features)]
+    )
+    return ending(keras, lambda tensor: two(tensor)[1])
+
+
+def twice_the_features(keras: Any) -> Any:
+    """End in a nested model that takes the features twice."""
+    taken = [keras.Input((6,)), keras.Input((6,))]
+    inner = keras.Model(taken, dense(keras, "softmax")(keras.layers.Add()(taken)))
+    return ending(keras, lambda tensor: inner([tensor, tensor * 2.0]))
+
+
+def shared(keras: Any, head: Any) -> Any:
+    """End in the larger answer of one head to two halves of a picture's features."""
+
+    def end(tensor: Any) -> Any:
+        return keras.layers.Maximum()([head(tensor), head(tensor * -1.0)])
+
+    return functional(keras, end)
+
+
 MODELS: dict[str, Callable[[Any], Any]] = {
     "softmax in Dense": lambda k: ending(k, dense(k, "softmax")),
     "softmax in an Activation": lambda k: ending(k, dense(k), k.layers.Activation("softmax")),
@@ -124,6 +149,12 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "an input and an output with names": named_ends,
     "sigmoids side by side": lambda k: merged(k, k.layers.Concatenate(), "sigmoid", (2, 3)),
     "the largest of sigmoids": lambda k: merged(k, k.layers.Maximum(), "sigmoid"),
+    "the second output of a nested model": second_output,
+    "a nested model of two inputs": twice_the_features,
+    "one sigmoid layer called twice": lambda k: shared(k, dense(k, "sigmoid")),
+    "one nested model of sigmoids called twice": lambda k: shared(
+        k, k.Sequential([k.Input((6,)), dense(k, "sigmoid")])
+    ),
     "sigmoids side by side, then Dropout": lambda k: merged(
         k, k.layers.Concatenate(), "sigmoid", (4, 1), k.layers.Dropout(0.5)
     ),
@@ -269,6 +300,26 @@ def test_one_number_without_a_sigmoid_is_the_users_to_say(keras: Any) -> None:
     np.testing.assert_allclose(both[:, 1:] - both[:, :1], answers(model), rtol=1e-5)
     with pytest.raises(UsageError, match="gives one number"):
         heads.find(ending(keras, single(keras, "softmax")), "x")
+
+
+def test_an_activation_of_ones_own_before_one_logit_stays(keras: Any, tmp_path: Path) -> None:
+    model = saved(keras, ending(keras, single(keras, "tanh")), tmp_path)
+    both = answers(heads.find(model, "x", "logits").model)
+    np.testing.assert_allclose(both[:, 1:] - both[:, :1], answers(model), rtol=1e-5)
+
+
+def test_one_number_is_no_row_of_features(keras: Any) -> None:
+    with pytest.raises(UsageError, match=r"features are \(None, 1\), not \(n, 2 or more\)"):
+        heads.find(ending(keras, single(keras, None)), "x", "features")
+
+
+def test_a_softmax_of_each_row_is_not_one_of_all(keras: Any, tmp_path: Path) -> None:
+    rows = (keras.layers.Reshape((2, 3)), keras.layers.Softmax(), keras.layers.Flatten())
+    model = saved(keras, ending(keras, *rows), tmp_path)
+    head = heads.find(model, "x")
+    assert head.output.kind == "softmax"
+    with pytest.raises(UsageError, match="add up to 2"):
+        heads.check_answers(answers(head.model), head.output, "x", told=head.told)
 
 
 def relu_map(keras: Any, *layers: Any) -> Any:

@@ -8,6 +8,7 @@ MISTAKES = {
     "convert": "kedge: Missing argument 'MODEL'. (see kedge convert --help)",
     "convert x --hed softmax": "kedge: No such option '--hed'. (Did you mean one of: '--head',",
     "convert x --head foo": "kedge: Invalid value for '--head': 'foo' is not one of 'softmax', ",
+    "convert demo --calibrate-count 2 --to tflite:int8": "--calibrate-count 2: too few for tflite",
     "convert x --min-agreement 99": "is not in the range 0<=x<=1: give a share, as .99 (see kedge",
     "convert x --min-mapped all": "'all' is not a valid share: give a share, as .99 (see",
     "drift a --images b --against c --min-agreement 99": "0<=x<=1: give a share, as .99 (see",

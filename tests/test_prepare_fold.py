@@ -6,6 +6,7 @@ import pytest
 import nets
 from kedge_convert.prepare.fold import fold
 from kedge_convert.prepare.graph import Graph, trace
+from kedge_convert.toolkit import require
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -67,3 +68,18 @@ def test_the_formula() -> None:
     assert node.weights is not None
     np.testing.assert_allclose(node.weights.kernel, first.get_weights()[0] * factor, rtol=1e-6)
     np.testing.assert_allclose(node.weights.bias, beta - mean * factor, rtol=1e-5, atol=1e-6)
+
+
+def test_a_norm_isnt_folded_where_something_else_reads_what_is_before_it() -> None:
+    """Of Dropout, which vanishes, both the norm and the addition read the output."""
+    keras = require("keras")
+    layers, image = keras.layers, keras.Input((nets.SIDE, nets.SIDE, 3))
+    dropped = layers.Dropout(0.1)(layers.Conv2D(4, 3, padding="same")(image))
+    normed = layers.BatchNormalization(
+        moving_variance_initializer=keras.initializers.Constant(4.0),
+        moving_mean_initializer=keras.initializers.Constant(0.5),
+    )(dropped)
+    model = keras.Model(image, layers.Flatten()(layers.Add()([dropped, layers.ReLU()(normed)])))
+    pictures = nets.pictures(3)
+    again = fold(trace(model)).build()
+    np.testing.assert_allclose(again(pictures), model(pictures), atol=1e-5)

@@ -1,5 +1,8 @@
 """A Keras model as a graph of nodes: traced, run on numbers, and built again."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from kedge_convert import prepare
 from kedge_convert.prepare.activations import fold_over, peak, run
 from kedge_convert.prepare.graph import Tensor, trace
 from kedge_convert.prepare.sequential import MEMORY, affordable
+from kedge_convert.toolkit import require
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -110,3 +114,49 @@ def test_preparation_is_repeatable() -> None:
     )
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def picture() -> Any:
+    return require("keras").Input((nets.SIDE, nets.SIDE, 3))
+
+
+def same_layer_names() -> Any:
+    """Two nets of one builder, averaged; a layer called as an activation of ours, one as ours."""
+    layers, image = require("keras").layers, picture()
+
+    def body(name: str) -> Any:
+        x = layers.Conv2D(4, 3, activation="relu", name="conv")(inner := picture())
+        x = layers.ReLU(name="conv_activation")(layers.Conv2D(4, 1, name="picture")(x))
+        return require("keras").Model(inner, layers.GlobalAveragePooling2D()(x), name=name)
+
+    return require("keras").Model(image, layers.Average()([body("a")(image), body("b")(image)]))
+
+
+def split_and_attended() -> Any:
+    """Operations with several outputs: ShuffleNet's split, attention with its scores."""
+    keras, image = require("keras"), picture()
+    first, second = keras.ops.split(keras.layers.Conv2D(8, 3)(image), 2, axis=-1)
+    rows = keras.layers.Reshape((-1, 4))(first)
+    attention = keras.layers.MultiHeadAttention(1, 4)
+    attended, scores = attention(rows, rows, return_attention_scores=True)
+    ends = [keras.ops.mean(attended, axis=1), keras.ops.mean(second, axis=(1, 2))]
+    return keras.Model(image, keras.layers.Concatenate()([*ends, keras.ops.mean(scores, (1, 2))]))
+
+
+def augmented() -> Any:
+    """Layers that change pictures unless they are told that nobody trains."""
+    keras, image = require("keras"), picture()
+    x = keras.layers.RandomRotation(0.3)(keras.layers.RandomFlip()(image))
+    return keras.Model(image, keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(x)))
+
+
+@pytest.mark.parametrize("make", [same_layer_names, split_and_attended, augmented])
+def test_what_nets_of_ones_own_do_is_kept(make: Callable[[], Any]) -> None:
+    model, pictures = make(), nets.pictures(4)
+    expected = np.asarray(model(pictures, training=False))
+    graph = prepare.plan(model)
+    np.testing.assert_allclose(graph.build()(pictures), expected, atol=1e-5)
+    values = {graph.input: pictures}
+    for node in graph.nodes:
+        values[node.output] = run(node, values)
+    np.testing.assert_allclose(values[graph.output], expected, atol=1e-5)

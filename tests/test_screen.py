@@ -7,7 +7,7 @@ import pytest
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.progress.events import Begun, Ended, Ticked
+from kedge_convert.progress.events import Begun, Ended, Noted, Said, Ticked
 from kedge_convert.progress.screen import Screen, TimeColumn
 
 
@@ -56,3 +56,11 @@ def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixtu
         screen.show(event)
     screen.close()
     assert capfd.readouterr().err == "work\n"
+
+
+def test_what_users_call_things_is_no_markup(capfd: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    for event in (Said("m[v2] calls every picture stop[/go] :dog:"), Noted("[bold]x")):
+        screen.show(event)
+    screen.close()
+    assert capfd.readouterr().err == "m[v2] calls every picture stop[/go] :dog:\n[bold]x\n"

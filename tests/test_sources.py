@@ -329,6 +329,66 @@ def with_own(folder: Path, layer: bool) -> Path:
     return folder / "own.keras"
 
 
+NAMES = {"x.zip": keras_file, "x.KERAS": keras_file, "x.bin": hdf5_file, "x.keras": hdf5_file}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_file_holds_decides_however_it_is_called(tf: Any, tmp_path: Path, name: str) -> None:
+    model = net()
+    path = NAMES[name](tf, model, tmp_path).rename(tmp_path / name)
+    np.testing.assert_allclose(load(Request(str(path))).model(PICTURES), model(PICTURES))
+
+
+def test_lora_is_in_the_kernels_already(tf: Any, tmp_path: Path) -> None:
+    keras, model = require("keras"), net()
+    dense = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    expected = np.asarray(model(PICTURES))
+    found = load(Request(str(keras_file(tf, model, tmp_path)))).model
+    np.testing.assert_allclose(found(PICTURES), expected, atol=1e-6)
+    assert found.count_params() == net().count_params()
+
+
+def test_what_keras_has_quantised_is_refused(tf: Any, tmp_path: Path) -> None:
+    model = net()
+    model.quantize("int8")
+    with pytest.raises(
+        UsageError, match=r"Keras has quantised its layer .* \(int8\): give the float"
+    ):
+        load(Request(str(keras_file(tf, model, tmp_path))))
+
+
+def test_a_module_of_one_picture_may_hold_that_number(tf: Any, tmp_path: Path) -> None:
+    kernel = np.random.default_rng(0).normal(size=(8 * 8 * 3, 5)).astype(np.float32)
+
+    def run(picture: Any) -> Any:
+        return tf.reshape(picture / 127.5 - 1, (1, -1)) @ kernel
+
+    (tmp_path / "labels").write_text(LABELS)
+    path = saved(tmp_path, run, ((1, 8, 8, 3), "float32"))
+    source = load_source(Request(str(path), labels=str(tmp_path / "labels")))
+    assert source.input.normalisation == NORMALISATIONS["raw"]
+    numbers = source.logits(PICTURES[i : i + 1, :8, :8] for i in range(3))
+    assert numbers.shape == (3, 5)
+
+
+def test_a_model_of_several_pictures_at_once(tf: Any, tmp_path: Path) -> None:
+    keras = require("keras")
+    image = keras.Input(batch_shape=(5, 8, 8, 3))
+    feature = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(5, 3)(image))
+    (tmp_path / "labels").write_text(LABELS)
+    labels = str(tmp_path / "labels")
+    path = keras_file(tf, keras.Model(image, feature), tmp_path)
+    source = load_source(Request(str(path), normalisation="tf", labels=labels))
+    pictures = [PICTURES[i : i + 1, :8, :8] for i in range(3)]
+    assert source.logits(iter(pictures)).shape == (3, 5)
+    fixed = keras.Model(image, keras.ops.reshape(feature, (5, -1)))
+    path = keras_file(tf, fixed, tmp_path)
+    with pytest.raises(UsageError, match="takes 5 pictures at once, and its operations hold that"):
+        load_source(Request(str(path), normalisation="tf", labels=labels))
+
+
 def without_signature(folder: Path) -> Path:
     tf = require("tensorflow")
     tf.saved_model.save(tf.Module(), str(folder / "it"))
@@ -356,6 +416,11 @@ def without_variables(folder: Path) -> Path:
     path = exported(require("tensorflow"), net(), folder)
     shutil.rmtree(path / "variables")
     return path
+
+
+def halved(picture: Any) -> Any:
+    tf = require("tensorflow")
+    return tf.cast(tf.cast(picture, tf.float16) * 2, tf.float32)
 
 
 def decoding(folder: Path) -> Path:
@@ -411,8 +476,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "encoded pictures": (decoding, "needs DecodeJpeg, which no device has"),
     "half floats": (
-        lambda folder: saved(folder, lambda a: a * 2, ((None, 8, 8, 3), "float16")),
+        lambda folder: saved(folder, lambda a: a, ((None, 8, 8, 3), "float16")),
         "its picture is float16; kedge takes float32, or uint8",
+    ),
+    "halves inside": (
+        lambda folder: saved(folder, halved, PICTURE),
+        "its graph computes in float16 (1 operation, mul first): give the .keras file",
     ),
 }
 

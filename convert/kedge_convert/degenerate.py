@@ -106,7 +106,7 @@ def _one_class(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
     except UsageError:  # names that tell of some pictures only: nobody asked for them here
         classes = set()
     if len(paths) > 1 and len(classes) == 1:
-        yield f"all pictures are of one class, {_name(source, classes.pop())}: {_ADVICE}"
+        yield f"all pictures are of one class, {source.labels[classes.pop()].name}: {_ADVICE}"
     elif len(logits) > 1 and (always := _always(source, logits)) is not None:
         yield f"{source.name} calls every picture {always}: {_ADVICE}"
 

@@ -47,6 +47,7 @@ from kedge_runtime.pictures import find, left_out
 
 LOG = logging.getLogger("kedge")
 
+LEAST = 3  # pictures to calibrate with: weights, reach and ranges are judged on different ones
 UNTREATED = "preparation: no layers to treat; integer targets get the weights as they are"
 UNTRIED = (
     "budget: layers can stay float only where preparation treats them, so nothing is tried to hold "
@@ -265,6 +266,11 @@ def _check_calibration(job: Job) -> None:
     if job.calibrate is not None:
         find(job.calibrate, CALIBRATE)  # before a large model is loaded in vain
     needing = [str(target) for target in job.targets if target.needs_calibration]
+    if needing and job.sampling.calibration < LEAST:
+        raise UsageError(
+            f"--calibrate-count {job.sampling.calibration}: too few for {needing[0]}, allowed are "
+            f"{LEAST} and more (about 200 are good)"
+        )
     if needing and job.calibrate is None and job.request.model != "demo":
         raise UsageError(
             f"{needing[0]} needs pictures to calibrate with: give --calibrate DIR "

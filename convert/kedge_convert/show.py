@@ -7,6 +7,7 @@ import click
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from kedge_convert.edge.show import fitting
 
@@ -28,7 +29,7 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
 
     `drop`: whether the accuracy lost is limited, and so told.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     grid = Table(box=box.SIMPLE_HEAD)
     checked = [outcome.checked for outcome in outcomes if outcome.checked]
     agreement, _ = _agreement(checked)
@@ -43,7 +44,7 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
     for outcome in outcomes:
         _end(console, outcome)
         if drop and outcome.checked:
-            console.print(f"  {_drop(outcome.checked.parity)}", soft_wrap=True, markup=False)
+            console.print(f"  {_drop(outcome.checked.parity)}", soft_wrap=True)
 
 
 def _agreement(checked: "Sequence[Checked]") -> tuple[str, str]:
@@ -91,9 +92,9 @@ def _end(console: Console, outcome: "Outcome") -> None:
     word = "rejected" if outcome.checked else "failed"
     console.print(str(outcome.checked.path if outcome.checked else outcome.target), soft_wrap=True)
     for reason in outcome.verdict.reasons:
-        console.print(f"  {word}: {reason}", style="red", soft_wrap=True, markup=False)
+        console.print(f"  {word}: {reason}", style="red", soft_wrap=True)
     for note in outcome.notes:
-        console.print(f"  {note}", soft_wrap=True, markup=False)
+        console.print(f"  {note}", soft_wrap=True)
     if outcome.checked and outcome.checked.fit:
         click.echo("\n".join(fitting(outcome.checked.fit)))
     if outcome.checked and outcome.checked.compiled:
@@ -110,10 +111,10 @@ def _drop(parity: "Parity") -> str:
     return f"drop in accuracy: {100 * parity.drop:.2f} pp (95 %: {low} .. {high}) on {images}"
 
 
-def _row(outcome: "Outcome") -> tuple[str, ...]:
+def _row(outcome: "Outcome") -> tuple[str | Text, ...]:
     checked = outcome.checked
     if checked is None:
-        return (str(outcome.target), *"-----", "[red]failed[/]")
+        return (str(outcome.target), *"-----", Text("failed", style="red"))
     measured = checked.parity
     return (
         str(outcome.target),
@@ -122,5 +123,5 @@ def _row(outcome: "Outcome") -> tuple[str, ...]:
         "-" if measured.top1 is None else f"{measured.top1:.3f}",
         f"{measured.logit_max_error:.2g}",
         f"{measured.logit_mean_error:.2g}",
-        "[green]passed[/]" if outcome.verdict.passed else "[red]rejected[/]",
+        Text("passed", style="green") if outcome.verdict.passed else Text("rejected", style="red"),
     )

@@ -16,8 +16,9 @@ def two_logits(model: Any) -> Any:
     """
     keras = require("keras")
     last, taken = origin(model.outputs[0])
-    if type(last).__name__ != "Dense":  # the number comes through a Reshape, or a nested model
-        last, taken = _passed_on(keras), model.outputs[0]
+    # The number may come through a Reshape, a nested model, or an activation of its own.
+    if type(last).__name__ != "Dense" or last.activation is not keras.activations.linear:
+        last, taken = _passed_on(model), model.outputs[0]
     kernel, *bias = (np.asarray(weight) for weight in last.get_weights())
     config = {**last.get_config(), "units": 2, "activation": "linear"}
     wide = type(last).from_config(config)
@@ -29,15 +30,23 @@ def two_logits(model: Any) -> Any:
 def two_probabilities(model: Any) -> Any:
     """Return a model of (1 - p, p), [n, 2], for one of a probability p, [n, 1]."""
     keras = require("keras")
-    layer = keras.layers.Dense(2, name="two_classes")
+    layer = keras.layers.Dense(2, name=free_name(model, "two_classes"))
     given = layer(model.outputs[0])
     layer.set_weights([np.array([[-1, 1]], np.float32), np.array([1, 0], np.float32)])
     return keras.Model(model.inputs[0], given, name=model.name)
 
 
-def _passed_on(keras: Any) -> Any:
+def _passed_on(model: Any) -> Any:
     """Return a dense layer that gives the one number it takes."""
-    layer = keras.layers.Dense(1, use_bias=False, name="two_classes")
+    layer = require("keras").layers.Dense(1, use_bias=False, name=free_name(model, "two_classes"))
     layer.build((None, 1))
     layer.set_weights([np.ones((1, 1), np.float32)])
     return layer
+
+
+def free_name(model: Any, name: str) -> str:
+    """Return a name that no layer of a model has."""
+    taken = {layer.name for layer in model.layers}
+    while name in taken:
+        name += "_"
+    return name

@@ -8,6 +8,7 @@ import numpy as np
 from kedge_convert.heads.binary import two_logits, two_probabilities
 from kedge_convert.heads.merges import MERGES, commutes, merged_kind
 from kedge_convert.heads.origins import branches, origin
+from kedge_convert.heads.proof import noise, same_answers
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError, counted
@@ -89,7 +90,7 @@ def find(model: Any, name: str, declared: Kind | None = None) -> Head:
     1/512. `declared` is the user's word (`--head`) where the layers don't tell; raises UsageError
     where they tell otherwise, where nobody tells, and for what is no classifier.
     """
-    end = _undo(model.outputs[0])
+    end = _undo(model.outputs[0], {})
     # Built anew even when nothing was taken off: whatever names they had, one tensor in, one out.
     bare = require("keras").Model(model.inputs[0], end.tensor, name=model.name)
     found = end.kind
@@ -98,11 +99,12 @@ def find(model: Any, name: str, declared: Kind | None = None) -> Head:
     kind = _settled(name, found, declared, _word(model))
     # Without a sigmoid it is the user's to say: the number may as well be a measurement.
     if bare.outputs[0].shape[1:] == (1,) and (found == "sigmoid" or declared == "logits"):
-        return _two_classes(bare, kind, cut=end.cut or declared == "logits")
+        return _proven(_two_classes(bare, kind, cut=end.cut or declared == "logits"), model, name)
     _check_shape(bare, name, kind)
     activation: Activation = "sigmoid" if kind == "sigmoid" else "softmax"
     output = Output("logits" if end.cut else kind, activation=activation)
-    return Head(bare, kind, output, told=end.told or declared is not None)
+    head = Head(bare, kind, output, told=end.told or declared is not None)
+    return _proven(head, model, name) if end.cut else head
 
 
 def _two_classes(bare: Any, kind: Kind, *, cut: bool) -> Head:
@@ -110,6 +112,16 @@ def _two_classes(bare: Any, kind: Kind, *, cut: bool) -> Head:
     if cut:
         return Head(two_logits(bare), kind, Output("logits"), single=True)
     return Head(two_probabilities(bare), kind, Output("softmax"), single=True)
+
+
+def _proven(head: Head, model: Any, name: str) -> Head:
+    """Return the head; raise UsageError where it answers otherwise than the user's model does."""
+    if not same_answers(model, head.model, head.output, single=head.single):
+        raise UsageError(
+            f"{name}: without its last activation, {head.kind}, it answers otherwise: end it in a "
+            "plain Dense layer with that activation"
+        )
+    return head
 
 
 def check_answers(answers: Floats, output: Output, name: str, *, told: bool = True) -> None:
@@ -172,8 +184,8 @@ def _settled(name: str, found: Kind | None, declared: Kind | None, word: str) ->
 def _check_shape(model: Any, name: str, kind: Kind) -> None:
     given = tuple(model.outputs[0].shape)
     if kind == "features":
-        if None in given[1:] or len(given) not in (2, 4):
-            raise UsageError(f"{name}: features are {given}, not (n, d) or (n, h, w, d)")
+        if None in given[1:] or len(given) not in (2, 4) or given[1:] == (1,):
+            raise UsageError(f"{name}: features are {given}, not (n, 2 or more) or (n, h, w, d)")
     elif given == (None, 1):
         raise UsageError(
             f"{name}: gives one number: say --head logits where its sigmoid tells two classes apart"
@@ -183,6 +195,10 @@ def _check_shape(model: Any, name: str, kind: Kind) -> None:
             f"{name}: no classifier: output is {given}, not (n, two or more classes); "
             "a model without its top needs --head features"
         )
+
+
+# Layers and nested models without their activation, by the original's id and its output's index.
+Copies = dict[tuple[int, int], Any]
 
 
 @dataclass(frozen=True)
@@ -198,33 +214,47 @@ class _End:
     told: bool = False
 
 
-def _undo(tensor: Any) -> _End:
+def _undo(tensor: Any, copies: Copies) -> _End:
     """Return the end of a model that gives `tensor`."""
     last, taken = origin(tensor)
     if hasattr(last, "layers"):
-        end = _undo(last.outputs[0])
-        inner = require("keras").Model(last.inputs[0], end.tensor, name=last.name)
-        return replace(end, tensor=inner(taken))
+        return _undo_nested(tensor, copies)
     kind = _kind_of(last)
     layer = type(last).__name__
     if layer in MERGES and len(branches(tensor)[1]) > 1:
-        return _undo_merge(tensor)
+        return _undo_merge(tensor, copies)
     if layer in _HANDING_ON and kind == "logits":
-        before = _undo(taken)
+        before = _undo(taken, copies)
         return replace(before, tensor=last(before.tensor))
     if layer in _POOLING:
-        before = _undo(taken)
+        before = _undo(taken, copies)
         kind = "logits" if before.kind == "logits" else "features"
         return _End(tensor, kind, told=before.told)
-    if kind in ("softmax", "sigmoid"):
-        return _End(_without(last, taken), kind, cut=True, told=True)
-    return _End(tensor, kind, told=kind == "logits" and _weighs(last))
+    if kind == "sigmoid" or (kind == "softmax" and _is_whole(tensor)):
+        return _End(_without(last, copies)(taken), kind, cut=True, told=True)
+    return _End(tensor, kind, told=kind == "softmax" or (kind == "logits" and _weighs(last)))
 
 
-def _undo_merge(tensor: Any) -> _End:
+def _undo_nested(tensor: Any, copies: Copies) -> _End:
+    """Return the end of a nested model, which may have several outputs and be called twice."""
+    last, taken = branches(tensor)
+    index = tensor._keras_history.tensor_index
+    end = _undo(last.outputs[index], copies)
+    if (id(last), index) not in copies:
+        inner = require("keras").Model(last.inputs, end.tensor, name=last.name)
+        copies[id(last), index] = inner
+    return replace(end, tensor=copies[id(last), index](taken))
+
+
+def _is_whole(tensor: Any) -> bool:
+    """Whether a softmax's last axis has all the numbers of a picture: then it is one softmax."""
+    return set(tensor.shape[1:-1]) <= {1}
+
+
+def _undo_merge(tensor: Any, copies: Copies) -> _End:
     """Return the end of several heads in one; where it has no logits, it gives probabilities."""
     last, taken = branches(tensor)
-    ends = [_undo(each) for each in taken]
+    ends = [_undo(each, copies) for each in taken]
     kind = merged_kind(type(last).__name__, {end.kind for end in ends})
     told = kind in ("softmax", "sigmoid") or all(end.told for end in ends)
     if commutes(last, kind) and all(end.cut for end in ends):
@@ -253,8 +283,10 @@ def _activation_of(last: Any) -> str:
 def _word(model: Any) -> str:
     """Return what the user calls the model's last activation."""
     last, _ = origin(model.outputs[0])
+    tensor = model.outputs[0]
     while hasattr(last, "layers"):
-        last, _ = origin(last.outputs[0])
+        tensor = last.outputs[tensor._keras_history.tensor_index]
+        last, _ = origin(tensor)
     if type(last).__name__ in MERGES:
         return f"hidden by {type(last).__name__}"
     return getattr(last, "end_word", None) or _activation_of(last)
@@ -271,21 +303,21 @@ def _weighs(last: Any) -> bool:
 
 def _by_numbers(model: Any) -> Kind | None:
     """Return `softmax` when the answers to noise are probabilities that add up to 1."""
-    shape = model.inputs[0].shape
-    if len(model.outputs[0].shape) != 2 or None in shape[1:]:
+    if len(model.outputs[0].shape) != 2 or None in model.inputs[0].shape[1:]:
         return None
-    noise = np.random.default_rng(0).uniform(-1, 1, (shape[0] or 8, *shape[1:]))
-    answers = np.asarray(model.predict_on_batch(noise.astype(np.float32)))
+    answers = np.asarray(model.predict_on_batch(noise(model)))
     return None if _outside(answers) or not _sums_to_one(answers) else "softmax"
 
 
-def _without(last: Any, taken: Any) -> Any:
-    """Return what the operation `last` gives without its activation."""
+def _without(last: Any, copies: Copies) -> Any:
+    """Return the operation `last` without its activation; the same one each time it is asked."""
     if hasattr(last, "without_activation"):  # sources/frozen.py
-        return last.without_activation()(taken)
+        return last.without_activation()
     if not getattr(last, "weights", ()):
-        return taken
-    linear = type(last).from_config({**last.get_config(), "activation": "linear"})
-    logits = linear(taken)
-    linear.set_weights(last.get_weights())
-    return logits
+        return lambda taken: taken
+    if (id(last), 0) not in copies:
+        linear = type(last).from_config({**last.get_config(), "activation": "linear"})
+        linear.build(last.get_build_config()["input_shape"])
+        linear.set_weights(last.get_weights())
+        copies[id(last), 0] = linear
+    return copies[id(last), 0]

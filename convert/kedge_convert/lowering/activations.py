@@ -8,6 +8,10 @@ import numpy as np
 from kedge_convert.lowering.stand import Stand
 from kedge_convert.toolkit import require
 
+# Layers whose activation comes last of all that they do.
+LAST = frozenset(
+    {"Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "EinsumDense", "SeparableConv2D"}
+)
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
@@ -21,6 +25,8 @@ def with_activation(layer: Any, functions: "dict[str, Function]") -> Stand | Non
     function = functions.get(getattr(getattr(layer, "activation", None), "__name__", ""))
     if function is None or type(layer).__name__ == "Activation":
         return function and Stand(function)
+    if type(layer).__name__ not in LAST:  # a recurrent cell's is inside its loop
+        return None
     linear = type(layer).from_config({**layer.get_config(), "activation": "linear"})
     linear.build(layer.get_build_config()["input_shape"])
     linear.set_weights(layer.get_weights())

@@ -54,6 +54,8 @@ class _Folding:
         before = self._before(node)
         if kind in IDLE:
             self._renamed[node.output] = node.inputs[0]
+            # Its readers are its input's now, in its own place.
+            self._uses[node.inputs[0]] += self._uses.get(node.output, 0) - 1
         elif kind == "BatchNormalization" and before is not None and _by_channel(node.layer):
             self._merge(node, replace(before, weights=normed(before, node.layer)))
         elif kind in ACTIVATIONS and before is not None:

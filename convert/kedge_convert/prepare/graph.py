@@ -11,6 +11,7 @@ from typing import Any
 from kedge_convert.toolkit import require
 from kedge_runtime.head import Floats
 
+PICTURE = "picture"  # the name of a built model's input
 Lookup = Callable[["Tensor"], Any]
 
 
@@ -92,7 +93,23 @@ class Node:
         def fill(leaf: Any) -> Any:
             return lookup(leaf) if isinstance(leaf, Tensor) else leaf
 
-        return require("keras").tree.map_structure(fill, (self.args, self.kwargs))
+        # Keras notes `training=True` for its augmentation, whatever the model is called with.
+        training = {"training": False} if "training" in self.kwargs else {}
+        return require("keras").tree.map_structure(fill, (self.args, self.kwargs | training))
+
+
+class Item:
+    """One output of an operation that has several; it is run again for each of them."""
+
+    def __init__(self, operation: Any, index: int) -> None:
+        """Take the operation and the output's place among all that it gives."""
+        self.operation, self.index = operation, index
+        self.name = f"{operation.name}_{index}"
+        self.weights = getattr(operation, "weights", [])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the output, on numbers or on symbols."""
+        return require("keras").tree.flatten(self.operation(*args, **kwargs))[self.index]
 
 
 @dataclass(frozen=True)
@@ -108,11 +125,19 @@ class Graph:
     def build(self) -> Any:
         """Return the Keras model."""
         keras = require("keras")
-        picture = keras.Input(self.shape, name="picture")
+        self._tell_apart()
+        picture = keras.Input(self.shape, name=PICTURE)
         values = {self.input: picture}
         for node in self.nodes:
             values[node.output] = node.build(values.__getitem__)
         return keras.Model(picture, values[self.output], name=self.name)
+
+    def _tell_apart(self) -> None:
+        """Rename layers whose names meet now that nested models are flattened."""
+        owners = {PICTURE: 0}
+        for layer in [each for node in self.nodes for each in (node.layer, node.activation)]:
+            while layer is not None and owners.setdefault(layer.name, id(layer)) != id(layer):
+                layer.name += "_"
 
     def with_nodes(self, nodes: "list[Node] | tuple[Node, ...]") -> "Graph":
         """Return the graph with other nodes between the same ends."""
@@ -152,7 +177,9 @@ def trace(model: Any) -> Graph:
             return inner._run_through_graph(args[0], lambda each: each, call)
         value = operation(*args, **kwargs)
         taken = keras.tree.map_structure(number, (args, kwargs))
-        nodes.append(Node(operation, taken[0], taken[1], number(value)))
+        for i, each in enumerate(keras.tree.flatten(value)):
+            one = operation if each is value else Item(operation, i)
+            nodes.append(Node(one, taken[0], taken[1], number(each)))
         return value
 
     picture = keras.Input(batch_shape=model.inputs[0].shape)

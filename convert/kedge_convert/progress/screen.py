@@ -16,7 +16,7 @@ class Screen:
 
     def __init__(self, *, silent: bool = False) -> None:
         """Open a copy of stderr; `silent` keeps everything but lines for the user to itself."""
-        self._console = Console(file=speaker(), highlight=False)
+        self._console = Console(file=speaker(), highlight=False, markup=False, emoji=False)
         self._silent = silent
         self._bar: rich_progress.Progress | None = None
 

@@ -5,6 +5,7 @@ activations' ranges. They are compared by the divergence of their probabilities 
 original's: it is finer than counting answers, and falls with them.
 """
 
+import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import prepare, sealing, structure
+from kedge_convert.errors import ConversionError
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors, ticking
@@ -33,12 +35,16 @@ from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Method
 from kedge_runtime.engines import open_engine
+from kedge_runtime.errors import EngineError
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats
 
 # Methods other than min-max must win by so many standard errors of their difference: few pictures
 # are held out, and the best of several noisy figures flatters itself.
 MARGIN = 2.0
+# What speaks against one candidate; as long as there is another one, it is passed over.
+FAULTS = (ConversionError, EngineError)
+LOG = logging.getLogger("kedge")
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,16 @@ def fitting(source: Source, photos: Photos) -> Floats:
 def best(target: Target, found: Sources, progress: Progress) -> Candidate:
     """Return the candidate that is nearest to the float original."""
     own = ranged if target.precision == "int8" else partial(exported, method="prepared")
-    ways = [exported(target, found, progress, "stock"), own(target, found, progress)]
-    return min(ways, key=lambda candidate: float(candidate.kl.mean()))
+    made, errors = [], []
+    for make in (partial(exported, method="stock"), own):
+        try:
+            made.append(make(target, found, progress))
+        except FAULTS as error:
+            LOG.info("%s: no candidate", target, exc_info=True)
+            errors.append(error)
+    if not made:
+        raise errors[0]
+    return min(made, key=lambda candidate: float(candidate.kl.mean()))
 
 
 def exported(target: Target, found: Sources, progress: Progress, method: Method) -> Candidate:

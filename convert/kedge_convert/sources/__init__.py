@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kedge_convert.sources import application, keras_file, legacy_h5, precision, saved_model
 from kedge_convert.sources.found import Facts, Found, Request
+from kedge_convert.sources.plain import plain
 from kedge_models import cards
 from kedge_runtime.errors import UsageError
 
@@ -34,7 +35,7 @@ KINDS: dict[str, Kind] = {
 def load(request: Request) -> Found:
     """Return the model of a card or a file, in float32. Raises UsageError when there is none."""
     found = _load(request)
-    model, notes = precision.in_float32(found.model)
+    model, notes = precision.in_float32(plain(found.model, found.name))
     return replace(found, model=model, notes=(*found.notes, *notes))
 
 

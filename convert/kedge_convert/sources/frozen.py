@@ -152,15 +152,20 @@ def _layer_class() -> type:
             nodes = self.graph.beginning(kinds)
             if not nodes:
                 return nodes, picture
-            part = replace(self.graph, answer=f"{nodes[-1].name}:0")
+            # What lies behind may hold a batch that two pictures aren't.
+            extract = tf.compat.v1.graph_util.extract_sub_graph
+            definition = extract(self.graph.definition, [nodes[-1].name])
+            part = replace(self.graph, definition=definition, answer=f"{nodes[-1].name}:0")
             run = tf.function(lambda given: self._imported(given, part), autograph=False)
             return nodes, run(tf.convert_to_tensor(picture))
 
         def _imported(self, picture: Any, part: Graph | None = None) -> Any:
             graph = part or self.graph
             inputs = {graph.picture: picture}
-            values = zip(self.names, self.weights, strict=True)
-            inputs |= {f"{name}:0": tf.convert_to_tensor(weight) for name, weight in values}
+            there = {node.name for node in graph.definition.node}
+            for name, weight in zip(self.names, self.weights, strict=True):
+                if name in there:
+                    inputs[f"{name}:0"] = tf.convert_to_tensor(weight)
             wanted = [graph.answer]
             return tf.graph_util.import_graph_def(graph.definition, inputs, wanted, name="")[0]
 

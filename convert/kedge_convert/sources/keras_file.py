@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kedge_convert.sources.found import Found, Request
+from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.links import called
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.toolkit import quiet, require
 
@@ -23,9 +25,10 @@ def load(request: Request) -> Found:
 def load_file(path: Path) -> Any:
     """Return the Keras model of a file that Keras 3 saved, not compiled. Raises UsageError."""
     keras = require("keras")
+    suffix = ".h5" if is_hdf5(path) else ".keras"
     try:
-        with quiet():
-            return keras.models.load_model(path, compile=False)
+        with quiet(), called(path, f"model{suffix}") as link:
+            return keras.models.load_model(link, compile=False)
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         raise refusal(path, error) from error

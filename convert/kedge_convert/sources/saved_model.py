@@ -11,7 +11,7 @@ from kedge_convert.sources import frozen
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
-from kedge_runtime.errors import UsageError, one_line
+from kedge_runtime.errors import UsageError, counted, one_line
 
 # Tried in this order; where there is but one signature or output, its name doesn't matter.
 SIGNATURES = ("serving_default", "serve", "default", "image_classification")
@@ -26,6 +26,7 @@ FOREIGN = (
     "PyFunc",
     "EagerPyFunc",
 )
+HALF = 19  # DT_HALF of TensorFlow's types.proto
 # TensorFlow's own line recommends an option of its loader.
 _NO_VARIABLES = "there is no folder variables/ in it, which holds the weights: copy it all"
 
@@ -91,6 +92,14 @@ def _frozen(path: Path, signature: Any, output: str) -> frozen.Graph:
         raise UsageError(f"{path}: no classifier: its signature takes {names}, not one picture")
     answer = flat.outputs[sorted(signature.structured_outputs).index(output)]
     graph = frozen.Graph(flat.graph.as_graph_def(), flat.inputs[0].name, answer.name)
+    # Not attr["T"] alone: asking a message's map for a key puts it in.
+    nodes = graph.definition.node
+    halves = [node.name for node in nodes if "T" in node.attr and node.attr["T"].type == HALF]
+    if halves:
+        raise UsageError(
+            f"{path}: its graph computes in float16 ({counted(len(halves), 'operation')}, "
+            f"{halves[0]} first): give the .keras file, or export it in float32"
+        )
     foreign = sorted({node.op for node in graph.definition.node if node.op.startswith(FOREIGN)})
     if foreign:
         raise UsageError(

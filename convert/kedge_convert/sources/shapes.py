@@ -23,23 +23,41 @@ def fixed(model: Any, size: str | None, name: str) -> Any:
     `size` is `224` or `160x192` (height x width). Raises UsageError when it is needed and missing,
     or given in vain.
     """
-    shape = tuple(model.inputs[0].shape)
+    batch, *shape = model.inputs[0].shape
     asked = _parsed(size)
-    if None not in shape[1:3]:
-        if asked not in (None, shape[1:3]):
-            height, width = shape[1:3]
+    if None not in shape[:2]:
+        if asked not in (None, tuple(shape[:2])):
+            height, width = shape[:2]
             raise UsageError(f"--size {size}: {name} takes {height}x{width}; leave it out")
-        return model
+        return model if batch in (None, 1) else _of_one(model, batch, name)
     asked = asked or _resized(model, name)
     if asked is None:
-        raise UsageError(f"{name}: its input size {shape} is open: give --size, such as --size 224")
-    keras = require("keras")
-    picture = keras.Input(batch_shape=(shape[0], *asked, 3), name="picture")
+        raise UsageError(
+            f"{name}: its input size {(batch, *shape)} is open: give --size, such as --size 224"
+        )
     try:
-        return keras.Model(picture, model(picture), name=model.name)
+        return _fed(model, None if batch is None else 1, asked)
     except Exception as error:
         height, width = asked
         raise UsageError(f"--size {height}x{width}: {name} can't be built for it") from error
+
+
+def _of_one(model: Any, batch: int, name: str) -> Any:
+    """Return the model of a larger batch for one picture at a time, as devices have them."""
+    try:
+        return _fed(model, 1, model.inputs[0].shape[1:3])
+    except Exception as error:
+        raise UsageError(
+            f"{name}: takes {batch} pictures at once, and its operations hold that number: build "
+            "it with keras.Input(shape), which leaves the batch open"
+        ) from error
+
+
+def _fed(model: Any, batch: int | None, size: tuple[int, int]) -> Any:
+    """Return the model for a batch of pictures of a size."""
+    keras = require("keras")
+    picture = keras.Input(batch_shape=(batch, *size, 3), name="picture")
+    return keras.Model(picture, model(picture), name=model.name)
 
 
 def normalises(model: Any) -> str | None:

@@ -3,11 +3,11 @@
 keras.applications itself distributes the older kind. A whole model's `.h5` or `.keras` will do too.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.links import called
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError, one_line
 
@@ -26,17 +26,15 @@ def load_into(model: Any, path: Path, what: str) -> None:
 
 def fill(model: Any, path: Path) -> None:
     """Load a file's weights into `model`. Raises whatever Keras does."""
-    with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        model.load_weights(_called_rightly(path, Path(folder)))
+    with quiet(), called(path, _name(path)) as link:
+        model.load_weights(link)
 
 
-def _called_rightly(path: Path, folder: Path) -> Path:
-    """Return a link to the file by the name that tells Keras its kind; not every file has it."""
+def _name(path: Path) -> str:
+    """Return a name that tells Keras the file's kind; not every file has one."""
     if not is_hdf5(path):
-        return path
-    link = folder / ("old.h5" if _by_layer_order(path) else "new.weights.h5")
-    link.symlink_to(path.resolve())
-    return link
+        return "model.keras"
+    return "old.h5" if _by_layer_order(path) else "new.weights.h5"
 
 
 def _by_layer_order(path: Path) -> bool:

@@ -19,6 +19,10 @@ SHRINKS = np.linspace(1.0, 0.3, 71)  # of the larger side of the full range
 Doubles = NDArray[np.float64]
 
 
+# Of a tensor that is zero on every picture: steps of no size make scales that no engine takes.
+EMPTY = 1e-3
+
+
 @dataclass(frozen=True)
 class Range:
     """What a tensor's steps cover; zero lies within, as padding needs it."""
@@ -28,8 +32,9 @@ class Range:
 
     @classmethod
     def over(cls, low: float, high: float) -> "Range":
-        """Return the range from `low` to `high`, widened to zero."""
-        return cls(min(float(low), 0.0), max(float(high), 0.0))
+        """Return the range from `low` to `high`, widened to zero, and to EMPTY if it is that."""
+        low, high = min(float(low), 0.0), max(float(high), 0.0)
+        return cls(low, high if high > low else EMPTY)
 
 
 Ranges = dict[str, Range]
