@@ -347,6 +347,16 @@ def test_golden_pictures_that_no_decoder_reads_are_the_decoders_fault(
     assert (last.name, last.passed) == ("decode", False)
 
 
+def test_a_model_that_computes_no_number_is_the_engines_fault(
+    demo_artefacts: Path, tmp_path: Path
+) -> None:
+    original = demo_artefacts / "demo.float32.onnx"
+    model = _onnx_with(_model(original), lambda values: values * np.float32("nan"))
+    stages = _verify(_sealed(original, tmp_path, read_artefact(original).contract, model))
+    assert _first_failure(stages) == "engine"
+    assert "isn't finite" in stages[-1].detail
+
+
 def test_an_engine_that_can_not_open_it_is_named(artefacts: Path) -> None:
     (*_, last) = _verify(artefacts / "tiny.onnx", EngineOptions(engine="litert"))
     assert (last.name, last.passed) == ("engine", False)
