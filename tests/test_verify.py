@@ -22,6 +22,7 @@ from kedge_runtime.artefact import format_of, read_artefact, seal
 from kedge_runtime.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.engines.litert import LiteRT
+from kedge_runtime.errors import EngineError
 from kedge_runtime.golden import Golden
 from kedge_runtime.quiet import quiet
 from kedge_runtime.verify import CHECKS, TOLERANCES, Stage, alike, verify
@@ -360,6 +361,17 @@ def test_a_model_that_computes_no_number_is_the_engines_fault(
 def test_an_engine_that_can_not_open_it_is_named(artefacts: Path) -> None:
     (*_, last) = _verify(artefacts / "tiny.onnx", EngineOptions(engine="litert"))
     assert (last.name, last.passed) == ("engine", False)
+
+
+def test_reference_kernels_that_refuse_the_model_fail_their_stage_only(
+    demo_artefacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise EngineError("LiteRT can't load it: no op TILE version 2")
+
+    monkeypatch.setattr("kedge_runtime.verify.exact_outputs", refused)
+    failed = [stage for stage in _verify(demo_artefacts / INT8) if not stage.passed]
+    assert failed == [Stage("exact", False, "LiteRT can't load it: no op TILE version 2")]
 
 
 def test_json_is_all_that_stdout_holds(demo_artefacts: Path, kedge: Run) -> None:

@@ -148,7 +148,7 @@ def _blaming(stage: str, kind: type[KedgeError] = KedgeError) -> Iterator[None]:
 def _stage(name: str, check: "Check", evidence: Evidence) -> Stage:
     try:
         return Stage(name, True, check(evidence))
-    except BrokenError as broken:
+    except (BrokenError, EngineError) as broken:
         return Stage(name, False, str(broken))
 
 
