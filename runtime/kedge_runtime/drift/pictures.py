@@ -1,6 +1,7 @@
 """The pictures of a comparison: known by their name below the folder, in one fixed order."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Pictures:
         """Return a SHA-256 that changes when a picture comes, goes or is written again."""
         hasher = hashlib.sha256()
         for name in self.names:
-            hasher.update(f"{name}{_state(self.folder / name)}\n".encode())
+            hasher.update(os.fsencode(f"{name}{_state(self.folder / name)}\n"))
         return hasher.hexdigest()
 
 
