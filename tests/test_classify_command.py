@@ -267,6 +267,20 @@ def test_a_pattern_in_quotes_and_names_on_stdin(artefact: Path, pictures: Path) 
     assert done.stderr.endswith("kedge: 3 pictures, 1 failed\n")
 
 
+def test_names_on_stdin_are_bytes_whatever_ends_their_lines(
+    artefact: Path, pictures: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"r\xffd.png")
+    (pictures / "red.png").rename(pictures / odd)
+    names = tmp_path / "names.txt"
+    names.write_bytes(os.fsencode(f"{pictures / odd}\r\n{pictures / 'green.png'}\r\n"))
+    command = [sys.executable, "-m", "kedge_runtime.cli", "classify", str(artefact), "-", "--json"]
+    with names.open("rb") as stdin:
+        done = subprocess.run(command, capture_output=True, stdin=stdin, check=False)
+    answer = json.loads(done.stdout)
+    assert [result["label"] for result in answer["results"]] == ["red", "green"]
+
+
 @pytest.mark.parametrize("names", ["", "\n\n"])
 def test_no_names_on_stdin_are_a_mistake(artefact: Path, names: str) -> None:
     done = _kedge("classify", artefact, "-", stdin=names)

@@ -3,6 +3,7 @@ pictures that a bad one can't end.
 """
 
 import glob
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -62,7 +63,9 @@ def _expanded(word: str) -> list[Path]:
 
 def _found(path: Path) -> Iterable[Path]:
     if str(path) == STDIN:
-        return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+        # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
+        lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+        return (Path(os.fsdecode(line)) for line in lines if line.strip())
     return find(path) if path.is_dir() else [path]
 
 
