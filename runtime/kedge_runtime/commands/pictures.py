@@ -64,7 +64,7 @@ def _expanded(word: str) -> list[Path]:
 def _found(path: Path) -> Iterable[Path]:
     if str(path) == STDIN:
         # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
-        lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+        lines = (line.rstrip(b"\r\n") for line in (sys.stdin.buffer if sys.stdin else ()))
         return (Path(os.fsdecode(line)) for line in lines if line.strip())
     return find(path) if path.is_dir() else [path]
 
