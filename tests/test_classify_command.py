@@ -117,6 +117,13 @@ def test_one_bad_picture_costs_one_line_and_the_good_ones_are_answered(
     assert failed["error"].startswith(f"{bad}: ")
 
 
+def test_a_name_that_the_system_refuses_is_one_bad_picture(artefact: Path, pictures: Path) -> None:
+    done = _kedge("classify", artefact, pictures / ("x" * 300), pictures / "red.png", "--json")
+    answer = json.loads(done.stdout)
+    assert [result["label"] for result in answer["results"]] == ["red"]
+    assert ["file name too long" in failure["error"] for failure in answer["failed"]] == [True]
+
+
 def test_a_folder_is_searched_in_order(artefact: Path, pictures: Path) -> None:
     done = CliRunner().invoke(kedge, ["classify", str(artefact), str(pictures), "--json"])
     assert done.exception is None or isinstance(done.exception, SystemExit)

@@ -160,6 +160,11 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         collect(tmp_path / "nowhere", Sampling())
 
 
+def test_a_folder_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--calibrate: .*: file name too long$"):
+        collect(tmp_path / ("x" * 300), Sampling())
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         collect(paint(tmp_path / "a.bmp", 1), Sampling())

@@ -67,7 +67,11 @@ def find(folder: Path, option: str = "") -> list[Path]:
     folder in it that can't be read.
     """
     where = f"{option}: {folder}" if option else str(folder)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise UsageError(f"{where}: {(error.strerror or str(error)).lower()}") from None
+    if not there:
         raise UsageError(f"{where}: no such folder; give a folder of pictures")
     found = sorted(_of_kind(folder, SUFFIXES))
     if not found:
