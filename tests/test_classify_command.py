@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from kedge_runtime.artefact import seal
 from kedge_runtime.cli import COMMANDS, kedge
+from kedge_runtime.commands.answers import comparison_head
 from kedge_runtime.contract import Contract
 from kedge_runtime.golden import Golden
 
@@ -214,6 +215,16 @@ def test_several_artefacts_are_compared_in_one_table(several: list[Path], pictur
         assert row.startswith("  ")
     assert max(map(len, lines[3:])) <= 80
     assert lines[-1] == "! the models disagree on 0 of 3 pictures"
+
+
+@pytest.mark.parametrize(("count", "columns"), [(39, 80), (8, 16), (3, 1)])
+def test_a_narrow_terminal_has_room_for_any_number_of_models(
+    monkeypatch: pytest.MonkeyPatch, count: int, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = comparison_head(["model"] * count).splitlines()
+    assert len(table) == count + 2
+    assert table[-1].startswith("  p")
 
 
 def test_models_that_disagree_are_marked(several: list[Path], pictures: Path) -> None:
