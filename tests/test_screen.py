@@ -2,12 +2,14 @@
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.progress.events import Begun, Ended, Ticked
+from kedge_convert.progress.events import Begun, Ended, Said, Ticked
 from kedge_convert.progress.screen import Screen, TimeColumn
 
 
@@ -56,3 +58,22 @@ def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixtu
         screen.show(event)
     screen.close()
     assert capfd.readouterr().err == "work\n"
+
+
+def test_a_name_that_is_no_text_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.show(Said("caf\udce9.jpg: can't be read"))
+    screen.close()
+    assert shown(capfd) == r"caf\udce9.jpg: can't be read"
+
+
+def test_stderr_without_a_reader_ends_no_conversion() -> None:
+    code = (
+        "from kedge_convert.progress.events import Said; "
+        "from kedge_convert.progress.screen import Screen; "
+        "screen = Screen(); screen.show(Said('one')); screen.show(Said('two')); screen.close()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        process.stderr.close()
+        assert process.wait() == 0

@@ -53,15 +53,16 @@ def outputs() -> Iterator[Output | None]:
     printed, stdout, stderr = None, sys.__stdout__, sys.__stderr__
     with contextlib.ExitStack() as stack:
         if stderr and stderr is sys.stderr:
-            said = _text(Output(os.dup(2), "w"), stderr.encoding, "backslashreplace")
+            said = text_to(Output(os.dup(2), "w"), stderr.encoding, "backslashreplace")
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(said)))
         if stdout and stdout is sys.stdout:
             printed = Output(os.dup(1), "w")
             # What the terminal has no sign for, or half of one in a name, is a question mark.
-            text = _text(printed, stdout.encoding, "replace")
+            text = text_to(printed, stdout.encoding, "replace")
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(text)))
         yield printed
 
 
-def _text(raw: Output, encoding: str, errors: str) -> TextIO:
+def text_to(raw: Output, encoding: str, errors: str) -> TextIO:
+    """Return a file of text over an output, flushed at each end of a line."""
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
