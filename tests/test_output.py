@@ -48,6 +48,12 @@ def test_a_reader_that_leaves_changes_no_verdict(desk: Path, line: str) -> None:
     assert (done.returncode, done.stderr) == (UNREAD[line], "")
 
 
+def test_a_sheet_is_drawn_though_nobody_reads_the_words(desk: Path) -> None:
+    done = _shell("kedge classify m.tflite photos/even --sheet sheet.png | true", desk)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (desk / "sheet.png").exists()
+
+
 # What can't be printed -> what is said.
 REFUSED = {
     "kedge verify m.tflite > /dev/full": "what is printed can't be written: no space left on",
