@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from kedge_runtime.artefact import CONTRACT, GOLDEN, read_artefact, seal
+from kedge_runtime.artefact import CONTRACT, GOLDEN, format_of, is_sealed, read_artefact, seal
 from kedge_runtime.contract import Contract, Label
 from kedge_runtime.errors import ArtefactError, ContractError
 from kedge_runtime.golden import Golden
@@ -172,8 +172,14 @@ def test_a_file_that_may_not_be_read_is_refused_in_one_line(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(ArtefactError, match="permission denied"):
-        read_artefact(artefacts / f"tiny.{form}")
+    for read in (read_artefact, is_sealed):
+        with pytest.raises(ArtefactError, match="permission denied"):
+            read(artefacts / f"tiny.{form}")
+
+
+def test_a_name_that_the_system_refuses_is_one_line(form: str) -> None:
+    with pytest.raises(ArtefactError, match="file name too long"):
+        format_of(Path(f"{'x' * 300}.{form}"))
 
 
 def test_a_right_seal_over_a_contract_of_tomorrow_is_refused(

@@ -276,6 +276,22 @@ def test_a_case_that_can_not_run_does_not_end_the_others(sealed: Path) -> None:
     assert done.stderr.startswith(f"kedge: {damaged}: ")
 
 
+def test_a_bad_artefact_and_a_bad_picture_do_not_end_the_others(
+    sealed: Path, pictures: list[Path]
+) -> None:
+    damaged, broken = sealed / "damaged.tflite", sealed / "broken.jpg"
+    damaged.write_bytes((sealed / "tiny.tflite").read_bytes().replace(b"red", b"RED"))
+    broken.write_bytes(pictures[0].read_bytes()[:200])
+    words = [damaged, sealed / "none.onnx", sealed / "tiny.tflite", broken, pictures[0]]
+    done = _kedge(*words, "--rounds", 2, "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["pictures"]) == (2, 1)
+    assert [case["artefact"] for case in answer["cases"]] == [str(sealed / "tiny.tflite")]
+    failed = [failure.get("artefact", failure.get("image")) for failure in answer["failed"]]
+    assert failed == list(map(str, [damaged, sealed / "none.onnx", broken]))
+    assert done.stderr.count("\nkedge: ") >= 2
+
+
 MISTAKES = {
     "no golden pictures": (["features.tflite"], "no golden pictures"),
     "a picture that isn't there": (["tiny.tflite", "gone.jpg"], "gone.jpg: no such file"),

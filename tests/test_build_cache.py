@@ -62,6 +62,14 @@ def test_a_changed_file_is_another_artefact(tmp_path: Path, model: Model, name: 
     assert fresh(cell(model)) != before
 
 
+def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
+    before = fresh(cell(model))
+    (tmp_path / "elsewhere" / "d.jpg").write_text("one more")
+    assert fresh(cell(model)) != before
+
+
 def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: Model) -> None:
     before = fresh(cell(model))
     os.utime(tmp_path / "m.keras", (1, 1))

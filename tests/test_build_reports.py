@@ -237,6 +237,12 @@ def test_reports_are_written_and_shown_by_github(
     assert summary.read_text() == "before\n" + written[2].read_text()
 
 
+def test_a_name_that_is_no_text_is_written_all_the_same(report: Report, tmp_path: Path) -> None:
+    cells = tuple(replace(cell, name="caf\udce9") for cell in report.cells)
+    for path in publish(replace(report, cells=cells), tmp_path):
+        assert "caf" in path.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("places", "best"),
     [

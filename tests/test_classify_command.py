@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from kedge_runtime.artefact import seal
 from kedge_runtime.cli import COMMANDS, kedge
+from kedge_runtime.commands.answers import comparison_head
 from kedge_runtime.contract import Contract
 from kedge_runtime.golden import Golden
 
@@ -117,6 +118,13 @@ def test_one_bad_picture_costs_one_line_and_the_good_ones_are_answered(
     assert failed["error"].startswith(f"{bad}: ")
 
 
+def test_a_name_that_the_system_refuses_is_one_bad_picture(artefact: Path, pictures: Path) -> None:
+    done = _kedge("classify", artefact, pictures / ("x" * 300), pictures / "red.png", "--json")
+    answer = json.loads(done.stdout)
+    assert [result["label"] for result in answer["results"]] == ["red"]
+    assert ["file name too long" in failure["error"] for failure in answer["failed"]] == [True]
+
+
 def test_a_folder_is_searched_in_order(artefact: Path, pictures: Path) -> None:
     done = CliRunner().invoke(kedge, ["classify", str(artefact), str(pictures), "--json"])
     assert done.exception is None or isinstance(done.exception, SystemExit)
@@ -209,6 +217,16 @@ def test_several_artefacts_are_compared_in_one_table(several: list[Path], pictur
     assert lines[-1] == "! the models disagree on 0 of 3 pictures"
 
 
+@pytest.mark.parametrize(("count", "columns"), [(39, 80), (8, 16), (3, 1)])
+def test_a_narrow_terminal_has_room_for_any_number_of_models(
+    monkeypatch: pytest.MonkeyPatch, count: int, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = comparison_head(["model"] * count).splitlines()
+    assert len(table) == count + 2
+    assert table[-1].startswith("  p")
+
+
 def test_models_that_disagree_are_marked(several: list[Path], pictures: Path) -> None:
     # The int8 network is a little less sure of blue than the float one.
     blue = pictures / "below" / "blue.png"
@@ -265,6 +283,20 @@ def test_a_pattern_in_quotes_and_names_on_stdin(artefact: Path, pictures: Path) 
     assert [result["label"] for result in answer["results"]] == ["red", "green"]
     assert done.returncode == 2
     assert done.stderr.endswith("kedge: 3 pictures, 1 failed\n")
+
+
+def test_names_on_stdin_are_bytes_whatever_ends_their_lines(
+    artefact: Path, pictures: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"r\xffd.png")
+    (pictures / "red.png").rename(pictures / odd)
+    names = tmp_path / "names.txt"
+    names.write_bytes(os.fsencode(f"{pictures / odd}\r\n{pictures / 'green.png'}\r\n"))
+    command = [sys.executable, "-m", "kedge_runtime.cli", "classify", str(artefact), "-", "--json"]
+    with names.open("rb") as stdin:
+        done = subprocess.run(command, capture_output=True, stdin=stdin, check=False)
+    answer = json.loads(done.stdout)
+    assert [result["label"] for result in answer["results"]] == ["red", "green"]
 
 
 @pytest.mark.parametrize("names", ["", "\n\n"])

@@ -1,6 +1,7 @@
 """`kedge drift` on a device: verdicts, exit codes, the report, and what is refused."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
     assert found["failed"][0]["image"] == drift_references.BROKEN
     assert f"kedge: {drift_references.BROKEN}: couldn't be read when" in error
     assert "kedge: 1 picture couldn't be read and counts for nothing" in error
+
+
+def test_names_that_are_no_text_are_compared_and_reported(
+    kedge: Run, artefacts: Path, tmp_path: Path
+) -> None:
+    photos, artefact = tmp_path / "photos", artefacts / "tiny.tflite"
+    photos.mkdir()
+    drift_references.write_photos(photos, 20)
+    (photos / "even/000.png").rename(photos / os.fsdecode(b"even/\xe9.png"))
+    reference = drift_references.write_for(artefact, photos, tmp_path / "reference.npz", 5.0)
+    words = ["--images", photos, "--against", reference, "--out", tmp_path / "report.json"]
+    code, _, error = kedge("drift", artefact, *words)
+    assert code == 1, error
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert [each["pictures"] for each in report["drifts"]] == [20]
 
 
 def test_pictures_of_other_kinds_are_told(drift: Run, desk: Path) -> None:

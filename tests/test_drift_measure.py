@@ -275,6 +275,14 @@ def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
     assert len({first, changed, Pictures.of(tmp_path).fingerprint()}) == 3
 
 
+def test_a_link_to_nowhere_is_a_picture_with_a_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(tmp_path / "target")
+    pictures = Pictures.of(tmp_path)
+    first = pictures.fingerprint()
+    (tmp_path / "target").write_bytes(b"1")
+    assert pictures.fingerprint() != first
+
+
 def test_no_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(KedgeError, match=r"no pictures in it|no such folder"):

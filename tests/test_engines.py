@@ -1,5 +1,6 @@
 """The engines as twins: one verb, the same answers, and every refusal in one line."""
 
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -244,6 +245,15 @@ def test_what_an_engine_can_not_do_is_refused(case: str) -> None:
     form, options, message = REFUSED[case]
     with pytest.raises(EngineError, match=message):
         open_engine(form, MODELS / f"tiny.{form}", EngineOptions(**options))
+
+
+@pytest.mark.parametrize(("name", "form"), [case for case in CASES if case[0] != "opencv"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: str, form: str) -> None:
+    pytest.importorskip(MODULES[name])
+    odd = tmp_path / f"caf\udce9.{form}"
+    shutil.copy(MODELS / f"tiny.{form}", odd)
+    with pytest.raises(EngineError, match=r"its name isn't UTF-8, .* rename it"):
+        open_engine(form, odd, EngineOptions(engine=name))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,13 @@ def test_without_labels_the_classes_are_numbered(facts: Path, foreign: Path) -> 
     assert (best.index, best.id, best.name) == (0, "0", "class 0")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_word(facts: Path) -> None:
+    first = read_contract(facts).labels[0]
+    for path in (facts, facts.parent / FACTS["labels"]):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert read_contract(facts).labels[0] == first
+
+
 def test_labels_may_be_written_out(facts: Path) -> None:
     labels = [{"id": str(i), "name": f"n{i}"} for i in range(4)]
     facts.write_text(json.dumps({**FACTS, "labels": labels}))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kedge_runtime import exif
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image import SUFFIXES, read_image
 
@@ -113,6 +114,41 @@ def test_exif_orientation_is_applied_or_ignored_by_policy(orientation: int) -> N
     np.testing.assert_array_equal(read_image(content, "ignore"), plain)
     np.testing.assert_array_equal(read_image(content, "exif"), ORIENTATIONS[orientation](plain))
     np.testing.assert_array_equal(read_image(content), read_image(content, "exif"))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("turns", [0, cv2.IMREAD_IGNORE_ORIENTATION], ids=["5.0", "4.6"])
+def test_webp_is_turned_alike_by_every_opencv(
+    monkeypatch: pytest.MonkeyPatch, orientation: int, turns: int
+) -> None:
+    held = Image.Exif()
+    held[0x0112] = orientation
+    content = _encoded("WEBP", lossless=True, exif=held)
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda buffer, flags: decode(buffer, flags | turns))
+    np.testing.assert_array_equal(read_image(content, "ignore"), PIXELS)
+    np.testing.assert_array_equal(read_image(content), ORIENTATIONS[orientation](PIXELS))
+
+
+EXIF = {
+    "little endian": (b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0", 6),
+    "big endian": (b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x08\0\0", 8),
+    "with a JPEG's head": (
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0",
+        3,
+    ),
+    "another tag": (b"II*\0\x08\0\0\0\x01\0\x13\x01\x03\0\x01\0\0\0\x06\0\0\0", 1),
+    "no orientation": (b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0", 1),
+    "cut": (b"II*\0\x08\0\0\0\x09\0\x13\x01\x03\0", 1),
+    "behind its end": (b"II*\0\xff\xff\xff\xff", 1),
+    "empty": (b"", 1),
+}
+
+
+@pytest.mark.parametrize("case", EXIF)
+def test_exif_says_how_pixels_are_stored(case: str) -> None:
+    content, expected = EXIF[case]
+    assert exif.orientation(content) == expected
 
 
 def test_path_text_bytes_and_array_give_the_same(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Drawing pictures: what calibrates never checks, and what can't be read is passed over."""
 
+import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +40,6 @@ def spoil(folder: Path) -> dict[str, Path]:
     contents = {"empty.jpg": b"", "text.png": b"not a picture", "cut.jpg": whole[: len(whole) // 3]}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    (folder / "folder.jpg").mkdir()
     (folder / "dangling.webp").symlink_to(folder / "nowhere")
     return {path.name: path for path in folder.iterdir()}
 
@@ -101,6 +102,38 @@ def test_what_cannot_be_read_is_passed_over_and_listed(tmp_path: Path) -> None:
     assert set(photos.broken) == set(broken.values())
 
 
+def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path) -> None:
+    inside = paint(tmp_path / "in" / "cat" / "a.bmp", 1)
+    outside = paint(tmp_path / "out" / "b.bmp", 2)
+    (tmp_path / "in" / "an alias").symlink_to(inside.parent)
+    (tmp_path / "in" / "linked").symlink_to(outside.parent)
+    (outside.parent / "loop").symlink_to(tmp_path / "in")
+    assert find(tmp_path / "in") == [inside, tmp_path / "in" / "linked" / "b.bmp"]
+
+
+def test_folders_and_macs_shadows_are_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "._a.bmp").write_bytes(b"\0\5\x16\7")
+    inside = paint(tmp_path / "album.jpg" / "a.bmp", 1)
+    assert find(tmp_path) == [inside]
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "a.bmp", 1)
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(place: str) -> object:
+        if place.endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match=r"closed: permission denied; make it readable, or move"):
+        find(tmp_path)
+
+
 def test_broken_pictures_are_replaced_as_long_as_there_are_others(tmp_path: Path) -> None:
     gallery(tmp_path, 30)
     spoil(tmp_path)
@@ -125,6 +158,11 @@ def test_the_digest_is_of_the_contents_in_order(tmp_path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^--calibrate: .*nowhere: no such folder; give a folder"):
         collect(tmp_path / "nowhere", Sampling())
+
+
+def test_a_folder_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^--calibrate: .*: file name too long$"):
+        collect(tmp_path / ("x" * 300), Sampling())
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

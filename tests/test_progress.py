@@ -70,6 +70,18 @@ def test_a_terminal_shows_the_end_in_one_line() -> None:
     assert shown.split("\r")[-1] == f"{'work':<29} {'#' * 24} 2/2  1.0/s  0:02\x1b[K\n"
 
 
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_a_line_is_shorter_than_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal, clock = Terminal(), Clock()
+    bar = Bar("a name of more than thirty letters.tflite", 50000, terminal, clock)
+    clock.time += 100
+    bar.advance(12000)
+    (line,) = terminal.getvalue().removesuffix("\x1b[K").split("\r")[1:]
+    assert len(line) == min(columns - 1, 86)
+    assert columns < 80 or line.endswith(" 12000/50000  120.0/s  5:17 left")
+
+
 def test_it_is_not_drawn_for_every_item() -> None:
     terminal = Terminal()
     with Bar("work", 1000, terminal, Clock()) as bar:

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 
 import pytest
 from rich import progress as rich_progress
@@ -64,3 +66,22 @@ def test_what_users_call_things_is_no_markup(capfd: pytest.CaptureFixture[str]) 
         screen.show(event)
     screen.close()
     assert capfd.readouterr().err == "m[v2] calls every picture stop[/go] :dog:\n[bold]x\n"
+
+
+def test_a_name_that_is_no_text_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.show(Said("caf\udce9.jpg: can't be read"))
+    screen.close()
+    assert shown(capfd) == r"caf\udce9.jpg: can't be read"
+
+
+def test_stderr_without_a_reader_ends_no_conversion() -> None:
+    code = (
+        "from kedge_convert.progress.events import Said; "
+        "from kedge_convert.progress.screen import Screen; "
+        "screen = Screen(); screen.show(Said('one')); screen.show(Said('two')); screen.close()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        process.stderr.close()
+        assert process.wait() == 0

@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -90,6 +90,18 @@ def test_what_is_no_video_is_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=re.escape(f"{path}: no ")) as caught:
         list(open_video(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_video_that_may_not_be_read_says_so(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match="file name too long"):
+        open_video("x" * 300)
+
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match="permission denied"):
+        open_video(video)
 
 
 def test_frames_larger_than_allowed_are_refused_before_they_are_read(video: Path) -> None:

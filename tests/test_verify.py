@@ -22,6 +22,7 @@ from kedge_runtime.artefact import format_of, read_artefact, seal
 from kedge_runtime.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.engines.litert import LiteRT
+from kedge_runtime.errors import EngineError
 from kedge_runtime.golden import Golden
 from kedge_runtime.quiet import quiet
 from kedge_runtime.verify import CHECKS, TOLERANCES, Stage, alike, verify
@@ -347,9 +348,30 @@ def test_golden_pictures_that_no_decoder_reads_are_the_decoders_fault(
     assert (last.name, last.passed) == ("decode", False)
 
 
+def test_a_model_that_computes_no_number_is_the_engines_fault(
+    demo_artefacts: Path, tmp_path: Path
+) -> None:
+    original = demo_artefacts / "demo.float32.onnx"
+    model = _onnx_with(_model(original), lambda values: values * np.float32("nan"))
+    stages = _verify(_sealed(original, tmp_path, read_artefact(original).contract, model))
+    assert _first_failure(stages) == "engine"
+    assert "isn't finite" in stages[-1].detail
+
+
 def test_an_engine_that_can_not_open_it_is_named(artefacts: Path) -> None:
     (*_, last) = _verify(artefacts / "tiny.onnx", EngineOptions(engine="litert"))
     assert (last.name, last.passed) == ("engine", False)
+
+
+def test_reference_kernels_that_refuse_the_model_fail_their_stage_only(
+    demo_artefacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise EngineError("LiteRT can't load it: no op TILE version 2")
+
+    monkeypatch.setattr("kedge_runtime.verify.exact_outputs", refused)
+    failed = [stage for stage in _verify(demo_artefacts / INT8) if not stage.passed]
+    assert failed == [Stage("exact", False, "LiteRT can't load it: no op TILE version 2")]
 
 
 def test_json_is_all_that_stdout_holds(demo_artefacts: Path, kedge: Run) -> None:

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TextIO
 
 from kedge_runtime.errors import UsageError
+from kedge_runtime.output import Output, text_to
 from kedge_runtime.quiet import quiet
 
 __all__ = ["quiet", "require", "speaker"]
@@ -28,5 +29,5 @@ def require(name: str) -> ModuleType:
 
 
 def speaker() -> TextIO:
-    """Return a line-buffered copy of stderr that `quiet` does not silence."""
-    return os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8")
+    """Return a copy of stderr that `quiet` doesn't silence, for any name, with a reader or not."""
+    return text_to(Output(os.dup(2), "w"), "utf-8", "backslashreplace")

@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,35 +55,48 @@ def read_artefact(path: Path, form: str | None = None) -> Artefact:
     """
     form = form or format_of(path)
     try:
-        stated = _check_digest(path)
-        members = containers.FORMATS[form].read(path)
+        with _told(path):
+            stated = _check_digest(path)
+            members = containers.FORMATS[form].read(path)
         contract, golden = members[CONTRACT], members[GOLDEN]
     except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
         raise ArtefactError(
             f"{path}: no readable contract in it ({error}); convert again"
         ) from None
-    except OSError as error:
-        raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     return Artefact(path, Contract.from_json(contract), Golden.from_bytes(golden), stated)
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether the file ends in a digest; if it holds is another question."""
-    with path.open("rb") as file:
+    """Whether the file ends in a digest; if it holds is another question. Raises ArtefactError."""
+    with _told(path), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - containers.DIGEST_BYTES))
         return _DIGEST.fullmatch(file.read()) is not None
 
 
 def format_of(path: Path) -> str:
-    """Return `tflite` or `onnx` by the file's suffix. Raises ArtefactError for any other."""
+    """Return `tflite` or `onnx` by the file's suffix.
+
+    Raises ArtefactError for any other, and for a file that isn't there or can't be looked at.
+    """
     form = path.suffix.lower().lstrip(".")
     if form not in containers.FORMATS:
         allowed = ", ".join("." + name for name in containers.FORMATS)
         raise ArtefactError(f"{path}: artefacts end in {allowed}")
-    if not path.is_file():
+    with _told(path):
+        there = path.is_file()
+    if not there:
         raise ArtefactError(f"{path}: no such file")
     return form
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file into an ArtefactError."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _check_digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 converter, and `--help` imports nothing but click.
 """
 
+import os
 import sys
 from importlib import import_module
 
@@ -9,6 +10,7 @@ import click
 
 from kedge_runtime import __version__
 from kedge_runtime.errors import KedgeError
+from kedge_runtime.output import Output, UnreadError, outputs
 
 # Name -> where it is, and the line that `kedge --help` shows.
 COMMANDS = {
@@ -23,6 +25,8 @@ COMMANDS = {
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Tell what this machine can run."),
 }
 
+# What answers ends when nobody reads on; the exit code of the others is a verdict.
+ANSWERING = frozenset({"classify", "models"})
 
 # Of click 8.2 and on; older ones show the help themselves.
 NO_WORDS: tuple[type[click.ClickException], ...] = tuple(
@@ -44,6 +48,15 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and say whether it goes on when nobody reads what it prints."""
+        found = super().resolve_command(ctx, args)
+        if ctx.obj is not None:
+            ctx.obj.goes_on = found[0] not in ANSWERING
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
@@ -69,8 +82,30 @@ def _one_line(error: click.ClickException) -> str:
 
 def main() -> None:
     """Run the command line: one line and exit code 2 for the user's mistake."""
+    _hold_descriptors()
+    if sys.stdout is None:
+        click.echo("kedge: stdout is closed; send it to a file or to /dev/null", err=True)
+        sys.exit(2)
+    with outputs() as printed:
+        code = _run(printed)
+    sys.exit(code)
+
+
+def _hold_descriptors() -> None:
+    """Open what the caller closed of the first three, lest a model's file takes its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _run(printed: Output | None) -> int:
+    """Return the exit code of the command that was called."""
     try:
-        code = kedge.main(prog_name="kedge", standalone_mode=False)
+        code: int = kedge.main(prog_name="kedge", standalone_mode=False, obj=printed)
+    except UnreadError:
+        code = 0
     except NO_WORDS as error:
         error.show()  # a group without a command: its help
         code = 2
@@ -82,7 +117,7 @@ def main() -> None:
     except KedgeError as error:
         click.echo(f"kedge: {error}", err=True)
         code = error.exit_code
-    sys.exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -9,11 +9,19 @@ from typing import BinaryIO
 from kedge_runtime.errors import UsageError
 
 
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder. What can't be looked at is none: who opens it will tell why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def check_place(option: str, path: Path, suffix: str) -> None:
     """Raise UsageError for a file that can't be written, before hours are spent on it."""
     if path.suffix.lower() != suffix:
         raise UsageError(f"{option}: got {path}, its name must end in {suffix}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if is_folder(path) or not os.access(path.parent, os.W_OK):
         raise UsageError(f"{option}: {path}: can't be written there; choose another place")
 
 

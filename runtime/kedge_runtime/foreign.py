@@ -144,6 +144,7 @@ def _text(path: Path) -> str:
 
 def _decoded(content: bytes, where: str) -> str:
     try:
-        return content.decode()
+        # -sig: Windows editors put a byte order mark before the first word.
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ContractError(f"{where}: isn't UTF-8 text") from None

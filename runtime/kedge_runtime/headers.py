@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kedge_runtime.exif import orientation
+
 # A JPEG marker's code: frames that carry the size (SOFn, ITU-T T.81 table B.1), and the rest.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
@@ -25,11 +27,15 @@ _CUT = "cut short or damaged; copy it again"
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes claim; `width` and `height` in pixels as stored, before EXIF."""
+    """What the first bytes claim; `width` and `height` in pixels as stored, before EXIF.
+
+    `orientation`: EXIF's, 1..8, of a WebP; other formats are left to the decoder.
+    """
 
     form: str
     width: int
     height: int
+    orientation: int = 1
 
 
 class HeaderError(ValueError):
@@ -101,11 +107,27 @@ def _webp(content: bytes) -> Header:
     layout = content[12:16]
     if layout not in _WEBP_SIZES:
         raise HeaderError(_CUT)
-    return Header("WebP", *_WEBP_SIZES[layout](content))
+    return Header("WebP", *_WEBP_SIZES[layout](content), orientation(_webp_exif(content)))
 
 
 # A file system that lost a tail gives zeros, in whole blocks; libwebp decodes them.
 _WEBP_FILL = bytes(64)
+
+
+# Real files have less than ten: a header, a profile, the pixels, EXIF, XMP.
+MAX_CHUNKS = 100
+
+
+def _webp_exif(content: bytes) -> bytes:
+    """Return what the header says lies among the chunks, or nothing."""
+    at, chunks = 12, 0
+    has_exif = content[12:16] == b"VP8X" and content[20] & 8
+    while has_exif and at + 8 <= len(content) and chunks < MAX_CHUNKS:
+        kind, size = struct.unpack_from("<4sI", content, at)
+        if kind == b"EXIF":
+            return content[at + 8 : at + 8 + size]
+        at, chunks = at + 8 + size + size % 2, chunks + 1
+    return b""
 
 
 def _vp8(content: bytes) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError
+from kedge_runtime.files import is_folder
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
@@ -38,7 +39,7 @@ def is_list(lines: Sequence[str]) -> bool:
 
 def ground_truth(place: Path) -> Path:
     """Return the list of a development kit, or the file itself. Raises UsageError."""
-    if not place.is_dir():
+    if not is_folder(place):
         return place
     for folder in (place, place / "data"):
         if (folder / GROUND_TRUTH).is_file():

@@ -38,6 +38,17 @@ _COLOURS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _ORIENTATIONS = {"exif": 0, "ignore": cv2.IMREAD_IGNORE_ORIENTATION}
+# By EXIF's orientation: what makes stored pixels, [h, w, 3], upright.
+_TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: pixels[::-1].transpose(1, 0, 2),
+    7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda pixels: pixels[:, ::-1].transpose(1, 0, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -102,13 +113,17 @@ def decode(
     by = reduction(header.height, header.width) if header.form == "JPEG" else 1
     # imdecode answers None for a truncated JPEG, where imread fills it with grey and goes on.
     try:
-        flags = _COLOURS[by] | _ORIENTATIONS[orientation]
+        # OpenCV turns a WebP from some version on, and 4.6 doesn't: kedge does it for all.
+        decoders = "ignore" if header.form == "WebP" else orientation
+        flags = _COLOURS[by] | _ORIENTATIONS[decoders]
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"{name}: can't be decoded ({error.err})") from None
     if pixels is None:
         raise ImageError(f"{name}: a damaged {header.form} picture, no decoder can read it")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+    rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+    turn = _TURNS[header.orientation if orientation == "exif" else 1]
+    return np.ascontiguousarray(turn(rgb))
 
 
 def _check_content(content: bytes, name: str, limits: Limits) -> Header:

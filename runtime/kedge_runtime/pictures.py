@@ -1,6 +1,8 @@
 """The pictures of a folder."""
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from kedge_runtime.errors import UsageError
@@ -13,12 +15,43 @@ OTHERS = frozenset(
 )
 
 
+def files(folder: Path) -> Iterator[Path]:
+    """Yield what is no folder at any depth, behind links to folders too, in no fixed order.
+
+    A folder with several names comes once, by its real one if that lies below `folder`. Raises
+    UsageError for a folder that can't be read.
+    """
+    seen, waiting = set[tuple[int, int]](), [folder]
+    while waiting:
+        for place, below, names in os.walk(waiting.pop(0), onerror=_refuse):
+            status = Path(place).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            below.sort()
+            waiting += filter(Path.is_symlink, (Path(place, name) for name in below))
+            yield from (Path(place, name) for name in names)
+
+
+def _refuse(error: OSError) -> None:
+    reason = (error.strerror or str(error)).lower()
+    raise UsageError(f"{error.filename}: {reason}; make it readable, or move it away") from None
+
+
+def _of_kind(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+    for path in files(folder):
+        # macOS keeps `._x.jpg`, which is no picture, beside x.jpg on other file systems.
+        if path.suffix.lower() in suffixes and not path.name.startswith("._"):
+            yield path
+
+
 def left_out(folder: Path) -> str:
     """Return e.g. `12 files of other kinds left out (.HEIC 12)` for a folder, "" for none.
 
     They are the pictures that `find` passes over; convert them to use them.
     """
-    kinds = Counter(path.suffix for path in folder.rglob("*") if path.suffix.lower() in OTHERS)
+    kinds = Counter(path.suffix for path in _of_kind(folder, OTHERS))
     if not kinds:
         return ""
     files = "1 file" if kinds.total() == 1 else f"{kinds.total()} files"
@@ -30,12 +63,17 @@ def left_out(folder: Path) -> str:
 def find(folder: Path, option: str = "") -> list[Path]:
     """Return a folder's pictures at any depth, sorted; `option` is what gave the folder.
 
-    Raises UsageError when it is no folder or holds none.
+    Links to folders are followed. Raises UsageError when it is no folder or holds none, and for a
+    folder in it that can't be read.
     """
     where = f"{option}: {folder}" if option else str(folder)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise UsageError(f"{where}: {(error.strerror or str(error)).lower()}") from None
+    if not there:
         raise UsageError(f"{where}: no such folder; give a folder of pictures")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(_of_kind(folder, SUFFIXES))
     if not found:
         others = f"; {said}" if (said := left_out(folder)) else ""
         raise UsageError(f"{where}: no pictures in it ({', '.join(sorted(SUFFIXES))}){others}")

@@ -3,12 +3,13 @@
 The device has no rich; this is all that it needs of it.
 """
 
+import shutil
 import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
 
-WIDTH = 24
+NAME, WIDTH = 29, 24
 # Seconds between two drawings.
 PAUSE = 0.1
 
@@ -58,26 +59,36 @@ class Bar:
         self._skipped += count
         self.advance(count)
 
-    def line(self) -> str:
+    def line(self, columns: int = 120) -> str:
         """Return the bar as text, e.g. `int8.tflite ####---- 120/500  31.2/s  0:12 left`.
 
-        At the end it says how long it took: `500/500  31.2/s  0:16`.
+        At the end it says how long it took: `500/500  31.2/s  0:16`. The bar takes what room is
+        left in `columns`, up to WIDTH.
         """
-        full = WIDTH * self.done // max(self.total, 1)
+        said = self._figures()
+        room = max(min(WIDTH, columns - NAME - len(said) - 2), 0)
+        full = room * self.done // max(self.total, 1)
+        name = self.name if len(self.name) <= NAME else self.name[: NAME - 1] + "…"
+        return f"{name:<{NAME}} {'#' * full:-<{room}} {said}"[:columns]
+
+    def _figures(self) -> str:
+        """Return how far it is, how fast, and how long it will take or took."""
+        count = f"{self.done}/{self.total}"
         elapsed, fresh = self._clock() - self._began, self.done - self._skipped
         rate = fresh / elapsed if elapsed > 0 else 0.0
-        bar = f"{self.name:<29} {'#' * full:-<{WIDTH}} {self.done}/{self.total}"
         if not rate:
-            return bar
+            return count
         if self.done >= self.total:
-            return f"{bar}  {rate:.1f}/s  {clock_time(round(elapsed))}"
+            return f"{count}  {rate:.1f}/s  {clock_time(round(elapsed))}"
         left = round((self.total - self.done) / rate)
-        return f"{bar}  {rate:.1f}/s  {clock_time(left)} left"
+        return f"{count}  {rate:.1f}/s  {clock_time(left)} left"
 
     def _draw(self) -> None:
         self._drawn = self._clock()
+        # In a full line the next return would begin another one.
+        line = self.line(shutil.get_terminal_size().columns - 1)
         # \x1b[K clears what a longer line left behind.
-        self._stream.write(f"\r{self.line()}\x1b[K")
+        self._stream.write(f"\r{line}\x1b[K")
         self._stream.flush()
 
 

@@ -21,7 +21,8 @@ def quiet() -> Iterator[None]:
     """Send stdout and stderr, Python's and the process's, to nowhere while a framework talks."""
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         for descriptor in (1, 2):
             stack.enter_context(_turned(descriptor, nowhere.fileno()))
         stack.enter_context(contextlib.redirect_stdout(nowhere))

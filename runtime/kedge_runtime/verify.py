@@ -20,7 +20,7 @@ from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, ImageError, KedgeError
 from kedge_runtime.golden import Golden
-from kedge_runtime.head import Floats, probabilities
+from kedge_runtime.head import Floats, check_finite, probabilities
 from kedge_runtime.metrics import sqnr
 from kedge_runtime.preprocessing import Preprocessor
 
@@ -83,12 +83,12 @@ class Evidence:
 
 
 def walk(classifier: Classifier, picture: bytes) -> Walk:
-    """Take one encoded picture through every step."""
+    """Take one encoded picture through every step. Raises ImageError, EngineError."""
     plan = Preprocessor(classifier.contract.input)
     pixels = plan.read(picture)
     tensor = plan.tensor(pixels)
     raw = classifier.engine.run(tensor)
-    outputs = classifier.run(pixels)
+    outputs = check_finite(classifier.run(pixels))
     best, confidence = answer(classifier, outputs)
     return Walk(_digest(pixels), _digest(tensor), raw.reshape(-1), outputs, best, confidence)
 
@@ -148,7 +148,7 @@ def _blaming(stage: str, kind: type[KedgeError] = KedgeError) -> Iterator[None]:
 def _stage(name: str, check: "Check", evidence: Evidence) -> Stage:
     try:
         return Stage(name, True, check(evidence))
-    except BrokenError as broken:
+    except (BrokenError, EngineError) as broken:
         return Stage(name, False, str(broken))
 
 

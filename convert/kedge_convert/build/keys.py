@@ -24,6 +24,7 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.findings import Machine
 from kedge_runtime.hardware import processor_name
 from kedge_runtime.identity import PACKAGES
+from kedge_runtime.pictures import files
 from kedge_runtime.records import encode
 
 CHUNK = 1 << 20
@@ -127,7 +128,7 @@ def content(path: Path) -> str:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    yield from sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    yield from sorted(p.relative_to(folder).as_posix() for p in files(folder) if p.is_file())
 
 
 def _sha256(path: Path) -> str:

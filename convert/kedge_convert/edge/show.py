@@ -43,7 +43,7 @@ def _contract(report: Report) -> Iterator[str]:
     for end, places in {"input": report.network.inputs, "output": report.network.outputs}.items():
         yield _row(end, "; ".join(_value(report.network.values[i]) for i in places))
     if contract is None:
-        yield "none: kedge didn't make it (classify, bench and drift take --contract)"
+        yield "none: kedge didn't make it (classify and bench take --contract)"
     else:
         yield from _promises(contract)
 

@@ -29,9 +29,10 @@ def publish(report: Report, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, render in RENDERERS.items():
-            write_whole(folder / name, render(report).encode())
+            # A picture's name may be no text.
+            write_whole(folder / name, render(report).encode(errors="replace"))
         if summary := os.environ.get(SUMMARY):
-            with Path(summary).open("a", encoding="utf-8") as file:
+            with Path(summary).open("a", encoding="utf-8", errors="replace") as file:
                 file.write(markdown.render(report))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

@@ -59,8 +59,9 @@ def facts(result: Result) -> dict[str, Any]:
 
 def _row(mark: str, picture: str, cells: Sequence[str]) -> str:
     room = shutil.get_terminal_size().columns - len(mark)
-    first = room // (len(cells) + 1)
-    other = (room - first) // len(cells) - len(GAP)
+    # Many models in a narrow terminal leave no room at all.
+    first = max(room // (len(cells) + 1), 1)
+    other = max((room - first) // len(cells) - len(GAP), 1)
     name = f"{short(picture, first, keep_end=True):{first}}"
     return (mark + name + "".join(f"{GAP}{short(c, other):{other}}" for c in cells)).rstrip()
 
@@ -82,4 +83,6 @@ def short(text: str, columns: int, *, keep_end: bool = False) -> str:
     """Return a text in at most so many columns; `…` stands for what was cut off."""
     if len(text) <= columns:
         return text
+    if columns < 2:
+        return text[: max(columns, 0)]
     return "…" + text[1 - columns :] if keep_end else text[: columns - 1] + "…"

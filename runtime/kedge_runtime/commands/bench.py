@@ -1,7 +1,8 @@
 """`kedge bench`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from kedge_runtime.artefact import read_artefact
 from kedge_runtime.bench import (
     ROUNDS,
     WARM_UP,
@@ -21,12 +23,13 @@ from kedge_runtime.bench import (
     notes,
     pictures_for,
 )
-from kedge_runtime.commands.pictures import split
+from kedge_runtime.commands.pictures import Batch, split
 from kedge_runtime.engines import ENGINES
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
 from kedge_runtime.findings import Machine
 from kedge_runtime.foreign import for_unsealed, read_facts
 from kedge_runtime.identity import identity
+from kedge_runtime.image import read_image
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
 A_BLOCK = (WIDTH - TITLE) // COLUMN  # columns
@@ -92,13 +95,16 @@ def bench(**options: Any) -> int:
     own. IMAGE is a file, a folder or a 'pattern/*.jpg' in quotes; without one the golden pictures
     in the artefacts are taken, which are small: decoding your own may well take longer.
     """
-    artefacts, pictures = split(options["words"], optional=True)
-    bases = _bases(artefacts, options)
+    artefacts, words = split(options["words"], optional=True)
+    failed: Failed = []
+    bases, pictures = _bases(artefacts, options, failed), _readable(words, failed)
+    if not bases:
+        return 2
     sealed = [base.artefact for base in bases if base.contract is None]
-    with pictures_for(tuple(pictures), sealed) as taken:
+    with pictures_for(pictures, sealed) as taken:
         plan = Plan(taken, options["rounds"] or max(ROUNDS, len(taken)), options["warm_up"])
         ways = [cases(base, options["engines"], options["threads"]) for base in bases]
-        timings, failed = _measured(list(chain.from_iterable(ways)), plan)
+        timings = _measured(list(chain.from_iterable(ways)), plan, failed)
     said = notes(timings, Machine())
     if options["as_json"]:
         _print_json(timings, failed, said, plan)
@@ -109,28 +115,49 @@ def bench(**options: Any) -> int:
     return 2 if failed else 0
 
 
-def _bases(artefacts: Sequence[Path], options: dict[str, Any]) -> list[Case]:
-    facts = read_facts(options["contract"]) if options["contract"] else None
-    return [
-        Case(path, delegate=options["delegate"], contract=for_unsealed(path, facts))
-        for path in artefacts
-    ]
-
-
 Failed = list[dict[str, str]]
 
 
-def _measured(asked: Sequence[Case], plan: Plan) -> tuple[list[Timing], Failed]:
+def _bases(artefacts: Sequence[Path], options: dict[str, Any], failed: Failed) -> list[Case]:
+    """Return a case per artefact; a file that is none is told and passed over."""
+    facts = read_facts(options["contract"]) if options["contract"] else None
+    bases = []
+    for path in artefacts:
+        with _passed_over(path, failed):
+            contract = for_unsealed(path, facts)
+            if contract is None:
+                read_artefact(path)
+            bases.append(Case(path, delegate=options["delegate"], contract=contract))
+    return bases
+
+
+@contextmanager
+def _passed_over(artefact: Path, failed: Failed) -> Iterator[None]:
+    """Tell what is wrong with an artefact, and go on."""
+    try:
+        yield
+    except (ArtefactError, ContractError, EngineError) as error:
+        failed.append({"artefact": str(artefact), "error": str(error)})
+        click.echo(f"kedge: {error}", err=True)
+
+
+def _readable(words: Iterable[Path], failed: Failed) -> tuple[Path, ...]:
+    """Return the pictures that can be read. Raises UsageError when there are none among some."""
+    batch = Batch()
+    found = tuple(path for path, _ in batch.run(words, read_image))
+    failed += batch.failed
+    if batch.failed and not found:
+        raise UsageError("none of the pictures can be read: there is nothing to time")
+    return found
+
+
+def _measured(asked: Sequence[Case], plan: Plan, failed: Failed) -> list[Timing]:
     """Time every case; one that no engine can run is told and passed over."""
     timings: list[Timing] = []
-    failed: Failed = []
     for case in asked:
-        try:
+        with _passed_over(case.artefact, failed):
             timings.append(measure_apart(case, plan))
-        except EngineError as error:
-            failed.append({"artefact": str(case.artefact), "error": str(error)})
-            click.echo(f"kedge: {error}", err=True)
-    return timings, failed
+    return timings
 
 
 def table(timings: Sequence[Timing]) -> str:

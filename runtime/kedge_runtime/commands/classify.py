@@ -131,6 +131,9 @@ def _watch(session: Session, options: dict[str, Any]) -> int:
 
 
 def _answers(session: Session, pictures: Iterable[Path], options: dict[str, Any]) -> int:
+    printed = click.get_current_context().obj
+    if options["sheet"] and printed:
+        printed.goes_on = True  # for the sheet, when nobody reads the words
     batch, board = Batch(), sheet.Sheet(session.titles)
     rows: list[dict[str, Any]] = []
 

@@ -3,6 +3,7 @@ pictures that a bad one can't end.
 """
 
 import glob
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import click
 
 from kedge_runtime.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError
+from kedge_runtime.files import is_folder
 from kedge_runtime.pictures import find
 from kedge_runtime.quiet import quiet
 
@@ -62,8 +64,10 @@ def _expanded(word: str) -> list[Path]:
 
 def _found(path: Path) -> Iterable[Path]:
     if str(path) == STDIN:
-        return (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
-    return find(path) if path.is_dir() else [path]
+        # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
+        lines = (line.rstrip(b"\r\n") for line in (sys.stdin.buffer if sys.stdin else ()))
+        return (Path(os.fsdecode(line)) for line in lines if line.strip())
+    return find(path) if is_folder(path) else [path]
 
 
 @dataclass

@@ -1,8 +1,6 @@
 """`kedge classify --camera N` and `--video FILE`: the options of a stream, and its lines."""
 
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -116,15 +114,9 @@ def _watch(options: dict[str, Any], rule: Rule) -> Watch:
 
 
 def watch(model: Answering, artefacts: Sequence[str], rule: Rule, options: dict[str, Any]) -> int:
-    """Print the answers to a stream until it ends, or until nobody wants them; return the code."""
-    try:
-        with only_ours():
-            return _watched(model, artefacts, rule, options)
-    except BrokenPipeError:
-        # `| head` has what it wants. Python flushes stdout once more at its end: to nowhere.
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        return 0
+    """Print the answers to a stream until it ends; return the exit code."""
+    with only_ours():
+        return _watched(model, artefacts, rule, options)
 
 
 def _watched(

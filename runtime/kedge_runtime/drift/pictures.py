@@ -1,6 +1,7 @@
 """The pictures of a comparison: known by their name below the folder, in one fixed order."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,17 @@ class Pictures:
         """Return a SHA-256 that changes when a picture comes, goes or is written again."""
         hasher = hashlib.sha256()
         for name in self.names:
-            status = (self.folder / name).stat()
-            hasher.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            hasher.update(os.fsencode(f"{name}{_state(self.folder / name)}\n"))
         return hasher.hexdigest()
+
+
+def _state(path: Path) -> str:
+    """Return a picture's size and time; none for one that isn't there, as reading it will tell."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "\0"
+    return f"\0{status.st_size}\0{status.st_mtime_ns}"
 
 
 def content_digest(content: bytes) -> NDArray[np.uint8]:

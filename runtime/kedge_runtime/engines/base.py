@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
@@ -149,6 +150,16 @@ def import_library(engine: str) -> ModuleType:
         except (ImportError, OSError) as error:
             reasons.append(f"{library.package} can't be imported: {one_line(error)}")
     raise EngineError(reasons[0] if reasons else f"no {engine} here: {how_to_install(engine)}")
+
+
+def text_of(path: Path) -> str:
+    """Return a path as libraries take it. Raises EngineError for one that is no UTF-8."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise EngineError("its name isn't UTF-8, the engine can't open it; rename it") from None
+    return name
 
 
 def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:

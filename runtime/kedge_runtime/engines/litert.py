@@ -12,6 +12,7 @@ from kedge_runtime.engines.base import (
     dtype_name,
     import_library,
     only_ends,
+    text_of,
 )
 from kedge_runtime.engines.delegates import load_delegate
 from kedge_runtime.errors import EngineError, one_line
@@ -68,7 +69,7 @@ def open_engine(path: Path, options: EngineOptions) -> LiteRT:
     resolver = litert.OpResolverType[RESOLVERS[options.kernels]]
     try:
         interpreter = litert.Interpreter(
-            str(path),
+            text_of(path),
             num_threads=options.thread_count,
             experimental_delegates=delegates,
             experimental_op_resolver_type=resolver,

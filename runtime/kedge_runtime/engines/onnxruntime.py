@@ -11,6 +11,7 @@ from kedge_runtime.engines.base import (
     float_port,
     import_library,
     only_ends,
+    text_of,
 )
 from kedge_runtime.errors import EngineError, one_line
 
@@ -53,7 +54,7 @@ def open_engine(path: Path, options: EngineOptions) -> OnnxRuntime:
     settings.log_severity_level = 4  # fatal only: what is worth a line is raised
     try:
         session = onnxruntime.InferenceSession(
-            str(path), settings, providers=["CPUExecutionProvider"]
+            text_of(path), settings, providers=["CPUExecutionProvider"]
         )
         return OnnxRuntime(session)
     except EngineError as error:

@@ -26,8 +26,7 @@ def open_video(path: str | Path, every: int = 1, limits: Limits = LIMITS) -> Ite
     """
     if every < 1:
         raise UsageError(f"every is {every}, allowed are 1 (all frames) and more")
-    if not Path(path).is_file():
-        raise ImageError(f"{path}: no such video file")
+    _check_video(Path(path))
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise ImageError(f"{path}: no video that OpenCV can read; convert it to MP4 (H.264)")
@@ -39,6 +38,16 @@ def open_video(path: str | Path, every: int = 1, limits: Limits = LIMITS) -> Ite
             f"allowed are {limits.pixels} in all; shrink it first"
         )
     return _file_frames(capture, path, every)
+
+
+def _check_video(path: Path) -> None:
+    """Raise ImageError unless it is a file that may be read: OpenCV says no more than no."""
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path}: no such video file")
+        path.open("rb").close()
+    except OSError as error:
+        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _size(capture: cv2.VideoCapture) -> tuple[int, int]:
