@@ -100,6 +100,12 @@ def test_latency_is_judged_on_its_interval(limit: float, verdict: str) -> None:
     assert (gate.verdict, gate.value) == (verdict, value)
 
 
+def test_a_latency_without_its_float32_artefact_fails() -> None:
+    (_, gate) = judge(found(Gates(max_latency_ratio=1.0)), None)
+    assert (gate.name, gate.verdict) == ("max_latency_ratio", "FAIL")
+    assert "demo.float32.tflite wasn't made" in gate.said
+
+
 def test_the_ratio_of_medians_covers_the_true_one() -> None:
     rng = np.random.default_rng(1)
     covered = []

@@ -43,7 +43,7 @@ class Known:
         return replace(found, drift=drift, by_layer=by_layer)
 
     def _ratio(self, cell: Cell, entry: Entry) -> Estimate | None:
-        """Return the latency as a share of float32's, where that is gated.
+        """Return the latency as a share of float32's, where that is gated and was made.
 
         They are timed here, one after the other, when everything else is done.
         """

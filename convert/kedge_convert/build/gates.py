@@ -28,7 +28,8 @@ LEVEL = 0.975
 class Found:
     """What is known of a cell's artefact.
 
-    `entry`: its conversion; `ratio`: of its latency to float32's; `findings`: a device's, by name.
+    `entry`: its conversion; `ratio`: of its latency to float32's, None where that isn't gated or
+    there is no float32 artefact; `findings`: a device's, by name.
     """
 
     cell: Cell
@@ -134,7 +135,8 @@ def _exactly(value: float) -> Estimate:
 def _max_latency_ratio(found: Found, limit: float) -> Gate:
     ratio = found.ratio
     if ratio is None:
-        raise AssertionError("a latency that is gated wasn't measured")
+        said = f"{found.cell.float32} wasn't made: there is no float32 artefact to compare with"
+        return Gate("max_latency_ratio", "FAIL", said, limit)
     said = (
         f"{words.times(ratio.value)} the time of float32 "
         f"({ratio.low:.2f} .. {ratio.high:.2f}), at most {words.times(limit)}"
