@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -209,6 +210,27 @@ def test_a_rerun_goes_on_where_it_stopped(
     before.pop("latency")
     assert again == before
     assert not journal.exists()
+
+
+def test_a_rerun_against_a_model_goes_on_too(
+    drift: Run, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def record(_: object, __: object, path: Path) -> None:
+        if not path.exists():
+            asked.append(path)
+            path.write_bytes((desk / "same.npz").read_bytes())
+
+    command, place = "kedge_runtime.commands.drift", tmp_path / "report.json"
+    monkeypatch.setattr(f"{command}.converter", lambda: SimpleNamespace(record=record))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{command}.finish", lambda request: None)
+        drift("demo", "--out", place)
+    monkeypatch.setattr("kedge_runtime.drift.measure.read_bytes", None)  # nothing is left to do
+    assert drift("demo", "--out", place)[0] == 0
+    assert len(asked) == 1
+    assert list(tmp_path.iterdir()) == [place]
 
 
 @pytest.mark.parametrize(
