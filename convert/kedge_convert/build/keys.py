@@ -61,9 +61,9 @@ def fit_key(cell: Cell, artefact: str) -> str:
     return _key("fit", artefact=artefact, device=[cell.gates.device, cell.gates.min_mapped])
 
 
-def timing_key(artefact: str) -> str:
-    """Return the key of an artefact's latency on this machine."""
-    return _key("timing", artefact=artefact, **here())
+def timing_key(artefact: str, reference: str) -> str:
+    """Return the key of an artefact's latency as a share of another's on this machine."""
+    return _key("timing", artefact=artefact, reference=reference, **here())
 
 
 def here() -> dict[str, str]:
