@@ -143,7 +143,7 @@ def test_independent_classes_drift_by_their_sets(kedge: Run, several: Path, desk
     (found,) = json.loads(out)["drifts"]
     classifier = Classifier.open(several / "several.tflite")
     with np.load(several / "near.npz") as known:
-        names, outputs = known["names"], known["outputs"]
+        names, outputs = json.loads(known["names"].tobytes()), known["outputs"]
     theirs = [classifier.probabilities(desk / "photos" / name) for name in names]
     changed = ((sigmoid(outputs) >= 0.6) != (np.stack(theirs) >= 0.6)).any(axis=1)
     assert 0 < changed.sum() < COUNT
