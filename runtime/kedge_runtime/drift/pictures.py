@@ -55,7 +55,8 @@ class Pictures:
         hasher = hashlib.sha256()
         for name in self.names:
             status = (self.folder / name).stat()
-            hasher.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+            line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            hasher.update(line.encode(errors="surrogateescape"))  # a name may hold any bytes
         return hasher.hexdigest()
 
 
