@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert import pipeline
+from kedge_convert import pipeline, supervisor
 from kedge_convert.build import keys, making
 from kedge_convert.build.cache import Cache, Entry
 from kedge_convert.build.config import Config, Gates, Model
 from kedge_convert.build.facts import Known
-from kedge_convert.build.matrix import Cell, groups
-from kedge_convert.job import Checked, Job, Outcome
+from kedge_convert.build.matrix import Cell, Group, groups
+from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.progress import Progress
 from kedge_convert.supervisor.bounds import Limits
@@ -76,6 +76,23 @@ def test_each_artefact_is_kept_as_soon_as_it_is_there(
     assert first.facts["digest"] == "sha256:" + "0" * 64
     assert first.facts["parity"]["sqnr"] is None
     assert place.cache.blob(first.files["artefact"]).read_bytes() == CONTENT
+
+
+def test_each_group_has_its_own_log(
+    cells: tuple[Cell, ...], place: making.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(job: Job, *_: object) -> list[Outcome]:
+        job.log.write_text(f"{len(job.targets)} targets")
+        return [failed(target, f"crashed; log {job.log}") for target in job.targets]
+
+    monkeypatch.setattr(supervisor, "convert", convert)
+    place.out.mkdir()
+    for count, name in enumerate(("one", "two"), 1):
+        some = [replace(cell, model=replace(cell.model, name=name)) for cell in cells[:count]]
+        reasons = making._converted(Group(tuple(some)), some, place)
+        assert set(reasons.values()) == {(f"crashed; log {place.out / name}.log",)}
+    logs = {path.name: path.read_text() for path in place.out.iterdir()}
+    assert logs == {"one.log": "1 targets", "two.log": "2 targets"}
 
 
 def test_what_was_made_of_a_file_that_changed_is_not_kept(
