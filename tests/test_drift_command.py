@@ -265,6 +265,12 @@ def test_a_reference_of_other_pictures_is_refused(
     assert "is a reference of other pictures: even/000.png had another content" in error
 
 
+def test_a_reference_may_be_named_in_capitals(drift: Run, desk: Path, tmp_path: Path) -> None:
+    place = tmp_path / "SAME.NPZ"
+    place.write_bytes((desk / "same.npz").read_bytes())
+    assert drift(place)[0] == 0
+
+
 def test_a_reference_of_another_artefacts_original(kedge: Run, desk: Path, artefacts: Path) -> None:
     words = ["--images", desk / "photos", "--against", desk / "same.npz"]
     code, _, error = kedge("drift", artefacts / "tiny.onnx", *words)

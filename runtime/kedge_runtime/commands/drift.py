@@ -23,7 +23,7 @@ from kedge_runtime.drift.comparison import (
     unfinished_reference,
 )
 from kedge_runtime.drift.gates import EXIT_CODES, worst
-from kedge_runtime.drift.original import Original, converter
+from kedge_runtime.drift.original import Original, converter, is_reference
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.report import Drift
@@ -146,7 +146,7 @@ def _check(options: dict[str, Any]) -> None:
     for name, suffix in {"record": SUFFIX, "out": ".json"}.items():
         if options[name]:
             check_place("--" + name, options[name], suffix)
-    if not options["against"].endswith(SUFFIX):
+    if not is_reference(options["against"]):
         if options["scheduler"] and not options["record"]:
             raise UsageError(
                 "--scheduler: its workers read the original's answers: say with --record where "
