@@ -15,7 +15,7 @@ import pytest
 
 from kedge_convert.build import keys
 from kedge_convert.build.cache import LEFT_BEHIND, Cache, default_folder
-from kedge_convert.build.config import Config, Model, Options, Variant
+from kedge_convert.build.config import Config, Gates, Model, Options, Variant
 from kedge_convert.build.matrix import Cell, groups
 from kedge_runtime.errors import UsageError
 from kedge_runtime.pool import Pool, executor
@@ -94,6 +94,25 @@ def test_kedge_and_its_tools_have_a_part(
     before = fresh(cell(model))
     monkeypatch.setattr(keys, part, lambda: "another")
     assert fresh(cell(model)) != before
+
+
+def test_a_devices_compiler_has_a_part(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for version in ("", "15", "16"):
+        if version:
+            command = tmp_path / "edgetpu_compiler"
+            command.write_text(f"#!/bin/sh\necho Edge TPU Compiler version {version}\n")
+            command.chmod(0o755)
+        keys.compiler.cache_clear()
+        coral = replace(model, device="coral", gates=Gates(device="coral"))
+        found.append(
+            (fresh(cell(coral)), keys.fit_key(cell(coral), "artefact"), fresh(cell(model)))
+        )
+    keys.compiler.cache_clear()
+    assert [len(set(each)) for each in zip(*found, strict=True)] == [3, 3, 1]
 
 
 def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: Model) -> None:

@@ -98,6 +98,14 @@ def test_latency_is_judged_on_its_interval(limit: float, verdict: str) -> None:
         gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), limit),
     ]
     assert (gate.verdict, gate.value) == (verdict, value)
+    assert ("the next run times it again" in gate.said) == (verdict == "INCONCLUSIVE")
+    assert "pictures" not in gate.said
+
+
+def test_a_latency_without_its_float32_artefact_fails() -> None:
+    (_, gate) = judge(found(Gates(max_latency_ratio=1.0)), None)
+    assert (gate.name, gate.verdict) == ("max_latency_ratio", "FAIL")
+    assert "demo.float32.tflite wasn't made" in gate.said
 
 
 def test_the_ratio_of_medians_covers_the_true_one() -> None:

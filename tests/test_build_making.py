@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert import pipeline
+from kedge_convert import pipeline, supervisor
 from kedge_convert.build import keys, making
-from kedge_convert.build.cache import Cache
-from kedge_convert.build.config import Config, Model
-from kedge_convert.build.matrix import Cell, groups
-from kedge_convert.job import Checked, Job, Outcome
+from kedge_convert.build.cache import Cache, Entry
+from kedge_convert.build.config import Config, Gates, Model
+from kedge_convert.build.facts import Known
+from kedge_convert.build.matrix import Cell, Group, groups
+from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.progress import Progress
 from kedge_convert.supervisor.bounds import Limits
 from kedge_convert.way import Way
+from kedge_runtime.drift.gates import Estimate
 
 PARITY = Parity(20, 1.0, 1.0, 0.1, 0.1, 0.1, 1.0, float("inf"), 0.0)
 CONTENT = b"weights" + b"sha256:" + b"0" * 64
@@ -76,6 +78,23 @@ def test_each_artefact_is_kept_as_soon_as_it_is_there(
     assert place.cache.blob(first.files["artefact"]).read_bytes() == CONTENT
 
 
+def test_each_group_has_its_own_log(
+    cells: tuple[Cell, ...], place: making.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(job: Job, *_: object) -> list[Outcome]:
+        job.log.write_text(f"{len(job.targets)} targets")
+        return [failed(target, f"crashed; log {job.log}") for target in job.targets]
+
+    monkeypatch.setattr(supervisor, "convert", convert)
+    place.out.mkdir()
+    for count, name in enumerate(("one", "two"), 1):
+        some = [replace(cell, model=replace(cell.model, name=name)) for cell in cells[:count]]
+        reasons = making._converted(Group(tuple(some)), some, place)
+        assert set(reasons.values()) == {(f"crashed; log {place.out / name}.log",)}
+    logs = {path.name: path.read_text() for path in place.out.iterdir()}
+    assert logs == {"one.log": "1 targets", "two.log": "2 targets"}
+
+
 def test_what_was_made_of_a_file_that_changed_is_not_kept(
     cells: tuple[Cell, ...], place: making.Place, tmp_path: Path
 ) -> None:
@@ -85,6 +104,30 @@ def test_what_was_made_of_a_file_that_changed_is_not_kept(
 
     list(kept(cells, place, outcomes()))
     assert not list((place.cache.folder / "entries").iterdir())
+
+
+def test_a_latency_is_timed_until_its_gate_is_decided(
+    cells: tuple[Cell, ...], place: making.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = [replace(cell, gates=Gates(max_latency_ratio=1.0)) for cell in cells]
+    entries = [
+        place.cache.put(keys.artefact_key(cell), {}, {"artefact": cell.name.encode()})
+        for cell in gated
+    ]
+    known, timed = Known({cell.name: cell for cell in gated}, place.cache), []
+
+    def seconds(_: Known, cell: Cell, __: Entry) -> list[float]:
+        timed.append(cell.name)
+        return [0.1, 9.0] * 10 if len(timed) <= 2 else [1.0] * 20
+
+    monkeypatch.setattr(Known, "_seconds", seconds)
+    assert known._ratio(gated[0], entries[0]) == Estimate(1, 1, 1)
+    assert not timed  # float32 isn't compared with itself
+    busy, idle, kept = (known._ratio(gated[1], entries[1]) for _ in range(3))
+    assert busy
+    assert busy.low < 1 < busy.high
+    assert idle == kept == Estimate(1, 1, 1)
+    assert timed == [gated[1].name, gated[0].name] * 2
 
 
 def test_a_failed_conversion_is_not_kept(cells: tuple[Cell, ...], place: making.Place) -> None:

@@ -238,6 +238,7 @@ BOARDS: dict[str, tuple[Check, dict[str, str], str, str, str]] = {
     "hot": (hardware.temperature, {ZONE: "82500\n"}, "note", "82 °C", "heat sink"),
     "no sensor": (hardware.temperature, {}, "ok", "no sensor", ""),
     "weak supply": (hardware.clock, {THROTTLED: "50005\n"}, "problem", "under-volt", "supply"),
+    "hot now": (hardware.clock, {THROTTLED: "10004\n"}, "problem", "throttled now", "heat sink"),
     "was hot": (hardware.clock, {THROTTLED: "40000\n"}, "note", "throttled since", "heat sink"),
     "steady": (hardware.clock, {THROTTLED: "0\n", GOVERNOR: "performance"}, "ok", "perform", ""),
     "on demand": (hardware.clock, {GOVERNOR: "ondemand\n"}, "note", "ondemand", "cpupower"),

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -158,7 +159,7 @@ def test_independent_classes_drift_by_their_sets(kedge: Run, several: Path, desk
     (found,) = json.loads(out)["drifts"]
     classifier = Classifier.open(several / "several.tflite")
     with np.load(several / "near.npz") as known:
-        names, outputs = known["names"], known["outputs"]
+        names, outputs = json.loads(known["names"].tobytes()), known["outputs"]
     theirs = [classifier.probabilities(desk / "photos" / name) for name in names]
     changed = ((sigmoid(outputs) >= 0.6) != (np.stack(theirs) >= 0.6)).any(axis=1)
     assert 0 < changed.sum() < COUNT
@@ -227,6 +228,27 @@ def test_a_rerun_goes_on_where_it_stopped(
     assert not journal.exists()
 
 
+def test_a_rerun_against_a_model_goes_on_too(
+    drift: Run, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def record(_: object, __: object, path: Path) -> None:
+        if not path.exists():
+            asked.append(path)
+            path.write_bytes((desk / "same.npz").read_bytes())
+
+    command, place = "kedge_runtime.commands.drift", tmp_path / "report.json"
+    monkeypatch.setattr(f"{command}.converter", lambda: SimpleNamespace(record=record))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{command}.finish", lambda request: None)
+        drift("demo", "--out", place)
+    monkeypatch.setattr("kedge_runtime.drift.measure.read_bytes", None)  # nothing is left to do
+    assert drift("demo", "--out", place)[0] == 0
+    assert len(asked) == 1
+    assert list(tmp_path.iterdir()) == [place]
+
+
 @pytest.mark.parametrize(
     ("against", "words", "message"),
     [
@@ -257,6 +279,12 @@ def test_a_reference_of_other_pictures_is_refused(
     code, _, error = kedge("drift", artefacts / "tiny.tflite", *words)
     assert code == 2
     assert "is a reference of other pictures: even/000.png had another content" in error
+
+
+def test_a_reference_may_be_named_in_capitals(drift: Run, desk: Path, tmp_path: Path) -> None:
+    place = tmp_path / "SAME.NPZ"
+    place.write_bytes((desk / "same.npz").read_bytes())
+    assert drift(place)[0] == 0
 
 
 def test_a_reference_of_another_artefacts_original(kedge: Run, desk: Path, artefacts: Path) -> None:

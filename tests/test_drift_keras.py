@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Run
+import hostile_images
+from conftest import Run, tiny_contract
 from kedge_models import demo
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import read_artefact
@@ -18,12 +19,13 @@ from kedge_runtime.drift.original import Original, Sample
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.engines import EngineOptions
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="the original runs in Keras")
 
 from kedge_convert.drift import attribute, attribution, record, recording
+from kedge_convert.source import Request, load_source
 
 COUNT = 60
 
@@ -167,6 +169,15 @@ def test_every_artefact_has_its_chain(demo_artefacts: Path, photos: Path) -> Non
         # Exported in float, and run by another engine: the same answers.
         assert {step.flips for step in each.steps if step.name in ("export", "engine")} == {0.0}
     assert len({each.steps[0] for each in found}) == 1
+
+
+def test_a_picture_beyond_the_limits_is_unreadable_to_keras_too(
+    tmp_path: Path,
+) -> None:
+    source, bomb = load_source(Request("demo")), tmp_path / "bomb.png"
+    bomb.write_bytes(hostile_images._png_of(20_000, 20_000))
+    with pytest.raises(ImageError, match="20000x20000 pixels"):
+        attribution._keras(source, tiny_contract("tflite"))(bomb)
 
 
 def test_preprocessing_is_what_keras_itself_does(demo_artefacts: Path, photos: Path) -> None:

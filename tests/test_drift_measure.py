@@ -16,8 +16,8 @@ from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Output
 from kedge_runtime.drift.journal import Journal, packed, unpacked
 from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
-from kedge_runtime.drift.pictures import Pictures, Shard, content_digest
-from kedge_runtime.drift.reference import Facts, Reference, write_reference
+from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
+from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
 from kedge_runtime.drift.rows import NONE, ROW, row
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
@@ -119,7 +119,22 @@ def test_numpy_reads_a_reference_too(record: Record) -> None:
     with np.load(record(), allow_pickle=False) as arrays:
         assert arrays["outputs"].shape == (COUNT, 4)
         assert arrays["digests"].shape == (COUNT, 32)
-        assert json.loads(arrays["facts"].item())["source"] == "tiny"
+        assert json.loads(arrays["facts"].tobytes())["source"] == "tiny"
+        assert len(json.loads(arrays["names"].tobytes())) == COUNT
+
+
+def test_many_pictures_one_long_name_and_names_of_any_bytes(
+    tmp_path: Path, artefacts: Path
+) -> None:
+    count, path = 40_000, tmp_path / "reference.npz"
+    names = ["x" * 234, "caf\udce9.jpg", "a\nb.jpg", *(f"{i:06}.jpg" for i in range(3, count))]
+    failed = tuple(Failure(f"{i:06}.png", "photos: no picture " * 5) for i in range(10_000))
+    facts = Facts.of(read_artefact(artefacts / "tiny.onnx").contract)
+    part = Recorded(names, np.zeros((count, 32), np.uint8), np.zeros((count, 4), np.float32))
+    write_reference(path, replace(facts, failed=failed), lambda: [part])
+    known = Reference(path)
+    assert known.names == names
+    assert known.facts.failed == failed
 
 
 def test_the_same_answers_give_the_same_bytes(record: Record) -> None:
@@ -171,6 +186,14 @@ def _zip(**members: bytes) -> bytes:
     return file.getvalue()
 
 
+def _repacked(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(file, "w", 8) as archive:
+        for name in given.namelist():
+            archive.writestr(name, given.read(name))
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -179,6 +202,7 @@ def _zip(**members: bytes) -> bytes:
         lambda content: b"no zip at all",
         lambda content: _zip(facts=b"?", names=b"?", digests=b"?", outputs=b"?"),
         lambda content: _zip(facts=b"?"),
+        _repacked,
         _flipped,
     ],
 )
@@ -271,7 +295,7 @@ def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
     assert Pictures.of(tmp_path).fingerprint() == first
     (tmp_path / "a.png").write_bytes(b"12")
     changed = Pictures.of(tmp_path).fingerprint()
-    (tmp_path / "b.png").write_bytes(b"1")
+    (tmp_path / "caf\udce9.png").write_bytes(b"1")  # Latin-1
     assert len({first, changed, Pictures.of(tmp_path).fingerprint()}) == 3
 
 

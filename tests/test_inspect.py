@@ -131,6 +131,19 @@ def test_the_parts_of_a_sealed_file_are_all_of_it(artefacts: Path, name: str) ->
     assert abs(found["graph"] + found["weights"] - bare) < 400
 
 
+def test_metadata_without_a_key_is_a_part_and_broken_metadata_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    # metadata_props (field 14) of: a value alone; a key in Latin-1; a varint without an end.
+    for entry, part in ((b"\x12\x01x", "(no key)"), (b"\n\x01\xe9", "\ufffd"), (b"\x08\xff", "")):
+        size = len(entry).to_bytes(1, "little")
+        path.write_bytes((MODELS / "tiny.onnx").read_bytes() + b"\x72" + size + entry)
+        network = read_network(path)
+        if part:
+            assert sizes(path, network)[part] == len(entry)
+    with pytest.raises(ArtefactError, match=r"foreign\.onnx: no readable \.onnx model"):
+        sizes(path, network)
+
+
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])
 def test_damaged_bytes_are_refused_or_read_but_never_a_bug(tmp_path: Path, name: str) -> None:
     whole = (MODELS / name).read_bytes()

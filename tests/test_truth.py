@@ -63,12 +63,11 @@ def test_a_name_before_the_number_is_no_id() -> None:
     ("rows", "expected"),
     [
         ("file,label\na.jpg,tench\nb/c.jpg,n03126707\n", [TENCH, MACHINE]),
-        ("a.jpg,0\nb/c.jpg,4\n", [TENCH, SEVEN]),
-        # An id goes before an index, and quotes are CSV's.
+        # Quotes are CSV's.
         ('"a.jpg","Tiger shark"\nphotos/b/c.jpg,7\n', [SHARK, SEVEN]),
-        ("\ufeffa.jpg, tench\r\nb\\c.jpg, 3\r\n\r\nunused.jpg,tench\r\n", [TENCH, MACHINE]),
+        ("\ufeffa.jpg, tench\r\nb\\c.jpg, 7\r\n\r\nunused.jpg,tench\r\n", [TENCH, SEVEN]),
         # The longest end of a path counts.
-        ("c.jpg,0\na.jpg,0\nb/c.jpg,1\n", [TENCH, SHARK]),
+        ("c.jpg,tench\na.jpg,tench\nb/c.jpg,tiger_shark\n", [TENCH, SHARK]),
     ],
 )
 def test_tables(tmp_path: Path, rows: str, expected: list[int]) -> None:
@@ -76,6 +75,17 @@ def test_tables(tmp_path: Path, rows: str, expected: list[int]) -> None:
     table.write_bytes(rows.encode())
     images = [Path("photos/a.jpg"), Path("photos/b/c.jpg")]
     assert read_truth(images, LABELS, table) == dict(zip(images, expected, strict=True))
+
+
+def test_indices_where_no_class_is_called_by_another_number(tmp_path: Path) -> None:
+    table, images = tmp_path / "truth.csv", [Path("a.jpg"), Path("b.jpg")]
+    table.write_text("a.jpg,0\nb.jpg,2\n")
+    for words in (("cat", "dog", "fox"), ("0", "1", "2")):
+        labels = tuple(Label(word, word) for word in words)
+        assert read_truth(images, labels, table) == {images[0]: 0, images[1]: 2}
+    labels = tuple(Label(word, word) for word in ("1", "2", "3"))
+    with pytest.raises(UsageError, match=r"'0' is no class: .*no index, as '1' is a class's own"):
+        read_truth(images, labels, table)
 
 
 def test_a_table_goes_before_names(tmp_path: Path) -> None:
@@ -107,6 +117,7 @@ def test_refused_names(images: list[str], message: str) -> None:
         (b"a.jpg,crane\n", "names the classes n02012849, n03126707"),
         (b"b.jpg,tench\n", "not of 1: a.jpg"),
         (b"", "not of 1: a.jpg"),
+        (b"a.jpg,tench\na.jpg,Tench\na.jpg,7\n", "a.jpg is 'tench' and '7': leave one"),
         (b"a.jpg,tench,sure\n", ":1: has 3 columns"),
         (b"a.jpg\n", ":1: has 1 columns"),
         (b"a.jpg,\xff\n", "no CSV in UTF-8"),

@@ -46,6 +46,11 @@ class Job:
     gates: fit.Gates = fit.GATES
 
     @property
+    def log(self) -> Path:
+        """What the toolkits wrote when something went wrong."""
+        return self.out / f"{Path(self.request.model).name}.log"
+
+    @property
     def scheme(self) -> Scheme:
         """How the integers are laid out."""
         return scheme_for(self.device)

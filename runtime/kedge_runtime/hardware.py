@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kedge_runtime.engines import Library, cores, is_installed
 from kedge_runtime.engines.delegates import EDGETPU_INSTALL, EDGETPU_LIBRARY
-from kedge_runtime.findings import Finding, Machine
+from kedge_runtime.findings import Finding, Machine, State
 
 # What speeds a network up: Linux's name in /proc/cpuinfo -> ours, by processor. `DOT` are those
 # that multiply and add int8 in one instruction.
@@ -34,13 +34,16 @@ NO_DOT = {
 SMALL_MEMORY, LITTLE_MEMORY = 512 << 20, 128 << 20  # bytes: all of it, and what is available
 HOT = 80  # °C, where a Raspberry Pi begins to lower its clock
 
-# Bits of the Raspberry Pi firmware's get_throttled; the same shifted by 16: since it booted.
+# Bits of the Raspberry Pi firmware's get_throttled, and what the same shifted tell: what is wrong
+# now goes before all that was.
 THROTTLED = {
     0: ("under-voltage", "use the official power supply and a short cable"),
     1: ("clock capped", "cool the board, or give it a better power supply"),
     2: ("throttled", "cool the board: a heat sink or a fan"),
     3: ("soft temperature limit", "cool the board: a heat sink or a fan"),
 }
+
+WHEN: dict[int, tuple[State, str]] = {0: ("problem", "now"), 16: ("note", "since it booted")}
 
 # USB ids of a Coral accelerator: as it is plugged in, and after its first use.
 CORAL_USB = frozenset({("1a6e", "089a"), ("18d1", "9302")})
@@ -103,11 +106,10 @@ def clock(machine: Machine) -> Finding:
     """Tell who sets the clock, and whether a Raspberry Pi's firmware has lowered it."""
     text = machine.read("sys/devices/platform/soc/soc:firmware/get_throttled")
     bits = int(text, 16) if text else 0
-    for bit, (what, fix) in THROTTLED.items():
-        if bits >> bit & 1:
-            return Finding("problem", f"{what} now", fix)
-        if bits >> (bit + 16) & 1:
-            return Finding("note", f"{what} since it booted", fix)
+    for shift, (state, when) in WHEN.items():
+        for bit, (what, fix) in THROTTLED.items():
+            if bits >> (bit + shift) & 1:
+                return Finding(state, f"{what} {when}", fix)
     governor = machine.read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if governor in ("", "performance"):
         return Finding("ok", f"governor {governor}" if governor else "no governor can be read")

@@ -7,7 +7,7 @@ a class's id or name, as in `tench/1.jpg`.
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kedge_runtime import ilsvrc
@@ -25,10 +25,10 @@ def read_truth(
 
     `table`: text in UTF-8 of `file,label` or, without commas, `file label`, with or without that
     heading. `file` is a path from any folder above the image, or its name; `label` is a class's id,
-    name or index from 0. Or a list, see `ilsvrc`.
+    name or, where no id or name is another number, index from 0. Or a list, see `ilsvrc`.
     Names are compared without case, with `_` and `-` as spaces. A scheme that knows one image must
-    know all: raises UsageError naming those without a class, for a table that can't be read, and
-    for a name that two classes share.
+    know all: raises UsageError naming those without a class, for a table that can't be read or
+    gives a picture two labels, and for a name that two classes share.
     """
     if table is not None:
         return _complete(_by_file(images, labels, table), images, str(table))
@@ -99,16 +99,32 @@ def _by_list(
 def _by_table(
     images: Sequence[Path], labels: tuple[Label, ...], lines: Sequence[str], table: Path
 ) -> Truth:
-    indices = {str(i): i for i in range(len(labels))}
-    classes = indices | _classes(labels)
-    rows = dict(_rows(lines, table))
+    classes, wanted = _with_indices(_classes(labels), len(labels))
+    rows = _by_name(_rows(lines, table), table)
     if rows.get("file") == "label":
         del rows["file"]
     words = {image: rows[key] for image in images if (key := _entry(image, rows)) is not None}
     for word in words.values():
         if _plain(word) not in classes:
-            raise UsageError(f"{table}: {word!r} is no class: give its id, name or index")
+            raise UsageError(f"{table}: {word!r} is no class: {wanted}")
     return _known({image: _plain(word) for image, word in words.items()}, classes, labels)
+
+
+def _with_indices(classes: Classes, count: int) -> tuple[Classes, str]:
+    """Add the indices unless a number is another class's own word; say what a table may hold."""
+    number = next((word for word, i in classes.items() if word.isdecimal() and int(word) != i), "")
+    if number:
+        return classes, f"give its id or name; no index, as {number!r} is a class's own id or name"
+    indices = {str(i): i for i in range(count)}
+    return indices | classes, "give its id, name or index"
+
+
+def _by_name(rows: Iterable[tuple[str, str]], table: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, word in rows:
+        if _plain(found.setdefault(name, word)) != _plain(word):
+            raise UsageError(f"{table}: {name} is {found[name]!r} and {word!r}: leave one of them")
+    return found
 
 
 def _rows(lines: Sequence[str], table: Path) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ MAX_BYTES = 32 << 20  # all members together; a contract with 1000 labels and it
 MAX_MEMBERS = 1000
 
 # What zipfile lets through on damaged, encrypted (RuntimeError) and strangely packed archives.
-_FAULTS = (
+FAULTS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -36,7 +36,7 @@ def read_members(archive: Path | io.BytesIO, where: str) -> dict[str, bytes]:
         with zipfile.ZipFile(archive) as opened:
             _check(opened.infolist(), where)
             return {info.filename: opened.read(info) for info in opened.infolist()}
-    except _FAULTS as error:
+    except FAULTS as error:
         raise ArtefactError(f"{where}: no readable archive ({error}); convert again") from None
 
 

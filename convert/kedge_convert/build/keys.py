@@ -18,8 +18,11 @@ import kedge_models
 import kedge_runtime
 from kedge_convert.build.config import WORDS, Model
 from kedge_convert.build.matrix import Cell, Group
+from kedge_convert.edge import COMPILERS
+from kedge_convert.errors import ConversionError
 from kedge_convert.sealing import TOOLS
 from kedge_models.demo import MODEL as DEMO
+from kedge_models.devices import device
 from kedge_runtime.errors import UsageError
 from kedge_runtime.findings import Machine
 from kedge_runtime.hardware import processor_name
@@ -59,12 +62,14 @@ def drift_key(cell: Cell, artefact: str) -> str:
 
 def fit_key(cell: Cell, artefact: str) -> str:
     """Return the key of an artefact held against a device."""
-    return _key("fit", artefact=artefact, device=[cell.gates.device, cell.gates.min_mapped])
+    name = cell.gates.device
+    asked = [name, cell.gates.min_mapped]
+    return _key("fit", artefact=artefact, device=asked, compiler=compiler(name))
 
 
-def timing_key(artefact: str) -> str:
-    """Return the key of an artefact's latency on this machine."""
-    return _key("timing", artefact=artefact, **here())
+def timing_key(artefact: str, reference: str) -> str:
+    """Return the key of an artefact's latency as a share of another's on this machine."""
+    return _key("timing", artefact=artefact, reference=reference, **here())
 
 
 def here() -> dict[str, str]:
@@ -90,6 +95,7 @@ def _conversion(cell: Cell) -> dict[str, Any]:
         "options": encode(cell.options),
         "calibrate": calibrate and content(Path(calibrate)),
         "device": [cell.model.device, cell.model.gates.min_mapped],
+        "compiler": compiler(cell.model.device),
     }
 
 
@@ -159,6 +165,18 @@ def tools() -> dict[str, str]:
     """Return the versions of Python and of every library that has a part; none is imported."""
     named = {name: _version(name) for name in sorted({*PACKAGES, *TOOLS, "ethos-u-vela"})}
     return {"python": platform.python_version(), **{n: v for n, v in named.items() if v}}
+
+
+@cache
+def compiler(name: str | None) -> str:
+    """Return what a device's compiler says of its version, nothing where it can't be called."""
+    found = COMPILERS.get(device(name).compiler) if name else None
+    if found is None or found.missing():
+        return ""
+    try:
+        return str(found.version())
+    except ConversionError as error:  # so it will refuse what it is to compile
+        return str(error)
 
 
 def _version(package: str) -> str:

@@ -86,12 +86,15 @@ def _converted(group: Group, cells: list[Cell], place: Place) -> dict[str, tuple
             outcomes = _convert(group, cells, place, folder)
         except KedgeError as error:  # this model can't be read, say; others can
             return {cell.name: (str(error),) for cell in cells}
-        log = _kept_log(folder, place.out)
+        # Under the group's name: groups may be made of one source.
+        log, written = place.out / f"{group.name}.log", group.job((), folder).log
+        if written.exists():
+            write_whole(log, written.read_bytes())
     failed = {}
     for cell, outcome in zip(cells, outcomes, strict=True):
         if artefact(cell, place.cache) is None:
             reasons = outcome.verdict.reasons or (CHANGED,)
-            failed[cell.name] = tuple(why.replace(str(folder), str(log)) for why in reasons)
+            failed[cell.name] = tuple(why.replace(str(written), str(log)) for why in reasons)
     return failed
 
 
@@ -131,13 +134,6 @@ def kept(
         if outcome.checked and keys.files_key(asked.cell) == asked.files:
             place.cache.put(asked.key, _facts(outcome, outcome.checked), _files(outcome.checked))
         yield outcome
-
-
-def _kept_log(folder: Path, out: Path) -> Path:
-    """Move what the toolkits wrote, when something went wrong, to where the artefacts go."""
-    for log in folder.glob("*.log"):
-        write_whole(out / log.name, log.read_bytes())
-    return out
 
 
 def _files(checked: Checked) -> dict[str, bytes]:

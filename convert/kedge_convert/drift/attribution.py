@@ -183,9 +183,10 @@ def _keras(source: Source, contract: Contract) -> Ask:
     keras = require("keras")
     geometry = contract.input.geometry
     size = (geometry.height, geometry.width)
-    normalise = _preprocess_input(contract)
+    normalise, plan = _preprocess_input(contract), Preprocessor(source.input)
 
     def ask(picture: Path) -> int:
+        plan.read(picture)  # refuses what is beyond kedge's limits, of which Keras has none
         try:
             loaded = keras.utils.load_img(picture, target_size=size)
         except OSError as error:

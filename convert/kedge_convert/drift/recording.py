@@ -37,7 +37,7 @@ def record(original: Original, pictures: Pictures, path: Path) -> None:
     facts = replace(facts, work=_work(facts, pictures))
     if _is_done(path, facts.work):
         return
-    with Journal(path.with_name(path.name + journal.SUFFIX), facts.work) as notes:
+    with Journal(journal.beside(path), facts.work) as notes:
         _ask(source, pictures, notes)
         failed = [Failure(*words) for _, entry in notes.entries() for words in entry["failed"]]
         known = replace(facts, failed=tuple(sorted(failed, key=lambda failure: failure.image)))

@@ -1,7 +1,8 @@
 """What an accelerator's compiler made of an artefact, and its file, sealed as the original was.
 
 Compilers are twins, `edgetpu.py` and `vela.py`: `missing() -> str` says why one can't be called,
-`compile_model(path, device, folder) -> (Compilation, Path)` calls it.
+`version() -> str` is its name and version, `compile_model(path, device, folder) -> (Compilation,
+Path)` calls it.
 """
 
 from dataclasses import dataclass, field, replace

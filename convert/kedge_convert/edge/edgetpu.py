@@ -29,6 +29,11 @@ def missing() -> str:
     return "" if shutil.which(COMMAND) else f"no {COMMAND} on PATH"
 
 
+def version() -> str:
+    """Return the compiler's own words on its version. Raises ConversionError when it has none."""
+    return call([COMMAND, "--version"]).strip()
+
+
 def compile_model(path: Path, device: Device, folder: Path) -> tuple[Compilation, Path]:
     """Compile a .tflite file into a folder; return what the log says, and the file.
 
@@ -45,12 +50,12 @@ def compile_model(path: Path, device: Device, folder: Path) -> tuple[Compilation
 def parse(said: str, log: str) -> Compilation:
     """Read the compiler's figures and the table of its log. Raises ConversionError."""
     rows = tuple(Row(kind, int(count), status.strip()) for kind, count, status in _ROW.findall(log))
-    version = _VERSION.search(said) or _VERSION.search(log)
-    if not rows or version is None:
+    stated = _VERSION.search(said) or _VERSION.search(log)
+    if not rows or stated is None:
         raise ConversionError(f"{COMMAND}: its log has no table of operators")
     mapped = sum(row.count for row in rows if row.status == MAPPED)
     return Compilation(
-        f"{COMMAND} {version[1]}", mapped, sum(row.count for row in rows), rows, _figures(said)
+        f"{COMMAND} {stated[1]}", mapped, sum(row.count for row in rows), rows, _figures(said)
     )
 
 

@@ -3,7 +3,7 @@
 import csv
 import re
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +31,11 @@ def missing() -> str:
     return "" if find_spec("ethosu") else "Vela isn't installed: pip install 'kedge[ethos-u]'"
 
 
+def version() -> str:
+    """Return the compiler's name and version."""
+    return f"ethos-u-vela {metadata.version('ethos-u-vela')}"
+
+
 def compile_model(path: Path, device: Device, folder: Path) -> tuple[Compilation, Path]:
     """Compile a .tflite file into a folder; return what the summary says, and the file.
 
@@ -53,7 +58,7 @@ def parse(said: str, summary: str) -> Compilation:
     figures = {name: round(float(row[key]) * by, 3) for key, (name, by) in _FIGURES.items()}
     rows = (Row("all", counts["NPU"], "NPU"), Row("all", counts["CPU"], "CPU"))
     return Compilation(
-        f"ethos-u-vela {version('ethos-u-vela')}",
+        version(),
         counts["NPU"],
         counts["NPU"] + counts["CPU"],
         rows,

@@ -31,7 +31,7 @@ def convert(
     """
     with output_folder(job.out):
         supervisor = Supervisor(job, progress, bounds, work)
-        supervisor.log.unlink(missing_ok=True)
+        supervisor.job.log.unlink(missing_ok=True)
         while supervisor.left:
             supervisor.employ()
         return [supervisor.done[target] for target in job.targets]
@@ -59,11 +59,6 @@ class Supervisor:
     def model(self) -> str:
         """The model as messages name it."""
         return Path(self.job.request.model).name
-
-    @property
-    def log(self) -> Path:
-        """What the toolkits wrote when something went wrong."""
-        return self.job.out / f"{self.model}.log"
 
     def employ(self) -> None:
         """Give what is left to a new worker, for as long as it lives."""
@@ -105,7 +100,7 @@ class Supervisor:
 
     def _line(self, reason: str) -> str:
         self.troubled = True
-        return f"{self.model}: {self.progress.position}: {reason}; log {self.log}"
+        return f"{self.model}: {self.progress.position}: {reason}; log {self.job.log}"
 
     def _blame(self, line: str) -> None:
         """Write a death down to what it happened in, so that the next worker passes that over."""
@@ -121,6 +116,6 @@ class Supervisor:
         """Add a worker's log to the one that is kept."""
         self.logged += written
         try:
-            write_whole(self.log, self.logged)
+            write_whole(self.job.log, self.logged)
         except UsageError as error:  # a full disk, say: the outcomes matter more
             self.progress.say(str(error))

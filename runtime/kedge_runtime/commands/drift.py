@@ -14,9 +14,16 @@ import click
 from kedge_runtime.commands.drift_words import notes, table
 from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.commands.share import SHARE
-from kedge_runtime.drift.comparison import Comparison, Request, compare, finish, prepare
+from kedge_runtime.drift.comparison import (
+    Comparison,
+    Request,
+    compare,
+    finish,
+    prepare,
+    unfinished_reference,
+)
 from kedge_runtime.drift.gates import EXIT_CODES, worst
-from kedge_runtime.drift.original import Original, converter
+from kedge_runtime.drift.original import Original, converter, is_reference
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.report import Drift
@@ -115,7 +122,7 @@ def drift(**options: Any) -> int:
     _check(options)
     comparison = prepare(_request(options))
     original = Original(options["against"], options["weights"], comparison.artefacts[0])
-    with _reference(original, comparison.pictures, options["record"]) as reference:
+    with _reference(original, comparison.pictures, options) as reference:
         drifts = compare(comparison, reference)
         about = _about(Reference(reference))
     if options["attribute"]:
@@ -139,7 +146,7 @@ def _check(options: dict[str, Any]) -> None:
     for name, suffix in {"record": SUFFIX, "out": ".json"}.items():
         if options[name]:
             check_place("--" + name, options[name], suffix)
-    if not options["against"].endswith(SUFFIX):
+    if not is_reference(options["against"]):
         if options["scheduler"] and not options["record"]:
             raise UsageError(
                 "--scheduler: its workers read the original's answers: say with --record where "
@@ -166,13 +173,17 @@ def _request(options: dict[str, Any]) -> Request:
 
 
 @contextmanager
-def _reference(original: Original, pictures: Pictures, record: Path | None) -> Iterator[Path]:
-    """Yield the reference that was given, or one recorded from the original."""
+def _reference(original: Original, pictures: Pictures, options: dict[str, Any]) -> Iterator[Path]:
+    """Yield the reference that was given, or one recorded from the original.
+
+    It is kept where --record says; without it, until the report of --out is written.
+    """
     if original.is_recorded:
         yield Path(original.model)
         return
     with TemporaryDirectory(prefix="kedge-drift-") as folder:
-        path = record or Path(folder) / f"reference{SUFFIX}"
+        until_done = options["out"] and unfinished_reference(options["out"])
+        path = options["record"] or until_done or Path(folder) / f"reference{SUFFIX}"
         converter().record(original, pictures, path)
         yield path
 

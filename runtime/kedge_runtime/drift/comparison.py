@@ -19,7 +19,7 @@ from kedge_runtime.drift.measure import Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
 from kedge_runtime.drift.original import Sample
 from kedge_runtime.drift.pictures import Pictures
-from kedge_runtime.drift.reference import Reference
+from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.rows import ROW
 from kedge_runtime.drift.summary import Limits, check_limits, summarise
 from kedge_runtime.engines import EngineOptions
@@ -91,11 +91,19 @@ def compare(comparison: Comparison, reference: Path) -> list[report.Drift]:
         ]
 
 
+def unfinished_reference(out: Path) -> Path:
+    """Return where the original's answers lie until the report `out` is written."""
+    return out.with_name(f".{out.name}.reference{SUFFIX}")
+
+
 def finish(request: Request) -> None:
-    """Remove the journals: the report is written."""
-    for number in range(len(request.artefacts)):
-        if path := _journal_path(request.out, number):
-            path.unlink(missing_ok=True)
+    """Remove what a rerun would have gone on from: the report is written."""
+    if request.out is None:
+        return
+    reference = unfinished_reference(request.out)
+    journals = [_journal_path(request.out, number) for number in range(len(request.artefacts))]
+    for path in (*journals, reference, journal.beside(reference)):
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Artefact:
@@ -126,7 +134,7 @@ def _drift(
     request, pictures = comparison.request, comparison.pictures
     artefact = comparison.artefacts[number]
     task = _task(artefact, known, pictures, request.options)
-    path = _journal_path(request.out, number)
+    path = request.out and _journal_path(request.out, number)
     noted = Journal(path, _work(task, pictures, known)) if path else nullcontext()
     with noted as notes:
         part = _measured(task, pictures, notes, workers)
@@ -158,8 +166,8 @@ def _work(task: Task, pictures: Pictures, known: Reference) -> str:
     return hashlib.sha256(repr(work).encode()).hexdigest()
 
 
-def _journal_path(out: Path | None, number: int) -> Path | None:
-    return out and out.with_name(f"{out.name}.{number}{journal.SUFFIX}")
+def _journal_path(out: Path, number: int) -> Path:
+    return journal.beside(out.with_name(f"{out.name}.{number}"))
 
 
 def _described(task: Task, artefact: Artefact) -> report.Artefact:

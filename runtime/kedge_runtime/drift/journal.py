@@ -20,6 +20,11 @@ SUFFIX = ".journal"
 Entry = dict[str, Any]
 
 
+def beside(path: Path) -> Path:
+    """Return the place of the journal of the work that leads to a file."""
+    return path.with_name(path.name + SUFFIX)
+
+
 class Journal:
     """The finished shards of one piece of work; a context manager that closes its file."""
 

@@ -27,7 +27,7 @@ class Original:
     @property
     def is_recorded(self) -> bool:
         """Whether it is a reference, and no model."""
-        return self.model.endswith(SUFFIX)
+        return is_reference(self.model)
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Sample:
 
     pictures: tuple[Path, ...]
     truth: Indices | None
+
+
+def is_reference(name: str) -> bool:
+    """Whether what the user calls the original is a reference by its name, in any case."""
+    return name.lower().endswith(SUFFIX)
 
 
 def converter() -> Any:

@@ -1,8 +1,9 @@
 """The float original's answers in a file, so that a device compares with it without TensorFlow.
 
-An .npz that numpy.load reads too: `facts` (JSON), `names` [n], `digests` (SHA-256 of each picture,
-uint8 [n, 32]) and `outputs` (float32 [n, classes]). The outputs lie uncompressed, 4 kB a picture of
-ImageNet, and are read row by row: the file may be larger than the memory.
+An .npz that numpy.load reads too: `facts` and `names` [n] (JSON in ASCII, as uint8: numpy's texts
+are all as long as the longest), `digests` (SHA-256 of each picture, uint8 [n, 32]) and `outputs`
+(float32 [n, classes]). Nothing is compressed. The outputs, 4 kB a picture of ImageNet, are read row
+by row: the file may be larger than the memory.
 """
 
 import hashlib
@@ -26,9 +27,9 @@ from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
 from kedge_runtime.files import whole_file
 from kedge_runtime.head import Floats
 from kedge_runtime.records import decode, encode
-from kedge_runtime.zips import MAX_BYTES
+from kedge_runtime.zips import FAULTS
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = ".npz"
 _MEMBERS = ("facts", "names", "digests", "outputs")
 _CHUNK = 1 << 20
@@ -80,14 +81,14 @@ class Reference:
             with zipfile.ZipFile(path) as archive:
                 members = _members(archive, path)
                 self.facts = _facts(members["facts"], path)
-                self.names: list[str] = members["names"].tolist()
+                self.names = _names(members["names"])
                 self.digests: NDArray[np.uint8] = members["digests"]
                 self._at, shape = _outputs(archive, path)
         except OSError as error:
             raise UsageError(
                 f"--against: {path}: {(error.strerror or str(error)).lower()}"
             ) from None
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        except (*FAULTS, KeyError) as error:
             raise _damaged(path, error) from None
         self.classes = shape[1]
         if not len(self.names) == len(self.digests) == shape[0]:
@@ -140,15 +141,35 @@ class Reference:
 
 def _members(archive: zipfile.ZipFile, path: Path) -> npz.Arrays:
     small = [archive.getinfo(f"{name}.npy") for name in _MEMBERS if name != "outputs"]
-    if sum(info.file_size for info in small) > MAX_BYTES:
-        raise _damaged(path, "its names take too many bytes")
+    # So that it never unpacks to more than the file's own size, however many pictures there are.
+    if any(info.compress_type for info in small):
+        raise _damaged(path, "it is compressed")
     contents = {info.filename: archive.read(info) for info in small}
     return {name.removesuffix(".npy"): npz.read_array(npy) for name, npy in contents.items()}
 
 
+def _json(array: NDArray[Any]) -> Any:
+    if array.dtype != np.uint8:
+        raise ValueError("it is of another version of kedge")
+    return json.loads(array.tobytes())
+
+
+def _as_json(value: Any) -> NDArray[np.uint8]:
+    # In ASCII, where a name of any bytes is a text, too: Python's escapes for them are escaped.
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _names(array: NDArray[Any]) -> list[str]:
+    names = _json(array)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its names are no list of texts")
+    return names
+
+
 def _facts(array: NDArray[Any], path: Path) -> Facts:
     try:
-        data = json.loads(str(array.item()))
+        data = _json(array)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ValueError("it is of another version of kedge")
         return decode(Facts, data, "facts")
@@ -203,8 +224,8 @@ def write_reference(path: Path, facts: Facts, parts: Callable[[], Iterable[Recor
     if not names:
         raise UsageError("none of the pictures can be read: there is nothing to compare")
     arrays = {
-        "facts": np.array([json.dumps(encode(facts), sort_keys=True)]),
-        "names": np.array(names),
+        "facts": _as_json(encode(facts)),
+        "names": _as_json(names),
         "digests": np.concatenate([digests for _, digests in known]),
     }
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:

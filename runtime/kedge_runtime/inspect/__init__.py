@@ -5,7 +5,8 @@ Formats are twins with one verb, `read(content) -> Network`.
 
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kedge_runtime.artefact import format_of
@@ -27,13 +28,20 @@ def read_network(path: Path) -> Network:
     Raises ArtefactError for another format, a missing file, and bytes that are no such model.
     """
     form = format_of(path)
-    try:
+    with readable(path):
         with path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return READERS[form](content)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise ArtefactError for what its block finds wrong with the bytes of a file."""
+    try:
+        yield
     except _FAULTS as error:
         raise ArtefactError(
-            f"{path}: no readable .{form} model ({error}); copy it again, or convert again"
+            f"{path}: no readable {path.suffix} model ({error}); copy it again, or convert again"
         ) from None
     except OSError as error:
         raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 from kedge_runtime.artefact import CONTRACT, GOLDEN, LABELS
 from kedge_runtime.containers import DIGEST_BYTES
 from kedge_runtime.containers.onnx import KEY, METADATA_PROPS
+from kedge_runtime.inspect import readable
 from kedge_runtime.inspect.network import Network
 from kedge_runtime.inspect.summary import weights
 from kedge_runtime.protobuf import parts
@@ -19,9 +20,10 @@ MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | d
 def sizes(path: Path, network: Network) -> dict[str, int]:
     """Return the bytes of each part of a file; together they are all of it.
 
-    `graph` is everything that no other part claims.
+    `graph` is everything that no other part claims. Raises ArtefactError for broken metadata.
     """
-    found = {"weights": weights(network), **_MEMBER_SIZES[network.form](path)}
+    with readable(path):
+        found = {"weights": weights(network), **_MEMBER_SIZES[network.form](path)}
     return {"graph": path.stat().st_size - sum(found.values()), **found}
 
 
@@ -52,7 +54,9 @@ def _onnx_members(path: Path) -> dict[str, int]:
     content = path.read_bytes()
     found = {}
     for place in parts(content, METADATA_PROPS):
-        (key,) = (content[at].decode() for at in parts(content, KEY, place))
+        # Protocol Buffers leave an empty key out.
+        at = next(parts(content, KEY, place), slice(0, 0))
+        key = content[at].decode(errors="replace") or "(no key)"
         found[MEMBERS.get(key, key)] = place.stop - place.start
     return found
 
