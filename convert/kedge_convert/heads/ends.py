@@ -1,38 +1,18 @@
 """The end of a classifier: what are its numbers, and where are its logits?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kedge_convert.heads.binary import two_logits, two_probabilities
-from kedge_convert.heads.merges import MERGES, commutes, merged_kind
-from kedge_convert.heads.origins import branches, origin
 from kedge_convert.heads.proof import noise, same_answers
+from kedge_convert.heads.undo import KINDS, undo, word
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.head import Floats
 
-# Keras activation -> what the numbers are behind it.
-_KINDS: dict[str, Kind] = {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "logits"}
-# Layers that hand on the numbers they are given: the activation may lie before them.
-_HANDING_ON = frozenset({"Activation", "Dropout", "Flatten", "Identity", "Reshape"})
-# Layers that end a body without its top; behind a last convolution, pooling gives logits, though.
-_POOLING = frozenset({"GlobalAveragePooling2D", "GlobalMaxPooling2D"})
-_BODIES = frozenset(
-    {
-        "AveragePooling2D",
-        "BatchNormalization",
-        "LayerNormalization",
-        "LeakyReLU",
-        "MaxPooling2D",
-        "PReLU",
-        "ReLU",
-        "UnitNormalization",
-    }
-)
-_RECTIFIED = frozenset({"relu", "relu6", "silu", "gelu", "elu", "hard_silu", "leaky_relu"})
 # Probabilities in float32 add up to 1 within this.
 TOLERANCE = 1e-3
 
@@ -90,13 +70,13 @@ def find(model: Any, name: str, declared: Kind | None = None) -> Head:
     1/512. `declared` is the user's word (`--head`) where the layers don't tell; raises UsageError
     where they tell otherwise, where nobody tells, and for what is no classifier.
     """
-    end = _undo(model.outputs[0], {})
+    end = undo(model.outputs[0], {})
     # Built anew even when nothing was taken off: whatever names they had, one tensor in, one out.
     bare = require("keras").Model(model.inputs[0], end.tensor, name=model.name)
     found = end.kind
     if not end.told and declared is None:
         found = _by_numbers(bare) or found
-    kind = _settled(name, found, declared, _word(model))
+    kind = _settled(name, found, declared, word(model))
     # Without a sigmoid it is the user's to say: the number may as well be a measurement.
     if bare.outputs[0].shape[1:] == (1,) and (found == "sigmoid" or declared == "logits"):
         return _proven(_two_classes(bare, kind, cut=end.cut or declared == "logits"), model, name)
@@ -167,12 +147,12 @@ def _sums_to_one(answers: Floats) -> bool:
     return bool(abs(answers.sum(axis=-1) - 1).max() < TOLERANCE)
 
 
-def _settled(name: str, found: Kind | None, declared: Kind | None, word: str) -> Kind:
+def _settled(name: str, found: Kind | None, declared: Kind | None, called: str) -> Kind:
     """Return the kind by the model's word and the user's; they must not contradict each other."""
     if declared is None:
         if found is None:
             raise UsageError(
-                f"{name}: its last activation is {word}; allowed are {', '.join(_KINDS)}: "
+                f"{name}: its last activation is {called}; allowed are {', '.join(KINDS)}: "
                 "end it in one of these, or say with --head what its numbers are"
             )
         return found
@@ -197,127 +177,9 @@ def _check_shape(model: Any, name: str, kind: Kind) -> None:
         )
 
 
-# Layers and nested models without their activation, by the original's id and its output's index.
-Copies = dict[tuple[int, int], Any]
-
-
-@dataclass(frozen=True)
-class _End:
-    """`tensor` without an activation that could be taken off (`cut`), and what it was before.
-
-    `told`: the kind is certain, as a layer of Keras's own says it.
-    """
-
-    tensor: Any
-    kind: Kind | None
-    cut: bool = False
-    told: bool = False
-
-
-def _undo(tensor: Any, copies: Copies) -> _End:
-    """Return the end of a model that gives `tensor`."""
-    last, taken = origin(tensor)
-    if hasattr(last, "layers"):
-        return _undo_nested(tensor, copies)
-    kind = _kind_of(last)
-    layer = type(last).__name__
-    if layer in MERGES and len(branches(tensor)[1]) > 1:
-        return _undo_merge(tensor, copies)
-    if layer in _HANDING_ON and kind == "logits":
-        before = _undo(taken, copies)
-        return replace(before, tensor=last(before.tensor))
-    if layer in _POOLING:
-        before = _undo(taken, copies)
-        kind = "logits" if before.kind == "logits" else "features"
-        return _End(tensor, kind, told=before.told)
-    if kind == "sigmoid" or (kind == "softmax" and _is_whole(tensor)):
-        return _End(_without(last, copies)(taken), kind, cut=True, told=True)
-    return _End(tensor, kind, told=kind == "softmax" or (kind == "logits" and _weighs(last)))
-
-
-def _undo_nested(tensor: Any, copies: Copies) -> _End:
-    """Return the end of a nested model, which may have several outputs and be called twice."""
-    last, taken = branches(tensor)
-    index = tensor._keras_history.tensor_index
-    end = _undo(last.outputs[index], copies)
-    if (id(last), index) not in copies:
-        inner = require("keras").Model(last.inputs, end.tensor, name=last.name)
-        copies[id(last), index] = inner
-    return replace(end, tensor=copies[id(last), index](taken))
-
-
-def _is_whole(tensor: Any) -> bool:
-    """Whether a softmax's last axis has all the numbers of a picture: then it is one softmax."""
-    return set(tensor.shape[1:-1]) <= {1}
-
-
-def _undo_merge(tensor: Any, copies: Copies) -> _End:
-    """Return the end of several heads in one; where it has no logits, it gives probabilities."""
-    last, taken = branches(tensor)
-    ends = [_undo(each, copies) for each in taken]
-    kind = merged_kind(type(last).__name__, {end.kind for end in ends})
-    told = kind in ("softmax", "sigmoid") or all(end.told for end in ends)
-    if commutes(last, kind) and all(end.cut for end in ends):
-        return _End(last([end.tensor for end in ends]), kind, cut=True, told=True)
-    return _End(tensor, kind, told=told)
-
-
-def _kind_of(last: Any) -> Kind | None:
-    if hasattr(last, "graph_kind"):  # sources/frozen.py
-        kind: Kind | None = last.graph_kind()
-        return kind
-    activation = _activation_of(last)
-    if type(last).__name__ in _BODIES or activation in _RECTIFIED:
-        return "features"
-    return _KINDS.get(activation)
-
-
-def _activation_of(last: Any) -> str:
-    kind = type(last).__name__.lower()
-    if kind in ("softmax", "sigmoid"):  # keras.layers.Softmax, keras.ops.softmax
-        return kind
-    activation = getattr(last, "activation", None) or require("keras").activations.linear
-    return getattr(activation, "__name__", type(activation).__name__.lower())
-
-
-def _word(model: Any) -> str:
-    """Return what the user calls the model's last activation."""
-    last, _ = origin(model.outputs[0])
-    tensor = model.outputs[0]
-    while hasattr(last, "layers"):
-        tensor = last.outputs[tensor._keras_history.tensor_index]
-        last, _ = origin(tensor)
-    if type(last).__name__ in MERGES:
-        return f"hidden by {type(last).__name__}"
-    return getattr(last, "end_word", None) or _activation_of(last)
-
-
-def _weighs(last: Any) -> bool:
-    """Whether the numbers come straight from a layer of Keras's with weights.
-
-    A layer of the user's own may compute anything from its kernel.
-    """
-    own = type(last).__module__.startswith("keras.")
-    return own and getattr(last, "kernel", None) is not None
-
-
 def _by_numbers(model: Any) -> Kind | None:
     """Return `softmax` when the answers to noise are probabilities that add up to 1."""
     if len(model.outputs[0].shape) != 2 or None in model.inputs[0].shape[1:]:
         return None
     answers = np.asarray(model.predict_on_batch(noise(model)))
     return None if _outside(answers) or not _sums_to_one(answers) else "softmax"
-
-
-def _without(last: Any, copies: Copies) -> Any:
-    """Return the operation `last` without its activation; the same one each time it is asked."""
-    if hasattr(last, "without_activation"):  # sources/frozen.py
-        return last.without_activation()
-    if not getattr(last, "weights", ()):
-        return lambda taken: taken
-    if (id(last), 0) not in copies:
-        linear = type(last).from_config({**last.get_config(), "activation": "linear"})
-        linear.build(last.get_build_config()["input_shape"])
-        linear.set_weights(last.get_weights())
-        copies[id(last), 0] = linear
-    return copies[id(last), 0]
