@@ -36,13 +36,18 @@ MODELS = TESTS / "models"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they ask for: the shared folder, or a conversion to every target."""
+    """Mark tests by what they ask for: the shared folder, or a conversion to every target.
+
+    Files with slow tests come first, so that what is left for the end of two processes is short.
+    """
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "shared" in names:
             item.add_marker("shared")
         if {"converted", "demo_artefacts"}.intersection(names):
             item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

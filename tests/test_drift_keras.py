@@ -240,4 +240,4 @@ def test_what_the_user_said_of_the_head_the_artefact_keeps(
     drift = ["--images", photos, "--against", tmp_path / "one.keras", "--json"]
     code, said, error = kedge("drift", artefact, *drift)
     assert code == 3, error  # 60 pictures are too few to decide
-    assert json.loads(said)["agreement"]["value"] == 1.0
+    assert json.loads(said)["drifts"][0]["agreement"]["value"] == 1.0
