@@ -36,18 +36,31 @@ MODELS = TESTS / "models"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they ask for: the shared folder, or a conversion to every target.
-
-    Files with slow tests come first, so that what is left for the end of two processes is short.
-    """
+    """Mark tests by what they ask for: the shared folder, or a conversion to every target."""
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "shared" in names:
             item.add_marker("shared")
         if {"converted", "demo_artefacts"}.intersection(names):
             item.add_marker("slow")
+    items.sort(key=_turns(items))
+
+
+def _turns(items: list[pytest.Item]) -> Callable[[pytest.Item], int]:
+    """Return when a test's file is due, so that two processes are both at work to the end.
+
+    First one of those that want the demo, which is converted then; the other process has slow files
+    that don't; what is left for the end is short.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    demo = [item.path for item in items if "demo_artefacts" in getattr(item, "fixturenames", ())]
+
+    def turn(item: pytest.Item) -> int:
+        if item.path in demo:
+            return 0 if item.path == demo[0] else 2
+        return 1 if item.path in slow else 3
+
+    return turn
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ class Held(NamedTuple):
 def held(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Held:
     """Convert the real model to every target in a process of its own.
 
-    With half the usual pictures, for the time's sake: benchmarks/conversion.py takes all.
+    With a third of the usual pictures, for the time's sake: benchmarks/conversion.py takes all.
     """
     pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
     folder = tmp_path_factory.mktemp("must-hold")
@@ -47,7 +47,7 @@ def held(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Held:
         "out",
     ]
     calibrate = ["--calibrate", str(shared / "data" / "images")]
-    calibrate += ["--calibrate-count", "100", "--check-count", str(CHECKED)]
+    calibrate += ["--calibrate-count", "60", "--check-count", str(CHECKED)]
     ran = peak.run([sys.executable, "-m", "kedge_runtime.cli", *words, *calibrate], folder)
     assert ran.code == 0, ran.stderr
     artefacts = {item["target"]: item for item in json.loads(ran.stdout)["artefacts"]}
