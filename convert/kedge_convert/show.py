@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kedge_convert.edge.show import fitting
+from kedge_runtime.errors import counted
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
@@ -107,7 +108,7 @@ def _drop(parity: "Parity") -> str:
         most = 100 * (1 - parity.agreement[1])
         return f"drop in accuracy: {most:.2f} pp at most, as no true classes are known"
     low, high = (f"{100 * end:.2f}" for end in parity.drop_interval)
-    images = f"{parity.images} picture" + "s" * (parity.images != 1)
+    images = counted(parity.images, "picture")
     return f"drop in accuracy: {100 * parity.drop:.2f} pp (95 %: {low} .. {high}) on {images}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kedge_runtime import files
 from kedge_runtime.artefact import read_artefact
-from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.errors import KedgeError, UsageError, reason_of
 from kedge_runtime.files import staged
 
 # What follows the name of a file that missed its limits.
@@ -152,4 +152,4 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
 
 
 def _refused(error: OSError) -> str:
-    return f"can't be written ({(error.strerror or str(error)).lower()})"
+    return f"can't be written ({reason_of(error)})"

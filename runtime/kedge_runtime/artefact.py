@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kedge_runtime import containers
 from kedge_runtime.contract import Contract
-from kedge_runtime.errors import ArtefactError
+from kedge_runtime.errors import ArtefactError, reason_of
 from kedge_runtime.golden import Golden
 from kedge_runtime.results import BACKGROUND
 
@@ -96,7 +96,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ArtefactError(f"{path}: {reason_of(error)}") from None
 
 
 def _check_digest(path: Path) -> str:

@@ -44,3 +44,8 @@ def one_line(error: Exception, length: int = 200) -> str:
 def counted(number: int, noun: str) -> str:
     """Return e.g. `1 picture` or `2 pictures`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the system says against a file, e.g. `permission denied`, without its path."""
+    return (error.strerror or str(error)).lower()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 
 
 def is_folder(path: Path) -> bool:
@@ -67,7 +67,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
             publish(temporary, path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise UsageError(f"{path}: can't be written ({reason}); choose another place") from None
 
 

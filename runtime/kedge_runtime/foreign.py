@@ -13,7 +13,7 @@ from kedge_runtime import tflite_metadata
 from kedge_runtime.artefact import Artefact, format_of, is_sealed
 from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
-from kedge_runtime.errors import ArtefactError, ContractError
+from kedge_runtime.errors import ArtefactError, ContractError, reason_of
 from kedge_runtime.golden import Golden
 from kedge_runtime.records import encode
 from kedge_runtime.zips import read_members
@@ -139,7 +139,7 @@ def _text(path: Path) -> str:
     try:
         return _decoded(path.read_bytes(), str(path))
     except OSError as error:
-        raise ContractError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ContractError(f"{path}: {reason_of(error)}") from None
 
 
 def _decoded(content: bytes, where: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.contract import Orientation
-from kedge_runtime.errors import ImageError
+from kedge_runtime.errors import ImageError, reason_of
 from kedge_runtime.headers import Header, HeaderError, read_header
 
 Pixels = NDArray[np.uint8]
@@ -95,7 +95,7 @@ def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
         _check_bytes(str(path), status.st_size, limits)
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ImageError(f"{path}: {reason_of(error)}") from None
     except ValueError as error:
         raise ImageError(f"{str(path)!r}: no file can be called so ({error})") from None
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 
 
 class UnreadError(Exception):
@@ -37,7 +37,7 @@ class Output(io.FileIO):
         except OSError as error:
             self._failed = True
             if not isinstance(error, BrokenPipeError):
-                reason = (error.strerror or str(error)).lower()
+                reason = reason_of(error)
                 raise UsageError(f"what is printed can't be written: {reason}") from None
             if not self.goes_on:
                 raise UnreadError from None

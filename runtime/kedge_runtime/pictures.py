@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, counted, reason_of
 from kedge_runtime.image import SUFFIXES
 
 # Pictures of other kinds, which kedge doesn't read; a text file beside pictures is no loss.
@@ -35,7 +35,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    reason = (error.strerror or str(error)).lower()
+    reason = reason_of(error)
     raise UsageError(f"{error.filename}: {reason}; make it readable, or move it away") from None
 
 
@@ -54,10 +54,9 @@ def left_out(folder: Path) -> str:
     kinds = Counter(path.suffix for path in _of_kind(folder, OTHERS))
     if not kinds:
         return ""
-    files = "1 file" if kinds.total() == 1 else f"{kinds.total()} files"
     named = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
     kind = "another kind" if kinds.total() == 1 else "other kinds"
-    return f"{files} of {kind} left out ({named})"
+    return f"{counted(kinds.total(), 'file')} of {kind} left out ({named})"
 
 
 def find(folder: Path, option: str = "") -> list[Path]:
@@ -70,7 +69,7 @@ def find(folder: Path, option: str = "") -> list[Path]:
     try:
         there = folder.is_dir()
     except OSError as error:
-        raise UsageError(f"{where}: {(error.strerror or str(error)).lower()}") from None
+        raise UsageError(f"{where}: {reason_of(error)}") from None
     if not there:
         raise UsageError(f"{where}: no such folder; give a folder of pictures")
     found = sorted(_of_kind(folder, SUFFIXES))

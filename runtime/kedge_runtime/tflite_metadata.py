@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kedge_runtime.contract import Normalisation
-from kedge_runtime.errors import ArtefactError
+from kedge_runtime.errors import ArtefactError, reason_of
 from kedge_runtime.flatbuffer import Table, root
 from kedge_runtime.inspect.tflite import BUFFERS, DATA, IDENTIFIER
 
@@ -54,7 +54,7 @@ def read(path: Path) -> Metadata:
             "state normalisation and labels in the contract"
         ) from None
     except OSError as error:
-        raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ArtefactError(f"{path}: {reason_of(error)}") from None
 
 
 def _raw(model: Table) -> memoryview | None:

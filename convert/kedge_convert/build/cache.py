@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kedge_convert.build.keys import digest
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
 
 FOLDERS = ("entries", "blobs", "locks", "work")
@@ -61,7 +61,7 @@ class Cache:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._sweep()
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise UsageError(f"--cache: {self.folder}: {reason}; choose another folder") from None
 
     def get(self, key: str) -> Entry | None:

@@ -23,7 +23,7 @@ from kedge_convert.errors import ConversionError
 from kedge_convert.sealing import TOOLS
 from kedge_models.demo import MODEL as DEMO
 from kedge_models.devices import device
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.findings import Machine
 from kedge_runtime.hardware import processor_name
 from kedge_runtime.identity import PACKAGES
@@ -130,7 +130,7 @@ def content(path: Path) -> str:
             return digest([[name, _sha256(path / name)] for name in _names(path)])
         return _sha256(path)
     except OSError as error:
-        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise UsageError(f"{path}: {reason_of(error)}") from None
 
 
 def _names(folder: Path) -> Iterator[str]:

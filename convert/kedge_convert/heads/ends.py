@@ -181,5 +181,5 @@ def _by_numbers(model: Any) -> Kind | None:
     """Return `softmax` when the answers to noise are probabilities that add up to 1."""
     if len(model.outputs[0].shape) != 2 or None in model.inputs[0].shape[1:]:
         return None
-    answers = np.asarray(model.predict_on_batch(noise(model)))
+    answers = np.asarray(model.predict_on_batch(noise(model, 8)))
     return None if _outside(answers) or not _sums_to_one(answers) else "softmax"

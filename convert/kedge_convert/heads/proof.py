@@ -13,10 +13,10 @@ TOLERANCE = 1e-4
 PICTURES = 2
 
 
-def noise(model: Any) -> Floats:
-    """Return pictures of random numbers, -1..1, as many as the model takes at once."""
+def noise(model: Any, pictures: int) -> Floats:
+    """Return so many pictures of random numbers, -1..1, or as many as the model takes at once."""
     count, *shape = model.inputs[0].shape
-    numbers = np.random.default_rng(0).uniform(-1, 1, (count or PICTURES, *shape))
+    numbers = np.random.default_rng(0).uniform(-1, 1, (count or pictures, *shape))
     return numbers.astype(np.float32)
 
 
@@ -32,7 +32,7 @@ def same_answers(model: Any, bare: Any, output: Output, *, single: bool) -> bool
     `single`: the model's one number is a probability, or a logit where it isn't within 0..1, of the
     second of two classes.
     """
-    pictures = noise(model)
+    pictures = noise(model, PICTURES)
     # Called, not `predict`ed: compiling a large model takes longer than asking it twice.
     with quiet():
         given, numbers = (_numbers(each(pictures)) for each in (model, bare))

@@ -113,8 +113,8 @@ def _activation_of(last: Any) -> str:
 
 def word(model: Any) -> str:
     """Return what the user calls the model's last activation."""
-    last, _ = origin(model.outputs[0])
     tensor = model.outputs[0]
+    last, _ = origin(tensor)
     while hasattr(last, "layers"):
         tensor = last.outputs[tensor._keras_history.tensor_index]
         last, _ = origin(tensor)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kedge_convert.reports import html, json, junit, markdown
 from kedge_convert.reports.record import Report
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
 
 RENDERERS: dict[str, Callable[[Report], str]] = {
@@ -35,6 +35,6 @@ def publish(report: Report, folder: Path) -> list[Path]:
             with Path(summary).open("a", encoding="utf-8", errors="replace") as file:
                 file.write(markdown.render(report))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise UsageError(f"--reports: {folder}: {reason}; choose another folder") from None
     return [folder / name for name in RENDERERS]

@@ -3,6 +3,7 @@
 from kedge_convert.reports.record import Cell, Report
 from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Side
+from kedge_runtime.errors import counted
 
 # Beside each colour a shape and the word: a report is read without colours, too.
 SHAPES: dict[Verdict, str] = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?"}
@@ -54,7 +55,7 @@ def pictures(count: int) -> str:
 
 def counts(report: Report) -> str:
     """Write e.g. `4 artefacts: 3 passed, 1 failed`."""
-    total = "1 artefact" if len(report.cells) == 1 else f"{len(report.cells)} artefacts"
+    total = counted(len(report.cells), "artefact")
     several = {
         "passed": report.count("PASS"),
         "failed": report.count("FAIL"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 
 SUFFIX = ".journal"
 Entry = dict[str, Any]
@@ -42,7 +42,7 @@ class Journal:
             if not length:
                 self._write(head)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise UsageError(f"{path}: can't be written ({reason}); choose another place") from None
 
     def __enter__(self) -> "Journal":

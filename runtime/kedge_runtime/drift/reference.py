@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kedge_runtime import npz
 from kedge_runtime.contract import Contract, Geometry, Normalisation, Output, Tensor
 from kedge_runtime.drift.pictures import Failure
-from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
+from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
 from kedge_runtime.files import whole_file
 from kedge_runtime.head import Floats
 from kedge_runtime.records import decode, encode
@@ -85,9 +85,7 @@ class Reference:
                 self.digests: NDArray[np.uint8] = members["digests"]
                 self._at, shape = _outputs(archive, path)
         except OSError as error:
-            raise UsageError(
-                f"--against: {path}: {(error.strerror or str(error)).lower()}"
-            ) from None
+            raise UsageError(f"--against: {path}: {reason_of(error)}") from None
         except (*FAULTS, KeyError) as error:
             raise _damaged(path, error) from None
         self.classes = shape[1]

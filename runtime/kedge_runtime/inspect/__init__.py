@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kedge_runtime.artefact import format_of
-from kedge_runtime.errors import ArtefactError
+from kedge_runtime.errors import ArtefactError, reason_of
 from kedge_runtime.inspect import onnx, tflite
 from kedge_runtime.inspect.network import Network, Operator, Scales, Value
 from kedge_runtime.inspect.summary import Summary, summarise
@@ -44,4 +44,4 @@ def readable(path: Path) -> Iterator[None]:
             f"{path}: no readable {path.suffix} model ({error}); copy it again, or convert again"
         ) from None
     except OSError as error:
-        raise ArtefactError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ArtefactError(f"{path}: {reason_of(error)}") from None

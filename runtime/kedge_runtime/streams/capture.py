@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from kedge_runtime.errors import ImageError, UsageError
+from kedge_runtime.errors import ImageError, UsageError, reason_of
 from kedge_runtime.image import LIMITS, Limits
 from kedge_runtime.streams.frames import Clock, Frame, as_rgb
 
@@ -47,7 +47,7 @@ def _check_video(path: Path) -> None:
             raise ImageError(f"{path}: no such video file")
         path.open("rb").close()
     except OSError as error:
-        raise ImageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ImageError(f"{path}: {reason_of(error)}") from None
 
 
 def _size(capture: cv2.VideoCapture) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
 from kedge_runtime.streams.frames import Clock, Frame
 
@@ -26,7 +26,7 @@ class UnsureFolder:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._room = limit - sum(1 for _ in self._folder.glob("*.jpg"))
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise UsageError(
                 f"{folder}: can't be a folder ({reason}); choose another place"
             ) from None
