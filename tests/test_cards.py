@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kedge_models.cards import Card, card, cards, parse
-from kedge_models.normalisations import NORMALISATIONS
 from kedge_runtime.contract import Geometry, Normalisation
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.normalisations import NORMALISATIONS
 
 GOOD = (
     'module = "vgg16"\nnormalisation = "caffe"\nparameters = 1\nyear = 2014\npaper = "1409.1556"\n'
@@ -74,7 +74,7 @@ def test_normalisation_equals_keras_bit_for_bit(keras: Any, module: str) -> None
     np.testing.assert_array_equal(actual, np.reshape(expected, (256, 3)))
 
 
-@pytest.mark.parametrize("mode", sorted(NORMALISATIONS))
+@pytest.mark.parametrize("mode", sorted({item.normalisation for item in cards().values()}))
 def test_colour_order_equals_keras(keras: Any, mode: str) -> None:
     module = next(item.module for item in cards().values() if item.normalisation == mode)
     red = floats([[[[200, 100, 50]]]])
@@ -156,7 +156,10 @@ def test_application_defaults_to_the_name() -> None:
     [
         (GOOD + "sise = 224", "unknown key 'sise'"),
         (GOOD.replace("parameters = 1\n", ""), "the key 'parameters' is missing"),
-        (GOOD.replace("caffe", "cafe"), "normalisation is 'cafe', known are tf, caffe, torch, raw"),
+        (
+            GOOD.replace("caffe", "cafe"),
+            "normalisation is 'cafe', known are unit, tf, caffe, torch, raw",
+        ),
         (GOOD + 'size = "224"', "expected int"),
         (GOOD + "size = 0", "input size is 0x0"),
         (GOOD + 'resize = "lanczos"', "got 'lanczos', allowed are nearest"),

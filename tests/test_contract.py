@@ -46,9 +46,23 @@ def test_json_is_stable_sorted_and_plain() -> None:
     assert text == Contract.from_json(text).to_json()
     data = json.loads(text)
     assert text == json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    assert data["schema"] == SCHEMA == 1
+    assert data["schema"] == SCHEMA == 2
     assert data["input"]["geometry"]["resize"] == "area"
     assert data["output"]["tensor"]["quantisation"] == {"scale": 1e-9, "zero_point": 0}
+
+
+def test_a_contract_of_schema_1_still_opens() -> None:
+    data = json.loads(FULL.to_json())
+    del data["input"]["pipeline"]
+    assert Contract.from_json(json.dumps({**data, "schema": 1})) == replace(FULL, schema=1)
+
+
+def test_grey_images_have_one_mean_and_one_deviation() -> None:
+    assert Normalisation("grey", 127.5, (1.0, 1.0, 1.0)).mean == (1.0,)
+    with pytest.raises(ContractError, match="1 channel"):
+        Normalisation("grey", 255.0, (0.485, 0.456, 0.406))
+    with pytest.raises(ContractError, match="3 channels"):
+        Normalisation("rgb", 255.0, (0.5,), (0.5,))
 
 
 def test_the_order_of_tools_does_not_change_the_bytes() -> None:
@@ -57,7 +71,7 @@ def test_the_order_of_tools_does_not_change_the_bytes() -> None:
     assert turned.to_json() == FULL.to_json()
 
 
-@pytest.mark.parametrize("schema", [None, 0, 2, "1", [1]])
+@pytest.mark.parametrize("schema", [None, 0, 3, "1", [1]])
 def test_another_schema_is_refused_before_anything_else(schema: Any) -> None:
     text = json.dumps({**json.loads(FULL.to_json()), "schema": schema, "new_key": 1})
     with pytest.raises(ContractError, match="this kedge reads 1: install the kedge"):

@@ -19,7 +19,6 @@ import pytest
 import peers
 from kedge_convert.formats.tflite_metadata import describe
 from kedge_models.demo import pictograms
-from kedge_models.normalisations import NORMALISATIONS
 from kedge_runtime.artefact import read_artefact, seal
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Contract, Geometry, Input, Label, Output
@@ -28,6 +27,7 @@ from kedge_runtime.foreign import complete, unsealed
 from kedge_runtime.golden import Golden
 from kedge_runtime.inspect import read_network
 from kedge_runtime.inspect.sizes import model_end
+from kedge_runtime.normalisations import NORMALISATIONS
 from kedge_runtime.preprocessing import preprocess
 from kedge_runtime.quiet import quiet
 from mediapipe_agreement import as_input, scores

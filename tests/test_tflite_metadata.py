@@ -9,12 +9,12 @@ import pytest
 
 from kedge_convert.formats import FORMATS, flatbuffer
 from kedge_convert.formats.tflite_metadata import describe
-from kedge_models.normalisations import NORMALISATIONS
 from kedge_runtime import tflite_metadata
 from kedge_runtime.artefact import read_artefact, seal
 from kedge_runtime.contract import Contract, Quantisation, Tensor
 from kedge_runtime.errors import ArtefactError, KedgeError
 from kedge_runtime.golden import Golden
+from kedge_runtime.normalisations import NORMALISATIONS
 from kedge_runtime.preprocessing import table
 from kedge_runtime.zips import read_members
 

@@ -2,7 +2,7 @@
 
 from kedge_models.cards import Card, card, cards
 from kedge_models.labels import imagenet, read_labels, without_numbers
-from kedge_models.normalisations import NORMALISATIONS
+from kedge_runtime.normalisations import NORMALISATIONS
 
 __all__ = [
     "NORMALISATIONS",

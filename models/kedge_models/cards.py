@@ -10,9 +10,9 @@ from functools import cache
 
 from kedge_models import shelf
 from kedge_models.labels import shipped
-from kedge_models.normalisations import NORMALISATIONS
 from kedge_runtime.contract import Fit, Geometry, Label, Normalisation, Resize
 from kedge_runtime.errors import ContractError
+from kedge_runtime.normalisations import NORMALISATIONS
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,24 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kedge_runtime.errors import ContractError
+from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.records import decode, encode
 
-SCHEMA = 1
+# 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.
+SCHEMA = 2
+READABLE = (1, 2)
 MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold when it is read
 
-Resize = Literal["nearest", "bilinear", "pyramid", "area"]
-Fit = Literal["crop", "stretch", "letterbox"]
-Colour = Literal["rgb", "bgr"]
+# fmt: off
+Resize = Literal[
+    "nearest", "bilinear", "pyramid", "area",
+    "pillow_bilinear", "pillow_bicubic", "pillow_lanczos", "pillow_box", "pillow_hamming",
+]
+# fmt: on
+Fit = Literal["crop", "stretch", "letterbox", "keras_crop", "pillow_fit", "torchvision_crop"]
+Colour = Literal["rgb", "bgr", "grey"]
 Orientation = Literal["exif", "ignore"]
-Layout = Literal["nhwc", "nchw"]
+Layout = Literal["nhwc", "nchw", "nhw", "flat"]
 DType = Literal["float32", "float16", "int8", "uint8", "int16"]
 # `unknown` is a foreign file's, which kedge didn't make.
 Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed", "unknown"]
@@ -32,9 +39,13 @@ class Geometry:
     """How a picture of any size becomes `height` x `width` pixels.
 
     `resize`: `nearest` is Pillow's and Keras's default; `bilinear` samples four pixels; `pyramid`
-    halves first, so that big pictures don't alias; `area` averages.
+    halves first, so that big images don't alias; `area` averages; `pillow_*` are Pillow's filters,
+    which look at every source pixel.
     `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
-    `stretch` ignores the aspect ratio; `letterbox` keeps it and pads.
+    `torchvision_crop` does so with torchvision's roundings; `stretch` ignores the aspect ratio;
+    `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of the target's aspect ratio
+    out first, in whole pixels, as Keras's `smart_resize`; `pillow_fit` does so in fractions of
+    pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
     `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
     `scaled_decode`: whether a big JPEG may be decoded at a half, a quarter or an eighth of its size
     as long as that is not below what is needed; `nearest` never uses it.
@@ -55,25 +66,42 @@ class Geometry:
             raise ContractError(f"input size is {size}, allowed are 1x1 to 8192x8192")
         if not 0.1 <= self.crop_fraction <= 1:
             raise ContractError(f"crop_fraction is {self.crop_fraction}, allowed are 0.1 to 1")
+        if self.fit == "pillow_fit" and not self.resize.startswith("pillow"):
+            raise ContractError(f"fit pillow_fit needs a pillow filter, not {self.resize}")
 
 
 @dataclass(frozen=True)
 class Normalisation:
     """How a byte becomes the number the network was trained on: (byte / divisor - mean) / std.
 
-    `mean` and `std` stand in the order of `colour`. The modes of keras.applications are instances
-    of it: see `kedge_models.normalisations`.
+    `mean` and `std` stand in the order of `colour`, one number a channel; `grey` images have one
+    channel, Pillow's `convert("L")`. The modes of keras.applications are instances of it: see
+    `kedge_runtime.normalisations`.
     """
 
     colour: Colour = "rgb"
     divisor: float = 1.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse a division by zero, and by what is no number."""
+        """Refuse a division by zero or by what is no number, and numbers for other channels."""
         if not all(0 < value < float("inf") for value in (self.divisor, *self.std)):
             raise ContractError(f"divisor {self.divisor} and std {self.std} must be positive")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if self.channels == 1 and len(values) == 3 and len(set(values)) == 1:
+                values = values[:1]  # a mode of three channels that treats them alike
+                object.__setattr__(self, name, values)
+            if len(values) != self.channels:
+                raise ContractError(
+                    f"{name} is {values}: {self.colour} images have {counted(self.channels, 'channel')}"
+                )
+
+    @property
+    def channels(self) -> int:
+        """The number of channels: 1 for grey images, else 3."""
+        return 1 if self.colour == "grey" else 3
 
 
 @dataclass(frozen=True)
@@ -91,7 +119,10 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Tensor:
-    """What the engine takes or gives; `layout` matters for pictures only."""
+    """What the engine takes or gives; `layout` matters for images only.
+
+    `nhw` (no channel axis) and `flat` ([n, h * w]) are grey.
+    """
 
     dtype: DType = "float32"
     quantisation: Quantisation | None = None
@@ -105,11 +136,16 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Input:
-    """From a decoded picture to the engine's input."""
+    """From a decoded image to the engine's input.
+
+    `pipeline`: the name of the training pipeline that it reproduces (`kedge_runtime.pipelines`),
+    empty where its parts were given one by one.
+    """
 
     geometry: Geometry
     normalisation: Normalisation
     tensor: Tensor = Tensor()
+    pipeline: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,9 +247,10 @@ class Contract:
         except (ValueError, RecursionError) as error:
             raise ContractError(f"the contract is no JSON: {error}") from None
         schema = data.get("schema") if isinstance(data, dict) else None
-        if schema != SCHEMA:
+        if schema not in READABLE:
+            known = ", ".join(map(str, READABLE))
             raise ContractError(
-                f"the contract has schema {schema!r}, this kedge reads {SCHEMA}: "
+                f"the contract has schema {schema!r}, this kedge reads {known}: "
                 "install the kedge that made the artefact, or convert again"
             )
         return decode(cls, data, "contract")

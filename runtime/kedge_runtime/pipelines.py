@@ -1,0 +1,78 @@
+"""The pipelines that people train with: how each brings an image to the network's size.
+
+A pipeline is a record, so that the contract can name it and the device can do the same. Each is
+held against the library itself (tests/test_pipelines.py); how far they differ is in
+docs/preprocessing.md.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from kedge_runtime.contract import Colour, Fit, Geometry, Orientation, Resize
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way to load images. `what`: in the words of those who use it.
+
+    `normalisation`: the name that goes with it, empty where the model or the user must tell;
+    `colour`: the order of the channels that it gives.
+    """
+
+    what: str
+    resize: Resize
+    fit: Fit = "stretch"
+    crop_fraction: float = 1.0
+    orientation: Orientation = "ignore"
+    scaled_decode: bool = False
+    normalisation: str = ""
+    colour: Colour = "rgb"
+
+    def geometry(self, height: int, width: int, **given: Any) -> Geometry:
+        """Return the geometry for a size in pixels; `given`: fields of it that were told apart."""
+        known = Geometry(
+            height,
+            width,
+            self.resize,
+            self.fit,
+            self.crop_fraction,
+            self.orientation,
+            self.scaled_decode,
+        )
+        return replace(known, **given)
+
+
+PIPELINES: Final[dict[str, Pipeline]] = {
+    "load_img": Pipeline("keras.utils.load_img(target_size=...)", "nearest"),
+    "flow_from_directory": Pipeline("ImageDataGenerator.flow_from_directory", "nearest"),
+    "image_dataset": Pipeline("keras.utils.image_dataset_from_directory", "bilinear"),
+    "tf_resize": Pipeline("tf.io.decode_image, tf.image.resize", "bilinear"),
+    "tf_hub": Pipeline(
+        "tf.image.convert_image_dtype, tf.image.resize", "bilinear", normalisation="unit"
+    ),
+    "torchvision": Pipeline(
+        "Resize(256), CenterCrop(224), ToTensor, Normalize",
+        "pillow_bilinear",
+        "torchvision_crop",
+        crop_fraction=0.875,
+        normalisation="torch",
+    ),
+    "teachable_machine": Pipeline(
+        "ImageOps.fit(image, size, LANCZOS), x / 127.5 - 1",
+        "pillow_lanczos",
+        "pillow_fit",
+        normalisation="tf",
+    ),
+    "pillow": Pipeline("Image.open(...).resize(size)", "pillow_bicubic"),
+    "opencv": Pipeline(
+        "cv2.resize(cv2.imread(...), size)", "bilinear", orientation="exif", colour="bgr"
+    ),
+    "imagenet": Pipeline(
+        "the centre 87.5 %, as ImageNet models are evaluated",
+        "pyramid",
+        "crop",
+        crop_fraction=0.875,
+        orientation="exif",
+        scaled_decode=True,
+    ),
+}
