@@ -94,9 +94,8 @@ class Normalisation:
                 values = values[:1]  # a mode of three channels that treats them alike
                 object.__setattr__(self, name, values)
             if len(values) != self.channels:
-                raise ContractError(
-                    f"{name} is {values}: {self.colour} images have {counted(self.channels, 'channel')}"
-                )
+                channels = counted(self.channels, "channel")
+                raise ContractError(f"{name} is {values}: {self.colour} images have {channels}")
 
     @property
     def channels(self) -> int:
