@@ -1,6 +1,7 @@
 """`kedge convert`."""
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from kedge_convert.quantise.budget import read_points
 from kedge_convert.source import Request
 from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS
-from kedge_models import NORMALISATIONS
+from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
 from kedge_runtime.commands.share import SHARE
 from kedge_runtime.contract import Kind
 
@@ -70,16 +71,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="For a card: imagenet (downloaded), a weights file, or none (random ones, to try out).",
 )
-@click.option(
-    "--preprocess",
-    type=click.Choice(["card", "keras"]),
-    default=Request.preprocess,
-    show_default=True,
-    help="keras: exactly load_img and preprocess_input.",
-)
-@click.option(
-    "--normalisation", type=click.Choice(list(NORMALISATIONS)), help="Instead of the card's."
-)
+@pixel_options
 @click.option(
     "--head",
     type=click.Choice(get_args(Kind)),
@@ -140,10 +132,11 @@ def convert(**options: Any) -> int:
     pictures that were not used for calibration and compared with the float original before it gets
     its name; one that misses its limits is left as *.rejected, and the exit code is 1.
     """
-    from kedge_convert import show, supervisor
+    from kedge_convert import asking, show, supervisor
     from kedge_convert.progress import Progress
 
     job, limits = _job(options), _bounds(options)
+    asking.check(job)
     with ended_by_signals(), Progress(silent=options["as_json"]) as progress:
         outcomes = supervisor.convert(job, progress, limits)
     if options["as_json"]:
@@ -179,9 +172,8 @@ def _job(options: dict[str, Any]) -> "Job":
     from kedge_models.devices import device
 
     wanted = None if options["device"] is None else device(options["device"])
-    names = [field.name for field in fields(Request)]
     return Job(
-        request=Request(**{name: options[name] for name in names}),
+        request=_request(options),
         targets=targets_for(wanted, options["targets"]),
         out=options["out"],
         calibrate=options["calibrate"],
@@ -196,6 +188,16 @@ def _job(options: dict[str, Any]) -> "Job":
         },
         device=wanted,
         gates=Gates(options["min_mapped"], options["max_sram"]),
+    )
+
+
+def _request(options: dict[str, Any]) -> Request:
+    names = {field.name for field in fields(Request)} & options.keys()
+    return Request(
+        **{name: options[name] for name in names},
+        pixels=pixel_words(options),
+        folder=str(options["calibrate"]) if options["calibrate"] else None,
+        command=shlex.join(["kedge", *sys.argv[1:]]),
     )
 
 

@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import heads, sources
-from kedge_convert.sources import Facts, Found, Request, resizing, shapes, zoo
+from kedge_convert import asking, heads, sources
+from kedge_convert.feeding import fed
+from kedge_convert.labelling import labelled
+from kedge_convert.sources import Facts, Found, Request, channels, shapes, zoo
 from kedge_convert.sources.application import DEMO
-from kedge_models import NORMALISATIONS, Card, card, cards, imagenet, read_labels, without_numbers
-from kedge_runtime.contract import Activation, Geometry, Input, Kind, Label, Normalisation, Output
-from kedge_runtime.errors import UsageError, counted
+from kedge_models import NORMALISATIONS, Card, card, cards
+from kedge_runtime.contract import Activation, Input, Kind, Label, Output
+from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats
 
 __all__ = ["Facts", "Request", "Source", "digest", "load_source"]
 
 BATCH = 16
 
-Labels = tuple[tuple[Label, ...], int, tuple[str, ...]]
-
 
 @dataclass(frozen=True)
 class Source:
-    """A Keras model from pictures to logits, mostly. `model` takes float32 [n, h, w, 3].
+    """A Keras model from images to logits, mostly. `model` takes float32 [n, h, w, channels].
 
     `output`: what its numbers are, without their tensor. `head`: what the user's model ended in.
     `told`: the layers or the user leave no doubt of it (heads.check_answers).
@@ -59,7 +59,7 @@ class Source:
         return int(self.model.count_params())
 
     def logits(self, tensors: Iterator[NDArray[Any]]) -> Floats:
-        """Return the float original's numbers, [images, classes], for tensors of [1, h, w, 3].
+        """Return the float model's numbers, [images, classes], for tensors of [1, h, w, channels].
 
         Feature maps are flattened, as the runtime does.
         """
@@ -78,30 +78,29 @@ def _batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any
 def load_source(request: Request) -> Source:
     """Load the model and settle its contract's input, output and labels.
 
-    Raises UsageError when the model can't be read, is no image classifier, or when a fact that its
-    contract needs is neither given nor known.
+    Raises UsageError when the model can't be read, is no image classifier, or, once for all of
+    them, for the facts that its contract needs and that are neither given nor known.
     """
     _refuse_idle_options(request)
     found = _with_card(sources.load(request), request)
-    heads.check_input(found.model, found.name)
-    model = shapes.fixed(found.model, request.size, found.name)
+    model = channels.as_image(found.model, request.size, found.name)
+    heads.check_input(model, found.name)
+    model = shapes.fixed(model, request.size, found.name)
     head = heads.find(model, found.name, request.head)
-    normalisation, notes = _normalisation(request, found)
-    height, width = model.inputs[0].shape[1:3]
-    geometry, fitted = _geometry(request, found)
-    labels, offset, read = _labels(request, found, head)
+    feeding, named = fed(request, found, model), labelled(request, found, head)
+    asking.refuse(request, (*feeding.missing, *named.missing))
     return Source(
         name=found.name,
         model=head.model,
-        input=Input(replace(geometry, height=height, width=width), normalisation),
-        output=replace(head.output, label_offset=offset),
-        labels=labels,
+        input=feeding.input,
+        output=replace(head.output, label_offset=named.offset),
+        labels=named.labels,
         weights_digest=digest(found.model),
         head=head.kind,
         told=head.told,
         card=found.facts.card,
         untrained=request.weights == zoo.UNTRAINED,
-        notes=(f"head: {head}", *found.notes, *notes, *fitted, *read),
+        notes=(f"head: {head}", feeding.line, *found.notes, *named.notes),
     )
 
 
@@ -110,7 +109,7 @@ def _with_card(found: Found, request: Request) -> Found:
     if request.card is None:
         return found
     asked = card(request.card)
-    if request.normalisation is None:
+    if request.pixels.normalisation is None:
         _refuse_other_card(found.name, found.model, asked)
         _refuse_card_of_bytes(found, asked)
     return replace(found, facts=Facts.of(asked))
@@ -147,97 +146,6 @@ def _refuse_idle_options(request: Request) -> None:
         raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
     if request.weights != Request.weights and (is_path or request.model == DEMO):
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
-
-
-def _geometry(request: Request, found: Found) -> tuple[Geometry, tuple[str, ...]]:
-    """Return how a picture gets the input's size, and what is to be said of it."""
-    known = found.facts.geometry
-    if request.preprocess == "card":
-        # A card, or the user's own size, goes before what the model would do by itself.
-        told = found.facts.card or request.size
-        layer = None if told else resizing.leading(found.model, found.name)
-        if layer is None:
-            return known, ()
-        own = resizing.geometry(layer, found.name)
-        return own, (resizing.word(own, layer),)
-    # What keras.utils.load_img does: no EXIF, no crop, Pillow's nearest.
-    return replace(
-        known,
-        resize="nearest",
-        fit="stretch",
-        orientation="ignore",
-        scaled_decode=False,
-    ), ()
-
-
-def _normalisation(request: Request, found: Found) -> tuple[Normalisation, tuple[str, ...]]:
-    """Return how bytes become the model's input, and what is to be said of it."""
-    name, known = found.name, found.facts.normalisation
-    inner = shapes.normalises(found.model)
-    if request.normalisation is not None:
-        return NORMALISATIONS[request.normalisation], ()
-    if known is None and inner is None:
-        modes = ", ".join(NORMALISATIONS)
-        raise UsageError(
-            f"{name}: how its pixels are normalised isn't known: give --card NAME (the "
-            f"application it was built from; `kedge models` lists them) or --normalisation {modes} "
-            "(raw where the model normalises them itself)"
-        )
-    if known is None:
-        note = f"normalisation: raw, as the model begins with its own ({inner})"
-        return NORMALISATIONS["raw"], (note,)
-    if inner is not None and known != NORMALISATIONS["raw"]:
-        raise UsageError(
-            f"{name}: begins with its own normalisation ({inner}), but --card {found.facts.card} "
-            "has one too: give --normalisation raw, or another to insist"
-        )
-    return known, ()
-
-
-def _labels(request: Request, found: Found, head: heads.Head) -> Labels:
-    """Return the classes, the number of outputs before the first, and what is to be said."""
-    name, outputs = found.name, head.model.outputs[0].shape[-1]
-    if head.kind == "features":
-        if request.labels:
-            raise UsageError(f"--labels: {name} gives features, which have no names; leave it out")
-        return (), 0, ()
-    known, notes = _named(request, found)
-    if known is None:
-        raise UsageError(
-            f"{name}: its {outputs} classes have no names: give --labels FILE|imagenet, "
-            "or --head features where they are none"
-        )
-    # TensorFlow's own ImageNet models: output 0 is the background, and has no label.
-    if outputs == len(known) + 1 and known == imagenet():
-        return known, 1, notes
-    if len(known) != outputs:
-        raise _miscounted(request, name, outputs, len(known))
-    return known, 0, notes
-
-
-def _named(request: Request, found: Found) -> tuple[tuple[Label, ...] | None, tuple[str, ...]]:
-    """Return the labels that the user or the card gives, and what is to be said of them."""
-    if request.labels == "imagenet":
-        return imagenet(), ()
-    if not request.labels:
-        return found.facts.labels, ()
-    given = read_labels(Path(request.labels))
-    names = without_numbers(given)
-    if names == given:
-        return given, ()
-    return names, (f"labels: {request.labels} numbers its lines; the numbers are left out",)
-
-
-def _miscounted(request: Request, name: str, outputs: int, count: int) -> UsageError:
-    if request.labels in (None, "imagenet"):
-        return UsageError(
-            f"{name}: it has {outputs} classes, but there are {count} labels: "
-            f"give --labels FILE with {outputs} lines"
-        )
-    return UsageError(
-        f"{name}: it has {outputs} classes, but {request.labels} has {counted(count, 'line')}: "
-        "a label file has one class a line, in the order of the output"
-    )
 
 
 def digest(model: Any) -> str:

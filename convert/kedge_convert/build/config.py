@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kedge_convert.edge import fit
 from kedge_convert.photos import Sampling
@@ -12,8 +12,9 @@ from kedge_convert.source import Request
 from kedge_models import cards
 from kedge_models.devices import Device, device
 from kedge_models.shelf import load
-from kedge_runtime.contract import Kind
+from kedge_runtime.contract import Colour, Fit, Kind, Resize
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.pixels import PixelWords
 from kedge_runtime.records import decode
 from kedge_runtime.truth import SCHEMES
 
@@ -71,11 +72,14 @@ class Gates:
 
 @dataclass(frozen=True)
 class Options:
-    """How a conversion is done: each field as the option of `kedge convert` of that name."""
+    """How a conversion is done: each field as the option of `kedge convert` of that name.
+
+    `preprocess` goes before the models' own.
+    """
 
     prepare: bool = True
     dynamic_batch: bool = False
-    preprocess: Literal["card", "keras"] = "card"
+    preprocess: str | None = None
     calibrate_count: int = Sampling.calibration
     check_count: int = Sampling.check
     seed: int = Sampling.seed
@@ -85,8 +89,9 @@ class Options:
 class Model:
     """One [[model]]. `source`: what `kedge convert` takes, by default `name`.
 
-    `weights`, `card`, `normalisation`, `labels`, `head`, `size`, `device`: as its options of those
-    names; for the device, `gates.min_mapped` is that of the conversion, too.
+    `weights`, `card`, `preprocess` and the other words of the pixels, `labels`, `head`, `size`,
+    `device`: as its options of those names; for the device, `gates.min_mapped` is that of the
+    conversion, too.
     `calibrate`: folder of pictures; `images`: folder of those on which the drift is measured, none
     without; `truth`: what tells their classes, as `kedge drift --labels`. `attribute`, `by_layer`:
     on how many of them a drift is traced, 0 for not at all.
@@ -96,7 +101,13 @@ class Model:
     source: str = ""
     weights: str = Request.weights
     card: str | None = None
+    preprocess: str | None = None
     normalisation: str | None = None
+    colour: Colour | None = None
+    resize: Resize | None = None
+    fit: Fit | None = None
+    crop: float | None = None
+    exif: bool | None = None
     labels: str | None = None
     device: str | None = None
     head: Kind | None = None
@@ -116,8 +127,13 @@ class Model:
 
     def request(self, options: Options) -> Request:
         """Return what is said of the model to the converter."""
-        said: Table = {field.name: getattr(self, field.name, None) for field in fields(Request)}
-        return Request(**{**said, "model": self.source, "preprocess": options.preprocess})
+        named = {field.name for field in fields(Request)} & vars(self).keys()
+        said: Table = {name: getattr(self, name) for name in named}
+        words: Table = {field.name: getattr(self, field.name) for field in fields(PixelWords)}
+        words["preprocess"] = options.preprocess or self.preprocess
+        return Request(
+            **{**said, "model": self.source, "pixels": PixelWords(**words)}, folder=self.calibrate
+        )
 
 
 @dataclass(frozen=True)

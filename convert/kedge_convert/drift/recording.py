@@ -12,7 +12,6 @@ from kedge_convert import sources
 from kedge_convert.sealing import tool_versions
 from kedge_convert.source import Request, Source, load_source
 from kedge_convert.toolkit import quiet
-from kedge_models import NORMALISATIONS
 from kedge_runtime.contract import Contract, Input
 from kedge_runtime.drift import journal
 from kedge_runtime.drift.journal import Entry, Journal, packed, unpacked
@@ -21,6 +20,8 @@ from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_diges
 from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
 from kedge_runtime.image import read_bytes
+from kedge_runtime.normalisations import name_of
+from kedge_runtime.pixels import PixelWords
 from kedge_runtime.preprocessing import Preprocessor
 from kedge_runtime.progress import Bar
 
@@ -75,7 +76,7 @@ def _request(original: Original, folder: Path) -> Request:
         original.model,
         weights=original.weights,
         card=contract.provenance.card or None,
-        normalisation=_mode(contract),
+        pixels=PixelWords("imagenet", _mode(contract)),
         labels=str(labels),
         head=contract.provenance.head,
         size=f"{geometry.height}x{geometry.width}",
@@ -84,8 +85,7 @@ def _request(original: Original, folder: Path) -> Request:
 
 def _mode(contract: Contract) -> str:
     """Return any name of the contract's normalisation; it is put in the model's place later."""
-    stated = contract.input.normalisation
-    return next((name for name, known in NORMALISATIONS.items() if known == stated), "raw")
+    return name_of(contract.input.normalisation) or "raw"
 
 
 def _work(facts: Facts, pictures: Pictures) -> str:

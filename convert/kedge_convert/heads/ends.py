@@ -44,7 +44,7 @@ class Head:
 
 
 def check_input(model: Any, name: str) -> None:
-    """Raise UsageError for anything but one picture of three channels in, and one tensor out."""
+    """Raise UsageError for anything but one image of one or three channels in, one tensor out."""
     # A Sequential model without keras.Input has no inputs at all until it is called.
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if len(inputs or ()) != 1 or len(outputs or ()) != 1:
@@ -54,13 +54,15 @@ def check_input(model: Any, name: str) -> None:
             f"not {' and '.join(found)}"
         )
     taken = tuple(model.inputs[0].shape)
-    if len(taken) == 4 and taken[3] == 1:
+    if len(taken) == 4 and taken[3] == 4:
         raise UsageError(
-            f"{name}: takes grey pictures, {taken}; kedge feeds RGB: put a Conv2D(1, 1) with the "
-            "weights .299, .587, .114 before it"
+            f"{name}: takes four channels, {taken}; kedge feeds one (grey) or three: put a "
+            "Conv2D(4, 1) before it, of the identity's weights, and 255 as the bias of the fourth"
         )
-    if len(taken) != 4 or taken[3] != 3:
-        raise UsageError(f"{name}: no image classifier: input is {taken}, not (n, h, w, 3)")
+    if len(taken) != 4 or taken[3] not in (1, 3):
+        raise UsageError(
+            f"{name}: no image classifier: input is {taken}, not (n, h, w, 3) or (n, h, w, 1)"
+        )
 
 
 def find(model: Any, name: str, declared: Kind | None = None) -> Head:

@@ -3,6 +3,7 @@
 from kedge_convert.sources import keras_file, zoo
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_models import NORMALISATIONS, card, demo
+from kedge_runtime.pipelines import PIPELINES
 
 DEMO = "demo"
 
@@ -10,7 +11,7 @@ DEMO = "demo"
 def load(request: Request) -> Found:
     """Return the demo, or the application that a card describes."""
     if request.model == DEMO:
-        facts = Facts(normalisation=NORMALISATIONS["tf"], labels=demo.LABELS)
+        facts = Facts("", PIPELINES["imagenet"], NORMALISATIONS["tf"], demo.LABELS)
         return Found(DEMO, keras_file.load_file(demo.MODEL), facts)
     found = card(request.model)
     # Nobody shall take random weights for the application's own.

@@ -1,10 +1,12 @@
 """What the user says of a model, and what a kind of source knows of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kedge_models import Card
-from kedge_runtime.contract import Geometry, Kind, Label, Normalisation
+from kedge_runtime.contract import Kind, Label, Normalisation
+from kedge_runtime.pipelines import PIPELINES, Pipeline
+from kedge_runtime.pixels import PixelWords
 
 
 @dataclass(frozen=True)
@@ -12,19 +14,21 @@ class Request:
     """What the user says of the model; `None` where the card or the model itself tells.
 
     `model`: a card's name, `demo`, a Keras file or a SavedModel folder. `weights`: `imagenet`,
-    `none` or a file, for a card. `preprocess`: `card`, or `keras` for load_img + preprocess_input.
-    `labels`: `imagenet` or a file. `head`: what the model's numbers are. `size`: `224` or
-    `160x192` (height x width), for a model that takes any.
+    `none` or a file, for a card. `pixels`: how images become its input. `labels`: `imagenet` or a
+    file; `folder`: of images, whose class folders name the classes where no labels do. `head`: what
+    the model's numbers are. `size`: `224` or `160x192` (height x width), for a model that takes
+    any. `command`: as it was typed, for messages that say how to go on.
     """
 
     model: str
     weights: str = "imagenet"
     card: str | None = None
-    preprocess: str = "card"
-    normalisation: str | None = None
+    pixels: PixelWords = PixelWords()
     labels: str | None = None
+    folder: str | None = None
     head: Kind | None = None
     size: str | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,25 @@ class Facts:
     """What is known of a model before the user adds to it; None where only the user can tell."""
 
     card: str = ""
-    geometry: Geometry = Geometry(1, 1)
+    pipeline: Pipeline | None = None
     normalisation: Normalisation | None = None
     labels: tuple[Label, ...] | None = None
 
     @classmethod
     def of(cls, card: Card) -> "Facts":
         """Return what a card knows."""
-        return cls(card.name, card.geometry(), card.normaliser(), card.label_list())
+        return cls(card.name, _pipeline(card), card.normaliser(), card.label_list())
+
+
+def _pipeline(card: Card) -> Pipeline:
+    """Return how a card's model is evaluated: as ImageNet's are, unless the card says otherwise."""
+    return replace(
+        PIPELINES["imagenet"],
+        resize=card.resize,
+        fit=card.fit,
+        crop_fraction=card.crop_fraction,
+        normalisation="",
+    )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from kedge_convert.sources.beginning import beginning
-from kedge_runtime.contract import Geometry, Resize
+from kedge_runtime.contract import Resize
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pipelines import Pipeline
 
 # Keras's interpolation -> the nearest that the device has. Without antialiasing Keras's bilinear
 # samples four pixels, as the device's does; what looks at more of them is nearest to `pyramid`.
@@ -32,27 +33,18 @@ def leading(model: Any, name: str) -> Any:
     return layer.operation
 
 
-def geometry(layer: Any, name: str) -> Geometry:
+def pipeline(layer: Any, name: str) -> Pipeline:
     """Return how the device does what a Resizing layer would. Raises UsageError where it can't."""
     if layer.pad_to_aspect_ratio:
         raise UsageError(
-            f"{name}: its Resizing ({layer.name}) pads pictures with {layer.fill_value:g}, which "
+            f"{name}: its Resizing ({layer.name}) pads images with {layer.fill_value:g}, which "
             f"the device doesn't: {_REMEDY}"
         )
     method = "pyramid" if layer.antialias else _METHODS.get(layer.interpolation, "pyramid")
-    return Geometry(
-        layer.height,
-        layer.width,
+    return Pipeline(
+        f"the layer {layer.name}",
         resize=method,
         fit="crop" if layer.crop_to_aspect_ratio else "stretch",
-        crop_fraction=1.0,
         # What a decoder leaves out, sampling would have seen.
         scaled_decode=method == "pyramid",
     )
-
-
-def word(found: Geometry, layer: Any) -> str:
-    """Return one line for the user."""
-    how = "cut to its proportions" if found.fit == "crop" else "whole, stretched"
-    size = f"{found.height}x{found.width}"
-    return f"geometry: {how} to {size}, {found.resize}, as its layer {layer.name} does"

@@ -24,7 +24,7 @@ def fixed(model: Any, size: str | None, name: str) -> Any:
     or given in vain.
     """
     batch, *shape = model.inputs[0].shape
-    asked = _parsed(size)
+    asked = parsed(size)
     if None not in shape[:2]:
         if asked not in (None, tuple(shape[:2])):
             height, width = shape[:2]
@@ -56,7 +56,7 @@ def _of_one(model: Any, batch: int, name: str) -> Any:
 def _fed(model: Any, batch: int | None, size: tuple[int, int]) -> Any:
     """Return the model for a batch of pictures of a size."""
     keras = require("keras")
-    picture = keras.Input(batch_shape=(batch, *size, 3), name="picture")
+    picture = keras.Input(batch_shape=(batch, *size, model.inputs[0].shape[3]), name="picture")
     return keras.Model(picture, model(picture), name=model.name)
 
 
@@ -67,7 +67,8 @@ def normalises(model: Any) -> str | None:
     return ", ".join(names) if names and _takes_bytes(found) else None
 
 
-def _parsed(size: str | None) -> tuple[int, int] | None:
+def parsed(size: str | None) -> tuple[int, int] | None:
+    """Return the height and width of `224` or `160x192`, or None. Raises UsageError."""
     if size is None:
         return None
     found = re.fullmatch(r"(\d+)(?:x(\d+))?", size)

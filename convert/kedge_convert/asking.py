@@ -1,0 +1,133 @@
+"""What a conversion must be told, asked for once, in one message, before TensorFlow is loaded.
+
+Everything that a look at files and options can tell is checked here, in well under a second. What
+only the loaded model tells (a normalisation inside a SavedModel, say) is asked for by
+`source.load_source`, in the same words.
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kedge_convert import sources
+from kedge_convert.photos import CALIBRATE, MINIMUM
+from kedge_convert.sources.application import DEMO
+from kedge_convert.sources.outline import Outline, outline
+from kedge_models import card, imagenet, read_labels
+from kedge_runtime import pixels
+from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.pictures import find
+from kedge_runtime.pixels import Missing
+
+if TYPE_CHECKING:
+    from kedge_convert.job import Job
+    from kedge_convert.source import Request
+
+
+# What stands for a fact in the command that a message ends with.
+EXAMPLES = {
+    "--preprocess": "image_dataset",
+    "--normalisation": "unit",
+    "--labels": "labels.txt",
+    CALIBRATE: "photos",
+    "--resize": "bilinear",
+    "--fit": "stretch",
+    "--crop": ".875",
+    "--exif or --no-exif": "--no-exif",
+}
+IMAGES = Missing(CALIBRATE, "a folder of about 200 images like those it will see")
+
+
+def classes(outputs: int) -> Missing:
+    """Return the question for the names of so many classes."""
+    words = f"FILE with the names of its {outputs} classes, one a line, or imagenet"
+    return Missing("--labels", f"{words}; without names for features: --head features")
+
+
+def check(job: "Job") -> None:
+    """Raise UsageError for what is wrong or missing, as far as files and options tell.
+
+    All that is missing comes in one message, which ends with the command to run.
+    """
+    request = job.request
+    if not sources.is_path(request.model):
+        if request.model != DEMO:
+            card(request.model)
+    else:
+        sources.kind_of(Path(request.model))
+    if request.card:
+        card(request.card)
+    if job.calibrate is not None:
+        _check_folder(job.calibrate)
+    known = outline(Path(request.model)) if sources.is_path(request.model) else Outline()
+    _check_labels(request, known)
+    refuse(request, list(_missing(job, known)))
+
+
+def refuse(request: "Request", missing: Sequence[Missing]) -> None:
+    """Raise UsageError that asks for all that is missing, and says what to run; or do nothing."""
+    if not missing:
+        return
+    options = [each.option for each in missing]
+    model, advice = shlex.quote(request.model), ""
+    if {"--preprocess", "--normalisation"}.intersection(options):
+        advice = f". Labelled images tell the pixels: kedge fit-input {model} --images DIR"
+    words = " ".join(_example(option) for option in options)
+    command = request.command or f"kedge convert {model}"
+    raise UsageError(
+        f"{request.model}: {pixels.asked(missing)}{advice}. Then run: {command} {words}"
+    )
+
+
+def _example(option: str) -> str:
+    example = EXAMPLES[option]
+    return example if example.startswith("--") else f"{option} {example}"
+
+
+def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
+    request = job.request
+    own = sources.is_path(request.model) and request.card is None
+    if own and known.bare:
+        yield from pixels.missing(request.pixels)
+    named = request.labels or request.head
+    if own and not named and known.outputs not in (None, 1, len(class_folders(request.folder))):
+        yield classes(known.outputs or 0)
+    needing = [target for target in job.targets if target.needs_calibration]
+    if needing and job.calibrate is None and request.model != DEMO:
+        yield IMAGES
+
+
+def _check_folder(folder: Path) -> None:
+    images = len(find(folder, CALIBRATE))
+    if images < MINIMUM:
+        raise UsageError(
+            f"{CALIBRATE}: {folder} holds {counted(images, 'image')}, at least {MINIMUM} are "
+            "needed; about 200 are good"
+        )
+
+
+def _check_labels(request: "Request", known: Outline) -> None:
+    """Raise UsageError where the label file can't be read, or has another number of classes."""
+    if not request.labels or request.labels == "imagenet":
+        return
+    count = len(read_labels(Path(request.labels)))
+    if known.outputs and known.outputs > 1 and count != known.outputs:
+        wanted = (known.outputs, known.outputs - 1 if count == len(imagenet()) else known.outputs)
+        if count not in wanted:
+            raise UsageError(
+                f"{request.model}: it has {known.outputs} classes, but {request.labels} has "
+                f"{counted(count, 'line')}: a label file has one class a line, in the order of the "
+                "output"
+            )
+
+
+def class_folders(folder: str | None) -> list[str]:
+    """Return the names of the folders in a folder that hold images, in the order of Keras's
+    `image_dataset_from_directory`: alphabetical; none where images lie beside them.
+    """
+    if folder is None:
+        return []
+    images = find(Path(folder), CALIBRATE)
+    names = {path.relative_to(folder).parts[0] for path in images}
+    return sorted(names) if all((Path(folder) / name).is_dir() for name in names) else []

@@ -1,0 +1,91 @@
+"""How a source is fed: what the user says, its card, and what the model does to pixels itself."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kedge_convert.sources import Found, Request, resizing, shapes
+from kedge_models import NORMALISATIONS
+from kedge_runtime import pixels
+from kedge_runtime.contract import Geometry, Input, Normalisation
+from kedge_runtime.errors import UsageError
+from kedge_runtime.normalisations import FORMULAS, formula, in_rgb, name_of
+from kedge_runtime.pipelines import PIPELINES, Pipeline
+from kedge_runtime.pixels import Missing, PixelWords
+
+UNKNOWN = Input(Geometry(1, 1), Normalisation())
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """The input of a contract; what is `missing` to settle it; one `line` that says it all."""
+
+    input: Input = UNKNOWN
+    missing: tuple[Missing, ...] = ()
+    line: str = ""
+
+
+def fed(request: Request, found: Found, model: Any) -> Feeding:
+    """Return how a model, [n, height, width, channels], is fed. Raises UsageError for conflicts."""
+    inner = shapes.normalises(found.model)
+    words = _with_own(request.pixels, found, inner)
+    default, reason = _default(request, found)
+    if missing := pixels.missing(words, default):
+        return Feeding(missing=missing)
+    height, width, channels = model.inputs[0].shape[1:]
+    spec = pixels.settled(words, height, width, channels, default)
+    return Feeding(spec, line=pixels.line(spec, _why(request.pixels, spec, reason, found, inner)))
+
+
+def _with_own(words: PixelWords, found: Found, inner: str | None) -> PixelWords:
+    """Return the user's words with the normalisation that the card or the model itself tells."""
+    if words.normalisation is not None:
+        return words
+    known = found.facts.normalisation
+    _refuse_twice(words, found, inner)
+    if known is None and inner is None:
+        return words
+    return replace(words, normalisation=name_of(known or NORMALISATIONS["raw"]))
+
+
+def _refuse_twice(words: PixelWords, found: Found, inner: str | None) -> None:
+    """Raise UsageError where two of card, model and pipeline normalise, and not alike."""
+    known, name = found.facts.normalisation, found.name
+    if inner and known not in (None, NORMALISATIONS["raw"]):
+        raise UsageError(
+            f"{name}: begins with its own normalisation ({inner}), but --card {found.facts.card} "
+            "has one too: give --normalisation raw, or another to insist"
+        )
+    brought = PIPELINES[words.preprocess].normalisation if words.preprocess else ""
+    own = "raw" if inner else name_of(known) if known else ""
+    if brought and own and brought != own:
+        what = f"begins with its own normalisation ({inner})" if inner else f"takes {own}"
+        raise UsageError(
+            f"{name}: {what}, but --preprocess {words.preprocess} feeds {FORMULAS[brought]}: give "
+            f"--normalisation {own}, or another to insist"
+        )
+
+
+def _default(request: Request, found: Found) -> tuple[Pipeline | None, str]:
+    """Return the geometry that the card or the model itself tells, and what told it."""
+    if found.facts.pipeline is not None:
+        return found.facts.pipeline, f"card {found.facts.card}" if found.facts.card else found.name
+    # The user's own size goes before what the model would do by itself.
+    layer = None if request.size else resizing.leading(found.model, found.name)
+    if layer is None:
+        return None, ""
+    return resizing.pipeline(layer, found.name), f"its layer {layer.name}"
+
+
+def _why(words: PixelWords, spec: Input, reason: str, found: Found, inner: str | None) -> str:
+    """Return where the input comes from."""
+    parts = [words.options() or reason]
+    if reason and words.given and words.preprocess is None:
+        parts.append(reason)
+    if inner and words.normalisation is None:
+        parts.append(f"bytes as they are, the model begins with its own normalisation: {inner}")
+    elif inner and in_rgb(spec.normalisation) != NORMALISATIONS["raw"]:
+        parts.append(f"on top of its own normalisation, {inner}, as --normalisation insists")
+    return "; ".join(parts)
+
+
+__all__ = ["Feeding", "fed", "formula"]
