@@ -19,6 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 STAGES = (
     "load model",
     "head: ",
+    "input: ",
     "read pictures",
     "only ",
     "float original",
@@ -62,7 +63,8 @@ def desk(tmp_path: Path, tiny_model: Path, pictures: Path) -> Path:
     return tmp_path
 
 
-GOOD = "good.keras --normalisation tf --labels labels"
+TF = "--preprocess imagenet --normalisation tf"
+GOOD = f"good.keras {TF} --labels labels"
 CASES = {
     "a missing file": ("absent.keras", "absent.keras: no such file"),
     "a text file": ("text.keras", "text.keras: no Keras model in this file"),
@@ -74,18 +76,21 @@ CASES = {
     "an unknown card": ("zebra", "no model called 'zebra': kedge models lists all"),
     "an unknown --card": ("good.keras --card mobilnetv2", "did you mean MobileNetV2"),
     "an unknown target": (f"{GOOD} --to tflite:int4", "--to: got 'tflite:int4', allowed are all"),
-    "no classifier": ("map.keras --normalisation tf --labels labels", "map: no classifier: output"),
+    "no classifier": (f"map.keras {TF} --labels labels", "map: no classifier: output"),
     "labels missing": (
-        "good.keras --normalisation tf",
-        "its 5 classes have no names: give --labels",
+        f"good.keras {TF}",
+        "give --labels (FILE with the names of its 5 classes, one a line",
     ),
-    "card and normalisation missing": ("good.keras --labels labels", "give --card NAME"),
+    "pipeline and normalisation missing": (
+        "good.keras --labels labels",
+        "pictures --out out --preprocess image_dataset --normalisation unit",
+    ),
     "a label too many": (
-        "good.keras --normalisation tf --labels six",
+        f"good.keras {TF} --labels six",
         "it has 5 classes, but six has 6 lines: a label file has one class a line",
     ),
     "another card's labels": ("good.keras --card MobileNetV2", "but there are 1000 labels"),
-    "a missing label file": ("good.keras --normalisation tf --labels absent", "label file absent"),
+    "a missing label file": (f"good.keras {TF} --labels absent", "label file absent"),
     "no such pictures": (f"{GOOD} --calibrate absent", "absent: no such folder"),
     "an empty folder of pictures": (f"{GOOD} --calibrate empty", "empty: no pictures in it"),
     "broken pictures": (f"{GOOD} --calibrate broken", "0 usable pictures among 12"),

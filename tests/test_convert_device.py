@@ -48,7 +48,18 @@ def convert(folder: Path, *words: object) -> Made:
 def tiny(tiny_model: Path, pictures: Path) -> list[object]:
     """Return the words that convert the tiny model."""
     labels = tiny_model.with_name("labels.txt")
-    return [tiny_model, "--normalisation", "tf", "--labels", labels, "--calibrate", pictures, *FEW]
+    return [
+        tiny_model,
+        "--preprocess",
+        "imagenet",
+        "--normalisation",
+        "tf",
+        "--labels",
+        labels,
+        "--calibrate",
+        pictures,
+        *FEW,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +126,15 @@ def test_what_does_not_fit_is_rejected_unless_it_is_rewritten(
 ) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(label.name for label in demo.LABELS))
-    model = [MODELS / "small-mobilenetv3.keras", "--normalisation", "tf", "--labels", labels]
+    model = [
+        MODELS / "small-mobilenetv3.keras",
+        "--preprocess",
+        "imagenet",
+        "--normalisation",
+        "tf",
+        "--labels",
+        labels,
+    ]
     words = [*model, "--calibrate", pictures, *FEW, "--no-prepare", "--device", "coral"]
     made = convert(tmp_path / "as it is", *words)
     (item,) = made.artefacts.values()

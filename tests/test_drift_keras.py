@@ -232,7 +232,16 @@ def test_what_the_user_said_of_the_head_the_artefact_keeps(
     model = keras.Sequential([keras.Input((16, 16, 3)), *body, end])
     model.save(tmp_path / "one.keras")
     (tmp_path / "labels").write_text("cat\ndog\n")
-    options = ["--head", "logits", "--normalisation", "tf", "--labels", tmp_path / "labels"]
+    options = [
+        "--head",
+        "logits",
+        "--preprocess",
+        "imagenet",
+        "--normalisation",
+        "tf",
+        "--labels",
+        tmp_path / "labels",
+    ]
     wanted = ["--to", "tflite:float32", "--calibrate", photos, "--out", tmp_path / "out"]
     assert kedge("convert", tmp_path / "one.keras", *options, *wanted)[0] == 0
     artefact = tmp_path / "out" / "one.float32.tflite"

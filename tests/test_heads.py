@@ -428,8 +428,8 @@ NO_PICTURES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "two outputs": (two_outputs, "one keras.Input and one output, not 1 input and 2 outputs"),
     "two inputs": (two_inputs, "one keras.Input and one output, not 2 inputs and 1 output"),
     "a row of numbers": (lambda k: k.Sequential([k.Input((6,)), dense(k)]), r"not \(n, h, w, 3\)"),
-    "grey pictures": (lambda k: of_shape(k, 8, 8, 1), "takes grey pictures, .* kedge feeds RGB"),
-    "four channels": (lambda k: of_shape(k, 8, 8, 4), r"input is \(None, 8, 8, 4\)"),
+    "two channels": (lambda k: of_shape(k, 8, 8, 2), r"input is \(None, 8, 8, 2\)"),
+    "four channels": (lambda k: of_shape(k, 8, 8, 4), r"takes four channels, .* put a Conv2D"),
     "a Sequential model without input": (unbuilt, "one keras.Input and one output"),
 }
 

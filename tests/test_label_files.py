@@ -8,6 +8,7 @@ import pytest
 from kedge_convert.source import Request, load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pixels import PixelWords
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def request_of(tmp_path: Path) -> Any:
     def make(lines: str) -> Request:
         (tmp_path / "labels").write_text(lines)
         mine, labels = str(tmp_path / "mine.keras"), str(tmp_path / "labels")
-        return Request(mine, normalisation="raw", labels=labels)
+        return Request(mine, pixels=PixelWords("imagenet", "raw"), labels=labels)
 
     return make
 

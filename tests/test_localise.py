@@ -23,6 +23,7 @@ from kedge_convert.source import Request, Source, load_source
 from kedge_runtime.contract import Contract, Method, Output, Provenance
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pixels import PixelWords
 from test_prepared_integers import prepared, source_of
 
 onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
@@ -253,7 +254,9 @@ def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, pictur
 
 def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, pictures: Path) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
-    other = load_source(Request(str(tiny_model), normalisation="tf", labels=labels))
+    other = load_source(
+        Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    )
     with pytest.raises(UsageError, match="whose weights are not those of tiny"):
         localise.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(pictures.iterdir())])
     with pytest.raises(UsageError, match="no pictures"):

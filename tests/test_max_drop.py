@@ -11,6 +11,7 @@ import pytest
 from conftest import Run
 from kedge_convert.source import Request, load_source
 from kedge_runtime.image import read_bytes
+from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -25,7 +26,9 @@ def answers(tiny_model: Path, pictures: Path) -> dict[Path, int]:
     from kedge_convert.photos import tensors
 
     labels = tiny_model.with_name("labels.txt")
-    source = load_source(Request(str(tiny_model), normalisation="tf", labels=str(labels)))
+    source = load_source(
+        Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=str(labels))
+    )
     photos = sorted(pictures.iterdir())
     logits = source.logits(tensors(photos, source.input))
     return dict(zip(photos, map(int, np.argmax(logits, axis=1)), strict=True))

@@ -85,7 +85,15 @@ def test_an_unknown_rewrite_names_the_known_ones() -> None:
 def test_the_command_rewrites_before_anything_else(kedge: Run, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(label.name for label in demo.LABELS))
-    words = [MODELS / "small-mobilenetv3.keras", "--normalisation", "tf", "--labels", labels]
+    words = [
+        MODELS / "small-mobilenetv3.keras",
+        "--preprocess",
+        "imagenet",
+        "--normalisation",
+        "tf",
+        "--labels",
+        labels,
+    ]
     for extra in ((), ("--rewrite", "hard-swish")):
         out = tmp_path / f"out{len(extra)}"
         code, _, stderr = kedge("convert", *words, "--to", "tflite:float32", "--out", out, *extra)

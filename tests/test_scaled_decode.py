@@ -13,6 +13,7 @@ from kedge_runtime import geometry as geometry_module
 from kedge_runtime.contract import Fit, Geometry, Input, Normalisation, Resize
 from kedge_runtime.geometry import FITS, fit_to, reduction
 from kedge_runtime.image import read_image
+from kedge_runtime.pipelines import PIPELINES
 from kedge_runtime.preprocessing import Preprocessor
 
 Pixels = NDArray[np.uint8]
@@ -171,10 +172,6 @@ def test_an_array_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(_plan().read(pixels), pixels)
 
 
-def test_keras_preprocessing_never_scales() -> None:
-    pytest.importorskip("onnx", reason="the converter needs its extra")
-    from kedge_convert.source import Request, _geometry
-    from kedge_convert.sources import Found
-
-    found, _ = _geometry(Request("x", preprocess="keras"), Found("x", None))
+def test_load_img_never_scales() -> None:
+    found = PIPELINES["load_img"].geometry(8, 8)
     assert (found.resize, found.fit, found.scaled_decode) == ("nearest", "stretch", False)

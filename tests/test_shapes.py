@@ -14,6 +14,7 @@ from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError
 from kedge_runtime.geometry import fit_to
+from kedge_runtime.pixels import PixelWords
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +79,13 @@ def test_a_model_that_normalises_bytes_itself_is_known(
     path = tmp_path / "mine.keras"
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
     model.save(path)
-    request = Request(str(path), labels=str(tmp_path / "labels"))
+    request = Request(str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels"))
     if bytes_taken:
         source = load_source(request)
         assert source.input.normalisation == NORMALISATIONS["raw"]
-        assert [note for note in source.notes if note.startswith("normalisation: raw")]
+        assert [note for note in source.notes if "begins with its own normalisation" in note]
     else:
-        with pytest.raises(UsageError, match="how its pixels are normalised isn't known"):
+        with pytest.raises(UsageError, match=r"give --normalisation .* Then run: kedge convert"):
             load_source(request)
 
 
@@ -226,7 +227,8 @@ def test_a_resizing_layer_gives_the_geometry(
     found = source.input.geometry
     assert (found.height, found.width, found.crop_fraction) == (80, 100, 1.0)
     assert (found.resize, found.fit) == (resize, fit)
-    assert [each for each in source.notes if f"to 80x100, {resize}, as its layer mine" in each]
+    line = f"input: 80x100 rgb, {resize}, {fit}"
+    assert [each for each in source.notes if line in each and "its layer mine" in each]
     # What the device makes of a picture is what the layer does, to the rounding of a byte.
     if resize == "bilinear":
         rows, columns = np.mgrid[:200, :160]
@@ -237,10 +239,12 @@ def test_a_resizing_layer_gives_the_geometry(
 
 def test_who_says_otherwise_goes_before_a_resizing_layer(keras: Any, tmp_path: Path) -> None:
     request = resized(keras, tmp_path, keras.layers.Resizing(8, 8))
-    for told in (replace(request, size="12"), replace(request, card="MobileNetV3Small")):
+    imagenet = PixelWords("imagenet")
+    told_size = replace(request, size="12", pixels=imagenet)
+    for told in (told_size, replace(request, card="MobileNetV3Small")):
         found = load_source(told).input.geometry
         assert (found.fit, found.crop_fraction) == ("crop", 0.875)
-    found = load_source(replace(request, preprocess="keras")).input.geometry
+    found = load_source(replace(request, pixels=PixelWords("load_img"))).input.geometry
     assert (found.resize, found.orientation) == ("nearest", "ignore")
 
 
@@ -256,7 +260,7 @@ UNCLEAR: dict[str, tuple[Callable[[Any], list[Any]], str]] = {
     ),
     "padded": (
         lambda k: [k.layers.Resizing(8, 8, pad_to_aspect_ratio=True)],
-        r"pads pictures with 0, which the device doesn't: give --size",
+        r"pads images with 0, which the device doesn't: give --size",
     ),
 }
 
@@ -267,4 +271,5 @@ def test_a_resizing_layer_that_is_not_followed(keras: Any, tmp_path: Path, name:
     request = resized(keras, tmp_path, *make(keras))
     with pytest.raises(UsageError, match=reason):
         load_source(request)
-    assert load_source(replace(request, size="24")).input.geometry.height == 24
+    told = replace(request, size="24", pixels=PixelWords("imagenet"))
+    assert load_source(told).input.geometry.height == 24

@@ -19,6 +19,7 @@ from kedge_convert.targets import Target
 from kedge_models.demo.pictograms import NAMES, dataset
 from kedge_runtime.contract import Geometry
 from kedge_runtime.head import Floats
+from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -90,7 +91,7 @@ def prepared(
 def prepare(name: str, paths: list[Path], classes: NDArray[np.int64]) -> Prepared:
     labels = str(paths[0].with_name("labels.txt"))
     model = str(MODELS / f"small-{name}.keras")
-    source = load_source(Request(model, normalisation="tf", labels=labels))
+    source = load_source(Request(model, pixels=PixelWords("imagenet", "tf"), labels=labels))
     geometry = Geometry(SIDE, SIDE, "nearest", "stretch")
     source = replace(source, input=replace(source.input, geometry=geometry))
     photos = Photos(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))

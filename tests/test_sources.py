@@ -28,6 +28,7 @@ from kedge_runtime.contract import Kind
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats, probabilities
+from kedge_runtime.pixels import PixelWords
 
 PICTURES = nets.pictures(6)
 LOOSE = {"int8": 0.1}  # in probability, for a net of random weights
@@ -149,13 +150,16 @@ CASES = {
 }
 
 
+TF = PixelWords("imagenet", "tf")
+
+
 def loaded(tf: Any, folder: Path, case: Case, **more: Any) -> tuple[Source, Floats]:
     """Return the source of a case, and what its network answers to PICTURES."""
     model = case.model()
     path = case.save(tf, model, folder)
     (folder / "labels").write_text(LABELS)
     labels = None if case.kind == "features" else str(folder / "labels")
-    told = {"normalisation": "tf", "labels": labels, "size": case.size, **more}
+    told = {"pixels": TF, "labels": labels, "size": case.size, **more}
     answers = np.asarray(model(PICTURES))
     if case.ships == "softmax":
         answers = np.asarray(softmax_by_hand(tf, answers))
@@ -186,7 +190,9 @@ def test_a_digest_is_the_weights_and_nothing_else(tf: Any, tmp_path: Path) -> No
         digests.add(loaded(tf, tmp_path / str(i), CASES[name])[0].weights_digest)
     assert len(digests) == 1
     frozen = loaded(tf, tmp_path, CASES["a module of logits"])[0]
-    request = Request(str(tmp_path / "it"), normalisation="tf", labels=str(tmp_path / "labels"))
+    request = Request(
+        str(tmp_path / "it"), pixels=PixelWords("imagenet", "tf"), labels=str(tmp_path / "labels")
+    )
     again = load_source(request)
     assert frozen.weights_digest == again.weights_digest
     assert frozen.parameters == net().count_params()
@@ -194,7 +200,7 @@ def test_a_digest_is_the_weights_and_nothing_else(tf: Any, tmp_path: Path) -> No
 
 def test_a_module_of_bytes_is_fed_raw_pixels(tf: Any, tmp_path: Path) -> None:
     scaled = module(lambda tf, images: tf.cast(images, tf.float32) / 127.5 - 1, dtype="uint8")
-    source, _ = loaded(tf, tmp_path, Case(scaled, net), normalisation=None)
+    source, _ = loaded(tf, tmp_path, Case(scaled, net), pixels=PixelWords("imagenet"))
     assert source.input.normalisation == NORMALISATIONS["raw"]
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3)).astype(np.float32)
     expected = np.asarray(net()(pixels / 127.5 - 1))
@@ -226,7 +232,7 @@ def test_a_hub_module_goes_through_every_target(
     finish = tf.nn.softmax if form == "probabilities" else tf.identity
     save = module(after=lambda tf, numbers: finish(with_background(tf, numbers)))
     path = save(tf, net("linear"), tmp_path)
-    request = Request(str(path), normalisation="tf", labels="imagenet")
+    request = Request(str(path), pixels=PixelWords("imagenet", "tf"), labels="imagenet")
     # Fifteen pictures and random weights: what integers miss is no matter of this test.
     limits = {"top1": 0.0, "relative_error": None}
     job = Job(request, TARGETS, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
@@ -253,7 +259,9 @@ def test_one_sigmoid_goes_through_as_two_classes(
     model = keras.Model(features.inputs[0], end(features.outputs[0]))
     (tmp_path / "labels").write_text("cat\ndog\n")
     request = Request(
-        str(save(tf, model, tmp_path)), normalisation="tf", labels=str(tmp_path / "labels")
+        str(save(tf, model, tmp_path)),
+        pixels=PixelWords("imagenet", "tf"),
+        labels=str(tmp_path / "labels"),
     )
     targets = parse_targets("tflite:float32,tflite:int8,onnx:int8")
     limits: dict[str, float | None] = {"top1": 0.0}
@@ -370,7 +378,9 @@ def test_a_module_of_one_picture_may_hold_that_number(tf: Any, tmp_path: Path) -
 
     (tmp_path / "labels").write_text(LABELS)
     path = saved(tmp_path, run, ((1, 8, 8, 3), "float32"))
-    source = load_source(Request(str(path), labels=str(tmp_path / "labels")))
+    source = load_source(
+        Request(str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels"))
+    )
     assert source.input.normalisation == NORMALISATIONS["raw"]
     numbers = source.logits(PICTURES[i : i + 1, :8, :8] for i in range(3))
     assert numbers.shape == (3, 5)
@@ -383,13 +393,13 @@ def test_a_model_of_several_pictures_at_once(tf: Any, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text(LABELS)
     labels = str(tmp_path / "labels")
     path = keras_file(tf, keras.Model(image, feature), tmp_path)
-    source = load_source(Request(str(path), normalisation="tf", labels=labels))
+    source = load_source(Request(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
     pictures = [PICTURES[i : i + 1, :8, :8] for i in range(3)]
     assert source.logits(iter(pictures)).shape == (3, 5)
     fixed = keras.Model(image, keras.ops.reshape(feature, (5, 5)))
     path = keras_file(tf, fixed, tmp_path)
     with pytest.raises(UsageError, match="takes 5 pictures at once, and its operations hold that"):
-        load_source(Request(str(path), normalisation="tf", labels=labels))
+        load_source(Request(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
 
 
 def without_signature(folder: Path) -> Path:

@@ -23,6 +23,7 @@ from kedge_convert.supervisor.bounds import Bounds, family
 from kedge_convert.supervisor.worker import refused
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pixels import PixelWords
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells")
 
@@ -165,7 +166,7 @@ def test_a_real_conversion_survives_what_its_toolkit_does(
     tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
-    request = Request(str(tiny_model), normalisation="tf", labels=labels)
+    request = Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
     targets = parse_targets("tflite:float16,tflite:dynamic,tflite:float32")
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(10, 10))
     with Progress(silent=True) as progress:

@@ -10,7 +10,7 @@ from kedge_runtime.pipelines import Pipeline
 # Keras's interpolation -> the nearest that the device has. Without antialiasing Keras's bilinear
 # samples four pixels, as the device's does; what looks at more of them is nearest to `pyramid`.
 _METHODS: dict[str, Resize] = {"nearest": "nearest", "bilinear": "bilinear"}
-_REMEDY = "give --size, the size that its pictures had in training"
+_REMEDY = "give --size, the size that its images had in training, and --preprocess"
 
 
 def leading(model: Any, name: str) -> Any:
