@@ -168,7 +168,7 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(ticking(tensors(photos.check, source.input), tick))
     heads.check_answers(logits, source.output, source.name, told=source.told)
-    degenerate.refuse_answers(logits, source.output, source.name)
+    degenerate.refuse_answers(logits, source.name)
     for doubt in degenerate.doubts(source, photos, logits):
         progress.say(doubt)
     golden = sealing.golden_pictures(source, photos.check, logits)
