@@ -21,6 +21,7 @@ from kedge_convert.source import Request, load_source
 from kedge_convert.targets import Target
 from kedge_models.demo import pictograms
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.pixels import PixelWords
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reserve")
     labels = str(tiny_model.with_name("labels.txt"))
-    request = Request(str(tiny_model), normalisation="tf", labels=labels)
+    request = Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
     sampling = Sampling(CALIBRATION, CHECK)
     limits: dict[str, float | None] = {"top1": 0.0, "relative_error": 9.0}
     job = Job(request, (TARGET,), out, folder, sampling, prepare=False, limits=limits)
@@ -60,7 +61,9 @@ def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def made(tiny_model: Path, folder: Path, file: Path) -> Made:
     labels = str(tiny_model.with_name("labels.txt"))
-    source = load_source(Request(str(tiny_model), normalisation="tf", labels=labels))
+    source = load_source(
+        Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    )
     photos = collect(folder, Sampling(CALIBRATION, CHECK))
     with Progress(silent=True) as progress:
         return Made(file, pipeline.ask(source, photos, progress))

@@ -26,6 +26,20 @@ AGREEMENTS: dict[AgreementBy, str] = {
 
 
 @dataclass(frozen=True)
+class OwnPixels:
+    """How an artefact agrees with the float model on the pixels of the user's own pipeline.
+
+    `library`: what loaded them for the float model; the artefact read the image files. `agreement`:
+    a share of `images`, with its 95 % `interval` (Wilson's).
+    """
+
+    library: str
+    images: int
+    agreement: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an artefact has moved from the float original on `images` pictures.
 
@@ -36,6 +50,8 @@ class Parity:
     `drop`: the original's accuracy less the artefact's, where the true classes are known, and
     `drop_interval` its 95 % interval (Tango's, as of `kedge drift`).
     `top1_interval`: the 95 % interval of `top1` (Wilson's, as of `kedge drift`).
+    `own_pixels`: the same where the float model is fed by the user's own pipeline; None where no
+    library loads images so, and for features.
     """
 
     images: int
@@ -51,6 +67,7 @@ class Parity:
     top1_interval: tuple[float, float] | None = None
     agreement_by: AgreementBy = "best"
     drop_interval: tuple[float, float] | None = None
+    own_pixels: OwnPixels | None = None
 
     @property
     def agreement(self) -> tuple[str, float]:
@@ -184,6 +201,19 @@ def with_drop(
     return replace(parity, drop=drop, drop_interval=(float(low), float(high)))
 
 
+def with_own_pixels(
+    parity: Parity, library: str, own: Floats | None, candidate: Floats, output: Output
+) -> Parity:
+    """Return a parity with the agreement on own pixels. `own`: the float model's numbers on them,
+    [images, classes], of the first images of `candidate`.
+    """
+    if own is None or output.kind == "features":
+        return parity
+    share = _top1(own, candidate[: len(own)], output)
+    found = OwnPixels(library, len(own), share, interval(share, len(own)))
+    return replace(parity, own_pixels=found)
+
+
 def limits_for(precision: Precision, **overrides: float | None) -> Limits:
     """Return the limits of a precision, with the user's own where given.
 
@@ -224,8 +254,19 @@ def judge(parity: Parity, limits: Limits) -> Verdict:
             f"logit error {parity.relative_error:.2g} of the largest logit "
             f"is above {limits.relative_error:g}"
         )
+    if parity.own_pixels and parity.own_pixels.interval[1] < limits.top1:
+        reasons.append(_on_own_pixels(parity.own_pixels, limits))
     # Without true classes: accuracy can't fall by more than the answers that differ.
     lost = 1 - agreement if parity.drop is None else parity.drop
     if limits.drop is not None and not lost <= limits.drop:
         reasons.append(f"drop in accuracy of {100 * lost:.2g}pp is above {100 * limits.drop:g}pp")
     return Verdict(tuple(reasons))
+
+
+def _on_own_pixels(own: OwnPixels, limits: Limits) -> str:
+    low, high = own.interval
+    return (
+        f"agreement on own pixels, loaded by {own.library}, is {own.agreement:.3f} (95 %: "
+        f"{low:.3f} to {high:.3f}), below {limits.top1:g}: the pipeline loads other pixels than "
+        "kedge feeds"
+    )

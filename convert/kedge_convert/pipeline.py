@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import degenerate, heads, parity, prepare, sealing, structure
+from kedge_convert import degenerate, heads, own_pixels, parity, prepare, sealing, structure
 from kedge_convert.edge import fit, rewrites
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.release import compiled_name
@@ -67,6 +67,8 @@ class Original:
 
     `classes`: true ones of the pictures to check with, and of those that may be added to them,
     where the drop is limited and something tells them. `reserve`: the pictures that may be added.
+    `own_logits`: the answers to the check images as the user's own pipeline loads them, [images,
+    classes]; None where no library loads images so.
     """
 
     source: Source
@@ -78,6 +80,7 @@ class Original:
     classes: dict[Path, int] | None = None
     sources: Sources | None = None
     search: Search | None = None
+    own_logits: Floats | None = None
 
 
 def convert(job: Job, progress: Progress) -> list[Outcome]:
@@ -173,7 +176,20 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
         progress.say(doubt)
     golden = sealing.golden_pictures(source, photos.check, logits)
     answers = sealing.reference_answers(source, golden)
-    return Original(source, photos, logits, golden, answers, Reserve(source, photos, logits))
+    reserve = Reserve(source, photos, logits)
+    own = _on_own_pixels(source, photos, progress)
+    return Original(source, photos, logits, golden, answers, reserve, own_logits=own)
+
+
+def _on_own_pixels(source: Source, photos: Photos, progress: Progress) -> Floats | None:
+    """Return the float model's answers to what the user's own pipeline makes of the images."""
+    if source.output.kind == "features":
+        return None
+    tensors = own_pixels.own_tensors(photos.check, source.input)
+    if tensors is None:
+        return None
+    with progress.stage("float model on own pixels", len(photos.check)) as tick:
+        return source.logits(ticking(tensors, tick))
 
 
 def _make(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
@@ -288,7 +304,12 @@ def _answers(path: Path, target: Target, photos: Sequence[Path], progress: Progr
 def _measured(
     original: Original, photos: Sequence[Path], logits: Floats, candidate: Floats
 ) -> Parity:
-    measured = parity.compare(logits, candidate, original.source.output)
+    source = original.source
+    measured = parity.compare(logits, candidate, source.output)
+    library = own_pixels.library(source.input)
+    measured = parity.with_own_pixels(
+        measured, library, original.own_logits, candidate, source.output
+    )
     known = original.classes
     classes = None if known is None else [known[photo] for photo in photos]
     return parity.with_drop(measured, logits, candidate, classes)

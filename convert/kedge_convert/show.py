@@ -31,14 +31,17 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
     `drop`: whether the accuracy lost is limited, and so told.
     """
     console = Console(highlight=False, markup=False, emoji=False)
-    grid = Table(box=box.SIMPLE_HEAD)
     checked = [outcome.checked for outcome in outcomes if outcome.checked]
+    grid = Table(box=box.SIMPLE_HEAD)
     agreement, _ = _agreement(checked)
-    for column in ("target", "size", "ratio", agreement, "max error", "mean error", "verdict"):
+    own = any(one.parity.own_pixels for one in checked)
+    # With one column more, the words are shorter: the table fits 80 columns.
+    errors = ("own", "max err", "mean err") if own else ("max error", "mean error")
+    for column in ("target", "size", "ratio", agreement, *errors, "verdict"):
         side: JustifyMethod = "left" if column in ("target", "verdict") else "right"
         grid.add_column(column, justify=side, no_wrap=True)
     for outcome in outcomes:
-        grid.add_row(*_row(outcome))
+        grid.add_row(*_row(outcome, own=own))
     console.print(grid)
     _explain(console, checked)
     _tell_adjusted(console, outcomes)
@@ -60,8 +63,18 @@ def _explain(console: Console, checked: "Sequence[Checked]") -> None:
         pictures = "a picture that was" if images == "1" else f"{images} pictures that were"
         console.print(f"ratio: to the float32 weights; {': '.join(_agreement(checked))},")
         console.print(f"errors: in logits, on {pictures} not used for calibration")
+        _say_own_pixels(console, checked)
         _say_interval(console, checked)
         console.print()
+
+
+def _say_own_pixels(console: Console, checked: "Sequence[Checked]") -> None:
+    """Say what the second judge is fed with."""
+    found = [one.parity.own_pixels for one in checked if one.parity.own_pixels]
+    if found:
+        console.print(
+            f"own: agreement with the float model on own pixels, loaded by {found[0].library}"
+        )
 
 
 def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
@@ -114,16 +127,19 @@ def _drop(parity: "Parity") -> str:
     return f"drop in accuracy: {100 * parity.drop:.2f} pp (95 %: {low} .. {high}) on {images}"
 
 
-def _row(outcome: "Outcome") -> tuple[str | Text, ...]:
+def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
     checked = outcome.checked
     if checked is None:
-        return (str(outcome.target), *"-----", Text("failed", style="red"))
+        dashes = "-" * (6 if own else 5)
+        return (str(outcome.target), *dashes, Text("failed", style="red"))
     measured = checked.parity
+    found = measured.own_pixels
     return (
         str(outcome.target),
         f"{checked.size / 1e6:.2f} MB",
         f"{checked.ratio:.2f}",
         "-" if measured.top1 is None else f"{measured.top1:.3f}",
+        *((f"{found.agreement:.3f}" if found else "-",) if own else ()),
         f"{measured.logit_max_error:.2g}",
         f"{measured.logit_mean_error:.2g}",
         Text("passed", style="green") if outcome.verdict.passed else Text("rejected", style="red"),
