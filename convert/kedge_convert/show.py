@@ -32,7 +32,7 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
     """
     console = Console(highlight=False, markup=False, emoji=False)
     checked = [outcome.checked for outcome in outcomes if outcome.checked]
-    grid = Table(box=box.SIMPLE_HEAD)
+    grid = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
     agreement, _ = _agreement(checked)
     own = any(one.parity.own_pixels for one in checked)
     # With one column more, the words are shorter: the table fits 80 columns.
