@@ -7,18 +7,15 @@ two pieces), which is why a label has an id besides its name.
 """
 
 import json
-import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError
+from kedge_runtime.label_lines import without_numbers
 
 __all__ = ["imagenet", "read_labels", "shipped", "without_numbers"]
-
-# Coral's and Teachable Machine's files number their classes.
-_NUMBERED = re.compile(r"(\d+)(?:: *| +)(\S.*)")
 
 
 def imagenet() -> tuple[Label, ...]:
@@ -72,20 +69,6 @@ def parse(text: str, where: str) -> tuple[Label, ...]:
     labels = tuple(_label(line, f"{where}:{number}") for number, line in enumerate(lines, 1))
     _refuse_duplicates(labels, where)
     return labels
-
-
-def without_numbers(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Return the labels of `0 cat`, `1 dog`, ... as `cat`, `dog`, others as they are.
-
-    Numbers that don't run from 0, or that tell equal names apart, are part of the names.
-    """
-    found = [_NUMBERED.fullmatch(label.name) for label in labels if label.id == label.name]
-    pairs = [(int(match[1]), match[2]) for match in found if match]
-    names = [name for _, name in pairs]
-    counted = [number for number, _ in pairs] == list(range(len(labels)))
-    if not counted or len(set(names)) < len(names):
-        return labels
-    return tuple(Label(id=name, name=name) for name in names)
 
 
 def _label(line: str, where: str) -> Label:
