@@ -85,8 +85,9 @@ class Options:
 class Model:
     """One [[model]]. `source`: what `kedge convert` takes, by default `name`.
 
-    `weights`, `card`, `normalisation`, `labels`, `head`, `size`, `device`: as its options of those
-    names; for the device, `gates.min_mapped` is that of the conversion, too.
+    `weights`, `card`, `normalisation`, `labels`, `head`, `size`, `output`, `signature`, `device`:
+    as its options of those names; for the device, `gates.min_mapped` is that of the conversion,
+    too.
     `calibrate`: folder of pictures; `images`: folder of those on which the drift is measured, none
     without; `truth`: what tells their classes, as `kedge drift --labels`. `attribute`, `by_layer`:
     on how many of them a drift is traced, 0 for not at all.
@@ -101,6 +102,8 @@ class Model:
     device: str | None = None
     head: Kind | None = None
     size: str | None = None
+    output: str | None = None
+    signature: str | None = None
     calibrate: str | None = None
     images: str | None = None
     truth: str = "auto"

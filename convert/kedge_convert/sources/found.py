@@ -14,7 +14,8 @@ class Request:
     `model`: a card's name, `demo`, a Keras file or a SavedModel folder. `weights`: `imagenet`,
     `none` or a file, for a card. `preprocess`: `card`, or `keras` for load_img + preprocess_input.
     `labels`: `imagenet` or a file. `head`: what the model's numbers are. `size`: `224` or
-    `160x192` (height x width), for a model that takes any.
+    `160x192` (height x width), for a model that takes any. `output`: the name or index of one of
+    several; `signature`: the name of one of a SavedModel's.
     """
 
     model: str
@@ -25,6 +26,8 @@ class Request:
     labels: str | None = None
     head: Kind | None = None
     size: str | None = None
+    output: str | None = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True)
