@@ -112,10 +112,7 @@ def test_operations_that_normalise_bytes_are_known(keras: Any, name: str) -> Non
     assert (shapes.normalises(model) is not None) == bytes_taken
 
 
-AUGMENTED = {"after augmentation", "augmented"}
-
-
-@pytest.mark.parametrize("name", sorted({*BEGINNINGS, *OPERATIONS} - AUGMENTED))
+@pytest.mark.parametrize("name", sorted({*BEGINNINGS, *OPERATIONS}))
 def test_a_saved_model_that_normalises_bytes_itself_is_known(
     keras: Any, tmp_path: Path, name: str
 ) -> None:
@@ -129,13 +126,6 @@ def test_a_saved_model_that_normalises_bytes_itself_is_known(
         model.export(tmp_path / "mine", verbose=False)
     found = saved_model.load(Request(str(tmp_path / "mine")))
     assert (shapes.normalises(found.model) is not None) == bytes_taken
-
-
-def test_an_export_that_augments_at_random_is_refused(keras: Any, tmp_path: Path) -> None:
-    with quiet():
-        beginning(keras, keras.layers.RandomFlip()).export(tmp_path / "mine", verbose=False)
-    with pytest.raises(UsageError, match=r"changes with every picture \(\S*random_flip\S*\), as"):
-        load_source(Request(str(tmp_path / "mine"), card="MobileNetV2"))
 
 
 def test_a_card_for_a_saved_model_with_its_own_is_a_contradiction(

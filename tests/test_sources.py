@@ -486,9 +486,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "several outputs": (
         lambda folder: saved(folder, lambda a: {"boxes": a, "scores": a * 2}, PICTURE),
-        "has the outputs boxes, scores: kedge takes one",
+        "its outputs are boxes, scores: name one with --output, such as",
     ),
-    "encoded pictures": (decoding, "needs DecodeJpeg, which no device has"),
+    "encoded pictures": (decoding, "decodes files of pictures itself (DecodeJpeg)"),
     "half floats": (
         lambda folder: saved(folder, lambda a: a * 2, ((None, 8, 8, 3), "float16")),
         "its graph computes in float16 (",

@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     help="What MODEL's numbers are; its last layer tells, mostly.",
 )
 @click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
+@click.option("--output", help="Name or index of the output, for a MODEL with several.")
+@click.option("--signature", help="Name of the signature, for a SavedModel with several.")
 @click.option("--labels", help="FILE with a class a line, or imagenet; instead of the card's.")
 @click.option(
     "--prepare/--no-prepare",
@@ -127,10 +129,10 @@ if TYPE_CHECKING:
 def convert(**options: Any) -> int:
     """Convert MODEL to verified artefacts.
 
-    MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, or a SavedModel
-    folder. Every artefact is run on
-    pictures that were not used for calibration and compared with the float original before it gets
-    its name; one that misses its limits is left as *.rejected, and the exit code is 1.
+    MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, a SavedModel
+    folder, or a frozen .pb graph. Every artefact is run on pictures that were not used for
+    calibration and compared with the float original before it gets its name; one that misses its
+    limits is left as *.rejected, and the exit code is 1.
     """
     from kedge_convert import asking, show, supervisor
     from kedge_convert.progress import Progress

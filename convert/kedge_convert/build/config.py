@@ -91,8 +91,8 @@ class Model:
     """One [[model]]. `source`: what `kedge convert` takes, by default `name`.
 
     `weights`, `card`, `preprocess` and the other words of the pixels, `labels`, `head`, `size`,
-    `device`: as its options of those names; for the device, `gates.min_mapped` is that of the
-    conversion, too.
+    `output`, `signature`, `device`: as its options of those names; for the device,
+    `gates.min_mapped` is that of the conversion, too.
     `calibrate`: folder of pictures; `images`: folder of those on which the drift is measured, none
     without; `truth`: what tells their classes, as `kedge drift --labels`. `attribute`, `by_layer`:
     on how many of them a drift is traced, 0 for not at all.
@@ -113,6 +113,8 @@ class Model:
     device: str | None = None
     head: Kind | None = None
     size: str | None = None
+    output: str | None = None
+    signature: str | None = None
     calibrate: str | None = None
     images: str | None = None
     truth: str = "auto"

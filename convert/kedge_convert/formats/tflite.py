@@ -73,6 +73,6 @@ RECIPES: dict[Precision, Recipe] = {
     "float32": _float32,
     "float16": _float16,
     "dynamic": _with("dynamic", _dynamic),
-    "int8": _with("int8", tflite_int8.stock),
+    "int8": tflite_int8.recipe,
     "int16x8": tflite_int16x8.recipe,
 }

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.sources import application, keras_file, legacy_h5, precision, saved_model
+from kedge_convert.sources import (
+    application,
+    frozen_pb,
+    keras_file,
+    legacy_h5,
+    outputs,
+    precision,
+    saved_model,
+)
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.plain import plain
 from kedge_models import cards
@@ -19,30 +27,37 @@ __all__ = ["KINDS", "Facts", "Found", "Kind", "Request", "is_path", "kind_of", "
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how it is recognised, and what loads it."""
+    """A kind of file: how it is recognised, and what loads it.
+
+    `chooses`: whether its `load` takes the output that is asked for out of several.
+    """
 
     holds: Callable[[Path], bool]
     load: Callable[[Request], Found]
+    chooses: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "Keras file": Kind(keras_file.holds, keras_file.load),
     "legacy HDF5 file": Kind(legacy_h5.holds, legacy_h5.load),
-    "SavedModel": Kind(saved_model.holds, saved_model.load),
+    "SavedModel": Kind(saved_model.holds, saved_model.load, chooses=True),
+    "frozen graph": Kind(frozen_pb.holds, frozen_pb.load, chooses=True),
 }
 
 
 def load(request: Request) -> Found:
     """Return the model of a card or a file, in float32. Raises UsageError when there is none."""
-    found = _load(request)
-    model, notes = precision.in_float32(plain(found.model, found.name))
+    kind = kind_of(Path(request.model)) if is_path(request.model) else None
+    if request.signature is not None and kind != "SavedModel":
+        raise UsageError(
+            f"--signature: {request.model} is no SavedModel, and has none; leave it out"
+        )
+    found = application.load(request) if kind is None else KINDS[kind].load(request)
+    model = found.model
+    if kind is None or not KINDS[kind].chooses:
+        model = outputs.only(model, request.output, found.name)
+    model, notes = precision.in_float32(plain(model, found.name))
     return replace(found, model=model, notes=(*found.notes, *notes))
-
-
-def _load(request: Request) -> Found:
-    if not is_path(request.model):
-        return application.load(request)
-    return KINDS[kind_of(Path(request.model))].load(request)
 
 
 def is_path(model: str) -> bool:
@@ -50,7 +65,7 @@ def is_path(model: str) -> bool:
     path = Path(model)
     if model.lower() in {application.DEMO, *map(str.lower, cards())}:
         return False
-    return path.exists() or path.name != model or path.suffix in (".keras", ".h5", ".hdf5")
+    return path.exists() or path.name != model or path.suffix in (".keras", ".h5", ".hdf5", ".pb")
 
 
 def kind_of(path: Path) -> str:
@@ -63,5 +78,5 @@ def kind_of(path: Path) -> str:
     what = "folder" if path.is_dir() else "file"
     raise UsageError(
         f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
-        "legacy .h5 files, and SavedModel folders (model.export('x'))"
+        "legacy .h5 files, SavedModel folders (model.export('x')), and frozen .pb graphs"
     )

@@ -17,7 +17,8 @@ class Request:
     `none` or a file, for a card. `pixels`: how images become its input. `labels`: `imagenet` or a
     file; `folder`: of images, whose class folders name the classes where no labels do. `head`: what
     the model's numbers are. `size`: `224` or `160x192` (height x width), for a model that takes
-    any. `command`: as it was typed, for messages that say how to go on.
+    any. `output`: the name or index of one of several; `signature`: the name of one of a
+    SavedModel's. `command`: as it was typed, for messages that say how to go on.
     """
 
     model: str
@@ -28,6 +29,8 @@ class Request:
     folder: str | None = None
     head: Kind | None = None
     size: str | None = None
+    output: str | None = None
+    signature: str | None = None
     command: str = ""
 
 

@@ -5,14 +5,23 @@ any other's.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from kedge_convert.toolkit import require
 
+# Quantise and dequantise at once, as a model trained for int8 does (fake_quant.py).
+FAKE_QUANT = frozenset(
+    {
+        "FakeQuantWithMinMaxArgs",
+        "FakeQuantWithMinMaxVars",
+        "FakeQuantWithMinMaxVarsPerChannel",
+    }
+)
 # Operations that hand on the numbers they are given, one for one.
-HANDING_ON = frozenset({"Identity", "Reshape", "Squeeze"})
+HANDING_ON = frozenset({"Identity", "Reshape", "Squeeze"}) | FAKE_QUANT
 # The operation that gives the numbers -> what they are. Others: only the numbers can tell.
 ENDS = {
     "Add": "logits",
@@ -57,24 +66,54 @@ class Graph:
 
     def _reached(self) -> list[Any]:
         """Return the nodes that the picture has a part in."""
-        readers = defaultdict[str, list[Any]](list)
+        names = self.behind(node_name(self.picture))
+        return [node for node in self.definition.node if node.name in names]
+
+    def behind(self, name: str) -> set[str]:
+        """Return the names of the nodes that a node has a part in, but its own."""
+        readers = defaultdict[str, list[str]](list)
         for node in self.definition.node:
-            for name in _taken(node):
-                readers[name].append(node)
-        waiting, reached = [node_name(self.picture)], dict[str, Any]()
+            for each in _taken(node):
+                readers[each].append(node.name)
+        waiting, reached = [name], set[str]()
         while waiting:
-            new = [node for node in readers[waiting.pop()] if node.name not in reached]
-            reached |= {node.name: node for node in new}
-            waiting += [node.name for node in new]
-        return list(reached.values())
+            new = set(readers[waiting.pop()]) - reached
+            reached |= new
+            waiting += new
+        return reached
+
+    def taking(self, node: Any) -> "Graph":
+        """Return the graph whose picture is what a placeholder gives."""
+        return replace(self, picture=f"{node.name}:0")
+
+    def answering(self, tensor: str) -> "Graph":
+        """Return the graph whose answer is another tensor."""
+        return replace(self, answer=tensor)
+
+    def pruned(self) -> "Graph":
+        """Return the graph without the nodes that the answer doesn't need."""
+        extract = require("tensorflow").compat.v1.graph_util.extract_sub_graph
+        return replace(self, definition=extract(self.definition, [node_name(self.answer)]))
+
+    def changed(self, change: Callable[[Any], None]) -> "Graph":
+        """Return a copy of the graph; `change` is called with each node of it."""
+        definition = type(self.definition)()
+        definition.CopyFrom(self.definition)
+        for node in definition.node:
+            change(node)
+        return replace(self, definition=definition)
 
     def end(self) -> Any:
         """Return the node that gives the answer's numbers, behind what only hands them on."""
+        return self._last_nodes()[-1]
+
+    def _last_nodes(self) -> list[Any]:
+        """Return the nodes from the answer back to the one that gives its numbers."""
         nodes = {node.name: node for node in self.definition.node}
-        node = nodes[node_name(self.answer)]
-        while node.op in HANDING_ON:
-            node = nodes[node_name(node.input[0])]
-        return node
+        passed = [nodes[node_name(self.answer)]]
+        while passed[-1].op in HANDING_ON:
+            passed.append(nodes[node_name(passed[-1].input[0])])
+        return passed
 
     def kind(self) -> str | None:
         """Return what the answer is by the operation that gives it; None where that can't tell."""
@@ -85,19 +124,40 @@ class Graph:
 
         Exact, whatever follows: behind it nothing but changes of shape lies before the answer.
         """
-        name = self.end().name
-        changed = type(self.definition)()
-        changed.CopyFrom(self.definition)
-        (node,) = (node for node in changed.node if node.name == name)
-        node.op = "Identity"
-        for key in set(node.attr) - {"T"}:
-            del node.attr[key]
-        return replace(self, definition=changed)
+        passed = self._last_nodes()
+        # A range behind the activation is one of probabilities.
+        names = {node.name for node in passed if node.op in FAKE_QUANT} | {passed[-1].name}
+
+        def hand_on(node: Any) -> None:
+            if node.name in names:
+                as_identity(node)
+
+        return self.changed(hand_on)
 
 
-def as_layer(graph: Graph, weights: dict[str, Any], name: str) -> Any:
+def as_identity(node: Any) -> None:
+    """Make a node of floats hand on the first tensor that it takes."""
+    node.op = "Identity"
+    del node.input[1:]
+    for key in set(node.attr) - {"T"}:
+        del node.attr[key]
+    node.attr["T"].type = require("tensorflow").float32.as_datatype_enum
+
+
+def as_keras(graph: Graph, shape: tuple[int | None, ...], trained: Graph | None = None) -> Any:
+    """Return the Keras model around a graph of pictures of `shape`, [n, h, w, c].
+
+    `trained`: the same graph with the fake quantisation that it was trained with.
+    """
+    keras = require("keras")
+    picture = keras.Input(batch_shape=shape, name="picture")
+    layer = as_layer(*split(graph), "frozen", trained)
+    return keras.Model(picture, layer(picture), name="saved")
+
+
+def as_layer(graph: Graph, weights: dict[str, Any], name: str, trained: Graph | None = None) -> Any:
     """Return the layer that computes `graph`; `weights` by the names of its placeholders."""
-    return _layer_class()(graph, weights, name)
+    return _layer_class()(graph, weights, name, trained)
 
 
 def split(graph: Graph) -> tuple[Graph, dict[str, Any]]:
@@ -134,9 +194,11 @@ def _layer_class() -> type:
     keras, tf = require("keras"), require("tensorflow")
 
     class Frozen(keras.layers.Layer):  # type: ignore[misc,name-defined]
-        def __init__(self, graph: Graph, weights: dict[str, Any], name: str) -> None:
+        def __init__(
+            self, graph: Graph, weights: dict[str, Any], name: str, trained: Graph | None
+        ) -> None:
             super().__init__(name=name)
-            self.graph, self.names = graph, tuple(weights)
+            self.graph, self.names, self.trained = graph, tuple(weights), trained
             for key, value in weights.items():
                 weight = self.add_weight(name=key.replace("/", "_"), shape=value.shape)
                 weight.assign(value)
@@ -169,6 +231,11 @@ def _layer_class() -> type:
             wanted = [graph.answer]
             return tf.graph_util.import_graph_def(graph.definition, inputs, wanted, name="")[0]
 
+        def with_ranges(self) -> Any:
+            """Return the layer with the fake quantisation that the graph was trained with."""
+            assert self.trained is not None
+            return as_layer(*split(self.trained), self.name)
+
         def graph_kind(self) -> str | None:
             return self.graph.kind()
 
@@ -180,6 +247,7 @@ def _layer_class() -> type:
             values = {
                 name: weight.numpy() for name, weight in zip(self.names, self.weights, strict=True)
             }
-            return as_layer(self.graph.without_activation(), values, self.name)
+            trained = self.trained and self.trained.without_activation()
+            return as_layer(self.graph.without_activation(), values, self.name, trained)
 
     return Frozen

@@ -1,0 +1,158 @@
+"""Random layers taken out of a frozen graph: augmentation and noise that an export left on.
+
+Keras calls its Random layers with training=True, in `model.export()` too. Off, such a layer hands
+on the picture that it takes, and so does the graph here, once the layer's nodes are found: they lie
+in one name scope, which takes one tensor and gives one of the same shape.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kedge_convert.sources.frozen import Graph, node_name
+from kedge_convert.toolkit import require
+
+# TensorFlow's operations that draw numbers, and what turns a seed into a generator's state.
+RANDOM = re.compile(
+    r"Random|^Rng|TruncatedNormal|Multinomial|SampleDistorted"
+    r"|Stateful(Uniform|StandardNormal)|StatelessShuffle"
+)
+
+_OF_FUNCTIONS = ("stateless_", "random_normal", "random_uniform")
+
+
+class Inseparable(Exception):  # noqa: N818 - the caller makes the user's error of it
+    """A random operation, `node`, that belongs to no layer which could be taken out."""
+
+    def __init__(self, node: Any) -> None:
+        """Take the operation."""
+        super().__init__(node.name)
+        self.node = node
+
+
+@dataclass(frozen=True)
+class Span:
+    """A random layer's nodes, all those in `scope`; what reads `given` may read `taken` instead."""
+
+    scope: str
+    taken: str
+    given: str
+
+    @property
+    def layer(self) -> str:
+        """The layer's name; functions of TensorFlow's open scopes of their own in it."""
+        *before, last = self.scope.split("/")
+        return before[-1] if before and last.startswith(_OF_FUNCTIONS) else last
+
+
+def without_random(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
+    """Return the graph in which nothing is drawn, and the names of the layers taken out.
+
+    Raises Inseparable where a random operation can't be told from the rest.
+    """
+    graph, spans = _uncontrolled(graph).pruned(), list[Span]()
+    tensors = _tensors(graph)
+    while drawn := next((node for node in graph.definition.node if RANDOM.search(node.op)), None):
+        span = next(_spans(graph, drawn, tensors), None)
+        if span is None:
+            raise Inseparable(drawn)
+        graph = _bridged(graph, span).pruned()
+        spans.append(span)
+    return graph, tuple(dict.fromkeys(span.layer for span in spans))
+
+
+def _spans(graph: Graph, drawn: Any, tensors: dict[str, Any]) -> Iterator[Span]:
+    """Yield the spans that a random operation may belong to, the narrowest scope first."""
+    nodes = {node.name: node for node in graph.definition.node}
+    pictures = graph.behind(node_name(graph.picture)) | {node_name(graph.picture)}
+    random = graph.behind(drawn.name)
+    scope = drawn.name
+    while scope := scope.rpartition("/")[0]:
+        inside = {name for name in nodes if f"{name}/".startswith(f"{scope}/")}
+        given = {_tensor(graph.answer)} | _read(nodes, set(nodes) - inside)
+        ends = [each for each in given if node_name(each) in inside & random]
+        taken = [each for each in _read(nodes, inside) if node_name(each) in pictures - inside]
+        alike = [each for each in taken if _fits(tensors[ends[0]], tensors[each])] if ends else []
+        if len(ends) == len(alike) == 1 and not _weighs(nodes, inside):
+            yield Span(scope, alike[0], ends[0])
+
+
+def _read(nodes: dict[str, Any], readers: set[str]) -> set[str]:
+    """Return the tensors that some nodes take."""
+    return {_tensor(each) for name in readers for each in nodes[name].input if each[0] != "^"}
+
+
+def _tensor(name: str) -> str:
+    return name if ":" in name else f"{name}:0"
+
+
+def _fits(given: Any, taken: Any) -> bool:
+    """Whether what a layer gives may be what it takes; of what it gives, sides may be unknown."""
+    if given.dtype != taken.dtype or None in (given.shape.rank, taken.shape.rank):
+        return False
+    pairs = zip(given.shape.as_list(), taken.shape.as_list(), strict=False)
+    same = all(one in (None, other) for one, other in pairs)
+    return same and given.shape.rank == taken.shape.rank
+
+
+def _weighs(nodes: dict[str, Any], inside: set[str]) -> bool:
+    """Whether nodes read weights: a scope of the user's own may hold more than random layers."""
+    waiting, seen = list(inside), set(inside)
+    while waiting:
+        node = nodes[waiting.pop()]
+        taken = {node_name(each) for each in node.input}
+        # Within a scope a variable is known by how it is read, in a graph of TensorFlow 1's.
+        own = () if node.op == "Identity" else taken & inside
+        if any(map(_is_weight, (nodes[name] for name in taken.difference(own)))):
+            return True
+        if node.name in inside or node.op == "Identity":
+            waiting += taken - seen
+            seen |= taken
+    return False
+
+
+def _is_weight(node: Any) -> bool:
+    """Whether a node is a constant of several floats."""
+    if node.op != "Const":
+        return False
+    tensor = node.attr["value"].tensor
+    sides = [side.size for side in tensor.tensor_shape.dim]
+    floating: bool = require("tensorflow").as_dtype(tensor.dtype).is_floating
+    return floating and max(sides, default=1) > 1
+
+
+def _bridged(graph: Graph, span: Span) -> Graph:
+    """Return the graph in which the readers of what a layer gives read what it takes."""
+
+    def bridge(node: Any) -> None:
+        for i, each in enumerate(node.input):
+            if each[0] != "^" and _tensor(each) == span.given:
+                node.input[i] = span.taken
+
+    changed = graph.changed(bridge)
+    return changed.answering(span.taken) if _tensor(graph.answer) == span.given else changed
+
+
+def _uncontrolled(graph: Graph) -> Graph:
+    """Return the graph without control edges; a graph without state needs them for branches only.
+
+    By them Keras has the answer wait for the random layers.
+    """
+    if any(node.op in ("Switch", "Merge") for node in graph.definition.node):
+        return graph
+
+    def drop(node: Any) -> None:
+        kept = [each for each in node.input if each[0] != "^"]
+        del node.input[:]
+        node.input.extend(kept)
+
+    return graph.changed(drop)
+
+
+def _tensors(graph: Graph) -> dict[str, Any]:
+    """Return the symbolic tensors of a graph by their names."""
+    tf = require("tensorflow")
+    with tf.Graph().as_default() as imported:
+        tf.graph_util.import_graph_def(graph.definition, name="")
+    return {each.name: each for node in imported.get_operations() for each in node.outputs}

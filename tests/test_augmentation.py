@@ -1,0 +1,162 @@
+"""Random layers that an export left on are taken out; Keras without training is the judge."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_convert.sources import Request, load
+from kedge_convert.sources.augmentation import RANDOM
+from kedge_convert.toolkit import quiet, require
+from kedge_runtime.errors import UsageError
+from kedge_runtime.head import Floats
+
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+PICTURES = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
+Layers = list[Any]
+
+
+def tutorial(layers: Any) -> Layers:
+    """A Sequential model of augmentation, as the tutorials build it, and what stays, inside."""
+    inside = [
+        layers.RandomFlip("horizontal"),
+        layers.RandomRotation(0.1),
+        layers.RandomZoom(0.1),
+        layers.Rescaling(0.9),
+    ]
+    return [require("keras").Sequential(inside, name="data_augmentation")]
+
+
+def colours(layers: Any) -> Layers:
+    return [
+        layers.RandomContrast(0.2),
+        layers.RandomTranslation(0.1, 0.1),
+        layers.RandomBrightness(0.2),
+        layers.RandomGaussianBlur(),
+        layers.RandomHue(0.2),
+    ]
+
+
+def policies(layers: Any) -> Layers:
+    return [layers.RandAugment(), layers.RandomErasing(), layers.RandomSharpness(0.3)]
+
+
+def noise(layers: Any) -> Layers:
+    """What is on in training only, left on by the user."""
+    return [layers.Dropout(0.3), layers.GaussianNoise(0.1), layers.SpatialDropout2D(0.2)]
+
+
+def network(make: Callable[[Any], Layers], *, training: bool | None = None) -> Any:
+    keras = require("keras")
+    keras.utils.set_random_seed(0)
+    layers, image = keras.layers, keras.Input((16, 16, 3))
+    value, told = image, {} if training is None else {"training": training}
+    for layer in make(layers):
+        value = layer(value, **told)
+    value = layers.Conv2D(4, 3)(layers.Rescaling(1 / 127.5, offset=-1)(value))
+    value = layers.GlobalAveragePooling2D()(value)
+    return keras.Model(image, layers.Dense(5, activation="softmax")(value))
+
+
+def exported(model: Any, folder: Path) -> Request:
+    with quiet():
+        model.export(folder / "it", verbose=False)
+    return Request(str(folder / "it"))
+
+
+def without_training(model: Any) -> Floats:
+    """Return the answers of a model whose random layers are left out, as Keras does by itself."""
+    value: Any = PICTURES
+    for layer in model.layers[1:]:
+        value = layer(value, training=False)
+    return np.asarray(value)
+
+
+@pytest.mark.parametrize("make", [tutorial, colours, policies])
+def test_augmentation_is_taken_out_of_an_export(
+    tmp_path: Path, make: Callable[[Any], Layers]
+) -> None:
+    model = network(make)
+    found = load(exported(model, tmp_path))
+    expected = np.asarray(model(PICTURES, training=False))
+    np.testing.assert_allclose(found.model(PICTURES), expected, atol=1e-5)
+    np.testing.assert_array_equal(found.model(PICTURES), found.model(PICTURES))
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    (layer,) = [each for each in found.model.layers if hasattr(each, "graph")]
+    assert not [node.op for node in layer.graph.definition.node if RANDOM.search(node.op)]
+    assert found.notes[0].startswith("random layers that the export left on, taken out: rand")
+
+
+def test_noise_and_dropout_that_were_left_on_are_taken_out(tmp_path: Path) -> None:
+    model = network(noise, training=True)
+    found = load(exported(model, tmp_path))
+    np.testing.assert_allclose(found.model(PICTURES), without_training(model), atol=1e-5)
+    assert "taken out: dropout" in found.notes[0]
+
+
+def module(call: Callable[[Any], Any], kept: Any, folder: Path) -> Request:
+    """Save a function of pictures as a SavedModel of one signature."""
+    tf = require("tensorflow")
+
+    class Module(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3))])  # type: ignore[untyped-decorator]
+        def run(self, images: Any) -> Any:
+            return {"answer": call(images)}
+
+    made = Module()
+    made.kept = kept
+    tf.saved_model.save(made, str(folder), signatures=made.run)
+    return Request(str(folder))
+
+
+def test_a_generator_of_tensorflow_is_taken_out_too(tmp_path: Path) -> None:
+    tf, model = require("tensorflow"), network(lambda _: [])
+    generator = tf.random.Generator.from_seed(1)
+
+    def call(images: Any) -> Any:
+        with tf.name_scope("shaken"):
+            shaken = images + generator.normal((16, 16, 3), stddev=50.0)
+        return model(shaken, training=False)
+
+    found = load(module(call, (model.variables, generator), tmp_path / "it"))
+    np.testing.assert_allclose(found.model(PICTURES), model(PICTURES), atol=1e-5)
+    assert found.notes[0].endswith("taken out: shaken")
+
+
+def test_what_is_drawn_beside_weights_is_refused_and_the_remedy_helps(tmp_path: Path) -> None:
+    tf, keras = require("tensorflow"), require("keras")
+
+    class Shaken(keras.layers.Layer):  # type: ignore[misc,name-defined]
+        def build(self, shape: Any) -> None:
+            self.kernel = self.add_weight(shape=(3, 3), name="kernel")
+
+        def call(self, value: Any, training: bool = True) -> Any:
+            value = tf.matmul(value, self.kernel)
+            return value + tf.random.normal((16, 16, 3)) if training else value
+
+    model = network(lambda _: [Shaken(name="shaken")])
+    reason = r"it: its graph draws random numbers \(RandomStandardNormal \S*shaken\S*\) outside a"
+    with pytest.raises(UsageError, match=reason):
+        load(exported(model, tmp_path))
+    request = module(lambda x: model(x, training=False), model.variables, tmp_path / "remedy")
+    expected = np.asarray(model(PICTURES, training=False))
+    np.testing.assert_allclose(load(request).model(PICTURES), expected, atol=1e-5)
+
+
+def test_a_random_crop_that_changes_the_size_is_refused(tmp_path: Path) -> None:
+    model = network(lambda layers: [layers.RandomCrop(12, 12)], training=True)
+    with pytest.raises(UsageError, match=r"draws random numbers .*random_crop.*training=False\)"):
+        load(exported(model, tmp_path))
+
+
+def test_norms_in_training_are_refused_and_the_remedy_helps(tmp_path: Path) -> None:
+    model = network(lambda layers: [layers.BatchNormalization()])
+    request = module(lambda x: model(x, training=True), model.variables, tmp_path / "it")
+    with pytest.raises(UsageError, match=r"writes variables with every picture .*training=False"):
+        load(request)
+    request = module(lambda x: model(x, training=False), model.variables, tmp_path / "remedy")
+    expected = np.asarray(model(PICTURES, training=False))
+    np.testing.assert_allclose(load(request).model(PICTURES), expected, atol=1e-5)
