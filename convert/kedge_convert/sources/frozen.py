@@ -100,6 +100,14 @@ def as_layer(graph: Graph, weights: dict[str, Any], name: str) -> Any:
     return _layer_class()(graph, weights, name)
 
 
+def as_model(graph: Graph, shape: tuple[int | None, ...]) -> Any:
+    """Return the Keras model around a graph that takes images of `shape`, [n, h, w, c]."""
+    keras = require("keras")
+    slim, weights = split(graph)
+    picture = keras.Input(batch_shape=shape, name="picture")
+    return keras.Model(picture, as_layer(slim, weights, "frozen")(picture), name="saved")
+
+
 def split(graph: Graph) -> tuple[Graph, dict[str, Any]]:
     """Return the graph with placeholders for its weights, and these by name.
 

@@ -48,7 +48,8 @@ def load(request: Request) -> Found:
             graph = _frozen(path, signature, output)
             (taken,) = signature.structured_input_signature[1].values()
             floats = _from_floats(path, graph, taken.dtype.name)
-            model = _as_keras(floats, taken)
+            shape = tuple(taken.shape) if taken.shape.rank else (None, None, None, 3)
+            model = frozen.as_model(floats, shape)
     except UsageError:
         raise
     except Exception as error:
@@ -124,15 +125,6 @@ def _refuse_changing(path: Path, signature: Any) -> None:
             f"{path}: its graph changes with every picture ({', '.join(writers)}), as random "
             "augmentation does: export the model without those layers, or give its .keras file"
         )
-
-
-def _as_keras(graph: frozen.Graph, taken: Any) -> Any:
-    """Return the Keras model around a graph; `taken` is the signature's input."""
-    keras = require("keras")
-    shape = tuple(taken.shape) if taken.shape.rank else (None, None, None, 3)
-    graph, weights = frozen.split(graph)
-    picture = keras.Input(batch_shape=shape, name="picture")
-    return keras.Model(picture, frozen.as_layer(graph, weights, "frozen")(picture), name="saved")
 
 
 def _from_floats(path: Path, graph: frozen.Graph, dtype: str) -> frozen.Graph:
