@@ -1,15 +1,13 @@
 """Models that Keras 1 and 2 saved: loaded by tf_keras, and rebuilt as models of Keras 3."""
 
-import io
 import json
 import tempfile
 import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.sources import judge, rebuild, tfmot, traced, weights_file
+from kedge_convert.sources import judge, layer_names, rebuild, tfmot, traced, weights_file
 from kedge_convert.sources.configuration import CONFIG, Configuration
 from kedge_convert.sources.found import Found
 from kedge_convert.sources.refusal import refusal
@@ -24,7 +22,6 @@ _RENAMED = {
     "SeparableConvolution2D": "SeparableConv2D",
 }
 _WEIGHTS = "model.weights.h5"  # its member of a .keras archive
-_OLD_LAYERS = "_layer_checkpoint_dependencies"
 # Keys without a meaning for inference: what they name may be the author's own.
 _TRAINING = ("_initializer", "_regularizer", "_constraint", "pruning_schedule")
 
@@ -96,46 +93,9 @@ def _from_archive(path: Path, config: Any) -> Any:
                 if member == CONFIG:
                     content = json.dumps(config).encode()
                 if member == _WEIGHTS:
-                    content = _renumbered(content)
+                    content = layer_names.today(content)
                 new.writestr(member, content)
         return models.load_model(copy, custom_objects=_custom_objects(), compile=False)
-
-
-def _renumbered(weights: bytes) -> bytes:
-    """Return HDF5 weights under the names that tf_keras looks for.
-
-    TensorFlow 2.12 called a model's layers something else, and counted those with weights twice:
-    dense, dense_2, dense_4.
-    """
-    h5py, changed = require("h5py"), io.BytesIO()
-    with h5py.File(io.BytesIO(weights)) as old, h5py.File(changed, "w") as new:
-        _copy(old, new)
-    return changed.getvalue()
-
-
-def _copy(old: Any, new: Any, are_layers: bool = False) -> None:
-    """Copy an HDF5 group into another; `are_layers`: its members are the layers of a model."""
-    names = _counted(old) if are_layers else {name: name for name in old}
-    for name, item in old.items():
-        if hasattr(item, "keys"):
-            target = "layers" if name == _OLD_LAYERS else names[name]
-            _copy(item, new.create_group(target), name in (_OLD_LAYERS, "layers"))
-        else:
-            old.copy(name, new, names[name])
-
-
-def _counted(names: Iterable[str]) -> dict[str, str]:
-    """Return the names of layers with those of one kind counted without gaps: dense, dense_1."""
-    kinds = defaultdict[str, list[tuple[int, str]]](list)
-    for name in names:
-        kind, _, number = name.rpartition("_")
-        kind, number = (kind, number) if number.isdecimal() else (name, "0")
-        kinds[kind].append((int(number), name))
-    return {
-        name: f"{kind}_{i}" if i else kind
-        for kind, found in kinds.items()
-        for i, (_, name) in enumerate(sorted(found))
-    }
 
 
 def _mended(config: Any) -> Any:

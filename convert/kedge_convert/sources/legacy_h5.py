@@ -1,12 +1,16 @@
 """A whole model in an HDF5 file, as Keras 1, 2 and 3 save them."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from kedge_convert.sources import configuration, keras2, keras_file
+from kedge_convert.sources import configuration, keras2, keras_file, weights_file
 from kedge_convert.sources.configuration import Configuration
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.refusal import refusal
+from kedge_convert.sources.screening import objects
+from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
 holds = is_hdf5
@@ -18,7 +22,44 @@ def load(request: Request) -> Found:
     saved = _read(path)
     if saved.is_keras_2:
         return keras2.of_parts(path.stem, path, saved, weights=path)
-    return Found(path.stem, keras_file.load_file(path))
+    if not any(map(_is_operation, objects(saved.content))):
+        return Found(path.stem, keras_file.load_file(path))
+    return Found(path.stem, _with_operations(path, saved.content))
+
+
+def _with_operations(path: Path, config: Any) -> Any:
+    """Return the model of a file of Keras 3 with `x / 255` and the like in its graph.
+
+    Keras's reader of HDF5 looks for these among the layers, in vain.
+    """
+    try:
+        for each in filter(_is_operation, objects(config)):
+            module = _operations()[each["class_name"]].__module__
+            each.update(module=module, registered_name=each["class_name"])
+        with quiet():
+            model = require("keras").Model.from_config(config["config"])
+            weights_file.fill(model, path)
+    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+    except Exception as error:
+        raise refusal(path, error) from error
+    return model
+
+
+def _is_operation(part: dict[str, Any]) -> bool:
+    """Whether a part of a configuration is an operation: a layer has a dtype."""
+    in_graph = "inbound_nodes" in part and "dtype" not in part["config"]
+    return in_graph and part["class_name"] in _operations()
+
+
+@cache
+def _operations() -> dict[str, type]:
+    """Return the classes of keras.ops by name."""
+    waiting, found = [require("keras").Operation], dict[str, type]()
+    while waiting:
+        kinds = waiting.pop().__subclasses__()
+        waiting += kinds
+        found |= {kind.__name__: kind for kind in kinds if ".ops." in kind.__module__}
+    return found
 
 
 def _read(path: Path) -> Configuration:

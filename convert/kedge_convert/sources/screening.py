@@ -27,7 +27,7 @@ _CALLING = ("TFOpLambda", "SlicingOpLambda")
 def screen(path: Path, config: Any) -> None:
     """Raise UsageError for a configuration with code, or with classes of other modules."""
     refuse_lambdas(path, config)
-    for layer in _objects(config):
+    for layer in objects(config):
         module, name = layer.get("module"), layer["class_name"]
         if module and not _is_of(str(module), _MODULES):
             raise UsageError(f"{path}: {_own(name)}")
@@ -62,7 +62,7 @@ def _computes(function: str) -> bool:
     return name.startswith(_COMPUTING) or name in _FUNCTIONS
 
 
-def _objects(config: Any) -> Iterator[dict[str, Any]]:
+def objects(config: Any) -> Iterator[dict[str, Any]]:
     """Yield every part of a configuration that names a class, nested ones too."""
     if isinstance(config, dict):
         if "class_name" in config and isinstance(config.get("config", {}), dict | None):
@@ -70,12 +70,12 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
         config = list(config.values())
     if isinstance(config, list):
         for each in config:
-            yield from _objects(each)
+            yield from objects(each)
 
 
 def _lambdas(config: Any) -> Iterator[str]:
     """Yield the names of the Lambda layers whose function is Python's byte code."""
-    for layer in _objects(config):
+    for layer in objects(config):
         found = layer.get("config") or {}
         if layer["class_name"] == "Lambda" and _is_code(found.get("function")):
             yield str(found.get("name"))
