@@ -144,19 +144,15 @@ UNREADABLE: dict[str, tuple[str, Callable[[Config], None], str]] = {
         "needs the layer 'Mine' of its author's own",
     ),
     "a Lambda": ("sequential", a_lambda, "its Lambda layer 'mine' is Python code"),
-    "a function without an equal": (
+    "a function that reads files": (
+        "functions",
+        edit_layer("TFOpLambda", function="io.read_file"),
+        "calls TensorFlow's function io.read_file, which kedge doesn't run from a file",
+    ),
+    "a function of other arguments": (
         "functions",
         edit_layer("TFOpLambda", function="signal.fft"),
-        "the function fft of a constant in the graph has no layer in Keras 3",
-    ),
-    "another slice": (
-        "reversed_channels",
-        lambda config: next(
-            layer["inbound_nodes"][0][3]["slice_spec"].reverse()
-            for layer in config["config"]["layers"]
-            if layer["class_name"] == "SlicingOpLambda"
-        ),
-        "a slice of a tensor in the graph has no layer in Keras 3",
+        "can't load it: fft() got an unexpected keyword argument",
     ),
 }
 

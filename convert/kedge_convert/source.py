@@ -14,7 +14,6 @@ from kedge_convert import asking, heads, sources
 from kedge_convert.feeding import fed
 from kedge_convert.labelling import labelled
 from kedge_convert.sources import Facts, Found, Request, channels, shapes, zoo
-from kedge_convert.sources.application import DEMO
 from kedge_models import NORMALISATIONS, Card, card, cards
 from kedge_runtime.contract import Activation, Input, Kind, Label, Output
 from kedge_runtime.errors import UsageError
@@ -144,7 +143,7 @@ def _refuse_idle_options(request: Request) -> None:
     is_path = sources.is_path(request.model)
     if request.card and not is_path:
         raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
-    if request.weights != Request.weights and (is_path or request.model == DEMO):
+    if request.weights != Request.weights and not sources.takes_weights(request.model):
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 

@@ -1,5 +1,6 @@
 """The frameworks, imported quietly; what kedge itself says goes through a copy of stderr."""
 
+import logging
 import os
 from importlib import import_module
 from types import ModuleType
@@ -20,6 +21,8 @@ def require(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
+    # It keeps the stderr of its first words for ever, which `quiet` may have closed since.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

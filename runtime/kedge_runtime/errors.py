@@ -4,6 +4,11 @@ A message says what came, what is allowed and what to do. The command line print
 `exit_code`; anything else that is raised is a bug and keeps its traceback.
 """
 
+import re
+
+# What turns colours of a terminal on and off: https://ecma-international.org/ecma-48, CSI.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 
 class KedgeError(Exception):
     """The root of every error that a user, and not a developer, can mend."""
@@ -36,8 +41,8 @@ class LostError(KedgeError):
 
 
 def one_line(error: Exception, length: int = 200) -> str:
-    """Return an exception's message in one line, or its type where it has none."""
-    text = " ".join(str(error).split()) or repr(error)
+    """Return an exception's message in one line without colours, or its type where it has none."""
+    text = " ".join(_COLOUR.sub("", str(error)).split()) or repr(error)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

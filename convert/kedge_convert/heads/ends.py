@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.heads.binary import two_logits, two_probabilities
-from kedge_convert.heads.proof import noise, same_answers
+from kedge_convert.heads.proof import same_answers
 from kedge_convert.heads.undo import KINDS, undo, word
+from kedge_convert.sources.noise import noise
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Activation, Kind, Output
 from kedge_runtime.errors import UsageError, counted

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.sources.noise import noise
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Output
 from kedge_runtime.head import Floats, probabilities
@@ -11,13 +12,6 @@ from kedge_runtime.head import Floats, probabilities
 # Probabilities of the same logits, once by Keras and once by numpy, in float32.
 TOLERANCE = 1e-4
 PICTURES = 2
-
-
-def noise(model: Any, pictures: int) -> Floats:
-    """Return so many pictures of random numbers, -1..1, or as many as the model takes at once."""
-    count, *shape = model.inputs[0].shape
-    numbers = np.random.default_rng(0).uniform(-1, 1, (count or pictures, *shape))
-    return numbers.astype(np.float32)
 
 
 def _numbers(answer: Any) -> Floats:
@@ -35,7 +29,7 @@ def same_answers(model: Any, bare: Any, output: Output, *, single: bool) -> bool
     pictures = noise(model, PICTURES)
     # Called, not `predict`ed: compiling a large model takes longer than asking it twice.
     with quiet():
-        given, numbers = (_numbers(each(pictures)) for each in (model, bare))
+        given, numbers = (_numbers(each(pictures, training=False)) for each in (model, bare))
     ours = probabilities(numbers, output)
     if not single:
         return np.allclose(given, ours, atol=TOLERANCE, equal_nan=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kedge_convert.sources import (
     application,
+    architecture,
     frozen_pb,
     keras_file,
     legacy_h5,
@@ -19,10 +20,24 @@ from kedge_convert.sources import (
 )
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.plain import plain
+from kedge_convert.sources.training_layers import without_augmentation
 from kedge_models import cards
 from kedge_runtime.errors import UsageError
 
-__all__ = ["KINDS", "Facts", "Found", "Kind", "Request", "is_path", "kind_of", "load"]
+__all__ = [
+    "KINDS",
+    "Facts",
+    "Found",
+    "Kind",
+    "Request",
+    "is_path",
+    "kind_of",
+    "load",
+    "takes_weights",
+]
+
+
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", *architecture.YAML)
 
 
 @dataclass(frozen=True)
@@ -37,11 +52,13 @@ class Kind:
     chooses: bool = False
 
 
+ARCHITECTURE = "architecture and weights"
 KINDS: dict[str, Kind] = {
     "Keras file": Kind(keras_file.holds, keras_file.load),
     "legacy HDF5 file": Kind(legacy_h5.holds, legacy_h5.load),
     "SavedModel": Kind(saved_model.holds, saved_model.load, chooses=True),
     "frozen graph": Kind(frozen_pb.holds, frozen_pb.load, chooses=True),
+    ARCHITECTURE: Kind(architecture.holds, architecture.load),
 }
 
 
@@ -56,8 +73,9 @@ def load(request: Request) -> Found:
     model = found.model
     if kind is None or not KINDS[kind].chooses:
         model = outputs.only(model, request.output, found.name)
-    model, notes = precision.in_float32(plain(model, found.name))
-    return replace(found, model=model, notes=(*found.notes, *notes))
+    model, left_out = without_augmentation(plain(model, found.name))
+    model, notes = precision.in_float32(model)
+    return replace(found, model=model, notes=(*found.notes, *left_out, *notes))
 
 
 def is_path(model: str) -> bool:
@@ -65,7 +83,14 @@ def is_path(model: str) -> bool:
     path = Path(model)
     if model.lower() in {application.DEMO, *map(str.lower, cards())}:
         return False
-    return path.exists() or path.name != model or path.suffix in (".keras", ".h5", ".hdf5", ".pb")
+    return path.exists() or path.name != model or path.suffix in _SUFFIXES
+
+
+def takes_weights(model: str) -> bool:
+    """Whether `--weights` belongs to MODEL: a card's name, or an architecture without weights."""
+    if not is_path(model):
+        return model != application.DEMO
+    return Path(model).exists() and architecture.holds(Path(model))
 
 
 def kind_of(path: Path) -> str:
@@ -78,5 +103,6 @@ def kind_of(path: Path) -> str:
     what = "folder" if path.is_dir() else "file"
     raise UsageError(
         f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
-        "legacy .h5 files, SavedModel folders (model.export('x')), and frozen .pb graphs"
+        "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')) "
+        "and frozen .pb graphs"
     )

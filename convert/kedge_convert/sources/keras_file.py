@@ -4,8 +4,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.sources import configuration, keras2
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.links import called
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.toolkit import quiet, require
@@ -19,6 +21,9 @@ def holds(path: Path) -> bool:
 def load(request: Request) -> Found:
     """Load a Keras file. Raises UsageError when Keras can't."""
     path = Path(request.model)
+    saved = configuration.of_archive(path)
+    if saved.is_keras_2:
+        return keras2.of_archive(Saved(path.stem, path, saved.content, request.output))
     return Found(path.stem, load_file(path))
 
 

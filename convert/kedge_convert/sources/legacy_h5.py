@@ -1,13 +1,16 @@
-"""A whole model in an HDF5 file, as Keras 1 and 2 saved them and Keras 3 still can."""
+"""A whole model in an HDF5 file, as Keras 1, 2 and 3 save them."""
 
-import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.sources import keras_file, repairs, weights_file
+from kedge_convert.sources import configuration, keras2, keras_file, weights_file
+from kedge_convert.sources.configuration import Configuration
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.refusal import refusal
+from kedge_convert.sources.screening import objects
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
@@ -15,32 +18,59 @@ holds = is_hdf5
 
 
 def load(request: Request) -> Found:
-    """Load a legacy file, mended where Keras 3 has changed. Raises UsageError when that fails."""
+    """Load a file with the Keras that saved it. Raises UsageError when that fails."""
     path = Path(request.model)
-    version, config = _read(path)
-    if not version.startswith(("1.", "2.")):
+    saved = _read(path)
+    if saved.is_keras_2:
+        return keras2.of_parts(Saved(path.stem, path, saved.content, request.output), weights=path)
+    if not any(map(_is_operation, objects(saved.content))):
         return Found(path.stem, keras_file.load_file(path))
+    return Found(path.stem, _with_operations(path, saved.content))
+
+
+def _with_operations(path: Path, config: Any) -> Any:
+    """Return the model of a file of Keras 3 with `x / 255` and the like in its graph.
+
+    Keras's reader of HDF5 looks for these among the layers, in vain.
+    """
     try:
+        for each in filter(_is_operation, objects(config)):
+            module = _operations()[each["class_name"]].__module__
+            each.update(module=module, registered_name=each["class_name"])
         with quiet():
-            model = _rebuilt(repairs.repaired(config))
+            model = require("keras").Model.from_config(config["config"])
             weights_file.fill(model, path)
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         raise refusal(path, error) from error
-    return Found(path.stem, model)
+    return model
 
 
-def _read(path: Path) -> tuple[str, Any]:
-    """Return the version of Keras that saved the file, and the model's configuration."""
+def _is_operation(part: dict[str, Any]) -> bool:
+    """Whether a part of a configuration is an operation: a layer has a dtype."""
+    in_graph = "inbound_nodes" in part and "dtype" not in part["config"]
+    return in_graph and part["class_name"] in _operations()
+
+
+@cache
+def _operations() -> dict[str, type]:
+    """Return the classes of keras.ops by name."""
+    waiting, found = [require("keras").Operation], dict[str, type]()
+    while waiting:
+        kinds = waiting.pop().__subclasses__()
+        waiting += kinds
+        found |= {kind.__name__: kind for kind in kinds if ".ops." in kind.__module__}
+    return found
+
+
+def _read(path: Path) -> Configuration:
     try:
-        with require("h5py").File(path) as file:
-            version, config = (file.attrs.get(key) for key in ("keras_version", "model_config"))
-            only_weights = "layers" in file or "layer_names" in file.attrs
-    except (OSError, RuntimeError) as error:
+        saved = configuration.of_hdf5(path)
+    except (OSError, RuntimeError, ValueError) as error:
         raise refusal(path, error) from error
-    if config is None:
-        raise UsageError(f"{path}: {_WEIGHTS_ONLY if only_weights else _NO_MODEL}")
-    return _text(version or "1."), json.loads(_text(config))
+    if saved.content is None:
+        raise UsageError(f"{path}: {_WEIGHTS_ONLY if saved.only_weights else _NO_MODEL}")
+    return saved
 
 
 _NO_MODEL = "an HDF5 file without a Keras model in it; save yours with model.save('x.keras')"
@@ -48,14 +78,3 @@ _WEIGHTS_ONLY = (
     "holds weights without a model: name the application they belong to as MODEL, "
     "and give the file as --weights"
 )
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _rebuilt(config: Any) -> Any:
-    """Return the model of a repaired configuration, without its weights."""
-    keras = require("keras")
-    roots = {"Sequential": keras.Sequential}
-    return roots.get(config["class_name"], keras.Model).from_config(config["config"])

@@ -1,102 +1,186 @@
-"""TensorFlow's functions as Keras 2 wrote them into a model's graph, as layers of Keras 3.
+"""TensorFlow's functions in the graph of a Keras 2 model, as layers and operations of Keras 3.
 
 `preprocess_input(x)`, `x / 255.` or `tf.nn.relu6(x)` inside a functional model became a layer
-TFOpLambda, and `x[..., ::-1]` a SlicingOpLambda, whose call holds the arguments. Keras 3 has
-neither.
+TFOpLambda, and `x[..., ::-1]` a SlicingOpLambda. Where Keras 3 has a layer that does the same, that
+is taken: preparation knows layers.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from kedge_convert.sources.registered import registered
+import numpy as np
+
 from kedge_convert.toolkit import require
 
-Layer = dict[str, Any]
-Numbers = Any  # a number or a list of them, one a channel
+KINDS = ("SlicingOpLambda", "TFOpLambda")
+Named = Callable[[str], str]  # gives a name that is free
 
-# A function of one tensor -> the layer that does it, and its configuration.
-UNARY: dict[str, tuple[str, dict[str, Any]]] = {
-    "math.sigmoid": ("Activation", {"activation": "sigmoid"}),
-    "math.tanh": ("Activation", {"activation": "tanh"}),
-    "nn.relu": ("ReLU", {}),
-    "nn.relu6": ("ReLU", {"max_value": 6.0}),
-    "nn.sigmoid": ("Activation", {"activation": "sigmoid"}),
-    "nn.silu": ("Activation", {"activation": "silu"}),
-    "nn.softmax": ("Softmax", {}),
-    "nn.swish": ("Activation", {"activation": "silu"}),
-}
-# A function of two operands, tensors both -> the layer that merges them.
-MERGED = {"add": "Add", "multiply": "Multiply", "subtract": "Subtract"}
-# The same of a tensor and a constant c -> (scale, offset) of Rescaling, x * scale + offset.
-RESCALED: dict[str, Callable[[Numbers], tuple[Numbers, Numbers]]] = {
+
+def call(layer: Any, args: Any, kwargs: Any, named: Named) -> Any:
+    """Return what a TFOpLambda makes of tensors of Keras 3. Raises ValueError for unknown ones."""
+    symbol = str(layer.symbol).removeprefix("compat.v1.")
+    short = symbol.rpartition(".")[2]
+    arguments = {key: value for key, value in kwargs.items() if key != "name"}
+    if type(layer).__name__ == "SlicingOpLambda":
+        return _sliced(*args, **arguments)
+    name = named(layer.name)
+    if short in _ARITHMETIC:
+        return _combined(short, name, *args, **arguments)
+    if symbol not in _FUNCTIONS:
+        raise ValueError(f"the function {symbol} has no equal in Keras 3")
+    return _FUNCTIONS[symbol](name, *args, **arguments)
+
+
+def _sliced(tensor: Any, slice_spec: Any) -> Any:
+    spec = slice_spec if isinstance(slice_spec, list | tuple) else [slice_spec]
+    return tensor[tuple(_part(each) for each in spec)]
+
+
+def _part(part: Any) -> Any:
+    """A slice is a dictionary in a configuration."""
+    return slice(part["start"], part["stop"], part["step"]) if isinstance(part, dict) else part
+
+
+# A function of a tensor and a constant c -> (scale, offset) of Rescaling, x * scale + offset.
+_RESCALED: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "add": lambda c: (1.0, c),
     "bias_add": lambda c: (1.0, c),
+    "divide": lambda c: (1 / c, 0.0),
     "multiply": lambda c: (c, 0.0),
-    "subtract": lambda c: (1.0, _each(lambda value: -value, c)),
-    "truediv": lambda c: (_each(lambda value: 1 / value, c), 0.0),
+    "subtract": lambda c: (1.0, -c),
+    "truediv": lambda c: (1 / c, 0.0),
 }
-COMMUTATIVE = ("add", "multiply")
-OPERAND = {"bias_add": "bias"}  # what the second operand is called; `y` where nothing is said
-CONSTANT = "_CONSTANT_VALUE"  # as the tensor's name, where the first operand is none
-REVERSED = [{"class_name": "__ellipsis__"}, {"start": None, "stop": None, "step": -1}]
+# The same with the constant first.
+_REFLECTED = {
+    "add": _RESCALED["add"],
+    "multiply": _RESCALED["multiply"],
+    "subtract": lambda c: (-1.0, c),
+}
+# The same of two tensors -> the layer that merges them.
+_MERGED = {"add": "Add", "multiply": "Multiply", "subtract": "Subtract"}
+_ARITHMETIC = frozenset(_RESCALED)
 
 
-def function(layer: Layer) -> Layer:
-    """Return a TFOpLambda as a layer of Keras 3. Raises ValueError for one that has no equal."""
-    name = layer["config"]["function"]
-    first, *_, arguments = layer["inbound_nodes"][0]
-    if name in UNARY:
-        kind, config = UNARY[name]
-        return _as(layer, kind, config, [layer["inbound_nodes"][0][:3]])
-    short = name.rpartition(".")[2]
-    second = arguments.get(OPERAND.get(short, "y"))
-    if first == CONSTANT and short in COMMUTATIVE:
-        return _rescaling(layer, short, layer["inbound_nodes"][0][2], second)
-    if first == CONSTANT or second is None:
-        raise ValueError(f"the function {name} in the graph has no layer in Keras 3")
-    if not _is_tensor(second):
-        return _rescaling(layer, short, second, layer["inbound_nodes"][0][:3])
-    if short not in MERGED:
-        raise ValueError(f"the function {name} of two tensors has no layer in Keras 3")
-    return _as(layer, MERGED[short], {}, [layer["inbound_nodes"][0][:3], second])
+def _combined(short: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Return an arithmetic function of two operands, of which one may be a constant."""
+    keras = require("keras")
+    first, second = (*args, *(kwargs[key] for key in ("x", "value", "y", "bias") if key in kwargs))
+    tensors = [isinstance(each, keras.KerasTensor) for each in (first, second)]
+    if all(tensors):
+        same_rank = len(first.shape) == len(second.shape)
+        if short in _MERGED and same_rank:
+            return getattr(keras.layers, _MERGED[short])(name=name)([first, second])
+        return getattr(keras.ops, "divide" if short == "truediv" else short)(first, second)
+    tensor, constant = (first, second) if tensors[0] else (second, first)
+    value = np.asarray(constant, np.float64)
+    table = _RESCALED if tensors[0] else _REFLECTED
+    if value.ndim > 1 or short not in table:
+        function = getattr(keras.ops, "divide" if short == "truediv" else short)
+        return function(
+            *(
+                each if given else np.asarray(each, np.float32)
+                for each, given in zip((first, second), tensors, strict=True)
+            )
+        )
+    scale, offset = (np.asarray(each).tolist() for each in table[short](value))
+    return keras.layers.Rescaling(scale, offset, name=name)(tensor)
 
 
-def slicing(layer: Layer) -> Layer:
-    """Return a SlicingOpLambda that reverses the channels. Raises ValueError for any other."""
-    first = layer["inbound_nodes"][0]
-    if first[3].get("slice_spec") != REVERSED:
-        raise ValueError("a slice of a tensor in the graph has no layer in Keras 3")
-    return _as(layer, registered(_reversing()), {}, [first[:3]])
+def _layer(kind: str, *settings: Any, **more: Any) -> Callable[..., Any]:
+    """Return a function that calls a layer of this kind on its one tensor."""
+
+    def run(name: str, *args: Any, **kwargs: Any) -> Any:
+        (tensor,) = (*args, *kwargs.values())
+        return getattr(require("keras").layers, kind)(*settings, **more, name=name)(tensor)
+
+    return run
 
 
-def _rescaling(layer: Layer, short: str, constant: Numbers, tensor: Any) -> Layer:
-    if short not in RESCALED:
-        raise ValueError(f"the function {short} of a constant in the graph has no layer in Keras 3")
-    scale, offset = RESCALED[short](constant)
-    return _as(layer, "Rescaling", {"scale": scale, "offset": offset}, [tensor])
+def _operation(kind: str, **renamed: str) -> Callable[..., Any]:
+    """Return a function that calls one of keras.ops; `renamed`: its argument for TensorFlow's."""
+
+    def run(name: str, *args: Any, **kwargs: Any) -> Any:
+        arguments = {renamed.get(key, key): value for key, value in kwargs.items()}
+        return getattr(require("keras").ops, kind)(*args, **arguments)
+
+    return run
 
 
-def _as(layer: Layer, kind: str, config: dict[str, Any], tensors: list[Any]) -> Layer:
-    """Return a layer of another class in the same place, called on `tensors`."""
-    nodes = [[[*tensor, {}] for tensor in tensors]]
-    named = {"name": layer["config"]["name"], **config}
-    return {**layer, "class_name": kind, "config": named, "inbound_nodes": nodes}
+def _cast(name: str, x: Any, dtype: Any) -> Any:
+    """Everything is float32 here already; numbers that are cut to integers are something else."""
+    if not require("tensorflow").as_dtype(dtype).is_floating:
+        raise ValueError(f"its numbers become {dtype} inside")
+    return x
 
 
-def _is_tensor(value: Any) -> bool:
-    """Whether an argument refers to a tensor: [layer's name, node, tensor]."""
-    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+def _concatenated(name: str, values: Any, axis: int) -> Any:
+    return require("keras").layers.Concatenate(axis=axis, name=name)(values)
 
 
-def _each(change: Callable[[float], float], value: Numbers) -> Numbers:
-    return [change(each) for each in value] if isinstance(value, list) else change(value)
+def _mean(name: str, input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    keras = require("keras")
+    if len(input_tensor.shape) == 4 and list(np.ravel(axis)) == [1, 2]:
+        return keras.layers.GlobalAveragePooling2D(keepdims=keepdims, name=name)(input_tensor)
+    return keras.ops.mean(input_tensor, axis=axis, keepdims=keepdims)
 
 
-def _reversing() -> type:
-    class Reversed(require("keras").layers.Layer):  # type: ignore[misc]
-        """Turns the order of the channels: RGB to BGR and back."""
+def _softmax(name: str, logits: Any, axis: int | None = None) -> Any:
+    return require("keras").layers.Softmax(axis=-1 if axis is None else axis, name=name)(logits)
 
-        def call(self, value: Any) -> Any:
-            return value[..., ::-1]
 
-    return Reversed
+def _leaky_relu(name: str, features: Any, alpha: float = 0.2) -> Any:
+    return require("keras").layers.LeakyReLU(negative_slope=alpha, name=name)(features)
+
+
+def _resized(name: str, images: Any, size: Any, method: Any = "bilinear", **more: Any) -> Any:
+    if any(more.values()):
+        raise ValueError(
+            f"the function image.resize with {', '.join(more)} has no equal in Keras 3"
+        )
+    height, width = (int(each) for each in size)
+    resizing = require("keras").layers.Resizing
+    return resizing(height, width, interpolation=str(method), name=name)(images)
+
+
+_activation = partial(_layer, "Activation")
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "cast": _cast,
+    "clip_by_value": _operation("clip", clip_value_min="x_min", clip_value_max="x_max"),
+    "concat": _concatenated,
+    "expand_dims": _operation("expand_dims", input="x"),
+    "identity": _layer("Identity"),
+    "image.resize": _resized,
+    "math.abs": _operation("abs"),
+    "math.exp": _operation("exp"),
+    "math.maximum": _operation("maximum", x="x1", y="x2"),
+    "math.minimum": _operation("minimum", x="x1", y="x2"),
+    "math.negative": _operation("negative"),
+    "math.pow": _operation("power", x="x1", y="x2"),
+    "math.reduce_max": _operation("max", input_tensor="x"),
+    "math.reduce_mean": _mean,
+    "math.reduce_sum": _operation("sum", input_tensor="x"),
+    "math.sigmoid": _activation("sigmoid"),
+    "math.sqrt": _operation("sqrt"),
+    "math.square": _operation("square"),
+    "math.tanh": _activation("tanh"),
+    "nn.elu": _activation("elu"),
+    "nn.gelu": _activation("gelu"),
+    "nn.leaky_relu": _leaky_relu,
+    "nn.relu": _layer("ReLU"),
+    "nn.relu6": _layer("ReLU", 6.0),
+    "nn.selu": _activation("selu"),
+    "nn.sigmoid": _activation("sigmoid"),
+    "nn.silu": _activation("silu"),
+    "nn.softmax": _softmax,
+    "nn.softplus": _activation("softplus"),
+    "nn.swish": _activation("silu"),
+    "nn.tanh": _activation("tanh"),
+    "reshape": _operation("reshape", tensor="x", shape="newshape"),
+    "reverse": _operation("flip", tensor="x"),
+    "squeeze": _operation("squeeze", input="x"),
+    "stack": _operation("stack", values="x"),
+    "stop_gradient": _layer("Identity"),
+    "transpose": _operation("transpose", a="x", perm="axes"),
+    "unstack": _operation("unstack", value="x"),
+}

@@ -4,33 +4,29 @@ Keras's own line quotes configurations by the page, and recommends options that 
 runs no code that a file brings along, and has none of the user's own.
 """
 
-import json
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.sources import configuration
 from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.screening import REMEDY, refuse_lambdas
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line
 
-# What Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
-REMEDY = "where it was trained, save it with model.export('folder'), and give that folder"
 # Keras 3: Could not locate class 'Mine'. Keras 2's files: Unknown layer: 'Mine'.
 _MISSING = re.compile(r"Could not locate (\w+) '([^']+)'|Unknown ([\w ]+): '([^']+)'")
 
+_NAMES = {"keras": "Keras", "tf_keras": "tf_keras"}
+# Names of options that would let a file run code: Keras's, numpy's, and TensorFlow's.
+_ADVICE = re.compile(r"safe_mode|unsafe|allow_pickle|weights_only|at your own risk", re.IGNORECASE)
 
-def refusal(path: Path, error: Exception) -> UsageError:
-    """Return the one line for a file that Keras can't load, stumbling over `error`."""
-    version = f"Keras {require('keras').__version__}"
-    if names := list(_lambdas(_configuration(path))):
-        word, verb = ("layer", "is") if len(names) == 1 else ("layers", "are")
-        listed = ", ".join(map(repr, names))
-        return UsageError(
-            f"{path}: its Lambda {word} {listed} {verb} Python code, which kedge doesn't run; "
-            f"{REMEDY}"
-        )
+
+def refusal(path: Path, error: Exception, library: str = "keras") -> UsageError:
+    """Return the one line for a file that keras or tf_keras can't load, stumbling over `error`."""
+    version = f"{_NAMES[library]} {require(library).__version__}"
+    refuse_lambdas(path, _configuration(path))
     # The last is the innermost: Keras wraps the message once a nesting.
     if found := _MISSING.findall(str(error)):
         kind, name = (part for part in found[-1] if part)
@@ -38,35 +34,20 @@ def refusal(path: Path, error: Exception) -> UsageError:
             f"{path}: needs the {kind} {name!r} of its author's own, which isn't in {version}; "
             f"{REMEDY}"
         )
-    return UsageError(f"{path}: {version} can't load it: {one_line(error, 300)}; {REMEDY}")
+    return UsageError(f"{path}: {version} can't load it: {_without_advice(error)}; {REMEDY}")
+
+
+def _without_advice(error: Exception) -> str:
+    """Return an error in one line, without the sentences that advise to load what isn't safe."""
+    sentences = re.split(r"(?<=[.!;:])\s+", one_line(error, 2000))
+    kept = [each for each in sentences if not _ADVICE.search(each)]
+    return one_line(ValueError(" ".join(kept)), 300).rstrip(".;:") or type(error).__name__
 
 
 def _configuration(path: Path) -> Any:
-    """Return the configuration in a file, nothing when there is none that can be read."""
+    """Return the configuration in a file, None when there is none that can be read."""
+    read = configuration.of_hdf5 if is_hdf5(path) else configuration.of_archive
     try:
-        if is_hdf5(path):
-            with require("h5py").File(path) as file:
-                return json.loads(file.attrs["model_config"])
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
+        return read(path).content
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile):
         return None
-
-
-def _lambdas(config: Any) -> Iterator[str]:
-    """Yield the names of the Lambda layers whose function is Python's byte code."""
-    if isinstance(config, dict):
-        match config:
-            case {"class_name": "Lambda", "config": {"name": name, "function": function}}:
-                if _is_code(function):
-                    yield str(name)
-        config = list(config.values())
-    if isinstance(config, list):
-        for each in config:
-            yield from _lambdas(each)
-
-
-def _is_code(function: Any) -> bool:
-    """Keras 3 writes a dictionary of it, Keras 2 a list; a function's name is no code."""
-    written = isinstance(function, dict) and function.get("class_name") == "__lambda__"
-    return written or isinstance(function, list)

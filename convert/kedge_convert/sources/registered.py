@@ -1,4 +1,4 @@
-"""Functions and layers of ours that Keras finds in any configuration."""
+"""Functions of ours that Keras finds in any configuration."""
 
 from typing import Any
 
@@ -7,10 +7,9 @@ from kedge_convert.toolkit import require
 PACKAGE = "kedge"
 
 
-def registered(thing: Any) -> str:
-    """Return the name of a function or class of ours in configurations; once is for ever."""
+def registered(thing: Any) -> Any:
+    """Return a function of ours, which Keras can save and load from now on."""
     saving = require("keras").saving
-    name = f"{PACKAGE}>{thing.__name__}"
-    if saving.get_registered_object(name) is None:
+    if saving.get_registered_object(f"{PACKAGE}>{thing.__name__}") is None:
         saving.register_keras_serializable(PACKAGE)(thing)
-    return name
+    return thing

@@ -3,9 +3,11 @@
 keras.applications itself distributes the older kind. A whole model's `.h5` or `.keras` will do too.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.sources import layer_names
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.links import called
 from kedge_convert.toolkit import quiet, require
@@ -26,15 +28,18 @@ def load_into(model: Any, path: Path, what: str) -> None:
 
 def fill(model: Any, path: Path) -> None:
     """Load a file's weights into `model`. Raises whatever Keras does."""
-    with quiet(), called(path, _name(path)) as link:
+    if is_hdf5(path) and not _by_layer_order(path):
+        _fill_by_name(model, path)
+        return
+    with quiet(), called(path, "old.h5" if is_hdf5(path) else "model.keras") as link:
         model.load_weights(link)
 
 
-def _name(path: Path) -> str:
-    """Return a name that tells Keras the file's kind; not every file has one."""
-    if not is_hdf5(path):
-        return "model.keras"
-    return "old.h5" if _by_layer_order(path) else "new.weights.h5"
+def _fill_by_name(model: Any, path: Path) -> None:
+    with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+        copy = Path(folder) / "new.weights.h5"
+        copy.write_bytes(layer_names.today(path.read_bytes()))
+        model.load_weights(copy)
 
 
 def _by_layer_order(path: Path) -> bool:

@@ -1,0 +1,141 @@
+"""A live model of tf_keras, built again as a flat model of Keras 3.
+
+Nested models are walked through, so that layers alone remain; a layer that is called twice stays
+one. What acts in training only is left out.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from kedge_convert.sources import counterparts, operations, tfmot
+from kedge_convert.toolkit import require
+
+# Layers that hand on what they are given, unless the model is being trained.
+_TRAINING = frozenset(
+    {
+        "ActivityRegularization",
+        "AlphaDropout",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "InputLayer",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+    }
+)
+_RANDOM = "Random"
+_NO_SCOPE = re.compile(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]")
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """`model`, of Keras 3; `last`: the layer that gives its first output in the original, and here.
+
+    `last` is empty where no layer does. `notes`: what the user should know, a line each.
+    """
+
+    model: Any
+    last: tuple[Any, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def rebuilt(original: Any) -> Rebuilt:
+    """Return a Functional or Sequential model of tf_keras as a Keras 3 model, with its weights.
+
+    Raises ValueError for layers and functions without an equal, and whatever Keras 3 raises.
+    """
+    keras, walk = require("keras"), _Walk()
+    inputs = [
+        keras.Input(batch_shape=tuple(each.shape), dtype="float32", name=walk.free_name(each.name))
+        for each in original.inputs
+    ]
+    outputs = require("tensorflow").nest.flatten(walk.through(original, inputs))
+    model = keras.Model(inputs, outputs, name=_cleaned(original.name))
+    last = outputs[0]._keras_history.operation
+    pairs = ((old, new) for old, new in walk.layers.values() if new is last)
+    return Rebuilt(model, next(pairs, ()), walk.notes())
+
+
+@dataclass
+class _Walk:
+    """What a walk through a model has met: `layers`, old and new by the old one's id."""
+
+    layers: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    left_out: list[str] = field(default_factory=list)
+    pruned: int = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what is to be said of the layers that were left out."""
+        random = [left_out_note(self.left_out)] if self.left_out else []
+        return (*random, *(["pruning wrappers stripped"] if self.pruned else []))
+
+    def through(self, model: Any, values: list[Any]) -> Any:
+        """Return what a model of tf_keras makes of tensors of Keras 3."""
+        if isinstance(model, require("tf_keras").Sequential):
+            (value,) = values
+            for layer in model.layers:
+                value = self.call(layer, (value,), {})
+            return value
+        # As tf_keras's own Functional runs its graph; a tensor is taken once a use.
+        uses, tensors = model._tensor_usage_count, dict[str, list[Any]]()
+        for key, value in zip(map(_key, model.inputs), values, strict=True):
+            tensors[key] = [value] * uses[key]
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if not node.is_input:
+                    args, kwargs = node.map_arguments(tensors)
+                    given = require("tensorflow").nest.flatten(self.call(node.layer, args, kwargs))
+                    for key, value in zip(map(str, node.flat_output_ids), given, strict=True):
+                        tensors[key] = [value] * uses[key]
+        outputs = [tensors[_key(each)].pop() for each in model.outputs]
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def call(self, layer: Any, args: Any, kwargs: Any) -> Any:
+        """Return what a layer of tf_keras, of any kind, makes of tensors of Keras 3."""
+        kind = type(layer).__name__
+        if hasattr(layer, "_nodes_by_depth") or isinstance(layer, require("tf_keras").Sequential):
+            return self.through(layer, require("tensorflow").nest.flatten(args))
+        if kind == tfmot.PRUNING:
+            self.pruned += 1
+            return self.call(layer.layer, args, kwargs)
+        if kind.startswith(_RANDOM):
+            self.left_out.append(kind)
+        if kind in _TRAINING or kind.startswith(_RANDOM):
+            return args[0]
+        arguments = {key: kwargs[key] for key in kwargs if key not in ("training", "mask")}
+        if kind in operations.KINDS:
+            return operations.call(layer, args, arguments, self.free_name)
+        return self._counterpart(layer, args, arguments)
+
+    def _counterpart(self, layer: Any, args: Any, kwargs: Any) -> Any:
+        if id(layer) in self.layers:
+            return self.layers[id(layer)][1](*args, **kwargs)
+        new = counterparts.counterpart(layer, self.free_name(layer.name))
+        self.layers[id(layer)] = (layer, new)
+        value = new(*args, **kwargs)
+        counterparts.copy_weights(layer, new)
+        return value
+
+    def free_name(self, name: str) -> str:
+        """Return a name that TensorFlow can take and that nothing else has yet."""
+        name = _cleaned(name)
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
+
+def left_out_note(kinds: list[str]) -> str:
+    """Return one line about layers that augment images."""
+    return f"left out, as they act in training only: {', '.join(dict.fromkeys(kinds))}"
+
+
+def _key(tensor: Any) -> str:
+    return str(id(tensor))
+
+
+def _cleaned(name: str) -> str:
+    return _NO_SCOPE.sub("_", name.replace("/", "_")).lstrip("_") or "layer"

@@ -1,0 +1,87 @@
+"""Refuse configurations that name code: Keras 2 would import and run it while it loads a model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kedge_runtime.errors import UsageError
+
+# What Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
+REMEDY = "where it was trained, save it with model.export('folder'), and give that folder"
+# Where a class may come from; tfmot's have stand-ins (tfmot.py).
+_MODULES = ("keras", "tf_keras", "tensorflow.keras", "builtins", "tensorflow_model_optimization")
+# TensorFlow's functions that compute, by what their names begin with. Others read and write files.
+_COMPUTING = ("math.", "nn.", "image.", "linalg.", "signal.", "__operators__.", "bitwise.")
+# fmt: off
+_FUNCTIONS = frozenset({
+    "argmax", "argmin", "broadcast_to", "cast", "clip_by_value", "concat", "convert_to_tensor",
+    "einsum", "expand_dims", "gather", "identity", "keras.backend.mean", "matmul", "norm",
+    "ones_like", "pad", "repeat", "reshape", "reverse", "roll", "shape", "slice", "split",
+    "squeeze", "stack", "stop_gradient", "strided_slice", "tensordot", "tile", "transpose",
+    "unstack", "where", "zeros_like",
+})
+# fmt: on
+_CALLING = ("TFOpLambda", "SlicingOpLambda")
+
+
+def screen(path: Path, config: Any) -> None:
+    """Raise UsageError for a configuration with code, or with classes of other modules."""
+    refuse_lambdas(path, config)
+    for layer in objects(config):
+        module, name = layer.get("module"), layer["class_name"]
+        if module and not _is_of(str(module), _MODULES):
+            raise UsageError(f"{path}: {_own(name)}")
+        function = (layer.get("config") or {}).get("function") if name in _CALLING else None
+        if function is not None and not _computes(str(function)):
+            raise UsageError(
+                f"{path}: calls TensorFlow's function {function}, which kedge doesn't run from a "
+                f"file; {REMEDY}"
+            )
+
+
+def refuse_lambdas(path: Path, config: Any) -> None:
+    """Raise UsageError for Lambda layers whose function is Python's byte code."""
+    if names := list(_lambdas(config)):
+        word, verb = ("layer", "is") if len(names) == 1 else ("layers", "are")
+        raise UsageError(
+            f"{path}: its Lambda {word} {', '.join(map(repr, names))} {verb} Python code, which "
+            f"kedge doesn't run; {REMEDY}"
+        )
+
+
+def _own(name: Any) -> str:
+    return f"needs the class {name!r} of its author's own, which isn't in Keras; {REMEDY}"
+
+
+def _is_of(module: str, roots: tuple[str, ...]) -> bool:
+    return module in roots or module.startswith(tuple(f"{root}." for root in roots))
+
+
+def _computes(function: str) -> bool:
+    name = function.removeprefix("compat.v1.")
+    return name.startswith(_COMPUTING) or name in _FUNCTIONS
+
+
+def objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield every part of a configuration that names a class, nested ones too."""
+    if isinstance(config, dict):
+        if "class_name" in config and isinstance(config.get("config", {}), dict | None):
+            yield config
+        config = list(config.values())
+    if isinstance(config, list):
+        for each in config:
+            yield from objects(each)
+
+
+def _lambdas(config: Any) -> Iterator[str]:
+    """Yield the names of the Lambda layers whose function is Python's byte code."""
+    for layer in objects(config):
+        found = layer.get("config") or {}
+        if layer["class_name"] == "Lambda" and _is_code(found.get("function")):
+            yield str(found.get("name"))
+
+
+def _is_code(function: Any) -> bool:
+    """Keras 3 writes a dictionary of it, Keras 2 a list; a function's name is no code."""
+    written = isinstance(function, dict) and function.get("class_name") == "__lambda__"
+    return written or isinstance(function, list)
