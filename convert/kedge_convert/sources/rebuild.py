@@ -52,7 +52,7 @@ def rebuilt(original: Any) -> Rebuilt:
         for each in original.inputs
     ]
     outputs = require("tensorflow").nest.flatten(walk.through(original, inputs))
-    model = keras.Model(inputs, outputs, name=_cleaned(original.name))
+    model = keras.Model(_unpacked(inputs), _unpacked(outputs), name=_cleaned(original.name))
     last = outputs[0]._keras_history.operation
     pairs = ((old, new) for old, new in walk.layers.values() if new is last)
     return Rebuilt(model, next(pairs, ()), walk.notes())
@@ -91,7 +91,7 @@ class _Walk:
                     for key, value in zip(map(str, node.flat_output_ids), given, strict=True):
                         tensors[key] = [value] * uses[key]
         outputs = [tensors[_key(each)].pop() for each in model.outputs]
-        return outputs if len(outputs) > 1 else outputs[0]
+        return _unpacked(outputs)
 
     def call(self, layer: Any, args: Any, kwargs: Any) -> Any:
         """Return what a layer of tf_keras, of any kind, makes of tensors of Keras 3."""
@@ -131,6 +131,10 @@ class _Walk:
 def left_out_note(kinds: list[str]) -> str:
     """Return one line about layers that augment images."""
     return f"left out, as they act in training only: {', '.join(dict.fromkeys(kinds))}"
+
+
+def _unpacked(tensors: list[Any]) -> Any:
+    return tensors if len(tensors) > 1 else tensors[0]
 
 
 def _key(tensor: Any) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.sources.tfmot import stand_ins
 from kedge_runtime.errors import UsageError
 
 # What Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
@@ -27,11 +28,12 @@ _CALLING = ("TFOpLambda", "SlicingOpLambda")
 def screen(path: Path, config: Any) -> None:
     """Raise UsageError for a configuration with code, or with classes of other modules."""
     refuse_lambdas(path, config)
+    known = stand_ins()
     for layer in objects(config):
         module, name = layer.get("module"), layer["class_name"]
-        if module and not _is_of(str(module), _MODULES):
-            raise UsageError(f"{path}: {_own(name)}")
-        function = (layer.get("config") or {}).get("function") if name in _CALLING else None
+        if name not in known and (_is_registered(layer) or not _is_of(module, _MODULES)):
+            raise UsageError(f"{path}: {_own(layer)}")
+        function = layer["config"].get("function") if name in _CALLING else None
         if function is not None and not _computes(str(function)):
             raise UsageError(
                 f"{path}: calls TensorFlow's function {function}, which kedge doesn't run from a "
@@ -49,12 +51,21 @@ def refuse_lambdas(path: Path, config: Any) -> None:
         )
 
 
-def _own(name: Any) -> str:
-    return f"needs the class {name!r} of its author's own, which isn't in Keras; {REMEDY}"
+def _own(part: dict[str, Any]) -> str:
+    is_function = part["class_name"] == "function"
+    what, name = ("function", part["config"]) if is_function else ("class", part["class_name"])
+    return f"needs the {what} {name!r} of its author's own, which isn't in Keras; {REMEDY}"
 
 
-def _is_of(module: str, roots: tuple[str, ...]) -> bool:
-    return module in roots or module.startswith(tuple(f"{root}." for root in roots))
+def _is_registered(part: dict[str, Any]) -> bool:
+    """Whether the author registered it, under a package of their own: `my>Mine`."""
+    return ">" in str(part.get("registered_name"))
+
+
+def _is_of(module: Any, roots: tuple[str, ...]) -> bool:
+    if not module:
+        return True
+    return module in roots or str(module).startswith(tuple(f"{root}." for root in roots))
 
 
 def _computes(function: str) -> bool:
@@ -65,7 +76,7 @@ def _computes(function: str) -> bool:
 def objects(config: Any) -> Iterator[dict[str, Any]]:
     """Yield every part of a configuration that names a class, nested ones too."""
     if isinstance(config, dict):
-        if "class_name" in config and isinstance(config.get("config", {}), dict | None):
+        if "class_name" in config and isinstance(config.get("config", {}), dict | str | None):
             yield config
         config = list(config.values())
     if isinstance(config, list):
@@ -76,8 +87,8 @@ def objects(config: Any) -> Iterator[dict[str, Any]]:
 def _lambdas(config: Any) -> Iterator[str]:
     """Yield the names of the Lambda layers whose function is Python's byte code."""
     for layer in objects(config):
-        found = layer.get("config") or {}
-        if layer["class_name"] == "Lambda" and _is_code(found.get("function")):
+        found = layer.get("config")
+        if layer["class_name"] == "Lambda" and found and _is_code(found.get("function")):
             yield str(found.get("name"))
 
 
