@@ -38,7 +38,7 @@ def recipe(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Sche
         content = converted(model, partial(_settle, scheme, "int16"), pictures, name)
     except ConversionError:
         content = converted(model, partial(_settle, scheme, "float32"), pictures, name)
-    return Exported(content, (*lowered.notes, *_left_float(content)))
+    return Exported(content, (*lowered.notes, *left_float(content)))
 
 
 def _settle(scheme: Scheme, ends: str, tf: Any, converter: Any, pictures: Samples) -> None:
@@ -53,7 +53,7 @@ def _settle(scheme: Scheme, ends: str, tf: Any, converter: Any, pictures: Sample
     set_dense(scheme, converter)
 
 
-def _left_float(content: bytes) -> list[str]:
+def left_float(content: bytes) -> list[str]:
     """Return a note for each kind of operator that gives float."""
     model = flatbuffer.unpack(content)
     tensors = model.subgraphs[0].tensors

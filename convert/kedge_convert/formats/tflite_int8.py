@@ -16,6 +16,7 @@ from kedge_convert.formats.tflite_converter import (
     single,
     target_of,
 )
+from kedge_convert.formats.tflite_int16x8 import left_float
 from kedge_convert.photos import Tick
 from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
@@ -25,17 +26,24 @@ from kedge_runtime.errors import one_line
 
 def recipe(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
     """Quantise by the ranges that the model was trained with, or else by calibration pictures."""
-    trained = fake_quant.trained(source.model)
-    notes: tuple[str, ...] = ()
+    trained, notes = fake_quant.trained(source.model), tuple[str, ...]()
     name = target_of(source, "int8")
     if trained is not None:
-        settings = partial(_by_training, scheme)
         try:
-            return Exported(converted(batch_of_one(trained), settings, lambda: iter(()), name))
+            return Exported(_by_ranges(trained, scheme, name))
         except ConversionError as error:
-            notes = (f"trained ranges not kept, calibrated instead: {one_line(error)}",)
+            notes = (f"ranges of training not used, calibrated instead: {one_line(error)}",)
     pictures = samples(source, calibration, tick)
     return Exported(converted(single(source), partial(stock, scheme), pictures, name), notes)
+
+
+def _by_ranges(trained: Any, scheme: Scheme, name: str) -> bytes:
+    """Return the file by the ranges in a model. Raises ConversionError where some are missing."""
+    settings = partial(_by_training, scheme)
+    content = converted(batch_of_one(trained), settings, lambda: iter(()), name)
+    if floats := left_float(content):
+        raise ConversionError(f"{name}: they don't cover all of it, {', '.join(floats)}")
+    return content
 
 
 def stock(scheme: Scheme, tf: Any, converter: Any, pictures: Samples) -> None:

@@ -5,11 +5,13 @@ are the model; on an activation it only stands for what an int8 device does.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from kedge_convert.lowering import lower
+from kedge_convert.lowering.stand import Stand
 from kedge_convert.sources.frozen import FAKE_QUANT, Graph, as_identity, node_name
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import counted
@@ -59,12 +61,34 @@ def trained(model: Any) -> Any:
 
     `model`: any that a graph of `frozen.as_layer` is a part of.
     """
-    lowered = lower(model, (_with_ranges,)).model
-    return None if lowered is model else lowered
+    graphs = [each.trained for each in model._flatten_layers() if getattr(each, "trained", None)]
+    if not graphs:
+        return None
+    return lower(model, (_with_ranges, partial(_two_logits, graphs[0]))).model
 
 
 def _with_ranges(layer: Any) -> Any:
     return layer.with_ranges() if getattr(layer, "trained", None) else None
+
+
+def _two_logits(graph: Graph, layer: Any) -> Any:
+    """Return what gives -z/2 and z/2 in the steps of z, the one number of a graph (heads.binary).
+
+    Nothing was trained for them: without ranges they would stay float.
+    """
+    last = graph.last_range()
+    if getattr(layer, "units", 0) != 2 or layer.kernel.shape != (1, 2) or last is None:
+        return None
+    low, high = (float(each) for each in _values(graph, [node_name(each) for each in last]))
+    fake = require("tensorflow").quantization.fake_quant_with_min_max_args
+    half, kernel = max(-low, high) / 2, np.asarray(layer.kernel)
+    step = float(np.abs(kernel).max())
+
+    def logits(value: Any) -> Any:
+        rounded = fake(kernel, -step, step, narrow_range=True)
+        return fake(require("tensorflow").matmul(value, rounded), -half, half)
+
+    return Stand(logits)
 
 
 def _values(graph: Graph, names: list[str]) -> list[Any]:

@@ -107,6 +107,11 @@ class Graph:
         """Return the node that gives the answer's numbers, behind what only hands them on."""
         return self._last_nodes()[-1]
 
+    def last_range(self) -> tuple[str, str] | None:
+        """Return the tensors of the answer's least and largest number; None without a range."""
+        ranged = [node for node in self._last_nodes() if node.op == "FakeQuantWithMinMaxVars"]
+        return (ranged[0].input[1], ranged[0].input[2]) if ranged else None
+
     def _last_nodes(self) -> list[Any]:
         """Return the nodes from the answer back to the one that gives its numbers."""
         nodes = {node.name: node for node in self.definition.node}

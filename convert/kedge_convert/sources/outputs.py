@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kedge_convert.heads.origins import branches
 from kedge_convert.sources.choice import chosen
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
@@ -19,7 +20,19 @@ def only(model: Any, asked: str | None, name: str) -> Any:
             raise UsageError(f"--output {asked}: {name} has one output only; leave it out")
         return model
     index = chosen(name, "output", names(model), asked)
-    return require("keras").Model(model.inputs, outputs[index], name=model.name)
+    # A list of one would have to be fed as a list.
+    taken = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return require("keras").Model(taken, _tensor(model, index), name=model.name)
+
+
+def _tensor(model: Any, index: int) -> Any:
+    """Return an output; of a nested model that gives several, only this one is left."""
+    tensor = model.outputs[index]
+    last, taken = branches(tensor)
+    if len(getattr(last, "outputs", ())) < 2:
+        return tensor
+    given = _tensor(last, tensor._keras_history.tensor_index)
+    return require("keras").Model(last.inputs, given, name=last.name)(taken)
 
 
 def names(model: Any) -> tuple[str, ...]:
