@@ -95,6 +95,9 @@ def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
         ]
     if facts and all(classifier.artefact.digest for classifier in opened):
         raise UsageError("--contract: every artefact carries its own; leave it out")
+    for classifier in opened:
+        if classifier.engine.note:
+            click.echo(f"kedge: {classifier.artefact.path}: {classifier.engine.note}", err=True)
     return opened
 
 

@@ -46,6 +46,8 @@ class Engine(ABC):
     """What the library raises when a run fails."""
     batches = True
     """Whether several inputs at once may be tried; False from the first refusal on."""
+    note = ""
+    """What a person should know of how it was opened, one line, or nothing."""
 
     def __init__(self, taken: Port, given: Port) -> None:
         """Take what the loaded model says of its input and its output."""
