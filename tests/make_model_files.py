@@ -9,7 +9,7 @@ One run makes the files of one program, in the environment that it runs in:
     python tests/make_model_files.py OUT --program jax         Keras 3 with JAX, without TensorFlow
 
 tfmot is tensorflow-model-optimization. All need Pillow. OUT/images holds the
-class folders that all programs share.
+class folders that all programs share. What is there already is not made again.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
         (out / name).write_text("".join(f"{each}\n" for each in classes))
     kit = _kit(arguments.program)
     for shape in arguments.only or SHAPES:
-        if SHAPES[shape].containers(kit.program):
+        if _missing(kit, shape, out):
             _make(kit, shape, SHAPES[shape], out)
 
 
@@ -81,6 +81,12 @@ def _kit(chosen: str) -> Kit:
     return Kit(name, keras, import_module(of).__version__, tf)
 
 
+def _missing(kit: Kit, shape: str, out: Path) -> list[str]:
+    """Return the containers of a net that an earlier run did not make."""
+    wanted = SHAPES[shape].containers(kit.program)
+    return [each for each in wanted if not (out / f"{shape}-{kit.program}-{each}.json").exists()]
+
+
 def _make(kit: Kit, shape: str, saved: Saved, out: Path) -> None:
     """Train one net and save it in each container, with the answers of what was saved."""
     kit.keras.backend.clear_session()
@@ -89,7 +95,7 @@ def _make(kit: Kit, shape: str, saved: Saved, out: Path) -> None:
     model = _trained(kit, shape, saved, fed, names)
     asked = [names.index(name) for name in people_images.judged(out / IMAGES)]
     pixels = _store(saved.pixels, values[asked], out)
-    for container in saved.containers(kit.program):
+    for container in _missing(kit, shape, out):
         name = f"{shape}-{kit.program}-{container}"
         files = CONTAINERS[container](kit, model, out / name)
         again = _read(kit, shape, container, model, files)

@@ -250,7 +250,7 @@ def _random(layers: Any, name: str) -> Any:
         return layer(factor=4)
     if name in ("RandomGrayscale", "RandomInvert", "RandomErasing", "RandomColorJitter"):
         return layer() if name != "RandomColorJitter" else layer(value_range=(0, 255))
-    return layer(factor=0.2)
+    return layer(0.2)
 
 
 def random_sizes(kit: Kit, shape: Shape) -> Any:

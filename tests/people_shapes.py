@@ -44,65 +44,62 @@ UNIT_LOADED, TF_LOADED = Pixels("load_img", "unit"), Pixels("load_img", "tf")
 FLOW, TF_RESIZE = Pixels("flow_from_directory", "unit"), Pixels("tf_resize", "unit")
 PILLOW = Pixels("pillow", "unit")
 DIGITS = Pixels("load_img", "unit", "grey", GREY)
+DIGITS_OF_ONE_CHANNEL = Pixels("load_img", "unit", "grey", (*GREY, 1))
 
 SHAPES: dict[str, Saved] = {
     "flat": Saved(
         nets.flat,
         UNIT_LOADED,
-        "tf2.12:h5,keras,json,saved tf2.15:h5,keras tf_keras:keras jax:keras,h5",
+        "tf2.12:h5,keras,json,saved tf_keras:keras jax:keras,h5",
     ),
-    "flat_input": Saved(nets.flat_input, FLOW, "tf2.12:h5 tf2.15:keras,json tf_keras:h5 keras3:h5"),
+    "flat_input": Saved(nets.flat_input, FLOW, "tf2.15:keras tf_keras:h5 keras3:h5"),
     "residual": Saved(
         nets.residual,
         PILLOW,
-        "tf2.12:keras tf2.15:h5 tf_keras:json keras3:json,saved jax:json",
+        "tf2.15:h5 tf_keras:json keras3:saved jax:json",
     ),
     "transfer_functional": Saved(
         nets.transfer_functional,
         TF_LOADED,
-        "tf2.12:h5,keras tf2.15:h5,keras,json,saved tf_keras:keras keras3:h5,keras,saved jax:keras",
+        "tf2.12:h5,keras tf2.15:h5,keras,json,saved tf_keras:keras keras3:h5,keras jax:keras",
     ),
     "transfer_sequential": Saved(
-        nets.transfer_sequential, FLOW, "tf2.12:json tf2.15:h5,keras,saved tf_keras:h5 keras3:h5"
+        nets.transfer_sequential, FLOW, "tf2.12:json tf2.15:h5,keras tf_keras:h5 keras3:h5"
     ),
-    "frozen_application": Saved(
-        nets.frozen_application, TF_LOADED, "tf2.12:h5 tf2.15:keras tf_keras:saved keras3:keras"
-    ),
+    "frozen_application": Saved(nets.frozen_application, TF_LOADED, "tf2.12:h5 tf_keras:saved"),
     "cut_application": Saved(nets.cut_application, TF_RESIZE, "tf2.12:json tf2.15:h5"),
     "sequential_in_functional": Saved(
-        nets.sequential_in_functional, UNIT_DATASET, "tf2.12:h5 tf2.15:h5,keras tf_keras:json"
+        nets.sequential_in_functional, UNIT_DATASET, "tf2.12:h5 tf2.15:keras tf_keras:json"
     ),
-    "three_deep": Saved(
-        nets.three_deep, UNIT_DATASET, "tf2.12:keras tf2.15:h5 tf_keras:keras keras3:keras"
-    ),
+    "three_deep": Saved(nets.three_deep, UNIT_DATASET, "tf2.12:keras tf2.15:h5 keras3:keras"),
     "tutorial_transfer": Saved(
         nets.tutorial_transfer,
         RAW_DATASET,
-        "tf2.12:h5,keras tf2.15:h5,saved tf_keras:h5,saved keras3:h5,keras,saved",
+        "tf2.12:h5,keras tf2.15:h5,saved tf_keras:h5 keras3:h5,keras,saved",
         kind="sigmoid",
     ),
     "tutorial_classification": Saved(
         nets.tutorial_classification,
         RAW_DATASET,
-        "tf2.12:h5,saved tf2.15:h5,keras tf_keras:keras keras3:h5,keras,saved",
+        "tf2.12:h5 tf2.15:keras keras3:keras,saved",
         kind="logits",
     ),
     "teachable_machine": Saved(
         nets.teachable_machine,
         Pixels("teachable_machine", shape=(48, 48, 3)),
-        "tf2.12:h5 tf2.15:h5,saved tf_keras:h5",
+        "tf2.12:h5 tf2.15:h5 tf_keras:h5",
     ),
     "augmented": Saved(
-        nets.augmented, RAW_DATASET, "tf2.12:h5 tf2.15:keras,saved tf_keras:h5 keras3:keras,saved"
+        nets.augmented, RAW_DATASET, "tf2.12:h5 tf2.15:keras,saved keras3:keras,saved"
     ),
-    "augmented_more": Saved(nets.augmented_more, RAW_DATASET, "keras3:keras,h5"),
-    "random_sizes": Saved(nets.random_sizes, RAW_DATASET, "tf2.12:h5 tf2.15:keras"),
+    "augmented_more": Saved(nets.augmented_more, RAW_DATASET, "keras3:keras"),
+    "random_sizes": Saved(nets.random_sizes, RAW_DATASET, "tf2.12:h5"),
     "noisy": Saved(nets.noisy, UNIT_LOADED, "tf2.12:keras tf2.15:h5"),
-    "digits": Saved(layers.digits, DIGITS, "tf2.12:json tf2.15:keras keras3:keras jax:keras"),
+    "digits": Saved(layers.digits, DIGITS_OF_ONE_CHANNEL, "tf2.12:json tf2.15:keras jax:keras"),
     "digits_rescaled": Saved(
         layers.digits_rescaled,
         Pixels("image_dataset", None, "grey", (28, 28, 1)),
-        "tf2.15:h5,saved keras3:keras",
+        "tf2.15:saved keras3:keras",
     ),
     "digits_flattened": Saved(layers.digits_flattened, DIGITS, "tf2.12:h5 tf2.15:keras"),
     "digits_in_a_row": Saved(
@@ -121,17 +118,17 @@ SHAPES: dict[str, Saved] = {
     "depthwise": Saved(layers.depthwise, TF_RESIZE, "tf2.15:json keras3:json"),
     "separable": Saved(layers.separable, UNIT_LOADED, "tf2.12:h5"),
     "transposed": Saved(layers.transposed, UNIT_LOADED, "tf2.12:keras"),
-    "rectifiers": Saved(layers.rectifiers, FLOW, "tf2.12:h5 tf2.15:keras"),
-    "smooth": Saved(layers.smooth, UNIT_LOADED, "tf2.12:h5 tf2.15:keras"),
+    "rectifiers": Saved(layers.rectifiers, FLOW, "tf2.15:keras"),
+    "smooth": Saved(layers.smooth, UNIT_LOADED, "tf2.12:h5"),
     "hard": Saved(layers.hard, TF_LOADED, "tf2.12:keras keras3:keras"),
     "layer_norm": Saved(layers.layer_norm, UNIT_DATASET, "tf2.12:h5"),
     "squeeze_excite": Saved(layers.squeeze_excite, PILLOW, "tf2.12:h5"),
     "shared": Saved(layers.shared, UNIT_LOADED, "tf2.12:h5 tf2.15:keras keras3:keras"),
     "branches": Saved(layers.branches, UNIT_LOADED, "tf2.15:keras"),
     "borders": Saved(layers.borders, UNIT_LOADED, "tf2.15:json"),
-    "slashes": Saved(layers.slashes, UNIT_LOADED, "tf2.12:h5 tf2.15:saved tf_keras:keras"),
+    "slashes": Saved(layers.slashes, UNIT_LOADED, "tf2.12:h5 tf_keras:keras"),
     "mixed_float16": Saved(layers.mixed_float16, RAW_DATASET, "tf2.12:h5 keras3:keras", limit=1e-2),
-    "operators": Saved(layers.operators, RAW_DATASET, "tf2.12:h5 tf2.15:keras,json keras3:keras"),
+    "operators": Saved(layers.operators, RAW_DATASET, "tf2.12:h5 tf2.15:json keras3:keras"),
     "caffe_inside": Saved(layers.caffe_inside, RAW_DATASET, "tf2.12:h5 tf2.15:keras"),
     "caffe_outside": Saved(nets.transfer_functional, Pixels("load_img", "caffe"), "tf2.15:h5"),
     "torch_outside": Saved(nets.transfer_functional, Pixels("load_img", "torch"), "tf2.15:keras"),
