@@ -1,0 +1,62 @@
+"""The table of `model_files.py`: one row a file, then one line for each that did not pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model_files import Judged, Row
+
+INTRODUCTION = """\
+# Model files as people have them
+
+`benchmarks/model_files.py` writes this page. Each row is a file that its own program saved
+(`tests/make_model_files.py`). kedge converts it to `tflite:float32`, `tflite:int8` and
+`onnx:float32` with the options of its user, and 12 images are classified.
+
+- **model**: largest difference in probability between the artefact and the model in its own
+  framework, on the tensors that the framework loaded. The limit is 1e-3 for float32
+  (1e-2 for `mixed_float16`, 0.1 for quantisation-aware training, whose float model rounds).
+- **own pixels**: the same from the image files: kedge's decoder and resizing against the user's.
+- **int8**: share of the images with the framework's best class, on the framework's tensors.
+
+`passed`: all three artefacts. `rejected`: kedge made an artefact and rejected it. `wrong`: kedge
+passed an artefact that misses the limit. `refused`: kedge made nothing.
+"""
+HEADER = "| shape | program | container | pixels | verdict | model | own pixels | int8 |"
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return the page."""
+    counts = Counter(row.verdict for row in rows)
+    total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    lines = [INTRODUCTION, f"{len(rows)} files: {total}.", "", HEADER, f"|{' --- |' * 8}"]
+    lines += [_row(row) for row in rows]
+    reasons = [f"- `{row.name}`: {reason}" for row in rows for reason in _reasons(row)]
+    if reasons:
+        lines += ["", "## Not passed", "", *reasons]
+    return "\n".join(lines) + "\n"
+
+
+def _row(row: Row) -> str:
+    floats = [each for name, each in row.targets.items() if name.endswith("float32")]
+    integers = row.targets.get("tflite:int8")
+    share = integers.model_agreement if integers else None
+    program = row.program.replace(" (", ": ").rstrip(")")
+    cells = [row.shape, program, row.container, row.pixels, row.verdict]
+    cells += [_worst(floats, "model_error"), _worst(floats, "pixel_error")]
+    return f"| {' | '.join([*cells, '' if share is None else f'{share:.2f}'])} |"
+
+
+def _worst(judged: list[Judged], name: str) -> str:
+    values = [value for each in judged if (value := getattr(each, name)) is not None]
+    return f"{max(values):.1e}" if values else ""
+
+
+def _reasons(row: Row) -> list[str]:
+    if row.refusal:
+        return [row.refusal]
+    if row.verdict == "wrong":
+        return [f"differs by more than {row.limit:g} on the framework's own tensors"]
+    return [f"{name}: {each.reason}" for name, each in row.targets.items() if each.reason]
