@@ -1,0 +1,158 @@
+"""What people say of the pixels becomes one input, or one message with everything it lacks."""
+
+import shlex
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
+from kedge_runtime.contract import Geometry, Input, Normalisation
+from kedge_runtime.errors import UsageError
+from kedge_runtime.normalisations import NORMALISATIONS
+from kedge_runtime.pipelines import PIPELINES
+from kedge_runtime.pixels import PixelWords, line, missing, settled
+from kedge_runtime.preprocessing import preprocess
+
+UNIT = NORMALISATIONS["unit"]
+
+
+def test_a_pipeline_and_a_normalisation_are_the_whole_input() -> None:
+    """Only one line says what was taken, and why."""
+    spec = settled(PixelWords("image_dataset", "unit"), 160, 160, 3)
+    assert spec == Input(
+        Geometry(160, 160, "bilinear", "stretch", 1.0, "ignore", False),
+        UNIT,
+        pipeline="image_dataset",
+    )
+    said = "input: 160x160 rgb, bilinear, stretch, no EXIF, x / 255 (--preprocess image_dataset)"
+    assert line(spec) == said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            PixelWords("imagenet", "tf"),
+            "input: 96x128 rgb, pyramid, crop 87.5 %, EXIF, x / 127.5 - 1 (--preprocess imagenet)",
+        ),
+        (
+            PixelWords("opencv", "unit", colour="rgb"),
+            "input: 96x128 rgb, bilinear, stretch, EXIF, x / 255 (--preprocess opencv)",
+        ),
+        (
+            PixelWords("image_dataset", "unit", exif=True),
+            "input: 96x128 rgb, bilinear, stretch, EXIF, x / 255",
+        ),
+        (
+            PixelWords(None, "raw", resize="area", fit="crop", crop=0.9, exif=False),
+            "input: 96x128 rgb, area, crop 90 %, no EXIF, 0 to 255",
+        ),
+    ],
+)
+def test_the_line_says_each_part(words: PixelWords, said: str) -> None:
+    """A pipeline of which a part was replaced is no longer named."""
+    assert line(settled(words, 96, 128, 3)) == said
+
+
+def test_a_pipeline_brings_its_normalisation_and_colour() -> None:
+    """Only what the pipeline leaves open must be told."""
+    for name, pipeline in PIPELINES.items():
+        lacks = [each.option for each in missing(PixelWords(name))]
+        assert lacks == ([] if pipeline.normalisation else ["--normalisation"])
+    assert settled(PixelWords("teachable_machine"), 8, 8, 3).normalisation == NORMALISATIONS["tf"]
+    assert settled(PixelWords("opencv", "unit"), 8, 8, 3).normalisation.colour == "bgr"
+    assert settled(PixelWords("load_img", "caffe"), 8, 8, 3).normalisation.colour == "bgr"
+    assert settled(PixelWords("load_img", "caffe", "rgb"), 8, 8, 3).normalisation.colour == "rgb"
+    grey = settled(PixelWords("load_img", "unit"), 28, 28, 1).normalisation
+    assert grey == Normalisation("grey", 255.0, (0.0,), (1.0,))
+
+
+def test_everything_missing_is_one_message() -> None:
+    """A person should not have to come twice."""
+    with pytest.raises(UsageError) as refused:
+        settled(PixelWords(), 160, 160, 3)
+    said = str(refused.value)
+    assert all(name in said for name in (*PIPELINES, *NORMALISATIONS, "--resize", "--fit"))
+    assert "\n" not in said
+    with pytest.raises(UsageError, match=r"give --crop \(a fraction, as .875\)$"):
+        settled(PixelWords(None, "unit", resize="area", fit="crop", exif=True), 8, 8, 3)
+    parts = PixelWords(None, "unit", resize="area", fit="stretch")
+    with pytest.raises(UsageError, match="--exif or --no-exif"):
+        settled(parts, 8, 8, 3)
+
+
+def test_what_the_model_says_needs_no_word_and_gives_way_to_one() -> None:
+    """A card's pipeline, or metadata in the file."""
+    card, own = PIPELINES["imagenet"], Normalisation(mean=(128.0,) * 3, std=(128.0,) * 3)
+    found = settled(PixelWords(), 8, 8, 3, card, normalisation=own)
+    assert (found.normalisation, found.pipeline) == (own, "imagenet")
+    found = settled(PixelWords("load_img", "unit"), 8, 8, 3, card, normalisation=own)
+    assert (found.normalisation, found.pipeline) == (UNIT, "load_img")
+
+
+@pytest.mark.parametrize(
+    ("words", "channels", "said"),
+    [
+        (
+            {"preprocess": "torch_vision"},
+            3,
+            "--preprocess: got 'torch_vision', allowed are load_img",
+        ),
+        ({"preprocess": "load_img", "crop": 0.9}, 3, "--crop: --fit stretch cuts no fraction"),
+        ({"preprocess": "load_img", "fit": "pillow_fit"}, 3, "fit pillow_fit needs a pillow"),
+        ({"preprocess": "load_img", "colour": "grey"}, 3, "--colour grey: the model takes 3"),
+        ({"preprocess": "load_img", "colour": "rgb"}, 1, "allowed are grey"),
+        ({"preprocess": "load_img"}, 4, "the model takes 4 channels; kedge feeds"),
+        ({"preprocess": "load_img", "normalisation": "x/255"}, 3, "--normalisation: got 'x/255'"),
+        ({"preprocess": "load_img", "normalisation": "caffe"}, 1, "--normalisation caffe: mean"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words: dict[str, Any], channels: int, said: str) -> None:
+    """What came, what is allowed."""
+    with pytest.raises(UsageError) as refused:
+        settled(PixelWords(**{"normalisation": "unit", **words}), 8, 8, channels)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_parts_give_the_pixels_that_the_pipeline_gives() -> None:
+    """The name is a shorthand: its parts, said one by one, feed the same numbers."""
+    image = np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8)
+    named = settled(PixelWords("image_dataset", "unit"), 16, 16, 3)
+    parts = PixelWords(None, "scale=1/255", resize="bilinear", fit="stretch", exif=False)
+    told = settled(parts, 16, 16, 3)
+    assert np.array_equal(preprocess(named, image), preprocess(told, image))
+    assert not np.array_equal(
+        preprocess(named, image),
+        preprocess(settled(PixelWords("imagenet", "unit"), 16, 16, 3), image),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], PixelWords()),
+        (["--preprocess", "tf_hub", "--no-exif"], PixelWords("tf_hub", exif=False)),
+        (
+            ["--normalisation", "mean=127.5 std=127.5", "--fit", "crop", "--crop", ".8", "--exif"],
+            PixelWords(None, "mean=127.5 std=127.5", fit="crop", crop=0.8, exif=True),
+        ),
+    ],
+)
+def test_the_options_are_read_and_written(arguments: list[str], words: PixelWords) -> None:
+    """What `options` writes, the command reads back."""
+    read: list[PixelWords] = []
+
+    @click.command()
+    @pixel_options
+    def command(**options: Any) -> None:
+        read.append(pixel_words(options))
+
+    for given in (arguments, shlex.split(words.options())):
+        ran = CliRunner().invoke(command, given, catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+    assert read == [words, words]
+    assert words.given == bool(arguments)
