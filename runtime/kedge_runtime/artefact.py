@@ -118,7 +118,7 @@ def _check_digest(path: Path) -> str:
     if not _DIGEST.fullmatch(stated):
         raise ArtefactError(
             f"{path}: carries no kedge seal: cut short (copy it again), or not made by "
-            "`kedge convert` (then classify and bench take --contract)"
+            "`kedge convert` (`kedge seal` gives it one; classify and bench take --contract)"
         )
     if stated != b"sha256:" + hasher.hexdigest().encode():
         raise ArtefactError(f"{path}: changed since it was sealed; copy it again, or convert again")

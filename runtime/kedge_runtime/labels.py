@@ -5,6 +5,9 @@ One format for both: `id<TAB>name`, or only `name`, in the order of the output.
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.contract import Label
@@ -14,12 +17,12 @@ from kedge_runtime.errors import UsageError
 _NUMBERED = re.compile(r"(\d+)(?:: *| +)(\S.*)")
 
 
-def read_labels(path: Path) -> tuple[Label, ...]:
+def read_labels(path: Path, *, repeated: bool = False) -> tuple[Label, ...]:
     """Read the user's file: UTF-8, one class a line, `id<TAB>name` or `name`.
 
-    Without an id the name is the id. Raises UsageError for a file that is missing, empty, JSON or
-    not UTF-8, for an empty line before the end (it would shift every class after it), and for an
-    id that comes twice.
+    Without an id the name is the id. `repeated`: see `parse`. Raises UsageError for a file that is
+    missing, empty, JSON or not UTF-8, for an empty line before the end (it would shift every class
+    after it), and for an id that comes twice.
     """
     try:
         # -sig: Windows editors put a byte order mark before the first name.
@@ -30,7 +33,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
         raise UsageError(f"{path} is no UTF-8 at byte {error.start}: save it as UTF-8") from None
     if _is_json(text):
         raise UsageError(f"{path} is JSON: write one class a line, in the order of the output")
-    return parse(text, str(path))
+    return parse(text, str(path), repeated=repeated)
 
 
 def _is_json(text: str) -> bool:
@@ -43,12 +46,18 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def parse(text: str, where: str) -> tuple[Label, ...]:
-    """Turn the text of a label file into labels; `where` names the file in every message."""
+def parse(text: str, where: str, *, repeated: bool = False) -> tuple[Label, ...]:
+    """Turn the text of a label file into labels; `where` names the file in every message.
+
+    `repeated`: whether an id may come twice, as in the files that come with a model (ImageNet has
+    two cranes); the second one is then `crane (2)`.
+    """
     if not text.strip():
         raise UsageError(f"{where} is empty: write one class a line, in the order of the output")
     lines = text.rstrip("\n").split("\n")
     labels = tuple(_label(line, f"{where}:{number}") for number, line in enumerate(lines, 1))
+    if repeated:
+        return tuple(_distinct(labels))
     _refuse_duplicates(labels, where)
     return labels
 
@@ -72,6 +81,14 @@ def _label(line: str, where: str) -> Label:
     if not key.strip() or (tab and not name.strip()):
         raise UsageError(f"{where}: got {line!r}, expected `name` or `id<TAB>name`")
     return Label(id=key.strip(), name=(name or key).strip())
+
+
+def _distinct(labels: tuple[Label, ...]) -> Iterator[Label]:
+    seen = Counter[str]()
+    for label in labels:
+        seen[label.id] += 1
+        number = seen[label.id]
+        yield label if number == 1 else replace(label, id=f"{label.id} ({number})")
 
 
 def _refuse_duplicates(labels: tuple[Label, ...], where: str) -> None:
