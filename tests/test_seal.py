@@ -51,7 +51,7 @@ def sealed(foreign: Path, labels: Path, kedge: Run) -> Path:
     return foreign.with_name(f"foreign.sealed{foreign.suffix}")
 
 
-def _raw(path: Path, tensor: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _raw(path: Path, tensor: np.ndarray) -> np.ndarray:
     """Return what the libraries themselves give, as real numbers."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(str(path))
