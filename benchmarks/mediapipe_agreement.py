@@ -24,7 +24,7 @@ import machine
 import peers
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Geometry
-from kedge_runtime.foreign import Facts, for_unsealed, read_facts
+from kedge_runtime.foreign import Facts, read_facts
 from kedge_runtime.head import Floats
 from kedge_runtime.image import Pixels
 
@@ -105,7 +105,7 @@ def true_classes(classifier: Classifier, photos: Sequence[Path]) -> NDArray[np.i
 
 def measure(path: Path, photos: Sequence[Path], facts: Facts | None) -> dict[str, Any]:
     """Return the agreement of each way to look at the photos."""
-    classifier = Classifier.open(path, contract=for_unsealed(path, facts))
+    classifier = Classifier.open(path, contract=facts.contract(path) if facts else None)
     plan, geometry = classifier.preprocessor, classifier.contract.input.geometry
     read = [plan.read(photo) for photo in photos]
     fitted = [plan.fit(pixels) for pixels in read]

@@ -28,6 +28,7 @@ from kedge_convert.source import Request, Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
+from kedge_runtime import golden_making
 from kedge_runtime.artefact import Artefact, seal
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Contract, Input, Label, Output
@@ -263,7 +264,7 @@ def _seal_size(asked: pipeline.Original, made: Made) -> int:
         path.write_bytes(made.content)
         engine = open_engine(made.form, path)
         contract = sealing.contract_of(asked.source, target, engine, asked.photos)
-        golden = sealing.golden_set(path, contract, asked.golden, asked.golden_logits)
+        golden = golden_making.golden_set(path, contract, asked.golden, asked.golden_logits)
     return len(seal(made.form, made.content, contract, golden)) - len(made.content)
 
 

@@ -103,6 +103,7 @@ def sealed(
     (folder / "red.png").write_bytes(picture)
     (folder / "more").mkdir()
     (folder / "more" / "turned.png").write_bytes(cv2.imencode(".png", red[..., ::-1])[1].tobytes())
+    (folder / "labels.txt").write_text("red\ngreen\nblue\ndark\n")
     for form, model in models.items():
         golden = _golden(artefacts / f"tiny.{form}", picture)
         artefact = folder / f"tiny.{form}"
@@ -137,6 +138,11 @@ RUNTIME = {
         *("--min-agreement", ".1", "--jobs", "2"),
     ],
     "bench": ["tiny.tflite", "red.png", "--rounds", "2"],
+    "seal": [
+        "tiny.tflite",
+        *("--reseal", "--labels", "labels.txt", "--preprocess", "image_dataset"),
+        *("--normalisation", "tf", "--head", "logits"),
+    ],
     "doctor": [],
 }
 

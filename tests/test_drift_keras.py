@@ -15,6 +15,7 @@ from kedge_models import demo
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.contract import Output
+from kedge_runtime.drift import recording as writing
 from kedge_runtime.drift.original import Original, Sample
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import Reference
@@ -72,7 +73,7 @@ def test_what_is_recorded_already_isnt_asked_again(
     reference: Path, photos: Path, demo_artefacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = reference.read_bytes()
-    monkeypatch.setattr(recording, "_ask", None)
+    monkeypatch.setattr(writing, "_ask", None)
     record(_original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos), reference)
     assert reference.read_bytes() == before
 
@@ -85,7 +86,7 @@ def test_a_stopped_recording_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     original, pictures = _original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos)
-    answers, done = recording._answers, []
+    answers, done = writing._answers, []
 
     def stopping(*words):  # type: ignore[no-untyped-def]
         done.append(words[-1].index)
@@ -93,7 +94,7 @@ def test_a_stopped_recording_goes_on(
             raise KeyboardInterrupt
         return answers(*words)
 
-    monkeypatch.setattr(recording, "_answers", stopping)
+    monkeypatch.setattr(writing, "_answers", stopping)
     place = tmp_path / "reference.npz"
     with pytest.raises(KeyboardInterrupt):
         record(original, pictures, place)

@@ -19,6 +19,7 @@ from kedge_convert.sources.frozen import FAKE_QUANT
 from kedge_convert.sources.tfmot_qat import stand_ins
 from kedge_convert.toolkit import require
 from kedge_runtime.head import Floats
+from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -68,7 +69,7 @@ def source(files: Path, name: str) -> Source:
     classes = "no\nyes\n" if name == "binary" else "a\nb\nc\nd\ne\n"
     (files / "labels").write_text(classes)
     path, labels = str(files / f"aware_{name}"), str(files / "labels")
-    return load_source(Request(path, normalisation="tf", labels=labels))
+    return load_source(Request(path, pixels=PixelWords("imagenet", "tf"), labels=labels))
 
 
 def answers(content: bytes) -> tuple[Floats, Any]:

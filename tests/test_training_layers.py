@@ -12,6 +12,7 @@ from kedge_convert.sources import Request, load
 from kedge_convert.sources.noise import noise
 from kedge_convert.toolkit import require
 from kedge_runtime.head import probabilities
+from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -86,7 +87,9 @@ def test_its_head_is_proven_without_it(tmp_path: Path, name: str) -> None:
     classes = max(2, model.outputs[0].shape[-1])
     (tmp_path / "labels").write_text("\n".join(map(str, range(1, classes + 1))))
     request = Request(
-        str(tmp_path / "it.keras"), labels=str(tmp_path / "labels"), normalisation="raw"
+        str(tmp_path / "it.keras"),
+        labels=str(tmp_path / "labels"),
+        pixels=PixelWords("imagenet", "raw"),
     )
     source = load_source(request)
     expected = np.asarray(model(IMAGES, training=False))

@@ -40,6 +40,7 @@ from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
 from kedge_models.demo import pictograms
+from kedge_runtime import golden_making
 from kedge_runtime.artefact import seal
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, one_line
@@ -174,7 +175,7 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     degenerate.refuse_answers(logits, source.name)
     for doubt in degenerate.doubts(source, photos, logits):
         progress.say(doubt)
-    golden = sealing.golden_pictures(source, photos.check, logits)
+    golden = golden_making.golden_pictures(source.input.geometry, photos.check, logits)
     answers = sealing.reference_answers(source, golden)
     reserve = Reserve(source, photos, logits)
     own = _on_own_pixels(source, photos, progress)
@@ -273,10 +274,10 @@ def _sealed(path: Path, target: Target, original: Original, way: Way) -> Exporte
     with quiet():
         engine = open_engine(target.form, path)
     contract = sealing.contract_of(original.source, target, engine, original.photos, way)
-    golden = sealing.golden_set(path, contract, original.golden, original.golden_logits)
+    golden = golden_making.golden_set(path, contract, original.golden, original.golden_logits)
     described = FORMATS[target.form].describe(path.read_bytes(), contract)
     sealed = seal(target.form, described.content, contract, golden)
-    return Exported(sealed, (*described.notes, *sealing.inexact(contract, golden)))
+    return Exported(sealed, (*described.notes, *golden_making.inexact(contract, golden)))
 
 
 def _check(

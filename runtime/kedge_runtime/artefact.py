@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,18 @@ class Artefact:
     digest: str
 
 
-def seal(form: str, model: bytes, contract: Contract, golden: Golden) -> bytes:
-    """Return the bytes of a sealed file; `form` is a key of `containers.FORMATS`."""
-    members = {CONTRACT: contract.to_json().encode(), GOLDEN: golden.to_bytes()}
+def seal(
+    form: str,
+    model: bytes,
+    contract: Contract,
+    golden: Golden,
+    others: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """Return the bytes of a sealed file; `form` is a key of `containers.FORMATS`.
+
+    `others`: members that other programs put behind the model (`containers.split`).
+    """
+    members = {**(others or {}), CONTRACT: contract.to_json().encode(), GOLDEN: golden.to_bytes()}
     if form in LABELS and contract.labels:
         members[LABELS[form]] = _lines(contract)
     return containers.append(form, model, members)
@@ -109,7 +118,7 @@ def _check_digest(path: Path) -> str:
     if not _DIGEST.fullmatch(stated):
         raise ArtefactError(
             f"{path}: carries no kedge seal: cut short (copy it again), or not made by "
-            "`kedge convert` (then classify and bench take --contract)"
+            "`kedge convert` (`kedge seal` gives it one; classify and bench take --contract)"
         )
     if stated != b"sha256:" + hasher.hexdigest().encode():
         raise ArtefactError(f"{path}: changed since it was sealed; copy it again, or convert again")

@@ -16,6 +16,7 @@ from kedge_runtime.output import Output, UnreadError, outputs
 COMMANDS = {
     "models": ("kedge_models.command:models", "List the Keras applications that kedge knows."),
     "convert": ("kedge_convert.command:convert", "Make verified TFLite and ONNX artefacts."),
+    "seal": ("kedge_runtime.commands.seal:command", "Make a foreign model file an artefact."),
     "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
     "verify": ("kedge_runtime.commands.verify:command", "Check an artefact on this machine."),
     "drift": ("kedge_runtime.commands.drift:drift", "Tell how far artefacts have drifted."),

@@ -15,7 +15,7 @@ from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, ContractError, reason_of
 from kedge_runtime.golden import Golden
-from kedge_runtime.label_lines import without_numbers
+from kedge_runtime.labels import without_numbers
 from kedge_runtime.records import encode
 from kedge_runtime.zips import read_members
 
@@ -67,12 +67,6 @@ def read_contract(path: Path, model: Path | None = None) -> Contract:
     return read_facts(path).contract(model)
 
 
-def for_unsealed(path: Path, facts: Facts | None) -> Contract | None:
-    """Return a person's contract for a file that carries none, and None for a sealed one."""
-    format_of(path)
-    return None if facts is None or is_sealed(path) else facts.contract(path)
-
-
 def unsealed(path: Path, contract: Contract) -> Artefact:
     """Return a foreign file with a person's contract. Raises ArtefactError for a sealed one."""
     format_of(path)
@@ -114,7 +108,7 @@ def _with_metadata(data: dict[str, Any], model: Path) -> dict[str, Any]:
     if found.normalisation:
         told["input"] = {"normalisation": encode(found.normalisation), **taken}
     if found.labels:
-        told.setdefault("labels", _classes(_member(model, found.labels)))
+        told.setdefault("labels", _classes(member_text(model, found.labels)))
     return told
 
 
@@ -122,10 +116,11 @@ def _named(path: Path, model: Path | None) -> list[dict[str, str]]:
     """Return the classes of a text file, or of a model's archive where there is no such file."""
     if model is None or path.exists() or not zipfile.is_zipfile(model):
         return _classes(_text(path))
-    return _classes(_member(model, path.name))
+    return _classes(member_text(model, path.name))
 
 
-def _member(model: Path, name: str) -> str:
+def member_text(model: Path, name: str) -> str:
+    """Return a text of the archive behind a model. Raises ContractError, ArtefactError."""
     members = read_members(model, str(model))
     if name not in members:
         there = ", ".join(members) or "nothing"

@@ -5,7 +5,7 @@ all of it in one message: no geometry and no normalisation is a default.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, get_args
 
 from kedge_runtime.contract import Colour, Fit, Geometry, Input, Normalisation, Orientation, Resize
@@ -65,10 +65,19 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Missing:
-    """A fact that nobody told: the option that tells it, and what that allows, in words."""
+    """A fact that nobody told: the option that tells it, and what that allows, in words.
+
+    `value`: what stands for its value in a command.
+    """
 
     option: str
     allowed: str
+    value: str = "NAME"
+
+    @property
+    def written(self) -> str:
+        """The option with a place for its value."""
+        return f"{self.option} {self.value}".split(" or ")[0].strip()
 
     def __str__(self) -> str:
         """Return e.g. `--head (softmax, logits)`."""
@@ -156,9 +165,9 @@ def _parts(words: PixelWords) -> list[Missing]:
     if words.fit is None:
         lacks.append(Missing("--fit", ", ".join(get_args(Fit))))
     if words.fit in CROPPING and words.crop is None:
-        lacks.append(Missing("--crop", "a fraction, as .875"))
+        lacks.append(Missing("--crop", "a fraction, as .875", "FRACTION"))
     if words.exif is None:
-        lacks.append(Missing("--exif or --no-exif", "turn images by their EXIF or not"))
+        lacks.append(Missing("--exif or --no-exif", "turn images by their EXIF or not", ""))
     if len(lacks) > 1:
         parts = ", ".join(each.option for each in lacks)
         return [Missing("--preprocess", f"{', '.join(PIPELINES)}; or its parts: {parts}")]
@@ -193,11 +202,13 @@ def _normalisation(
     if words.normalisation or own is None:
         name = words.normalisation or (pipeline.normalisation if pipeline else "")
         return read_normalisation(name, colour)
-    if words.colour and words.colour != own.colour:
+    if colour in (None, own.colour):
+        return own
+    if len({*own.mean}) > 1 or len({*own.std}) > 1:
         raise UsageError(
-            f"--colour {words.colour}: the file says {own.colour}; say --normalisation, too"
+            f"--colour {colour}: the file's own numbers are for {own.colour}; say --normalisation"
         )
-    return own
+    return replace(own, colour=colour, mean=own.mean[:1] * channels, std=own.std[:1] * channels)
 
 
 def _colour(words: PixelWords, channels: int, pipeline: Pipeline | None) -> Colour | None:

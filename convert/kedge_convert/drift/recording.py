@@ -1,29 +1,22 @@
 """The float original's answers to pictures, fed as its artefacts are, written to a reference."""
 
-import hashlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from kedge_convert import sources
 from kedge_convert.sealing import tool_versions
 from kedge_convert.source import Request, Source, load_source
-from kedge_convert.toolkit import quiet
 from kedge_runtime.contract import Contract, Input
-from kedge_runtime.drift import journal
-from kedge_runtime.drift.journal import Entry, Journal, packed, unpacked
+from kedge_runtime.drift import recording
 from kedge_runtime.drift.original import Original
-from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
-from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
-from kedge_runtime.errors import ImageError, KedgeError, UsageError
-from kedge_runtime.image import read_bytes
+from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.recording import Answering
+from kedge_runtime.drift.reference import Facts
+from kedge_runtime.errors import UsageError
 from kedge_runtime.normalisations import name_of
 from kedge_runtime.pixels import PixelWords
 from kedge_runtime.preprocessing import Preprocessor
-from kedge_runtime.progress import Bar
 
 
 def record(original: Original, pictures: Pictures, path: Path) -> None:
@@ -35,15 +28,7 @@ def record(original: Original, pictures: Pictures, path: Path) -> None:
     contract = original.artefact.contract
     source = load_original(original)
     facts = replace(Facts.of(contract), tools=tool_versions())
-    facts = replace(facts, work=_work(facts, pictures))
-    if _is_done(path, facts.work):
-        return
-    with Journal(journal.beside(path), facts.work) as notes:
-        _ask(source, pictures, notes)
-        failed = [Failure(*words) for _, entry in notes.entries() for words in entry["failed"]]
-        known = replace(facts, failed=tuple(sorted(failed, key=lambda failure: failure.image)))
-        write_reference(path, known, lambda: _recorded(notes))
-        notes.remove()
+    recording.write(path, facts, pictures, Answering(Preprocessor(source.input), source.logits))
 
 
 def load_original(original: Original) -> Source:
@@ -86,57 +71,3 @@ def _request(original: Original, folder: Path) -> Request:
 def _mode(contract: Contract) -> str:
     """Return any name of the contract's normalisation; it is put in the model's place later."""
     return name_of(contract.input.normalisation) or "raw"
-
-
-def _work(facts: Facts, pictures: Pictures) -> str:
-    """Return a digest of all that has a part in a reference."""
-    return hashlib.sha256(f"{facts}{pictures.fingerprint()}".encode()).hexdigest()
-
-
-def _is_done(path: Path, work: str) -> bool:
-    try:
-        return Reference(path).facts.work == work
-    except KedgeError:
-        return False
-
-
-def _ask(source: Source, pictures: Pictures, notes: Journal) -> None:
-    """Note the original's answers to the shards that aren't there yet."""
-    plan = Preprocessor(source.input)
-    known = {shard for shard, _ in notes.entries()}
-    with Bar("float original", len(pictures.names)) as bar:
-        for shard in pictures.shards():
-            if shard.index in known:
-                bar.skip(len(shard.names))
-                continue
-            notes.add(shard.index, _answers(source, plan, pictures.folder, shard))
-            bar.advance(len(shard.names))
-
-
-def _answers(source: Source, plan: Preprocessor, folder: Path, shard: Shard) -> Entry:
-    names, digests, tensors, failed = [], [], [], []
-    with quiet():
-        for name in shard.names:
-            try:
-                content = read_bytes(folder / name)
-                tensors.append(plan.tensor(plan.read(content)))
-            except ImageError as error:
-                failed.append([name, str(error)])
-                continue
-            names.append(name)
-            digests.append(content_digest(content))
-        outputs = source.logits(iter(tensors)) if tensors else np.empty((0, 0), np.float32)
-    return {
-        "names": names,
-        "digests": packed(np.array(digests, np.uint8)),
-        "outputs": packed(outputs),
-        "failed": failed,
-    }
-
-
-def _recorded(notes: Journal) -> Iterator[Recorded]:
-    for _, entry in notes.entries():
-        if count := len(entry["names"]):
-            digests = unpacked(entry["digests"], np.uint8).reshape(count, -1)
-            outputs = unpacked(entry["outputs"], np.float32).reshape(count, -1)
-            yield Recorded(entry["names"], digests, outputs)

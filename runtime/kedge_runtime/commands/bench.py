@@ -1,6 +1,7 @@
 """`kedge bench`."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -23,13 +24,14 @@ from kedge_runtime.bench import (
     notes,
     pictures_for,
 )
+from kedge_runtime.commands.foreign_options import foreign_options, read_said
 from kedge_runtime.commands.pictures import Batch, split
-from kedge_runtime.engines import ENGINES
+from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
 from kedge_runtime.findings import Machine
-from kedge_runtime.foreign import for_unsealed, read_facts
 from kedge_runtime.identity import identity
 from kedge_runtime.image import read_image
+from kedge_runtime.model_files import ModelFile
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
 A_BLOCK = (WIDTH - TITLE) // COLUMN  # columns
@@ -75,6 +77,7 @@ class Several(click.ParamType):  # type: ignore[type-arg]
     metavar="JSON",
     help="For artefacts that kedge didn't make.",
 )
+@foreign_options
 @click.option(
     "--rounds",
     type=click.IntRange(min=2),
@@ -120,14 +123,17 @@ Failed = list[dict[str, str]]
 
 def _bases(artefacts: Sequence[Path], options: dict[str, Any], failed: Failed) -> list[Case]:
     """Return a case per artefact; a file that is none is told and passed over."""
-    facts = read_facts(options["contract"]) if options["contract"] else None
+    said = read_said(options, EngineOptions(delegate=options["delegate"]))
     bases = []
     for path in artefacts:
         with _passed_over(path, failed):
-            contract = for_unsealed(path, facts)
+            model = ModelFile(path, str(path))
+            contract = said.contract(model, f"kedge bench {shlex.quote(str(path))}")
             if contract is None:
                 read_artefact(path)
             bases.append(Case(path, delegate=options["delegate"], contract=contract))
+    if bases:
+        said.refuse_all_sealed(base.contract is None for base in bases)
     return bases
 
 

@@ -2,8 +2,9 @@
 
 import io
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from kedge_runtime import sheet
 from kedge_runtime.answering import Answering
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.commands import answers
+from kedge_runtime.commands.foreign_options import Said, foreign_options, read_said
 from kedge_runtime.commands.pictures import Batch, split
 from kedge_runtime.commands.share import SHARE
 from kedge_runtime.commands.watch import is_stream, stream_options, watch
-from kedge_runtime.engines import ENGINES
+from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.ensemble import Ensemble
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.foreign import for_unsealed, read_facts
 from kedge_runtime.head import Floats
+from kedge_runtime.model_files import ModelFile, opened
 from kedge_runtime.quiet import quiet
 from kedge_runtime.results import Result, Rule, disagree
 
@@ -46,6 +48,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--save-features", type=FILE, metavar="NPZ", help="For models without a top: their embeddings."
 )
 @click.option("--contract", type=FILE, metavar="JSON", help="For artefacts that kedge didn't make.")
+@foreign_options
 @click.option("--engine", type=click.Choice(list(ENGINES)), help="[default: the format's]")
 @click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
 @click.option(
@@ -61,11 +64,14 @@ def classify(**options: Any) -> int:
     ARTEFACT ends in .tflite or .onnx. IMAGE is a file, a folder that is searched, a 'pattern/*.jpg'
     in quotes, or - for names on stdin. Several artefacts are compared side by side.
 
+    A model that kedge didn't make, or Teachable Machine's zip, runs with --labels, --preprocess,
+    --normalisation and --head, as `kedge seal` takes them.
+
     --camera or --video takes the place of pictures and answers frame by frame, until Ctrl-C.
     """
     _check_places(options)
     streaming = is_stream(options)
-    artefacts, pictures = split(options["words"], streaming=streaming)
+    artefacts, pictures = split(options["words"], streaming=streaming, zips=True)
     classifiers = _open(artefacts, options)
     if options["save_features"]:
         return _features(classifiers, pictures, options)
@@ -86,19 +92,23 @@ def _check_places(options: dict[str, Any]) -> None:
 
 
 def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
-    facts = read_facts(options["contract"]) if options["contract"] else None
     engine = {name: options[name] for name in ("threads", "delegate", "engine")}
+    said = read_said(options, EngineOptions(**engine))
+    # What a zip holds lies unpacked until the command ends.
+    keep = click.get_current_context().with_resource
+    classifiers = [_loaded(keep(opened(path)), said, engine) for path in artefacts]
+    said.refuse_all_sealed(bool(classifier.artefact.digest) for classifier in classifiers)
+    return classifiers
+
+
+def _loaded(model: ModelFile, said: Said, engine: dict[str, Any]) -> Classifier:
+    contract = said.contract(model, f"kedge classify {shlex.quote(model.name)} IMAGE")
     with quiet():
-        opened = [
-            Classifier.open(path, contract=for_unsealed(path, facts), **engine)
-            for path in artefacts
-        ]
-    if facts and all(classifier.artefact.digest for classifier in opened):
-        raise UsageError("--contract: every artefact carries its own; leave it out")
-    for classifier in opened:
-        if classifier.engine.note:
-            click.echo(f"kedge: {classifier.artefact.path}: {classifier.engine.note}", err=True)
-    return opened
+        classifier = Classifier.open(model.path, contract=contract, **engine)
+    if classifier.engine.note:
+        click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
+    classifier.artefact = replace(classifier.artefact, path=Path(model.name))
+    return classifier
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from kedge_runtime.drift.comparison import (
     unfinished_reference,
 )
 from kedge_runtime.drift.gates import EXIT_CODES, worst
-from kedge_runtime.drift.original import Original, converter, is_reference
+from kedge_runtime.drift.original import Original, converter, is_artefact, is_reference
 from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.recording import record_artefact
 from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import Limits
@@ -44,8 +45,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--against",
     required=True,
-    metavar="MODEL|NPZ",
-    help="The original: a card's name, demo, a model's file; or a reference recorded from it.",
+    metavar="MODEL|NPZ|ARTEFACT",
+    help="The original: a card's name, demo, a model's file; a reference recorded from it; or "
+    "another artefact.",
 )
 @click.option("--weights", default="imagenet", show_default=True, help="For a card: see convert.")
 @click.option(
@@ -128,14 +130,17 @@ def _check(options: dict[str, Any]) -> None:
     for name, suffix in {"record": SUFFIX, "out": ".json"}.items():
         if options[name]:
             check_place("--" + name, options[name], suffix)
-    if not is_reference(options["against"]):
-        if options["scheduler"] and not options["record"]:
-            raise UsageError(
-                "--scheduler: its workers read the original's answers: say with --record where "
-                "they see them, too"
-            )
+    if options["scheduler"] and not (options["record"] or is_reference(options["against"])):
+        raise UsageError(
+            "--scheduler: its workers read the original's answers: say with --record where "
+            "they see them, too"
+        )
+    idle = ["attribute", "by_layer"]
+    if is_reference(options["against"]):
+        idle.append("record")
+    elif not is_artefact(options["against"]):
         return
-    for name in ("record", "attribute", "by_layer"):
+    for name in idle:
         if options[name]:
             option = name.replace("_", "-")
             raise UsageError(f"--{option}: needs the model itself: give --against MODEL")
@@ -166,8 +171,21 @@ def _reference(original: Original, pictures: Pictures, options: dict[str, Any]) 
     with TemporaryDirectory(prefix="kedge-drift-") as folder:
         until_done = options["out"] and unfinished_reference(options["out"])
         path = options["record"] or until_done or Path(folder) / f"reference{SUFFIX}"
-        converter().record(original, pictures, path)
+        if is_artefact(original.model):
+            record_artefact(Path(original.model), original.artefact, pictures, path)
+        else:
+            _refuse_foreign(original)
+            converter().record(original, pictures, path)
         yield path
+
+
+def _refuse_foreign(original: Original) -> None:
+    """Raise UsageError for an artefact of which nobody knows what it was made from."""
+    if original.artefact.contract.provenance.precision == "unknown":
+        raise UsageError(
+            f"--against: {original.artefact.path} was sealed by `kedge seal`, which knows no float "
+            "model: give another artefact (.tflite, .onnx), or a reference recorded from one"
+        )
 
 
 def _attributed(

@@ -25,16 +25,18 @@ Answer = TypeVar("Answer")
 
 
 def split(
-    words: Iterable[str], *, streaming: bool = False, optional: bool = False
+    words: Iterable[str], *, streaming: bool = False, optional: bool = False, zips: bool = False
 ) -> tuple[list[Path], Iterator[Path]]:
     """Return artefacts (they end in .tflite or .onnx) and pictures, in the order given.
 
     A pattern that the shell left alone is expanded, a folder is searched, `-` reads names from
-    stdin, one a line, as they come. Raises UsageError when there is no artefact, or no picture
-    though they aren't `optional`, or when there is one beside a stream.
+    stdin, one a line, as they come. `zips`: whether a zip is a model. Raises
+    UsageError when there is no artefact, or no picture though they aren't `optional`, or when there
+    is one beside a stream.
     """
     paths = list(chain.from_iterable(map(_expanded, words)))
-    artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in FORMATS]
+    kinds = {*FORMATS, "zip"} if zips else {*FORMATS}
+    artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in kinds]
     pictures = [path for path in paths if path not in artefacts]
     if not artefacts:
         allowed = ", ".join("." + name for name in FORMATS)

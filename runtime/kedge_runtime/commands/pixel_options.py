@@ -15,7 +15,8 @@ _OPTIONS = (
     click.option(
         "--preprocess",
         type=click.Choice(ALLOWED["preprocess"]),
-        help="The pipeline that the model was trained with.",
+        metavar="PIPELINE",
+        help=f"How images were loaded in training: {', '.join(ALLOWED['preprocess'])}.",
     ),
     click.option(
         "--normalisation",
@@ -26,9 +27,17 @@ _OPTIONS = (
         "--colour", type=click.Choice(ALLOWED["colour"]), help="Order of the input's channels."
     ),
     click.option(
-        "--resize", type=click.Choice(ALLOWED["resize"]), help="Instead of the pipeline's method."
+        "--resize",
+        type=click.Choice(ALLOWED["resize"]),
+        metavar="METHOD",
+        help=f"Instead of the pipeline's: {', '.join(ALLOWED['resize'])}.",
     ),
-    click.option("--fit", type=click.Choice(ALLOWED["fit"]), help="Instead of the pipeline's fit."),
+    click.option(
+        "--fit",
+        type=click.Choice(ALLOWED["fit"]),
+        metavar="FIT",
+        help=f"Instead of the pipeline's: {', '.join(ALLOWED['fit'])}.",
+    ),
     click.option(
         "--crop",
         type=click.FloatRange(0.1, 1),

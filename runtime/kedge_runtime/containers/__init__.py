@@ -1,6 +1,7 @@
-"""How a file carries more than its model: one module per format, twins with the same two verbs.
+"""How a file carries more than its model: one module per format, twins with the same verbs.
 
-`read(path) -> dict[str, bytes]` and `append(model, members) -> bytes`. Both formats end in the same
+`read(path) -> dict[str, bytes]`, `append(model, members) -> bytes`, and `split(content)`, which
+takes apart what was appended. Both formats end in the same
 71 bytes, `sha256:` and the hex digest of every byte before them, so one rule finds any change in
 any sealed file, and `head -c -71 FILE | sha256sum` checks it by hand.
 """
@@ -26,3 +27,12 @@ def append(form: str, model: bytes, members: dict[str, bytes]) -> bytes:
     content: bytes = FORMATS[form].append(model, members, room=DIGEST_BYTES)
     body = content[:-DIGEST_BYTES]
     return body + digest(body)
+
+
+def split(form: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the model alone, and the members that other programs put behind it.
+
+    A seal is taken off. Raises ArtefactError for an archive that is damaged or far too large.
+    """
+    found: tuple[bytes, dict[str, bytes]] = FORMATS[form].split(content)
+    return found

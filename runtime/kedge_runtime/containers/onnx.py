@@ -28,6 +28,16 @@ def read(path: Path) -> dict[str, bytes]:
     return {key: _from_text(key, value) for key, value in pairs if key.startswith("kedge/")}
 
 
+def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the model without kedge's entries; those of other programs are a part of it."""
+    for place in parts(content, METADATA_PROPS):
+        key, _ = _pair(content, place)
+        if key.startswith("kedge/"):
+            # `append` put them last: all before the first one's tag and length is the model.
+            return content[: place.start - 1 - len(_varint(place.stop - place.start))], {}
+    return content, {}
+
+
 def _pair(model: Buffer, place: slice) -> tuple[str, bytes]:
     entry = {number: model[at] for number, at in fields(model, place) if isinstance(at, slice)}
     return entry[KEY].decode(), entry[VALUE]

@@ -25,3 +25,15 @@ def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
 def read(path: Path) -> dict[str, bytes]:
     """Return the members by name. Raises ArtefactError when they are damaged or far too large."""
     return read_members(path, str(path))
+
+
+def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the flatbuffer, and the members of the archive behind it that aren't kedge's."""
+    file = io.BytesIO(content)
+    if not zipfile.is_zipfile(file):
+        return content, {}
+    members = read_members(file, "the archive behind the model")
+    with zipfile.ZipFile(file) as archive:
+        begins = [archive.start_dir, *(info.header_offset for info in archive.infolist())]
+    others = {name: each for name, each in members.items() if not name.startswith("kedge/")}
+    return content[: max(min(begins), 0)], others

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge_runtime.artefact import Artefact
+from kedge_runtime.containers import FORMATS
 from kedge_runtime.drift.intervals import Indices
 from kedge_runtime.drift.reference import SUFFIX
 
@@ -17,7 +18,8 @@ CONVERTER = "kedge_convert.drift"
 class Original:
     """What the user calls the original, and an artefact made from it, which says how it was fed.
 
-    `model`: a card's name, demo, or a model's file. `weights`: for a card, imagenet or a file.
+    `model`: a card's name, demo, a model's file, or another artefact. `weights`: for a card,
+    imagenet or a file.
     """
 
     model: str
@@ -41,6 +43,11 @@ class Sample:
 def is_reference(name: str) -> bool:
     """Whether what the user calls the original is a reference by its name, in any case."""
     return name.lower().endswith(SUFFIX)
+
+
+def is_artefact(name: str) -> bool:
+    """Whether what the user calls the original is another artefact, by its name."""
+    return Path(name).suffix.lower().lstrip(".") in FORMATS
 
 
 def converter() -> Any:

@@ -41,6 +41,7 @@ _HEADER_BYTES = 1 << 10
 class Facts:
     """What the answers are of: a reference of another model, or fed otherwise, is refused.
 
+    `weights_digest` is empty where another artefact answered, fed as its own contract says.
     `work`: what recorded it, so that a second run need not do it again. `failed`: the pictures
     that couldn't be read.
     """
@@ -126,7 +127,13 @@ class Reference:
         return np.frombuffer(content, "<f4")
 
     def check(self, contract: Contract, artefact: Path) -> None:
-        """Raise UsageError unless it is of the model that `artefact` was made from, fed alike."""
+        """Raise UsageError unless it is of the model that `artefact` was made from, fed alike.
+
+        The answers of another artefact need to be of the same kind and number only.
+        """
+        if not self.facts.weights_digest:
+            self._check_answers(contract, artefact)
+            return
         wanted = Facts.of(contract)
         for name in ("weights_digest", "geometry", "normalisation", "output"):
             found, stated = getattr(self.facts, name), getattr(wanted, name)
@@ -135,6 +142,16 @@ class Reference:
                     f"{self.path}: is no reference of {artefact}: its {name} is {found}, the "
                     f"artefact's original has {stated}; record one with --against MODEL --record"
                 )
+
+    def _check_answers(self, contract: Contract, artefact: Path) -> None:
+        ours, other = contract.output, self.facts.output
+        found = (self.classes - other.label_offset, other.multi_label, other.thresholds)
+        stated = (len(contract.labels), ours.multi_label, ours.thresholds)
+        if found != stated:
+            raise UsageError(
+                f"{self.path}: its answers are not those of {artefact}: classes, several labels, "
+                f"thresholds are {found}, the artefact's {stated}"
+            )
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> npz.Arrays:
