@@ -76,7 +76,7 @@ class Timing:
 
     `stages`: seconds per round of each step, [rounds], in their order; `total`: the same of the
     whole call, `classifier(path)`. `peak`: the process's peak resident memory in bytes, 0 where it
-    can't be told. `engine`, `library`, `precision`: what ran.
+    can't be told. `engine`, `library`, `precision`: what ran. `note`: what the engine said of it.
     """
 
     case: Case
@@ -86,6 +86,7 @@ class Timing:
     stages: dict[str, Seconds] = field(repr=False)
     total: Seconds = field(repr=False)
     peak: int
+    note: str = ""
 
     @property
     def threads(self) -> int:
@@ -132,6 +133,7 @@ def notes(timings: Sequence[Timing], machine: Machine) -> list[str]:
     """Return what makes the figures doubtful: the clock, heat, and cases that slowed down."""
     findings = [hardware.clock(machine), hardware.temperature(machine)]
     said = [f"{found.detail}; {found.fix}" for found in findings if found.state != "ok"]
+    said += dict.fromkeys(f"{each.case.artefact}: {each.note}" for each in timings if each.note)
     slower = [i for i, timing in enumerate(timings, 1) if timing.drift > DRIFT]
     return said + [
         f"case {i} slowed down by {timings[i - 1].drift - 1:.0%} while it ran: "
@@ -157,6 +159,7 @@ def measure(case: Case, plan: Plan) -> Timing:
         stages=dict(zip(stages, rows[:, 1:].T, strict=True)),
         total=rows[:, 0],
         peak=peak_memory(),
+        note=classifier.engine.note,
     )
 
 

@@ -43,10 +43,10 @@ class Geometry:
     halves first, so that big images don't alias; `area` averages; `tf_bilinear` is TensorFlow's
     bilinear, with finer weights; `pillow_*` are Pillow's filters, which look at every source pixel.
     `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
-    `torchvision_crop` does so with torchvision's roundings (with a Pillow filter only); `stretch` ignores the aspect ratio;
-    `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of the target's aspect ratio
-    out first, in whole pixels, as Keras's `smart_resize`; `pillow_fit` does so in fractions of
-    pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
+    `torchvision_crop` does so with torchvision's roundings (with a Pillow filter only); `stretch`
+    ignores the aspect ratio; `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of
+    the target's aspect ratio out first, in whole pixels, as Keras's `smart_resize`; `pillow_fit`
+    does so in fractions of pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
     `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
     `scaled_decode`: whether a big JPEG may be decoded at a half, a quarter or an eighth of its size
     as long as that is not below what is needed; `nearest` never uses it.
@@ -146,6 +146,27 @@ class Input:
     normalisation: Normalisation
     tensor: Tensor = Tensor()
     pipeline: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse colour where the tensor has no axis for it."""
+        if self.tensor.layout in ("nhw", "flat") and self.normalisation.channels != 1:
+            raise ContractError(
+                f"layout {self.tensor.layout} has one channel, the colour is "
+                f"{self.normalisation.colour}: state the colour grey"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the engine's input for one image."""
+        height, width = self.geometry.height, self.geometry.width
+        channels = self.normalisation.channels
+        shapes: dict[Layout, tuple[int, ...]] = {
+            "nhwc": (1, height, width, channels),
+            "nchw": (1, channels, height, width),
+            "nhw": (1, height, width),
+            "flat": (1, height * width),
+        }
+        return shapes[self.tensor.layout]
 
 
 @dataclass(frozen=True)

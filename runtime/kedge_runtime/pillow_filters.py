@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_runtime.contract import Resize
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image import Pixels
 
@@ -73,7 +74,7 @@ def _each(function: Callable[[float], float], x: Doubles) -> Doubles:
     return np.fromiter(map(function, x.ravel().tolist()), np.float64, x.size).reshape(x.shape)
 
 
-FILTERS: Final[dict[str, Filter]] = {
+FILTERS: Final[dict[Resize, Filter]] = {
     "pillow_box": Filter(_box, 0.5),
     "pillow_bilinear": Filter(_bilinear, 1.0),
     "pillow_hamming": Filter(_hamming, 1.0),
@@ -97,7 +98,7 @@ def resample(
     pixels: Pixels,
     height: int,
     width: int,
-    method: str,
+    method: Resize,
     *,
     box: tuple[Span, Span] | None = None,
     window: tuple[Window, Window] | None = None,
@@ -149,7 +150,7 @@ def _single(span: Span) -> Span:
 
 
 @lru_cache(maxsize=64)
-def _kernel(size: int, span: Span, target: int, window: Window, method: str) -> Kernel:
+def _kernel(size: int, span: Span, target: int, window: Window, method: Resize) -> Kernel:
     """Return the weights of the results in `window` for `span` of `size` pixels to `target`."""
     known = FILTERS[method]
     if span == (0, size) and size == target:

@@ -201,9 +201,11 @@ def _engine(evidence: Evidence) -> str:
             f"the outputs are {noise:.0f} dB from those recorded, at least {least:.0f} are "
             "expected: other weights, or an engine that computes wrongly"
         )
+    note = evidence.classifier.engine.note
+    told = f"; {note}" if note else ""
     if np.array_equal(found, evidence.golden.recorded):
-        return "outputs identical to those recorded"
-    return f"outputs {noise:.0f} dB from those recorded (at least {least:.0f})"
+        return f"outputs identical to those recorded{told}"
+    return f"outputs {noise:.0f} dB from those recorded (at least {least:.0f}){told}"
 
 
 def _exactness(evidence: Evidence) -> str:

@@ -1,6 +1,8 @@
 """TFLite models on LiteRT: `ai_edge_litert`, or `tflite_runtime` where the former has no wheel."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from kedge_runtime.contract import Quantisation, Tensor
@@ -10,6 +12,7 @@ from kedge_runtime.engines.base import (
     Engine,
     Port,
     dtype_name,
+    image_port,
     import_library,
     only_ends,
     text_of,
@@ -24,6 +27,8 @@ RESOLVERS: dict[Kernels, str] = {
     "reference": "BUILTIN_REF",
 }
 
+XNNPACK = "xnnpack"  # in LiteRT's message when its default delegate refuses a model
+
 
 class LiteRT(Engine):
     """One interpreter; its tensors are allocated again only when the batch size changes."""
@@ -34,7 +39,7 @@ class LiteRT(Engine):
     def __init__(self, interpreter: Any, library: str) -> None:
         """Take an interpreter whose tensors are allocated."""
         taken, given = only_ends(interpreter.get_input_details(), interpreter.get_output_details())
-        super().__init__(_port(taken), _port(given))
+        super().__init__(image_port(_port(taken)), _port(given))
         self.library = library
         self._interpreter = interpreter
         self._input_index, self._output_index = taken["index"], given["index"]
@@ -65,21 +70,30 @@ class LiteRT(Engine):
 def open_engine(path: Path, options: EngineOptions) -> LiteRT:
     """Load a .tflite file, sealed or not. Raises EngineError."""
     litert = import_library("litert")
-    delegates = [load_delegate(litert, options.delegate)] if options.delegate else None
-    resolver = litert.OpResolverType[RESOLVERS[options.kernels]]
     try:
-        interpreter = litert.Interpreter(
-            text_of(path),
-            num_threads=options.thread_count,
-            experimental_delegates=delegates,
-            experimental_op_resolver_type=resolver,
-        )
-        interpreter.allocate_tensors()
-        return LiteRT(interpreter, litert.__name__.partition(".")[0])
+        return _opened(litert, path, options)
     except EngineError as error:
         raise EngineError(f"{path}: {error}") from None
-    except (ValueError, RuntimeError) as error:
-        raise EngineError(f"{path}: {_reason(one_line(error))}") from None
+    except LiteRT.faults as error:
+        reason = one_line(error)
+        if options.kernels != "default" or options.delegate or XNNPACK not in reason.lower():
+            raise EngineError(f"{path}: {_reason(reason)}") from None
+    engine = open_engine(path, replace(options, kernels="builtin"))
+    engine.note = f"XNNPACK refuses the model, LiteRT's own slower kernels run it ({reason})"
+    return engine
+
+
+def _opened(litert: ModuleType, path: Path, options: EngineOptions) -> LiteRT:
+    interpreter = litert.Interpreter(
+        text_of(path),
+        num_threads=options.thread_count,
+        experimental_delegates=(
+            [load_delegate(litert, options.delegate)] if options.delegate else None
+        ),
+        experimental_op_resolver_type=litert.OpResolverType[RESOLVERS[options.kernels]],
+    )
+    interpreter.allocate_tensors()
+    return LiteRT(interpreter, litert.__name__.partition(".")[0])
 
 
 def _reason(message: str) -> str:
