@@ -289,6 +289,36 @@ def test_a_missing_word_names_the_command(foreign: Path, pictures: Path, kedge: 
     assert err.endswith(f"kedge classify {foreign} IMAGE {shlex.join(WORDS)} --labels FILE\n")
 
 
+def test_who_says_nothing_is_asked_for_everything(
+    foreign: Path, sealed: Path, pictures: Path, kedge: Run
+) -> None:
+    """The file may be foreign, or a sealed one that lost its end."""
+    cut = foreign.with_name(f"cut{foreign.suffix}")
+    cut.write_bytes(sealed.read_bytes()[:-5])
+    for path in (foreign, cut):
+        code, _, err = kedge("classify", path, pictures)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "carries no kedge seal: cut short (copy it again), or" in err
+    code, _, err = kedge("classify", foreign, pictures)
+    words = "--labels FILE --preprocess NAME --normalisation NAME --head KIND"
+    assert err.endswith(f"kedge classify {foreign} IMAGE {words}\n")
+
+
+def test_features_need_no_labels(foreign: Path, pictures: Path, tmp_path: Path, kedge: Run) -> None:
+    code, _, err = kedge("seal", foreign, *WORDS[:4], "--head", "features")
+    assert (code, err) == (0, "")
+    path = foreign.with_name(f"foreign.sealed{foreign.suffix}")
+    assert kedge("verify", path)[0] == 0
+    assert kedge("classify", path, pictures, "--save-features", tmp_path / "x.npz")[0] == 0
+    with np.load(tmp_path / "x.npz") as saved:
+        assert saved["features"].shape == (40, 4)
+    code, _, err = kedge(
+        "seal", foreign, *WORDS[:4], "--head", "features", "--labels", tmp_path / "labels.txt"
+    )
+    assert code == 2
+    assert "--labels: features have no names" in err
+
+
 def test_words_are_timed(foreign: Path, labels: Path, pictures: Path, kedge: Run) -> None:
     words = ("--labels", labels, *WORDS, "--rounds", 2, "--warm-up", 0, "--json")
     code, out, _ = kedge("bench", foreign, pictures / sorted(pictures.iterdir())[0].name, *words)

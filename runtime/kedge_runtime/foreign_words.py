@@ -34,6 +34,7 @@ from kedge_runtime.model_files import ModelFile
 from kedge_runtime.output_kind import adds_up, last_kind, probed, refuse_other
 from kedge_runtime.pixels import Missing, PixelWords, asked, line, missing, settled
 
+LOST = "carries no kedge seal: cut short (copy it again), or not made by kedge: "
 # The classes of ImageNet, before which TensorFlow's own models have the background.
 IMAGENET = 1000
 
@@ -101,7 +102,9 @@ def told(model: ModelFile, words: ForeignWords, engine: Engine, command: str) ->
         whole = " ".join(
             filter(None, (command, words.options(), *(each.written for each in lacks)))
         )
-        raise UsageError(f"{model.name}: {asked(lacks)}: {whole}")
+        # Who said nothing may have meant a sealed file, which lost its end on the way.
+        lost = "" if words.given or model.unpacked else LOST
+        raise UsageError(f"{model.name}: {lost}{asked(lacks)}: {whole}")
     assert kind is not None
     labels, offset, named = _labels(model, words, own, kind, ends)
     spec = _input(model, words, engine, ends, own)

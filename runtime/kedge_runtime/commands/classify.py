@@ -108,6 +108,8 @@ def _loaded(model: ModelFile, said: Said, engine: dict[str, Any]) -> Classifier:
     if classifier.engine.note:
         click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
     classifier.artefact = replace(classifier.artefact, path=Path(model.name))
+    if classifier.engine.note:
+        click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
     return classifier
 
 

@@ -11,7 +11,7 @@ from kedge_runtime.artefact import format_of, is_sealed
 from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
 from kedge_runtime.contract import Contract, Kind
 from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import EngineError, UsageError
 from kedge_runtime.foreign import Facts, read_facts
 from kedge_runtime.foreign_words import ForeignWords, told
 from kedge_runtime.model_files import ModelFile
@@ -56,7 +56,7 @@ class Said:
     def contract(self, model: ModelFile, command: str) -> Contract | None:
         """Return the contract of an unsealed file; what was taken goes to stderr, a line each.
 
-        None for a sealed file, which carries its own, and where nothing at all was said. `command`:
+        None for a sealed file, which carries its own, and for what is no model at all. `command`:
         the call, for the message on missing facts. Raises UsageError, ContractError, EngineError.
         """
         form = format_of(model.path)
@@ -64,10 +64,13 @@ class Said:
             return None
         if self.facts:
             return self.facts.contract(model.path)
-        if not self.words.given and not model.unpacked:
-            return None
         with quiet():
-            engine = open_engine(form, model.path, self.engine)
+            try:
+                engine = open_engine(form, model.path, self.engine)
+            except EngineError:
+                if self.words.given or model.unpacked:
+                    raise
+                return None  # whoever reads the seal says better what this isn't
             found = told(model, self.words, engine, command)
         for line in found.lines:
             click.echo(f"kedge: {line}", err=True)
