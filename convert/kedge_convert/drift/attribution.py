@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert import own_pixels
 from kedge_convert.drift.recording import load_original
 from kedge_convert.formats import FORMATS
 from kedge_convert.source import Source
@@ -122,9 +123,16 @@ def _asked(link: Link, sample: Sample) -> Asked:
 
 
 def _fed(source: Source, contract: Contract) -> list[Link]:
-    """Return the original as its makers feed it, and as its artefacts are fed."""
+    """Return the original as its makers feed it, and as its artefacts are fed.
+
+    Its makers' way is the pipeline that the contract names; without one, Keras's documentation.
+    """
+    if library := own_pixels.library(contract.input):
+        first = Link("", library, _own(source, contract))
+    else:
+        first = Link("", "Keras", _keras(source, contract))
     return [
-        Link("", "Keras", _keras(source, contract)),
+        first,
         Link("preprocessing", "the contract's pixels", _original(source)),
     ]
 
@@ -176,6 +184,18 @@ def _engine(path: Path, contract: Contract, options: EngineOptions) -> Ask:
 def _original(source: Source) -> Ask:
     plan = Preprocessor(source.input)
     return lambda picture: _asked_of(source, plan.tensor(plan.read(picture)))
+
+
+def _own(source: Source, contract: Contract) -> Ask:
+    """Return the answers of the original fed by the library that its pipeline belongs to."""
+    plan = Preprocessor(source.input)
+
+    def ask(picture: Path) -> int:
+        plan.read(picture)  # refuses what is beyond kedge's limits, of which others have none
+        tensors = own_pixels.own_tensors([picture], contract.input)
+        return _asked_of(source, next(iter(tensors or ())))
+
+    return ask
 
 
 def _keras(source: Source, contract: Contract) -> Ask:

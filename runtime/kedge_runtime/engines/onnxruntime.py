@@ -16,6 +16,10 @@ from kedge_runtime.engines.base import (
 )
 from kedge_runtime.errors import EngineError, one_line
 
+# Without it, x86 processors that lack VNNI add products of int8 in 16 bits, which saturate: a net
+# that is right on every other machine answers wrongly there (onnxruntime's documentation,
+# kOrtSessionOptionsAvx2PrecisionMode).
+PRECISE = ("session.x64quantprecision", "1")
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -52,10 +56,7 @@ def open_engine(path: Path, options: EngineOptions) -> OnnxRuntime:
     onnxruntime = import_library("onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.thread_count
-    # Without it, x86 processors that lack VNNI add products of int8 in 16 bits, which saturate: a
-    # net that is right on every other machine answers wrongly there (onnxruntime's documentation,
-    # kOrtSessionOptionsAvx2PrecisionMode).
-    settings.add_session_config_entry("session.x64quantprecision", "1")
+    settings.add_session_config_entry(*PRECISE)
     settings.log_severity_level = 4  # fatal only: what is worth a line is raised
     try:
         session = onnxruntime.InferenceSession(
