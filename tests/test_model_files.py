@@ -4,6 +4,7 @@
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conftest import Run
 from kedge_convert.source import Request, load_source
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.head import probabilities
+from kedge_runtime.pixels import PixelWords
 from people_files import Described, read_all
 from people_pixels import Floats
 
@@ -33,10 +35,18 @@ WHOLE = (
 )
 
 
+def asked(described: Described) -> Request:
+    """Return what its owner would say of a file."""
+    options = described.options(PEOPLE)
+    words = {field.name for field in fields(PixelWords)} & options.keys()
+    pixels = PixelWords(**{name: options.pop(name) for name in words})
+    return Request(described.file_in(PEOPLE), pixels=pixels, **options)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_the_float_model_answers_as_its_own_framework_did(name: str) -> None:
     described = FILES[name]
-    source = load_source(Request(described.file_in(PEOPLE), **described.options(PEOPLE)))
+    source = load_source(asked(described))
     fed = described.tensors(PEOPLE)
     height, width = source.input.geometry.height, source.input.geometry.width
     tensors = iter(fed.reshape(len(fed), 1, height, width, -1))
