@@ -101,7 +101,7 @@ def module(call: Callable[[Any], Any], kept: Any, folder: Path) -> Request:
     """Save a function of pictures as a SavedModel of one signature."""
     tf = require("tensorflow")
 
-    class Module(tf.Module):  # type: ignore[misc]
+    class Module(tf.Module):  # type: ignore[misc,name-defined]
         @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3))])  # type: ignore[untyped-decorator]
         def run(self, images: Any) -> Any:
             return {"answer": call(images)}

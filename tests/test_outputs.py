@@ -79,7 +79,7 @@ def test_a_signature_and_its_output_are_chosen_by_name(tmp_path: Path) -> None:
     keras, tf = require("keras"), require("tensorflow")
     model = keyed(keras)
 
-    class Module(tf.Module):  # type: ignore[misc]
+    class Module(tf.Module):  # type: ignore[misc,name-defined]
         @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3))])  # type: ignore[untyped-decorator]
         def both(self, images: Any) -> Any:
             return model(images)
@@ -102,5 +102,5 @@ def test_a_signature_and_its_output_are_chosen_by_name(tmp_path: Path) -> None:
         load(Request(path))
     with pytest.raises(UsageError, match="its outputs are what, which: name one with --output"):
         load(Request(path, signature="both"))
-    with pytest.raises(UsageError, match="--signature two: .*its signatures are both, one$"):
+    with pytest.raises(UsageError, match=r"--signature two: .*its signatures are both, one$"):
         load(Request(path, signature="two"))

@@ -192,7 +192,10 @@ def _quantiser(written: dict[str, Any] | None) -> Quantiser | None:
     name, values = written["class_name"].rpartition(">")[2], written["config"]
     if name == "NoQuantizer":
         return None
-    made = {"FixedQuantizer": Fixed, "Default8BitConvTransposeWeightsQuantizer": Transposed}
+    made: dict[str, type[Quantiser]] = {
+        "FixedQuantizer": Fixed,
+        "Default8BitConvTransposeWeightsQuantizer": Transposed,
+    }
     if name in made or name.endswith("Quantizer"):
         return made.get(name, Quantiser)(**values)
     raise ValueError(f"Unknown quantizer: '{name}'")
