@@ -11,6 +11,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import shutil
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def trained(tf: Any, tfmot: Any, model: Any) -> Any:
     rng = np.random.default_rng(1)
     pictures = rng.uniform(-1, 1, (256, *SHAPE)).astype(np.float32)
     labels = rng.integers(0, max(units, 2), 256)
-    pictures += labels[:, None, None, None] / 4 - 0.5
+    pictures += (labels[:, None, None, None] - (max(units, 2) - 1) / 2) / 4
     aware.fit(pictures, labels, epochs=80, batch_size=8, verbose=0)
     return aware
 
@@ -103,7 +104,8 @@ def integers(tf: Any, model: Any) -> dict[str, Any]:
     kernels = {
         each["index"]: interpreter.get_tensor(each["index"])
         for each in details
-        if each["index"] not in made and len(each["shape"]) > 1
+        # What the interpreter adds for itself has no name.
+        if each["index"] not in made and len(each["shape"]) > 1 and each["name"]
     }
     found = {f"kernel{i}": each for i, each in enumerate(kernels.values())}
     found["scales"] = np.unique([each["quantization"][0] for each in one]).astype(np.float32)
@@ -122,7 +124,7 @@ def pack(name: str) -> None:
 
 def aware(tf: Any) -> dict[str, Any]:
     """Write the quantisation-aware models; return their answers and integers."""
-    import tensorflow_model_optimization as tfmot
+    tfmot = import_module("tensorflow_model_optimization")
 
     answers: dict[str, Any] = {}
     for make in (mobile, plain, binary):

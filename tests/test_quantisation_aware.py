@@ -28,7 +28,7 @@ EXPECTED = dict(np.load(GRAPHS / "answers.npz"))
 PICTURES = EXPECTED["pictures"]
 NAMES = ("mobile", "plain", "binary")
 # Activation ranges and kernels, counted in tfmot's graph.
-COUNTS = {"mobile": (7, 4), "plain": (3, 2), "binary": (4, 2)}
+COUNTS = {"mobile": (7, 4), "plain": (3, 2), "binary": (3, 2)}
 
 
 @pytest.fixture(scope="module")
