@@ -223,6 +223,14 @@ def test_image_dataset_with_crop_to_aspect_ratio(tmp_path: Path) -> None:
             assert np.abs(found - expected).max() <= TF_ROUNDING
 
 
+def test_opencv_is_a_step_away_on_black_and_white_noise(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 2, (433, 633, 3)).astype(np.uint8) * 255
+    Image.fromarray(noise).save(path)
+    for target in ((378, 296), (300, 500), (31, 600)):
+        _check("opencv", path, target)
+
+
 def test_layers_resizing_is_tf_resize(tmp_path: Path) -> None:
     path = _save(tmp_path, (97, 211))
     expected = np.asarray(_keras().layers.Resizing(45, 64)(_decoded(path)))

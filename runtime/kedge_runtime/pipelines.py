@@ -65,7 +65,11 @@ PIPELINES: Final[dict[str, Pipeline]] = {
     ),
     "pillow": Pipeline("Image.open(...).resize(size)", "pillow_bicubic"),
     "opencv": Pipeline(
-        "cv2.resize(cv2.imread(...), size)", "bilinear", orientation="exif", colour="bgr"
+        # INTER_LINEAR is up to two steps off INTER_LINEAR_EXACT, one off TensorFlow's.
+        "cv2.resize(cv2.imread(...), size)",
+        "tf_bilinear",
+        orientation="exif",
+        colour="bgr",
     ),
     "imagenet": Pipeline(
         "the centre 87.5 %, as ImageNet models are evaluated",
