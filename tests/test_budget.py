@@ -10,34 +10,10 @@ from kedge_convert.quantise.budget import (
     label_margins,
     label_spread,
     margins,
-    read_points,
     spread,
 )
 from kedge_runtime.contract import Kind, Output
-from kedge_runtime.errors import UsageError
 from kedge_runtime.head import label_sets, probabilities, sigmoid
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("0.5pp", 0.005),
-        ("1pp", 0.01),
-        (".5 pp", 0.005),
-        ("0.5%", 0.005),
-        ("0.005", 0.005),
-        ("0", 0.0),
-        ("100pp", 1.0),
-    ],
-)
-def test_points_are_read(text: str, share: float) -> None:
-    assert read_points(text) == pytest.approx(share)
-
-
-@pytest.mark.parametrize("text", ["", "pp", "-1pp", "101pp", "1.5", "a lot", "0.5p", "nan"])
-def test_no_points(text: str) -> None:
-    with pytest.raises(UsageError, match="--max-drop: got"):
-        read_points(text)
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -222,6 +222,28 @@ def test_no_pictures_are_needed_without_integers(
     assert "render pictures" in err
 
 
+def test_a_map_of_features_goes_to_both_formats(pictures: Path, tmp_path: Path, kedge: Run) -> None:
+    """The route to ONNX compared its numbers with flattened ones, and failed."""
+    import keras
+
+    layers = [keras.layers.Conv2D(6, 3, strides=2), keras.layers.ReLU()]
+    body = keras.Sequential([keras.Input((16, 16, 3)), *layers])
+    body.save(tmp_path / "body.keras")
+    words = "--normalisation tf --to tflite:float32,onnx:float32 --check-count 12"
+    command = ["convert", tmp_path / "body.keras", *words.split(), "--calibrate", pictures]
+    code, _, error = kedge(*command, "--out", tmp_path)
+    assert code == 2
+    assert "(None, 7, 7, 6), not one answer for each image: give --head features" in error
+    code, out, _ = kedge(*command, "--out", tmp_path, "--head", "features", "--json")
+    assert [item["passed"] for item in json.loads(out)["artefacts"]] == [True, True], out
+    for form in ("tflite", "onnx"):
+        classifier = Classifier.open(tmp_path / f"body.float32.{form}")
+        photo = min(pictures.iterdir())
+        plan = Preprocessor(classifier.contract.input)
+        expected = np.asarray(body(plan.tensor(plan.read(photo))))[0]
+        np.testing.assert_allclose(classifier.features(photo), expected, atol=1e-5)
+
+
 def test_int8_without_pictures_is_refused_with_the_fix(
     tiny_model: Path, tmp_path: Path, kedge: Run
 ) -> None:

@@ -129,6 +129,19 @@ def test_a_drop_that_is_limited_is_told(
     assert "drop in accuracy" not in kedge("convert", "demo")[1]
 
 
+def test_the_table_tells_how_many_pictures_each_figure_is_of(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that the first pictures left open was checked on more."""
+    few = replace(SAME, images=100, top1_interval=(0.963, 1.0))
+    many = replace(SAME, images=400, top1=0.9, top1_interval=(0.867, 0.926))
+    made = [Outcome(TARGETS[0], Verdict(), checked("a", each)) for each in (few, many)]
+    instead(made, monkeypatch)
+    _, out, _ = kedge("convert", "demo")
+    assert "on 100 to 400 pictures that were not used for calibration" in out
+    assert "on 400 pictures a top-1 of 0.900 may be 0.867 to 0.926" in out
+
+
 def test_when_all_failed_there_is_nothing_to_explain(
     kedge: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import click
 import numpy as np
 import pytest
 
@@ -14,7 +13,6 @@ import drift_references
 from conftest import TESTS, Run
 from kedge_runtime.artefact import read_artefact, seal
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.commands.drift import Points
 from kedge_runtime.drift import planning
 from kedge_runtime.drift.measure import opened
 from kedge_runtime.head import sigmoid
@@ -254,7 +252,7 @@ def test_a_rerun_against_a_model_goes_on_too(
     [
         ("none.npz", [], "none.npz: no such file"),
         ("same", ["--max-drop", "1pp"], "--max-drop: needs the true classes: give --labels"),
-        ("same", ["--max-drop", "1"], "'1' is no drop: write 1pp or .01"),
+        ("same", ["--max-drop", "1"], "1 would be 100 points: give 1pp or .01"),
         ("same", ["--record", "new.npz"], "--record: needs the model itself"),
         ("same", ["--attribute", "5"], "--attribute: needs the model itself"),
         ("same", ["--labels", "folders"], "--labels folders: folders tell the class of no picture"),
@@ -292,19 +290,6 @@ def test_a_reference_of_another_artefacts_original(kedge: Run, desk: Path, artef
     code, _, error = kedge("drift", artefacts / "tiny.onnx", *words)
     assert code == 2
     assert "is no reference of" in error
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"), [("1pp", 0.01), ("1.5 pp", 0.015), ("2%", 0.02), (".01", 0.01), ("0", 0)]
-)
-def test_points(word: str, expected: float) -> None:
-    assert Points().convert(word, None, None) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("word", ["1", "", "pp", "-1pp", "100pp", "1 p", "nan"])
-def test_no_points(word: str) -> None:
-    with pytest.raises(click.BadParameter):
-        Points().convert(word, None, None)
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,28 @@ def test_a_byte_order_mark_is_no_part_of_the_first_word(facts: Path) -> None:
     assert read_contract(facts).labels[0] == first
 
 
+NUMBERED = {
+    "Teachable Machine's": ("0 red\n1 green\n2 blue\n3 dark\n", ["red", "green", "blue", "dark"]),
+    "with colons": ("0: red\n1: green\n2: blue\n3: dark", ["red", "green", "blue", "dark"]),
+    "numbers that are names": (
+        "7 up\n8 ball\n9 pin\n10 pin\n",
+        ["7 up", "8 ball", "9 pin", "10 pin"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERED)
+def test_numbers_before_the_names_are_left_out(facts: Path, foreign: Path, kind: str) -> None:
+    """As kedge convert --labels reads them."""
+    text, names = NUMBERED[kind]
+    facts.with_name(FACTS["labels"]).write_text(text)
+    assert [(label.id, label.name) for label in read_contract(facts).labels] == [
+        (name, name) for name in names
+    ]
+    classifier = Classifier.open(foreign, threads=1, contract=read_contract(facts))
+    assert classifier(RED).best.name == names[0]
+
+
 def test_labels_may_be_written_out(facts: Path) -> None:
     labels = [{"id": str(i), "name": f"n{i}"} for i in range(4)]
     facts.write_text(json.dumps({**FACTS, "labels": labels}))

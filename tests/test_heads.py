@@ -331,7 +331,6 @@ def relu_map(keras: Any, *layers: Any) -> Any:
 
 
 BODIES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
-    "a map": (relu_map, (6, 7, CLASSES)),
     "average pooling": (lambda k: relu_map(k, k.layers.GlobalAveragePooling2D()), (CLASSES,)),
     "maximum pooling": (lambda k: relu_map(k, k.layers.GlobalMaxPooling2D()), (CLASSES,)),
     "pooling in a nested model": (
@@ -342,6 +341,16 @@ BODIES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "a rectified Dense": (lambda k: ending(k, dense(k, "relu")), (CLASSES,)),
     "a batch norm": (lambda k: ending(k, dense(k), k.layers.BatchNormalization()), (CLASSES,)),
 }
+
+
+def test_a_map_is_asked_for(keras: Any) -> None:
+    """A detector's trunk ends in one as well as a body without its top."""
+    with pytest.raises(UsageError, match=r"^x: gives a map, \(None, 6, 7, 5\), .*--head features"):
+        heads.find(relu_map(keras), "x")
+    head = heads.find(relu_map(keras), "x", "features")
+    assert (head.kind, str(head)) == ("features", "features, 6x7x5 numbers")
+    pooled = keras.layers.GlobalAveragePooling2D()
+    assert heads.find(relu_map(keras, pooled), "x").kind == "features"
 
 
 @pytest.mark.parametrize("name", BODIES)

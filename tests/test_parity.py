@@ -6,7 +6,17 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from kedge_convert.parity import LIMITS, Limits, Parity, compare, judge, limits_for, with_drop
+from kedge_convert.parity import (
+    LIMITS,
+    Limits,
+    Parity,
+    compare,
+    interval,
+    judge,
+    left_open,
+    limits_for,
+    with_drop,
+)
 from kedge_convert.targets import TARGETS
 from kedge_runtime.contract import Kind, Output, Precision
 from kedge_runtime.drift.intervals import paired_drop
@@ -74,9 +84,34 @@ def test_every_target_has_limits() -> None:
 @pytest.mark.parametrize("precision", LIMITS)
 def test_the_users_limits_replace_only_what_they_name(precision: Precision) -> None:
     default = LIMITS[precision]
+    assert default.by_interval
     assert limits_for(precision, top1=None, relative_error=None) == default
-    assert limits_for(precision, top1=0.5) == replace(default, top1=0.5)
+    assert limits_for(precision, top1=0.5) == replace(default, top1=0.5, by_interval=False)
     assert limits_for(precision, relative_error=0.0) == replace(default, relative_error=0.0)
+
+
+@pytest.mark.parametrize(
+    ("agreed", "passed", "is_left_open"),
+    [(84, False, False), (85, True, True), (89, True, True), (90, True, False), (100, True, False)],
+)
+def test_a_default_agreement_misses_with_its_whole_interval(
+    agreed: int, passed: bool, is_left_open: bool
+) -> None:
+    """89 of 100 rejected a file of which .950 agreed on 1500 others; its interval was .814..937."""
+    found = replace(GOOD, top1=agreed / 100, top1_interval=interval(agreed / 100, 100))
+    usual, own = limits_for("int8"), limits_for("int8", top1=0.9)
+    assert judge(found, usual).passed == passed
+    assert bool(left_open(found, usual)) == is_left_open
+    assert judge(found, own).passed == (agreed >= 90)
+    assert left_open(found, own) == ()
+
+
+def test_what_is_left_open_is_told() -> None:
+    found = replace(GOOD, top1=0.89, top1_interval=interval(0.89, 100))
+    assert left_open(found, limits_for("int8")) == (
+        "top-1 agreement 0.890 on 100 pictures may be 0.814 to 0.937 (95 %): they leave open "
+        "whether it holds 0.9; more pictures in --calibrate decide it",
+    )
 
 
 def test_an_agreement_has_the_interval_that_its_pictures_leave() -> None:

@@ -174,3 +174,15 @@ def test_nearest_stretch_is_keras_load_img_and_preprocess_input(shared: Path) ->
             expected = preprocess_input(values, data_format="channels_last", mode=mode)
             found = preprocess(Input(geometry, NORMALISATIONS[mode]), photo)
             np.testing.assert_array_equal(found, expected, err_msg=f"{photo.name} {mode}")
+
+
+@pytest.mark.parametrize(("zero_point", "kept", "step"), [(127, 192, -1), (128, 64, 1)])
+def test_bytes_on_a_rounding_tie_are_as_the_docs_say(zero_point: int, kept: int, step: int) -> None:
+    """docs/interop.md: byte / 127.5 - 1 with a scale of 1/127.5 lies half way for every byte."""
+    tensor = Tensor("uint8", Quantisation(float(np.float32(1 / 127.5)), zero_point))
+    found = table(NORMALISATIONS["tf"], tensor)[0, :, 0].astype(int) - np.arange(256)
+    assert {int(each) for each in found} == {0, step}
+    assert int((found == 0).sum()) == kept
+    mean = round(zero_point / 127.5, 7)
+    as_they_are = table(Normalisation("rgb", 127.5, (mean,) * 3), tensor)[0, :, 0]
+    np.testing.assert_array_equal(as_they_are, np.arange(256))

@@ -155,7 +155,8 @@ def loaded(tf: Any, folder: Path, case: Case, **more: Any) -> tuple[Source, Floa
     path = case.save(tf, model, folder)
     (folder / "labels").write_text(LABELS)
     labels = None if case.kind == "features" else str(folder / "labels")
-    told = {"normalisation": "tf", "labels": labels, "size": case.size, **more}
+    head = "features" if len(model.outputs[0].shape) == 4 else None
+    told = {"normalisation": "tf", "labels": labels, "size": case.size, "head": head, **more}
     answers = np.asarray(model(PICTURES))
     if case.ships == "softmax":
         answers = np.asarray(softmax_by_hand(tf, answers))

@@ -14,12 +14,11 @@ import click
 from kedge_convert.edge.options import device_options
 from kedge_convert.edge.rewrites import REWRITES
 from kedge_convert.photos import Sampling
-from kedge_convert.quantise.budget import read_points
 from kedge_convert.source import Request
 from kedge_convert.supervisor import bounds
 from kedge_convert.targets import TARGETS
 from kedge_models import NORMALISATIONS
-from kedge_runtime.commands.share import SHARE
+from kedge_runtime.commands.share import DROP, SHARE
 from kedge_runtime.contract import Kind
 
 if TYPE_CHECKING:
@@ -111,6 +110,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-drop",
+    type=DROP,
     help="Most accuracy lost, as 0.5pp. With this or --min-agreement, int8 targets keep layers in "
     "float, or become float16, until it holds.",
 )
@@ -192,7 +192,7 @@ def _job(options: dict[str, Any]) -> "Job":
         limits={
             "top1": options["min_agreement"],
             "relative_error": options["max_logit_error"],
-            "drop": None if options["max_drop"] is None else read_points(options["max_drop"]),
+            "drop": options["max_drop"],
         },
         device=wanted,
         gates=Gates(options["min_mapped"], options["max_sram"]),

@@ -16,11 +16,12 @@ from kedge_runtime.head import Floats, entropy, label_sets, mean_binary_entropy,
 from kedge_runtime.truth import read_truth
 
 # Deviation over pictures as a share of the logits' size: trained networks have 0.75 to 1, random
-# weights as Keras draws them 0.25 to 0.7 (of logits that may be as small as 1e-17).
-CONSTANT = 1e-3
-# Certainty: below the first the answers are a toss, below the second they look untrained. Trained
+# weights as Keras draws them 0.25 to 1 (of logits that may be as small as 1e-17). Below the first
+# it is what float32 rounds, below the second it is hardly more than a file may be off by.
+CONSTANT, WEAK = 1e-6, 1e-3
+# Certainty below which answers look untrained: as Keras draws weights it is 1e-8 to 0.08. Trained
 # networks have 0.7 and more on their own kind of picture, 0.45 on another.
-UNIFORM, UNSURE = 1e-3, 0.05
+UNSURE = 0.05
 
 
 def refuse_weights(model: Any, name: str) -> None:
@@ -33,25 +34,24 @@ def refuse_weights(model: Any, name: str) -> None:
             )
 
 
-def refuse_answers(logits: Floats, output: Output, name: str) -> None:
+def refuse_answers(logits: Floats, name: str) -> None:
     """Raise UsageError when the answers can't tell right from wrong.
 
-    `logits`: the float original's numbers of the kind `output`, [images, classes].
+    `logits`: the float original's numbers, [images, classes].
     """
-    if reason := next(_faults(logits, output), ""):
+    if reason := _fault(logits):
         raise UsageError(
             f"{name}: its answers to {len(logits)} pictures {reason}, so that no conversion can be "
             "checked: are these its trained weights, and is --normalisation the right one?"
         )
 
 
-def _faults(logits: Floats, output: Output) -> Iterator[str]:
+def _fault(logits: Floats) -> str:
     if not np.isfinite(logits).all():
-        yield "are not finite (NaN or infinite)"
-    elif len(logits) > 1 and variation(logits) < CONSTANT:
-        yield "are the same whatever the picture"
-    elif certainty(logits, output) < UNIFORM:
-        yield "are the same for all classes"
+        return "are not finite (NaN or infinite)"
+    if len(logits) > 1 and variation(logits) < CONSTANT:
+        return "are the same whatever the picture"
+    return ""
 
 
 def doubts(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
@@ -88,8 +88,13 @@ def certainty(logits: Floats, output: Output) -> float:
 def _untrained(source: Source, logits: Floats) -> Iterator[str]:
     if _norms_untouched(source.model):
         yield f"{source.name}: its batch norms have never seen a picture: is it trained?"
-    elif (sure := certainty(logits, source.output)) < UNSURE:
+    elif (sure := max(0.0, certainty(logits, source.output))) < UNSURE:
         yield f"{source.name}: its answers are close to chance ({sure:.1%} certain): is it trained?"
+    if len(logits) > 1 and (share := variation(logits)) < WEAK:
+        yield (
+            f"{source.name}: its answers differ by {share:.1g} of their size from picture to "
+            "picture: the agreement says little"
+        )
 
 
 def _norms_untouched(model: Any) -> bool:

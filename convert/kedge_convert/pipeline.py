@@ -2,10 +2,12 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from kedge_convert import degenerate, heads, parity, prepare, sealing, structure
 from kedge_convert.edge import fit, rewrites
@@ -16,13 +18,14 @@ from kedge_convert.formats import FORMATS, onnx_batch
 from kedge_convert.formats.exported import Exported
 from kedge_convert.initialise import initialised
 from kedge_convert.job import Checked, Job, Outcome, failed
-from kedge_convert.parity import Parity
+from kedge_convert.parity import Limits, Parity
 from kedge_convert.photos import CALIBRATE, Photos, collect, tensors, ticking
 from kedge_convert.progress import Progress
 from kedge_convert.progress.events import PREPARATION
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
+from kedge_convert.reserve import Reserve
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
     forget,
@@ -63,7 +66,8 @@ OF_ONE_TARGET = (ConversionError, EngineError, ArtefactError, ContractError)
 class Original:
     """The float original's answers, asked once and held against every target.
 
-    `classes`: true ones of the check pictures, where the drop is limited and something tells them.
+    `classes`: true ones of the pictures to check with, and of those that may be added to them,
+    where the drop is limited and something tells them. `reserve`: the pictures that may be added.
     """
 
     source: Source
@@ -71,7 +75,8 @@ class Original:
     logits: Floats
     golden: list[bytes]
     golden_logits: Floats
-    classes: list[int] | None = None
+    reserve: Reserve
+    classes: dict[Path, int] | None = None
     sources: Sources | None = None
     search: Search | None = None
 
@@ -124,8 +129,10 @@ def _judged_by(job: Job, original: Original) -> Original:
     """
     if job.limits.get("drop") is None or original.source.output.multi_label:
         return original
-    classes = search.true_classes(original.photos.check, original.source)
-    return replace(original, classes=classes)
+    photos = (*original.photos.check, *original.photos.more)
+    classes = search.true_classes(photos, original.source)
+    known = None if classes is None else dict(zip(photos, classes, strict=True))
+    return replace(original, classes=known)
 
 
 def _prepared(job: Job, original: Original, progress: Progress) -> Original:
@@ -162,11 +169,12 @@ def ask(source: Source, photos: Photos, progress: Progress) -> Original:
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(ticking(tensors(photos.check, source.input), tick))
     heads.check_answers(logits, source.output, source.name, told=source.told)
-    degenerate.refuse_answers(logits, source.output, source.name)
+    degenerate.refuse_answers(logits, source.name)
     for doubt in degenerate.doubts(source, photos, logits):
         progress.say(doubt)
     golden = golden_making.golden_pictures(source.input.geometry, photos.check, logits)
-    return Original(source, photos, logits, golden, sealing.reference_answers(source, golden))
+    answers = sealing.reference_answers(source, golden)
+    return Original(source, photos, logits, golden, answers, Reserve(source, photos, logits))
 
 
 def _make(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
@@ -179,9 +187,9 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
         write(temporary, exported.content)
         sealed = _sealed(temporary, target, original, way)
         write(temporary, sealed.content)
-        measured = _check(temporary, target, original, progress)
-        fitted, compiled = _fitted(job, target, temporary, progress)
         limits = parity.limits_for(way.precision, **job.limits)
+        measured = _check(temporary, target, original, limits, progress)
+        fitted, compiled = _fitted(job, target, temporary, progress)
         verdict = parity.judge(measured, limits).joined(fitted.problems if fitted else ())
         path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
@@ -191,7 +199,8 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     ratio = size / (4 * original.source.parameters)
     beside = _beside(job, final, compiled) if verdict.passed else None
     checked = Checked(path, size, ratio, measured, way, original.source.head, fitted, beside)
-    return Outcome(target, verdict, checked, (*exported.notes, *sealed.notes))
+    notes = (*exported.notes, *sealed.notes, *parity.left_open(measured, limits))
+    return Outcome(target, verdict, checked, notes)
 
 
 def _fitted(job: Job, target: Target, path: Path, progress: Progress) -> tuple[Fit | None, bytes]:
@@ -255,12 +264,35 @@ def _sealed(path: Path, target: Target, original: Original, way: Way) -> Exporte
     return Exported(sealed, (*described.notes, *golden_making.inexact(contract, golden)))
 
 
-def _check(path: Path, target: Target, original: Original, progress: Progress) -> Parity:
-    photos = original.photos.check
+def _check(
+    path: Path, target: Target, original: Original, limits: Limits, progress: Progress
+) -> Parity:
+    """Measure a sealed file, on more and more pictures as long as they leave a limit open."""
+    photos: Sequence[Path] = original.photos.check
+    logits = original.logits
+    candidate = _answers(path, target, photos, progress)
+    measured = _measured(original, photos, logits, candidate)
+    while parity.is_open(measured, limits):
+        photos, logits = original.reserve.first(2 * measured.images, progress)
+        if not (added := photos[measured.images :]):
+            break
+        candidate = np.concatenate([candidate, _answers(path, target, added, progress)])
+        measured = _measured(original, photos, logits, candidate)
+    return measured
+
+
+def _answers(path: Path, target: Target, photos: Sequence[Path], progress: Progress) -> Floats:
     with progress.stage(f"check {target}", len(photos)) as tick:
-        candidate = parity.answers(path, photos, tick)
-    measured = parity.compare(original.logits, candidate, original.source.output)
-    return parity.with_drop(measured, original.logits, candidate, original.classes)
+        return parity.answers(path, photos, tick)
+
+
+def _measured(
+    original: Original, photos: Sequence[Path], logits: Floats, candidate: Floats
+) -> Parity:
+    measured = parity.compare(logits, candidate, original.source.output)
+    known = original.classes
+    classes = None if known is None else [known[photo] for photo in photos]
+    return parity.with_drop(measured, logits, candidate, classes)
 
 
 def _check_calibration(job: Job) -> None:

@@ -55,8 +55,9 @@ def _agreement(checked: "Sequence[Checked]") -> tuple[str, str]:
 
 def _explain(console: Console, checked: "Sequence[Checked]") -> None:
     if checked:
-        images = checked[0].parity.images
-        pictures = "a picture that was" if images == 1 else f"{images} pictures that were"
+        counts = sorted({one.parity.images for one in checked})
+        images = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        pictures = "a picture that was" if images == "1" else f"{images} pictures that were"
         console.print(f"ratio: to the float32 weights; {': '.join(_agreement(checked))},")
         console.print(f"errors: in logits, on {pictures} not used for calibration")
         _say_interval(console, checked)
@@ -65,11 +66,12 @@ def _explain(console: Console, checked: "Sequence[Checked]") -> None:
 
 def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
     """Say what the pictures leave open of the lowest agreement."""
-    known = [(p.top1, p.top1_interval) for p in (one.parity for one in checked) if p.top1_interval]
+    parities = [one.parity for one in checked]
+    known = [(p.top1, p.top1_interval, p.images) for p in parities if p.top1_interval]
     if known:
-        top1, (low, high) = min(known)
+        top1, (low, high), images = min(known)
         what = "a top-1" if checked[0].parity.agreement_by == "best" else "an agreement"
-        on = f"95 % interval: on {checked[0].parity.images} pictures"
+        on = f"95 % interval: on {counted(images, 'picture')}"
         console.print(f"{on} {what} of {top1:.3f} may be {low:.3f} to {high:.3f}")
 
 

@@ -15,6 +15,7 @@ from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, ContractError, reason_of
 from kedge_runtime.golden import Golden
+from kedge_runtime.labels import without_numbers
 from kedge_runtime.records import encode
 from kedge_runtime.zips import read_members
 
@@ -57,10 +58,11 @@ def read_facts(path: Path) -> Facts:
 def read_contract(path: Path, model: Path | None = None) -> Contract:
     """Read a contract from a JSON file (docs/contract.md), for `model` if that is given.
 
-    `labels` may be the name of a text file with a class a line, beside the contract or in the
-    archive behind the model. A .tflite model's TFLite Metadata tells normalisation and labels where
-    the contract leaves them out. Raises ContractError for a file that can't be read and for a key
-    that is missing or wrong, ArtefactError for a model whose metadata is damaged.
+    `labels` may be the name of a text file with a class a line, numbered or not, beside the
+    contract or in the archive behind the model. A .tflite model's TFLite Metadata tells
+    normalisation and labels where the contract leaves them out. Raises ContractError for a file
+    that can't be read and for a key that is missing or wrong, ArtefactError for a model whose
+    metadata is damaged.
     """
     return read_facts(path).contract(model)
 
@@ -127,7 +129,9 @@ def member_text(model: Path, name: str) -> str:
 
 
 def _classes(text: str) -> list[dict[str, str]]:
-    return [{"id": line.strip(), "name": line.strip()} for line in text.splitlines()]
+    lines = map(str.strip, text.splitlines())
+    labels = without_numbers(tuple(Label(id=line, name=line) for line in lines))
+    return [encode(label) for label in labels]
 
 
 def _text(path: Path) -> str:

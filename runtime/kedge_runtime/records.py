@@ -8,7 +8,7 @@ import math
 import types
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kedge_runtime.errors import ContractError
 
@@ -46,7 +46,7 @@ _HINTS: dict[type, dict[str, Any]] = {}
 
 def _hints(kind: type) -> dict[str, Any]:
     if kind not in _HINTS:
-        _HINTS[kind] = get_type_hints(kind)
+        _HINTS[kind] = get_type_hints(kind, include_extras=True)
     return _HINTS[kind]
 
 
@@ -113,6 +113,18 @@ def _decode_optional(kind: Any, value: Any, where: str) -> Any:
     return _decode(inner, value, where)
 
 
+def _decode_annotated(kind: Any, value: Any, where: str) -> Any:
+    """Decode by the function that a field of `Annotated[KIND, read]` names.
+
+    It raises ValueError for a value that isn't allowed.
+    """
+    (read,) = kind.__metadata__
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ContractError(f"{where}: {error}") from None
+
+
 def _decode_mapping(kind: Any, value: Any, where: str) -> Any:
     key_kind, item_kind = get_args(kind)
     if not isinstance(value, dict):
@@ -125,6 +137,7 @@ def _decode_mapping(kind: Any, value: Any, where: str) -> Any:
 
 _DECODERS: dict[Any, Callable[[Any, Any, str], Any]] = {
     float: _decode_float,
+    Annotated: _decode_annotated,
     Literal: _decode_literal,
     tuple: _decode_tuple,
     dict: _decode_mapping,

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from kedge_convert.edge import fit
 from kedge_convert.photos import Sampling
@@ -12,6 +12,7 @@ from kedge_convert.source import Request
 from kedge_models import cards
 from kedge_models.devices import Device, device
 from kedge_models.shelf import load
+from kedge_runtime.commands.share import read_drop
 from kedge_runtime.contract import Kind
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.records import decode
@@ -29,20 +30,20 @@ WORDS = {
     "calibrate": set[str](),
     "images": set[str](),
 }
-SHARES = ("max_drop", "min_agreement", "min_mapped")
+SHARES = ("min_agreement", "min_mapped")
 
 
 @dataclass(frozen=True)
 class Gates:
     """What an artefact must hold; None for what isn't asked for.
 
-    `max_drop`: top-1 lost, a share of pictures (.01 is a percentage point); `min_agreement`: share
+    `max_drop`: top-1 lost, a share of pictures, written as `--max-drop` is; `min_agreement`: share
     of pictures with the original's answer; `max_bytes`: of the file; `max_latency_ratio`: to the
     model's float32 artefact of the same format, on this machine; `device`: a profile that it must
     fit; `min_mapped`: share of operators on that device's accelerator, 1 unless it is given.
     """
 
-    max_drop: float | None = None
+    max_drop: Annotated[float, read_drop] | None = None
     min_agreement: float | None = None
     max_bytes: int | None = None
     max_latency_ratio: float | None = None

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from operator import itemgetter
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ __all__ = ["INPUT", "OUTPUT", "RECIPES", "checked", "describe", "export", "float
 # Of the largest logit: a graph that is wrong is off by far more. How exact the chosen one is, is
 # for the parity check to say, on more pictures.
 TOLERANCE = 1e-3
+# Routes whose errors differ by less are equally exact: sums in another order differ by 1e-6.
+EQUAL = 1e-5
 PROBES = 4
 
 
@@ -59,32 +62,47 @@ def describe(content: bytes, contract: Contract) -> Exported:
     return Exported(content)
 
 
+@dataclass(frozen=True)
+class Made:
+    """The model of one route. `error`: the largest of its logits, as a share of the largest."""
+
+    nodes: int
+    error: float
+    content: bytes
+
+
 @once
 def float32(source: Source) -> bytes:
     """Return the float model, made once for all that starts from it.
 
-    Of the routes whose model passes every check it is that with the fewest nodes.
+    Of the routes whose model passes every check it is the most exact one; of those that are equally
+    exact the one with the fewest nodes.
     """
     reasons: list[str] = []
-    best: tuple[int, bytes] | None = None
+    models: list[Made] = []
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
         for name, route in ROUTES.items():
             try:
-                made = checked(route, source, Path(folder))
+                models.append(checked(route, source, Path(folder)))
             except OSError:  # a full disk is no fault of the route's
                 raise
             # tf2onnx raises whatever its parts raise; another route may do, or all are named.
             except Exception as error:
                 reasons.append(f"{name}: {one_line(error)}")
-            else:
-                best = made if best is None else min(best, made, key=itemgetter(0))
-    if best is None:
+    if not models:
         raise ConversionError(f"{source.name}: no route to ONNX: {'; '.join(reasons)}")
-    return best[1]
+    return best(models).content
 
 
-def checked(route: Route, source: Source, folder: Path) -> tuple[int, bytes]:
-    """Return the number of nodes and the model of one route. Raises for a model that is wrong."""
+def best(models: Sequence[Made]) -> Made:
+    """Return the one with the fewest nodes of those within EQUAL of the most exact."""
+    least = min(made.error for made in models)
+    exact = [made for made in models if made.error <= least + EQUAL]
+    return min(exact, key=attrgetter("nodes"))
+
+
+def checked(route: Route, source: Source, folder: Path) -> Made:
+    """Return the model of one route. Raises for a model that is wrong."""
     names: Any = require("tf2onnx.utils")
     names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
     model = canonical(guard(route(source, folder)))
@@ -94,7 +112,7 @@ def checked(route: Route, source: Source, folder: Path) -> tuple[int, bytes]:
     # Written so that a NaN fails.
     if not error <= TOLERANCE:
         raise ConversionError(f"its logits are off by {error:.2g} of the largest")
-    return len(model.graph.node), content
+    return Made(len(model.graph.node), error, content)
 
 
 def _probe(content: bytes, source: Source) -> float:
@@ -102,7 +120,8 @@ def _probe(content: bytes, source: Source) -> float:
     probes = list(tensors(source.pictures, source.input)) or structure.probes(source, PROBES)
     reference = source.logits(iter(probes))
     session = require("onnxruntime").InferenceSession(content)
-    answers = np.concatenate([session.run([OUTPUT], {INPUT: probe})[0] for probe in probes])
+    rows = [session.run([OUTPUT], {INPUT: probe})[0].reshape(1, -1) for probe in probes]
+    answers = np.concatenate(rows)
     return float(np.abs(answers - reference).max() / max(np.abs(reference).max(), 1e-12))
 
 

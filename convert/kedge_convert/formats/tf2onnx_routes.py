@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kedge_convert import lowering, prepare
-from kedge_convert.formats import flatbuffer, tf2onnx_gelu, tflite_converter, weights
+from kedge_convert.formats import flatbuffer, tf2onnx_dense, tf2onnx_gelu, tflite_converter, weights
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
@@ -23,6 +23,7 @@ Route = Callable[[Source, Path], Any]
 def through_tflite(source: Source, folder: Path) -> Any:
     """Return the ModelProto of the float TFLite file: its batch norms are folded already."""
     tf2onnx_gelu.register()
+    tf2onnx_dense.register()
     content, hidden = _hidden(tflite_converter.float32(source))
     path = folder / "skeleton.tflite"
     path.write_bytes(content)

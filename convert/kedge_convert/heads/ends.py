@@ -80,7 +80,7 @@ def find(model: Any, name: str, declared: Kind | None = None) -> Head:
     # Without a sigmoid it is the user's to say: the number may as well be a measurement.
     if bare.outputs[0].shape[1:] == (1,) and (found == "sigmoid" or declared == "logits"):
         return _proven(_two_classes(bare, kind, cut=end.cut or declared == "logits"), model, name)
-    _check_shape(bare, name, kind)
+    _check_shape(bare, name, kind, declared)
     activation: Activation = "sigmoid" if kind == "sigmoid" else "softmax"
     output = Output("logits" if end.cut else kind, activation=activation)
     head = Head(bare, kind, output, told=end.told or declared is not None)
@@ -161,8 +161,14 @@ def _settled(name: str, found: Kind | None, declared: Kind | None, called: str) 
     return declared
 
 
-def _check_shape(model: Any, name: str, kind: Kind) -> None:
+def _check_shape(model: Any, name: str, kind: Kind, declared: Kind | None) -> None:
     given = tuple(model.outputs[0].shape)
+    # The trunk of a detector or of a segmentation ends so, too.
+    if kind == "features" and len(given) == 4 and declared is None:
+        raise UsageError(
+            f"{name}: gives a map, {given}, not one answer for each image: give --head features to "
+            "take its numbers as they are, or end it in GlobalAveragePooling2D"
+        )
     if kind == "features":
         if None in given[1:] or len(given) not in (2, 4) or given[1:] == (1,):
             raise UsageError(f"{name}: features are {given}, not (n, 2 or more) or (n, h, w, d)")

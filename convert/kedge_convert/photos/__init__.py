@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,8 @@ class Photos:
 
     Passed over: `broken` ones, `blank` ones (of one colour), `repeated` ones (the pixels of another
     one). `near_copies`: how many of the check are like one of the calibration.
+    `more`: pictures of the folder that weren't drawn, and weren't looked at yet, in the order of
+    the draw; `digests`: the pixels of those that were.
     """
 
     calibration: tuple[Path, ...]
@@ -40,6 +42,8 @@ class Photos:
     blank: tuple[Path, ...] = ()
     repeated: tuple[Path, ...] = ()
     near_copies: int = 0
+    more: tuple[Path, ...] = ()
+    digests: frozenset[bytes] = field(default=frozenset(), repr=False)
 
     @property
     def held_out(self) -> tuple[Path, ...]:
@@ -54,6 +58,15 @@ class Photos:
     def fitting(self) -> tuple[Path, ...]:
         """The other calibration pictures."""
         return self.calibration[: -len(self.held_out)]
+
+    def enlarged(self, count: int, tick: Tick = lambda: None) -> "Photos":
+        """Return the same with up to `count` more pictures to check with, as usable as the first.
+
+        `near_copies` stays that of the first ones.
+        """
+        drawn = _draw(self.more, count, tick, self.digests)
+        check, rest = (*self.check, *drawn.looks), self.more[drawn.tried :]
+        return replace(self, check=check, more=rest, digests=self.digests | drawn.digests)
 
     def calibration_digest(self) -> str:
         """Return the SHA-256 of the calibration files' contents, in order."""
@@ -88,7 +101,8 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Phot
     found = find(folder, CALIBRATE)
     order = np.random.default_rng(sampling.seed).permutation(len(found))
     wanted = sampling.calibration + sampling.check
-    drawn = _draw([found[i] for i in order], wanted, tick)
+    ordered = [found[i] for i in order]
+    drawn = _draw(ordered, wanted, tick)
     if len(drawn.looks) < min(MINIMUM, wanted):
         raise UsageError(
             f"{folder}: {len(drawn.looks)} usable pictures among {len(found)}{drawn.reasons()}, "
@@ -96,7 +110,8 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Phot
         )
     spare = len(drawn.looks) - sampling.calibration
     check = min(sampling.check, max(len(drawn.looks) // 3, spare))
-    return drawn.photos(check)
+    more = tuple(ordered[drawn.tried :])
+    return replace(drawn.photos(check), more=more, digests=drawn.digests)
 
 
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
@@ -120,6 +135,16 @@ class _Drawn:
     looks: dict[Path, Look] = field(default_factory=dict)
     others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
+    @property
+    def tried(self) -> int:
+        """How many pictures were looked at."""
+        return len(self.looks) + sum(map(len, self.others.values()))
+
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """What the usable ones' pixels are known by."""
+        return frozenset(look.digest for look in self.looks.values())
+
     def reasons(self) -> str:
         """Return e.g. ` (2 broken, 1 blank)`."""
         counts = (f"{len(paths)} {reason}" for reason, paths in self.others.items())
@@ -128,13 +153,18 @@ class _Drawn:
     def photos(self, check: int) -> Photos:
         """Return the first `check` pictures for the check and the others for calibration."""
         paths, looks = tuple(self.looks), tuple(self.looks.values())
-        others = {reason: tuple(found) for reason, found in self.others.items()}
+        broken, blank, repeated = (
+            tuple(self.others.get(reason, ())) for reason in ("broken", "blank", "repeated")
+        )
         copies = near_copies(looks[:check], looks[check:])
-        return Photos(paths[check:], paths[:check], near_copies=copies, **others)
+        return Photos(paths[check:], paths[:check], broken, blank, repeated, copies)
 
 
-def _draw(paths: list[Path], wanted: int, tick: Tick) -> _Drawn:
-    drawn, digests = _Drawn(), set[bytes]()
+def _draw(
+    paths: Sequence[Path], wanted: int, tick: Tick, known: frozenset[bytes] = frozenset()
+) -> _Drawn:
+    """Look at pictures until so many are usable; those of `known` pixels are repeated ones."""
+    drawn, digests = _Drawn(), set(known)
     for path in paths:
         if len(drawn.looks) == wanted:
             break

@@ -7,7 +7,6 @@ margins on all calibration pictures give the chance that each picture's answer c
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -16,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.contract import Output
-from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats, limits
 
 RIVALS = 4  # classes behind the best whose distance to it is looked at
 # Standard errors that a forecast keeps from the limit: the check confirms five of six.
 CAUTION = 1.0
-POINTS = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(pp|%)?")
 
 Doubles = NDArray[np.float64]
 
@@ -37,15 +34,6 @@ class Budget:
     def __bool__(self) -> bool:
         """Whether there is a limit that something could miss."""
         return self.max_drop is not None or bool(self.min_agreement)
-
-
-def read_points(text: str) -> float:
-    """Read `0.5pp` (percentage points), `0.5%` or a share, `0.005`. Raises UsageError."""
-    found = POINTS.fullmatch(text.strip())
-    share = float(found[1]) / (100 if found[2] else 1) if found else -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"--max-drop: got {text!r}, allowed are 0pp to 100pp, as in 0.5pp or .005")
-    return share
 
 
 @dataclass(frozen=True)

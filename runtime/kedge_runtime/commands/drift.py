@@ -1,7 +1,6 @@
 """`kedge drift`."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -13,7 +12,7 @@ import click
 
 from kedge_runtime.commands.drift_words import notes, table
 from kedge_runtime.commands.scheduler import scheduler
-from kedge_runtime.commands.share import SHARE
+from kedge_runtime.commands.share import DROP, SHARE
 from kedge_runtime.drift.comparison import (
     Comparison,
     Request,
@@ -40,23 +39,6 @@ PLACE = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-# click's types became generic in 8.3; kedge runs on older ones.
-class Points(click.ParamType):  # type: ignore[type-arg]
-    """A share of pictures: `1pp` (percentage points), `1%` or `.01`."""
-
-    name = "points"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Return the share, 0..1. Fails for anything else, a bare 1 included."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d*\.?\d+)\s*(pp|%)?", str(value).strip())
-        number = float(found[1]) / (100 if found[2] else 1) if found else 1.0
-        if not number < 1:
-            self.fail(f"{value!r} is no drop: write 1pp or .01", param, ctx)
-        return number
-
-
 @click.command()
 @click.argument("artefacts", nargs=-1, required=True, type=PLACE, metavar="ARTEFACT...")
 @click.option("--images", required=True, type=PLACE, metavar="DIR", help="Folder of pictures.")
@@ -76,7 +58,7 @@ class Points(click.ParamType):  # type: ignore[type-arg]
     help="auto, none, synset (file names), folders, a table file,label, or ILSVRC's files.",
 )
 @click.option(
-    "--max-drop", type=Points(), help="Largest drop of top-1, e.g. 1pp [default with labels: 1pp]."
+    "--max-drop", type=DROP, help="Largest drop of top-1, e.g. 1pp [default with labels: 1pp]."
 )
 @click.option(
     "--min-agreement",

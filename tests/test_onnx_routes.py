@@ -1,0 +1,106 @@
+"""The routes to ONNX: what each must not lose, and which of them is taken."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import families
+from kedge_convert.formats import onnx as onnx_format
+from kedge_convert.formats.onnx import Made
+from kedge_convert.formats.tf2onnx_routes import ROUTES, Route
+from kedge_convert.source import Source
+from kedge_convert.toolkit import require
+
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+pytestmark = pytest.mark.slow
+
+
+def _pooled(layers: Any, value: Any) -> Any:
+    return layers.Dense(5)(layers.Flatten()(layers.AveragePooling2D(16)(value)))
+
+
+def _many_classes(layers: Any, value: Any) -> Any:
+    """As many biases as are hidden from tf2onnx."""
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(value)
+    return layers.Dense(300)(layers.Flatten()(pooled))
+
+
+def _activated(layers: Any, value: Any) -> Any:
+    hidden = layers.Dense(8, activation="relu")(layers.Flatten()(layers.AveragePooling2D(8)(value)))
+    return layers.Dense(5)(hidden)
+
+
+def _spatial(layers: Any, value: Any) -> Any:
+    return layers.Conv2D(8, 3, strides=2, activation="relu")(value)
+
+
+ENDS = {
+    "pooled": _pooled,
+    "many classes": _many_classes,
+    "an activation": _activated,
+    "spatial features": _spatial,
+}
+
+
+def source(end: Callable[[Any, Any], Any]) -> Source:
+    """Return a small net whose biases are as large as its logits."""
+    keras = require("keras")
+    keras.utils.set_random_seed(2)
+    picture = keras.Input((families.SIDE, families.SIDE, 3))
+    value = keras.layers.Conv2D(16, 3, strides=2, padding="same", activation="relu")(picture)
+    model = keras.Model(picture, end(keras.layers, value), name="net")
+    rng = np.random.default_rng(2)
+    for weight in model.weights:
+        if weight.name == "bias":
+            weight.assign(rng.uniform(-1, 1, weight.shape))
+    return families.source_of(model)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("end", ENDS)
+def test_no_route_loses_a_bias(end: str, route: str, tmp_path: Path) -> None:
+    """tf2onnx dropped that of a FULLY_CONNECTED that TensorFlow gives four axes."""
+    made = onnx_format.checked(ROUTES[route], source(ENDS[end]), tmp_path)
+    assert made.error < 1e-5
+
+
+def _off_by(share: float) -> Route:
+    """Return a route that adds this share of the first logit's size to it."""
+
+    def route(source: Source, folder: Path) -> Any:
+        model = ROUTES["through the graph"](source, folder)
+        (given,) = model.graph.output
+        shift = np.zeros((1, 5), np.float32)
+        shift[0, 0] = share
+        model.graph.initializer.append(onnx.numpy_helper.from_array(shift, "shift"))
+        for node in model.graph.node:
+            node.output[:] = ["bare" if name == given.name else name for name in node.output]
+        model.graph.node.append(onnx.helper.make_node("Add", ["bare", "shift"], [given.name]))
+        return model
+
+    return route
+
+
+def test_the_most_exact_route_is_taken_before_the_smallest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A lost bias that is small beside the logits lies below the ceiling for all."""
+    net = source(_pooled)
+    exact = onnx_format.checked(ROUTES["through the graph"], net, tmp_path)
+    wrong = onnx_format.checked(_off_by(3e-4), net, tmp_path)
+    assert 1e-5 < wrong.error < onnx_format.TOLERANCE
+    monkeypatch.setitem(ROUTES, "through TFLite", _off_by(3e-4))
+    assert onnx_format.float32(net) == exact.content
+
+
+def test_nodes_decide_between_equally_exact_routes_only() -> None:
+    exact, small, wrong = Made(9, 0.0, b"a"), Made(8, 9e-6, b"b"), Made(1, 2e-5, b"c")
+    assert onnx_format.best([exact, small, wrong]) == small
+    assert onnx_format.best([exact, wrong]) == exact
+    assert onnx_format.best([replace(exact, error=wrong.error), wrong]) == wrong
