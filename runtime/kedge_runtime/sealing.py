@@ -68,10 +68,11 @@ def seal_file(order: Order) -> Sealed:
         with quiet():
             engine = open_engine(form, model.path)
             facts = told(model, order.words, engine, order.command)
+            notes = (engine.note,) if engine.note else ()
             whole, lines = _whole(model, content, others, facts, engine, images)
     write_whole(out, whole)
     stated = whole[-containers.DIGEST_BYTES :].decode()
-    return Sealed(out, facts, stated, len(whole), (*facts.lines, *lines))
+    return Sealed(out, facts, stated, len(whole), (*facts.lines, *notes, *lines))
 
 
 def _place(order: Order, form: str) -> Path:
