@@ -18,7 +18,7 @@ from kedge_convert.toolkit import require
 SIDE = 40
 BATCH = 32
 PATTERNS = ("rings", "stripes", "checks", "bars")
-TINTS = {"warm": 12.0, "cold": 118.0}  # OpenCV's hue, 0 to 180
+TINTS = {"red": 8.0, "green": 62.0}  # OpenCV's hue, 0 to 180
 NAMES = tuple(sorted(f"{tint}_{pattern}" for tint in TINTS for pattern in PATTERNS))
 CAFFE = np.array([103.939, 116.779, 123.68], np.float32)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -177,6 +177,8 @@ PAIRS = (
     Pair("pillow", "unit", body="first", head="sigmoid"),
     Pair("load_img", "unit", "grey"),
     Pair("pillow", "tf", "grey", body="conv"),
+    Pair("load_img", "tf", body="first"),
+    Pair("tf_resize", "torch", augmented=True, head="logits"),
 )
 
 

@@ -81,6 +81,11 @@ if TYPE_CHECKING:
     "--normalisation", type=click.Choice(list(NORMALISATIONS)), help="Instead of the card's."
 )
 @click.option(
+    "--force-input",
+    is_flag=True,
+    help="Convert even if another known preprocessing fits the model better.",
+)
+@click.option(
     "--head",
     type=click.Choice(get_args(Kind)),
     help="What MODEL's numbers are; its last layer tells, mostly.",
@@ -196,6 +201,7 @@ def _job(options: dict[str, Any]) -> "Job":
         },
         device=wanted,
         gates=Gates(options["min_mapped"], options["max_sram"]),
+        force_input=options["force_input"],
     )
 
 

@@ -77,7 +77,7 @@ def command(**options: Any) -> int:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
         show.page(fit)
-    return 0 if fit.normalisations.decided else INCONCLUSIVE
+    return 0 if fit.decided else INCONCLUSIVE
 
 
 def _fit(options: dict[str, Any], progress: "Progress") -> "Fit":

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert import degenerate, heads, parity, prepare, sealing, structure
+from kedge_convert import degenerate, fitting, heads, parity, prepare, sealing, structure
 from kedge_convert.edge import fit, rewrites
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.release import compiled_name
@@ -97,6 +97,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
             if source.untrained:
                 source = initialised(source, photos, job.sampling.seed, progress)
             original = _judged_by(job, ask(source, photos, progress))
+            _refuse_other_input(job, original, progress)
             original = _prepared(job, _exportable(job, original, progress), progress)
             for target in job.targets:
                 progress.turn(str(target))
@@ -125,6 +126,17 @@ def _judged_by(job: Job, original: Original) -> Original:
         return original
     classes = search.true_classes(original.photos.check, original.source)
     return replace(original, classes=classes)
+
+
+def _refuse_other_input(job: Job, original: Original, progress: Progress) -> None:
+    """Raise UsageError where the check pictures show that another input fits the model better."""
+    source, paths = original.source, original.photos.check
+    if job.force_input or source.untrained:
+        return
+    with progress.stage("check input"), quiet():
+        found = fitting.better_input(source, paths, fitting.true_outputs(paths, source))
+    if found:
+        raise UsageError(found.line)
 
 
 def _prepared(job: Job, original: Original, progress: Progress) -> Original:

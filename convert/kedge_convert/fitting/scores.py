@@ -1,7 +1,9 @@
 """Judge a model's answers image by image, and say which candidates may be the best.
 
-A candidate that only scales the logits must not win by that, so each is judged at the temperature
-(Guo et al. 2017, arXiv:1706.04599) that suits it best: 0 is chance, more is better.
+Networks are too sure by a factor of two or three (Guo et al. 2017, arXiv:1706.04599), and a
+candidate that only makes the answers less sure must not win by that: each is judged at the best
+temperature within SHARPNESS. Beyond it the temperature itself tells that the input is a wrong one:
+nets of ReLUs without norms answer x and x / 255 alike but for the scale of the logits.
 """
 
 import math
@@ -20,10 +22,11 @@ Classes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.95
-# Inverse temperatures on which the best one is sought; 0 makes every answer chance.
-_SHARPNESS = np.geomspace(1e-5, 20, 24)
-_FINER = np.geomspace(0.6, 1 / 0.6, 9)
+CLEARLY = 4.0  # standard errors behind the best: out of question
+SHARPNESS = np.geomspace(0.2, 2, 12)  # inverse temperatures
 _LEAST = 1e-7  # probabilities below it are one
+# A share of chance in every answer: a few sure and wrong ones must not decide.
+_CHANCE = 0.01
 
 
 def evidence(answers: NDArray[Any], output: Output) -> Numbers:
@@ -39,19 +42,20 @@ def evidence(answers: NDArray[Any], output: Output) -> Numbers:
         values = np.log(np.clip(values, _LEAST, None))
     finite = np.isfinite(values).all(axis=1, keepdims=True)
     values = np.where(finite, values, 0.0)
-    return values - values.max(axis=1, keepdims=True)
+    return np.asarray(values - values.max(axis=1, keepdims=True))
 
 
 def log_softmax(values: Numbers) -> Numbers:
     """Return log probabilities along the last axis."""
     highest = values.max(axis=-1, keepdims=True)
-    return values - highest - np.log(np.exp(values - highest).sum(axis=-1, keepdims=True))
+    shifted = values - highest
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def likelihood(values: Numbers, classes: Classes) -> Numbers:
     """Return the log-likelihood of each image's true class less chance's, [images], in nats."""
-    rows, chance = np.arange(len(classes)), math.log(values.shape[1])
-    return _sharpest(lambda sharp: log_softmax(values * sharp)[rows, classes] + chance)
+    rows, count = np.arange(len(classes)), values.shape[1]
+    return _sharpest(lambda sharp: count * np.exp(log_softmax(values * sharp)[rows, classes]))
 
 
 def agreement(values: Numbers, other: Numbers) -> Numbers:
@@ -60,29 +64,19 @@ def agreement(values: Numbers, other: Numbers) -> Numbers:
     The logarithm of the chance that two views of one image draw the same class over that for views
     of different images: high where answers are sure, varied, and the same for both views.
     """
-    return _sharpest(lambda sharp: _shared(values * sharp, other * sharp))
+
+    def shared(sharp: float) -> Numbers:
+        one, two = np.exp(log_softmax(values * sharp)), np.exp(log_softmax(other * sharp))
+        overall = np.maximum((one.mean(axis=0) + two.mean(axis=0)) / 2, _LEAST)
+        return np.asarray((one * two / overall).sum(axis=1))
+
+    return _sharpest(shared)
 
 
-def _sharpest(judge: Callable[[float], Numbers]) -> Numbers:
-    """Return what `judge` gives at the inverse temperature that suits it best, chance included."""
-    tried = {float(sharp): judge(float(sharp)) for sharp in (0.0, *_SHARPNESS)}
-    coarse = max(tried, key=lambda sharp: float(tried[sharp].mean()))
-    tried |= {sharp: judge(sharp) for sharp in map(float, coarse * _FINER)}
-    return max(tried.values(), key=lambda one: float(one.mean()))
-
-
-def _shared(values: Numbers, other: Numbers) -> Numbers:
-    one, two = np.exp(log_softmax(values)), np.exp(log_softmax(other))
-    overall = np.maximum((one.mean(axis=0) + two.mean(axis=0)) / 2, _LEAST)
-    # A little of chance keeps one image from deciding.
-    return np.asarray(np.log(0.01 + 0.99 * (one * two / overall).sum(axis=1)))
-
-
-def information(values: Numbers) -> Numbers:
-    """Return the part of each image in the mutual information of image and answer, in nats."""
-    logs = log_softmax(values)
-    overall = np.log(np.maximum(np.exp(logs).mean(axis=0), _LEAST))
-    return np.asarray((np.exp(logs) * (logs - overall)).sum(axis=1))
+def _sharpest(ratio: Callable[[float], Numbers]) -> Numbers:
+    """Return the logarithms of ratios to chance at the sharpness that suits them best."""
+    tried = [np.log(_CHANCE + (1 - _CHANCE) * ratio(float(sharp))) for sharp in SHARPNESS]
+    return max(tried, key=lambda one: float(one.mean()))
 
 
 def z_score(better: Numbers, worse: Numbers) -> float:
@@ -104,12 +98,14 @@ def quantile(images: int, compared: int, level: float = LEVEL) -> float:
     return z + first + second
 
 
-def may_be_best(values: Sequence[Numbers], compared: int) -> tuple[bool, ...]:
+def may_be_best(values: Sequence[Numbers]) -> tuple[bool, ...]:
     """Return which of the candidates' per-image values, each [images], may be the best one's.
 
     The set holds the best with 95 % (Hsu 1984, Annals of Statistics 12, 1136-1144, with
-    Bonferroni's bound). `compared`: how many candidates there were, dropped ones included.
+    Bonferroni's bound). Those that are CLEARLY worse don't count: chance can't put them first.
     """
     best = max(values, key=lambda one: float(one.mean()))
-    limit = quantile(len(best), compared - 1)
-    return tuple(z_score(best, one) <= limit for one in values)
+    behind = [z_score(best, one) for one in values]
+    rivals = sum(z <= CLEARLY for z in behind) - 1
+    limit = quantile(len(best), rivals)
+    return tuple(z <= limit for z in behind)

@@ -1,7 +1,7 @@
 """Find the input that a model was trained with: first the normalisation, then the geometry."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,15 +12,18 @@ from kedge_convert.fitting.scores import Classes, Numbers
 from kedge_convert.fitting.subject import Subject
 from kedge_convert.progress import Progress
 from kedge_runtime.contract import Geometry, Input
+from kedge_runtime.drift.intervals import paired_drop
 from kedge_runtime.image import Pixels
 from kedge_runtime.normalisations import read_normalisation
 from kedge_runtime.pipelines import PIPELINES
 
 PART = 64  # images on which all normalisations are tried
-CLEARLY = 4.0  # standard errors behind the best: not tried on the other images
+# By how much a wrong geometry may be better than the one of training, as a share of the images:
+# nets trained on aliased images, say, are better on smooth ones (benchmarks/fit_input.py).
+MARGIN = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """What a candidate scored on the first images.
 
@@ -98,6 +101,19 @@ class Fit:
     labelled: bool
 
     @property
+    def informative(self) -> bool:
+        """Whether the best candidate's answers are better than chance."""
+        ranking = self.normalisations
+        values = ranking.best.values
+        limit = scores.quantile(len(values), len(ranking.scores))
+        return scores.z_score(values, np.zeros_like(values)) > limit
+
+    @property
+    def decided(self) -> bool:
+        """Whether one normalisation is left."""
+        return self.informative and self.normalisations.decided
+
+    @property
     def winner(self) -> Candidate:
         """The candidate to use."""
         return (self.geometries or self.normalisations).best.candidate
@@ -156,7 +172,7 @@ def _normalisations(
             part.append(judge.score(candidate, pixels[:PART]))
             tick()
     best = max(part, key=lambda one: one.mean)
-    left = [one for one in part if scores.z_score(best.values, one.values) <= CLEARLY]
+    left = [one for one in part if scores.z_score(best.values, one.values) <= scores.CLEARLY]
     with progress.stage("compare the best", len(left)) as tick:
         whole = []
         for one in left:
@@ -179,7 +195,26 @@ def _geometries(
             candidate = best.with_geometry(geometry, names)
             found.append(judge.score(candidate, pictures.sized[geometry]))
             tick()
-    return rank(found)
+    return _lenient(rank(found))
+
+
+def _lenient(ranked: Ranking) -> Ranking:
+    """Return the ranking of geometries; only those that are worse by more than MARGIN are out."""
+    possible = [
+        one
+        for one in ranked.scores
+        if one in ranked.possible or accuracy_lost(one, ranked.best)[0] <= MARGIN
+    ]
+    return replace(ranked, possible=tuple(possible))
+
+
+def accuracy_lost(score: Score, best: Score) -> tuple[float, float]:
+    """Return the 95 % interval of the best one's accuracy less a score's, on the same images."""
+    if score.right is None or best.right is None:
+        return 0.0, 1.0
+    one, other = score.right, best.right[: len(score.right)]
+    low, high = paired_drop((other & ~one).sum(), (one & ~other).sum(), len(one))
+    return float(low), float(high)
 
 
 def _again(judge: Judge, pictures: Images, placed: Candidate, ranked: Ranking) -> Ranking:
@@ -194,8 +229,7 @@ def _again(judge: Judge, pictures: Images, placed: Candidate, ranked: Ranking) -
 
 def rank(whole: Sequence[Score], dropped: Sequence[Score] = ()) -> Ranking:
     """Rank scores on the same images; `dropped` ones, of fewer images, can't be the best."""
-    compared = len(whole) + len(dropped)
-    may_be = scores.may_be_best([one.values for one in whole], compared)
+    may_be = scores.may_be_best([one.values for one in whole])
     ordered = sorted(whole, key=lambda one: -one.mean)
     possible = [one for one, may in zip(whole, may_be, strict=True) if may]
     possible.sort(key=lambda one: -one.mean)

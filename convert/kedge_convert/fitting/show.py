@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kedge_convert.fitting.candidates import Candidate
-from kedge_convert.fitting.search import Fit, Ranking, Score
-from kedge_runtime.drift.intervals import paired_drop, wilson
+from kedge_convert.fitting.search import Fit, Ranking, Score, accuracy_lost
+from kedge_runtime.drift.intervals import wilson
 from kedge_runtime.errors import counted
 from kedge_runtime.pipelines import PIPELINES
 
@@ -30,10 +30,9 @@ def difference(score: Score, best: Score) -> tuple[float, Interval] | None:
     """Return the accuracy less the best one's on the same images, and its 95 % interval."""
     if score.right is None or best.right is None:
         return None
-    one, other = score.right, best.right[: len(score.right)]
-    gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    low, high = paired_drop(gained, lost, len(one))
-    return (gained - lost) / len(one), (float(low), float(high))
+    low, high = accuracy_lost(score, best)
+    other = best.right[: len(score.right)]
+    return float(score.right.mean() - other.mean()), (-high, -low)
 
 
 def page(fit: Fit) -> None:
@@ -66,7 +65,12 @@ def said(fit: Fit) -> Iterator[str]:
 def _said_of_normalisation(fit: Fit) -> Iterator[str]:
     ranking = fit.normalisations
     best = ranking.best.candidate
-    if ranking.decided:
+    if not fit.informative:
+        yield (
+            "normalisation: cannot be told, as no candidate is better than chance. Check the order "
+            "of the classes (--labels) and that the images are of the kind the model knows."
+        )
+    elif ranking.decided:
         yield f"normalisation: {best.formula} ({best.normalisation_flags})"
     else:
         rivals = "; ".join(one.candidate.formula for one in ranking.possible)
@@ -106,18 +110,16 @@ def _normalisation(candidate: Candidate) -> tuple[str, ...]:
 
 
 def _geometry(candidate: Candidate) -> tuple[str, ...]:
-    geometry = candidate.input.geometry
-    return ", ".join(candidate.pipelines), f"{geometry.resize}, {geometry.fit}"
+    return ("\n".join(candidate.pipelines),)
 
 
 def _table(ranking: Ranking, name: str, words: Callable[[Candidate], tuple[str, ...]]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD)
-    second = "colour" if name == "normalisation" else "resize, fit"
-    for column in (name, second):
-        grid.add_column(column, no_wrap=name == "normalisation")
+    for column in (name, "colour") if name == "normalisation" else (name,):
+        grid.add_column(column, no_wrap=True)
     for column in ("images", "accuracy, 95 %", "to the best, 95 %", "nats"):
         grid.add_column(column, justify="right", no_wrap=True)
-    grid.add_column("")
+    grid.add_column("", no_wrap=True)
     for score in ranking.scores:
         grid.add_row(*words(score.candidate), *_figures(score, ranking), _mark(score, ranking))
     return grid
@@ -138,7 +140,7 @@ def _figures(score: Score, ranking: Ranking) -> Iterator[str]:
             yield "-"
         else:
             value, (low, high) = found
-            yield f"{value:{sign}.3f} ({low:{sign}.3f} .. {high:{sign}.3f})"
+            yield f"{value:{sign}.3f} ({low:{sign}.2f} .. {high:{sign}.2f})"
     yield f"{score.mean:.3f}"
 
 
@@ -154,7 +156,7 @@ def plain(fit: Fit, model: str, images: str) -> dict[str, Any]:
         "unreadable": [str(path) for path in fit.images.broken],
         "labelled": fit.labelled,
         "normalises_itself": fit.subject.normaliser,
-        "decided": fit.normalisations.decided,
+        "decided": fit.decided,
         "normalisation": winner.normalisation,
         "colour": winner.colour,
         "pipelines": list(winner.pipelines) if fit.geometries else None,
