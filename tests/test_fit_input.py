@@ -1,7 +1,6 @@
 """`kedge fit-input` on small nets trained here, and the stop of `kedge convert`."""
 
 import json
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
-stats = pytest.importorskip("scipy.stats", reason="scipy judges the quantiles")
-
 from kedge_convert.fitting import better_input, candidates, scores, true_outputs
 from kedge_convert.fitting.images import zoomed
 from kedge_convert.source import Request, load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Output
 from kedge_runtime.normalisations import NORMALISATIONS, formula
+
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+stats = pytest.importorskip("scipy.stats", reason="scipy judges the quantiles")
 
 Run = Callable[..., tuple[int, str, str]]
 SIDE = 24
@@ -118,10 +117,10 @@ def test_the_table_says_what_is_known_and_ends_with_the_options(
 
 
 def test_bgr_is_told_from_rgb(tmp_path: Path, labelled: Path, kedge: Run) -> None:
-    train(lambda x: x[..., ::-1] / 127.5 - 1).save(tmp_path / "bgr.keras")
+    train(lambda x: x[..., ::-1] / 255).save(tmp_path / "bgr.keras")
     code, out, _ = kedge("fit-input", tmp_path / "bgr.keras", "--images", labelled, "--json")
     found = json.loads(out)
-    assert (code, found["normalisation"], found["colour"]) == (0, "tf", "bgr")
+    assert (code, found["normalisation"], found["colour"]) == (0, "unit", "bgr")
 
 
 def test_a_model_that_normalises_bytes_itself_takes_them_raw(
@@ -261,18 +260,19 @@ def test_quantiles_are_student_s(images: int, compared: int) -> None:
     assert scores.quantile(images, compared) == pytest.approx(exact, rel=0.01)
 
 
-def test_the_likelihood_does_not_depend_on_the_scale_of_the_logits() -> None:
+def test_overconfidence_costs_little_and_another_scale_much() -> None:
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 5, 300)
     logits = rng.normal(0, 1, (300, 5)) + 2 * np.eye(5)[classes]
-    values = [
-        scores.likelihood(scores.evidence(logits * by, Output()), classes).mean()
-        for by in (0.1, 1, 30)
-    ]
-    assert np.ptp(values) < 0.005
-    assert 0 < values[0] < math.log(5)
-    nothing = scores.likelihood(rng.normal(0, 9, (300, 5)), classes).mean()
-    assert 0 <= nothing < 0.02
+    value = {
+        by: scores.likelihood(scores.evidence(logits * by, Output()), classes).mean()
+        for by in (1, 3, 0.01, 255)
+    }
+    assert value[3] == pytest.approx(value[1], abs=0.02)
+    assert value[1] > 0.5
+    assert value[0.01] < 0.1
+    assert value[255] < value[1] - 0.2
+    assert scores.likelihood(rng.normal(0, 9, (300, 5)), classes).mean() < 0
 
 
 def test_an_infinite_answer_is_chance() -> None:

@@ -58,7 +58,10 @@ def better_input(
         return None
     if len(paths) < LEAST:
         return None
-    check = _Check(source, tuple(paths[:IMAGES]), np.array(classes[:IMAGES], np.int64))
+    # The first PART must not be of one folder.
+    drawn = np.random.default_rng(0).permutation(len(paths))[:IMAGES]
+    chosen = tuple(paths[i] for i in drawn)
+    check = _Check(source, chosen, np.array([classes[i] for i in drawn], np.int64))
     found = check.normalisation()
     return found if found is not None else check.geometry()
 

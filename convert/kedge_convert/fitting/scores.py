@@ -24,9 +24,11 @@ Flags = NDArray[np.bool_]
 LEVEL = 0.95
 CLEARLY = 4.0  # standard errors behind the best: out of question
 SHARPNESS = np.geomspace(0.2, 2, 12)  # inverse temperatures
+_ANY = np.geomspace(1e-5, 20, 30)
 _LEAST = 1e-7  # probabilities below it are one
-# A share of chance in every answer: a few sure and wrong ones must not decide.
-_CHANCE = 0.01
+# A share of chance in every answer: a few sure and wrong ones must not decide. Two views of an
+# image seldom contradict each other.
+_CHANCE, _CHANCE_OF_VIEWS = 0.01, 1e-4
 
 
 def evidence(answers: NDArray[Any], output: Output) -> Numbers:
@@ -55,28 +57,34 @@ def log_softmax(values: Numbers) -> Numbers:
 def likelihood(values: Numbers, classes: Classes) -> Numbers:
     """Return the log-likelihood of each image's true class less chance's, [images], in nats."""
     rows, count = np.arange(len(classes)), values.shape[1]
-    return _sharpest(lambda sharp: count * np.exp(log_softmax(values * sharp)[rows, classes]))
+
+    def judged(sharp: float) -> Numbers:
+        ratio = count * np.exp(log_softmax(values * sharp)[rows, classes])
+        return np.asarray(np.log(_CHANCE + (1 - _CHANCE) * ratio))
+
+    return _sharpest(judged, SHARPNESS)
 
 
 def agreement(values: Numbers, other: Numbers) -> Numbers:
     """Return how much one view of each image tells of the other's answer, [images], in nats.
 
     The logarithm of the chance that two views of one image draw the same class over that for views
-    of different images: high where answers are sure, varied, and the same for both views.
+    of different images: high where answers are sure, varied, and the same for both views. At any
+    temperature: without true classes, a wrong input that makes the answers surer would win.
     """
 
     def shared(sharp: float) -> Numbers:
         one, two = np.exp(log_softmax(values * sharp)), np.exp(log_softmax(other * sharp))
         overall = np.maximum((one.mean(axis=0) + two.mean(axis=0)) / 2, _LEAST)
-        return np.asarray((one * two / overall).sum(axis=1))
+        ratio = (one * two / overall).sum(axis=1)
+        return np.asarray(np.log(_CHANCE_OF_VIEWS + (1 - _CHANCE_OF_VIEWS) * ratio))
 
-    return _sharpest(shared)
+    return _sharpest(shared, _ANY)
 
 
-def _sharpest(ratio: Callable[[float], Numbers]) -> Numbers:
-    """Return the logarithms of ratios to chance at the sharpness that suits them best."""
-    tried = [np.log(_CHANCE + (1 - _CHANCE) * ratio(float(sharp))) for sharp in SHARPNESS]
-    return max(tried, key=lambda one: float(one.mean()))
+def _sharpest(judge: Callable[[float], Numbers], sharpness: Numbers) -> Numbers:
+    """Return what `judge` gives at the inverse temperature that suits it best."""
+    return max(map(judge, map(float, sharpness)), key=lambda one: float(one.mean()))
 
 
 def z_score(better: Numbers, worse: Numbers) -> float:

@@ -140,7 +140,8 @@ def _figures(score: Score, ranking: Ranking) -> Iterator[str]:
             yield "-"
         else:
             value, (low, high) = found
-            yield f"{value:{sign}.3f} ({low:{sign}.2f} .. {high:{sign}.2f})"
+            shown = f"{value:{sign}.3f} ({low:{sign}.2f} .. {high:{sign}.2f})"
+            yield shown.replace("0.", ".")
     yield f"{score.mean:.3f}"
 
 
