@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime import geometry as geometry_module
-from kedge_runtime.contract import Fit, Geometry, Input, Normalisation, Resize
+from kedge_runtime.contract import PILLOW_FITS, Fit, Geometry, Input, Normalisation, Resize
 from kedge_runtime.geometry import FITS, fit_to, reduction
 from kedge_runtime.image import read_image
 from kedge_runtime.preprocessing import Preprocessor
@@ -54,14 +55,19 @@ def test_the_reduction_is_the_largest_that_suffices(
 def _resized(pixels: Pixels, geometry: Geometry, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Return the sizes before and after of every resize that fitting asks for."""
     seen: list[tuple[Size, Size]] = []
-    plain = geometry_module.resize
 
-    def spy(pixels: Pixels, height: int, width: int, method: Resize) -> Pixels:
-        seen.append(((pixels.shape[0], pixels.shape[1]), (height, width)))
-        return plain(pixels, height, width, method)
+    def spied(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(pixels: Pixels, height: int, width: int, method: Resize, **rest: Any) -> Any:
+            # A box is what is scaled, in fractions of pixels.
+            rows, columns = rest.get("box") or ((0, pixels.shape[0]), (0, pixels.shape[1]))
+            seen.append(((rows[1] - rows[0], columns[1] - columns[0]), (height, width)))
+            return plain(pixels, height, width, method, **rest)
+
+        return spy
 
     with monkeypatch.context() as patch:
-        patch.setattr(geometry_module, "resize", spy)
+        for name in ("resize", "resample"):
+            patch.setattr(geometry_module, name, spied(getattr(geometry_module, name)))
         fit_to(pixels, geometry)
     return seen
 
@@ -73,7 +79,8 @@ def test_a_reduced_picture_is_never_scaled_up(fit: Fit, monkeypatch: pytest.Monk
     for _ in range(150):
         height, width = (int(side) for side in generator.integers(1, 900, 2))
         tall, wide = (int(side) for side in generator.integers(1, 120, 2))
-        geometry = Geometry(tall, wide, "pyramid", fit, float(generator.uniform(0.3, 1)))
+        method: Resize = "pillow_bilinear" if fit in PILLOW_FITS else "pyramid"
+        geometry = Geometry(tall, wide, method, fit, float(generator.uniform(0.3, 1)))
         by = reduction(geometry, height, width)
         reduced += by > 1
         # libjpeg rounds up; EXIF may swap the sides.

@@ -77,8 +77,11 @@ class Classifier(Answering):
         return self.run(self.read(image))
 
     def read(self, image: Source, colour: Colour = "rgb") -> Pixels:
-        """Return a picture's pixels, RGB uint8 [h, w, 3]; `colour` is the order of an array's."""
-        if colour == "rgb":
+        """Return a picture's pixels, RGB uint8 [h, w, 3]; `colour` is the order of an array's.
+
+        For a grey model an array may be [h, w].
+        """
+        if colour != "bgr" or (isinstance(image, np.ndarray) and image.ndim == 2):
             return self.preprocessor.read(image)
         if not isinstance(image, np.ndarray):
             raise UsageError("colour='bgr' is for arrays; a file's or its bytes' order is known")
@@ -112,12 +115,10 @@ class Classifier(Answering):
 
 def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
     """The engine's word on its own tensors must be the contract's."""
-    geometry, tensor = contract.input.geometry, contract.input.tensor
-    size = (geometry.height, geometry.width)
-    expected = (1, *size, 3) if tensor.layout == "nhwc" else (1, 3, *size)
+    _check_channels(engine, path)
     pairs = {
-        "input shape": (engine.input_shape, expected),
-        "input": (engine.input, tensor),
+        "input shape": (engine.input_shape, contract.input.shape),
+        "input": (engine.input, contract.input.tensor),
         "output": (engine.output, contract.output.tensor),
     }
     if contract.output.kind != "features":
@@ -129,6 +130,15 @@ def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
                 f"{path}: the model's {what} is {found}, its contract says {promised}; "
                 f"{_remedy(contract)}"
             )
+
+
+def _check_channels(engine: Engine, path: Path) -> None:
+    shape = engine.input_shape
+    if len(shape) == 4 and 4 in (shape[1], shape[3]) and not {1, 3} & {shape[1], shape[3]}:
+        raise EngineError(
+            f"{path}: the model takes images of four channels, kedge feeds three or one (grey): "
+            "convert a model that takes RGB and adds the fourth channel itself"
+        )
 
 
 def _remedy(contract: Contract) -> str:

@@ -6,7 +6,7 @@ preprocessing and decoding from this one record, so nothing about a model is kno
 
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.records import decode, encode
@@ -18,11 +18,12 @@ MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold 
 
 # fmt: off
 Resize = Literal[
-    "nearest", "bilinear", "pyramid", "area",
+    "nearest", "bilinear", "pyramid", "area", "tf_bilinear",
     "pillow_bilinear", "pillow_bicubic", "pillow_lanczos", "pillow_box", "pillow_hamming",
 ]
 # fmt: on
 Fit = Literal["crop", "stretch", "letterbox", "keras_crop", "pillow_fit", "torchvision_crop"]
+PILLOW_FITS: Final = ("pillow_fit", "torchvision_crop")  # their arithmetic is Pillow's
 Colour = Literal["rgb", "bgr", "grey"]
 Orientation = Literal["exif", "ignore"]
 Layout = Literal["nhwc", "nchw", "nhw", "flat"]
@@ -39,13 +40,13 @@ class Geometry:
     """How a picture of any size becomes `height` x `width` pixels.
 
     `resize`: `nearest` is Pillow's and Keras's default; `bilinear` samples four pixels; `pyramid`
-    halves first, so that big images don't alias; `area` averages; `pillow_*` are Pillow's filters,
-    which look at every source pixel.
+    halves first, so that big images don't alias; `area` averages; `tf_bilinear` is TensorFlow's
+    bilinear, with finer weights; `pillow_*` are Pillow's filters, which look at every source pixel.
     `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
-    `torchvision_crop` does so with torchvision's roundings; `stretch` ignores the aspect ratio;
-    `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of the target's aspect ratio
-    out first, in whole pixels, as Keras's `smart_resize`; `pillow_fit` does so in fractions of
-    pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
+    `torchvision_crop` does so with torchvision's roundings (with a Pillow filter only); `stretch`
+    ignores the aspect ratio; `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of
+    the target's aspect ratio out first, in whole pixels, as Keras's `smart_resize`; `pillow_fit`
+    does so in fractions of pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
     `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
     `scaled_decode`: whether a big JPEG may be decoded at a half, a quarter or an eighth of its size
     as long as that is not below what is needed; `nearest` never uses it.
@@ -66,8 +67,8 @@ class Geometry:
             raise ContractError(f"input size is {size}, allowed are 1x1 to 8192x8192")
         if not 0.1 <= self.crop_fraction <= 1:
             raise ContractError(f"crop_fraction is {self.crop_fraction}, allowed are 0.1 to 1")
-        if self.fit == "pillow_fit" and not self.resize.startswith("pillow"):
-            raise ContractError(f"fit pillow_fit needs a pillow filter, not {self.resize}")
+        if self.fit in PILLOW_FITS and not self.resize.startswith("pillow"):
+            raise ContractError(f"fit {self.fit} needs a pillow filter, not {self.resize}")
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,8 @@ class Normalisation:
                 values = values[:1]  # a mode of three channels that treats them alike
                 object.__setattr__(self, name, values)
             if len(values) != self.channels:
-                raise ContractError(
-                    f"{name} is {values}: {self.colour} images have {counted(self.channels, 'channel')}"
-                )
+                channels = counted(self.channels, "channel")
+                raise ContractError(f"{name} is {values}: {self.colour} images have {channels}")
 
     @property
     def channels(self) -> int:
@@ -146,6 +146,27 @@ class Input:
     normalisation: Normalisation
     tensor: Tensor = Tensor()
     pipeline: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse colour where the tensor has no axis for it."""
+        if self.tensor.layout in ("nhw", "flat") and self.normalisation.channels != 1:
+            raise ContractError(
+                f"layout {self.tensor.layout} has one channel, the colour is "
+                f"{self.normalisation.colour}: state the colour grey"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the engine's input for one image."""
+        height, width = self.geometry.height, self.geometry.width
+        channels = self.normalisation.channels
+        shapes: dict[Layout, tuple[int, ...]] = {
+            "nhwc": (1, height, width, channels),
+            "nchw": (1, channels, height, width),
+            "nhw": (1, height, width),
+            "flat": (1, height * width),
+        }
+        return shapes[self.tensor.layout]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """From pixels of any size to the network's size: one function per resize method and per fit.
 
-Only integer arithmetic is used where the method allows it (`nearest`, `bilinear`, `pyramid`), so a
-picture gives the same bytes on every machine; OpenCV's `area` differs in one value of 10 000
-between x86-64 and arm64.
+Integer arithmetic is used where the method allows it (`nearest`, `bilinear`, `pyramid`, `pillow_*`)
+and numpy's float32 in a fixed order for `tf_bilinear`, so an image gives the same bytes on every
+machine; OpenCV's `area` differs in one value of 10 000 between x86-64 and arm64.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.contract import Fit, Geometry, Resize
 from kedge_runtime.image import Pixels
+from kedge_runtime.pillow_filters import FILTERS, Span, resample
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -57,8 +58,38 @@ def _bilinear(pixels: Pixels, height: int, width: int) -> Pixels:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)  # type: ignore[return-value]
 
 
+def _tf_bilinear(pixels: Pixels, height: int, width: int) -> Pixels:
+    """TensorFlow's `tf.image.resize`, rounded: OpenCV's weights of 1/256 can be 1.3 steps off."""
+    top, bottom, down = _neighbours(pixels.shape[0], height)
+    left, right, across = _neighbours(pixels.shape[1], width)
+
+    def between(rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        near = pixels[rows[:, None], left].astype(np.float32)
+        return near + (pixels[rows[:, None], right] - near) * across[:, None]
+
+    upper = between(top)
+    return np.asarray(np.rint(upper + (between(bottom) - upper) * down[:, None, None]), np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _neighbours(
+    size: int, target: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Return the two source pixels of each target pixel, and the second's share (float32)."""
+    step, half = np.float32(size) / np.float32(target), np.float32(0.5)
+    places = (np.arange(target, dtype=np.float32) + half) * step - half
+    lower = np.floor(places)
+    first = np.maximum(lower.astype(np.intp), 0)
+    second = np.minimum(np.ceil(places).astype(np.intp), size - 1)
+    return first, second, places - lower
+
+
 def _area(pixels: Pixels, height: int, width: int) -> Pixels:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def _pillow(method: Resize, pixels: Pixels, height: int, width: int) -> Pixels:
+    return resample(pixels, height, width, method)
 
 
 def _pyramid(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -81,6 +112,8 @@ RESIZES: dict[Resize, Callable[[Pixels, int, int], Pixels]] = {
     "bilinear": _bilinear,
     "pyramid": _pyramid,
     "area": _area,
+    "tf_bilinear": _tf_bilinear,
+    **{method: partial(_pillow, method) for method in FILTERS},
 }
 
 
@@ -105,11 +138,44 @@ def _contain(size: Size, geometry: Geometry) -> Size:
     return height, width
 
 
+def _widest(size: Size, geometry: Geometry) -> tuple[float, float]:
+    """Return the largest rows and columns of the target's aspect ratio, as ImageOps.fit does."""
+    height, width = size
+    ratio = geometry.width / geometry.height
+    if width / height == ratio:
+        return height, width
+    return (height, ratio * height) if width / height > ratio else (width / ratio, width)
+
+
+def _whole(size: Size, geometry: Geometry) -> Size:
+    """Return the same in whole pixels, as Keras's smart_resize does: in float32."""
+    height, width = size
+    rows = np.float32(width * geometry.height) / np.float32(geometry.width)
+    columns = np.float32(height * geometry.width) / np.float32(geometry.height)
+    return max(1, min(height, int(rows))), max(1, min(width, int(columns)))
+
+
+def _filled(size: Size, geometry: Geometry) -> Size:
+    """Return the size of an image of which a target-sized part is seen, rounded up."""
+    scale = max(geometry.height / size[0], geometry.width / size[1])
+    return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
+
+
+def _shorter(size: Size, geometry: Geometry) -> Size:
+    """Return torchvision's size: the short side as the crop's long one needs it, the other cut."""
+    short = round(max(geometry.height, geometry.width) / geometry.crop_fraction)
+    long = int(short * max(size) / min(size))
+    return (long, short) if size[1] <= size[0] else (short, long)
+
+
 # The size that a picture of a given size is resized to, before it is cropped or padded.
 SCALED: dict[Fit, Callable[[Size, Geometry], Size]] = {
     "crop": _cover,
     "stretch": _target,
     "letterbox": _contain,
+    "keras_crop": _filled,
+    "pillow_fit": _filled,
+    "torchvision_crop": _shorter,
 }
 
 
@@ -150,10 +216,40 @@ def _letterbox(pixels: Pixels, geometry: Geometry) -> Pixels:
     return canvas
 
 
+def _keras_crop(pixels: Pixels, geometry: Geometry) -> Pixels:
+    """Cut the largest centre of the target's aspect ratio out, then scale it."""
+    cut = _centre(pixels, *_whole(_size(pixels), geometry))
+    return resize(cut, geometry.height, geometry.width, geometry.resize)
+
+
+def _pillow_fit(pixels: Pixels, geometry: Geometry) -> Pixels:
+    """Scale the centre of the target's aspect ratio, in fractions of pixels: ImageOps.fit."""
+    spans = map(_middle, _size(pixels), _widest(_size(pixels), geometry))
+    box = (next(spans), next(spans))
+    return resample(pixels, geometry.height, geometry.width, geometry.resize, box=box)
+
+
+def _middle(side: int, length: float) -> Span:
+    start = (side - length) * 0.5
+    return start, start + length
+
+
+def _torchvision_crop(pixels: Pixels, geometry: Geometry) -> Pixels:
+    """Resize(short side), CenterCrop of torchvision; only what the crop shows is computed."""
+    height, width = _shorter(_size(pixels), geometry)
+    # Python's round goes to the even number at a half, and so does torchvision's corner.
+    top, left = round((height - geometry.height) / 2), round((width - geometry.width) / 2)
+    window = ((top, geometry.height), (left, geometry.width))
+    return resample(pixels, height, width, geometry.resize, window=window)
+
+
 FITS: dict[Fit, Callable[[Pixels, Geometry], Pixels]] = {
     "crop": _crop,
     "stretch": _stretch,
     "letterbox": _letterbox,
+    "keras_crop": _keras_crop,
+    "pillow_fit": _pillow_fit,
+    "torchvision_crop": _torchvision_crop,
 }
 
 

@@ -45,10 +45,10 @@ class Pipeline:
 PIPELINES: Final[dict[str, Pipeline]] = {
     "load_img": Pipeline("keras.utils.load_img(target_size=...)", "nearest"),
     "flow_from_directory": Pipeline("ImageDataGenerator.flow_from_directory", "nearest"),
-    "image_dataset": Pipeline("keras.utils.image_dataset_from_directory", "bilinear"),
-    "tf_resize": Pipeline("tf.io.decode_image, tf.image.resize", "bilinear"),
+    "image_dataset": Pipeline("keras.utils.image_dataset_from_directory", "tf_bilinear"),
+    "tf_resize": Pipeline("tf.io.decode_image, tf.image.resize", "tf_bilinear"),
     "tf_hub": Pipeline(
-        "tf.image.convert_image_dtype, tf.image.resize", "bilinear", normalisation="unit"
+        "tf.image.convert_image_dtype, tf.image.resize", "tf_bilinear", normalisation="unit"
     ),
     "torchvision": Pipeline(
         "Resize(256), CenterCrop(224), ToTensor, Normalize",

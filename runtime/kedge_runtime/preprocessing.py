@@ -15,6 +15,10 @@ from kedge_runtime.contract import Contract, Input, Normalisation, Tensor
 from kedge_runtime.geometry import fit_to, reduction
 from kedge_runtime.image import LIMITS, Limits, Pixels, Source, read_image
 
+# Pillow's convert("L") (libImaging/Convert.c): ITU-R 601-2 luma in 16 bits, rounded.
+LUMA = np.array([19595, 38470, 7471], np.uint32)
+RUN = 1 << 16  # pixels that are made grey at once
+
 
 class Preprocessor:
     """The plan of one contract's input: its table is built once, `tensor` is a straight line."""
@@ -31,13 +35,17 @@ class Preprocessor:
         alike = (entries == entries[..., :1]).all()
         self._table = np.ascontiguousarray(entries[..., 0]) if alike else entries
         self._swap = spec.normalisation.colour == "bgr"
+        self._grey = spec.normalisation.colour == "grey"
         self._planar = spec.tensor.layout == "nchw"
 
     def read(self, source: Source) -> Pixels:
         """Return a picture's pixels, oriented as the contract says, RGB uint8 [h, w, 3].
 
-        A JPEG much larger than the contract needs comes at a half, a quarter or an eighth.
+        A JPEG much larger than the contract needs comes at a half, a quarter or an eighth. An array
+        may be [h, w] where the contract is grey.
         """
+        if self._grey and isinstance(source, np.ndarray) and source.ndim == 2:
+            source = np.repeat(source[..., None], 3, axis=2)
         return read_image(
             source,
             self.spec.geometry.orientation,
@@ -46,31 +54,47 @@ class Preprocessor:
         )
 
     def tensor(self, pixels: Pixels) -> NDArray[Any]:
-        """Return the engine's input, [1, height, width, 3] or [1, 3, height, width]."""
+        """Return the engine's input, in the contract's shape."""
         return self.look_up(self.fit(pixels))
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Return the pixels at the network's size, RGB uint8 [height, width, 3]."""
-        return fit_to(pixels, self.spec.geometry)
+        """Return the pixels at the network's size, RGB uint8 [height, width, 3].
+
+        Where the contract is grey the three channels are alike, and are so before they are resized.
+        """
+        return fit_to(_greyed(pixels) if self._grey else pixels, self.spec.geometry)
 
     def look_up(self, fitted: Pixels) -> NDArray[Any]:
         """Return the engine's input of pixels at the network's size."""
+        if self._grey:
+            values = cv2.LUT(cv2.extractChannel(fitted, 0), self._table).view(self._dtype)
+            return values.reshape(self.spec.shape)
         ordered = cv2.cvtColor(fitted, cv2.COLOR_RGB2BGR) if self._swap else fitted
         values = cv2.LUT(ordered, self._table).view(self._dtype)
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self._planar else values)[None]
 
 
+def _greyed(pixels: Pixels) -> Pixels:
+    """Return RGB pixels as Pillow's convert("L") makes them, three times."""
+    colours = pixels.reshape(-1, 3)
+    result = np.empty_like(colours)
+    for start in range(0, len(colours), RUN):
+        sums = colours[start : start + RUN].astype(np.uint32) @ LUMA
+        result[start : start + RUN] = ((sums + 0x8000) >> 16)[:, None]
+    return result.reshape(pixels.shape)
+
+
 def preprocess(contract: Contract | Input, source: Source) -> NDArray[Any]:
     """Return the input tensor of one picture: a path, encoded bytes or an RGB uint8 array.
 
-    [1, height, width, 3] or [1, 3, height, width] in the dtype that the contract says.
+    Its shape and dtype are the contract's: [1, height, width, 3] unless that says otherwise.
     """
     plan = Preprocessor(contract.input if isinstance(contract, Contract) else contract)
     return plan.tensor(plan.read(source))
 
 
 def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
-    """Return what each byte becomes in each channel: [1, 256, 3] in the tensor's dtype.
+    """Return what each byte becomes in each channel: [1, 256, channels] in the tensor's dtype.
 
     float32 steps in Keras's order, so that float tables equal `preprocess_input` bit for bit.
     """

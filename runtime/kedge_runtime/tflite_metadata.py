@@ -23,7 +23,7 @@ INPUTS, OUTPUTS = 2, 3  # SubGraphMetadata
 TENSOR_NAME, TENSOR_DESCRIPTION, CONTENT, UNITS, FILES = 0, 1, 3, 4, 6  # TensorMetadata
 KIND, VALUE = 0, 1  # a union, in Content and ProcessUnit: which member it is, and the member
 FEATURE, IMAGE = 1, 2  # ContentProperties
-COLOUR, RGB = 0, 1  # ImageProperties, ColorSpaceType
+COLOUR, RGB, GREY = 0, 1, 2  # ImageProperties, ColorSpaceType
 NORMALISATION = 1  # ProcessUnitOptions
 MEAN, STD = 0, 1  # NormalizationOptions
 FILE_NAME, FILE_TYPE = 0, 2  # AssociatedFile
@@ -78,17 +78,22 @@ def _normalisation(tensor: Table) -> Normalisation | None:
         options = unit.table(VALUE)
         if unit.number(KIND, "B") == NORMALISATION and options:
             mean, std = _three(options, MEAN), _three(options, STD)
-            return Normalisation(mean=mean, std=std)
+            return Normalisation("grey" if _is_grey(tensor) else "rgb", mean=mean, std=std)
     return None
 
 
-def _three(options: Table, field: int) -> tuple[float, float, float]:
+def _is_grey(tensor: Table) -> bool:
+    content = tensor.table(CONTENT)
+    image = content.table(VALUE) if content and content.number(KIND, "B") == IMAGE else None
+    return image is not None and image.number(COLOUR, "b") == GREY
+
+
+def _three(options: Table, field: int) -> tuple[float, ...]:
     """Return a number per channel; one alone is for all."""
     values = options.numbers(field, "f")
     if len(values) not in (1, 3):
         raise ValueError(f"a normalisation of {len(values)} channels")
-    red, green, blue = values if len(values) == 3 else values * 3
-    return red, green, blue
+    return tuple(values if len(values) == 3 else values * 3)
 
 
 def _labels(tensor: Table) -> str:

@@ -50,8 +50,10 @@ def _place_in(model: Any) -> int:
 
 def why_not(contract: Contract) -> str:
     """Return why it can't tell how pictures become this contract's input, or nothing."""
-    if contract.input.normalisation.colour != "rgb":
+    if contract.input.normalisation.colour == "bgr":
         return "it has no BGR, which this model takes"
+    if contract.input.tensor.layout != "nhwc":
+        return "its readers want images with a channel axis at the end, this model takes others"
     if contract.input.tensor.dtype == "uint8" and not _takes_bytes(contract):
         return "its readers put bytes into uint8 inputs as they are, this model wants others"
     return ""
@@ -84,10 +86,12 @@ def _input(contract: Contract) -> Fields:
     size = contract.input.geometry
     mean, std = _in_bytes(contract.input.normalisation)
     options = {schema.MEAN: mean, schema.STD: std}
+    grey = contract.input.normalisation.colour == "grey"
+    article, colour = ("a grey", schema.GREY) if grey else ("an RGB", schema.RGB)
     return {
         schema.TENSOR_NAME: "image",
-        schema.TENSOR_DESCRIPTION: f"an RGB picture of {size.width} x {size.height} pixels",
-        schema.CONTENT: _union(schema.IMAGE, {schema.COLOUR: schema.RGB}),
+        schema.TENSOR_DESCRIPTION: f"{article} picture of {size.width} x {size.height} pixels",
+        schema.CONTENT: _union(schema.IMAGE, {schema.COLOUR: colour}),
         schema.UNITS: [_union(schema.NORMALISATION, options)],
     }
 

@@ -7,7 +7,7 @@ An engine module adds a class with `set`, `invoke` and `get`, the steps of a run
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -170,6 +170,19 @@ def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:
             "kedge runs one of each"
         )
     return taken[0], given[0]
+
+
+def image_port(port: Port) -> Port:
+    """Return the input of a model with the layout that its shape tells."""
+    return replace(port, tensor=replace(port.tensor, layout=_layout(port.shape)))
+
+
+def _layout(shape: tuple[int, ...]) -> Layout:
+    if len(shape) != 4:
+        return {2: "flat", 3: "nhw"}.get(len(shape), "nhwc")  # type: ignore[return-value]
+    channels, last = shape[1], shape[3]
+    planar = channels == 3 != last or (channels == 1 and last not in (1, 3))
+    return "nchw" if planar else "nhwc"
 
 
 def float_port(shape: Sequence[Any], dtype: str) -> Port:

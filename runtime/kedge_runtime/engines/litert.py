@@ -10,6 +10,7 @@ from kedge_runtime.engines.base import (
     Engine,
     Port,
     dtype_name,
+    image_port,
     import_library,
     only_ends,
     text_of,
@@ -34,7 +35,7 @@ class LiteRT(Engine):
     def __init__(self, interpreter: Any, library: str) -> None:
         """Take an interpreter whose tensors are allocated."""
         taken, given = only_ends(interpreter.get_input_details(), interpreter.get_output_details())
-        super().__init__(_port(taken), _port(given))
+        super().__init__(image_port(_port(taken)), _port(given))
         self.library = library
         self._interpreter = interpreter
         self._input_index, self._output_index = taken["index"], given["index"]

@@ -9,6 +9,7 @@ from kedge_runtime.engines.base import (
     Engine,
     Port,
     float_port,
+    image_port,
     import_library,
     only_ends,
     text_of,
@@ -28,7 +29,7 @@ class OnnxRuntime(Engine):
     def __init__(self, session: Any) -> None:
         """Take a session."""
         taken, given = only_ends(session.get_inputs(), session.get_outputs())
-        super().__init__(_port(taken), _port(given))
+        super().__init__(image_port(_port(taken)), _port(given))
         self._session, self._input, self._outputs = session, taken.name, [given.name]
         self._feed: dict[str, Array] = {}
         self._found: list[Array] = []

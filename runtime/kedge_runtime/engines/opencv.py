@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kedge_runtime.engines import ENGINES, EngineOptions, version_gate
-from kedge_runtime.engines.base import Array, Engine, float_port, only_ends
+from kedge_runtime.engines.base import Array, Engine, float_port, image_port, only_ends
 from kedge_runtime.engines.onnx_graph import Graph, read_graph
 from kedge_runtime.errors import EngineError, one_line
 
@@ -31,7 +31,8 @@ class OpenCV(Engine):
     def __init__(self, net: Any, graph: Graph) -> None:
         """Take a network and what its file says of it."""
         taken, given = only_ends(graph.inputs, graph.outputs)
-        super().__init__(float_port(taken.shape, taken.dtype), float_port(given.shape, given.dtype))
+        entry = image_port(float_port(taken.shape, taken.dtype))
+        super().__init__(entry, float_port(given.shape, given.dtype))
         self._net = net
         self._found: Array = np.empty(0, np.float32)
 
