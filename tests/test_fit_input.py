@@ -63,11 +63,12 @@ def train(normalise: Callable[[NDArray[Any]], NDArray[Any]], *first: Any, mode: 
     images = [
         render(int(i), rng).convert(mode).resize((SIDE, SIDE), Image.Resampling.NEAREST) for i in y
     ]
-    x = normalise(np.stack([np.array(image, np.float32) for image in images]))
+    pixels = np.stack([np.array(image, np.float32).reshape(SIDE, SIDE, -1) for image in images])
+    x = normalise(pixels)
     layers = keras.layers
     model = keras.Sequential(
         [
-            keras.Input((SIDE, SIDE, 3)),
+            keras.Input(x.shape[1:]),
             *first,
             layers.Conv2D(16, 3, strides=2, activation="relu"),
             layers.GlobalAveragePooling2D(),
@@ -121,6 +122,15 @@ def test_bgr_is_told_from_rgb(tmp_path: Path, labelled: Path, kedge: Run) -> Non
     code, out, _ = kedge("fit-input", tmp_path / "bgr.keras", "--images", labelled, "--json")
     found = json.loads(out)
     assert (code, found["normalisation"], found["colour"]) == (0, "unit", "bgr")
+
+
+def test_grey_models_have_three_normalisations(tmp_path: Path, labelled: Path, kedge: Run) -> None:
+    train(lambda x: x / 255, mode="L").save(tmp_path / "grey.keras")
+    _, out, _ = kedge("fit-input", tmp_path / "grey.keras", "--images", labelled, "--json")
+    found = json.loads(out)
+    assert (found["normalisation"], found["colour"]) == ("unit", "grey")
+    assert {row["normalisation"] for row in found["normalisations"]} == {"unit", "tf", "raw"}
+    assert "--colour" not in found["flags"]
 
 
 def test_a_model_that_normalises_bytes_itself_takes_them_raw(

@@ -131,10 +131,11 @@ def _judged_by(job: Job, original: Original) -> Original:
 def _refuse_other_input(job: Job, original: Original, progress: Progress) -> None:
     """Raise UsageError where the check pictures show that another input fits the model better."""
     source, paths = original.source, original.photos.check
-    if job.force_input or source.untrained:
+    classes = fitting.true_outputs(paths, source)
+    if job.force_input or source.untrained or classes is None:
         return
     with progress.stage("check input"), quiet():
-        found = fitting.better_input(source, paths, fitting.true_outputs(paths, source))
+        found = fitting.better_input(source, paths, classes)
     if found:
         raise UsageError(found.line)
 

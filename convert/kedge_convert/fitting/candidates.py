@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from kedge_runtime.contract import Colour, Geometry, Input
-from kedge_runtime.geometry import FITS, RESIZES
 from kedge_runtime.normalisations import FORMULAS, NORMALISATIONS, read_normalisation
 from kedge_runtime.pipelines import PIPELINES
 
@@ -71,7 +70,6 @@ def geometries(height: int, width: int) -> dict[Geometry, tuple[str, ...]]:
     """Return the geometries of PIPELINES for a size in pixels; the same one has several names."""
     found: dict[Geometry, tuple[str, ...]] = {}
     for name, pipeline in PIPELINES.items():
-        if pipeline.resize in RESIZES and pipeline.fit in FITS:
-            geometry = pipeline.geometry(height, width)
-            found[geometry] = (*found.get(geometry, ()), name)
+        geometry = pipeline.geometry(height, width)
+        found[geometry] = (*found.get(geometry, ()), name)
     return found

@@ -62,7 +62,8 @@ def open_subject(request: Request) -> Subject:
     Raises UsageError when it can't be read or gives no classes.
     """
     found = sources.load(request)
-    heads.check_input(found.model, found.name)
+    if not _is_grey(found.model):
+        heads.check_input(found.model, found.name)
     model = shapes.fixed(found.model, request.size, found.name)
     head = heads.find(model, found.name, request.head)
     if head.kind == "features":
@@ -74,6 +75,11 @@ def open_subject(request: Request) -> Subject:
     labels = _labels(request, found.facts.labels, head.model.outputs[0].shape[-1], found.name)
     own = shapes.normalises(found.model)
     return Subject(found.name, head.model, head.output, height, width, channels, labels, own)
+
+
+def _is_grey(model: Any) -> bool:
+    taken = [tuple(each.shape) for each in getattr(model, "inputs", None) or ()]
+    return len(taken) == 1 and len(taken[0]) == 4 and taken[0][3] == 1
 
 
 def _labels(
