@@ -72,6 +72,11 @@ if TYPE_CHECKING:
 )
 @pixel_options
 @click.option(
+    "--force-input",
+    is_flag=True,
+    help="Convert even if another known preprocessing fits the model better.",
+)
+@click.option(
     "--head",
     type=click.Choice(get_args(Kind)),
     help="What MODEL's numbers are; its last layer tells, mostly.",
@@ -190,6 +195,7 @@ def _job(options: dict[str, Any]) -> "Job":
         },
         device=wanted,
         gates=Gates(options["min_mapped"], options["max_sram"]),
+        force_input=options["force_input"],
     )
 
 

@@ -30,6 +30,7 @@ class Job:
     `rewrites`: of edge.rewrites.REWRITES, before anything is exported.
     `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
     `device`: what the artefacts are for, `gates`: what they must hold on it.
+    `force_input`: keep the input even where another one fits the model better.
     """
 
     request: Request
@@ -44,6 +45,7 @@ class Job:
     limits: dict[str, float | None] = field(default_factory=dict)
     device: Device | None = None
     gates: fit.Gates = fit.GATES
+    force_input: bool = False
 
     @property
     def log(self) -> Path:

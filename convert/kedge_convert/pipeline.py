@@ -9,7 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import degenerate, heads, own_pixels, parity, prepare, sealing, structure
+from kedge_convert import (
+    degenerate,
+    fitting,
+    heads,
+    own_pixels,
+    parity,
+    prepare,
+    sealing,
+    structure,
+)
 from kedge_convert.edge import fit, rewrites
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.release import compiled_name
@@ -106,6 +115,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
             if source.untrained:
                 source = initialised(source, photos, job.sampling.seed, progress)
             original = _judged_by(job, ask(source, photos, progress))
+            _refuse_other_input(job, original, progress)
             original = _prepared(job, _exportable(job, original, progress), progress)
             for target in job.targets:
                 progress.turn(str(target))
@@ -136,6 +146,18 @@ def _judged_by(job: Job, original: Original) -> Original:
     classes = search.true_classes(photos, original.source)
     known = None if classes is None else dict(zip(photos, classes, strict=True))
     return replace(original, classes=known)
+
+
+def _refuse_other_input(job: Job, original: Original, progress: Progress) -> None:
+    """Raise UsageError where the check pictures show that another input fits the model better."""
+    source, paths = original.source, original.photos.check
+    classes = fitting.true_outputs(paths, source)
+    if job.force_input or source.untrained or classes is None:
+        return
+    with progress.stage("check input"), quiet():
+        found = fitting.better_input(source, paths, classes)
+    if found:
+        raise UsageError(found.line)
 
 
 def _prepared(job: Job, original: Original, progress: Progress) -> Original:

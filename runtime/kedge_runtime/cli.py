@@ -23,6 +23,10 @@ COMMANDS = {
     "build": ("kedge_convert.build.command:build", "Build a matrix with gates, for CI."),
     "inspect": ("kedge_convert.edge.command:command", "Show what is inside an artefact."),
     "bench": ("kedge_runtime.commands.bench:bench", "Time every step of a classification."),
+    "fit-input": (
+        "kedge_convert.fit_command:command",
+        "Find the preprocessing that a model was trained with.",
+    ),
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Tell what this machine can run."),
 }
 

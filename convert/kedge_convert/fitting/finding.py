@@ -1,0 +1,145 @@
+"""Stop a conversion whose input is plainly not the one that the model was trained with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kedge_convert.fitting import candidates, images, scores
+from kedge_convert.fitting.candidates import Candidate
+from kedge_convert.fitting.scores import Classes
+from kedge_convert.fitting.search import MARGIN, Score, accuracy_lost
+from kedge_convert.fitting.subject import answers
+from kedge_convert.source import Source
+from kedge_runtime.contract import Geometry, Input
+from kedge_runtime.errors import UsageError
+from kedge_runtime.image import Pixels
+from kedge_runtime.normalisations import formula, in_rgb
+from kedge_runtime.truth import read_truth
+
+IMAGES = 100  # at most
+LEAST = 20  # fewer decide nothing
+PART = 20  # images on which every candidate is tried; the best one goes on to all
+LEVEL = 0.99  # a conversion that is stopped in vain costs more than one that goes on
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A candidate that fits the model significantly better than the input in use.
+
+    `used`, `better`: their scores on the same images. `line`: for the user.
+    """
+
+    used: Score
+    better: Score
+    line: str
+
+
+def true_outputs(paths: Sequence[Path], source: Source) -> list[int] | None:
+    """Return the index of each image's true output; None where nothing tells that of all."""
+    try:
+        truth = read_truth(paths, source.labels)
+    except UsageError:  # names that tell of some images only: nobody asked for them here
+        return None
+    offset = source.output.label_offset
+    return None if truth is None else [truth[path] + offset for path in paths]
+
+
+def better_input(
+    source: Source, paths: Sequence[Path], classes: Sequence[int] | None
+) -> Finding | None:
+    """Return the known input that fits significantly better than `source.input`, or None.
+
+    `classes`: the index of each image's true output. Takes about five times as long as the float
+    model's answers to the images; None at once for features, few images or no classes.
+    """
+    if classes is None or source.output.kind == "features" or source.output.multi_label:
+        return None
+    if len(paths) < LEAST:
+        return None
+    # The first PART must not be of one folder.
+    drawn = np.random.default_rng(0).permutation(len(paths))[:IMAGES]
+    chosen = tuple(paths[i] for i in drawn)
+    check = _Check(source, chosen, np.array([classes[i] for i in drawn], np.int64))
+    found = check.normalisation()
+    return found if found is not None else check.geometry()
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The model, the images and their true outputs."""
+
+    source: Source
+    paths: tuple[Path, ...]
+    classes: Classes
+
+    def normalisation(self) -> Finding | None:
+        """Try every normalisation and colour order on the geometry in use."""
+        fed = self.source.input
+        channels = fed.normalisation.channels
+        names = (fed.pipeline or candidates.NEUTRAL,)
+        known = candidates.normalisations(fed, channels, names)
+        used = in_rgb(fed.normalisation), fed.normalisation.colour
+        rivals = [
+            one
+            for one in known
+            if (in_rgb(one.input.normalisation), one.input.normalisation.colour) != used
+        ]
+        pixels = images.load(self.paths, fed, [fed.geometry]).sized[fed.geometry]
+        return self._better(rivals, dict.fromkeys([fed.geometry], pixels))
+
+    def geometry(self) -> Finding | None:
+        """Try every geometry with the normalisation in use."""
+        fed = self.source.input
+        size = fed.geometry.height, fed.geometry.width
+        ways = {g: names for g, names in candidates.geometries(*size).items() if g != fed.geometry}
+        loaded = images.load(self.paths, fed, [fed.geometry, *ways])
+        rivals = [
+            Candidate("", names, Input(g, fed.normalisation, fed.tensor))
+            for g, names in ways.items()
+        ]
+        return self._better(rivals, loaded.sized)
+
+    def _better(self, rivals: list[Candidate], sized: dict[Geometry, Pixels]) -> Finding | None:
+        """Return the rival that is best on a part, if it is better on all images, too."""
+        used = Candidate("", (), self.source.input)
+        part = [self._score(one, sized, PART) for one in rivals]
+        best = max(part, key=lambda one: one.mean)
+        if best.mean <= self._score(used, sized, PART).mean:
+            return None
+        one, other = (self._score(each, sized, IMAGES) for each in (used, best.candidate))
+        limit = scores.quantile(len(one.values), len(rivals), LEVEL)
+        margin = 0.0 if best.candidate.normalisation else MARGIN
+        if scores.z_score(other.values, one.values) <= limit or not _more_right(one, other, margin):
+            return None
+        return Finding(one, other, self._line(one, other))
+
+    def _score(self, candidate: Candidate, sized: dict[Geometry, Pixels], count: int) -> Score:
+        pixels, classes = sized[candidate.input.geometry][:count], self.classes[:count]
+        given = answers(self.source.model, self.source.output, pixels, candidate.input)
+        right = given.argmax(axis=1) == classes
+        return Score(candidate, scores.likelihood(given, classes), right)
+
+    def _line(self, used: Score, better: Score) -> str:
+        candidate, fed = better.candidate, self.source.input
+        if candidate.normalisation:
+            order = ", BGR" if fed.normalisation.colour == "bgr" else ""
+            words = f"{formula(fed.normalisation)}{order}", candidate.formula
+            flags = candidate.normalisation_flags
+        else:
+            words = (
+                fed.pipeline or f"{fed.geometry.resize}, {fed.geometry.fit}",
+                candidate.pipelines[0],
+            )
+            flags = f"--preprocess {candidate.pipelines[0]}"
+        counts = [0 if one.right is None else int(one.right.sum()) for one in (used, better)]
+        return (
+            f"{self.source.name}: {words[0]} gets {counts[0]} of {len(used.values)} images right, "
+            f"{words[1]} gets {counts[1]}: give {flags}, or --force-input to insist"
+        )
+
+
+def _more_right(used: Score, better: Score, margin: float) -> bool:
+    """Whether the interval of the difference in accuracy lies above a margin."""
+    return accuracy_lost(used, better)[0] > margin

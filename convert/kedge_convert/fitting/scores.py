@@ -1,0 +1,119 @@
+"""Judge a model's answers image by image, and say which candidates may be the best.
+
+Networks are too sure by a factor of two or three (Guo et al. 2017, arXiv:1706.04599), and a
+candidate that only makes the answers less sure must not win by that: each is judged at the best
+temperature within SHARPNESS. Beyond it the temperature itself tells that the input is a wrong one:
+nets of ReLUs without norms answer x and x / 255 alike but for the scale of the logits.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.contract import Output
+from kedge_runtime.head import sigmoid
+
+Numbers = NDArray[np.float64]
+Classes = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+LEVEL = 0.95
+CLEARLY = 4.0  # standard errors behind the best: out of question
+SHARPNESS = np.geomspace(0.2, 2, 12)  # inverse temperatures
+_ANY = np.geomspace(1e-5, 20, 30)
+_LEAST = 1e-7  # probabilities below it are one
+# A share of chance in every answer: a few sure and wrong ones must not decide. Two views of an
+# image seldom contradict each other.
+_CHANCE, _CHANCE_OF_VIEWS = 0.01, 1e-4
+
+
+def evidence(answers: NDArray[Any], output: Output) -> Numbers:
+    """Return logarithms of the classes' weights, [images, classes], of a model's numbers.
+
+    Independent classes are compared by the logarithm of each one's probability. What is not finite
+    tells nothing: it becomes 0.
+    """
+    values = answers.astype(np.float64)
+    if output.multi_label and output.kind == "logits":
+        values = sigmoid(answers.astype(np.float32)).astype(np.float64)
+    if output.multi_label or output.kind != "logits":
+        values = np.log(np.clip(values, _LEAST, None))
+    finite = np.isfinite(values).all(axis=1, keepdims=True)
+    values = np.where(finite, values, 0.0)
+    return np.asarray(values - values.max(axis=1, keepdims=True))
+
+
+def log_softmax(values: Numbers) -> Numbers:
+    """Return log probabilities along the last axis."""
+    highest = values.max(axis=-1, keepdims=True)
+    shifted = values - highest
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def likelihood(values: Numbers, classes: Classes) -> Numbers:
+    """Return the log-likelihood of each image's true class less chance's, [images], in nats."""
+    rows, count = np.arange(len(classes)), values.shape[1]
+
+    def judged(sharp: float) -> Numbers:
+        ratio = count * np.exp(log_softmax(values * sharp)[rows, classes])
+        return np.asarray(np.log(_CHANCE + (1 - _CHANCE) * ratio))
+
+    return _sharpest(judged, SHARPNESS)
+
+
+def agreement(values: Numbers, other: Numbers) -> Numbers:
+    """Return how much one view of each image tells of the other's answer, [images], in nats.
+
+    The logarithm of the chance that two views of one image draw the same class over that for views
+    of different images: high where answers are sure, varied, and the same for both views. At any
+    temperature: without true classes, a wrong input that makes the answers surer would win.
+    """
+
+    def shared(sharp: float) -> Numbers:
+        one, two = np.exp(log_softmax(values * sharp)), np.exp(log_softmax(other * sharp))
+        overall = np.maximum((one.mean(axis=0) + two.mean(axis=0)) / 2, _LEAST)
+        ratio = (one * two / overall).sum(axis=1)
+        return np.asarray(np.log(_CHANCE_OF_VIEWS + (1 - _CHANCE_OF_VIEWS) * ratio))
+
+    return _sharpest(shared, _ANY)
+
+
+def _sharpest(judge: Callable[[float], Numbers], sharpness: Numbers) -> Numbers:
+    """Return what `judge` gives at the inverse temperature that suits it best."""
+    return max(map(judge, map(float, sharpness)), key=lambda one: float(one.mean()))
+
+
+def z_score(better: Numbers, worse: Numbers) -> float:
+    """Return the mean paired difference over its standard error; 0 where all are the same."""
+    differences = better - worse
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    mean = float(differences.mean())
+    return mean / error if error > 0 else math.copysign(math.inf, mean) if mean else 0.0
+
+
+def quantile(images: int, compared: int, level: float = LEVEL) -> float:
+    """Return the one-sided Student quantile that `compared` differences reach by chance together
+    with 1 - `level` (Bonferroni); Cornish and Fisher's expansion of it (Hill 1970, CACM 13, 617).
+    """
+    z = NormalDist().inv_cdf(1 - (1 - level) / max(1, compared))
+    free = max(1, images - 1)
+    first = (z**3 + z) / (4 * free)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+    return z + first + second
+
+
+def may_be_best(values: Sequence[Numbers]) -> tuple[bool, ...]:
+    """Return which of the candidates' per-image values, each [images], may be the best one's.
+
+    The set holds the best with 95 % (Hsu 1984, Annals of Statistics 12, 1136-1144, with
+    Bonferroni's bound). Those that are CLEARLY worse don't count: chance can't put them first.
+    """
+    best = max(values, key=lambda one: float(one.mean()))
+    behind = [z_score(best, one) for one in values]
+    rivals = sum(z <= CLEARLY for z in behind) - 1
+    limit = quantile(len(best), rivals)
+    return tuple(z <= limit for z in behind)

@@ -1,0 +1,242 @@
+"""Find the input that a model was trained with: first the normalisation, then the geometry."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from kedge_convert.fitting import candidates, images, scores
+from kedge_convert.fitting.candidates import Candidate
+from kedge_convert.fitting.images import Images
+from kedge_convert.fitting.scores import Classes, Numbers
+from kedge_convert.fitting.subject import Subject
+from kedge_convert.progress import Progress
+from kedge_runtime.contract import Geometry, Input
+from kedge_runtime.drift.intervals import paired_drop
+from kedge_runtime.image import Pixels
+from kedge_runtime.normalisations import read_normalisation
+from kedge_runtime.pipelines import PIPELINES
+
+PART = 64  # images on which all normalisations are tried
+# By how much a wrong geometry may be better than the one of training, as a share of the images:
+# nets trained on aliased images, say, are better on smooth ones (benchmarks/fit_input.py).
+MARGIN = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a candidate scored on the first images.
+
+    `values`: per image, in nats over chance; `right`: whether the best class is the true one, None
+    without ground truth.
+    """
+
+    candidate: Candidate
+    values: Numbers
+    right: scores.Flags | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values."""
+        return float(self.values.mean())
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a model's answers to images are worth. `classes`: true ones, None without ground truth.
+
+    `known`: scores by candidate and number of images, so that nothing is asked twice.
+    """
+
+    subject: Subject
+    classes: Classes | None
+    known: dict[tuple[Candidate, int], Score] = field(default_factory=dict)
+
+    def score(self, candidate: Candidate, pixels: Pixels) -> Score:
+        """Return the score of a candidate on images of its geometry, uint8 [n, h, w, c]."""
+        key = candidate, len(pixels)
+        if key not in self.known:
+            self.known[key] = self._scored(candidate, pixels)
+        return self.known[key]
+
+    def _scored(self, candidate: Candidate, pixels: Pixels) -> Score:
+        given = self.subject.evidence(pixels, candidate.input)
+        if self.classes is None:
+            other = self.subject.evidence(images.zoomed(pixels), candidate.input)
+            return Score(candidate, scores.agreement(given, other))
+        classes = self.classes[: len(pixels)]
+        right = given.argmax(axis=1) == classes
+        return Score(candidate, scores.likelihood(given, classes), right)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores, best first; `possible`: which may be the best one's, `same`: which can't differ from
+    the best, as their answers are the same.
+    """
+
+    scores: tuple[Score, ...]
+    possible: tuple[Score, ...]
+    same: tuple[Score, ...] = ()
+
+    @property
+    def best(self) -> Score:
+        """The score of the winner."""
+        return self.scores[0]
+
+    @property
+    def decided(self) -> bool:
+        """Whether nothing but the winner is left, and what is the same as it."""
+        return len(self.possible) == len(self.same)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was found. `geometries` is None where they were not tried."""
+
+    subject: Subject
+    images: Images
+    normalisations: Ranking
+    geometries: Ranking | None
+    labelled: bool
+
+    @property
+    def informative(self) -> bool:
+        """Whether the best candidate's answers are better than chance."""
+        ranking = self.normalisations
+        values = ranking.best.values
+        limit = scores.quantile(len(values), len(ranking.scores))
+        return scores.z_score(values, np.zeros_like(values)) > limit
+
+    @property
+    def decided(self) -> bool:
+        """Whether one normalisation is left."""
+        return self.informative and self.normalisations.decided
+
+    @property
+    def winner(self) -> Candidate:
+        """The candidate to use."""
+        return (self.geometries or self.normalisations).best.candidate
+
+
+def find(subject: Subject, pictures: Images, classes: Classes | None, progress: Progress) -> Fit:
+    """Return how images are fed to the model best, on images in all geometries.
+
+    `classes`: int64 [images], the index of each image's true output. Geometries are only tried
+    with it: how sure the answers are says too little of them.
+    """
+    judge = Judge(subject, classes)
+    ways = _ways(subject, pictures)
+    geometry = next(g for g, names in ways.items() if candidates.NEUTRAL in names)
+    ranked = _normalisations(judge, pictures.sized[geometry], geometry, ways, progress)
+    if classes is None:
+        return Fit(subject, pictures, ranked, None, labelled=False)
+    placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
+    ranked = _again(judge, pictures, placed.best.candidate, ranked)
+    if ranked.best.candidate.formula != placed.best.candidate.formula:
+        placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
+    return Fit(subject, pictures, ranked, placed, labelled=True)
+
+
+def start(subject: Subject) -> Input:
+    """Return an input of the model's size and channels: bytes, in the neutral geometry."""
+    colour = candidates.COLOURS[subject.channels][0]
+    geometry = PIPELINES[candidates.NEUTRAL].geometry(subject.height, subject.width)
+    return Input(geometry, read_normalisation("raw", colour))
+
+
+def _ways(subject: Subject, pictures: Images) -> dict[Geometry, tuple[str, ...]]:
+    """Return the geometries; those that give these images the same pixels are one."""
+    found: dict[Geometry, tuple[str, ...]] = {}
+    for geometry, names in candidates.geometries(subject.height, subject.width).items():
+        pixels = pictures.sized[geometry]
+        alike = (g for g in found if np.array_equal(pictures.sized[g], pixels))
+        one = next(alike, geometry)
+        found[one] = (*found.get(one, ()), *names)
+    return found
+
+
+def _normalisations(
+    judge: Judge,
+    pixels: Pixels,
+    geometry: Geometry,
+    ways: dict[Geometry, tuple[str, ...]],
+    progress: Progress,
+) -> Ranking:
+    subject = judge.subject
+    fed = start(subject)
+    tried = candidates.normalisations(fed, subject.channels, ways[geometry])
+    with progress.stage("try normalisations", len(tried)) as tick:
+        part = []
+        for candidate in tried:
+            part.append(judge.score(candidate, pixels[:PART]))
+            tick()
+    best = max(part, key=lambda one: one.mean)
+    left = [one for one in part if scores.z_score(best.values, one.values) <= scores.CLEARLY]
+    with progress.stage("compare the best", len(left)) as tick:
+        whole = []
+        for one in left:
+            whole.append(judge.score(one.candidate, pixels))
+            tick()
+    dropped = [one for one in part if one not in left]
+    return rank(whole, dropped)
+
+
+def _geometries(
+    judge: Judge,
+    pictures: Images,
+    ways: dict[Geometry, tuple[str, ...]],
+    best: Candidate,
+    progress: Progress,
+) -> Ranking:
+    with progress.stage("try geometries", len(ways)) as tick:
+        found = []
+        for geometry, names in ways.items():
+            candidate = best.with_geometry(geometry, names)
+            found.append(judge.score(candidate, pictures.sized[geometry]))
+            tick()
+    return _lenient(rank(found))
+
+
+def _lenient(ranked: Ranking) -> Ranking:
+    """Return the ranking of geometries; only those that are worse by more than MARGIN are out."""
+    possible = [
+        one
+        for one in ranked.scores
+        if one in ranked.possible or accuracy_lost(one, ranked.best)[0] <= MARGIN
+    ]
+    return replace(ranked, possible=tuple(possible))
+
+
+def accuracy_lost(score: Score, best: Score) -> tuple[float, float]:
+    """Return the 95 % interval of the best one's accuracy less a score's, on the same images."""
+    if score.right is None or best.right is None:
+        return 0.0, 1.0
+    one, other = score.right, best.right[: len(score.right)]
+    low, high = paired_drop((other & ~one).sum(), (one & ~other).sum(), len(one))
+    return float(low), float(high)
+
+
+def _again(judge: Judge, pictures: Images, placed: Candidate, ranked: Ranking) -> Ranking:
+    """Judge the normalisations that are left once more on the best geometry: it tells more."""
+    if ranked.decided:
+        return ranked
+    geometry, names = placed.input.geometry, placed.pipelines
+    moved = [one.candidate.with_geometry(geometry, names) for one in ranked.possible]
+    found = [judge.score(one, pictures.sized[geometry]) for one in moved]
+    return rank(found, [one for one in ranked.scores if one not in ranked.possible])
+
+
+def rank(whole: Sequence[Score], dropped: Sequence[Score] = ()) -> Ranking:
+    """Rank scores on the same images; `dropped` ones, of fewer images, can't be the best."""
+    may_be = scores.may_be_best([one.values for one in whole])
+    ordered = sorted(whole, key=lambda one: -one.mean)
+    possible = [one for one, may in zip(whole, may_be, strict=True) if may]
+    possible.sort(key=lambda one: -one.mean)
+    same = [one for one in possible if _alike(ordered[0], one)]
+    rest = sorted(dropped, key=lambda one: -one.mean)
+    return Ranking((*ordered, *rest), tuple(possible), tuple(same))
+
+
+def _alike(one: Score, other: Score) -> bool:
+    return bool(np.allclose(one.values, other.values, rtol=1e-4, atol=1e-5))

@@ -1,0 +1,191 @@
+"""Show what `kedge fit-input` found: tables and sentences, or one JSON object."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kedge_convert.fitting.candidates import Candidate
+from kedge_convert.fitting.search import Fit, Ranking, Score, accuracy_lost
+from kedge_runtime.drift.intervals import wilson
+from kedge_runtime.errors import counted
+from kedge_runtime.pipelines import PIPELINES
+
+Interval = tuple[float, float]
+WIDTH = 100  # columns: a file or a pipe has no width of its own
+MORE = 4  # times as many images halve an interval
+
+
+def accuracy(score: Score) -> tuple[float, Interval] | None:
+    """Return the share of images that is right, and its 95 % interval."""
+    if score.right is None:
+        return None
+    low, high = wilson(score.right.sum(), len(score.right))
+    return float(score.right.mean()), (float(low), float(high))
+
+
+def difference(score: Score, best: Score) -> tuple[float, Interval] | None:
+    """Return the accuracy less the best one's on the same images, and its 95 % interval."""
+    if score.right is None or best.right is None:
+        return None
+    low, high = accuracy_lost(score, best)
+    other = best.right[: len(score.right)]
+    return float(score.right.mean() - other.mean()), (-high, -low)
+
+
+def page(fit: Fit) -> None:
+    """Print the tables, what can be told, and the options to copy."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = max(console.width, WIDTH)
+    console.print(_table(fit.normalisations, "normalisation", _normalisation))
+    if fit.geometries:
+        console.print(_table(fit.geometries, "geometry", _geometry))
+    for line in said(fit):
+        console.print(line, soft_wrap=True)
+
+
+def said(fit: Fit) -> Iterator[str]:
+    """Yield what was found, a line each; the last one is the options to copy."""
+    best = fit.normalisations.best.candidate
+    yield from _said_of_normalisation(fit)
+    if fit.geometries is None:
+        yield (
+            "ground truth: none; this ranking is by how sure, varied and stable the answers are, "
+            "which is weaker. Put the images in one folder for each class, or give --truth FILE."
+        )
+        yield "geometry: cannot be told without ground truth"
+        yield best.normalisation_flags
+        return
+    yield from _said_of_geometry(fit.geometries)
+    yield fit.winner.flags
+
+
+def _said_of_normalisation(fit: Fit) -> Iterator[str]:
+    ranking = fit.normalisations
+    best = ranking.best.candidate
+    if not fit.informative:
+        yield (
+            "normalisation: cannot be told, as no candidate is better than chance. Check the order "
+            "of the classes (--labels) and that the images are of the kind the model knows."
+        )
+    elif ranking.decided:
+        yield f"normalisation: {best.formula} ({best.normalisation_flags})"
+    else:
+        rivals = "; ".join(one.candidate.formula for one in ranking.possible)
+        count = MORE * len(ranking.best.values)
+        yield (
+            f"normalisation: {counted(len(ranking.best.values), 'image')} cannot tell these apart: "
+            f"{rivals}. Give about {count} labelled images."
+        )
+    if len(ranking.same) > 1:
+        others = "; ".join(one.candidate.formula for one in ranking.same[1:])
+        yield f"the same for this model as {best.formula}: {others}"
+    if fit.subject.normaliser:
+        yield f"the model normalises bytes itself ({fit.subject.normaliser})"
+
+
+def _said_of_geometry(ranking: Ranking) -> Iterator[str]:
+    best = ranking.best
+    names = " = ".join(best.candidate.pipelines)
+    if ranking.decided:
+        yield f"geometry: {names} ({_how(best.candidate)})"
+        return
+    rivals = "; ".join(" = ".join(one.candidate.pipelines) for one in ranking.possible)
+    count = MORE * len(best.values)
+    yield (
+        f"geometry: cannot be told by {counted(len(best.values), 'image')}. These may all be the "
+        f"one: {rivals}. A wrong one can score higher by chance: use the one you trained with, or "
+        f"give about {count} labelled images."
+    )
+
+
+def _how(candidate: Candidate) -> str:
+    return "; ".join(PIPELINES[name].what for name in candidate.pipelines)
+
+
+def _normalisation(candidate: Candidate) -> tuple[str, ...]:
+    return candidate.normalisation, candidate.colour
+
+
+def _geometry(candidate: Candidate) -> tuple[str, ...]:
+    return ("\n".join(candidate.pipelines),)
+
+
+def _table(ranking: Ranking, name: str, words: Callable[[Candidate], tuple[str, ...]]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD)
+    for column in (name, "colour") if name == "normalisation" else (name,):
+        grid.add_column(column, no_wrap=True)
+    for column in ("images", "accuracy, 95 %", "to the best, 95 %", "nats"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for score in ranking.scores:
+        grid.add_row(*words(score.candidate), *_figures(score, ranking), _mark(score, ranking))
+    return grid
+
+
+def _mark(score: Score, ranking: Ranking) -> str:
+    if score is ranking.best:
+        return "best"
+    if score in ranking.same:
+        return "same"
+    return "possible" if score in ranking.possible else ""
+
+
+def _figures(score: Score, ranking: Ranking) -> Iterator[str]:
+    yield str(len(score.values))
+    for found, sign in ((accuracy(score), ""), (difference(score, ranking.best), "+")):
+        if found is None or (sign and score is ranking.best):
+            yield "-"
+        else:
+            value, (low, high) = found
+            shown = f"{value:{sign}.3f} ({low:{sign}.2f} .. {high:{sign}.2f})"
+            yield shown.replace("0.", ".")
+    yield f"{score.mean:.3f}"
+
+
+def plain(fit: Fit, model: str, images: str) -> dict[str, Any]:
+    """Return the documented object (docs/json.md)."""
+    winner = fit.winner
+    return {
+        "schema": 1,
+        "command": "fit-input",
+        "model": model,
+        "images": images,
+        "read": len(fit.images.paths),
+        "unreadable": [str(path) for path in fit.images.broken],
+        "labelled": fit.labelled,
+        "normalises_itself": fit.subject.normaliser,
+        "decided": fit.decided,
+        "normalisation": winner.normalisation,
+        "colour": winner.colour,
+        "pipelines": list(winner.pipelines) if fit.geometries else None,
+        "flags": winner.flags if fit.geometries else winner.normalisation_flags,
+        "normalisations": _rows(fit.normalisations),
+        "geometries": None if fit.geometries is None else _rows(fit.geometries),
+    }
+
+
+def _rows(ranking: Ranking) -> list[dict[str, Any]]:
+    return [_row(score, ranking) for score in ranking.scores]
+
+
+def _row(score: Score, ranking: Ranking) -> dict[str, Any]:
+    right, to_best = accuracy(score), difference(score, ranking.best)
+    geometry = score.candidate.input.geometry
+    return {
+        "normalisation": score.candidate.normalisation,
+        "colour": score.candidate.colour,
+        "pipelines": list(score.candidate.pipelines),
+        "resize": geometry.resize,
+        "fit": geometry.fit,
+        "images": len(score.values),
+        "accuracy": right and right[0],
+        "accuracy_interval": right and list(right[1]),
+        "difference": to_best and to_best[0],
+        "difference_interval": to_best and list(to_best[1]),
+        "nats": score.mean,
+        "possible": score in ranking.possible,
+        "same": score in ranking.same,
+    }
