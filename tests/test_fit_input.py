@@ -207,7 +207,8 @@ def test_features_and_too_few_images_are_usage_errors(
 def convert(unit_model: Path, labelled: Path, out: Path, normalisation: str) -> list[object]:
     labels = out / "labels.txt"
     labels.write_text("\n".join(NAMES))
-    words = f"--to onnx:float32 --normalisation {normalisation} --check-count 60 --labels {labels}"
+    words = f"--to onnx:float32 --preprocess image_dataset --normalisation {normalisation} "
+    words += f"--check-count 60 --labels {labels}"
     return ["convert", unit_model, *words.split(), "--calibrate", labelled, "--out", out]
 
 

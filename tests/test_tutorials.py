@@ -165,7 +165,7 @@ def test_a_tutorial_ends_in_files_that_answer_as_its_model(
     targets = "tflite:float32,tflite:int8,onnx:float32"
     code, out, err = kedge("convert", saved, "--to", targets, *told)
     assert code == 0, out + err
-    assert "bilinear, stretch, no EXIF, 0 to 255 (--preprocess image_dataset" in err
+    assert "tf_bilinear, stretch, no EXIF, 0 to 255 (--preprocess image_dataset" in err
     held_by_its_model(keras, model, answers, folder, tmp_path / "out")
 
 

@@ -58,7 +58,7 @@ def _by_geometry(geometry: Geometry) -> Loader | None:
 def _known(geometry: Geometry, loader: Loader) -> bool:
     """Whether a library has the geometry, which the user may have changed."""
     if loader is _opencv:
-        return geometry.fit == "stretch" and geometry.resize == "bilinear"
+        return geometry.fit == "stretch" and geometry.resize == "tf_bilinear"
     if geometry.orientation == "exif":
         return False
     if loader is _keras:

@@ -7,9 +7,9 @@ from kedge_runtime.contract import Resize
 from kedge_runtime.errors import UsageError
 from kedge_runtime.pipelines import Pipeline
 
-# Keras's interpolation -> the nearest that the device has. Without antialiasing Keras's bilinear
-# samples four pixels, as the device's does; what looks at more of them is nearest to `pyramid`.
-_METHODS: dict[str, Resize] = {"nearest": "nearest", "bilinear": "bilinear"}
+# Keras's interpolation -> the nearest that the device has. What looks at more pixels than four is
+# nearest to `pyramid`.
+_METHODS: dict[str, Resize] = {"nearest": "nearest", "bilinear": "tf_bilinear"}
 _REMEDY = "give --size, the size that its images had in training, and --preprocess"
 
 
@@ -44,7 +44,7 @@ def pipeline(layer: Any, name: str) -> Pipeline:
     return Pipeline(
         f"the layer {layer.name}",
         resize=method,
-        fit="crop" if layer.crop_to_aspect_ratio else "stretch",
+        fit="keras_crop" if layer.crop_to_aspect_ratio else "stretch",
         # What a decoder leaves out, sampling would have seen.
         scaled_decode=method == "pyramid",
     )
