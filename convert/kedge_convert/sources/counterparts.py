@@ -33,7 +33,7 @@ def counterpart(layer: Any, name: str) -> Any:
         config |= _statistics(layer)
     if isinstance(axis := config.get("axis"), list | tuple) and len(axis) == 1:
         (config["axis"],) = axis
-    return new(**{key: value for key, value in config.items() if key in known}, name=name)
+    return new(**{key: config[key] for key in config if key in known} | {"name": name})
 
 
 def copy_weights(layer: Any, new: Any) -> None:

@@ -68,6 +68,7 @@ def _as_graph(name: str, path: Path, original: Any, reason: Exception) -> Found:
     try:
         with quiet():
             model = traced.traced(original)
+            judge.compare(original, model)
     except Exception as error:
         raise refusal(path, error, "tf_keras") from error
     note = (
