@@ -88,6 +88,11 @@ def hdf5_file(tf: Any, model: Any, folder: Path) -> Path:
     return folder / "it.h5"
 
 
+def architecture(tf: Any, model: Any, folder: Path) -> Path:
+    (folder / "model.json").write_text(model.to_json())
+    return folder / "model.json"
+
+
 def exported(tf: Any, model: Any, folder: Path) -> Path:
     with quiet():
         model.export(folder / "it", verbose=False)
@@ -513,7 +518,7 @@ def test_what_is_no_model_is_refused_in_one_line(tf: Any, tmp_path: Path, name: 
 
 def test_kinds_are_told_by_content_not_by_name(tf: Any, tmp_path: Path) -> None:
     model = net()
-    for save, kind in zip((keras_file, hdf5_file, exported), KINDS, strict=True):
+    for save, kind in zip((keras_file, hdf5_file, exported, architecture), KINDS, strict=True):
         folder = tmp_path / kind
         folder.mkdir()
         other = folder / "called.otherwise"

@@ -81,4 +81,4 @@ def _has_one(path: Path) -> bool:
 
 
 def _is_json(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and configuration.of_json(path) is not None
+    return path.is_file() and configuration.of_json(path) is not None

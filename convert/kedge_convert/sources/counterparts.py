@@ -29,17 +29,19 @@ def counterpart(layer: Any, name: str) -> Any:
         if not key.endswith(_TRAINING)
     }
     config |= {key: _activation(getattr(layer, key)) for key in _ACTIVATIONS if key in config}
-    if kind == "Normalization":
-        config |= _statistics(layer)
     if isinstance(axis := config.get("axis"), list | tuple) and len(axis) == 1:
         (config["axis"],) = axis
-    return new(**{key: value for key, value in config.items() if key in known}, name=name)
+    return new(**{key: config[key] for key in config if key in known} | {"name": name})
 
 
 def copy_weights(layer: Any, new: Any) -> None:
     """Copy the weights of a layer into its counterpart, both built."""
-    if type(layer).__name__ != "Normalization":
-        new.set_weights(layer.get_weights())
+    weights = layer.get_weights()
+    if type(layer).__name__ == "Normalization":
+        # It derives what it uses from its weights as these are loaded, not as they are set.
+        new.load_own_variables({str(i): weight for i, weight in enumerate(weights)})
+    else:
+        new.set_weights(weights)
 
 
 def hard_sigmoid(value: Any) -> Any:
@@ -54,8 +56,3 @@ def _activation(activation: Any) -> Any:
         return counterpart(activation, activation.name)
     name = activation.__name__
     return registered(hard_sigmoid) if name == "hard_sigmoid" else name
-
-
-def _statistics(layer: Any) -> dict[str, Any]:
-    """Return mean and variance as arguments; an adapted layer holds them in its weights."""
-    return {key: getattr(layer, key).numpy().reshape(-1) for key in ("mean", "variance")}

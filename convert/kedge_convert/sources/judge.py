@@ -9,7 +9,6 @@ import numpy as np
 from kedge_convert.sources.noise import noise
 from kedge_convert.sources.rebuild import Rebuilt
 from kedge_convert.toolkit import require
-from kedge_runtime.head import Floats
 
 # The largest difference, as a share of the largest answer.
 TOLERANCE = 1e-5
@@ -26,14 +25,14 @@ def check(original: Any, rebuilt: Rebuilt) -> None:
     # Anything but one image in is refused later, by what it is.
     if len(rebuilt.model.inputs) != 1:
         return
-    images = noise(rebuilt.model, IMAGES)
-    _compare(original, rebuilt.model, images)
+    compare(original, rebuilt.model)
     with _linear(rebuilt.last):
-        _compare(original, rebuilt.model, images)
+        compare(original, rebuilt.model)
 
 
-def _compare(original: Any, model: Any, images: Floats) -> None:
-    flatten = require("keras").tree.flatten
+def compare(original: Any, model: Any) -> None:
+    """Raise ValueError where the answers to noise of two models of one input differ."""
+    images, flatten = noise(model, IMAGES), require("keras").tree.flatten
     expected, answers = (flatten(each(images, training=False)) for each in (original, model))
     for wanted, found in zip(map(np.asarray, expected), map(np.asarray, answers), strict=True):
         largest = np.abs(wanted).max()

@@ -89,15 +89,16 @@ def _as_graph(saved: Saved, original: Any, reason: Exception) -> Found:
     try:
         with quiet():
             model, notes = traced.traced(original, saved.output, str(saved.path))
+            # What was taken out of the graph on purpose has a note.
+            if len(original.outputs) == 1 and not notes:
+                judge.compare(original, model)
     except UsageError:
         raise
     except Exception as error:
         raise refusal(saved.path, error, "tf_keras") from error
-    note = (
-        f"loaded as a graph, whose int8 weights are stock ones: Keras 3 can't hold its layers "
-        f"({one_line(reason, 120)})"
-    )
-    return Found(saved.name, model, notes=(note, *notes))
+    weights = "" if notes else ", whose int8 weights are stock ones"
+    why = f"Keras 3 can't hold its layers ({one_line(reason, 120)})"
+    return Found(saved.name, model, notes=(f"loaded as a graph{weights}: {why}", *notes))
 
 
 def _custom_objects() -> dict[str, Any]:

@@ -12,12 +12,12 @@ _SIDE = 128
 
 
 def noise(model: Any, images: int) -> Floats:
-    """Return float32 [n, h, w, c]: 0..255 where the model normalises bytes itself, else -1..1.
+    """Return float32 [n, h, w, c]: bytes where the model normalises them itself, else -1..1.
 
     n: `images`, or as many as the model takes at once.
     """
     count, *shape = model.inputs[0].shape
-    low, high = (0, 255) if len(shape) == 3 and normalises(model) else (-1, 1)
-    sides = [side or _SIDE for side in shape]
-    numbers = np.random.default_rng(0).uniform(low, high, (count or images, *sides))
+    size, rng = (count or images, *(side or _SIDE for side in shape)), np.random.default_rng(0)
+    of_bytes = len(shape) == 3 and normalises(model)
+    numbers = rng.integers(0, 256, size) if of_bytes else rng.uniform(-1, 1, size)
     return numbers.astype(np.float32)
