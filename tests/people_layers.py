@@ -50,7 +50,8 @@ def digits_in_a_row(kit: Kit, shape: Shape) -> Any:
     return kit.keras.Sequential(
         [
             kit.keras.Input(shape),
-            layers.Dense(10, activation="tanh"),
+            layers.BatchNormalization(),
+            layers.Dense(6, activation="relu"),
             layers.Dense(COUNT, activation="softmax"),
         ]
     )

@@ -248,9 +248,10 @@ def _random(layers: Any, name: str) -> Any:
     layer = getattr(layers, name)
     if name == "RandomPosterization":
         return layer(factor=4)
-    if name in ("RandomGrayscale", "RandomInvert", "RandomErasing", "RandomColorJitter"):
-        return layer() if name != "RandomColorJitter" else layer(value_range=(0, 255))
-    return layer(0.2)
+    if name == "RandomColorJitter":
+        return layer(value_range=(0, 255))
+    # Keras 3.15 can't read its own shear of one number: it saves a range below 0.
+    return layer((0.0, 0.1)) if name == "RandomShear" else layer(0.1)
 
 
 def random_sizes(kit: Kit, shape: Shape) -> Any:

@@ -72,11 +72,11 @@ SHAPES: dict[str, Saved] = {
     "sequential_in_functional": Saved(
         nets.sequential_in_functional, UNIT_DATASET, "tf2.12:h5 tf2.15:keras tf_keras:json"
     ),
-    "three_deep": Saved(nets.three_deep, UNIT_DATASET, "tf2.12:keras tf2.15:h5 keras3:keras"),
+    "three_deep": Saved(nets.three_deep, UNIT_DATASET, "tf2.12:keras tf2.15:h5 keras3:saved"),
     "tutorial_transfer": Saved(
         nets.tutorial_transfer,
         RAW_DATASET,
-        "tf2.12:h5,keras tf2.15:h5,saved tf_keras:h5 keras3:h5,keras,saved",
+        "tf2.12:h5,keras tf2.15:h5,saved tf_keras:h5 keras3:keras,saved",
         kind="sigmoid",
     ),
     "tutorial_classification": Saved(
@@ -111,7 +111,7 @@ SHAPES: dict[str, Saved] = {
         layers.digits_in_a_row,
         Pixels("load_img", "unit", "grey", (784,)),
         "tf2.12:h5 keras3:keras",
-        rate=0.002,
+        rate=0.01,
     ),
     "digits_reshaped": Saved(layers.digits_reshaped, DIGITS, "tf2.15:h5 tf_keras:keras"),
     "two_outputs": Saved(
