@@ -131,7 +131,7 @@ SHAPES: dict[str, Saved] = {
     "hard": Saved(layers.hard, TF_LOADED, "tf2.12:keras keras3:keras"),
     "layer_norm": Saved(layers.layer_norm, UNIT_DATASET, "tf2.12:h5"),
     "squeeze_excite": Saved(layers.squeeze_excite, PILLOW, "tf2.12:h5"),
-    "shared": Saved(layers.shared, UNIT_LOADED, "tf2.12:h5 tf2.15:keras keras3:keras"),
+    "shared": Saved(layers.shared, UNIT_LOADED, "tf2.12:h5 tf2.15:keras keras3:keras", rate=0.004),
     "branches": Saved(layers.branches, UNIT_LOADED, "tf2.15:keras", rate=0.002),
     "borders": Saved(layers.borders, UNIT_LOADED, "tf2.15:json"),
     "slashes": Saved(layers.slashes, UNIT_LOADED, "tf2.12:h5 tf_keras:keras"),
