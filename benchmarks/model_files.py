@@ -36,7 +36,7 @@ from kedge_runtime.preprocessing import dequantise, quantise  # noqa: E402
 from people_files import IMAGES, Described, read_all  # noqa: E402
 
 TARGETS = ("tflite:float32", "tflite:int8", "onnx:float32")
-MEMORY, SECONDS = "6G", 1200
+MEMORY, TIME = "6G", "10m"
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def _row(described: Described, folder: Path) -> Row:
 def _convert(described: Described, folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kedge_runtime.cli", "convert", *described.arguments(folder)]
     command += ["--to", ",".join(TARGETS), "--calibrate", str(folder / IMAGES), "--out", str(out)]
-    command += ["--memory-limit", MEMORY, "--json"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    command += ["--memory-limit", MEMORY, "--time-limit", TIME, "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def _last_line(stderr: str, folder: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from kedge_runtime.errors import counted
+
 if TYPE_CHECKING:
     from model_files import Judged, Row
 
@@ -31,7 +33,13 @@ def markdown(rows: list[Row]) -> str:
     """Return the page."""
     counts = Counter(row.verdict for row in rows)
     total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    lines = [INTRODUCTION, f"{len(rows)} files: {total}.", "", HEADER, f"|{' --- |' * 8}"]
+    lines = [
+        INTRODUCTION,
+        f"{counted(len(rows), 'file')}: {total}.",
+        "",
+        HEADER,
+        f"|{' --- |' * 8}",
+    ]
     lines += [_row(row) for row in rows]
     reasons = [f"- `{row.name}`: {reason}" for row in rows for reason in _reasons(row)]
     if reasons:

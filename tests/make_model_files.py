@@ -9,13 +9,15 @@ One run makes the files of one program, in the environment that it runs in:
     python tests/make_model_files.py OUT --program jax         Keras 3 with JAX, without TensorFlow
 
 tfmot is tensorflow-model-optimization. All need Pillow. OUT/images holds the
-class folders that all programs share. What is there already is not made again.
+class folders that all programs share. What is there already is not made again. With `--commit` it
+makes nothing, and copies to `models/people/` what only the old programs can make, if it is small.
 """
 
 import argparse
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import warnings
 from importlib import import_module
@@ -26,18 +28,23 @@ import numpy as np
 
 import people_images
 import people_tfmot
-from people_files import IMAGES, PIXELS, Described
+from people_files import IMAGES, PIXELS, Described, read_all
 from people_pixels import Floats, Kit, Pixels, load
 from people_shapes import SHAPES, Saved
 
 EPOCHS, SEED = 12, 3
 POSITIVE = people_images.CLASSES.index("square")
+COMMITTED = Path(__file__).parent / "models" / "people"
+OLD, LARGEST = ("tf2.12", "tf2.15", "tfmot"), 125_000
 LABELS = {"labels.txt": people_images.CLASSES, "binary.txt": ("other", "square")}
 
 
 def main() -> None:
     arguments = _arguments()
     out = arguments.out
+    if arguments.commit:
+        _commit(out)
+        return
     people_images.write(out / IMAGES)
     for name, classes in LABELS.items():
         (out / name).write_text("".join(f"{each}\n" for each in classes))
@@ -52,7 +59,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--program", default="tensorflow", choices=PROGRAMS)
     parser.add_argument("--only", nargs="+", choices=list(SHAPES), metavar="SHAPE")
+    parser.add_argument("--commit", action="store_true")
     return parser.parse_args()
+
+
+def _commit(out: Path) -> None:
+    """Put the small files of the old programs, with what belongs to them, in the repository."""
+    shutil.rmtree(COMMITTED, ignore_errors=True)
+    (COMMITTED / PIXELS).mkdir(parents=True)
+    for each in read_all(out):
+        files = [name for name in (each.file, each.weights) if name]
+        old = each.program.split()[0] in OLD and (out / each.file).is_file()
+        if old and sum((out / name).stat().st_size for name in files) <= LARGEST:
+            beside = (f"{each.name}.json", f"{each.name}.npz", each.pixels, each.labels)
+            for name in (*files, *beside):
+                shutil.copy(out / name, COMMITTED / name)
 
 
 # What is chosen -> the module whose Keras it is, and Keras's backend.
@@ -126,7 +147,7 @@ def _trained(kit: Kit, shape: str, saved: Saved, fed: Floats, names: list[str]) 
     if saved.output:
         wanted = {saved.output: classes, "place": np.zeros((len(classes), 4), np.float32)}
         loss = {saved.output: loss, "place": "mse"}
-    model.compile(keras.optimizers.Adam(0.01), loss=loss)
+    model.compile(keras.optimizers.Adam(saved.rate), loss=loss)
     more = people_tfmot.callbacks(shape)
     model.fit(fed, wanted, epochs=EPOCHS, batch_size=16, verbose=0, callbacks=more)
     return saved.strip(kit, model)

@@ -19,7 +19,7 @@ def digits(kit: Kit, shape: Shape) -> Any:
             layers.Conv2D(8, kernel_size=(3, 3), activation="relu"),
             layers.MaxPooling2D(pool_size=(2, 2)),
             layers.Flatten(),
-            layers.Dropout(0.5),
+            layers.Dropout(0.2),
             layers.Dense(COUNT, activation="softmax"),
         ]
     )
@@ -37,7 +37,7 @@ def digits_flattened(kit: Kit, shape: Shape) -> Any:
         [
             kit.keras.Input(shape),
             layers.Flatten(),
-            layers.Dense(10, activation="relu"),
+            layers.Dense(10, activation="elu"),
             layers.Dropout(0.2),
             layers.Dense(COUNT, activation="softmax"),
         ]
@@ -50,7 +50,8 @@ def digits_in_a_row(kit: Kit, shape: Shape) -> Any:
     return kit.keras.Sequential(
         [
             kit.keras.Input(shape),
-            layers.Dense(10, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dense(6, activation="relu"),
             layers.Dense(COUNT, activation="softmax"),
         ]
     )

@@ -235,7 +235,7 @@ def augmented_more(kit: Kit, shape: Shape) -> Any:
     layers, image = kit.keras.layers, kit.keras.Input(shape)
     names = (
         "RandomHue RandomSaturation RandomSharpness RandomShear RandomGrayscale RandomPosterization"
-        " RandomColorJitter RandomColorDegeneration RandomInvert RandomErasing RandomPerspective"
+        " RandomColorJitter RandomColorDegeneration RandomErasing RandomPerspective"
         " RandomGaussianBlur"
     )
     value = image
@@ -247,10 +247,13 @@ def augmented_more(kit: Kit, shape: Shape) -> Any:
 def _random(layers: Any, name: str) -> Any:
     layer = getattr(layers, name)
     if name == "RandomPosterization":
-        return layer(factor=4)
-    if name in ("RandomGrayscale", "RandomInvert", "RandomErasing", "RandomColorJitter"):
-        return layer() if name != "RandomColorJitter" else layer(value_range=(0, 255))
-    return layer(0.2)
+        return layer(factor=7)
+    if name == "RandomColorJitter":
+        return layer(value_range=(0, 255))
+    if name == "RandomSaturation":
+        return layer((0.4, 0.6))
+    # Keras 3.15 can't read its own shear of one number: it saves a range below 0.
+    return layer((0.0, 0.1)) if name == "RandomShear" else layer(0.1)
 
 
 def random_sizes(kit: Kit, shape: Shape) -> Any:

@@ -91,12 +91,10 @@ def load(kit: Kit, spec: Pixels, folder: Path) -> tuple[Floats, Floats, list[str
 
 def _in_bytes(fed: Floats, name: str | None) -> Floats:
     """Undo a normalisation; what is within 1e-3 of a whole byte was one."""
-    zero, one = (normalised(np.full((1, 3), each, np.float32), name) for each in (0, 1))
-    values = (
-        (fed - zero) / (one - zero)
-        if fed.shape[-1] == 3
-        else (fed - zero[0, 0]) / (one - zero)[0, 0]
-    )
+    ends = [normalised(np.full(3, each, np.float32), name).astype(np.float64) for each in (0, 255)]
+    # Grey has one channel or none, and normalisations that treat channels alike.
+    zero, full = ends if fed.shape[-1] == 3 else [end[0] for end in ends]
+    values = (fed - zero) / (full - zero) * 255
     values = values[..., ::-1] if name == "caffe" else values
     whole = values.round()
     return np.asarray(whole if np.abs(values - whole).max() < 1e-3 else values, np.float32)

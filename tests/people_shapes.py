@@ -20,7 +20,7 @@ class Saved:
 
     `files`: `program:container,container ...`. `kind`: what its numbers are. `output`: the wanted
     one of several. `wrap`, `strip`: before training and before saving. `limit`: of the difference
-    in probability.
+    in probability. `rate`: of learning.
     """
 
     build: Build
@@ -31,6 +31,7 @@ class Saved:
     wrap: Callable[[Kit, Any], Any] = lambda kit, model: model
     strip: Callable[[Kit, Any], Any] = lambda kit, model: model
     limit: float = FLOAT
+    rate: float = 0.01
 
     def containers(self, program: str) -> list[str]:
         """Return the containers that a program is to save it in."""
@@ -71,11 +72,11 @@ SHAPES: dict[str, Saved] = {
     "sequential_in_functional": Saved(
         nets.sequential_in_functional, UNIT_DATASET, "tf2.12:h5 tf2.15:keras tf_keras:json"
     ),
-    "three_deep": Saved(nets.three_deep, UNIT_DATASET, "tf2.12:keras tf2.15:h5 keras3:keras"),
+    "three_deep": Saved(nets.three_deep, UNIT_DATASET, "tf2.12:keras tf2.15:h5 keras3:saved"),
     "tutorial_transfer": Saved(
         nets.tutorial_transfer,
         RAW_DATASET,
-        "tf2.12:h5,keras tf2.15:h5,saved tf_keras:h5 keras3:h5,keras,saved",
+        "tf2.12:h5,keras tf2.15:h5,saved tf_keras:h5 keras3:keras,saved",
         kind="sigmoid",
     ),
     "tutorial_classification": Saved(
@@ -95,15 +96,22 @@ SHAPES: dict[str, Saved] = {
     "augmented_more": Saved(nets.augmented_more, RAW_DATASET, "keras3:keras"),
     "random_sizes": Saved(nets.random_sizes, RAW_DATASET, "tf2.12:h5"),
     "noisy": Saved(nets.noisy, UNIT_LOADED, "tf2.12:keras tf2.15:h5"),
-    "digits": Saved(layers.digits, DIGITS_OF_ONE_CHANNEL, "tf2.12:json tf2.15:keras jax:keras"),
+    "digits": Saved(
+        layers.digits, DIGITS_OF_ONE_CHANNEL, "tf2.12:json tf2.15:keras jax:keras", rate=0.005
+    ),
     "digits_rescaled": Saved(
         layers.digits_rescaled,
         Pixels("image_dataset", None, "grey", (28, 28, 1)),
         "tf2.15:saved keras3:keras",
     ),
-    "digits_flattened": Saved(layers.digits_flattened, DIGITS, "tf2.12:h5 tf2.15:keras"),
+    "digits_flattened": Saved(
+        layers.digits_flattened, DIGITS, "tf2.12:h5 tf2.15:keras", rate=0.002
+    ),
     "digits_in_a_row": Saved(
-        layers.digits_in_a_row, Pixels("load_img", "unit", "grey", (784,)), "tf2.12:h5 keras3:keras"
+        layers.digits_in_a_row,
+        Pixels("load_img", "unit", "grey", (784,)),
+        "tf2.12:h5 keras3:keras",
+        rate=0.01,
     ),
     "digits_reshaped": Saved(layers.digits_reshaped, DIGITS, "tf2.15:h5 tf_keras:keras"),
     "two_outputs": Saved(
@@ -123,13 +131,13 @@ SHAPES: dict[str, Saved] = {
     "hard": Saved(layers.hard, TF_LOADED, "tf2.12:keras keras3:keras"),
     "layer_norm": Saved(layers.layer_norm, UNIT_DATASET, "tf2.12:h5"),
     "squeeze_excite": Saved(layers.squeeze_excite, PILLOW, "tf2.12:h5"),
-    "shared": Saved(layers.shared, UNIT_LOADED, "tf2.12:h5 tf2.15:keras keras3:keras"),
-    "branches": Saved(layers.branches, UNIT_LOADED, "tf2.15:keras"),
+    "shared": Saved(layers.shared, UNIT_LOADED, "tf2.12:h5 tf2.15:keras keras3:keras", rate=0.004),
+    "branches": Saved(layers.branches, UNIT_LOADED, "tf2.15:keras", rate=0.002),
     "borders": Saved(layers.borders, UNIT_LOADED, "tf2.15:json"),
     "slashes": Saved(layers.slashes, UNIT_LOADED, "tf2.12:h5 tf_keras:keras"),
     "mixed_float16": Saved(layers.mixed_float16, RAW_DATASET, "tf2.12:h5 keras3:keras", limit=1e-2),
     "operators": Saved(layers.operators, RAW_DATASET, "tf2.12:h5 tf2.15:json keras3:keras"),
-    "caffe_inside": Saved(layers.caffe_inside, RAW_DATASET, "tf2.12:h5 tf2.15:keras"),
+    "caffe_inside": Saved(layers.caffe_inside, RAW_DATASET, "tf2.12:h5 tf2.15:saved"),
     "caffe_outside": Saved(nets.transfer_functional, Pixels("load_img", "caffe"), "tf2.15:h5"),
     "torch_outside": Saved(nets.transfer_functional, Pixels("load_img", "torch"), "tf2.15:keras"),
     "opencv_bgr": Saved(nets.flat, Pixels("opencv", "unit", "bgr"), "tf_keras:h5 keras3:keras"),

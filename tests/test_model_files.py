@@ -25,6 +25,8 @@ pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 PEOPLE = Path(__file__).parent / "models" / "people"
 FILES = {each.name: each for each in read_all(PEOPLE)}
 EXACT = 1e-4  # the largest difference in probability of the same float program
+# kedge resizes to whole bytes, tf.image.resize doesn't: .004 at most on these nets, measured.
+ROUNDED = 5e-3
 # One of each tutorial, a grey one, one of several outputs: the whole way takes a minute each.
 WHOLE = (
     "teachable_machine-tf2.15-h5",
@@ -89,5 +91,6 @@ def _check(described: Described, artefact: dict[str, Any], images: Path) -> None
     expected = described.answers(PEOPLE)
     exact = [each.endswith(".png") for each in described.images]
     assert sum(exact) > 3
-    np.testing.assert_allclose(np.array(given)[exact], expected[exact], atol=described.limit)
+    limit = max(described.limit, ROUNDED)
+    np.testing.assert_allclose(np.array(given)[exact], expected[exact], atol=limit, rtol=0)
     assert (np.argmax(given, -1) == np.argmax(expected, -1)).mean() > 0.8
