@@ -51,8 +51,9 @@ def better_input(
 ) -> Finding | None:
     """Return the known input that fits significantly better than `source.input`, or None.
 
-    `classes`: the index of each image's true output. Takes about five times as long as the float
-    model's answers to the images; None at once for features, few images or no classes.
+    `paths`: readable images; `classes`: the index of each one's true output. Takes about five times
+    as long as the float model's answers to the images; None at once for features, few images or no
+    classes.
     """
     if classes is None or source.output.kind == "features" or source.output.multi_label:
         return None
@@ -127,6 +128,8 @@ class _Check:
             order = ", BGR" if fed.normalisation.colour == "bgr" else ""
             words = f"{formula(fed.normalisation)}{order}", candidate.formula
             flags = candidate.normalisation_flags
+            if candidate.colour != fed.normalisation.colour and "--colour" not in flags:
+                flags += f" --colour {candidate.colour}"
         else:
             words = (
                 fed.pipeline or f"{fed.geometry.resize}, {fed.geometry.fit}",
