@@ -26,6 +26,7 @@ _TRAINING = frozenset(
     }
 )
 _RANDOM = "Random"
+_CROP = "RandomCrop"
 _NO_SCOPE = re.compile(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]")
 
 
@@ -103,12 +104,22 @@ class _Walk:
             return self.call(layer.layer, args, kwargs)
         if kind.startswith(_RANDOM):
             self.left_out.append(kind)
+        if kind == _CROP:
+            return self._resized(layer, args[0])
         if kind in _TRAINING or kind.startswith(_RANDOM):
             return args[0]
         arguments = {key: kwargs[key] for key in kwargs if key not in ("training", "mask")}
         if kind in operations.KINDS:
             return operations.call(layer, args, arguments, self.free_name)
         return self._counterpart(layer, args, arguments)
+
+    def _resized(self, crop: Any, images: Any) -> Any:
+        """Return what RandomCrop of Keras 2 gives out of training: its `smart_resize`."""
+        if tuple(images.shape[1:3]) == (crop.height, crop.width):
+            return images
+        name = self.free_name(crop.name)
+        resizing = require("keras").layers.Resizing
+        return resizing(crop.height, crop.width, crop_to_aspect_ratio=True, name=name)(images)
 
     def _counterpart(self, layer: Any, args: Any, kwargs: Any) -> Any:
         if id(layer) in self.layers:
