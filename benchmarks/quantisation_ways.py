@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import pipeline, sealing
+from kedge_convert import original as reference
+from kedge_convert import sealing
 from kedge_convert.formats import FORMATS
 from kedge_convert.parity import divergence
 from kedge_convert.photos import Photos, tensors
@@ -223,7 +224,7 @@ def _reader(source: Source, photos: Sequence[Path]) -> Any:
 def _kedge(source: Source, job: Job) -> Iterator[Made]:
     """As `kedge convert` does it: the nearest of the candidates, then sealed."""
     with Progress(silent=True) as progress:
-        asked = pipeline.ask(source, job.photos, progress)
+        asked = reference.ask(source, job.photos, progress)
         start = time.perf_counter()
         sources = candidates.sources(source, job.photos, candidates.Making(job.seed), progress)
         yield from _both(asked, start, lambda to: candidates.best(to, sources, progress))
@@ -232,16 +233,14 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
 def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
     """As `kedge convert --min-agreement` does it: layers stay float until the budget holds."""
     with Progress(silent=True) as progress:
-        asked = pipeline.ask(source, job.photos, progress)
+        asked = reference.ask(source, job.photos, progress)
         start = time.perf_counter()
         sources = candidates.sources(source, job.photos, candidates.Making(job.seed), progress)
         wanted = search.search(sources, job.budget, progress)
         yield from _both(asked, start, lambda to: search.cheapest(to, wanted, progress))
 
 
-def _both(
-    asked: pipeline.Original, start: float, make: Callable[[Target], Candidate]
-) -> Iterator[Made]:
+def _both(asked: Original, start: float, make: Callable[[Target], Candidate]) -> Iterator[Made]:
     """Yield each format's model; what they share counts for both."""
     shared = time.perf_counter() - start
     for form in FORMATS:
@@ -257,7 +256,7 @@ def _note(way: Way) -> str:
     return f"{way.precision}, {way.method}, {way.ranges}{kept}"
 
 
-def _seal_size(asked: pipeline.Original, made: Made) -> int:
+def _seal_size(asked: reference.Original, made: Made) -> int:
     target = Target(made.form, "int8")
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / f"model.{made.form}"

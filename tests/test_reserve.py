@@ -13,6 +13,7 @@ import pytest
 from conftest import Run
 from kedge_convert import parity, pipeline
 from kedge_convert.job import Job
+from kedge_convert.original import Original, ask
 from kedge_convert.parity import LIMITS, Limits
 from kedge_convert.photos import Photos, Sampling, collect, tensors
 from kedge_convert.progress import Progress
@@ -34,7 +35,7 @@ class Made:
     """A real int8 file of random weights, whose answers differ now and then, and its original."""
 
     path: Path
-    original: pipeline.Original
+    original: Original
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def made(tiny_model: Path, folder: Path, file: Path) -> Made:
     )
     photos = collect(folder, Sampling(CALIBRATION, CHECK))
     with Progress(silent=True) as progress:
-        return Made(file, pipeline.ask(source, photos, progress))
+        return Made(file, ask(source, photos, progress))
 
 
 @pytest.fixture
