@@ -240,7 +240,9 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
         yield from _both(asked, start, lambda to: search.cheapest(to, wanted, progress))
 
 
-def _both(asked: Original, start: float, make: Callable[[Target], Candidate]) -> Iterator[Made]:
+def _both(
+    asked: reference.Original, start: float, make: Callable[[Target], Candidate]
+) -> Iterator[Made]:
     """Yield each format's model; what they share counts for both."""
     shared = time.perf_counter() - start
     for form in FORMATS:
