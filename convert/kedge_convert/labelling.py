@@ -56,7 +56,7 @@ def _named(request: Request, found: Found, outputs: int) -> Named:
     folders = asking.class_folders(request.folder)
     if len(folders) != outputs:
         return None, ()
-    note = f"labels: the {outputs} folders of {request.folder}, in alphabetical order as Keras's"
+    note = f"labels: the {outputs} folders of {request.folder} in alphabetical order, as Keras takes them"
     return tuple(Label(folder, folder) for folder in folders), (note,)
 
 
