@@ -93,7 +93,8 @@ class Model:
     `weights`, `card`, `preprocess` and the other words of the pixels, `labels`, `head`, `size`,
     `output`, `signature`, `device`: as its options of those names; for the device,
     `gates.min_mapped` is that of the conversion, too.
-    `calibrate`: folder of pictures; `images`: folder of those on which the drift is measured, none
+    `force_input`: convert although another input fits better; `calibrate`: folder of pictures;
+    `images`: folder of those on which the drift is measured, none
     without; `truth`: what tells their classes, as `kedge drift --labels`. `attribute`, `by_layer`:
     on how many of them a drift is traced, 0 for not at all.
     """
@@ -116,6 +117,7 @@ class Model:
     output: str | None = None
     signature: str | None = None
     calibrate: str | None = None
+    force_input: bool = False
     images: str | None = None
     truth: str = "auto"
     attribute: int = 0

@@ -67,6 +67,7 @@ class Group:
             dynamic_batch=options.dynamic_batch,
             device=model.profile,
             gates=model.gates.on_device,
+            force_input=model.force_input,
         )
 
 
