@@ -62,6 +62,28 @@ def test_a_changed_file_is_another_artefact(tmp_path: Path, model: Model, name: 
     assert fresh(cell(model)) != before
 
 
+def test_the_place_of_the_images_has_no_part(tmp_path: Path, model: Model) -> None:
+    before = fresh(cell(model))
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    moved = replace(model, calibrate=str(tmp_path / "moved"), images=str(tmp_path / "moved"))
+    assert fresh(cell(moved)) == before
+
+
+def test_the_weights_beside_an_architecture_have_a_part(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "model.json").write_text('{"class_name": "Sequential", "config": {}}')
+    of = replace(model, source=str(tmp_path / "net" / "model.json"))
+    weights = tmp_path / "net" / "model.weights.h5"
+    weights.write_bytes(b"\x89HDF\r\n\x1a\n one")
+    before = fresh(cell(of))
+    weights.write_bytes(b"\x89HDF\r\n\x1a\n other")
+    assert fresh(cell(of)) != before
+
+
+def test_insisting_on_an_input_has_a_part(model: Model) -> None:
+    assert fresh(cell(replace(model, force_input=True))) != fresh(cell(model))
+
+
 def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: Model) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -81,7 +103,7 @@ def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: Model) -> No
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"prepare": False}, {"check_count": 9}, {"preprocess": "keras"}],
+    [{"seed": 1}, {"prepare": False}, {"check_count": 9}, {"preprocess": "load_img"}],
 )
 def test_options_have_a_part(model: Model, change: dict[str, object]) -> None:
     assert fresh(cell(model, **change)) != fresh(cell(model))

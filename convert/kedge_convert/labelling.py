@@ -56,7 +56,8 @@ def _named(request: Request, found: Found, outputs: int) -> Named:
     folders = asking.class_folders(request.folder)
     if len(folders) != outputs:
         return None, ()
-    note = f"labels: the {outputs} folders of {request.folder} in alphabetical order, as Keras takes them"
+    order = "in alphabetical order, as Keras takes them"
+    note = f"labels: the {outputs} folders of {request.folder} {order}"
     return tuple(Label(folder, folder) for folder in folders), (note,)
 
 

@@ -15,7 +15,7 @@ from kedge_runtime.head import Floats
 from kedge_runtime.preprocessing import Preprocessor
 
 # By the name of their distribution; TensorFlow has several, so its module tells.
-TOOLS = ("keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
+TOOLS = ("keras", "tf_keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
 
 
 def reference_answers(source: Source, pictures: Sequence[bytes]) -> Floats:

@@ -19,6 +19,7 @@ PACKAGES = (
     "onnxruntime",
     "tensorflow-cpu",
     "tensorflow",
+    "tf_keras",
 )
 
 

@@ -21,6 +21,8 @@ from kedge_convert.build.matrix import Cell, Group
 from kedge_convert.edge import COMPILERS
 from kedge_convert.errors import ConversionError
 from kedge_convert.sealing import TOOLS
+from kedge_convert.source import Request
+from kedge_convert.sources import architecture
 from kedge_models.demo import MODEL as DEMO
 from kedge_models.devices import device
 from kedge_runtime.errors import UsageError, reason_of
@@ -94,6 +96,7 @@ def _conversion(cell: Cell) -> dict[str, Any]:
         "model": _original(cell),
         "options": encode(cell.options),
         "calibrate": calibrate and content(Path(calibrate)),
+        "force_input": cell.model.force_input,
         "device": [cell.model.device, cell.model.gates.min_mapped],
         "compiler": compiler(cell.model.device),
     }
@@ -102,9 +105,20 @@ def _conversion(cell: Cell) -> dict[str, Any]:
 def _original(cell: Cell) -> dict[str, Any]:
     """Return what the float original is, with its files by content."""
     model = cell.model
-    said = encode(model.request(cell.options)) | {"model": Path(model.source).name}
+    # Where the files lie has no part: class folders are in the content of the images.
+    places = {"model": Path(model.source).name, "folder": None}
+    said = encode(model.request(cell.options)) | places
     files = {name: _content_of(model, name) for name in ("source", "weights", "labels")}
-    return said | files
+    return said | files | {"beside": _weights_beside(model)}
+
+
+def _weights_beside(model: Model) -> str | None:
+    """Return the digest of the weights that lie beside an architecture, None for other models."""
+    source = Path(model.source)
+    if model.weights != Request.weights or not source.exists() or not architecture.holds(source):
+        return None
+    found = architecture.architecture_in(source)
+    return content(architecture.weights_of(found, model.weights))
 
 
 def _pictures(cell: Cell) -> dict[str, Any]:

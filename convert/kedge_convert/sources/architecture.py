@@ -30,11 +30,11 @@ def load(request: Request) -> Found:
     Raises UsageError where there is none, or where they don't belong together.
     """
     given = Path(request.model)
-    path = given if given.is_file() else next(iter(_architectures(given)))
+    path = architecture_in(given)
     saved = configuration.of_json(path)
     if saved is None:
         raise UsageError(f"{path}: {_YAML_REMEDY}")
-    weights = _weights(path, request.weights)
+    weights = weights_of(path, request.weights)
     name = given.resolve().name if given.is_dir() else path.stem
     if saved.is_keras_2:
         return keras2.of_parts(Saved(name, path, saved.content, request.output), weights)
@@ -53,8 +53,16 @@ def _of_keras_3(name: str, path: Path, saved: Configuration, weights: Path) -> F
     return Found(name, model)
 
 
-def _weights(path: Path, asked: str) -> Path:
-    """Return the file that `--weights` names, else the only one beside an architecture."""
+def architecture_in(given: Path) -> Path:
+    """Return the file of an architecture, or the one in a folder."""
+    return given if given.is_file() else next(iter(_architectures(given)))
+
+
+def weights_of(path: Path, asked: str) -> Path:
+    """Return the file that `--weights` names, else the only one beside an architecture.
+
+    Raises UsageError where there is none.
+    """
     if asked != Request.weights:
         found = Path(asked)
         if not is_hdf5(found):
