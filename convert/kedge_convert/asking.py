@@ -17,6 +17,7 @@ from kedge_convert.sources.outline import Outline, outline
 from kedge_models import card, imagenet, read_labels
 from kedge_runtime import pixels
 from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.normalisations import NORMALISATIONS
 from kedge_runtime.pictures import find
 from kedge_runtime.pixels import Missing
 
@@ -88,8 +89,10 @@ def _example(option: str) -> str:
 def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
     request = job.request
     own = sources.is_path(request.model) and request.card is None
-    if own and known.bare:
-        yield from pixels.missing(request.pixels)
+    if own and (known.bare or not known.sized):
+        # What a model normalises itself, only the loaded one tells.
+        inner = None if known.bare else NORMALISATIONS["raw"]
+        yield from pixels.missing(request.pixels, normalisation=inner)
     named = request.labels or request.head
     if own and not named and known.outputs not in (None, 1, len(class_folders(request.folder))):
         yield classes(known.outputs or 0)

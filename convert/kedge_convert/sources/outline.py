@@ -31,16 +31,19 @@ class Outline:
     """What a configuration tells; None where it doesn't.
 
     `shape`: the input's, without the batch; `outputs`: the number of classes; `bare`: it certainly
-    begins without a normalisation of its own.
+    begins without a normalisation of its own; `sized`: it may bring images to its size itself.
     """
 
     shape: tuple[int | None, ...] | None = None
     outputs: int | None = None
     bare: bool = False
+    sized: bool = True
 
 
 def outline(path: Path) -> Outline:
-    """Return what the file of a Keras model tells of itself; nothing of other files."""
+    """Return what the file of a model tells of itself; a graph has no layer that resizes."""
+    if path.is_dir() or path.suffix == ".pb":
+        return Outline(sized=False)
     layers = list(_layers(_configuration(path)))
     kinds = [str(layer.get("class_name")) for layer in layers]
     first = next((i for i, kind in enumerate(kinds) if kind in _WEIGHED), None)
@@ -53,6 +56,7 @@ def outline(path: Path) -> Outline:
     return Outline(
         shape=_shape(layers[: first + 1]),
         outputs=units if isinstance(units, int) else None,
+        sized="Resizing" in kinds[:first],
         bare=not _ARITHMETIC.intersection(kinds[:first]) and _is_plain(kinds[:first]),
     )
 
