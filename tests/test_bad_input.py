@@ -71,7 +71,7 @@ CASES = {
     "a file cut short": ("cut.keras", "cut.keras: no Keras model in this file"),
     "a zip of something else": ("zip.keras", "zip.keras: Keras "),
     "a folder": ("folder.keras", "folder.keras: no Keras model in this folder"),
-    "another format": ("model.onnx", "model.onnx: no Keras model in this file"),
+    "another format": ("model.onnx", "converted already: kedge seal"),
     "a card misspelt": ("mobilnetv2", "did you mean MobileNetV2"),
     "an unknown card": ("zebra", "no model called 'zebra': kedge models lists all"),
     "an unknown --card": ("good.keras --card mobilnetv2", "did you mean MobileNetV2"),

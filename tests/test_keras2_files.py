@@ -74,6 +74,29 @@ def test_a_layer_that_is_called_twice_stays_one() -> None:
     assert all("/" not in each.name for each in model.layers)
 
 
+def test_a_layer_in_a_wrapper_is_rebuilt_with_it(tmp_path: Path) -> None:
+    """Bidirectional, TimeDistributed and RNN hold a layer, which Keras 3 wants as a layer."""
+    layers = (old := require("tf_keras")).layers
+    model = old.Sequential(
+        [
+            old.Input((8, 8, 3)),
+            layers.TimeDistributed(layers.Conv1D(4, 3, activation="relu")),
+            layers.TimeDistributed(layers.Flatten()),
+            layers.Bidirectional(layers.GRU(5, return_sequences=True)),
+            layers.Bidirectional(layers.LSTM(5, return_sequences=True), merge_mode="sum"),
+            layers.RNN(layers.GRUCell(6)),
+            layers.Dense(3),
+        ]
+    )
+    images = np.random.default_rng(4).random((4, 8, 8, 3), np.float32)
+    with quiet():
+        model.save(tmp_path / "wrapped.h5")
+        theirs = np.asarray(model(images, training=False))
+    found = load(Request(str(tmp_path / "wrapped.h5")))
+    assert found.notes == ()
+    np.testing.assert_allclose(np.asarray(found.model(images)), theirs, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("version", EXPECTED)
 def test_an_architecture_and_its_weights(tmp_path: Path, version: str) -> None:
     name = f"teachable-{version}"

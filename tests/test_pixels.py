@@ -118,6 +118,25 @@ def test_what_cannot_be_is_one_line(words: dict[str, Any], channels: int, said: 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"normalisation": "x/255"}, "allowed are unit, tf"),
+        ({"normalisation": "mean=.5,.5"}, "rgb images have 3 channels"),
+        ({"normalisation": "mean=nan"}, "mean (nan, nan, nan) must be finite numbers"),
+        ({"normalisation": "scale=1/255 mean=1e400"}, "must be finite numbers"),
+        ({"preprocess": "load_img", "crop": 0.9}, "--crop: --fit stretch cuts no fraction"),
+        ({"resize": "bilinear", "fit": "pillow_fit"}, "fit pillow_fit needs a pillow"),
+    ],
+)
+def test_words_are_refused_before_a_model_is_loaded(words: dict[str, Any], said: str) -> None:
+    """A word that cannot be is known without the model, which takes TensorFlow ten seconds."""
+    with pytest.raises(UsageError) as refused:
+        PixelWords(**words)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_the_parts_give_the_pixels_that_the_pipeline_gives() -> None:
     """The name is a shorthand: its parts, said one by one, feed the same numbers."""
     image = np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8)

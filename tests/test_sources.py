@@ -450,6 +450,19 @@ def decoding(folder: Path) -> Path:
     return saved(folder, decode, ((None,), "string"))
 
 
+def checkpoint(folder: Path) -> Path:
+    tf = require("tensorflow")
+    tf.train.Checkpoint(weight=tf.Variable(1.0)).write(str(folder / "cp.ckpt"))
+    return folder
+
+
+def beside_many(folder: Path) -> Path:
+    (folder / "net.json").write_text(net().to_json())
+    for name in ("a.h5", "b.h5", "c.h5", "net.weights.h5"):
+        shutil.copy(weights(folder), folder / name)
+    return folder / "net.json"
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nothing": (lambda folder: folder / "absent.keras", "absent.keras: no such file"),
     "a text called .h5": (lambda folder: text(folder, "it.h5"), "no Keras model in this file"),
@@ -460,7 +473,16 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a folder of nothing": (lambda folder: folder, "no Keras model in this folder"),
     "an HDF5 file cut short": (cut_hdf5, "can't load it: "),
     "an HDF5 file of something else": (other_hdf5, "an HDF5 file without a Keras model in it"),
-    "weights without a model": (weights, "give the file as --weights"),
+    "weights without a model": (weights, "the file as --weights; or build the model in its"),
+    "a folder with a checkpoint": (checkpoint, "a checkpoint holds weights without a model: build"),
+    "a checkpoint": (
+        lambda folder: checkpoint(folder) / "cp.ckpt",
+        "a checkpoint holds weights without a model: build",
+    ),
+    "an architecture beside many weights": (
+        beside_many,
+        "(.h5 files beside it: net.weights.h5, a.h5, b.h5, ...)",
+    ),
     "a zip of something else": (other_zip, "can't load it: "),
     "a Lambda": (
         a_lambda,

@@ -6,6 +6,7 @@ preprocessing and decoding from this one record, so nothing about a model is kno
 
 import json
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Final, Literal
 
 from kedge_runtime.errors import ContractError, counted
@@ -91,6 +92,8 @@ class Normalisation:
             raise ContractError(f"divisor {self.divisor} and std {self.std} must be positive")
         for name in ("mean", "std"):
             values = getattr(self, name)
+            if not all(map(isfinite, values)):
+                raise ContractError(f"{name} {values} must be finite numbers")
             if self.channels == 1 and len(values) == 3 and len(set(values)) == 1:
                 values = values[:1]  # a mode of three channels that treats them alike
                 object.__setattr__(self, name, values)

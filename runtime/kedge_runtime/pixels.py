@@ -35,12 +35,19 @@ class PixelWords:
     exif: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is not among the allowed words, which kedge.toml can hold."""
+        """Refuse words that are not allowed, no normalisation, or contradict each other.
+
+        All of it is known before a model is loaded, also of what kedge.toml holds.
+        """
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 known = ", ".join(allowed)
                 raise UsageError(f"--{name}: got {value!r}, allowed are {known}")
+        if self.normalisation:
+            read_normalisation(self.normalisation)
+        if self.preprocess or (self.resize and self.fit):
+            _geometry(self, _pipeline(self, None), 1, 1)
 
     @property
     def given(self) -> bool:
@@ -117,10 +124,7 @@ def settled(
     if lacks := missing(words, default, normalisation):
         raise UsageError(f"the input is not told: {asked(lacks)}")
     pipeline = _pipeline(words, default)
-    try:
-        geometry = _geometry(words, pipeline, height, width)
-    except ContractError as error:
-        raise UsageError(str(error)) from None
+    geometry = _geometry(words, pipeline, height, width)
     return Input(
         geometry,
         _normalisation(words, channels, pipeline, normalisation),
@@ -179,20 +183,23 @@ def _geometry(words: PixelWords, pipeline: Pipeline | None, height: int, width: 
     resize, fit = words.resize or known.resize, words.fit or known.fit
     if words.crop is not None and fit not in CROPPING:
         raise UsageError(
-            f"--crop: --fit {fit} cuts no fraction; take it with crop, or leave it out"
+            f"--crop: --fit {fit} cuts no fraction; give --fit crop with it, or leave it out"
         )
     told: Orientation = "exif" if words.exif else "ignore"
     fraction = known.crop_fraction if words.crop is None else words.crop
-    return Geometry(
-        height,
-        width,
-        resize,
-        fit,
-        fraction if fit in CROPPING else 1.0,
-        known.orientation if words.exif is None else told,
-        # How a JPEG may be decoded was measured with the pipeline's own method only.
-        known.scaled_decode and resize == known.resize,
-    )
+    try:
+        return Geometry(
+            height,
+            width,
+            resize,
+            fit,
+            fraction if fit in CROPPING else 1.0,
+            known.orientation if words.exif is None else told,
+            # How a JPEG may be decoded was measured with the pipeline's own method only.
+            known.scaled_decode and resize == known.resize,
+        )
+    except ContractError as error:
+        raise UsageError(str(error)) from None
 
 
 def _normalisation(

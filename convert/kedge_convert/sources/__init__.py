@@ -17,6 +17,7 @@ from kedge_convert.sources import (
     outputs,
     precision,
     saved_model,
+    weights_file,
 )
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.plain import plain
@@ -52,6 +53,8 @@ class Kind:
     chooses: bool = False
 
 
+ARTEFACTS = (".tflite", ".onnx")
+_SEALED = "; a .tflite or .onnx file is converted already: kedge seal prepares it for classify"
 ARCHITECTURE = "architecture and weights"
 KINDS: dict[str, Kind] = {
     "Keras file": Kind(keras_file.holds, keras_file.load),
@@ -93,8 +96,20 @@ def takes_weights(model: str) -> bool:
     return Path(model).exists() and architecture.holds(Path(model))
 
 
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a path is TensorFlow's checkpoint: its prefix, one of its files, or their folder."""
+    if path.is_dir():
+        return not saved_model.holds(path) and any(path.glob("*.index"))
+    prefix = path.with_suffix("") if path.suffix == ".index" else path
+    return prefix.with_name(f"{prefix.name}.index").is_file()
+
+
 def kind_of(path: Path) -> str:
     """Return the name of the kind in KINDS that `path` is of. Raises UsageError for none."""
+    if _is_checkpoint(path):
+        raise UsageError(
+            f"{path}: a checkpoint holds weights without a model: {weights_file.WHOLE}"
+        )
     if not path.exists():
         raise UsageError(f"{path}: no such file")
     for name, kind in KINDS.items():
@@ -104,5 +119,5 @@ def kind_of(path: Path) -> str:
     raise UsageError(
         f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
         "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')) "
-        "and frozen .pb graphs"
+        f"and frozen .pb graphs{_SEALED if path.suffix.lower() in ARTEFACTS else ''}"
     )

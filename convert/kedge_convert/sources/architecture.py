@@ -12,6 +12,7 @@ from kedge_convert.sources.screening import refuse_lambdas
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
+SHOWN = 3  # files of weights, where several lie beside an architecture
 YAML = (".yaml", ".yml")
 _YAML_REMEDY = (
     "an architecture in YAML, which Keras itself has given up: write it as JSON, "
@@ -71,7 +72,10 @@ def weights_of(path: Path, asked: str) -> Path:
         return found
     beside = sorted(each for each in path.parent.glob("*.h5") if is_hdf5(each))
     if len(beside) != 1:
-        names = ", ".join(each.name for each in beside) or "none"
+        # The one that is called like the architecture is the likeliest.
+        beside.sort(key=lambda each: not each.name.startswith(path.stem))
+        names = ", ".join(each.name for each in beside[:SHOWN]) or "none"
+        names += ", ..." if len(beside) > SHOWN else ""
         raise UsageError(
             f"{path}: an architecture without weights: give --weights FILE (.h5 files beside it: "
             f"{names})"

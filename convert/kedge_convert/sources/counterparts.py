@@ -10,6 +10,7 @@ _RENAMED = {"SyncBatchNormalization": "BatchNormalization"}
 # Arguments that have another name in Keras 3.
 _ARGUMENTS = {("LeakyReLU", "alpha"): "negative_slope"}
 _ACTIVATIONS = ("activation", "recurrent_activation")
+_WRAPPED = ("layer", "backward_layer", "cell")  # of Bidirectional, TimeDistributed, RNN
 _TRAINING = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -29,6 +30,8 @@ def counterpart(layer: Any, name: str) -> Any:
         if not key.endswith(_TRAINING)
     }
     config |= {key: _activation(getattr(layer, key)) for key in _ACTIVATIONS if key in config}
+    for key in config.keys() & _WRAPPED:
+        config[key] = counterpart(getattr(layer, key), getattr(layer, key).name)
     if isinstance(axis := config.get("axis"), list | tuple) and len(axis) == 1:
         (config["axis"],) = axis
     return new(**{key: config[key] for key in config if key in known} | {"name": name})

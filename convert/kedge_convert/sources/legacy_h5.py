@@ -75,6 +75,6 @@ def _read(path: Path) -> Configuration:
 
 _NO_MODEL = "an HDF5 file without a Keras model in it; save yours with model.save('x.keras')"
 _WEIGHTS_ONLY = (
-    "holds weights without a model: name the application they belong to as MODEL, "
-    "and give the file as --weights"
+    "holds weights without a model: give model.json (model.to_json()) or the application they "
+    f"belong to as MODEL, and the file as --weights; or {weights_file.WHOLE}"
 )

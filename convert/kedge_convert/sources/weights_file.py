@@ -13,6 +13,9 @@ from kedge_convert.sources.links import called
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError, one_line
 
+# What to do with weights alone.
+WHOLE = "build the model in its program, model.load_weights(...), then model.save('model.keras')"
+
 
 def load_into(model: Any, path: Path, what: str) -> None:
     """Load a file's weights into `model`, called `what`. Raises UsageError when they don't fit."""
