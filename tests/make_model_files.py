@@ -7,6 +7,7 @@ One run makes the files of one program, in the environment that it runs in:
     python tests/make_model_files.py OUT --program tf_keras    tf_keras beside TensorFlow 2.16+
     python tests/make_model_files.py OUT --program keras3      Keras 3 with TensorFlow
     python tests/make_model_files.py OUT --program jax         Keras 3 with JAX, without TensorFlow
+    python tests/make_model_files.py OUT --program torch       Keras 3 with PyTorch, likewise
 
 tfmot is tensorflow-model-optimization. All need Pillow. OUT/images holds the
 class folders that all programs share. What is there already is not made again. With `--commit` it
@@ -35,7 +36,9 @@ from people_shapes import SHAPES, Saved
 EPOCHS, SEED = 12, 3
 POSITIVE = people_images.CLASSES.index("square")
 COMMITTED = Path(__file__).parent / "models" / "people"
+# Those that the tests' own environment hasn't; of the other backends' files small ones do.
 OLD, LARGEST = ("tf2.12", "tf2.15", "tfmot"), 125_000
+BACKENDS, SMALL = ("jax", "torch"), 60_000
 LABELS = {"labels.txt": people_images.CLASSES, "binary.txt": ("other", "square")}
 
 
@@ -69,11 +72,16 @@ def _commit(out: Path) -> None:
     (COMMITTED / PIXELS).mkdir(parents=True)
     for each in read_all(out):
         files = [name for name in (each.file, each.weights) if name]
-        old = each.program.split()[0] in OLD and (out / each.file).is_file()
-        if old and sum((out / name).stat().st_size for name in files) <= LARGEST:
+        size = sum((out / name).stat().st_size for name in files)
+        if (out / each.file).is_file() and size <= _most(each.program.split()[0]):
             beside = (f"{each.name}.json", f"{each.name}.npz", each.pixels, each.labels)
             for name in (*files, *beside):
                 shutil.copy(out / name, COMMITTED / name)
+
+
+def _most(program: str) -> int:
+    """Return the size in bytes up to which a program's file is committed."""
+    return LARGEST if program in OLD else SMALL if program in BACKENDS else 0
 
 
 # What is chosen -> the module whose Keras it is, and Keras's backend.
@@ -83,6 +91,7 @@ PROGRAMS = {
     "tfmot": ("tf_keras", "tensorflow"),
     "keras3": ("keras", "tensorflow"),
     "jax": ("keras", "jax"),
+    "torch": ("keras", "torch"),
 }
 
 

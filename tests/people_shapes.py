@@ -51,7 +51,7 @@ SHAPES: dict[str, Saved] = {
     "flat": Saved(
         nets.flat,
         UNIT_LOADED,
-        "tf2.12:h5,keras,json,saved tf_keras:keras jax:keras,h5",
+        "tf2.12:h5,keras,json,saved tf_keras:keras jax:keras,h5 torch:keras",
     ),
     "flat_input": Saved(nets.flat_input, FLOW, "tf2.15:keras tf_keras:h5 keras3:h5"),
     "residual": Saved(
