@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,11 +50,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def model(keras: object, scales: bool) -> object:
-    layers = keras.layers  # type: ignore[attr-defined]
+def model(keras: Any, scales: bool) -> Any:
+    layers = keras.layers
     begin = [layers.Rescaling(1 / 255)] if scales else []
     rest = [layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
-    return keras.Sequential([keras.Input((16, 16, 3)), *begin, *rest])  # type: ignore[attr-defined]
+    return keras.Sequential([keras.Input((16, 16, 3)), *begin, *rest])
 
 
 # What is given -> what is asked for, all of it and nothing else.
