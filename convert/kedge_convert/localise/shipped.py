@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.toolkit import quiet, require
-from kedge_runtime.engines.onnxruntime import PRECISE
+from kedge_runtime.engines.onnxruntime import precise_session
 from kedge_runtime.errors import EngineError, one_line
 from kedge_runtime.head import Floats
 
@@ -168,8 +168,7 @@ def _open_onnx(path: Path) -> Shipped:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     content = model.SerializeToString()
-    settings.add_session_config_entry(*PRECISE)
-    session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+    session, _ = precise_session(content, settings)
     return _Onnx(session, list(found), list(found.values()))
 
 

@@ -19,7 +19,11 @@ from kedge_runtime.errors import EngineError, one_line
 # Without it, x86 processors that lack VNNI add products of int8 in 16 bits, which saturate: a net
 # that is right on every other machine answers wrongly there (onnxruntime's documentation,
 # kOrtSessionOptionsAvx2PrecisionMode).
-PRECISE = ("session.x64quantprecision", "1")
+_PRECISION = "session.x64quantprecision"
+IMPRECISE = (
+    "onnxruntime can't add this model's int8 precisely: sums may saturate on x86 processors "
+    "without VNNI"
+)
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
@@ -56,17 +60,32 @@ def open_engine(path: Path, options: EngineOptions) -> OnnxRuntime:
     onnxruntime = import_library("onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.thread_count
-    settings.add_session_config_entry(*PRECISE)
     settings.log_severity_level = 4  # fatal only: what is worth a line is raised
     try:
-        session = onnxruntime.InferenceSession(
-            text_of(path), settings, providers=["CPUExecutionProvider"]
-        )
-        return OnnxRuntime(session)
+        session, note = precise_session(text_of(path), settings)
+        engine = OnnxRuntime(session)
+        engine.note = note
+        return engine
     except EngineError as error:
         raise EngineError(f"{path}: {error}") from None
     except OnnxRuntime.faults as error:
         raise EngineError(f"{path}: onnxruntime can't load it: {one_line(error)}") from None
+
+
+def precise_session(model: str | bytes, settings: Any) -> tuple[Any, str]:
+    """Return a session that adds int8 without saturating, and a note where it can't.
+
+    `model`: a path or the bytes of a model; `settings`: a SessionOptions.
+    """
+    session = import_library("onnxruntime").InferenceSession
+    providers = ["CPUExecutionProvider"]
+    settings.add_session_config_entry(_PRECISION, "1")
+    try:
+        return session(model, settings, providers=providers), ""
+    # onnxruntime 1.31 fails on weights that two operators share.
+    except OnnxRuntime.faults:
+        settings.add_session_config_entry(_PRECISION, "0")
+        return session(model, settings, providers=providers), IMPRECISE
 
 
 def _port(value: Any) -> Port:
