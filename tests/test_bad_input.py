@@ -69,7 +69,7 @@ CASES = {
     "a missing file": ("absent.keras", "absent.keras: no such file"),
     "a text file": ("text.keras", "text.keras: no Keras model in this file"),
     "a file cut short": ("cut.keras", "cut.keras: no Keras model in this file"),
-    "a zip of something else": ("zip.keras", "zip.keras: Keras "),
+    "a zip of something else": ("zip.keras", "zip.keras: no Keras model in this file"),
     "a folder": ("folder.keras", "folder.keras: no Keras model in this folder"),
     "another format": ("model.onnx", "converted already: kedge seal"),
     "a card misspelt": ("mobilnetv2", "did you mean MobileNetV2"),

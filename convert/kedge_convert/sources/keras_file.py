@@ -11,11 +11,21 @@ from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.links import called
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.toolkit import quiet, require
+from kedge_runtime.errors import UsageError
 
 
 def holds(path: Path) -> bool:
-    """Whether a path is a zip archive."""
-    return path.is_file() and zipfile.is_zipfile(path)
+    """Whether a path is a zip archive with a model's configuration in it.
+
+    A sealed artefact ends in a zip, too. Raises UsageError for a SavedModel in a zip.
+    """
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(Path(name).name == "saved_model.pb" for name in names):
+        raise UsageError(f"{path}: a SavedModel in a zip: unpack it, and give the folder")
+    return configuration.CONFIG in names
 
 
 def load(request: Request) -> Found:

@@ -12,7 +12,7 @@ _OURS = frozenset({"input", "picture"})
 
 
 def plain(model: Any, name: str) -> Any:
-    """Return the model, changed in place: without LoRA, and not called as our own inputs are.
+    """Return the model, changed in place: without LoRA and loops, and not called as our inputs are.
 
     Raises UsageError for one whose weights Keras has quantised, and for names that TensorFlow
     can't take. `name` is for messages.
@@ -30,6 +30,9 @@ def plain(model: Any, name: str) -> Any:
             )
         if getattr(layer, "lora_enabled", False):
             _drop_lora(layer)
+        if hasattr(layer, "unroll"):
+            # A loop is a graph of its own, which no format keeps; an image has few rows.
+            layer.unroll = True
     if model.name in _OURS:
         model.name += "_"
     return model

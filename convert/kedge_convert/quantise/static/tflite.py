@@ -43,10 +43,16 @@ def _calibrate_only(tf: Any, converter: Any, samples: Samples) -> None:
 def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
     """Call `see` with the name and value of every activation, picture by picture."""
     names = {i: _name(tensor) for i, tensor in enumerate(_tensors(content)) if _ranged(tensor)}
+    litert = require("ai_edge_litert.interpreter")
+    kernels = litert.OpResolverType
+    # XNNPACK computes no output that nothing reads, as a SPLIT has: the others do.
+    kind = kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES if _unread(content) else kernels.AUTO
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that kept tensors take memory
-        interpreter = require("ai_edge_litert.interpreter").Interpreter(
-            model_content=content, experimental_preserve_all_tensors=True
+        interpreter = litert.Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=kind,
         )
         interpreter.allocate_tensors()
     start = interpreter.get_input_details()[0]["index"]
@@ -104,6 +110,13 @@ def operators(content: bytes) -> list[Operator]:
         )
         for each in graph.operators
     ]
+
+
+def _unread(content: bytes) -> bool:
+    """Whether an operator has an output that no operator reads and the file doesn't give."""
+    graph = unpack(content).subgraphs[0]
+    read = {*graph.outputs, *(index for each in graph.operators for index in each.inputs)}
+    return any(not read.issuperset(each.outputs) for each in graph.operators)
 
 
 def _tensors(content: bytes) -> list[Any]:

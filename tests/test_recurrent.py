@@ -1,0 +1,57 @@
+"""Models that read an image row by row, as the usual LSTM of MNIST does."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kedge_convert.job import Job
+from kedge_convert.photos import Sampling, tensors
+from kedge_convert.pipeline import convert
+from kedge_convert.progress import Progress
+from kedge_convert.source import Request, load_source
+from kedge_convert.targets import parse_targets
+from kedge_convert.toolkit import require
+from kedge_runtime.classifier import Classifier
+from kedge_runtime.pixels import PixelWords
+
+pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
+
+ALLOWED = {"float32": 1e-5, "int8": 0.1}  # of a probability
+
+
+def rows(path: Path) -> Any:
+    """Save and return a model that reads 12x12 grey images without an axis for channels."""
+    keras = require("keras")
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12)),
+            layers.LSTM(8, return_sequences=True),
+            layers.Bidirectional(layers.GRU(4)),
+            layers.Dense(3, "softmax", kernel_initializer=keras.initializers.RandomNormal(0, 2)),
+        ]
+    )
+    model.save(path)
+    return model
+
+
+def test_rows_through_an_lstm_and_a_gru(tmp_path: Path, pictures: Path) -> None:
+    """A loop is a graph of its own in TFLite, and a GRU has outputs that nothing reads."""
+    model = rows(path := tmp_path / "rows.keras")
+    (tmp_path / "labels").write_text("a\nb\nc\n")
+    words = PixelWords("load_img", "unit")
+    request = Request(str(path), pixels=words, labels=str(tmp_path / "labels"))
+    targets = parse_targets("tflite:float32,tflite:int8,onnx:float32")
+    job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits={"top1": 0.0})
+    with Progress(silent=True) as progress:
+        outcomes = convert(job, progress)
+    assert [each.verdict.reasons for each in outcomes] == [()] * 3
+    photo = sorted(pictures.iterdir())[0]
+    expected = np.asarray(model(next(tensors([photo], load_source(request).input))[..., 0]))[0]
+    for outcome in outcomes:
+        assert outcome.checked is not None
+        found = Classifier.open(outcome.checked.path).probabilities(photo)
+        np.testing.assert_allclose(found, expected, atol=ALLOWED[outcome.target.precision])
