@@ -96,8 +96,8 @@ def test_it_answers_as_predict_does_on_raw_images(name: str, saved: Saved) -> No
     answers = probabilities(ours, source.output)
     if source.head == "logits":
         theirs = probabilities(theirs, source.output)
-    np.testing.assert_allclose(answers, theirs, atol=1e-5)
-    assert np.ptp(theirs, axis=0).max() > 1e-4
+    np.testing.assert_allclose(answers, theirs, atol=1e-4)
+    assert np.ptp(theirs, axis=0).max() > 1e-3
 
 
 # Options of an ImageConverter -> what the line says of them.
