@@ -18,6 +18,8 @@ from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Geometry
 from kedge_runtime.preprocessing import Preprocessor
 
+TF = "--preprocess imagenet --normalisation tf"
+
 Run = Callable[..., tuple[int, str, str]]
 NAMES = {target: target.file_name("tiny") for target in TARGETS}
 ALL = [pytest.param(name, id=str(target)) for target, name in NAMES.items()]
@@ -35,7 +37,7 @@ def options(tiny_model: Path, pictures: Path, out: Path, to: str = "all") -> lis
     labels = tiny_model.with_name("labels.txt")
     # Fifteen pictures and random weights: integers may miss the agreement that is asked of others.
     words = (
-        "--normalisation tf --min-agreement 0.6 --calibrate-count 25 --check-count 15 "
+        f"{TF} --min-agreement 0.6 --calibrate-count 25 --check-count 15 "
         f"--to {to} --labels {labels}"
     )
     return [str(tiny_model), *words.split(), "--calibrate", str(pictures), "--out", str(out)]
@@ -153,6 +155,8 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
     assert err.split("\n")[:-1] == [
         "load model",
         "head: softmax, 5 classes; taken off, the device computes it in float",
+        "input: 32x32 rgb, pyramid, crop 87.5 %, EXIF, x / 127.5 - 1 "
+        "(--preprocess imagenet --normalisation tf)",
         "read pictures",
         "float original",
         "export tflite:float32",
@@ -216,7 +220,7 @@ def test_no_pictures_are_needed_without_integers(
     tiny_model: Path, tmp_path: Path, kedge: Run
 ) -> None:
     labels = tiny_model.with_name("labels.txt")
-    words = f"--normalisation tf --to tflite:float16 --check-count 12 --labels {labels}"
+    words = f"{TF} --to tflite:float16 --check-count 12 --labels {labels}"
     code, _, err = kedge("convert", tiny_model, *words.split(), "--out", tmp_path)
     assert code == 0
     assert "render pictures" in err
@@ -229,7 +233,7 @@ def test_a_map_of_features_goes_to_both_formats(pictures: Path, tmp_path: Path, 
     layers = [keras.layers.Conv2D(6, 3, strides=2), keras.layers.ReLU()]
     body = keras.Sequential([keras.Input((16, 16, 3)), *layers])
     body.save(tmp_path / "body.keras")
-    words = "--normalisation tf --to tflite:float32,onnx:float32 --check-count 12"
+    words = f"{TF} --to tflite:float32,onnx:float32 --check-count 12"
     command = ["convert", tmp_path / "body.keras", *words.split(), "--calibrate", pictures]
     code, _, error = kedge(*command, "--out", tmp_path)
     assert code == 2
@@ -249,7 +253,8 @@ def test_int8_without_pictures_is_refused_with_the_fix(
 ) -> None:
     code, out, err = kedge("convert", tiny_model, "--to", "tflite:int8", "--out", tmp_path / "out")
     assert (code, out) == (2, "")
-    assert err.startswith("kedge: tflite:int8 needs pictures to calibrate with: give --calibrate")
+    assert "--calibrate (a folder of about 200 images like those it will see)" in err
+    assert err.endswith("--calibrate photos\n")
     assert not (tmp_path / "out").exists()
 
 

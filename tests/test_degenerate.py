@@ -15,6 +15,8 @@ from kedge_convert.source import Request, Source, load_source
 from kedge_runtime.contract import Output
 from kedge_runtime.errors import UsageError
 
+TF = "--preprocess imagenet --normalisation tf"
+
 Run = Callable[..., tuple[int, str, str]]
 LOGITS, SIGMOID, FEATURES = (
     Output("logits"),
@@ -205,7 +207,7 @@ def test_the_command_ends_with_2_and_one_line(
     pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
     model, labels = spoilt_file(tmp_path, change), tmp_path / "labels.txt"
     labels.write_text("\n".join("abcdefghij"))
-    options = f"--normalisation tf --check-count 10 --calibrate-count 10 --labels {labels} --json"
+    options = f"{TF} --check-count 10 --calibrate-count 10 --labels {labels} --json"
     code, out, err = kedge("convert", model, *options.split(), "--to", "tflite:float32")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith(f"kedge: {words}")
@@ -225,7 +227,7 @@ def test_a_small_net_that_was_never_trained_converts_with_a_warning(
     ends = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]
     keras.Sequential([keras.Input((32, 32, 3)), *body, *ends]).save(tmp_path / "fresh.keras")
     (tmp_path / "labels.txt").write_text("\n".join("abcde"))
-    options = f"--normalisation tf --labels {tmp_path / 'labels.txt'} --check-count 12"
+    options = f"{TF} --labels {tmp_path / 'labels.txt'} --check-count 12"
     places = ["--calibrate", pictures, "--out", tmp_path / "out"]
     to = ["--to", "tflite:float32,onnx:float32"]
     code, _, error = kedge("convert", tmp_path / "fresh.keras", *options.split(), *places, *to)

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 
 # Each install of the README, smallest first; "" is the device's.
-EXTRAS = ("", "onnx", "convert", "distributed", "dev", "benchmarks", "ethos-u")
+EXTRAS = ("", "onnx", "convert", "distributed", "dev", "benchmarks", "ethos-u", "hub")
 
 # Permissive, but MPL-2.0: it asks for changes to its own files only, and kedge changes none.
 ALLOWED = {
@@ -22,6 +22,7 @@ ALLOWED = {
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",
+    "CNRI-Python",
     "HPND",
     "ISC",
     "MIT",

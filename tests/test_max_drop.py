@@ -13,6 +13,8 @@ from kedge_convert.source import Request, load_source
 from kedge_runtime.image import read_bytes
 from kedge_runtime.pixels import PixelWords
 
+TF = "--preprocess imagenet --normalisation tf"
+
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 pytestmark = pytest.mark.slow
@@ -45,7 +47,7 @@ def sorted_into(folder: Path, answers: dict[Path, int], named: Named) -> Path:
 
 def converted(kedge: Run, tiny_model: Path, folder: Path, out: Path) -> tuple[int, dict[str, Any]]:
     labels = tiny_model.with_name("labels.txt")
-    words = "--normalisation tf --calibrate-count 25 --check-count 15 --to tflite:int8 --json"
+    words = f"{TF} --calibrate-count 25 --check-count 15 --to tflite:int8 --json"
     options = ["--labels", labels, "--calibrate", folder, "--out", out, "--max-drop", "2pp"]
     # What is asked is the drop alone: random weights flip answers.
     options += ["--min-agreement", "0"]
@@ -81,7 +83,7 @@ def test_where_nothing_is_prepared_nothing_is_searched_and_that_is_said(
     kedge: Run, tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     labels = tiny_model.with_name("labels.txt")
-    words = "--normalisation tf --calibrate-count 25 --check-count 15 --to tflite:int8 --no-prepare"
+    words = f"{TF} --calibrate-count 25 --check-count 15 --to tflite:int8 --no-prepare"
     places = ["--labels", labels, "--calibrate", pictures, "--out", tmp_path / "out"]
     code, _, error = kedge("convert", tiny_model, *words.split(), *places, "--min-agreement", "1")
     assert code == 1

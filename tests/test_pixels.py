@@ -40,7 +40,7 @@ def test_a_pipeline_and_a_normalisation_are_the_whole_input() -> None:
         ),
         (
             PixelWords("opencv", "unit", colour="rgb"),
-            "input: 96x128 rgb, bilinear, stretch, EXIF, x / 255 (--preprocess opencv)",
+            "input: 96x128 rgb, tf_bilinear, stretch, EXIF, x / 255 (--preprocess opencv)",
         ),
         (
             PixelWords("image_dataset", "unit", exif=True),

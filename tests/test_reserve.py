@@ -24,6 +24,8 @@ from kedge_models.demo import pictograms
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.pixels import PixelWords
 
+TF = "--preprocess imagenet --normalisation tf"
+
 pytestmark = pytest.mark.slow
 
 TARGET = Target("tflite", "int8")
@@ -160,7 +162,7 @@ def test_the_command_decides_by_the_interval_of_all(
     kedge: Run, tiny_model: Path, folder: Path, tmp_path: Path
 ) -> None:
     """Against the table's and the JSON's own figures, whatever this machine's kernels answer."""
-    words = f"--normalisation tf --to {TARGET} --no-prepare --json --max-logit-error 9"
+    words = f"{TF} --to {TARGET} --no-prepare --json --max-logit-error 9"
     counts = f"--calibrate-count {CALIBRATION} --check-count {CHECK}"
     places = ["--labels", tiny_model.with_name("labels.txt"), "--calibrate", folder]
     command = ["convert", tiny_model, *words.split(), *counts.split(), *places, "--out", tmp_path]

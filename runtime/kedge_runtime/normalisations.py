@@ -65,6 +65,14 @@ def formula(normalisation: Normalisation) -> str:
     return value
 
 
+def written(normalisation: Normalisation) -> str:
+    """Return the name or the numbers by which `read_normalisation` gives the same again."""
+    if name := name_of(normalisation):
+        return name
+    mean, std = (",".join(map(repr, each)) for each in (normalisation.mean, normalisation.std))
+    return f"divisor={normalisation.divisor!r} mean={mean} std={std}"
+
+
 def name_of(normalisation: Normalisation) -> str | None:
     """Return the name of a normalisation in NORMALISATIONS, whatever its colours, or None."""
     stated = in_rgb(normalisation)

@@ -12,6 +12,7 @@ from kedge_convert.sources import (
     application,
     architecture,
     frozen_pb,
+    hub,
     keras_file,
     legacy_h5,
     outputs,
@@ -60,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "Keras file": Kind(keras_file.holds, keras_file.load),
     "legacy HDF5 file": Kind(legacy_h5.holds, legacy_h5.load),
     "SavedModel": Kind(saved_model.holds, saved_model.load, chooses=True),
+    "preset of keras_hub": Kind(hub.holds, hub.load),
     "frozen graph": Kind(frozen_pb.holds, frozen_pb.load, chooses=True),
     ARCHITECTURE: Kind(architecture.holds, architecture.load),
 }
@@ -118,6 +120,7 @@ def kind_of(path: Path) -> str:
     what = "folder" if path.is_dir() else "file"
     raise UsageError(
         f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
-        "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')) "
-        f"and frozen .pb graphs{_SEALED if path.suffix.lower() in ARTEFACTS else ''}"
+        "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')), "
+        "presets of keras_hub's classifiers and frozen .pb graphs"
+        f"{_SEALED if path.suffix.lower() in ARTEFACTS else ''}"
     )

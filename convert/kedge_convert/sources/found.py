@@ -36,12 +36,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a model before the user adds to it; None where only the user can tell."""
+    """What is known of a model before the user adds to it; None where only the user can tell.
+
+    `told_by`: what of the file tells the pipeline and the normalisation, where no card does.
+    """
 
     card: str = ""
     pipeline: Pipeline | None = None
     normalisation: Normalisation | None = None
     labels: tuple[Label, ...] | None = None
+    told_by: str = ""
 
     @classmethod
     def of(cls, card: Card) -> "Facts":

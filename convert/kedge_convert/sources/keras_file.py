@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.sources import configuration, keras2
+from kedge_convert.sources import configuration, hub, keras2
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.keras2 import Saved
@@ -34,6 +34,9 @@ def load(request: Request) -> Found:
     saved = configuration.of_archive(path)
     if saved.is_keras_2:
         return keras2.of_archive(Saved(path.stem, path, saved.content, request.output))
+    if hub.is_needed(saved.content):
+        hub.bring(path)
+        return hub.found(path.stem, load_file(path), request)
     return Found(path.stem, load_file(path))
 
 

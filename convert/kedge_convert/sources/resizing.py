@@ -7,9 +7,15 @@ from kedge_runtime.contract import Resize
 from kedge_runtime.errors import UsageError
 from kedge_runtime.pipelines import Pipeline
 
-# Keras's interpolation -> the nearest that the device has. What looks at more pixels than four is
-# nearest to `pyramid`.
-_METHODS: dict[str, Resize] = {"nearest": "nearest", "bilinear": "tf_bilinear"}
+# Keras's interpolation and antialias -> the device's. TensorFlow's antialiasing filters are
+# Pillow's, which rounds and clips to bytes: a mean of .3 of 255 away, tests/test_shapes.py.
+_METHODS: dict[tuple[str, bool], Resize] = {
+    ("nearest", False): "nearest",
+    ("bilinear", False): "tf_bilinear",
+    ("bilinear", True): "pillow_bilinear",
+    ("bicubic", True): "pillow_bicubic",
+    ("lanczos3", True): "pillow_lanczos",
+}
 _REMEDY = "give --size, the size that its images had in training, and --preprocess"
 
 
@@ -33,6 +39,12 @@ def leading(model: Any, name: str) -> Any:
     return layer.operation
 
 
+def is_known(layer: Any) -> bool:
+    """Whether the device resizes as a Resizing layer does, and not only nearly so."""
+    known = (layer.interpolation, bool(layer.antialias)) in _METHODS
+    return known and not layer.pad_to_aspect_ratio
+
+
 def pipeline(layer: Any, name: str) -> Pipeline:
     """Return how the device does what a Resizing layer would. Raises UsageError where it can't."""
     if layer.pad_to_aspect_ratio:
@@ -40,7 +52,7 @@ def pipeline(layer: Any, name: str) -> Pipeline:
             f"{name}: its Resizing ({layer.name}) pads images with {layer.fill_value:g}, which "
             f"the device doesn't: {_REMEDY}"
         )
-    method = "pyramid" if layer.antialias else _METHODS.get(layer.interpolation, "pyramid")
+    method = _METHODS.get((layer.interpolation, bool(layer.antialias)), "pyramid")
     return Pipeline(
         f"the layer {layer.name}",
         resize=method,
