@@ -28,7 +28,7 @@ _MOVING = frozenset({
 })
 # fmt: on
 # Beginnings of the names of layers that hand a picture on unless the model is being trained.
-_TRAINING = ("Dropout", "Gaussian", "SpatialDropout")
+_TRAINING = ("AugMix", "CutMix", "Dropout", "Gaussian", "MixUp", "Rand", "SpatialDropout")
 # The side of the pictures where any is taken: no side that a layer would crop or resize to.
 _SIDE = 251
 
