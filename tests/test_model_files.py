@@ -27,14 +27,9 @@ FILES = {each.name: each for each in read_all(PEOPLE)}
 EXACT = 1e-4  # the largest difference in probability of the same float program
 # kedge resizes to whole bytes, tf.image.resize doesn't: .004 at most on these nets, measured.
 ROUNDED = 5e-3
-# One of each tutorial, a grey one, one of several outputs: the whole way takes a minute each.
-WHOLE = (
-    "teachable_machine-tf2.15-h5",
-    "tutorial_transfer-tf2.15-h5",
-    "tutorial_classification-tf2.12-h5",
-    "digits_flattened-tf2.12-h5",
-    "two_outputs-tf2.12-h5",
-)
+# A grey one and one of several outputs; tests/test_tutorials.py has the tutorials, and
+# benchmarks/model_files.py all of them.
+WHOLE = ("digits_flattened-tf2.12-h5", "two_outputs-tf2.12-h5")
 
 
 def asked(described: Described) -> Request:
