@@ -9,6 +9,7 @@ import pytest
 from kedge_convert.parity import (
     LIMITS,
     Limits,
+    OwnPixels,
     Parity,
     compare,
     interval,
@@ -165,3 +166,13 @@ def test_a_drop_is_of_pairs() -> None:
     assert found.drop == 0
     low, high = paired_drop(1, 1, 4)
     assert found.drop_interval == (float(low), float(high))
+
+
+@pytest.mark.parametrize(
+    ("share", "passes"), [(1.0, True), (0.955, True), (0.9, False), (0.23, False)]
+)
+def test_own_pixels_are_judged_by_their_interval(share: float, passes: bool) -> None:
+    own = OwnPixels("Keras", 100, share, interval(share, 100))
+    verdict = judge(replace(GOOD, own_pixels=own), LIMIT)
+    assert verdict.passed == passes
+    assert passes or "agreement on own pixels, loaded by Keras" in verdict.reasons[0]

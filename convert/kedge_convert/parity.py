@@ -112,6 +112,12 @@ LIMITS: dict[Precision, Limits] = {
 }
 
 
+# Of the agreement on own pixels, where the precision's own limit is higher: TensorFlow's decoder is
+# up to 22 steps off every other on a JPEG (docs/preprocessing.md), which moves answers near a tie
+# (.955 of 66 grey digits); a wrong crop on photos gave .91 and less.
+OWN_PIXELS = 0.95
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Passed, or the reasons why not."""
@@ -254,8 +260,9 @@ def judge(parity: Parity, limits: Limits) -> Verdict:
             f"logit error {parity.relative_error:.2g} of the largest logit "
             f"is above {limits.relative_error:g}"
         )
-    if parity.own_pixels and parity.own_pixels.interval[1] < limits.top1:
-        reasons.append(_on_own_pixels(parity.own_pixels, limits))
+    least = min(limits.top1, OWN_PIXELS)
+    if parity.own_pixels and parity.own_pixels.interval[1] < least:
+        reasons.append(_on_own_pixels(parity.own_pixels, least))
     # Without true classes: accuracy can't fall by more than the answers that differ.
     lost = 1 - agreement if parity.drop is None else parity.drop
     if limits.drop is not None and not lost <= limits.drop:
@@ -263,10 +270,10 @@ def judge(parity: Parity, limits: Limits) -> Verdict:
     return Verdict(tuple(reasons))
 
 
-def _on_own_pixels(own: OwnPixels, limits: Limits) -> str:
+def _on_own_pixels(own: OwnPixels, least: float) -> str:
     low, high = own.interval
     return (
         f"agreement on own pixels, loaded by {own.library}, is {own.agreement:.3f} (95 %: "
-        f"{low:.3f} to {high:.3f}), below {limits.top1:g}: the pipeline loads other pixels than "
+        f"{low:.3f} to {high:.3f}), below {least:g}: the pipeline loads other pixels than "
         "kedge feeds"
     )
