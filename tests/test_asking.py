@@ -76,7 +76,7 @@ def test_all_that_is_missing_is_asked_for_without_tensorflow(desk: Path, words: 
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, "convert", *shlex.split(words)]
     ran = subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran.stderr
-    told = ran.stderr.partition("Then run: ")[2].split()
+    told = ran.stderr.partition("Then run, for example: ")[2].split()
     given = set(re.findall(r"--[a-z]+", words))
     assert {word for word in told if word.startswith("--")} - given == ASKED[words]
 
@@ -88,7 +88,9 @@ def test_the_command_that_a_message_names_converts(
     words = ["convert", "bare.keras", "--to", "tflite:float32", "--out", "out"]
     code, _, err = kedge(*words)
     assert code == 2
-    told = shlex.split(err.partition("Then run: kedge ")[2].replace("labels.txt", "labels.txt"))
+    told = shlex.split(
+        err.partition("Then run, for example: kedge ")[2].replace("labels.txt", "labels.txt")
+    )
     code, _, err = kedge(*told)
     assert code == 0, err
     assert "input: 16x16 rgb, tf_bilinear, stretch, no EXIF, x / 255 (--preprocess" in err

@@ -116,8 +116,8 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
         ("", "there is no [[model]]"),
         (MODEL.replace("[[model]]", "[model]"), "each model is a [[model]]"),
         ("model = []", "there is no [[model]]"),
-        (MODEL + "colour = 1", "kedge.toml.model[0]: unknown key 'colour'; known are name, source"),
-        ("[defaults]\ncolour = 1\n" + MODEL, "kedge.toml.defaults: unknown key 'colour'; known"),
+        (MODEL + "hue = 1", "kedge.toml.model[0]: unknown key 'hue'; known are name, source"),
+        ("[defaults]\nhue = 1\n" + MODEL, "kedge.toml.defaults: unknown key 'hue'; known"),
         ("[options]\ncolour = 1\n" + MODEL, "kedge.toml.options: unknown key 'colour'; known"),
         (
             "colour = 1\n" + MODEL,

@@ -85,7 +85,9 @@ def test_a_model_that_normalises_bytes_itself_is_known(
         assert source.input.normalisation == NORMALISATIONS["raw"]
         assert [note for note in source.notes if "begins with its own normalisation" in note]
     else:
-        with pytest.raises(UsageError, match=r"give --normalisation .* Then run: kedge convert"):
+        with pytest.raises(
+            UsageError, match=r"give --normalisation .* Then run, for example: kedge convert"
+        ):
             load_source(request)
 
 

@@ -76,9 +76,8 @@ def refuse(request: "Request", missing: Sequence[Missing]) -> None:
         advice = f". Labelled images tell the pixels: kedge fit-input {model} --images DIR"
     words = " ".join(_example(option) for option in options)
     command = request.command or f"kedge convert {model}"
-    raise UsageError(
-        f"{request.model}: {pixels.asked(missing)}{advice}. Then run: {command} {words}"
-    )
+    asked = f"{request.model}: {pixels.asked(missing)}{advice}"
+    raise UsageError(f"{asked}. Then run, for example: {command} {words}")
 
 
 def _example(option: str) -> str:

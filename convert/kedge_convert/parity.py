@@ -275,5 +275,5 @@ def _on_own_pixels(own: OwnPixels, least: float) -> str:
     return (
         f"agreement on own pixels, loaded by {own.library}, is {own.agreement:.3f} (95 %: "
         f"{low:.3f} to {high:.3f}), below {least:g}: the pipeline loads other pixels than "
-        "kedge feeds"
+        "kedge feeds: look at --preprocess; kedge fit-input finds it from labelled images"
     )

@@ -25,6 +25,9 @@ COLUMNS: "dict[AgreementBy, tuple[str, str]]" = {
 }
 
 
+FAST_JPEG = "(it decodes JPEG by a faster, less exact transform: docs/preprocessing.md)"
+
+
 def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
     """Print target, size, ratio, agreement, logit errors and verdict, then where the files lie.
 
@@ -75,6 +78,8 @@ def _say_own_pixels(console: Console, checked: "Sequence[Checked]") -> None:
         console.print(
             f"own: agreement with the float model on own pixels, loaded by {found[0].library}"
         )
+        if found[0].library == "TensorFlow" and min(each.agreement for each in found) < 1:
+            console.print(f"     {FAST_JPEG}")
 
 
 def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
