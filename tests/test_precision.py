@@ -12,6 +12,7 @@ from kedge_convert.source import Request, load_source
 from kedge_convert.sources.precision import in_float32
 from kedge_convert.toolkit import require
 from kedge_runtime.head import probabilities
+from kedge_runtime.pixels import PixelWords
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,11 @@ def test_other_floats_are_computed_in_float32(
     model = make(keras, policy, last)
     model.save(tmp_path / "mine.keras")
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
-    request = Request(str(tmp_path / "mine.keras"), labels=str(tmp_path / "labels"))
+    request = Request(
+        str(tmp_path / "mine.keras"),
+        pixels=PixelWords("imagenet"),
+        labels=str(tmp_path / "labels"),
+    )
     source = load_source(request)
     assert POLICIES[name] in source.notes
     assert {each.compute_dtype for each in source.model._flatten_layers()} == {"float32"}
@@ -85,7 +90,11 @@ def test_other_floats_are_computed_in_float32(
 def test_a_mixed_model_is_exported(keras: Any, tmp_path: Path) -> None:
     nested(keras, "mixed_float16", "mixed_float16").save(tmp_path / "mine.keras")
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
-    request = Request(str(tmp_path / "mine.keras"), labels=str(tmp_path / "labels"))
+    request = Request(
+        str(tmp_path / "mine.keras"),
+        pixels=PixelWords("imagenet"),
+        labels=str(tmp_path / "labels"),
+    )
     exported = FORMATS["tflite"].export(load_source(request), "float32", (), lambda: None)
     assert exported.content
 

@@ -105,8 +105,6 @@ def _loaded(model: ModelFile, said: Said, engine: dict[str, Any]) -> Classifier:
     contract = said.contract(model, f"kedge classify {shlex.quote(model.name)} IMAGE")
     with quiet():
         classifier = Classifier.open(model.path, contract=contract, **engine)
-    if classifier.engine.note:
-        click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
     classifier.artefact = replace(classifier.artefact, path=Path(model.name))
     if classifier.engine.note:
         click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
