@@ -176,3 +176,9 @@ def test_own_pixels_are_judged_by_their_interval(share: float, passes: bool) -> 
     verdict = judge(replace(GOOD, own_pixels=own), LIMIT)
     assert verdict.passed == passes
     assert passes or "agreement on own pixels, loaded by Keras" in verdict.reasons[0]
+
+
+def test_a_bad_artefact_is_not_blamed_on_the_pipeline() -> None:
+    own = OwnPixels("Keras", 100, 0.3, interval(0.3, 100))
+    bad = replace(GOOD, top1=0.3, own_pixels=own)
+    assert [reason for reason in judge(bad, LIMIT).reasons if "own pixels" in reason] == []
