@@ -5,9 +5,11 @@ rebuilt models would augment.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from kedge_convert.sources.rebuild import left_out_note
+from kedge_convert.sources.registered import registered
 from kedge_convert.toolkit import quiet, require
 
 # Beginnings of the names of Keras's layers that do nothing but augment.
@@ -27,7 +29,7 @@ def without_augmentation(model: Any) -> tuple[Any, tuple[str, ...]]:
         if not _augments(layer):
             return type(layer).from_config(layer.get_config())
         left_out.append(type(layer).__name__)
-        return require("keras").layers.Identity(name=layer.name)
+        return _identity()(name=layer.name)
 
     with quiet():
         clone_model = require("keras").models.clone_model
@@ -35,6 +37,21 @@ def without_augmentation(model: Any) -> tuple[Any, tuple[str, ...]]:
         for old, new in zip(_kept(model), _kept(clone), strict=True):
             _copy_weights(old, new)
     return clone, (left_out_note(left_out),)
+
+
+@cache
+def _identity() -> Any:
+    """Return the class of what stands for a layer that augments: it may be told of training."""
+
+    class Identity(require("keras").layers.Identity):  # type: ignore[misc]
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            return inputs
+
+        def compute_output_spec(self, inputs: Any, training: Any = None) -> Any:
+            return super().compute_output_spec(inputs)
+
+    registered(Identity)
+    return Identity
 
 
 def _augments(layer: Any) -> bool:
