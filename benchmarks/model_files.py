@@ -76,6 +76,8 @@ class Row:
         """Return `passed`, `refused`, `rejected` (by kedge itself) or `wrong` (passed, but not)."""
         if self.exit_code not in (0, 1):
             return "refused"
+        if not self.targets:
+            return "crashed"
         floats = [each for name, each in self.targets.items() if name.endswith("float32")]
         if any(each.passed and not _within(each, self.limit) for each in floats):
             return "wrong"
