@@ -162,7 +162,7 @@ def _table(report: dict[str, Any]) -> str:
     lines = [
         f"# The preprocessing of {len(rows)} models by 200 images, seed {report['seed']}",
         "",
-        f"{report['machine']['cpu']}. {counts}.",
+        f"{report['machine']['processor']}. {counts}.",
         "",
         "| pair | truth | found | accuracy | geometries left | without labels | seconds (CPU) |",
         "| --- | --- | --- | --: | --- | --- | --: |",
