@@ -9,7 +9,7 @@ from kedge_models import NORMALISATIONS
 from kedge_runtime import pixels
 from kedge_runtime.contract import Geometry, Input, Normalisation
 from kedge_runtime.errors import UsageError
-from kedge_runtime.normalisations import FORMULAS, formula, in_rgb, written
+from kedge_runtime.normalisations import FORMULAS, in_rgb, written
 from kedge_runtime.pipelines import PIPELINES, Pipeline
 from kedge_runtime.pixels import Missing, PixelWords
 
@@ -92,6 +92,3 @@ def _why(words: PixelWords, spec: Input, reason: str, found: Found, inner: str |
     elif inner and in_rgb(spec.normalisation) != NORMALISATIONS["raw"]:
         parts.append(f"on top of its own normalisation, {inner}, as --normalisation insists")
     return "; ".join(parts)
-
-
-__all__ = ["Feeding", "fed", "formula"]

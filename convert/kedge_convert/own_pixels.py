@@ -35,8 +35,8 @@ def own_tensors(paths: Sequence[Path], spec: Input) -> Iterator[Floats] | None:
 
     None where no library loads images so: kedge's own geometries, and letterbox.
     """
-    loader = LOADERS.get(spec.pipeline) or _by_geometry(spec.geometry)
-    if loader is None or not _known(spec.geometry, loader):
+    loader = _loader(spec)
+    if loader is None:
         return None
     grey = spec.normalisation.colour == "grey"
     return (_normalised(loader(path, spec.geometry, grey), spec.normalisation) for path in paths)
@@ -44,8 +44,14 @@ def own_tensors(paths: Sequence[Path], spec: Input) -> Iterator[Floats] | None:
 
 def library(spec: Input) -> str:
     """Return the name of the library that loads an input's images, "" where there is none."""
+    loader = _loader(spec)
+    return "" if loader is None else LIBRARIES[loader]
+
+
+def _loader(spec: Input) -> Loader | None:
+    """Return what loads an input's images, None where no library does so."""
     loader = LOADERS.get(spec.pipeline) or _by_geometry(spec.geometry)
-    return "" if loader is None or not _known(spec.geometry, loader) else LIBRARIES[loader]
+    return loader if loader and _known(spec.geometry, loader) else None
 
 
 def _by_geometry(geometry: Geometry) -> Loader | None:
