@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 CLASSES = ("circle", "cross", "square")
 SIDE = 64
-# Mean difference of a probability of the float32 file on image files, decoded and resized by kedge
-# instead of the pipeline: bytes are rounded once, which nets of random weights amplify.
+# Largest difference of a probability of the float32 file on image files, decoded and resized by
+# kedge instead of the pipeline: bytes are rounded once.
 NEAR = 0.02
 
 
@@ -77,12 +77,23 @@ def fitted(keras: Any, model: Any, data: Any, loss: Any, epochs: int = 6) -> Any
     return model
 
 
-def settled(base: Any, pixels: Any) -> None:
-    """Let the batch norms of random weights see images, as those of downloaded ones have."""
-    norms = [layer for layer in base.layers if "BatchNorm" in type(layer).__name__]
-    for norm in norms:
-        norm.momentum = 0.0
-    base(pixels, training=True)
+@pytest.fixture(scope="module")
+def trained(keras: Any, shared: Path) -> dict[str, list[Any]]:
+    """Return the downloaded weights of MobileNet 0.25, by layer."""
+    model = keras.models.load_model(shared / "data/models/mobilenet_0.25_224.keras")
+    return {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+
+
+def trunk(keras: Any, trained: dict[str, list[Any]]) -> Any:
+    """Return MobileNet 0.25 without its head, of Keras 3 or tf_keras, frozen as tutorials do."""
+    base = keras.applications.MobileNet(
+        input_shape=(SIDE, SIDE, 3), include_top=False, weights=None, alpha=0.25
+    )
+    for layer in base.layers:
+        if layer.weights:
+            layer.set_weights(trained[layer.name])
+    base.trainable = False
+    return base
 
 
 def augmentation(keras: Any) -> Any:
@@ -90,7 +101,7 @@ def augmentation(keras: Any) -> Any:
     return keras.Sequential([layers.RandomFlip("horizontal"), layers.RandomRotation(0.1)])
 
 
-def image_classification(keras: Any, folder: Path) -> Any:
+def image_classification(keras: Any, folder: Path, _: dict[str, list[Any]]) -> Any:
     """As the official image-classification tutorial: augmentation, Rescaling, logits."""
     layers = keras.layers
     blocks = [
@@ -117,20 +128,16 @@ def image_classification(keras: Any, folder: Path) -> Any:
     return fitted(keras, model, dataset(keras, folder), loss)
 
 
-def transfer_learning(keras: Any, folder: Path) -> Any:
+def transfer_learning(keras: Any, folder: Path, trained: dict[str, list[Any]]) -> Any:
     """As the official transfer-learning tutorial: preprocess_input inside, one sigmoid."""
-    base = keras.applications.MobileNetV2(
-        input_shape=(SIDE, SIDE, 3), include_top=False, weights=None, alpha=0.35
-    )
+    base = trunk(keras, trained)
     two = dataset(keras, folder, class_names=["circle", "square"], label_mode="binary")
-    preprocess_input = keras.applications.mobilenet_v2.preprocess_input
-    settled(base, preprocess_input(next(iter(two))[0]))
     inputs = keras.Input((SIDE, SIDE, 3))
     value = augmentation(keras)(inputs)
-    value = preprocess_input(value)
+    value = keras.applications.mobilenet.preprocess_input(value)
     value = keras.layers.GlobalAveragePooling2D()(base(value, training=False))
     outputs = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Dropout(0.2)(value))
-    return fitted(keras, keras.Model(inputs, outputs), two, "binary_crossentropy", 2)
+    return fitted(keras, keras.Model(inputs, outputs), two, "binary_crossentropy")
 
 
 def by_tensorflow(keras: Any, model: Any, path: Path) -> Floats:
@@ -150,7 +157,8 @@ def two_classes(number: Floats) -> Floats:
     return np.array([1 - number[0], number[0]])
 
 
-TUTORIALS: dict[str, tuple[Callable[[Any, Path], Any], Callable[[Floats], Floats], str]] = {
+Train = Callable[[Any, Path, dict[str, list[Any]]], Any]
+TUTORIALS: dict[str, tuple[Train, Callable[[Floats], Floats], str]] = {
     "image classification": (image_classification, softmax, "keras"),
     "transfer learning": (transfer_learning, two_classes, "keras"),
     "image classification, exported": (image_classification, softmax, "saved"),
@@ -161,11 +169,16 @@ TUTORIALS: dict[str, tuple[Callable[[Any, Path], Any], Callable[[Floats], Floats
 @pytest.mark.parametrize("name", TUTORIALS)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_a_tutorial_ends_in_files_that_answer_as_its_model(
-    keras: Any, folder: Path, tmp_path: Path, kedge: Run, name: str
+    keras: Any,
+    trained: dict[str, list[Any]],
+    folder: Path,
+    tmp_path: Path,
+    kedge: Run,
+    name: str,
 ) -> None:
     train, answers, container = TUTORIALS[name]
     keras.utils.set_random_seed(1)
-    model = train(keras, folder)
+    model = train(keras, folder, trained)
     saved = tmp_path / ("mine" if container == "saved" else f"mine.{container}")
     (model.export if container == "saved" else model.save)(str(saved))
     told = ["--preprocess", "image_dataset", "--calibrate", folder, "--out", tmp_path / "out"]
@@ -190,20 +203,16 @@ def held_by_its_model(
         given = np.stack([classifier.probabilities(path) for path in images])
         if "float32" in artefact.name:
             lossless = [i for i, path in enumerate(images) if path.suffix == ".png"]
-            assert np.abs(given - wanted)[lossless].mean() < NEAR, artefact.name
-        # Of 24 images; a base of random weights has many near ties, which other pixels flip.
-        assert (given.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.75, artefact.name
+            assert np.abs(given - wanted)[lossless].max() < NEAR, artefact.name
+        assert (given.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= 0.9, artefact.name
 
 
-def teachable_machine(keras: Any) -> Any:
-    """Return a model of the shape of Teachable Machine's keras_model.h5, untrained."""
-    trunk = keras.applications.MobileNetV2(
-        input_shape=(SIDE, SIDE, 3), include_top=False, weights=None, alpha=0.35
-    )
-    features = keras.Sequential([trunk, keras.layers.GlobalAveragePooling2D()])
+def teachable_machine(keras: Any, base: Any) -> Any:
+    """Return a model of the shape of Teachable Machine's keras_model.h5, its head untrained."""
+    features = keras.Sequential([base, keras.layers.GlobalAveragePooling2D()])
     head = keras.Sequential(
         [
-            keras.Input((1280,)),
+            keras.Input(base.output_shape[-1:]),
             keras.layers.Dense(20, activation="relu"),
             keras.layers.Dense(len(CLASSES), activation="softmax", use_bias=False),
         ]
@@ -218,16 +227,16 @@ def by_teachable_machine(path: Path) -> Floats:
     return (np.asarray(image, np.float32) / 127.5 - 1)[None]
 
 
-def test_teachable_machine_from_its_keras_file(folder: Path, tmp_path: Path, kedge: Run) -> None:
+def test_teachable_machine_from_its_keras_file(
+    trained: dict[str, list[Any]], folder: Path, tmp_path: Path, kedge: Run
+) -> None:
     """Its file is of Keras 2, nested three deep, made and judged by tf_keras."""
     old = pytest.importorskip("tf_keras", reason="the converter needs kedge[convert]")
     old.utils.set_random_seed(1)
-    model = teachable_machine(old)
+    model = teachable_machine(old, trunk(old, trained))
     images = sorted(folder.rglob("*.*"))
     pixels = np.concatenate([by_teachable_machine(path) for path in images])
     true = np.array([CLASSES.index(path.parent.name) for path in images])
-    settled(model.layers[0].layers[0], pixels[::6])
-    model.layers[0].trainable = False  # Teachable Machine trains the head alone
     model.compile(old.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
     model.fit(pixels, true, epochs=8, verbose=0)
     with pytest.warns(UserWarning, match="saving your model as an HDF5 file"):
@@ -248,11 +257,13 @@ def test_teachable_machine_from_its_keras_file(folder: Path, tmp_path: Path, ked
         np.testing.assert_allclose(given, wanted, atol=1e-3)
 
 
-def test_teachable_machine_from_its_zip(folder: Path, tmp_path: Path, kedge: Run) -> None:
+def test_teachable_machine_from_its_zip(
+    trained: dict[str, list[Any]], folder: Path, tmp_path: Path, kedge: Run
+) -> None:
     """Its TensorFlow Lite export is a zip of a model and numbered labels."""
     tf, old = require("tensorflow"), pytest.importorskip("tf_keras")
     old.utils.set_random_seed(2)
-    model = teachable_machine(old)
+    model = teachable_machine(old, trunk(old, trained))
 
     @tf.function(input_signature=[tf.TensorSpec((1, SIDE, SIDE, 3))])  # type: ignore[untyped-decorator]
     def call(image: Any) -> Any:
