@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,15 @@ def _turns(items: list[pytest.Item]) -> Callable[[pytest.Item], int]:
         return 1 if item.path in slow else 3
 
     return turn
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> None:
+    """Fork the workers of conversions, where the converter is installed."""
+    if find_spec("tensorflow"):
+        import warm
+
+        warm.use()
 
 
 @pytest.fixture(scope="session")

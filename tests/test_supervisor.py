@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kedge_convert.job import Job, Outcome
 from kedge_convert.photos import Sampling
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request
+from kedge_convert.supervisor import process
 from kedge_convert.supervisor.bounds import Bounds, family
 from kedge_convert.supervisor.worker import refused
 from kedge_convert.targets import TARGETS, parse_targets
@@ -31,6 +33,12 @@ FIRST, SECOND, THIRD = TARGETS[:3]
 ANY = Bounds()
 LEAST = 500_000_000  # bytes: several times what the worker takes without a toolkit
 Convert = Callable[..., list[Outcome]]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start each worker as the command does."""
+    monkeypatch.setattr(process, "get_context", get_context)
 
 
 @pytest.fixture

@@ -1,0 +1,38 @@
+"""Workers for the tests, forked off a process that has imported the toolkits once.
+
+The command starts each worker as a fresh Python, half of whose time goes into importing TensorFlow.
+The code that runs in the worker is the same. test_supervisor.py and every test that runs the
+command as a program of its own keep fresh ones.
+"""
+
+import os
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+from kedge_convert.supervisor import process
+
+PRELOADED = "warm_imports"
+
+
+def use() -> None:
+    """Let workers of this process be forked."""
+    vars(process)["get_context"] = _context
+
+
+def _context(_: str) -> ForkServerContext:
+    """Return the context of the fork server, which starts with the first worker.
+
+    It finds the tests' modules by PYTHONPATH alone (python/cpython#126631).
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before]))
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    return context
