@@ -4,6 +4,7 @@ A byte has 256 values, so normalising and quantising is one look-up table per ch
 construction and the same on every machine.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,25 @@ from kedge_runtime.contract import Contract, Input, Normalisation, Tensor
 from kedge_runtime.geometry import fit_to, reduction
 from kedge_runtime.image import LIMITS, Limits, Pixels, Source, read_image
 
-# Pillow's convert("L") (libImaging/Convert.c): ITU-R 601-2 luma in 16 bits, rounded.
-LUMA = np.array([19595, 38470, 7471], np.uint32)
+
+@dataclass(frozen=True)
+class Luma:
+    """ITU-R 601-2 luma in integers: (weights of R, G, B . pixel + half) >> bits."""
+
+    weights: tuple[int, int, int]
+    bits: int
+    half: int
+
+    def of(self, colours: Pixels) -> Pixels:
+        """Return the luma of uint8 [n, 3], uint8 [n]."""
+        sums = colours.astype(np.uint32) @ np.array(self.weights, np.uint32)
+        return ((sums + self.half) >> self.bits).astype(np.uint8)
+
+
+# convert("L") of Pillow (libImaging/Convert.c) rounds; TensorFlow reads a PNG by libpng's
+# png_set_rgb_to_gray (pngrtran.c), which cuts.
+PILLOW = Luma((19595, 38470, 7471), 16, 1 << 15)
+LIBPNG = Luma((9797, 19234, 3737), 15, 0)
 RUN = 1 << 16  # pixels that are made grey at once
 
 
@@ -62,7 +80,9 @@ class Preprocessor:
 
         Where the contract is grey the three channels are alike, and are so before they are resized.
         """
-        return fit_to(_greyed(pixels) if self._grey else pixels, self.spec.geometry)
+        geometry = self.spec.geometry
+        luma = LIBPNG if geometry.resize == "tf_bilinear" else PILLOW
+        return fit_to(_greyed(pixels, luma) if self._grey else pixels, geometry)
 
     def look_up(self, fitted: Pixels) -> NDArray[Any]:
         """Return the engine's input of pixels at the network's size."""
@@ -74,13 +94,12 @@ class Preprocessor:
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self._planar else values)[None]
 
 
-def _greyed(pixels: Pixels) -> Pixels:
-    """Return RGB pixels as Pillow's convert("L") makes them, three times."""
+def _greyed(pixels: Pixels, luma: Luma) -> Pixels:
+    """Return the luma of RGB pixels, three times."""
     colours = pixels.reshape(-1, 3)
     result = np.empty_like(colours)
     for start in range(0, len(colours), RUN):
-        sums = colours[start : start + RUN].astype(np.uint32) @ LUMA
-        result[start : start + RUN] = ((sums + 0x8000) >> 16)[:, None]
+        result[start : start + RUN] = luma.of(colours[start : start + RUN])[:, None]
     return result.reshape(pixels.shape)
 
 
