@@ -29,6 +29,7 @@ from kedge_convert.sources import Request
 from kedge_convert.toolkit import quiet
 from kedge_models import imagenet
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pipelines import PIPELINES
 
 RESULTS = Path(__file__).parent / "results"
 TRAINING, IMAGES = 1600, 200
@@ -174,16 +175,15 @@ def _line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"| {row['pair']} | | {row['error']} | | | | |"
     found = "; ".join(" ".join(one) for one in row["found"])
-    left = ", ".join(row["geometries"])
+    names, unlabelled = row["geometries"], " ".join(row["unlabelled_found"])
+    left = "all" if set(names) == set(PIPELINES) else ", ".join(names)
     cells = (
         row["pair"],
         " ".join(row["truth"]),
         found if row["normalisation"] else f"**{found}**",
         row["accuracy"],
         left if row["geometry"] else f"**{left}**",
-        " ".join(row["unlabelled_found"])
-        if row["unlabelled"]
-        else f"**{row['unlabelled_found']}**",
+        unlabelled if row["unlabelled"] else f"**{unlabelled}**",
         f"{row['seconds']} ({row['cpu_seconds']})",
     )
     return "| " + " | ".join(map(str, cells)) + " |"

@@ -13,6 +13,8 @@ from PIL import Image
 
 from kedge_convert.fitting import better_input, candidates, scores, true_outputs
 from kedge_convert.fitting.images import zoomed
+from kedge_convert.fitting.norms import norms_of
+from kedge_convert.fitting.subject import outputs
 from kedge_convert.source import Request, load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Output
@@ -99,7 +101,7 @@ def test_the_normalisation_of_training_is_named_alone(
     assert found["decided"]
     assert found["labelled"]
     assert found["read"] == 120
-    assert "classes: the 6 folders in alphabetical order" in err
+    assert f"labels: the 6 folders of {labelled} in alphabetical order" in err
     assert [row["possible"] for row in found["normalisations"]] == [True] + [False] * 9
     possible = [name for row in found["geometries"] if row["possible"] for name in row["pipelines"]]
     assert "load_img" in possible
@@ -112,6 +114,8 @@ def test_the_table_says_what_is_known_and_ends_with_the_options(
 ) -> None:
     code, out, _ = kedge("fit-input", unit_model, "--images", labelled)
     assert code == 0
+    tables = out[: out.index("normalisation: x / 255")].splitlines()
+    assert max(map(len, tables)) <= 80
     assert "normalisation: x / 255 (--normalisation unit)" in out
     assert "flow_from_directory" in out
     assert out.strip().splitlines()[-1].startswith("--preprocess ")
@@ -171,6 +175,52 @@ def test_without_ground_truth_the_winner_is_named_and_the_weakness(
     assert found["normalisation"] == "unit"
     assert not found["labelled"]
     assert found["geometries"] is None
+
+
+def test_batch_norms_tell_the_normalisation_and_the_colour_without_ground_truth(
+    tmp_path: Path, labelled: Path, kedge: Run
+) -> None:
+    norm = require("keras").layers.BatchNormalization(momentum=0.9)
+    train(lambda x: x[..., ::-1] / 127.5 - 1, norm).save(tmp_path / "norm.keras")
+    call = ("--images", labelled, "--truth", "none", "--json")
+    _, out, _ = kedge("fit-input", tmp_path / "norm.keras", *call)
+    found = json.loads(out)
+    assert (found["normalisation"], found["colour"]) == ("tf", "bgr")
+    possible = [row["normalisation"] for row in found["normalisations"] if row["possible"]]
+    assert set(possible) == {"tf"}
+
+
+def normed(pixels: NDArray[Any], *, trainable: bool = True) -> Any:
+    """Return a net that begins with a batch norm of the statistics of `pixels`."""
+    layers = require("keras").layers
+    norm = layers.BatchNormalization(trainable=trainable)
+    model = require("keras").Sequential(
+        [require("keras").Input((8, 8, 3)), norm, layers.GlobalAveragePooling2D(), layers.Dense(2)]
+    )
+    norm.moving_mean.assign(pixels.mean(axis=(0, 1, 2)))
+    norm.moving_variance.assign(pixels.var(axis=(0, 1, 2)))
+    return model
+
+
+def test_the_divergence_from_batch_norms_is_that_of_normal_distributions() -> None:
+    rng = np.random.default_rng(2)
+    pixels = rng.normal((90, 120, 160), (30, 50, 20), (40, 8, 8, 3)).clip(0, 255).astype(np.uint8)
+    norms = norms_of(normed(pixels / 255))
+    assert norms is not None
+    tried = candidates.normalisations(load_input(3), 3, ("load_img",))
+    fed = {each.normalisation: each for each in tried if each.colour == "rgb"}
+    for name, scale, offset in (("unit", 255, 0), ("tf", 127.5, 1)):
+        found = norms.divergence(outputs(norms.model, pixels, fed[name].input)).mean()
+        ours, theirs = pixels / scale - offset, pixels / 255
+        var, learned = (each.var(axis=(0, 1, 2)) + 1e-3 for each in (ours, theirs))
+        apart = (ours.mean(axis=(0, 1, 2)) - theirs.mean(axis=(0, 1, 2))) ** 2
+        exact = ((var + apart) / learned - 1 - np.log(var / learned)).mean() / 2
+        assert found == pytest.approx(exact, rel=1e-3, abs=1e-5), name
+
+
+def test_frozen_batch_norms_and_none_tell_nothing(unit_model: Path) -> None:
+    assert norms_of(normed(np.ones((2, 8, 8, 3)), trainable=False)) is None
+    assert norms_of(require("keras").models.load_model(unit_model)) is None
 
 
 def test_classes_in_another_order_are_no_better_than_chance(

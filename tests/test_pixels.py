@@ -119,6 +119,32 @@ def test_what_cannot_be_is_one_line(words: dict[str, Any], channels: int, said: 
 
 
 @pytest.mark.parametrize(
+    ("word", "proposed"),
+    [
+        ("image_dataset_from_directory", "; did you mean image_dataset?"),
+        ("keras.utils.load_img", "; did you mean load_img?"),
+        ("tf.image.resize", "; did you mean tf_resize or tf_hub?"),
+        ("cv2", "; did you mean opencv?"),
+        ("PIL", "; did you mean pillow?"),
+        ("CenterCrop", "; did you mean torchvision?"),
+        ("flow_from_directry", "; did you mean flow_from_directory?"),
+        ("by_hand", "opencv, imagenet"),
+    ],
+)
+def test_the_nearest_pipeline_is_proposed(word: str, proposed: str) -> None:
+    for said in (["--preprocess", word], None):
+        with pytest.raises(UsageError) as refused:
+            read(said) if said else PixelWords(word)
+        assert str(refused.value).startswith(f"--preprocess: got '{word}', allowed are load_img")
+        assert str(refused.value).endswith(proposed)
+
+
+def test_the_nearest_of_other_words_is_proposed() -> None:
+    with pytest.raises(UsageError, match=r"allowed are rgb, bgr, grey; did you mean grey\?"):
+        read(["--colour", "gray"])
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ({"normalisation": "x/255"}, "allowed are unit, tf"),
@@ -163,15 +189,20 @@ def test_the_parts_give_the_pixels_that_the_pipeline_gives() -> None:
 )
 def test_the_options_are_read_and_written(arguments: list[str], words: PixelWords) -> None:
     """What `options` writes, the command reads back."""
-    read: list[PixelWords] = []
+    assert read(arguments) == read(shlex.split(words.options())) == words
+    assert words.given == bool(arguments)
+
+
+def read(arguments: list[str]) -> PixelWords:
+    """Return what a command with `pixel_options` reads from arguments."""
+    found: list[PixelWords] = []
 
     @click.command()
     @pixel_options
     def command(**options: Any) -> None:
-        read.append(pixel_words(options))
+        found.append(pixel_words(options))
 
-    for given in (arguments, shlex.split(words.options())):
-        ran = CliRunner().invoke(command, given, catch_exceptions=False)
-        assert ran.exit_code == 0, ran.output
-    assert read == [words, words]
-    assert words.given == bool(arguments)
+    ran = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
+    if ran.exception:
+        raise ran.exception
+    return found[0]

@@ -90,7 +90,9 @@ def _fit(options: dict[str, Any], progress: "Progress") -> "Fit":
     paths = _drawn(find(options["images"], "--images"), options["count"], options["seed"])
     given = {each.name: options[each.name] for each in fields(Request) if each.name in options}
     with progress.stage("load model"), quiet():
-        subject = open_subject(Request(**given))
+        subject = open_subject(Request(**given, folder=str(options["images"])))
+    for note in subject.labelling.notes:
+        progress.say(note)
     with progress.stage("read images", len(paths)) as tick:
         geometries = list(candidates.geometries(subject.height, subject.width))
         pictures = images.load(paths, search.start(subject), geometries, tick)
@@ -101,7 +103,7 @@ def _fit(options: dict[str, Any], progress: "Progress") -> "Fit":
         )
     if pictures.broken:
         progress.say(f"skipped {len(pictures.broken)} unreadable, as {pictures.broken[0].name}")
-    classes = _classes(subject, pictures.paths, options["truth"], progress)
+    classes = _classes(subject, pictures.paths, options["truth"])
     with quiet():
         return search.find(subject, pictures, classes, progress)
 
@@ -114,19 +116,12 @@ def _drawn(paths: list[Path], count: int, seed: int) -> list[Path]:
     return [paths[i] for i in order]
 
 
-def _classes(
-    subject: "Subject", paths: Sequence[Path], how: str, progress: "Progress"
-) -> "Classes | None":
+def _classes(subject: "Subject", paths: Sequence[Path], how: str) -> "Classes | None":
     """Return the index of each image's true output, or None when nothing tells it."""
     import numpy as np
 
-    from kedge_convert.fitting.subject import by_folders
     from kedge_runtime.truth import truth_by
 
-    labels = subject.labels
-    if labels is None and how in ("auto", "folders"):
-        labels = by_folders(paths, subject.classes)
-        if labels:
-            progress.say(f"classes: the {len(labels)} folders in alphabetical order")
-    truth = truth_by(how, paths, labels or ())
-    return None if truth is None else np.array([truth[path] for path in paths], np.int64)
+    truth = truth_by(how, paths, subject.labelling.labels)
+    offset = subject.output.label_offset
+    return None if truth is None else np.array([truth[path] + offset for path in paths], np.int64)

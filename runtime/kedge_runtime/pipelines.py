@@ -5,6 +5,8 @@ held against the library itself (tests/test_pipelines.py); how far they differ i
 docs/preprocessing.md.
 """
 
+import difflib
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -80,3 +82,20 @@ PIPELINES: Final[dict[str, Pipeline]] = {
         scaled_decode=True,
     ),
 }
+
+
+def meant(word: str) -> list[str]:
+    """Return the pipelines that a word may stand for: a function or module that the pipeline calls,
+    as `image_dataset_from_directory`, a part of a name, or a misspelled one.
+    """
+    if found := [name for name, known in PIPELINES.items() if word in _called(known.what)]:
+        return found
+    asked = word.lower()
+    parts = [name for name in PIPELINES if name in asked or (len(asked) > 2 and asked in name)]
+    return parts or difflib.get_close_matches(asked, PIPELINES, n=1)
+
+
+def _called(code: str) -> set[str]:
+    """Return the names with a dot or a call in a piece of code, and their first and last parts."""
+    dotted = re.findall(r"\w+(?:\.\w+)+|\w+(?=\()", code)
+    return {part for name in dotted for part in (name, name.split(".")[0], name.split(".")[-1])}

@@ -6,12 +6,13 @@ all of it in one message: no geometry and no normalisation is a default.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any, Final, get_args
 
 from kedge_runtime.contract import Colour, Fit, Geometry, Input, Normalisation, Orientation, Resize
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.normalisations import NORMALISATIONS, formula, read_normalisation
-from kedge_runtime.pipelines import PIPELINES, Pipeline
+from kedge_runtime.pipelines import PIPELINES, Pipeline, meant
 
 # The fits that cut a fraction out of the image; the others have none to tell.
 CROPPING: Final[frozenset[Fit]] = frozenset({"crop", "torchvision_crop"})
@@ -42,8 +43,7 @@ class PixelWords:
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
-                known = ", ".join(allowed)
-                raise UsageError(f"--{name}: got {value!r}, allowed are {known}")
+                raise UsageError(refused(name, value))
         if self.normalisation:
             read_normalisation(self.normalisation)
         if self.preprocess or (self.resize and self.fit):
@@ -68,6 +68,13 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "resize": get_args(Resize),
     "fit": get_args(Fit),
 }
+
+
+def refused(name: str, value: str) -> str:
+    """Return the line about a value that an option of ALLOWED does not take."""
+    near = meant(value) if name == "preprocess" else get_close_matches(value, ALLOWED[name], n=1)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"--{name}: got {value!r}, allowed are {', '.join(ALLOWED[name])}{hint}"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Flags = NDArray[np.bool_]
 LEVEL = 0.95
 CLEARLY = 4.0  # standard errors behind the best: out of question
 SHARPNESS = np.geomspace(0.2, 2, 12)  # inverse temperatures
-_ANY = np.geomspace(1e-5, 20, 30)
+_SHARPER = np.geomspace(0.5, 20, 12)  # views of an image are more alike than its true class
 _LEAST = 1e-7  # probabilities below it are one
 # A share of chance in every answer: a few sure and wrong ones must not decide. Two views of an
 # image seldom contradict each other.
@@ -79,7 +79,7 @@ def agreement(values: Numbers, other: Numbers) -> Numbers:
         ratio = (one * two / overall).sum(axis=1)
         return np.asarray(np.log(_CHANCE_OF_VIEWS + (1 - _CHANCE_OF_VIEWS) * ratio))
 
-    return _sharpest(shared, _ANY)
+    return _sharpest(shared, _SHARPER)
 
 
 def _sharpest(judge: Callable[[float], Numbers], sharpness: Numbers) -> Numbers:

@@ -8,16 +8,19 @@ import numpy as np
 from kedge_convert.fitting import candidates, images, scores
 from kedge_convert.fitting.candidates import Candidate
 from kedge_convert.fitting.images import Images
+from kedge_convert.fitting.norms import Norms, norms_of
 from kedge_convert.fitting.scores import Classes, Numbers
-from kedge_convert.fitting.subject import Subject
+from kedge_convert.fitting.subject import Subject, outputs
 from kedge_convert.progress import Progress
 from kedge_runtime.contract import Geometry, Input
 from kedge_runtime.drift.intervals import paired_drop
+from kedge_runtime.errors import counted
 from kedge_runtime.image import Pixels
 from kedge_runtime.normalisations import read_normalisation
 from kedge_runtime.pipelines import PIPELINES
 
-PART = 64  # images on which all normalisations are tried
+# Images on which normalisations are tried before the rest: those clearly worse stop there.
+PARTS = (32, 64)
 # By how much a wrong geometry may be better than the one of training, as a share of the images:
 # nets trained on aliased images, say, are better on smooth ones (benchmarks/fit_input.py).
 MARGIN = 0.1
@@ -43,13 +46,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Judge:
-    """What a model's answers to images are worth. `classes`: true ones, None without ground truth.
+    """What a model's answers to images are worth. `classes`: true ones, None without ground truth;
+    `norms`: its batch norms, where they are to tell something.
 
     `known`: scores by candidate and number of images, so that nothing is asked twice.
     """
 
     subject: Subject
     classes: Classes | None
+    norms: Norms | None = None
     known: dict[tuple[Candidate, int], Score] = field(default_factory=dict)
 
     def score(self, candidate: Candidate, pixels: Pixels) -> Score:
@@ -63,10 +68,17 @@ class Judge:
         given = self.subject.evidence(pixels, candidate.input)
         if self.classes is None:
             other = self.subject.evidence(images.zoomed(pixels), candidate.input)
-            return Score(candidate, scores.agreement(given, other))
+            return Score(candidate, scores.agreement(given, other) - self._far(candidate, pixels))
         classes = self.classes[: len(pixels)]
         right = given.argmax(axis=1) == classes
         return Score(candidate, scores.likelihood(given, classes), right)
+
+    def _far(self, candidate: Candidate, pixels: Pixels) -> Numbers | float:
+        """Return how far the statistics of the images are from those of training, in nats."""
+        if self.norms is None:
+            return 0.0
+        moments = outputs(self.norms.model, pixels, candidate.input)
+        return self.norms.divergence(moments)
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ def find(subject: Subject, pictures: Images, classes: Classes | None, progress: 
     `classes`: int64 [images], the index of each image's true output. Geometries are only tried
     with it: how sure the answers are says too little of them.
     """
-    judge = Judge(subject, classes)
+    judge = Judge(subject, classes, norms_of(subject.model) if classes is None else None)
     ways = _ways(subject, pictures)
     geometry = next(g for g, names in ways.items() if candidates.NEUTRAL in names)
     ranked = _normalisations(judge, pictures.sized[geometry], geometry, ways, progress)
@@ -166,20 +178,26 @@ def _normalisations(
     subject = judge.subject
     fed = start(subject)
     tried = candidates.normalisations(fed, subject.channels, ways[geometry])
-    with progress.stage("try normalisations", len(tried)) as tick:
-        part = []
+    left, dropped = list(tried), list[Score]()
+    for part in PARTS:
+        stage = f"try {counted(len(left), 'normalisation')}"
+        scored = _scored(judge, left, pixels[:part], stage, progress)
+        best = max(scored, key=lambda one: one.mean)
+        behind = [scores.z_score(best.values, one.values) for one in scored]
+        dropped += [one for one, z in zip(scored, behind, strict=True) if z > scores.CLEARLY]
+        left = [one.candidate for one in scored if one not in dropped]
+    return rank(_scored(judge, left, pixels, "compare the best", progress), dropped)
+
+
+def _scored(
+    judge: Judge, tried: Sequence[Candidate], pixels: Pixels, stage: str, progress: Progress
+) -> list[Score]:
+    with progress.stage(stage, len(tried)) as tick:
+        found = []
         for candidate in tried:
-            part.append(judge.score(candidate, pixels[:PART]))
+            found.append(judge.score(candidate, pixels))
             tick()
-    best = max(part, key=lambda one: one.mean)
-    left = [one for one in part if scores.z_score(best.values, one.values) <= scores.CLEARLY]
-    with progress.stage("compare the best", len(left)) as tick:
-        whole = []
-        for one in left:
-            whole.append(judge.score(one.candidate, pixels))
-            tick()
-    dropped = [one for one in part if one not in left]
-    return rank(whole, dropped)
+    return found
 
 
 def _geometries(

@@ -1,6 +1,6 @@
 """Show what `kedge fit-input` found: tables and sentences, or one JSON object."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kedge_convert.fitting.candidates import Candidate
-from kedge_convert.fitting.search import Fit, Ranking, Score, accuracy_lost
+from kedge_convert.fitting.search import MARGIN, Fit, Ranking, Score, accuracy_lost
 from kedge_runtime.drift.intervals import wilson
 from kedge_runtime.errors import counted
 from kedge_runtime.pipelines import PIPELINES
 
 Interval = tuple[float, float]
-WIDTH = 100  # columns: a file or a pipe has no width of its own
+WIDTH = 80  # columns
 MORE = 4  # times as many images halve an interval
 
 
@@ -36,24 +36,29 @@ def difference(score: Score, best: Score) -> tuple[float, Interval] | None:
 
 
 def page(fit: Fit) -> None:
-    """Print the tables, what can be told, and the options to copy."""
+    """Print the tables, 80 columns wide, what can be told, and the options to copy."""
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, WIDTH)
     console.print(_table(fit.normalisations, "normalisation", _normalisation))
     if fit.geometries:
         console.print(_table(fit.geometries, "geometry", _geometry))
-    for line in said(fit):
-        console.print(line, soft_wrap=True)
+    *sentences, flags = said(fit)
+    for line in sentences:  # a log keeps a line whole, a terminal breaks it between words
+        console.print(line, soft_wrap=not console.is_terminal)
+    console.print(flags, soft_wrap=True)
 
 
 def said(fit: Fit) -> Iterator[str]:
     """Yield what was found, a line each; the last one is the options to copy."""
     best = fit.normalisations.best.candidate
+    if fit.labelled:
+        yield "in brackets: 95 % intervals, in points of accuracy for `to the best` (paired)"
     yield from _said_of_normalisation(fit)
     if fit.geometries is None:
         yield (
-            "ground truth: none; this ranking is by how sure, varied and stable the answers are, "
-            "which is weaker. Put the images in one folder for each class, or give --truth FILE."
+            "ground truth: none. The ranking is by how sure, varied and stable the answers are, "
+            "and by what batch norms learned. That is weaker: put the images in one folder for "
+            "each class, or give --truth FILE."
         )
         yield "geometry: cannot be told without ground truth"
         yield best.normalisation_flags
@@ -92,13 +97,17 @@ def _said_of_geometry(ranking: Ranking) -> Iterator[str]:
     if ranking.decided:
         yield f"geometry: {names} ({_how(best.candidate)})"
         return
-    rivals = "; ".join(" = ".join(one.candidate.pipelines) for one in ranking.possible)
-    count = MORE * len(best.values)
+    out = [one for one in ranking.scores if one not in ranking.possible]
     yield (
-        f"geometry: cannot be told by {counted(len(best.values), 'image')}. These may all be the "
-        f"one: {rivals}. A wrong one can score higher by chance: use the one you trained with, or "
-        f"give about {count} labelled images."
+        f"geometry: {counted(len(best.values), 'image')} cannot tell it. Possible, as the interval "
+        f"to the best is not wholly below -{100 * MARGIN:.0f}: {_names(ranking.possible)}. "
+        + (f"Ruled out: {_names(out)}. " if out else "None is ruled out. ")
+        + "A wrong geometry can score higher: use the one you trained with."
     )
+
+
+def _names(found: Sequence[Score]) -> str:
+    return "; ".join(" = ".join(one.candidate.pipelines) for one in found)
 
 
 def _how(candidate: Candidate) -> str:
@@ -114,10 +123,10 @@ def _geometry(candidate: Candidate) -> tuple[str, ...]:
 
 
 def _table(ranking: Ranking, name: str, words: Callable[[Candidate], tuple[str, ...]]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD)
+    grid = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for column in (name, "colour") if name == "normalisation" else (name,):
         grid.add_column(column, no_wrap=True)
-    for column in ("images", "accuracy, 95 %", "to the best, 95 %", "nats"):
+    for column in ("images", "right, %", "to the best", "nats"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for score in ranking.scores:
@@ -140,9 +149,9 @@ def _figures(score: Score, ranking: Ranking) -> Iterator[str]:
             yield "-"
         else:
             value, (low, high) = found
-            shown = f"{value:{sign}.3f} ({low:{sign}.2f} .. {high:{sign}.2f})"
-            yield shown.replace("0.", ".")
-    yield f"{score.mean:.3f}"
+            share, least, most = 100 * value, 100 * low, 100 * high
+            yield f"{share:{sign}.0f} ({least:{sign}.0f} to {most:{sign}.0f})"
+    yield f"{score.mean:.2f}"
 
 
 def plain(fit: Fit, model: str, images: str) -> dict[str, Any]:

@@ -6,15 +6,32 @@ from typing import Any, TypeVar
 
 import click
 
+from kedge_runtime.errors import UsageError
 from kedge_runtime.normalisations import NORMALISATIONS
-from kedge_runtime.pixels import ALLOWED, PixelWords
+from kedge_runtime.pixels import ALLOWED, PixelWords, refused
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# click's types became generic in 8.3; kedge runs on older ones.
+class _Word(click.Choice):  # type: ignore[type-arg]
+    """One of the words that ALLOWED has for an option; another is refused with the nearest."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(ALLOWED[option])
+        self.option = option
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Return the word. Raises UsageError."""
+        if value not in self.choices:
+            raise UsageError(refused(self.option, value))
+        return str(value)
+
 
 _OPTIONS = (
     click.option(
         "--preprocess",
-        type=click.Choice(ALLOWED["preprocess"]),
+        type=_Word("preprocess"),
         metavar="PIPELINE",
         help=f"How images were loaded in training: {', '.join(ALLOWED['preprocess'])}.",
     ),
@@ -23,18 +40,16 @@ _OPTIONS = (
         metavar="NAME|NUMBERS",
         help=f"{', '.join(NORMALISATIONS)}, or numbers: 'scale=1/255 mean=.5 std=.5'.",
     ),
-    click.option(
-        "--colour", type=click.Choice(ALLOWED["colour"]), help="Order of the input's channels."
-    ),
+    click.option("--colour", type=_Word("colour"), help="Order of the input's channels."),
     click.option(
         "--resize",
-        type=click.Choice(ALLOWED["resize"]),
+        type=_Word("resize"),
         metavar="METHOD",
         help=f"Instead of the pipeline's: {', '.join(ALLOWED['resize'])}.",
     ),
     click.option(
         "--fit",
-        type=click.Choice(ALLOWED["fit"]),
+        type=_Word("fit"),
         metavar="FIT",
         help=f"Instead of the pipeline's: {', '.join(ALLOWED['fit'])}.",
     ),
