@@ -24,28 +24,6 @@ from foreign_files import NAMES, WORDS, raw  # noqa: E402
 SIDES = {"tflite": 16, "onnx": 8}
 
 
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.txt"
-    path.write_text(NAMES)
-    return path
-
-
-@pytest.fixture
-def foreign(tmp_path: Path, form: str, models: dict[str, bytes]) -> Path:
-    path = tmp_path / f"foreign.{form}"
-    path.write_bytes(models[form])
-    return path
-
-
-@pytest.fixture
-def sealed(foreign: Path, labels: Path, kedge: Run) -> Path:
-    """Return a tiny model that `kedge seal` sealed."""
-    code, _, err = kedge("seal", foreign, "--labels", labels, *WORDS)
-    assert (code, err) == (0, "")
-    return foreign.with_name(f"foreign.sealed{foreign.suffix}")
-
-
 def test_a_sealed_foreign_file_is_verified_and_answers_as_its_engine(
     sealed: Path, foreign: Path, form: str, kedge: Run
 ) -> None:
