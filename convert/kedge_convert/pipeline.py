@@ -256,7 +256,7 @@ def _measured(
     measured = parity.compare(logits, candidate, source.output)
     library = own_pixels.library(source.input)
     measured = parity.with_own_pixels(
-        measured, library, original.own_logits, candidate, source.output
+        measured, library, original.own_logits, logits, candidate, source.output
     )
     known = original.classes
     classes = None if known is None else [known[photo] for photo in photos]
