@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from kedge_convert import heads, sources
-from kedge_convert.fitting.scores import Numbers, evidence
 from kedge_convert.sources import Request, shapes
 from kedge_convert.sources import channels as channels_of
 from kedge_models import card, imagenet, read_labels, without_numbers
 from kedge_runtime.contract import Input, Label, Output
 from kedge_runtime.errors import UsageError
+from kedge_runtime.fitting.scores import Numbers, evidence
 from kedge_runtime.image import Pixels
 from kedge_runtime.preprocessing import Preprocessor
 
