@@ -44,7 +44,7 @@ class PixelWords:
             if value is not None and value not in allowed:
                 known = ", ".join(allowed)
                 raise UsageError(f"--{name}: got {value!r}, allowed are {known}")
-        if self.normalisation:
+        if self.normalisation is not None:
             read_normalisation(self.normalisation)
         if self.preprocess or (self.resize and self.fit):
             _geometry(self, _pipeline(self, None), 1, 1)
