@@ -21,7 +21,7 @@ import numpy as np
 
 import fit_input_nets as nets
 import machine
-from kedge_convert.fitting import candidates, images, search
+from kedge_convert.fitting import search
 from kedge_convert.fitting.search import Fit
 from kedge_convert.fitting.subject import open_subject
 from kedge_convert.progress import Progress
@@ -29,6 +29,7 @@ from kedge_convert.sources import Request
 from kedge_convert.toolkit import quiet
 from kedge_models import imagenet
 from kedge_runtime.errors import UsageError
+from kedge_runtime.fitting import candidates, images
 from kedge_runtime.pipelines import PIPELINES
 
 RESULTS = Path(__file__).parent / "results"

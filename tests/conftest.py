@@ -233,3 +233,31 @@ def kedge(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return int(ended.value.code or 0), *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """Return a label file for the tiny models."""
+    from foreign_files import NAMES
+
+    path = tmp_path / "labels.txt"
+    path.write_text(NAMES)
+    return path
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, form: str, models: dict[str, bytes]) -> Path:
+    """Return a tiny model as another program wrote it, of each format in turn."""
+    path = tmp_path / f"foreign.{form}"
+    path.write_bytes(models[form])
+    return path
+
+
+@pytest.fixture
+def sealed(foreign: Path, labels: Path, kedge: Run) -> Path:
+    """Return a tiny model that `kedge seal` sealed."""
+    from foreign_files import WORDS
+
+    code, _, err = kedge("seal", foreign, "--labels", labels, *WORDS)
+    assert (code, err) == (0, "")
+    return foreign.with_name(f"foreign.sealed{foreign.suffix}")

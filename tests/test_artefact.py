@@ -1,6 +1,8 @@
 """The sealed file: what was sealed is read, and any change whatever is refused in one way."""
 
 import hashlib
+import shlex
+import shutil
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -10,6 +12,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
+from conftest import Run
 from kedge_runtime.artefact import CONTRACT, GOLDEN, format_of, is_sealed, read_artefact, seal
 from kedge_runtime.contract import Contract, Label
 from kedge_runtime.errors import ArtefactError, ContractError
@@ -145,11 +148,39 @@ def test_an_unsealed_model_is_refused(form: str, models: dict[str, bytes], tmp_p
         read_artefact(path)
 
 
-@pytest.mark.parametrize("name", ["m.keras", "m", "m.tflite.bak", "tflite"])
+@pytest.mark.parametrize("name", ["m.bin", "m", "m.tflite.bak", "tflite"])
 def test_another_suffix_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ArtefactError, match=r"artefacts end in \.tflite, \.onnx"):
         read_artefact(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "m.pb", "model.json", "my graph"])
+@pytest.mark.parametrize("command", ["seal", "verify", "inspect"])
+def test_a_model_that_is_not_converted_points_to_convert(
+    name: str, command: str, tmp_path: Path, kedge: Run
+) -> None:
+    path = tmp_path / name
+    if path.suffix:
+        path.write_bytes(b"x")
+    else:
+        path.mkdir()
+        (path / "saved_model.pb").write_bytes(b"x")
+    code, out, err = kedge(command, path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"isn't converted yet: `{shlex.join(['kedge', 'convert', str(path)])}`" in err
+
+
+def test_a_rejected_file_is_named(form: str, artefacts: Path, tmp_path: Path, kedge: Run) -> None:
+    rejected = tmp_path / f"tiny.{form}.rejected"
+    shutil.copy(artefacts / f"tiny.{form}", rejected)
+    for path in (rejected, tmp_path / f"tiny.{form}"):
+        code, _, err = kedge("verify", path)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "missed a limit of `kedge convert`" in err
+        assert (f"no such file; {rejected.name} beside it" in err) == (path != rejected)
+    shutil.copy(rejected, tmp_path / f"look.{form}")  # as the line advises
+    assert kedge("inspect", tmp_path / f"look.{form}")[0] == 0
 
 
 def test_a_missing_file_and_a_folder_are_refused(form: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Run
+from conftest import MODELS, Run
 from kedge_convert.sources.outline import outline
 from kedge_convert.toolkit import quiet, require
 
@@ -104,10 +104,37 @@ WRONG = {
 
 @pytest.mark.parametrize("words", WRONG)
 def test_what_files_and_options_tell_comes_before_tensorflow(desk: Path, words: str) -> None:
+    assert WRONG[words] in refused(words, desk)
+
+
+# Of the committed models: what is given -> what the line says.
+IN_VAIN = {
+    "legacy/sequential.weights.h5": "holds weights without a model: give model.json",
+    "legacy/sequential_by_order.h5": "holds weights without a model: give model.json",
+    "keras2/teachable-2.15.json": "an architecture without weights: give --weights FILE",
+    "keras2/teachable-2.15.json --weights absent.h5": "--weights: absent.h5: no such file",
+    "hub/vit_tiny.keras --weights none": "--weights: hub/vit_tiny.keras has its own weights",
+    "hub/vit_tiny.keras --signature serve": "--signature: hub/vit_tiny.keras is no SavedModel",
+    "MobileNetV2 --card MobileNetV2": "--card MobileNetV2: MobileNetV2 is its own card",
+    "demo --calibrate-count 2": "--calibrate-count 2: too few for tflite:int8, allowed are 3",
+    "''": "MODEL is empty: name a card",
+    "demo --labels ''": "--labels is empty: give a value, or leave it out",
+    "demo --normalisation ''": "--normalisation: got '', allowed are unit, tf,",
+}
+
+
+@pytest.mark.parametrize("words", IN_VAIN)
+def test_what_can_not_be_converted_is_told_before_tensorflow(tmp_path: Path, words: str) -> None:
+    pytest.importorskip("h5py", reason="the converter needs kedge[convert]")
+    assert IN_VAIN[words] in refused(f"{words} --out {tmp_path}/out", MODELS)
+
+
+def refused(words: str, folder: Path) -> str:
+    """Return the one line by which convert refuses words, without TensorFlow."""
     command = [sys.executable, "-c", WITHOUT_TENSORFLOW, "convert", *shlex.split(words)]
-    ran = subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1), ran.stderr
-    assert WRONG[words] in ran.stderr
+    return ran.stderr
 
 
 def test_an_outline_tells_what_the_file_holds(desk: Path) -> None:

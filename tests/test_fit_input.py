@@ -11,13 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kedge_convert.fitting import better_input, candidates, scores, true_outputs
-from kedge_convert.fitting.images import zoomed
+from kedge_convert.fitting import better_input, true_outputs
 from kedge_convert.fitting.norms import norms_of
 from kedge_convert.fitting.subject import outputs
 from kedge_convert.source import Request, load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.contract import Output
+from kedge_runtime.fitting import candidates, scores
+from kedge_runtime.fitting.images import zoomed
 from kedge_runtime.normalisations import NORMALISATIONS, formula
 from kedge_runtime.pixels import PixelWords
 

@@ -21,28 +21,6 @@ pytest.importorskip("onnxruntime")
 from foreign_files import NAMES, WORDS  # noqa: E402
 
 
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.txt"
-    path.write_text(NAMES)
-    return path
-
-
-@pytest.fixture
-def foreign(tmp_path: Path, form: str, models: dict[str, bytes]) -> Path:
-    path = tmp_path / f"foreign.{form}"
-    path.write_bytes(models[form])
-    return path
-
-
-@pytest.fixture
-def sealed(foreign: Path, labels: Path, kedge: Run) -> Path:
-    """Return a tiny model that `kedge seal` sealed."""
-    code, _, err = kedge("seal", foreign, "--labels", labels, *WORDS)
-    assert (code, err) == (0, "")
-    return foreign.with_name(f"foreign.sealed{foreign.suffix}")
-
-
 # Classifying by words, without a seal.
 def test_words_classify_as_the_sealed_file(
     sealed: Path, foreign: Path, labels: Path, pictures: Path, kedge: Run

@@ -17,6 +17,7 @@ from kedge_convert.parity import (
     left_open,
     limits_for,
     with_drop,
+    with_own_pixels,
 )
 from kedge_convert.targets import TARGETS
 from kedge_runtime.contract import Kind, Output, Precision
@@ -172,13 +173,35 @@ def test_a_drop_is_of_pairs() -> None:
     ("share", "passes"), [(1.0, True), (0.955, True), (0.9, False), (0.23, False)]
 )
 def test_own_pixels_are_judged_by_their_interval(share: float, passes: bool) -> None:
-    own = OwnPixels("Keras", 100, share, interval(share, 100))
+    own = OwnPixels("Keras", 100, share, interval(share, 100), share)
     verdict = judge(replace(GOOD, own_pixels=own), LIMIT)
     assert verdict.passed == passes
     assert passes or "agreement on own pixels, loaded by Keras" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("of_float", "blamed"),
+    [(0.98, "the float model itself keeps 0.980"), (0.85, "kedge fit-input finds it")],
+)
+def test_what_only_the_precision_costs_is_not_blamed_on_the_pixels(
+    of_float: float, blamed: str
+) -> None:
+    own = OwnPixels("Keras", 100, 0.8, interval(0.8, 100), of_float)
+    (reason,) = judge(replace(GOOD, own_pixels=own), LIMIT).reasons
+    assert blamed in reason
+    assert ("fit-input" in reason) == (of_float < 0.9)
+
+
+def test_both_models_are_held_against_own_pixels() -> None:
+    own = np.eye(4, dtype=np.float32)
+    reference, candidate = own[[0, 1, 2, 0, 0]], own[[0, 1, 0, 0, 0]]
+    plain = compare(reference, candidate, Output())
+    found = with_own_pixels(plain, "Keras", own, reference, candidate, Output()).own_pixels
+    assert found is not None
+    assert (found.images, found.agreement, found.float_agreement) == (4, 0.5, 0.75)
+
+
 def test_a_bad_artefact_is_not_blamed_on_the_pipeline() -> None:
-    own = OwnPixels("Keras", 100, 0.3, interval(0.3, 100))
+    own = OwnPixels("Keras", 100, 0.3, interval(0.3, 100), 0.3)
     bad = replace(GOOD, top1=0.3, own_pixels=own)
     assert [reason for reason in judge(bad, LIMIT).reasons if "own pixels" in reason] == []

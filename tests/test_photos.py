@@ -11,7 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
+from kedge_convert import pipeline
+from kedge_convert.job import Job
 from kedge_convert.photos import MINIMUM, Photos, Sampling, collect
+from kedge_convert.progress import Progress
+from kedge_convert.progress.events import Begun, Event, Ticked
+from kedge_convert.sources import Request
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image import Pixels, read_image
 from kedge_runtime.pictures import find, left_out
@@ -278,3 +283,12 @@ def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
     (tmp_path / "only" / "c.gif").write_bytes(b"")
     with pytest.raises(UsageError, match=r"no pictures in it .*; 1 file of another kind left out"):
         find(tmp_path / "only")
+
+
+def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:
+    job = Job(Request("demo"), (), tmp_path / "out", calibrate=gallery(tmp_path / "in", 12))
+    events: list[Event] = []
+    with pipeline._pictures(job, Progress(events.append)) as photos:
+        assert len(photos.calibration) + len(photos.check) == 12
+    assert events[0] == Begun("read pictures", 12)
+    assert events.count(Ticked()) == 12

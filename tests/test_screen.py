@@ -10,7 +10,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from kedge_convert.progress.events import Begun, Ended, Noted, Said, Ticked
-from kedge_convert.progress.screen import Screen, TimeColumn
+from kedge_convert.progress.screen import Screen, TimeColumn, tick
 
 
 def shown(capfd: pytest.CaptureFixture[str]) -> str:
@@ -50,6 +50,19 @@ def test_a_running_stage_tells_how_long_it_has_run_and_has_left() -> None:
         bar.advance(counted, 20)
     said = [TimeColumn().render(bar._tasks[task]).plain for task in (counted, open_end)]
     assert said == ["2:00, 2:00 left", "2:00"]
+
+
+def test_an_item_that_outlasts_the_estimate_takes_it_away() -> None:
+    now = 100.0
+    bar = rich_progress.Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
+    task, said = bar.add_task("work", total=25), []
+    for _ in range(24):
+        now += 1
+        tick(bar, task)
+    for seconds in (0, 1, 20):
+        now += seconds
+        said.append(TimeColumn().render(bar._tasks[task]).plain)
+    assert said == ["0:24, 0:01 left", "0:25, 0:01 left", "0:45"]
 
 
 def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:

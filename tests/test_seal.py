@@ -24,28 +24,6 @@ from foreign_files import NAMES, WORDS, raw  # noqa: E402
 SIDES = {"tflite": 16, "onnx": 8}
 
 
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.txt"
-    path.write_text(NAMES)
-    return path
-
-
-@pytest.fixture
-def foreign(tmp_path: Path, form: str, models: dict[str, bytes]) -> Path:
-    path = tmp_path / f"foreign.{form}"
-    path.write_bytes(models[form])
-    return path
-
-
-@pytest.fixture
-def sealed(foreign: Path, labels: Path, kedge: Run) -> Path:
-    """Return a tiny model that `kedge seal` sealed."""
-    code, _, err = kedge("seal", foreign, "--labels", labels, *WORDS)
-    assert (code, err) == (0, "")
-    return foreign.with_name(f"foreign.sealed{foreign.suffix}")
-
-
 def test_a_sealed_foreign_file_is_verified_and_answers_as_its_engine(
     sealed: Path, foreign: Path, form: str, kedge: Run
 ) -> None:
@@ -128,6 +106,36 @@ def test_own_images_make_the_golden_set(
     assert " of 40 images\n" in out
     code, _, _ = kedge("verify", foreign.with_name(f"foreign.sealed{foreign.suffix}"))
     assert code == 0
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Return a folder of images in the colours that the tiny ONNX model tells apart."""
+    rng, colours = np.random.default_rng(3), {"red": 2, "green": 1, "blue": 0}
+    for name, channel in colours.items():
+        folder = tmp_path / "labelled" / name
+        folder.mkdir(parents=True)
+        for i in range(12):
+            image = rng.integers(40, 120, (20, 24, 3), np.uint8)
+            image[..., channel] += 100
+            cv2.imwrite(str(folder / f"{i}.png"), image)
+    return tmp_path / "labelled"
+
+
+@pytest.mark.parametrize("form", ["onnx"], indirect=True)
+def test_labelled_images_refuse_other_pixels(
+    foreign: Path, labels: Path, labelled: Path, kedge: Run
+) -> None:
+    told = ("--labels", labels, *WORDS, "--images", labelled)
+    code, out, err = kedge("seal", foreign, *told, "--colour", "bgr")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "x / 127.5 - 1, BGR gets 12 of 36 images right, " in err
+    assert " gets 36: give --normalisation " in err
+    assert "--colour rgb, or --force-input to insist" in err
+    assert not foreign.with_name("foreign.sealed.onnx").exists()
+    assert kedge("seal", foreign, *told, "--colour", "bgr", "--force-input")[0] == 0
+    code, _, err = kedge("seal", foreign, *told)
+    assert (code, err) == (0, "")
 
 
 def test_everything_missing_is_one_line_that_ends_with_the_command(

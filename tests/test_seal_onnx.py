@@ -16,14 +16,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
 
-from foreign_files import NAMES, WORDS, raw  # noqa: E402
-
-
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    path = tmp_path / "labels.txt"
-    path.write_text(NAMES)
-    return path
+from foreign_files import WORDS, raw  # noqa: E402
 
 
 def _onnx(path: Path, tail: list[str], batch: int | str = 1) -> Path:

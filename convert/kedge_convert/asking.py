@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kedge_convert import sources
 from kedge_convert.photos import CALIBRATE, MINIMUM
+from kedge_convert.sources import Request
 from kedge_convert.sources.application import DEMO
 from kedge_convert.sources.outline import Outline, outline
 from kedge_models import card, imagenet, read_labels
@@ -23,7 +24,6 @@ from kedge_runtime.pixels import Missing
 
 if TYPE_CHECKING:
     from kedge_convert.job import Job
-    from kedge_convert.source import Request
 
 
 # What stands for a fact in the command that a message ends with.
@@ -37,6 +37,7 @@ EXAMPLES = {
     "--crop": ".875",
     "--exif or --no-exif": "--no-exif",
 }
+LEAST = 3  # images to calibrate with: weights, reach and ranges are judged on different ones
 IMAGES = Missing(CALIBRATE, "a folder of about 200 images like those it will see")
 
 
@@ -52,21 +53,28 @@ def check(job: "Job") -> None:
     All that is missing comes in one message, which ends with the command to run.
     """
     request = job.request
-    if not sources.is_path(request.model):
-        if request.model != DEMO:
-            card(request.model)
-    else:
-        sources.kind_of(Path(request.model))
+    if not sources.is_path(request.model) and request.model != DEMO:
+        card(request.model)
+    refuse_idle(request)
+    sources.check(request)
     if request.card:
         card(request.card)
-    if job.calibrate is not None:
-        _check_folder(job.calibrate)
+    _check_sampling(job)
     known = outline(Path(request.model)) if sources.is_path(request.model) else Outline()
     _check_labels(request, known)
     refuse(request, list(_missing(job, known)))
 
 
-def refuse(request: "Request", missing: Sequence[Missing]) -> None:
+def refuse_idle(request: Request) -> None:
+    """Raise UsageError for an option that would change nothing: the user expects that it does."""
+    is_path = sources.is_path(request.model)
+    if request.card and not is_path:
+        raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
+    if request.weights != Request.weights and not sources.takes_weights(request.model):
+        raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
+
+
+def refuse(request: Request, missing: Sequence[Missing]) -> None:
     """Raise UsageError that asks for all that is missing, and says what to run; or do nothing."""
     if not missing:
         return
@@ -95,21 +103,41 @@ def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
     named = request.labels or request.head
     if own and not named and known.outputs not in (None, 1, len(class_folders(request.folder))):
         yield classes(known.outputs or 0)
-    needing = [target for target in job.targets if target.needs_calibration]
-    if needing and job.calibrate is None and request.model != DEMO:
+    yield from _missing_images(job)
+
+
+def check_images(job: "Job") -> None:
+    """Raise UsageError for images that are missing, or too few."""
+    _check_sampling(job)
+    refuse(job.request, list(_missing_images(job)))
+
+
+def _missing_images(job: "Job") -> Iterator[Missing]:
+    if _calibrated(job) and job.calibrate is None and job.request.model != DEMO:
         yield IMAGES
 
 
-def _check_folder(folder: Path) -> None:
-    images = len(find(folder, CALIBRATE))
-    if images < MINIMUM:
+def _calibrated(job: "Job") -> list[str]:
+    return [str(target) for target in job.targets if target.needs_calibration]
+
+
+def _check_sampling(job: "Job") -> None:
+    """Raise UsageError for a folder that holds too few images, or where too few are asked for."""
+    count, needing = job.sampling.calibration, _calibrated(job)
+    if needing and count < LEAST:
         raise UsageError(
-            f"{CALIBRATE}: {folder} holds {counted(images, 'image')}, at least {MINIMUM} are "
+            f"--calibrate-count {count}: too few for {needing[0]}, allowed are {LEAST} and more "
+            "(about 200 are good)"
+        )
+    least = min(MINIMUM, count + job.sampling.check)
+    if job.calibrate is not None and (found := len(find(job.calibrate, CALIBRATE))) < least:
+        raise UsageError(
+            f"{CALIBRATE}: {job.calibrate} holds {counted(found, 'image')}, at least {least} are "
             "needed; about 200 are good"
         )
 
 
-def _check_labels(request: "Request", known: Outline) -> None:
+def _check_labels(request: Request, known: Outline) -> None:
     """Raise UsageError where the label file can't be read, or has another number of classes."""
     if not request.labels or request.labels == "imagenet":
         return

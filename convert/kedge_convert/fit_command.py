@@ -13,10 +13,10 @@ from kedge_convert.source import Request
 from kedge_runtime.contract import Kind
 
 if TYPE_CHECKING:
-    from kedge_convert.fitting.scores import Classes
     from kedge_convert.fitting.search import Fit
     from kedge_convert.fitting.subject import Subject
     from kedge_convert.progress import Progress
+    from kedge_runtime.fitting.scores import Classes
 
 COUNT = 200
 LEAST = 10
@@ -81,10 +81,11 @@ def command(**options: Any) -> int:
 
 
 def _fit(options: dict[str, Any], progress: "Progress") -> "Fit":
-    from kedge_convert.fitting import candidates, images, search
+    from kedge_convert.fitting import search
     from kedge_convert.fitting.subject import open_subject
     from kedge_convert.toolkit import quiet
     from kedge_runtime.errors import UsageError
+    from kedge_runtime.fitting import candidates, images
     from kedge_runtime.pictures import find
 
     paths = _drawn(find(options["images"], "--images"), options["count"], options["seed"])

@@ -30,13 +30,15 @@ class OwnPixels:
     """How an artefact agrees with the float model on the pixels of the user's own pipeline.
 
     `library`: what loaded them for the float model; the artefact read the image files. `agreement`:
-    a share of `images`, with its 95 % `interval` (Wilson's).
+    a share of `images`, with its 95 % `interval` (Wilson's). `float_agreement`: that of the float
+    model on kedge's pixels with itself on own ones, so what the pixels alone cost.
     """
 
     library: str
     images: int
     agreement: float
     interval: tuple[float, float]
+    float_agreement: float
 
 
 @dataclass(frozen=True)
@@ -208,15 +210,20 @@ def with_drop(
 
 
 def with_own_pixels(
-    parity: Parity, library: str, own: Floats | None, candidate: Floats, output: Output
+    parity: Parity,
+    library: str,
+    own: Floats | None,
+    reference: Floats,
+    candidate: Floats,
+    output: Output,
 ) -> Parity:
     """Return a parity with the agreement on own pixels. `own`: the float model's numbers on them,
-    [images, classes], of the first images of `candidate`.
+    [images, classes], of the first images of `reference` (its own on kedge's) and `candidate`.
     """
     if own is None or output.kind == "features":
         return parity
-    share = _top1(own, candidate[: len(own)], output)
-    found = OwnPixels(library, len(own), share, interval(share, len(own)))
+    share, pixels = (_top1(own, each[: len(own)], output) for each in (candidate, reference))
+    found = OwnPixels(library, len(own), share, interval(share, len(own)), pixels)
     return replace(parity, own_pixels=found)
 
 
@@ -273,8 +280,16 @@ def judge(parity: Parity, limits: Limits) -> Verdict:
 
 def _on_own_pixels(own: OwnPixels, least: float) -> str:
     low, high = own.interval
-    return (
+    found = (
         f"agreement on own pixels, loaded by {own.library}, is {own.agreement:.3f} (95 %: "
-        f"{low:.3f} to {high:.3f}), below {least:g}: the pipeline loads other pixels than "
-        "kedge feeds: look at --preprocess; kedge fit-input finds it from labelled images"
+        f"{low:.3f} to {high:.3f}), below {least:g}"
+    )
+    if own.float_agreement >= least:
+        return (
+            f"{found}: the float model itself keeps {own.float_agreement:.3f} on kedge's pixels, "
+            "so the precision costs it, not the pixels: take a wider one, such as float16"
+        )
+    return (
+        f"{found}: the pipeline loads other pixels than kedge feeds: look at --preprocess; "
+        "kedge fit-input finds it from labelled images"
     )

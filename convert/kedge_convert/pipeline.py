@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kedge_convert import (
+    asking,
     degenerate,
     own_pixels,
     parity,
@@ -50,7 +51,7 @@ from kedge_models.demo import pictograms
 from kedge_runtime import golden_making
 from kedge_runtime.artefact import seal
 from kedge_runtime.engines import open_engine
-from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, one_line
+from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
 from kedge_runtime.files import staged, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
@@ -58,7 +59,6 @@ from kedge_runtime.pictures import find, left_out
 
 LOG = logging.getLogger("kedge")
 
-LEAST = 3  # pictures to calibrate with: weights, reach and ranges are judged on different ones
 UNTREATED = "preparation: no layers to treat; integer targets get the weights as they are"
 UNTRIED = (
     "budget: layers can stay float only where preparation treats them, so nothing is tried to hold "
@@ -79,7 +79,7 @@ def convert(job: Job, progress: Progress) -> list[Outcome]:
 
 def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
     """Do as `convert` does, and yield each target's outcome as soon as it is known."""
-    _check_calibration(job)
+    asking.check_images(job)  # before a large model is loaded in vain
     with output_folder(job.out):
         with progress.stage("load model"):
             source = load_source(job.request)
@@ -256,27 +256,11 @@ def _measured(
     measured = parity.compare(logits, candidate, source.output)
     library = own_pixels.library(source.input)
     measured = parity.with_own_pixels(
-        measured, library, original.own_logits, candidate, source.output
+        measured, library, original.own_logits, logits, candidate, source.output
     )
     known = original.classes
     classes = None if known is None else [known[photo] for photo in photos]
     return parity.with_drop(measured, logits, candidate, classes)
-
-
-def _check_calibration(job: Job) -> None:
-    if job.calibrate is not None:
-        find(job.calibrate, CALIBRATE)  # before a large model is loaded in vain
-    needing = [str(target) for target in job.targets if target.needs_calibration]
-    if needing and job.sampling.calibration < LEAST:
-        raise UsageError(
-            f"--calibrate-count {job.sampling.calibration}: too few for {needing[0]}, allowed are "
-            f"{LEAST} and more (about 200 are good)"
-        )
-    if needing and job.calibrate is None and job.request.model != "demo":
-        raise UsageError(
-            f"{needing[0]} needs pictures to calibrate with: give --calibrate DIR "
-            "(about 200 photos like those the model will see)"
-        )
 
 
 @contextmanager
@@ -285,7 +269,8 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
     sampling = job.sampling
     count = sampling.calibration + sampling.check
     if job.calibrate is not None:
-        with progress.stage("read pictures", count) as tick:
+        there = len(find(job.calibrate, CALIBRATE))
+        with progress.stage("read pictures", min(count, there)) as tick:
             photos = collect(job.calibrate, sampling, tick)
         if others := left_out(job.calibrate):
             progress.say(f"{job.calibrate}: {others}")

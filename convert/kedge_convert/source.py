@@ -80,7 +80,7 @@ def load_source(request: Request) -> Source:
     Raises UsageError when the model can't be read, is no image classifier, or, once for all of
     them, for the facts that its contract needs and that are neither given nor known.
     """
-    _refuse_idle_options(request)
+    asking.refuse_idle(request)
     found = _with_card(sources.load(request), request)
     model = channels.as_image(found.model, request.size, found.name)
     heads.check_input(model, found.name)
@@ -136,15 +136,6 @@ def _refuse_card_of_bytes(found: Found, asked: Card) -> None:
             f"{found.name}: takes bytes, but --card {asked.name} normalises them: give "
             "--normalisation raw, or another to insist"
         )
-
-
-def _refuse_idle_options(request: Request) -> None:
-    """Raise UsageError for an option that would change nothing: the user expects that it does."""
-    is_path = sources.is_path(request.model)
-    if request.card and not is_path:
-        raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
-    if request.weights != Request.weights and not sources.takes_weights(request.model):
-        raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 
 def digest(model: Any) -> str:

@@ -12,12 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kedge_runtime import files
-from kedge_runtime.artefact import read_artefact
+from kedge_runtime.artefact import REJECTED, read_artefact
 from kedge_runtime.errors import KedgeError, UsageError, reason_of
 from kedge_runtime.files import staged
-
-# What follows the name of a file that missed its limits.
-REJECTED = ".rejected"
 
 
 def write(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,15 @@ CONTRACT = "kedge/contract.json"
 GOLDEN = "kedge/golden.npz"
 # Where other programs look for the classes' names, by format; ONNX has no such place.
 LABELS = {"tflite": "labels.txt"}
+
+# What a training program writes; `kedge convert` makes artefacts of it.
+MODELS = (".keras", ".h5", ".hdf5", ".json", ".pb")
+# What follows the name of a file that missed its limits.
+REJECTED = ".rejected"
+_MISSED = (
+    "missed a limit of `kedge convert`, whose last lines say which: convert it again, or copy it "
+    "to a name without .rejected to look into it"
+)
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 _CHUNK = 1 << 20
@@ -90,13 +100,31 @@ def format_of(path: Path) -> str:
     """
     form = path.suffix.lower().lstrip(".")
     if form not in containers.FORMATS:
-        allowed = ", ".join("." + name for name in containers.FORMATS)
-        raise ArtefactError(f"{path}: artefacts end in {allowed}")
+        raise ArtefactError(f"{path}: {_no_artefact(path)}")
     with _told(path):
         there = path.is_file()
     if not there:
-        raise ArtefactError(f"{path}: no such file")
+        raise ArtefactError(f"{path}: no such file{_rejected(path)}")
     return form
+
+
+def _no_artefact(path: Path) -> str:
+    """Return what to do with a file that convert takes or has rejected, else what is allowed."""
+    with _told(path):
+        is_folder = (path / "saved_model.pb").is_file()
+        if is_folder or (path.suffix.lower() in MODELS and path.exists()):
+            command = shlex.join(["kedge", "convert", str(path)])
+            return f"a model that isn't converted yet: `{command}` makes artefacts of it"
+        if path.name.endswith(REJECTED) and path.is_file():
+            return _MISSED
+    return f"artefacts end in {', '.join('.' + name for name in containers.FORMATS)}"
+
+
+def _rejected(path: Path) -> str:
+    """Return what to do where `kedge convert` left the file rejected, "" where it didn't."""
+    other = path.with_name(path.name + REJECTED)
+    with _told(path):
+        return f"; {other.name} beside it {_MISSED}" if other.is_file() else ""
 
 
 @contextmanager

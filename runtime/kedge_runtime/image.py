@@ -87,6 +87,15 @@ def read_image(
     return decode(content, orientation, str(source), limits=limits, reduction=reduction)
 
 
+def is_readable(path: Path) -> bool:
+    """Whether a file holds a whole picture within the limits."""
+    try:
+        read_image(path)
+    except ImageError:
+        return False
+    return True
+
+
 def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
     """Return a file's content. Raises ImageError when it can't be read, or is no plain file."""
     try:

@@ -44,7 +44,7 @@ class PixelWords:
             value = getattr(self, name)
             if value is not None and value not in allowed:
                 raise UsageError(refused(name, value))
-        if self.normalisation:
+        if self.normalisation is not None:
             read_normalisation(self.normalisation)
         if self.preprocess or (self.resize and self.fit):
             _geometry(self, _pipeline(self, None), 1, 1)

@@ -6,19 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_runtime import containers
+from kedge_runtime import containers, fitting
 from kedge_runtime.artefact import format_of, is_sealed, seal
+from kedge_runtime.contract import Contract, Input
 from kedge_runtime.engines import open_engine
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, UsageError, counted
 from kedge_runtime.files import write_whole
+from kedge_runtime.fitting import true_outputs
+from kedge_runtime.fitting.scores import Numbers, evidence
 from kedge_runtime.foreign_words import ForeignWords, Told, told
 from kedge_runtime.golden_making import golden_pictures, golden_set
-from kedge_runtime.image import Source
+from kedge_runtime.image import Pixels, Source, is_readable
 from kedge_runtime.inspect.external import refuse_external
 from kedge_runtime.model_files import ModelFile, is_zip, opened
 from kedge_runtime.output_kind import answers
 from kedge_runtime.pictures import find
+from kedge_runtime.preprocessing import Preprocessor, dequantise
 from kedge_runtime.quiet import quiet
 from kedge_runtime.rendered import rendered
 
@@ -30,7 +34,8 @@ ASKED = 64
 class Order:
     """What the user asks: `out` None is beside the file, `images` None are rendered ones.
 
-    `command`: the call as far as it needs no facts, for the message on missing ones.
+    `command`: the call as far as it needs no facts, for the message on missing ones. `force_input`:
+    whether it is sealed even if labelled images fit another preprocessing better.
     """
 
     file: Path
@@ -40,6 +45,7 @@ class Order:
     out: Path | None = None
     in_place: bool = False
     reseal: bool = False
+    force_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,35 @@ def seal_file(order: Order) -> Sealed:
         with quiet():
             engine = open_engine(form, model.path)
             facts = told(model, order.words, engine, order.command)
+            if not order.force_input:
+                _refuse_other_input(model.name, engine, facts.contract, images)
             notes = (engine.note,) if engine.note else ()
             whole, lines = _whole(model, content, others, facts, engine, images)
     write_whole(out, whole)
     stated = whole[-containers.DIGEST_BYTES :].decode()
     return Sealed(out, facts, stated, len(whole), (*facts.lines, *notes, *lines))
+
+
+def _refuse_other_input(
+    name: str, engine: Engine, contract: Contract, images: Sequence[Path]
+) -> None:
+    """Raise UsageError where labelled images show that another input fits the model better."""
+    output = contract.output
+    classes = true_outputs(images, contract.labels, output)
+    if classes is None:
+        return
+
+    def answered(pixels: Pixels, fed: Input) -> Numbers:
+        plan = Preprocessor(fed)
+        rows = [engine.run(plan.look_up(one)) for one in pixels]
+        return evidence(np.stack([dequantise(row, engine.output).ravel() for row in rows]), output)
+
+    drawn = np.random.default_rng(0).permutation(len(images))[: fitting.IMAGES]
+    chosen = [i for i in drawn if is_readable(images[i])]
+    asked = fitting.Asked(name, contract.input, output, answered)
+    found = fitting.better_input(asked, [images[i] for i in chosen], [classes[i] for i in chosen])
+    if found:
+        raise UsageError(found.line)
 
 
 def _place(order: Order, form: str) -> Path:

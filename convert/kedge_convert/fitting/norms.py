@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.fitting.scores import Numbers
 from kedge_convert.toolkit import require
+from kedge_runtime.fitting.scores import Numbers
 
 FIRST = 4  # the norms next to the images tell enough, and cost little
 

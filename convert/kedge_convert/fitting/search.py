@@ -5,43 +5,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kedge_convert.fitting import candidates, images, scores
-from kedge_convert.fitting.candidates import Candidate
-from kedge_convert.fitting.images import Images
 from kedge_convert.fitting.norms import Norms, norms_of
-from kedge_convert.fitting.scores import Classes, Numbers
 from kedge_convert.fitting.subject import Subject, outputs
 from kedge_convert.progress import Progress
 from kedge_runtime.contract import Geometry, Input
-from kedge_runtime.drift.intervals import paired_drop
 from kedge_runtime.errors import counted
+from kedge_runtime.fitting import candidates, images, scores
+from kedge_runtime.fitting.candidates import Candidate
+from kedge_runtime.fitting.images import Images
+from kedge_runtime.fitting.scores import MARGIN, Classes, Numbers, Score, accuracy_lost
 from kedge_runtime.image import Pixels
 from kedge_runtime.normalisations import read_normalisation
 from kedge_runtime.pipelines import PIPELINES
 
 # Images on which normalisations are tried before the rest: those clearly worse stop there.
 PARTS = (32, 64)
-# By how much a wrong geometry may be better than the one of training, as a share of the images:
-# nets trained on aliased images, say, are better on smooth ones (benchmarks/fit_input.py).
-MARGIN = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """What a candidate scored on the first images.
-
-    `values`: per image, in nats over chance; `right`: whether the best class is the true one, None
-    without ground truth.
-    """
-
-    candidate: Candidate
-    values: Numbers
-    right: scores.Flags | None = None
-
-    @property
-    def mean(self) -> float:
-        """The mean of the values."""
-        return float(self.values.mean())
 
 
 @dataclass(frozen=True)
@@ -224,15 +202,6 @@ def _lenient(ranked: Ranking) -> Ranking:
         if one in ranked.possible or accuracy_lost(one, ranked.best)[0] <= MARGIN
     ]
     return replace(ranked, possible=tuple(possible))
-
-
-def accuracy_lost(score: Score, best: Score) -> tuple[float, float]:
-    """Return the 95 % interval of the best one's accuracy less a score's, on the same images."""
-    if score.right is None or best.right is None:
-        return 0.0, 1.0
-    one, other = score.right, best.right[: len(score.right)]
-    low, high = paired_drop((other & ~one).sum(), (one & ~other).sum(), len(one))
-    return float(low), float(high)
 
 
 def _again(judge: Judge, pictures: Images, placed: Candidate, ranked: Ranking) -> Ranking:

@@ -7,10 +7,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kedge_convert.fitting.candidates import Candidate
-from kedge_convert.fitting.search import MARGIN, Fit, Ranking, Score, accuracy_lost
+from kedge_convert.fitting.search import Fit, Ranking
 from kedge_runtime.drift.intervals import wilson
 from kedge_runtime.errors import counted
+from kedge_runtime.fitting.candidates import Candidate
+from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.pipelines import PIPELINES
 
 Interval = tuple[float, float]

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import heads, sources
-from kedge_convert.fitting.scores import Numbers, evidence
 from kedge_convert.labelling import Labelling, labelled
 from kedge_convert.sources import Facts, Request, shapes
 from kedge_convert.sources import channels as channels_of
 from kedge_models import card
 from kedge_runtime.contract import Input, Output
 from kedge_runtime.errors import UsageError
+from kedge_runtime.fitting.scores import Numbers, evidence
 from kedge_runtime.image import Pixels
 from kedge_runtime.preprocessing import Preprocessor
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kedge_convert import lowering
+from kedge_convert import inputs, lowering
 from kedge_convert.errors import ConversionError
 from kedge_convert.formats.exported import once
 from kedge_convert.photos import Tick, tensors
@@ -26,9 +26,7 @@ def single(source: Source) -> Any:
 
 def batch_of_one(model: Any) -> Any:
     """Return the model with its batch fixed."""
-    keras = require("keras")
-    picture = keras.Input(batch_shape=(1, *model.inputs[0].shape[1:]), name="input")
-    return keras.Model(picture, model(picture), name=model.name)
+    return inputs.behind(model, (1, *model.inputs[0].shape[1:]))
 
 
 def converted(model: Any, settings: Settings, samples: Samples, name: str) -> bytes:

@@ -35,7 +35,7 @@ class Screen:
             case Begun(stage, total) if not self._silent:
                 self._begin(stage, total)
             case Ticked() if self._bar:
-                self._bar.advance(self._bar.task_ids[0])
+                tick(self._bar, self._bar.task_ids[0])
             case Ended(whole):
                 self._end(whole)
 
@@ -56,6 +56,11 @@ class Screen:
             self._bar.update(self._bar.task_ids[0], total=total, completed=total)
         self._bar.stop()
         self._bar = None
+
+
+def tick(bar: rich_progress.Progress, task: rich_progress.TaskID) -> None:
+    """Note that one more of a stage's items is done, and when."""
+    bar.update(task, advance=1, ticked=bar.get_time())
 
 
 def _bar(console: Console) -> rich_progress.Progress:
@@ -79,12 +84,17 @@ class CountColumn(rich_progress.ProgressColumn):
 
 
 class TimeColumn(rich_progress.ProgressColumn):
-    """How long a stage has run and has left or, when it is done, how long it took."""
+    """How long a stage has run and has left or, when it is done, how long it took.
+
+    Items are unequal: where one takes longer than all that are left should, nothing is said of the
+    rest, instead of the same second for as long as it takes.
+    """
 
     def render(self, task: rich_progress.Task) -> Text:
         """Return e.g. `0:15, 0:05 left`, or `21.3 s` at the end."""
         elapsed, left = task.elapsed or 0.0, task.time_remaining
+        since = task.get_time() - task.fields.get("ticked", task.get_time())
         if task.finished:
             return Text(f"{elapsed:.1f} s", style="progress.elapsed")
-        rest = "" if left is None else f", {clock_time(round(left))} left"
+        rest = "" if left is None or since > left else f", {clock_time(round(left))} left"
         return Text(f"{clock_time(int(elapsed))}{rest}", style="progress.remaining")

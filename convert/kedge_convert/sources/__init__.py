@@ -32,6 +32,7 @@ __all__ = [
     "Found",
     "Kind",
     "Request",
+    "check",
     "is_path",
     "kind_of",
     "load",
@@ -46,11 +47,13 @@ _SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", *architecture.YAML)
 class Kind:
     """A kind of file: how it is recognised, and what loads it.
 
-    `chooses`: whether its `load` takes the output that is asked for out of several.
+    `check` raises UsageError for what `load` would refuse, as far as that is known without
+    TensorFlow. `chooses`: whether its `load` takes the output that is asked for out of several.
     """
 
     holds: Callable[[Path], bool]
     load: Callable[[Request], Found]
+    check: Callable[[Request], object] | None = None
     chooses: bool = False
 
 
@@ -59,21 +62,17 @@ _SEALED = "; a .tflite or .onnx file is converted already: kedge seal prepares i
 ARCHITECTURE = "architecture and weights"
 KINDS: dict[str, Kind] = {
     "Keras file": Kind(keras_file.holds, keras_file.load),
-    "legacy HDF5 file": Kind(legacy_h5.holds, legacy_h5.load),
+    "legacy HDF5 file": Kind(legacy_h5.holds, legacy_h5.load, legacy_h5.check),
     "SavedModel": Kind(saved_model.holds, saved_model.load, chooses=True),
     "preset of keras_hub": Kind(hub.holds, hub.load),
     "frozen graph": Kind(frozen_pb.holds, frozen_pb.load, chooses=True),
-    ARCHITECTURE: Kind(architecture.holds, architecture.load),
+    ARCHITECTURE: Kind(architecture.holds, architecture.load, architecture.check),
 }
 
 
 def load(request: Request) -> Found:
     """Return the model of a card or a file, in float32. Raises UsageError when there is none."""
-    kind = kind_of(Path(request.model)) if is_path(request.model) else None
-    if request.signature is not None and kind != "SavedModel":
-        raise UsageError(
-            f"--signature: {request.model} is no SavedModel, and has none; leave it out"
-        )
+    kind = _checked_kind(request)
     found = application.load(request) if kind is None else KINDS[kind].load(request)
     model = found.model
     if kind is None or not KINDS[kind].chooses:
@@ -81,6 +80,26 @@ def load(request: Request) -> Found:
     model, left_out = without_augmentation(plain(model, found.name))
     model, notes = precision.in_float32(model)
     return replace(found, model=model, notes=(*found.notes, *left_out, *notes))
+
+
+def check(request: Request) -> None:
+    """Raise UsageError for a file that `load` would refuse, as far as is known without TensorFlow.
+
+    What the user says of it is checked, too; a card's name is left to `load`.
+    """
+    kind = _checked_kind(request)
+    if kind is not None and (look := KINDS[kind].check):
+        look(request)
+
+
+def _checked_kind(request: Request) -> str | None:
+    """Return the kind of a file, None for a card. Raises UsageError for a signature in vain."""
+    kind = kind_of(Path(request.model)) if is_path(request.model) else None
+    if request.signature is not None and kind != "SavedModel":
+        raise UsageError(
+            f"--signature: {request.model} is no SavedModel, and has none; leave it out"
+        )
+    return kind
 
 
 def is_path(model: str) -> bool:

@@ -31,15 +31,25 @@ def load(request: Request) -> Found:
     Raises UsageError where there is none, or where they don't belong together.
     """
     given = Path(request.model)
-    path = architecture_in(given)
-    saved = configuration.of_json(path)
-    if saved is None:
-        raise UsageError(f"{path}: {_YAML_REMEDY}")
-    weights = weights_of(path, request.weights)
+    path, saved, weights = _parts(request)
     name = given.resolve().name if given.is_dir() else path.stem
     if saved.is_keras_2:
         return keras2.of_parts(Saved(name, path, saved.content, request.output), weights)
     return _of_keras_3(name, path, saved, weights)
+
+
+def check(request: Request) -> None:
+    """Raise UsageError for an architecture without weights, or in YAML."""
+    _parts(request)
+
+
+def _parts(request: Request) -> tuple[Path, Configuration, Path]:
+    """Return the file of an architecture, what it holds, and the file of its weights."""
+    path = architecture_in(Path(request.model))
+    saved = configuration.of_json(path)
+    if saved is None:
+        raise UsageError(f"{path}: {_YAML_REMEDY}")
+    return path, saved, weights_of(path, request.weights)
 
 
 def _of_keras_3(name: str, path: Path, saved: Configuration, weights: Path) -> Found:

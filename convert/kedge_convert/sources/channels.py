@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from kedge_convert.inputs import behind
 from kedge_convert.sources.shapes import parsed
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
@@ -23,9 +24,7 @@ def as_image(model: Any, size: str | None, name: str) -> Any:
     height, width = parsed(size) or _square(shape) or _refuse(inputs[0].shape, name)
     if shape not in ([height, width], [height * width]):
         raise UsageError(f"--size {size}: {name} takes {tuple(inputs[0].shape)}, another number")
-    keras = require("keras")
-    image = keras.Input(batch_shape=(batch, height, width, 1), name="image")
-    return keras.Model(image, model(keras.layers.Reshape(shape)(image)), name=model.name)
+    return behind(model, (batch, height, width, 1), require("keras").layers.Reshape(shape))
 
 
 def _square(shape: list[int | None]) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kedge_models import Card
 from kedge_runtime.contract import Kind, Label, Normalisation
+from kedge_runtime.errors import UsageError
 from kedge_runtime.pipelines import PIPELINES, Pipeline
 from kedge_runtime.pixels import PixelWords
 
@@ -18,7 +19,8 @@ class Request:
     file; `folder`: of images, whose class folders name the classes where no labels do. `head`: what
     the model's numbers are. `size`: `224` or `160x192` (height x width), for a model that takes
     any. `output`: the name or index of one of several; `signature`: the name of one of a
-    SavedModel's. `command`: as it was typed, for messages that say how to go on.
+    SavedModel's. `command`: as it was typed, for messages that say how to go on. Raises UsageError
+    for empty words, as a shell's unset variable gives them.
     """
 
     model: str
@@ -32,6 +34,14 @@ class Request:
     output: str | None = None
     signature: str | None = None
     command: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse empty words: they would count as nothing said, or as this folder."""
+        if not self.model:
+            raise UsageError("MODEL is empty: name a card (`kedge models`), demo, a file or folder")
+        for name in ("weights", "card", "labels", "size", "output", "signature"):
+            if getattr(self, name) == "":
+                raise UsageError(f"--{name} is empty: give a value, or leave it out")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.inputs import behind
 from kedge_convert.sources import resizing
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.refusal import refusal
@@ -99,9 +100,7 @@ def _of_size(model: Any, size: tuple[int, int]) -> Any:
     _, height, width, channels = model.inputs[0].shape
     if None not in (height, width):
         return model
-    keras = require("keras")
-    picture = keras.Input((*size, channels))
-    return keras.Model(picture, model(picture), name=model.name)
+    return behind(model, (None, *size, channels))
 
 
 def _facts(converter: Any, name: str, channels: int) -> tuple[Facts, tuple[str, ...]]:

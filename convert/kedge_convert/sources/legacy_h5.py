@@ -28,6 +28,11 @@ def load(request: Request) -> Found:
     return Found(path.stem, _with_operations(path, saved.content))
 
 
+def check(request: Request) -> None:
+    """Raise UsageError for a file without a model in it."""
+    _read(Path(request.model))
+
+
 def _with_operations(path: Path, config: Any) -> Any:
     """Return the model of a file of Keras 3 with `x / 255` and the like in its graph.
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert import inputs
 from kedge_convert.sources import resizing
 from kedge_convert.sources.beginning import Beginning, beginning
-from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 
 # How far 0..255 may be apart behind a beginning for bytes: x/255 gives 1, x/127.5 - 1 gives 2,
@@ -55,9 +55,7 @@ def _of_one(model: Any, batch: int, name: str) -> Any:
 
 def _fed(model: Any, batch: int | None, size: tuple[int, int]) -> Any:
     """Return the model for a batch of pictures of a size."""
-    keras = require("keras")
-    picture = keras.Input(batch_shape=(batch, *size, model.inputs[0].shape[3]), name="picture")
-    return keras.Model(picture, model(picture), name=model.name)
+    return inputs.behind(model, (batch, *size, model.inputs[0].shape[3]))
 
 
 def normalises(model: Any) -> str | None:

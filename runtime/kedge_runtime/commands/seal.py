@@ -20,7 +20,13 @@ from kedge_runtime.sealing import Order, Sealed, seal_file
     "--images",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of images for the golden set [default: rendered ones].",
+    help="Folder of images for the golden set [default: rendered ones]; where folders or names "
+    "tell their classes, for a check of the preprocessing, too.",
+)
+@click.option(
+    "--force-input",
+    is_flag=True,
+    help="Seal even if another known preprocessing fits labelled images better.",
 )
 @click.option("--out", type=FILE, metavar="FILE", help="[default: NAME.sealed.tflite beside FILE]")
 @click.option("--in-place", is_flag=True, help="Replace FILE itself.")
@@ -44,7 +50,7 @@ def command(**options: Any) -> int:
 
 
 def _order(options: dict[str, Any]) -> Order:
-    places = ("file", "images", "out", "in_place", "reseal")
+    places = ("file", "images", "out", "in_place", "reseal", "force_input")
     return Order(
         words=foreign_words(options, options["threshold"]),
         command=_command(options),
@@ -58,7 +64,11 @@ def _command(options: dict[str, Any]) -> str:
     for name in ("images", "out"):
         if options[name]:
             words += [f"--{name}", str(options[name])]
-    words += [f"--{name.replace('_', '-')}" for name in ("in_place", "reseal") if options[name]]
+    words += [
+        f"--{name.replace('_', '-')}"
+        for name in ("force_input", "in_place", "reseal")
+        if options[name]
+    ]
     return shlex.join(words)
 
 

@@ -8,6 +8,7 @@ nets of ReLUs without norms answer x and x / 255 alike but for the scale of the 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.contract import Output
+from kedge_runtime.drift.intervals import paired_drop
+from kedge_runtime.fitting.candidates import Candidate
 from kedge_runtime.head import sigmoid
 
 Numbers = NDArray[np.float64]
@@ -25,10 +28,31 @@ LEVEL = 0.95
 CLEARLY = 4.0  # standard errors behind the best: out of question
 SHARPNESS = np.geomspace(0.2, 2, 12)  # inverse temperatures
 _SHARPER = np.geomspace(0.5, 20, 12)  # views of an image are more alike than its true class
+# By how much a wrong geometry may be better than the one of training, as a share of the images:
+# nets trained on aliased images, say, are better on smooth ones (benchmarks/fit_input.py).
+MARGIN = 0.1
 _LEAST = 1e-7  # probabilities below it are one
 # A share of chance in every answer: a few sure and wrong ones must not decide. Two views of an
 # image seldom contradict each other.
 _CHANCE, _CHANCE_OF_VIEWS = 0.01, 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """What a candidate scored on the first images.
+
+    `values`: per image, in nats over chance; `right`: whether the best class is the true one, None
+    without ground truth.
+    """
+
+    candidate: Candidate
+    values: Numbers
+    right: Flags | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values."""
+        return float(self.values.mean())
 
 
 def evidence(answers: NDArray[Any], output: Output) -> Numbers:
@@ -117,3 +141,12 @@ def may_be_best(values: Sequence[Numbers]) -> tuple[bool, ...]:
     rivals = sum(z <= CLEARLY for z in behind) - 1
     limit = quantile(len(best), rivals)
     return tuple(z <= limit for z in behind)
+
+
+def accuracy_lost(score: Score, best: Score) -> tuple[float, float]:
+    """Return the 95 % interval of the best one's accuracy less a score's, on the same images."""
+    if score.right is None or best.right is None:
+        return 0.0, 1.0
+    one, other = score.right, best.right[: len(score.right)]
+    low, high = paired_drop((other & ~one).sum(), (one & ~other).sum(), len(one))
+    return float(low), float(high)

@@ -1,19 +1,16 @@
 """Stop a conversion whose input is plainly not the one that the model was trained with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kedge_convert.fitting import candidates, images, scores
-from kedge_convert.fitting.candidates import Candidate
-from kedge_convert.fitting.scores import Classes
-from kedge_convert.fitting.search import MARGIN, Score, accuracy_lost
-from kedge_convert.fitting.subject import answers
-from kedge_convert.source import Source
-from kedge_runtime.contract import Geometry, Input
+from kedge_runtime.contract import Geometry, Input, Label, Output
 from kedge_runtime.errors import UsageError
+from kedge_runtime.fitting import candidates, images, scores
+from kedge_runtime.fitting.candidates import Candidate
+from kedge_runtime.fitting.scores import MARGIN, Classes, Numbers, Score, accuracy_lost
 from kedge_runtime.image import Pixels
 from kedge_runtime.normalisations import formula, in_rgb
 from kedge_runtime.truth import read_truth
@@ -36,33 +33,49 @@ class Finding:
     line: str
 
 
-def true_outputs(paths: Sequence[Path], source: Source) -> list[int] | None:
+@dataclass(frozen=True)
+class Asked:
+    """A model that is asked, fed as `input` says.
+
+    `answers`: its numbers of the kind `output` as `scores.evidence`, [n, classes], for images of
+    its size, uint8 [n, h, w, c], and a way to feed them.
+    """
+
+    name: str
+    input: Input
+    output: Output
+    answers: Callable[[Pixels, Input], Numbers]
+
+
+def true_outputs(
+    paths: Sequence[Path], labels: tuple[Label, ...], output: Output
+) -> list[int] | None:
     """Return the index of each image's true output; None where nothing tells that of all."""
     try:
-        truth = read_truth(paths, source.labels)
+        truth = read_truth(paths, labels)
     except UsageError:  # names that tell of some images only: nobody asked for them here
         return None
-    offset = source.output.label_offset
+    offset = output.label_offset
     return None if truth is None else [truth[path] + offset for path in paths]
 
 
 def better_input(
-    source: Source, paths: Sequence[Path], classes: Sequence[int] | None
+    asked: Asked, paths: Sequence[Path], classes: Sequence[int] | None
 ) -> Finding | None:
-    """Return the known input that fits significantly better than `source.input`, or None.
+    """Return the known input that fits significantly better than `asked.input`, or None.
 
     `paths`: readable images; `classes`: the index of each one's true output. Takes about five times
-    as long as the float model's answers to the images; None at once for features, few images or no
+    as long as the model's answers to the images; None at once for features, few images or no
     classes.
     """
-    if classes is None or source.output.kind == "features" or source.output.multi_label:
+    if classes is None or asked.output.kind == "features" or asked.output.multi_label:
         return None
     if len(paths) < LEAST:
         return None
     # The first PART must not be of one folder.
     drawn = np.random.default_rng(0).permutation(len(paths))[:IMAGES]
     chosen = tuple(paths[i] for i in drawn)
-    check = _Check(source, chosen, np.array([classes[i] for i in drawn], np.int64))
+    check = _Check(asked, chosen, np.array([classes[i] for i in drawn], np.int64))
     found = check.normalisation()
     return found if found is not None else check.geometry()
 
@@ -71,13 +84,13 @@ def better_input(
 class _Check:
     """The model, the images and their true outputs."""
 
-    source: Source
+    asked: Asked
     paths: tuple[Path, ...]
     classes: Classes
 
     def normalisation(self) -> Finding | None:
         """Try every normalisation and colour order on the geometry in use."""
-        fed = self.source.input
+        fed = self.asked.input
         channels = fed.normalisation.channels
         names = (fed.pipeline or candidates.NEUTRAL,)
         known = candidates.normalisations(fed, channels, names)
@@ -92,7 +105,7 @@ class _Check:
 
     def geometry(self) -> Finding | None:
         """Try every geometry with the normalisation in use."""
-        fed = self.source.input
+        fed = self.asked.input
         size = fed.geometry.height, fed.geometry.width
         ways = {g: names for g, names in candidates.geometries(*size).items() if g != fed.geometry}
         loaded = images.load(self.paths, fed, [fed.geometry, *ways])
@@ -104,7 +117,7 @@ class _Check:
 
     def _better(self, rivals: list[Candidate], sized: dict[Geometry, Pixels]) -> Finding | None:
         """Return the rival that is best on a part, if it is better on all images, too."""
-        used = Candidate("", (), self.source.input)
+        used = Candidate("", (), self.asked.input)
         part = [self._score(one, sized, PART) for one in rivals]
         best = max(part, key=lambda one: one.mean)
         if best.mean <= self._score(used, sized, PART).mean:
@@ -118,12 +131,12 @@ class _Check:
 
     def _score(self, candidate: Candidate, sized: dict[Geometry, Pixels], count: int) -> Score:
         pixels, classes = sized[candidate.input.geometry][:count], self.classes[:count]
-        given = answers(self.source.model, self.source.output, pixels, candidate.input)
+        given = self.asked.answers(pixels, candidate.input)
         right = given.argmax(axis=1) == classes
         return Score(candidate, scores.likelihood(given, classes), right)
 
     def _line(self, used: Score, better: Score) -> str:
-        candidate, fed = better.candidate, self.source.input
+        candidate, fed = better.candidate, self.asked.input
         if candidate.normalisation:
             order = ", BGR" if fed.normalisation.colour == "bgr" else ""
             words = f"{formula(fed.normalisation)}{order}", candidate.formula
@@ -138,7 +151,7 @@ class _Check:
             flags = f"--preprocess {candidate.pipelines[0]}"
         counts = [0 if one.right is None else int(one.right.sum()) for one in (used, better)]
         return (
-            f"{self.source.name}: {words[0]} gets {counts[0]} of {len(used.values)} images right, "
+            f"{self.asked.name}: {words[0]} gets {counts[0]} of {len(used.values)} images right, "
             f"{words[1]} gets {counts[1]}: give {flags}, or --force-input to insist"
         )
 

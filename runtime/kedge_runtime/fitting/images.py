@@ -1,13 +1,12 @@
 """Decode images and bring them to the model's size, once for all candidates that share that."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from kedge_convert.photos import Tick
 from kedge_runtime.contract import Geometry, Input, Orientation
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image import Pixels
@@ -16,6 +15,7 @@ from kedge_runtime.preprocessing import Preprocessor
 # By how much the second view of an image is cut on each side: less leaves the views too alike.
 CUT = 0.15
 
+Tick = Callable[[], None]
 Sized = dict[Geometry, Pixels]  # uint8 [images, height, width, channels]
 
 
