@@ -92,7 +92,8 @@ def main() -> None:
     arguments = _arguments()
     found = {each.name: each for each in read_all(arguments.files)}
     rows = _known(arguments.results)
-    for name in arguments.only or found:
+    missing = [name for name in found if name not in rows]
+    for name in missing if arguments.missing else arguments.only or found:
         rows[name] = _row(found[name], arguments.files)
         print(f"{name}: {rows[name].verdict} {rows[name].refusal}", file=sys.stderr, flush=True)
         _write(arguments.results, [rows[each] for each in sorted(rows)])
@@ -106,7 +107,9 @@ def _arguments() -> argparse.Namespace:
     default = HERE / "results" / f"model-files-{machine.slug()}.json"
     parser.add_argument("--results", type=Path, default=default)
     parser.add_argument("--table", type=Path, default=HERE.parent / "docs" / "model-files.md")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="run these, keep other rows")
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--only", nargs="*", metavar="NAME", help="run these, keep other rows")
+    some.add_argument("--missing", action="store_true", help="run those without a row")
     return parser.parse_args()
 
 

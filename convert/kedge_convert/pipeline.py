@@ -162,7 +162,8 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     ratio = size / (4 * original.source.parameters)
     beside = _beside(job, final, compiled) if verdict.passed else None
     checked = Checked(path, size, ratio, measured, way, original.source.head, fitted, beside)
-    notes = (*exported.notes, *sealed.notes, *parity.left_open(measured, limits))
+    judged = (*parity.left_open(measured, limits), *parity.excused(measured, limits))
+    notes = (*exported.notes, *sealed.notes, *judged)
     return Outcome(target, verdict, checked, notes)
 
 
