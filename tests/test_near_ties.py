@@ -98,10 +98,10 @@ def test_ties_are_those_of_the_own_pixels_too() -> None:
     reference = answers(40)
     rounded = in_int8(reference)
     found = compare(reference, rounded, Output())
-    same = with_own_pixels(found, "Keras", reference, rounded, Output())
+    same = with_own_pixels(found, "Keras", reference, reference, rounded, Output())
     assert judge(same, INT8).passed
     other = np.roll(reference, 1, axis=1)
-    wrong = with_own_pixels(found, "Keras", other, rounded, Output())
+    wrong = with_own_pixels(found, "Keras", other, reference, rounded, Output())
     assert "own pixels" in judge(wrong, INT8).reasons[0]
 
 
