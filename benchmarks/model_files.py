@@ -135,7 +135,7 @@ def _row(described: Described, folder: Path) -> Row:
     """Convert one file and judge what came of it."""
     with tempfile.TemporaryDirectory(prefix="kedge-files-") as out:
         ran = _convert(described, folder, Path(out))
-        targets = _targets(ran.stdout, described, folder)
+        targets = _targets(ran.stdout, described, folder, out)
     refusal = "" if targets else _last_line(ran.stderr, folder)
     said = (described.preprocess, described.normalisation, described.colour)
     return Row(
@@ -163,16 +163,17 @@ def _last_line(stderr: str, folder: Path) -> str:
     return lines[-1].replace(f"{folder}/", "")
 
 
-def _targets(stdout: str, described: Described, folder: Path) -> dict[str, Judged]:
+def _targets(stdout: str, described: Described, folder: Path, out: str) -> dict[str, Judged]:
     if not stdout.strip():
         return {}
     artefacts = json.loads(stdout)["artefacts"]
-    return {each["target"]: _judge(each, described, folder) for each in artefacts}
+    return {each["target"]: _judge(each, described, folder, out) for each in artefacts}
 
 
-def _judge(artefact: dict[str, Any], described: Described, folder: Path) -> Judged:
+def _judge(artefact: dict[str, Any], described: Described, folder: Path, out: str) -> Judged:
     if not artefact["passed"]:
-        return Judged(False, "; ".join(artefact["reasons"]))
+        # The page names no place of the machine that wrote it.
+        return Judged(False, "; ".join(artefact["reasons"]).replace(f"{out}/", ""))
     path, expected = Path(artefact["path"]), described.answers(folder)
     direct = _on_tensors(path, described.tensors(folder))
     classifier = Classifier.open(path)

@@ -146,10 +146,55 @@ def test_what_is_drawn_beside_weights_is_refused_and_the_remedy_helps(tmp_path: 
     np.testing.assert_allclose(load(request).model(PICTURES), expected, atol=1e-5)
 
 
-def test_a_random_crop_that_changes_the_size_is_refused(tmp_path: Path) -> None:
-    model = network(lambda layers: [layers.RandomCrop(12, 12)], training=True)
-    with pytest.raises(UsageError, match=r"draws random numbers .*random_crop.*training=False\)"):
-        load(exported(model, tmp_path))
+def crop(layers: Any) -> Layers:
+    return [layers.RandomFlip(), layers.RandomCrop(12, 10)]
+
+
+def test_a_random_crop_hands_on_the_whole_image_as_keras_3_does(tmp_path: Path) -> None:
+    model = network(crop)
+    found = load(exported(model, tmp_path))
+    expected = np.asarray(model(PICTURES, training=False))
+    np.testing.assert_allclose(found.model(PICTURES), expected, atol=1e-5)
+    assert found.notes[0].endswith("taken out: random_flip, random_crop")
+
+
+def flattened(crop: str) -> Any:
+    """Return a model whose layers take the size that a crop leaves, and no other."""
+    keras = require("keras")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    value = keras.layers.Flatten()(getattr(keras.layers, crop)(8, 8)(image))
+    return keras.Model(image, keras.layers.Dense(5, activation="softmax")(value))
+
+
+def test_a_random_crop_that_later_layers_need_is_refused_and_the_remedy_helps(
+    tmp_path: Path,
+) -> None:
+    reason = r"draws random numbers .*random_crop.* another size .* with CenterCrop in its place"
+    with pytest.raises(UsageError, match=reason):
+        load(exported(flattened("RandomCrop"), tmp_path))
+    model = flattened("CenterCrop")
+    found = load(exported(model, tmp_path / "remedy"))
+    np.testing.assert_allclose(found.model(PICTURES), model(PICTURES), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [12, 20], ids=["smaller", "larger"])
+def test_a_random_crop_of_keras_2_resizes_out_of_training(tmp_path: Path, side: int) -> None:
+    """The graph asks for `training` and the size; what it doesn't take is no part of the model."""
+    keras = require("tf_keras")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    value = keras.layers.RandomCrop(side, side - 2)(keras.layers.RandomFlip()(image))
+    value = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(value))
+    model = keras.Model(image, keras.layers.Dense(5, activation="softmax")(value))
+    with quiet():
+        model.save(tmp_path / "it", save_format="tf")
+    found = load(Request(str(tmp_path / "it")))
+    expected = np.asarray(model(PICTURES, training=False))
+    np.testing.assert_allclose(found.model(PICTURES), expected, atol=1e-5)
+    (layer,) = [each for each in found.model.layers if hasattr(each, "graph")]
+    kinds = {node.op for node in layer.graph.definition.node}
+    assert not [kind for kind in kinds if RANDOM.search(kind) or kind in ("Switch", "Merge", "If")]
 
 
 def test_norms_in_training_are_refused_and_the_remedy_helps(tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 """Lowered layers are the same functions, in words that the toolkits have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+import families
 import nets
 from kedge_convert import lowering, prepare
+from kedge_convert.formats import tflite_int8
+from kedge_convert.formats.tflite_converter import Samples, Settings, converted, single
+from kedge_convert.scheme import Scheme
 from kedge_convert.toolkit import require
+from kedge_runtime.head import Floats
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -134,3 +139,56 @@ def test_what_is_lowered_can_be_prepared() -> None:
     model = model_of(grouped)
     assert len(nets.untreated(prepare.plan(model))) == 1
     assert nets.untreated(prepare.plan(lowering.lower(model).model)) == []
+
+
+EXPONENTIALS: dict[str, Build] = {
+    "softplus": lambda k, x: k.layers.Conv2D(4, 3, activation="softplus")(x),
+    "log_sigmoid": lambda k, x: k.layers.Activation("log_sigmoid")(x),
+    "mish": lambda k, x: k.layers.Dense(4, activation="mish")(x),
+    "softplus operation": lambda k, x: k.ops.softplus(x),
+    "log_sigmoid operation": lambda k, x: k.ops.log_sigmoid(x),
+    "mish operation": lambda k, x: k.activations.mish(x),
+}
+
+
+def _tflite(model: Any, pictures: Floats, settings: Settings) -> Floats:
+    """Return what LiteRT makes of pictures, float32 [n, ...]; they calibrate, too."""
+
+    def samples() -> Iterator[list[Any]]:
+        return ([each[None]] for each in pictures)
+
+    content = converted(single(families.source_of(model)), settings, samples, "it")
+    interpreter = require("ai_edge_litert.interpreter").Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for each in pictures:
+        interpreter.set_tensor(taken["index"], each[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(given["index"]))
+    return np.concatenate(rows)
+
+
+def _integers(tf: Any, converter: Any, samples: Samples) -> None:
+    """Have all but the ends in int8."""
+    tflite_int8.stock(Scheme(input="float32", output="float32"), tf, converter, samples)
+
+
+@pytest.mark.parametrize("name", EXPONENTIALS)
+def test_an_exponential_takes_no_answer_from_int8(name: str) -> None:
+    """TensorFlow's own way loses all but the largest: exp(22) sets the range."""
+    model = model_of(EXPONENTIALS[name])
+    pictures = np.random.default_rng(1).normal(0, 6, (40, *SHAPE)).astype(np.float32)
+    expected = model.predict_on_batch(pictures)
+    error = _tflite(model, pictures, _integers) - expected
+    assert np.sqrt((error**2).mean()) < 0.05 * np.sqrt((expected**2).mean())
+    assert lowering.lower(model, lowering.TFLITE).model is not model
+
+
+@pytest.mark.parametrize("name", EXPONENTIALS)
+def test_an_exponential_stays_finite_in_float32(name: str) -> None:
+    model = model_of(EXPONENTIALS[name])
+    pictures = np.linspace(-120, 120, int(np.prod(SHAPE)), dtype=np.float32).reshape(1, *SHAPE)
+    expected = model.predict_on_batch(pictures)
+    answers = _tflite(model, pictures, lambda *_: None)
+    np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-4)

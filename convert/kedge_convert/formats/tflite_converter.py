@@ -21,7 +21,7 @@ Settings = Callable[[Any, Any, Samples], None]
 
 def single(source: Source) -> Any:
     """Return the model with batch 1: an open batch adds shape arithmetic that delegates refuse."""
-    return batch_of_one(lowering.lower(source.model).model)
+    return batch_of_one(lowering.lower(source.model, lowering.TFLITE).model)
 
 
 def batch_of_one(model: Any) -> Any:

@@ -11,20 +11,23 @@ from typing import Any
 
 from kedge_convert.lowering.activations import activation, elementwise, prelu
 from kedge_convert.lowering.depthwise import depthwise
+from kedge_convert.lowering.exponentials import exponential
 from kedge_convert.lowering.gelu import gelu
 from kedge_convert.lowering.groups import groups
 from kedge_convert.lowering.norms import layer_norm
 from kedge_convert.lowering.stand import Stand
 from kedge_convert.prepare.graph import trace
 
-__all__ = ["ALWAYS", "INT16X8", "TF2ONNX", "Lowered", "Rule", "lower"]
+__all__ = ["ALWAYS", "INT16X8", "TF2ONNX", "TFLITE", "Lowered", "Rule", "lower"]
 
 Rule = Callable[[Any], Any]
 
 # Better in every format: kernels, delegates and the preparation of weights know the plain layer.
 ALWAYS: tuple[Rule, ...] = (depthwise,)
+# What TensorFlow's converter writes in numbers that no range holds.
+TFLITE: tuple[Rule, ...] = (*ALWAYS, exponential)
 # What TFLite's quantiser has no 16-bit form of (litert/kernels: the registered types).
-INT16X8: tuple[Rule, ...] = (*ALWAYS, activation, elementwise, prelu, layer_norm)
+INT16X8: tuple[Rule, ...] = (*TFLITE, activation, elementwise, prelu, layer_norm)
 # What tf2onnx leaves as it found it: Erfc, and the compiled function of a grouped convolution.
 TF2ONNX: tuple[Rule, ...] = (*ALWAYS, gelu, groups)
 

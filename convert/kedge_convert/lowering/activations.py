@@ -33,9 +33,12 @@ def with_activation(layer: Any, functions: "dict[str, Function]") -> Stand | Non
     return Stand(lambda value: function(linear(value)), (linear,))
 
 
-def elementwise(layer: Any) -> Stand | None:
-    """Return what stands for a Keras operation or parameterless layer of one operand, or None."""
-    function = OPERATIONS.get(type(layer).__name__)
+def elementwise(layer: Any, functions: "dict[str, Function] | None" = None) -> Stand | None:
+    """Return what stands for a Keras operation or parameterless layer of one operand, or None.
+
+    `functions`: by the name of its class, OPERATIONS if not given.
+    """
+    function = (OPERATIONS if functions is None else functions).get(type(layer).__name__)
     return function and Stand(function)
 
 

@@ -2,7 +2,8 @@
 
 Keras calls its Random layers with training=True, in `model.export()` too. Off, such a layer hands
 on the picture that it takes, and so does the graph here, once the layer's nodes are found: they lie
-in one name scope, which takes one tensor and gives one of the same shape.
+in one name scope, which takes one tensor and gives one of the same shape, or crops it as RandomCrop
+does. Keras 2's RandomCrop asks in the graph whether it trains: branches.py answers.
 """
 
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kedge_convert.sources.branches import without_dead
 from kedge_convert.sources.frozen import Graph, node_name
 from kedge_convert.toolkit import require
 
@@ -23,21 +25,28 @@ _OF_FUNCTIONS = ("stateless_", "random_normal", "random_uniform")
 
 
 class Inseparable(Exception):  # noqa: N818 - the caller makes the user's error of it
-    """A random operation, `node`, that belongs to no layer which could be taken out."""
+    """A random operation, `node`, that belongs to no layer which could be taken out.
 
-    def __init__(self, node: Any) -> None:
+    `crops`: it is a RandomCrop, without which the layers behind it get another size than they take.
+    """
+
+    def __init__(self, node: Any, *, crops: bool = False) -> None:
         """Take the operation."""
         super().__init__(node.name)
-        self.node = node
+        self.node, self.crops = node, crops
 
 
 @dataclass(frozen=True)
 class Span:
-    """A random layer's nodes, all those in `scope`; what reads `given` may read `taken` instead."""
+    """A random layer's nodes, all those in `scope`; what reads `given` may read `taken` instead.
+
+    `keeps`: both have the same size.
+    """
 
     scope: str
     taken: str
     given: str
+    keeps: bool
 
     @property
     def layer(self) -> str:
@@ -51,13 +60,16 @@ def without_random(graph: Graph) -> tuple[Graph, tuple[str, ...]]:
 
     Raises Inseparable where a random operation can't be told from the rest.
     """
-    graph, spans = _uncontrolled(graph).pruned(), list[Span]()
-    tensors = _tensors(graph)
-    while drawn := next((node for node in graph.definition.node if RANDOM.search(node.op)), None):
+    shape = _shape(graph)
+    graph = _uncontrolled(without_dead(graph.pruned(), shape, _draws)).pruned()
+    tensors, spans = _tensors(graph), list[Span]()
+    while drawn := next(filter(_draws, graph.definition.node), None):
         span = next(_spans(graph, drawn, tensors), None)
         if span is None:
             raise Inseparable(drawn)
         graph = _bridged(graph, span).pruned()
+        if not (span.keeps or _answers(graph, shape)):
+            raise Inseparable(drawn, crops=True)
         spans.append(span)
     return graph, tuple(dict.fromkeys(span.layer for span in spans))
 
@@ -73,9 +85,47 @@ def _spans(graph: Graph, drawn: Any, tensors: dict[str, Any]) -> Iterator[Span]:
         given = {_tensor(graph.answer)} | _read(nodes, set(nodes) - inside)
         ends = [each for each in given if node_name(each) in inside & random]
         taken = [each for each in _read(nodes, inside) if node_name(each) in pictures - inside]
-        alike = [each for each in taken if _fits(tensors[ends[0]], tensors[each])] if ends else []
-        if len(ends) == len(alike) == 1 and not _weighs(nodes, inside):
-            yield Span(scope, alike[0], ends[0])
+        if len(ends) != 1 or _weighs(nodes, inside):
+            continue
+        alike = [each for each in taken if _fits(tensors[ends[0]], tensors[each])]
+        wider = [each for each in taken if _crops(nodes, ends[0], each)]
+        if len(alike or wider) == 1:
+            yield Span(scope, (alike or wider)[0], ends[0], bool(alike))
+
+
+def _draws(node: Any) -> bool:
+    return bool(RANDOM.search(node.op))
+
+
+def _crops(nodes: dict[str, Any], given: str, taken: str) -> bool:
+    """Whether a tensor is what Keras 3's RandomCrop makes of another: a part of it, resized.
+
+    Out of training that layer hands on the whole image.
+    """
+    end = nodes[node_name(given)]
+    part = nodes[node_name(end.input[0])] if end.op == "ResizeBilinear" else None
+    return part is not None and part.op == "StridedSlice" and _tensor(part.input[0]) == taken
+
+
+def _answers(graph: Graph, shape: tuple[int | None, ...]) -> bool:
+    """Whether a graph still makes one answer of one image."""
+    tf = require("tensorflow")
+    with tf.Graph().as_default():
+        image = tf.compat.v1.placeholder(_tensors(graph)[graph.picture].dtype, (1, *shape[1:]))
+        inputs = {graph.picture: image}
+        try:
+            (answer,) = tf.graph_util.import_graph_def(
+                graph.definition, inputs, [graph.answer], name=""
+            )
+        except ValueError:  # shapes that don't fit
+            return False
+    return answer.shape.rank is None or answer.shape[0] in (None, 1)
+
+
+def _shape(graph: Graph) -> tuple[int | None, ...]:
+    """Return the shape of the picture; all sides are None where the graph doesn't tell."""
+    shape = _tensors(graph)[graph.picture].shape
+    return (None,) * 4 if shape.rank is None else tuple(shape)
 
 
 def _read(nodes: dict[str, Any], readers: set[str]) -> set[str]:

@@ -17,6 +17,11 @@ HALF = 19  # DT_HALF of TensorFlow's types.proto
 
 Notes = tuple[str, ...]
 Shape = tuple[int | None, ...]
+_DRAWING = "outside a layer of augmentation or noise: export it as model(x, training=False)"
+_SIZED = (
+    "in a RandomCrop, without which the layers behind it get another size than they take: export "
+    "it with CenterCrop in its place"
+)
 UNKNOWN: Shape = (None, None, None, 3)  # where a graph doesn't say what it takes
 
 
@@ -40,10 +45,9 @@ def _without_random(graph: frozen.Graph, name: str) -> tuple[frozen.Graph, Notes
     try:
         graph, layers = without_random(graph)
     except Inseparable as error:
-        raise UsageError(
-            f"{name}: its graph draws random numbers ({error.node.op} {error.node.name}) outside a "
-            "layer of augmentation or noise: export it as model(x, training=False)"
-        ) from error
+        reason = _SIZED if error.crops else _DRAWING
+        drawn = f"{error.node.op} {error.node.name}"
+        raise UsageError(f"{name}: its graph draws random numbers ({drawn}) {reason}") from error
     if not layers:
         return graph, ()
     word = "layer" if len(layers) == 1 else "layers"

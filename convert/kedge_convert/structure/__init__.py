@@ -6,15 +6,18 @@ operators that no engine has. `check` raises ConversionError for all that, whate
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.errors import ConversionError
 from kedge_convert.formats.canonical import INPUT, OUTPUT
+from kedge_convert.prepare.graph import Graph, trace
 from kedge_convert.source import Source
 from kedge_convert.structure.skeletons import READERS, Shape, Skeleton
 from kedge_convert.toolkit import quiet
@@ -115,11 +118,37 @@ def _ends(kind: str, found: dict[str, Shape], wanted: tuple[int, ...]) -> str:
 
 
 def _weights(skeleton: Skeleton, source: Source) -> str:
-    kernels = {id(each): each for each in source.model.weights if len(each.shape) > 1}
-    wanted = sum(math.prod(each.shape) for each in kernels.values())
+    model = source.model
+    if skeleton.numbers >= LEAST_SHARE * _count(model.weights):
+        return ""
+    # Before a file is called wrong: converters keep neither what has no part in the answer, such
+    # as a branch of a nested model, nor equal constants twice.
+    wanted = _count(_distinct(_needed(trace(model))))
     if skeleton.numbers >= LEAST_SHARE * wanted:
         return ""
     return f"holds {skeleton.numbers} numbers, the model's kernels have {wanted}: weights are lost"
+
+
+def _count(weights: Iterable[Any]) -> int:
+    """Return how many numbers kernels hold, those of a shared one once."""
+    kernels = {id(each): each for each in weights if len(each.shape) > 1}
+    return sum(math.prod(each.shape) for each in kernels.values())
+
+
+def _needed(graph: Graph) -> Iterator[Any]:
+    """Yield the weights of the layers that have a part in the output."""
+    wanted = {graph.output}
+    for node in reversed(graph.nodes):
+        if node.output in wanted:
+            wanted.update(node.inputs)
+            yield from getattr(node.layer, "weights", ())
+
+
+def _distinct(weights: Iterable[Any]) -> list[Any]:
+    """Return one of each set of weights with equal numbers."""
+    values = ((each, np.asarray(each)) for each in weights)
+    found = {(value.shape, sha256(value.tobytes()).digest()): each for each, value in values}
+    return list(found.values())
 
 
 def _finite(skeleton: Skeleton, source: Source) -> str:
