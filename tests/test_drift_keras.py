@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -251,3 +253,15 @@ def test_what_the_user_said_of_the_head_the_artefact_keeps(
     code, said, error = kedge("drift", artefact, *drift)
     assert code == 3, error  # 60 pictures are too few to decide
     assert json.loads(said)["drifts"][0]["agreement"]["value"] == 1.0
+
+
+def test_a_framework_says_nothing_of_itself(demo_artefacts: Path, photos: Path) -> None:
+    """It writes to the process's stderr as it starts, which only a fresh process shows."""
+    artefact, words = demo_artefacts / "demo.float32.tflite", ("--images", photos, "--json")
+    command = ["-m", "kedge_runtime.cli", "drift", artefact, *words, "--against", "demo"]
+    ran = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 3, ran.stderr  # 60 pictures are too few to decide
+    ours = ("float original", "demo.float32.tflite", "kedge: ")
+    assert [line for line in ran.stderr.splitlines() if not line.startswith(ours)] == []

@@ -70,6 +70,36 @@ def test_no_route_loses_a_bias(end: str, route: str, tmp_path: Path) -> None:
     assert made.error < 1e-5
 
 
+def test_an_exact_gelu_inside_a_layer_is_carried(tmp_path: Path) -> None:
+    """TensorFlow computes it with Erfc; no lowering looks inside another library's layer."""
+    keras: Any = require("keras")
+
+    class Block(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, value: Any) -> Any:
+            return keras.activations.gelu(value, approximate=False)
+
+    picture = keras.Input((families.SIDE, families.SIDE, 3))
+    value = keras.layers.GlobalAveragePooling2D()(Block()(keras.layers.Conv2D(8, 3)(picture)))
+    net = families.source_of(keras.Model(picture, keras.layers.Dense(5)(value), name="net"))
+    made = onnx_format.checked(ROUTES["through the graph"], net, tmp_path)
+    assert made.error < 1e-5
+
+
+def test_a_mean_over_tokens_is_no_pooling_of_images(tmp_path: Path) -> None:
+    """onnxruntime's integer pooling fails for other than four axes."""
+    keras: Any = require("keras")
+    picture = keras.Input((families.SIDE, families.SIDE, 3))
+    value = keras.layers.Conv2D(8, 8, strides=8)(picture)
+    tokens = keras.layers.Reshape((-1, 8))(value)
+    value = keras.layers.Flatten()(keras.layers.LayerNormalization()(tokens))
+    net = families.source_of(keras.Model(picture, keras.layers.Dense(5)(value), name="net"))
+    for route in ROUTES.values():
+        made = onnx_format.checked(route, net, tmp_path)
+        kinds = {node.op_type for node in onnx.load_from_string(made.content).graph.node}
+        assert "GlobalAveragePool" not in kinds
+        assert made.error < 1e-5
+
+
 def _off_by(share: float) -> Route:
     """Return a route that adds this share of the first logit's size to it."""
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+from contextlib import nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import TextIO
@@ -24,7 +26,9 @@ def require(name: str) -> ModuleType:
     # It keeps the stderr of its first words for ever, which `quiet` may have closed since.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        return import_module(name)
+        # What a framework announces of itself is nothing to the user, whichever command needs it.
+        with quiet() if name not in sys.modules else nullcontext():
+            return import_module(name)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{error.name} isn't installed: conversions need pip install 'kedge[convert]'"

@@ -13,7 +13,7 @@ import numpy as np
 
 from kedge_convert import structure
 from kedge_convert.errors import ConversionError
-from kedge_convert.formats import onnx_float16, onnx_int8
+from kedge_convert.formats import onnx_float16, onnx_int8, onnx_means
 from kedge_convert.formats.canonical import INPUT, OUTPUT, canonical
 from kedge_convert.formats.exported import Exported, once
 from kedge_convert.formats.onnx_padding import guard
@@ -105,7 +105,7 @@ def checked(route: Route, source: Source, folder: Path) -> Made:
     """Return the model of one route. Raises for a model that is wrong."""
     names: Any = require("tf2onnx.utils")
     names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
-    model = canonical(guard(route(source, folder)))
+    model = canonical(onnx_means.reduced(guard(route(source, folder))))
     content: bytes = model.SerializeToString(deterministic=True)
     structure.check("onnx", content, source)
     error = _probe(content, source)

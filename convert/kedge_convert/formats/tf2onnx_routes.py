@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from kedge_convert import lowering, prepare
-from kedge_convert.formats import flatbuffer, tf2onnx_dense, tf2onnx_gelu, tflite_converter, weights
+from kedge_convert.formats import (
+    flatbuffer,
+    tf2onnx_dense,
+    tf2onnx_erfc,
+    tf2onnx_gelu,
+    tflite_converter,
+    weights,
+)
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
@@ -34,6 +41,7 @@ def through_tflite(source: Source, folder: Path) -> Any:
 def through_graph(source: Source, folder: Path) -> Any:
     """Return the ModelProto of the Keras model's own graph, batch norms folded by us."""
     tf, tf2onnx = require("tensorflow"), require("tf2onnx")
+    tf2onnx_erfc.register()
     lowered = lowering.lower(source.model, lowering.TF2ONNX).model
     model = tflite_converter.batch_of_one(prepare.plan(lowered).build())
     variables = model.trainable_variables + model.non_trainable_variables
