@@ -69,3 +69,19 @@ def test_a_graph_with_a_loop_is_refused_with_a_remedy(tmp_path: Path) -> None:
     images = np.random.default_rng(2).uniform(0, 1, (3, 12, 12)).astype(np.float32)
     found = load(Request(str(tmp_path / "unrolled"))).model(images[..., None], training=False)
     np.testing.assert_allclose(found, unrolled(images), atol=1e-5)
+
+
+def test_a_cell_of_the_authors_own_is_named(tmp_path: Path) -> None:
+    """tf_keras's own line advises a decorator, which helps nobody here."""
+    tf_keras = require("tf_keras")
+
+    class Cell(tf_keras.layers.SimpleRNNCell):  # type: ignore[misc,name-defined]
+        """Nothing new but its name."""
+
+    layers = [tf_keras.Input((12, 12)), tf_keras.layers.RNN(Cell(4)), tf_keras.layers.Dense(3)]
+    tf_keras.Sequential(layers).save(path := tmp_path / "cell.keras")
+    with pytest.raises(
+        UsageError, match=r"needs the (type|class) 'Cell' of its author's own"
+    ) as caught:
+        load(Request(str(path)))
+    assert "register" not in str(caught.value)
