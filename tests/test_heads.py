@@ -439,6 +439,10 @@ NO_PICTURES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a row of numbers": (lambda k: k.Sequential([k.Input((6,)), dense(k)]), r"not \(n, h, w, 3\)"),
     "two channels": (lambda k: of_shape(k, 8, 8, 2), r"input is \(None, 8, 8, 2\)"),
     "four channels": (lambda k: of_shape(k, 8, 8, 4), r"takes four channels, .* put a Conv2D"),
+    "channels first": (
+        lambda k: of_shape(k, 3, 8, 9),
+        r"takes its channels first, \(None, 3, 8, 9\); .*Permute\(\(3, 1, 2\)\), model",
+    ),
     "a Sequential model without input": (unbuilt, "one keras.Input and one output"),
 }
 
@@ -448,6 +452,12 @@ def test_what_takes_no_picture_is_refused(keras: Any, name: str) -> None:
     make, reason = NO_PICTURES[name]
     with pytest.raises(UsageError, match=f"^x: .*{reason}"):
         heads.check_input(make(keras), "x")
+
+
+def test_channels_first_behind_a_permute_are_taken(keras: Any) -> None:
+    """The remedy of the refusal."""
+    layers = [keras.Input((8, 9, 3)), keras.layers.Permute((3, 1, 2)), of_shape(keras, 3, 8, 9)]
+    heads.check_input(keras.Sequential(layers), "x")
 
 
 NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {

@@ -165,3 +165,9 @@ def test_what_cannot_be_mended_is_refused_with_the_way_round(tmp_path: Path, cas
     assert reason in str(caught.value)
     assert "save it with model.export('folder'), and give that folder" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_clustering_wrappers_are_refused_with_what_takes_them_off(tmp_path: Path) -> None:
+    path = rewritten(tmp_path, "sequential", rename_class("ReLU", "ClusterWeights"))
+    with pytest.raises(UsageError, match=r"wrappers of tfmot \(ClusterWeights\).*strip_clustering"):
+        load(Request(str(path)))

@@ -11,9 +11,11 @@ from kedge_convert.photos import Sampling, tensors
 from kedge_convert.pipeline import convert
 from kedge_convert.progress import Progress
 from kedge_convert.source import Request, load_source
+from kedge_convert.sources import load
 from kedge_convert.targets import parse_targets
-from kedge_convert.toolkit import require
+from kedge_convert.toolkit import quiet, require
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.errors import UsageError
 from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -21,26 +23,24 @@ pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 ALLOWED = {"float32": 1e-5, "int8": 0.1}  # of a probability
 
 
-def rows(path: Path) -> Any:
-    """Save and return a model that reads 12x12 grey images without an axis for channels."""
+def rows(*, unroll: bool = False) -> Any:
+    """Return a model that reads 12x12 grey images without an axis for channels."""
     keras = require("keras")
     keras.utils.set_random_seed(1)
     layers = keras.layers
-    model = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((12, 12)),
-            layers.LSTM(8, return_sequences=True),
-            layers.Bidirectional(layers.GRU(4)),
+            layers.LSTM(8, return_sequences=True, unroll=unroll),
+            layers.Bidirectional(layers.GRU(4, unroll=unroll)),
             layers.Dense(3, "softmax", kernel_initializer=keras.initializers.RandomNormal(0, 2)),
         ]
     )
-    model.save(path)
-    return model
 
 
 def test_rows_through_an_lstm_and_a_gru(tmp_path: Path, pictures: Path) -> None:
     """A loop is a graph of its own in TFLite, and a GRU has outputs that nothing reads."""
-    model = rows(path := tmp_path / "rows.keras")
+    (model := rows()).save(path := tmp_path / "rows.keras")
     (tmp_path / "labels").write_text("a\nb\nc\n")
     words = PixelWords("load_img", "unit")
     request = Request(str(path), pixels=words, labels=str(tmp_path / "labels"))
@@ -55,3 +55,33 @@ def test_rows_through_an_lstm_and_a_gru(tmp_path: Path, pictures: Path) -> None:
         assert outcome.checked is not None
         found = Classifier.open(outcome.checked.path).probabilities(photo)
         np.testing.assert_allclose(found, expected, atol=ALLOWED[outcome.target.precision])
+
+
+def test_a_graph_with_a_loop_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    """Frozen, a loop's operations lie in frames, which ended in a traceback."""
+    with quiet():
+        rows().export(tmp_path / "loop")
+        (unrolled := rows(unroll=True)).export(tmp_path / "unrolled")
+    with pytest.raises(
+        UsageError, match=r"has a loop \(.*\), .* give the .keras file, .*unroll=True"
+    ):
+        load(Request(str(tmp_path / "loop")))
+    images = np.random.default_rng(2).uniform(0, 1, (3, 12, 12)).astype(np.float32)
+    found = load(Request(str(tmp_path / "unrolled"))).model(images[..., None], training=False)
+    np.testing.assert_allclose(found, unrolled(images), atol=1e-5)
+
+
+def test_a_cell_of_the_authors_own_is_named(tmp_path: Path) -> None:
+    """tf_keras's own line advises a decorator, which helps nobody here."""
+    tf_keras = require("tf_keras")
+
+    class Cell(tf_keras.layers.SimpleRNNCell):  # type: ignore[misc,name-defined]
+        """Nothing new but its name."""
+
+    layers = [tf_keras.Input((12, 12)), tf_keras.layers.RNN(Cell(4)), tf_keras.layers.Dense(3)]
+    tf_keras.Sequential(layers).save(path := tmp_path / "cell.keras")
+    with pytest.raises(
+        UsageError, match=r"needs the (type|class) 'Cell' of its author's own"
+    ) as caught:
+        load(Request(str(path)))
+    assert "register" not in str(caught.value)

@@ -21,6 +21,9 @@ from kedge_runtime.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="stock files are made by TensorFlow")
 litert = pytest.importorskip("ai_edge_litert.interpreter")
+pytest.importorskip("onnxruntime")
+
+from foreign_files import raw  # noqa: E402
 
 SIDE = 32
 LABELS = "0 cat\n1 dog\n2 bird\n"
@@ -209,3 +212,67 @@ def test_teachable_machines_zip_is_taken_as_it_is(
         answer = interpreter.get_tensor(given["index"]).reshape(-1).astype(np.float32)
         expected = answer / 256 if name == "model" else answer
         np.testing.assert_allclose(classifier.outputs(photo), expected, atol=0.02)
+
+
+def _bytes_tflite(path: Path) -> None:
+    """Write a model that casts bytes itself: such an input has no scale."""
+    from kedge_convert.toolkit import quiet, require
+
+    with quiet():
+        keras = require("keras")
+        picture = keras.Input((SIDE, SIDE, 3), batch_size=1, dtype="uint8")
+        scaled = keras.layers.Rescaling(1 / 255)(picture)
+        model = keras.Model(picture, _model(keras)(scaled))
+        path.write_bytes(
+            require("tensorflow").lite.TFLiteConverter.from_keras_model(model).convert()
+        )
+
+
+def _bytes_onnx(path: Path) -> None:
+    """Write the softmax of the channels' means, of bytes."""
+    onnx = pytest.importorskip("onnx")
+    make, bytes_, floats = onnx.helper, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT
+    nodes = [
+        make.make_node("Cast", ["picture"], ["cast"], to=floats),
+        make.make_node("ReduceMean", ["cast"], ["means"], axes=[1, 2], keepdims=0),
+        make.make_node("Mul", ["means", "scale"], ["logits"]),
+        make.make_node("Softmax", ["logits"], ["answer"]),
+    ]
+    ends = (
+        [make.make_tensor_value_info("picture", bytes_, [1, SIDE, SIDE, 3])],
+        [make.make_tensor_value_info("answer", floats, [1, 3])],
+    )
+    scale = make.make_tensor("scale", floats, [], [0.05])
+    graph = make.make_graph(nodes, "bytes", *ends, [scale])
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8), path)
+
+
+@pytest.mark.parametrize("make", [_bytes_tflite, _bytes_onnx], ids=["tflite", "onnx"])
+def test_a_model_that_casts_bytes_itself_gets_them(
+    make: Callable[[Path], None], pictures: Path, tmp_path: Path, kedge: Run
+) -> None:
+    from kedge_convert.toolkit import require
+
+    make(path := tmp_path / f"bytes.{'onnx' if make is _bytes_onnx else 'tflite'}")
+    (tmp_path / "labels.txt").write_text(LABELS)
+    words = ("--labels", tmp_path / "labels.txt", "--preprocess", "load_img")
+    code, out, err = kedge("seal", path, *words, "--in-place")
+    assert (code, err) == (0, "")
+    assert "bytes as they are: uint8 input" in out
+    assert kedge("verify", path)[0] == 0
+    photo = sorted(pictures.iterdir())[0]
+    fed = np.asarray(require("keras").utils.load_img(photo, target_size=(SIDE, SIDE)), np.uint8)
+    found = Classifier.open(path).probabilities(photo)
+    np.testing.assert_allclose(found, raw(path, fed[None]), atol=1e-5)
+
+
+def test_bytes_without_a_scale_are_normalised_by_the_model_alone(
+    tmp_path: Path, kedge: Run
+) -> None:
+    _bytes_onnx(path := tmp_path / "bytes.onnx")
+    (tmp_path / "labels.txt").write_text(LABELS)
+    words = ("--labels", tmp_path / "labels.txt", "--preprocess", "load_img", "--normalisation")
+    code, _, err = kedge("seal", path, *words, "unit")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "uint8 without a scale, and normalises them itself: give --normalisation raw" in err
+    assert kedge("seal", path, *words, "raw")[0] == 0

@@ -24,7 +24,7 @@ from kedge_runtime.contract import (
     Output,
     Provenance,
 )
-from kedge_runtime.engines.base import Engine
+from kedge_runtime.engines.base import BYTES, Engine
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.foreign import member_text
 from kedge_runtime.identity import identity
@@ -242,7 +242,18 @@ def _thresholds(words: ForeignWords, kind: Kind) -> tuple[float, ...]:
 def _input(model: ModelFile, words: ForeignWords, engine: Engine, ends: Ends, own: Own) -> Input:
     sides = (ends.height, ends.width, ends.channels)
     spec = settled(words.pixels, *sides, model.pipeline, normalisation=own.normalisation)
+    if replace(engine.input, layout=BYTES.layout) == BYTES and not _is_raw(spec.normalisation):
+        raise UsageError(
+            f"{model.name}: takes bytes, uint8 without a scale, and normalises them itself: "
+            "give --normalisation raw, or leave it out"
+        )
     return replace(spec, tensor=engine.input)
+
+
+def _is_raw(normalisation: Normalisation) -> bool:
+    """Whether bytes stay as they are."""
+    parts = normalisation.divisor, {*normalisation.mean}, {*normalisation.std}
+    return parts == (1.0, {0.0}, {1.0})
 
 
 def _why(model: ModelFile, words: ForeignWords, own: Own) -> str:

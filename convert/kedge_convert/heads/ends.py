@@ -60,6 +60,12 @@ def check_input(model: Any, name: str) -> None:
             f"{name}: takes four channels, {taken}; kedge feeds one (grey) or three: put a "
             "Conv2D(4, 1) before it, of the identity's weights, and 255 as the bias of the fourth"
         )
+    if len(taken) == 4 and taken[1] in (1, 3) and taken[3] not in (1, 3):
+        raise UsageError(
+            f"{name}: takes its channels first, {taken}; kedge feeds (n, h, w, {taken[1]}): save "
+            f"keras.Sequential([keras.Input((h, w, {taken[1]})), keras.layers.Permute((3, 1, 2)), "
+            "model])"
+        )
     if len(taken) != 4 or taken[3] not in (1, 3):
         raise UsageError(
             f"{name}: no image classifier: input is {taken}, not (n, h, w, 3) or (n, h, w, 1)"

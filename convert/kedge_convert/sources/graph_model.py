@@ -13,6 +13,7 @@ from kedge_runtime.errors import UsageError, counted
 # Beginnings of operations that keep state, look tables up, or run Python.
 FOREIGN = ("EagerPyFunc", "HashTable", "LookupTable", "PyFunc", "ReadVariable", "VarHandle")
 DECODING = "Decode"  # DecodeJpeg, DecodeImage, DecodeRaw ...: encoded pictures in
+LOOPS = frozenset({"Enter", "StatelessWhile", "While"})
 HALF = 19  # DT_HALF of TensorFlow's types.proto
 
 Notes = tuple[str, ...]
@@ -73,6 +74,11 @@ def _refuse(graph: frozen.Graph, name: str) -> None:
         raise UsageError(
             f"{name}: its graph needs {', '.join(foreign)}, which no device has: "
             "save it from pixels to numbers"
+        )
+    if loops := [node.name for node in nodes if node.op in LOOPS]:
+        raise UsageError(
+            f"{name}: its graph has a loop ({loops[0]}), as recurrent layers have: give the .keras "
+            "file, whose loops kedge unrolls, or export it with unroll=True in these layers"
         )
     if training := [node.name for node in nodes if _by_batch(node)]:
         raise UsageError(

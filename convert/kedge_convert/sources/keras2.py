@@ -32,7 +32,7 @@ _RENAMED = {
 }
 _WEIGHTS = "model.weights.h5"  # its member of a .keras archive
 # Keys without a meaning for inference: what they name may be the author's own.
-_TRAINING = ("_initializer", "_regularizer", "_constraint", "pruning_schedule")
+_TRAINING = ("_initializer", "_regularizer", "_constraint", "compile_config", "pruning_schedule")
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,13 @@ def of_parts(saved: Saved, weights: Path) -> Found:
 
 
 def _found(saved: Saved, load: Callable[[Any], Any]) -> Found:
-    screen(saved.path, saved.config)
     try:
+        # After mending: what only training needs may be the author's own, and is never built.
+        screen(saved.path, config := _mended(saved.config))
         with quiet():
-            original = load(_mended(saved.config))
+            original = load(config)
+    except UsageError:
+        raise
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         raise refusal(saved.path, error, "tf_keras") from error

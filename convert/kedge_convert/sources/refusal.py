@@ -15,8 +15,11 @@ from kedge_convert.sources.screening import REMEDY, refuse_lambdas
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line
 
-# Keras 3: Could not locate class 'Mine'. Keras 2's files: Unknown layer: 'Mine'.
-_MISSING = re.compile(r"Could not locate (\w+) '([^']+)'|Unknown ([\w ]+): '([^']+)'")
+# Keras 3: Could not locate class 'Mine'. Keras 2's files: Unknown layer: 'Mine'; tf_keras's: object
+# of type `Mine`.
+_MISSING = re.compile(
+    r"Could not locate (\w+) '([^']+)'|Unknown ([\w ]+): '([^']+)'|object of (type) `([^`]+)`"
+)
 
 _NAMES = {"keras": "Keras", "tf_keras": "tf_keras"}
 # Names of options that would let a file run code: Keras's, numpy's, and TensorFlow's.

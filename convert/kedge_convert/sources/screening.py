@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.sources.tfmot import stand_ins
+from kedge_convert.sources.tfmot import STRIPPED, stand_ins
 from kedge_runtime.errors import UsageError
 
 # What Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
@@ -31,6 +31,11 @@ def screen(path: Path, config: Any) -> None:
     known = stand_ins()
     for layer in objects(config):
         module, name = layer.get("module"), layer["class_name"]
+        if name in STRIPPED:
+            raise UsageError(
+                f"{path}: holds wrappers of tfmot ({name}), which serve training: save "
+                f"{STRIPPED[name]} where it was trained, and give that file"
+            )
         if name not in known and (_is_registered(layer) or not _is_of(module, _MODULES)):
             raise UsageError(f"{path}: {_own(layer)}")
         function = layer["config"].get("function") if name in _CALLING else None

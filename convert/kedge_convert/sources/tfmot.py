@@ -9,6 +9,8 @@ from typing import Any
 from kedge_convert.toolkit import require
 
 PRUNING = "PruneLowMagnitude"
+# Wrappers without a stand-in -> what takes them off.
+STRIPPED = {"ClusterWeights": "tfmot.clustering.keras.strip_clustering(model)"}
 # The weight of a layer that pruning masks, as tfmot's registry has it; of any other layer, none.
 _MASKED = {
     "Conv1D": "kernel",

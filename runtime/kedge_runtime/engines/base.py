@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import DType, Layout, Tensor
+from kedge_runtime.contract import DType, Layout, Quantisation, Tensor
 from kedge_runtime.engines import ENGINES, how_to_install, is_installed, numpy_gate
 from kedge_runtime.errors import EngineError, counted, one_line
 
@@ -174,6 +174,10 @@ def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:
     return taken[0], given[0]
 
 
+# Of uint8 tensors without a scale: an image's bytes, which the model casts itself.
+BYTES = Tensor("uint8", Quantisation(1.0, 0))
+
+
 def image_port(port: Port) -> Port:
     """Return the input of a model with the layout that its shape tells."""
     return replace(port, tensor=replace(port.tensor, layout=_layout(port.shape)))
@@ -191,12 +195,13 @@ def float_port(shape: Sequence[Any], dtype: str) -> Port:
     """Return an end of an ONNX model: sizes that are no numbers are 1, [n, 3, ...] is planar."""
     layout: Layout = "nchw" if len(shape) == 4 and shape[1] == 3 else "nhwc"
     sizes = tuple(size if isinstance(size, int) else 1 for size in shape)
-    return Port(sizes, Tensor(dtype_name(dtype), layout=layout))
+    tensor = BYTES if dtype == BYTES.dtype else Tensor(dtype_name(dtype))
+    return Port(sizes, replace(tensor, layout=layout))
 
 
 def dtype_name(dtype: Any) -> Any:
     """Return a numpy dtype's name, checked. Raises EngineError for what no contract can hold."""
-    name = np.dtype(dtype).name
+    name = str(dtype) if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in get_args(DType):
         raise EngineError(f"the model has a tensor of {name}; kedge runs float and integer tensors")
     return name

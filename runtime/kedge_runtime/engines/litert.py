@@ -8,6 +8,7 @@ from typing import Any
 from kedge_runtime.contract import Quantisation, Tensor
 from kedge_runtime.engines import EngineOptions, Kernels
 from kedge_runtime.engines.base import (
+    BYTES,
     Array,
     Engine,
     Port,
@@ -111,6 +112,8 @@ def _port(details: dict[str, Any]) -> Port:
     if "int" not in dtype:
         return Port(shape, Tensor(dtype))
     scale, zero_point = details["quantization"]
+    if dtype == BYTES.dtype and not len(details["quantization_parameters"]["scales"]):
+        return Port(shape, BYTES)
     if not scale:
         raise EngineError(f"the model has a tensor of {dtype} without one scale; convert it again")
     return Port(shape, Tensor(dtype, Quantisation(float(scale), int(zero_point))))

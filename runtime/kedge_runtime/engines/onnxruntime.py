@@ -24,11 +24,11 @@ IMPRECISE = (
     "onnxruntime can't add this model's int8 precisely: sums may saturate on x86 processors "
     "without VNNI"
 )
-_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
 class OnnxRuntime(Engine):
-    """One session. Quantised ONNX models keep float inputs and outputs."""
+    """One session. Quantised ONNX models keep float inputs and outputs, or take bytes."""
 
     name = library = "onnxruntime"
     # onnxruntime's errors have no base of their own: InvalidGraph is a plain Exception.
@@ -89,4 +89,4 @@ def precise_session(model: str | bytes, settings: Any) -> tuple[Any, str]:
 
 
 def _port(value: Any) -> Port:
-    return float_port(value.shape, _DTYPES.get(value.type, "object"))
+    return float_port(value.shape, _DTYPES.get(value.type, value.type))
