@@ -147,7 +147,9 @@ EXPONENTIALS: dict[str, Build] = {
     "mish": lambda k, x: k.layers.Dense(4, activation="mish")(x),
     "softplus operation": lambda k, x: k.ops.softplus(x),
     "log_sigmoid operation": lambda k, x: k.ops.log_sigmoid(x),
-    "mish operation": lambda k, x: k.activations.mish(x),
+    "selu": lambda k, x: k.layers.Conv2D(4, 3, activation="selu")(x),
+    "celu": lambda k, x: k.layers.Activation("celu")(x),
+    "selu operation": lambda k, x: k.ops.selu(x),
 }
 
 

@@ -65,7 +65,9 @@ def test_lost_weights_are_told_beside_those_that_may_go(build: Callable[[Any, An
     source = source_of(build)
     image = require("keras").Input(SHAPE)
     pooled = require("keras").layers.GlobalAveragePooling2D()(image)
-    other = replace(source, model=require("keras").Model(image, pooled[:, :1] * np.ones(5)))
+    other = replace(
+        source, model=require("keras").Model(image, pooled[:, :1] * np.ones(5, np.float32))
+    )
     content = converted(single(other), lambda *_: None, lambda: iter(()), "net")
     with pytest.raises(ConversionError, match=r"kernels have \d+: weights are lost"):
         structure.check("tflite", content, source)

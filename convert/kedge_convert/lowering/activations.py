@@ -47,7 +47,16 @@ def prelu(layer: Any) -> Stand | None:
     if type(layer).__name__ != "PReLU":
         return None
     ops, slope = require("keras").ops, np.asarray(layer.alpha)
-    return Stand(lambda value: ops.relu(value) + ops.minimum(value, 0.0) * slope)
+    return Stand(lambda value: ops.relu(value) + below(value) * slope)
+
+
+def below(value: Any) -> Any:
+    """Return min(x, 0).
+
+    Not by MINIMUM: TFLite's quantiser gives its input the range of its output, and cuts off all
+    that is positive.
+    """
+    return require("keras").ops.relu(value * -1.0) * -1.0
 
 
 def _hard_silu(value: Any) -> Any:
@@ -55,15 +64,17 @@ def _hard_silu(value: Any) -> Any:
     return require("keras").ops.relu6(value + 3.0) * (value * (1 / 6))
 
 
-def _elu(value: Any) -> Any:
+def elu(value: Any) -> Any:
+    """Return ELU with alpha 1, which is CELU with alpha 1, too."""
     ops = require("keras").ops
-    return ops.relu(value) + (ops.exp(ops.minimum(value, 0.0)) - 1.0)
+    return ops.relu(value) + (ops.exp(below(value)) - 1.0)
 
 
-def _selu(value: Any) -> Any:
+def selu(value: Any) -> Any:
+    """Return SELU."""
     # Klambauer et al. 2017, arXiv:1706.02515, with Keras's digits.
     ops = require("keras").ops
-    low = ops.exp(ops.minimum(value, 0.0)) - 1.0
+    low = ops.exp(below(value)) - 1.0
     return ops.relu(value) * SELU_SCALE + low * (SELU_SCALE * SELU_ALPHA)
 
 
@@ -78,7 +89,7 @@ def _square(value: Any) -> Any:
 Function = Callable[[Any], Any]
 
 # By the name of Keras's function: hard_swish is an alias of hard_silu.
-ACTIVATIONS: dict[str, Function] = {"hard_silu": _hard_silu, "elu": _elu, "selu": _selu}
+ACTIVATIONS: dict[str, Function] = {"hard_silu": _hard_silu, "elu": elu, "selu": selu}
 # By the class of Keras's operation.
 OPERATIONS: dict[str, Function] = {
     "HardSilu": _hard_silu,

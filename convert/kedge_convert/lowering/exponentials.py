@@ -5,7 +5,14 @@ exp(22) is 3.6e9: in int8, whose range it sets, all else is 0, and beyond exp(88
 
 from typing import Any
 
-from kedge_convert.lowering.activations import Function, elementwise, with_activation
+from kedge_convert.lowering.activations import (
+    Function,
+    below,
+    elementwise,
+    elu,
+    selu,
+    with_activation,
+)
 from kedge_convert.lowering.stand import Stand
 from kedge_convert.toolkit import require
 
@@ -22,7 +29,7 @@ def _softplus(value: Any) -> Any:
 
 def _log_sigmoid(value: Any) -> Any:
     ops = require("keras").ops
-    return ops.minimum(value, 0.0) - ops.log(ops.exp(ops.abs(value) * -1.0) + 1.0)
+    return below(value) - ops.log(ops.exp(ops.abs(value) * -1.0) + 1.0)
 
 
 def _mish(value: Any) -> Any:
@@ -35,9 +42,11 @@ ACTIVATIONS: dict[str, Function] = {
     "softplus": _softplus,
     "log_sigmoid": _log_sigmoid,
     "mish": _mish,
+    "selu": selu,
+    "celu": elu,  # Keras's function of that name; a layer's has no alpha of its own
 }
 OPERATIONS: dict[str, Function] = {
     "Softplus": _softplus,
     "LogSigmoid": _log_sigmoid,
-    "Mish": _mish,
+    "Selu": selu,
 }

@@ -80,7 +80,8 @@ def _values(graph: Graph, tensors: list[str], shape: tuple[int | None, ...]) -> 
     dtype = next(node.attr["dtype"].type for node in definition.node if node.name == names[-1])
 
     def run(image: Any) -> Any:
-        return tf.graph_util.import_graph_def(definition, {graph.picture: image}, tensors, name="")
+        asked = [_tensor(each) for each in tensors]
+        return tf.graph_util.import_graph_def(definition, {graph.picture: image}, asked, name="")
 
     black = tf.zeros((1, *shape[1:]), dtype)
     return [each.numpy() for each in tf.function(run, autograph=False)(black)]
