@@ -34,7 +34,8 @@ def without_dead(graph: Graph, shape: tuple[int | None, ...], varies: Varies) ->
 
     def settle(node: Any) -> None:
         if node.op == "Merge":
-            live = [each for each in node.input if _tensor(each) not in dead]
+            values = [each for each in node.input if each[0] != "^"]
+            live = [each for each in values if _tensor(each) not in dead]
             if len(live) == 1:
                 _hand_on(node, live[0])
         elif node.name in switches:
