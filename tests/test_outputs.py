@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_convert.drift import recording
+from kedge_convert.job import Job
+from kedge_convert.photos import Sampling
+from kedge_convert.pipeline import convert
+from kedge_convert.progress import Progress
 from kedge_convert.sources import Request, load
+from kedge_convert.targets import parse_targets
 from kedge_convert.toolkit import quiet, require
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.drift.original import Original
 from kedge_runtime.errors import UsageError
+from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -104,3 +113,20 @@ def test_a_signature_and_its_output_are_chosen_by_name(tmp_path: Path) -> None:
         load(Request(path, signature="both"))
     with pytest.raises(UsageError, match=r"--signature two: .*its signatures are both, one$"):
         load(Request(path, signature="two"))
+
+
+def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path) -> None:
+    """The artefact knows which one: `kedge drift` and `kedge build` asked for it in vain."""
+    listed(require("keras")).save(path := tmp_path / "it.keras")
+    (tmp_path / "labels").write_text("one\ntwo\n")
+    words = PixelWords("load_img", "unit")
+    request = Request(str(path), pixels=words, labels=str(tmp_path / "labels"), output="sex")
+    target = parse_targets("tflite:float32")
+    job = Job(request, target, tmp_path / "out", pictures, Sampling(4, 4), limits={"top1": 0.0})
+    with Progress(silent=True) as progress:
+        (outcome,) = convert(job, progress)
+    assert outcome.checked is not None
+    artefact = read_artefact(outcome.checked.path)
+    assert artefact.contract.provenance.output == "sex"
+    source = recording.load_original(Original(str(path), "imagenet", artefact))
+    assert source.model.outputs[0].shape == (None, 2)

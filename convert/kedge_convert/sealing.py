@@ -46,6 +46,8 @@ def contract_of(
             kept=way.kept,
             device=way.device,
             head=source.head,
+            output=source.chosen,
+            signature=source.signature,
             calibration_digest=photos.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
             tools=tool_versions(),

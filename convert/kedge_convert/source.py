@@ -30,6 +30,7 @@ class Source:
 
     `output`: what its numbers are, without their tensor. `head`: what the user's model ended in.
     `told`: the layers or the user leave no doubt of it (heads.check_answers).
+    `chosen`, `signature`: the output and signature that the user asked for, empty without.
     `untrained`: its weights are random ones. `notes`: what the user should know, a line each.
     `pictures`: a few real ones, on which an export is tried (noise where there are none).
     """
@@ -42,6 +43,8 @@ class Source:
     weights_digest: str
     head: Kind = "logits"
     told: bool = True
+    chosen: str = ""
+    signature: str = ""
     card: str = ""
     untrained: bool = False
     notes: tuple[str, ...] = ()
@@ -97,6 +100,8 @@ def load_source(request: Request) -> Source:
         weights_digest=digest(found.model),
         head=head.kind,
         told=head.told,
+        chosen=request.output or "",
+        signature=request.signature or "",
         card=found.facts.card,
         untrained=request.weights == zoo.UNTRAINED,
         notes=(f"head: {head}", feeding.line, *found.notes, *named.notes),

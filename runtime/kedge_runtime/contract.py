@@ -221,7 +221,8 @@ class Provenance:
     `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not; `ranges`:
     how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file;
     `device`: whose profile chose how its integers are laid out, if one did; `head`: what the
-    original's own numbers were, found or told; None of a file that doesn't know.
+    original's own numbers were, found or told; None of a file that doesn't know; `output`,
+    `signature`: which of several was asked for, empty without.
     """
 
     source: str
@@ -238,6 +239,8 @@ class Provenance:
     kept: tuple[str, ...] = ()
     device: str = ""
     head: Kind | None = None
+    output: str = ""
+    signature: str = ""
 
 
 FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")

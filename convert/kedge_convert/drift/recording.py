@@ -64,6 +64,8 @@ def _request(original: Original, folder: Path) -> Request:
         pixels=PixelWords("imagenet", _mode(contract)),
         labels=str(labels),
         head=contract.provenance.head,
+        output=contract.provenance.output or None,
+        signature=contract.provenance.signature or None,
         size=f"{geometry.height}x{geometry.width}",
     )
 
