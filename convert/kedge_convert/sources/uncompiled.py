@@ -6,8 +6,6 @@ from typing import Any
 
 from kedge_convert.toolkit import require
 
-TRAINING = "compile_config"  # the key of a model's optimiser, loss and metrics
-
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
