@@ -26,7 +26,7 @@ pytestmark = pytest.mark.arm64
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "tools" / "emulated_root.py"
 SAMPLES = ROOT / "models" / "kedge_models" / "demo" / "samples"
-PHOTOS = 100
+PHOTOS = 50
 # The Raspberry Pi 4's processor, and the Pi 5's, for which XNNPACK has dot product kernels.
 PI_4, PI_5 = "cortex-a72", "cortex-a76"
 

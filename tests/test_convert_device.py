@@ -217,7 +217,7 @@ def test_the_demo_is_forecast_as_fully_mapped(tmp_path: Path) -> None:
 def test_mobilenet_v2_is_forecast_as_fully_mapped_and_agrees(shared: Path, tmp_path: Path) -> None:
     model = shared / "data" / "models" / "mobilenet_v2_1.0_224.keras"
     words = ["--card", "MobileNetV2", "--calibrate", shared / "data" / "images", "--device"]
-    made = convert(tmp_path, model, *words, "coral", "--calibrate-count", 60)
+    made = convert(tmp_path, model, *words, "coral", "--calibrate-count", 40)
     (item,) = made.artefacts.values()
     fully_mapped(item)
     assert (made.code, item["method"], item["parity"]["images"]) == (0, "prepared", 100)

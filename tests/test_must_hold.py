@@ -13,7 +13,7 @@ from kedge_convert.targets import TARGETS
 
 pytestmark = pytest.mark.slow
 
-CHECKED = 60
+CHECKED = 50
 PEAK_BYTES = 3e9
 LIGHT_BYTES = 2e8  # TensorFlow alone takes three times that
 
@@ -47,7 +47,7 @@ def held(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Held:
         "out",
     ]
     calibrate = ["--calibrate", str(shared / "data" / "images")]
-    calibrate += ["--calibrate-count", "60", "--check-count", str(CHECKED)]
+    calibrate += ["--calibrate-count", "40", "--check-count", str(CHECKED)]
     ran = peak.run([sys.executable, "-m", "kedge_runtime.cli", *words, *calibrate], folder)
     assert ran.code == 0, ran.stderr
     artefacts = {item["target"]: item for item in json.loads(ran.stdout)["artefacts"]}

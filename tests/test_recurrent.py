@@ -20,17 +20,18 @@ from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
+SIDE = 6  # each row is a step, and each step is unrolled
 ALLOWED = {"float32": 1e-5, "int8": 0.1}  # of a probability
 
 
 def rows(*, unroll: bool = False) -> Any:
-    """Return a model that reads 12x12 grey images without an axis for channels."""
+    """Return a model that reads 6x6 grey images without an axis for channels."""
     keras = require("keras")
     keras.utils.set_random_seed(1)
     layers = keras.layers
     return keras.Sequential(
         [
-            keras.Input((12, 12)),
+            keras.Input((SIDE, SIDE)),
             layers.LSTM(8, return_sequences=True, unroll=unroll),
             layers.Bidirectional(layers.GRU(4, unroll=unroll)),
             layers.Dense(3, "softmax", kernel_initializer=keras.initializers.RandomNormal(0, 2)),
@@ -66,7 +67,7 @@ def test_a_graph_with_a_loop_is_refused_with_a_remedy(tmp_path: Path) -> None:
         UsageError, match=r"has a loop \(.*\), .* give the .keras file, .*unroll=True"
     ):
         load(Request(str(tmp_path / "loop")))
-    images = np.random.default_rng(2).uniform(0, 1, (3, 12, 12)).astype(np.float32)
+    images = np.random.default_rng(2).uniform(0, 1, (3, SIDE, SIDE)).astype(np.float32)
     found = load(Request(str(tmp_path / "unrolled"))).model(images[..., None], training=False)
     np.testing.assert_allclose(found, unrolled(images), atol=1e-5)
 
@@ -78,7 +79,7 @@ def test_a_cell_of_the_authors_own_is_named(tmp_path: Path) -> None:
     class Cell(tf_keras.layers.SimpleRNNCell):  # type: ignore[misc,name-defined]
         """Nothing new but its name."""
 
-    layers = [tf_keras.Input((12, 12)), tf_keras.layers.RNN(Cell(4)), tf_keras.layers.Dense(3)]
+    layers = [tf_keras.Input((SIDE, SIDE)), tf_keras.layers.RNN(Cell(4)), tf_keras.layers.Dense(3)]
     tf_keras.Sequential(layers).save(path := tmp_path / "cell.keras")
     with pytest.raises(
         UsageError, match=r"needs the (type|class) 'Cell' of its author's own"

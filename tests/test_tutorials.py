@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, rng = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
     for name in CLASSES:
         (root / name).mkdir()
-        for i in range(60):
+        for i in range(40):
             exif = Image.Exif()
             exif[0x0112] = 6 if i % 10 == 3 else 1
             path = root / name / f"{i:02}.{'png' if i % 2 else 'jpg'}"
