@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,59 +33,11 @@ from kedge_runtime.contract import Contract  # noqa: E402
 from kedge_runtime.files import write_whole  # noqa: E402
 from kedge_runtime.head import Floats, probabilities  # noqa: E402
 from kedge_runtime.preprocessing import dequantise, quantise  # noqa: E402
+from model_files_table import Judged, Row  # noqa: E402
 from people_files import IMAGES, Described, read_all  # noqa: E402
 
 TARGETS = ("tflite:float32", "tflite:int8", "onnx:float32")
 MEMORY, TIME = "6G", "10m"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One artefact against the framework. Errors are largest differences in probability.
-
-    `model_error`: on the framework's own tensors. `pixel_error`, `agreement`: from image files.
-    """
-
-    passed: bool
-    reason: str = ""
-    model_error: float | None = None
-    model_agreement: float | None = None
-    pixel_error: float | None = None
-    agreement: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model file. `refusal`: kedge's line where it made nothing; `exit_code`: of the command.
-
-    `exact`: what the difference of a float32 artefact is held against.
-    """
-
-    name: str
-    shape: str
-    program: str
-    container: str
-    pixels: str
-    limit: float
-    exit_code: int
-    refusal: str = ""
-    targets: dict[str, Judged] = field(default_factory=dict)
-
-    @property
-    def verdict(self) -> str:
-        """Return `passed`, `refused`, `rejected` (by kedge itself) or `wrong` (passed, but not)."""
-        if self.exit_code not in (0, 1):
-            return "refused"
-        if not self.targets:
-            return "crashed"
-        floats = [each for name, each in self.targets.items() if name.endswith("float32")]
-        if any(each.passed and not _within(each, self.limit) for each in floats):
-            return "wrong"
-        return "passed" if all(each.passed for each in self.targets.values()) else "rejected"
-
-
-def _within(judged: Judged, limit: float) -> bool:
-    return judged.model_error is not None and judged.model_error <= limit
 
 
 def main() -> None:

@@ -1,14 +1,9 @@
-"""The table of `model_files.py`: one row a file, then one line for each that did not pass."""
-
-from __future__ import annotations
+"""The rows of `model_files.py`, one a file, and their table: what did not pass has a line below."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from kedge_runtime.errors import counted
-
-if TYPE_CHECKING:
-    from model_files import Judged, Row
 
 INTRODUCTION = """\
 # Model files as people have them
@@ -27,6 +22,55 @@ INTRODUCTION = """\
 passed an artefact that misses the limit. `refused`: kedge made nothing.
 """
 HEADER = "| shape | program | container | pixels | verdict | model | own pixels | int8 |"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One artefact against the framework. Errors are largest differences in probability.
+
+    `model_error`: on the framework's own tensors. `pixel_error`, `agreement`: from image files.
+    """
+
+    passed: bool
+    reason: str = ""
+    model_error: float | None = None
+    model_agreement: float | None = None
+    pixel_error: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model file. `refusal`: kedge's line where it made nothing; `exit_code`: of the command.
+
+    `exact`: what the difference of a float32 artefact is held against.
+    """
+
+    name: str
+    shape: str
+    program: str
+    container: str
+    pixels: str
+    limit: float
+    exit_code: int
+    refusal: str = ""
+    targets: dict[str, Judged] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """Return `passed`, `refused`, `rejected` (by kedge itself) or `wrong` (passed, but not)."""
+        if self.exit_code not in (0, 1):
+            return "refused"
+        if not self.targets:
+            return "crashed"
+        floats = [each for name, each in self.targets.items() if name.endswith("float32")]
+        if any(each.passed and not _within(each, self.limit) for each in floats):
+            return "wrong"
+        return "passed" if all(each.passed for each in self.targets.values()) else "rejected"
+
+
+def _within(judged: Judged, limit: float) -> bool:
+    return judged.model_error is not None and judged.model_error <= limit
 
 
 def markdown(rows: list[Row]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedge_convert import sources
+from kedge_convert.labelling import class_folders, classes
 from kedge_convert.photos import CALIBRATE, MINIMUM
 from kedge_convert.sources import Request
 from kedge_convert.sources.application import DEMO
@@ -39,12 +40,6 @@ EXAMPLES = {
 }
 LEAST = 3  # images to calibrate with: weights, reach and ranges are judged on different ones
 IMAGES = Missing(CALIBRATE, "a folder of about 200 images like those it will see")
-
-
-def classes(outputs: int) -> Missing:
-    """Return the question for the names of so many classes."""
-    words = f"FILE with the names of its {outputs} classes, one a line, or imagenet"
-    return Missing("--labels", f"{words}; without names for features: --head features")
 
 
 def check(job: "Job") -> None:
@@ -150,14 +145,3 @@ def _check_labels(request: Request, known: Outline) -> None:
                 f"{counted(count, 'line')}: a label file has one class a line, in the order of the "
                 "output"
             )
-
-
-def class_folders(folder: str | None) -> list[str]:
-    """Return the names of the folders in a folder that hold images, in the order of Keras's
-    `image_dataset_from_directory`: alphabetical; none where images lie beside them.
-    """
-    if folder is None:
-        return []
-    images = find(Path(folder), CALIBRATE)
-    names = {path.relative_to(folder).parts[0] for path in images}
-    return sorted(names) if all((Path(folder) / name).is_dir() for name in names) else []

@@ -11,7 +11,7 @@ from kedge_convert.parity import Parity, Verdict
 from kedge_convert.photos import Sampling
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.scheme import Scheme
-from kedge_convert.source import Request
+from kedge_convert.sources import Request
 from kedge_convert.targets import Target
 from kedge_convert.way import Way
 from kedge_models.devices import Device

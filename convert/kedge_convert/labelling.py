@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kedge_convert import asking
 from kedge_convert.heads import Head
+from kedge_convert.photos import CALIBRATE
 from kedge_convert.sources import Found, Request
 from kedge_models import imagenet, read_labels, without_numbers
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.pictures import find
 from kedge_runtime.pixels import Missing
 
 
@@ -33,7 +34,7 @@ def labelled(request: Request, found: Found, head: Head) -> Labelling:
         return Labelling()
     known, notes = _named(request, found, outputs)
     if known is None:
-        return Labelling(missing=(asking.classes(outputs),))
+        return Labelling(missing=(classes(outputs),))
     # TensorFlow's own ImageNet models: output 0 is the background, and has no label.
     if outputs == len(known) + 1 and known == imagenet():
         return Labelling(known, 1, notes=notes)
@@ -53,7 +54,7 @@ def _named(request: Request, found: Found, outputs: int) -> Named:
         return _read(request.labels)
     if found.facts.labels is not None:
         return found.facts.labels, ()
-    folders = asking.class_folders(request.folder)
+    folders = class_folders(request.folder)
     if len(folders) != outputs:
         return None, ()
     order = "in alphabetical order, as Keras takes them"
@@ -79,3 +80,20 @@ def _miscounted(request: Request, name: str, outputs: int, count: int) -> UsageE
         f"{name}: it has {outputs} classes, but {request.labels} has {counted(count, 'line')}: "
         "a label file has one class a line, in the order of the output"
     )
+
+
+def classes(outputs: int) -> Missing:
+    """Return the question for the names of so many classes."""
+    words = f"FILE with the names of its {outputs} classes, one a line, or imagenet"
+    return Missing("--labels", f"{words}; without names for features: --head features")
+
+
+def class_folders(folder: str | None) -> list[str]:
+    """Return the names of the folders in a folder that hold images, in the order of Keras's
+    `image_dataset_from_directory`: alphabetical; none where images lie beside them.
+    """
+    if folder is None:
+        return []
+    images = find(Path(folder), CALIBRATE)
+    names = {path.relative_to(folder).parts[0] for path in images}
+    return sorted(names) if all((Path(folder) / name).is_dir() for name in names) else []
