@@ -112,6 +112,33 @@ def test_operations_that_normalise_bytes_are_known(keras: Any, name: str) -> Non
     assert (shapes.normalises(model) is not None) == bytes_taken
 
 
+# What a model of grey images takes, and the layers before its Rescaling.
+SHAPED: dict[str, tuple[tuple[int, ...], Callable[[Any], list[Any]]]] = {
+    "no axis of channels": ((12, 12), lambda k: []),
+    "the axis added": ((12, 12), lambda k: [k.layers.Reshape((12, 12, 1))]),
+    "a row, made an image": ((144,), lambda k: [k.layers.Reshape((12, 12, 1))]),
+    "made a row": ((12, 12, 1), lambda k: [k.layers.Flatten()]),
+    "turned, cut and enlarged": (
+        (12, 14, 1),
+        lambda k: [k.layers.Permute((2, 1, 3)), k.layers.Cropping2D(2), k.layers.UpSampling2D()],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_layers_that_shape_an_image_may_come_before_the_normalisation(
+    keras: Any, tmp_path: Path, name: str
+) -> None:
+    shape, make = SHAPED[name]
+    ends = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(2)]
+    keras.Sequential([keras.Input(shape), *make(keras), *ends]).save(tmp_path / "mine.keras")
+    (tmp_path / "labels").write_text("one\ntwo\n")
+    path, labels = str(tmp_path / "mine.keras"), str(tmp_path / "labels")
+    source = load_source(Request(path, pixels=PixelWords("load_img"), labels=labels))
+    assert source.input.normalisation.mean == (0.0,)
+    assert [note for note in source.notes if "begins with its own normalisation: resc" in note]
+
+
 @pytest.mark.parametrize("name", sorted({*BEGINNINGS, *OPERATIONS}))
 def test_a_saved_model_that_normalises_bytes_itself_is_known(
     keras: Any, tmp_path: Path, name: str

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from kedge_convert.sources import configuration, keras2, weights_file
 from kedge_convert.sources.configuration import Configuration
+from kedge_convert.sources.for_inference import for_inference
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.sources.screening import refuse_lambdas
-from kedge_convert.sources.uncompiled import uncompiled
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
@@ -56,7 +56,7 @@ def _parts(request: Request) -> tuple[Path, Configuration, Path]:
 def _of_keras_3(name: str, path: Path, saved: Configuration, weights: Path) -> Found:
     refuse_lambdas(path, saved.content)
     try:
-        with quiet(), uncompiled():
+        with quiet(), for_inference():
             model = require("keras").models.model_from_json(path.read_text("utf-8"))
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:

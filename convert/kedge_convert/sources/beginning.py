@@ -21,11 +21,14 @@ _ARITHMETIC = frozenset({
 })
 # What moves pixels or channels, or does nothing.
 _MOVING = frozenset({
-    "Cast", "CenterCrop", "Concatenate", "ExpandDims", "Flip", "GetItem", "Identity", "Resizing",
-    "Reversed", "Split", "Squeeze", "Stack", "Take", "Unstack",
+    "Cast", "CenterCrop", "Concatenate", "ExpandDims", "Flip", "GetItem", "Identity", "Repeat",
+    "Resize", "Resizing", "Reversed", "Split", "Squeeze", "Stack", "Take", "Tile", "Transpose",
+    "Unstack",
     "ConcatV2", "GatherV2", "Pack", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseV2",
     "SplitV", "StridedSlice", "Unpack",
 })
+# The same, of layers alone: operations and nodes that reshape may hold a batch of one.
+_MOVING_LAYERS = frozenset({"Cropping2D", "Flatten", "Permute", "Reshape", "UpSampling2D"})
 # fmt: on
 # Beginnings of the names of layers that hand a picture on unless the model is being trained.
 _TRAINING = ("AugMix", "CutMix", "Dropout", "Gaussian", "MixUp", "Rand", "SpatialDropout")
@@ -120,14 +123,17 @@ def _through_nodes(layer: Any, pictures: Any, steps: list[Step]) -> Any:
 def _run(operation: Any, taken: Any, args: Any, kwargs: Any) -> Any:
     """Return what an operation of a beginning gives, out of training. Raises _Ended for another."""
     kind = type(operation).__name__
-    if kind not in _ARITHMETIC | _MOVING and not kind.startswith(_TRAINING):
+    if kind.startswith(_TRAINING):
+        return taken
+    is_layer = isinstance(operation, require("keras").Layer)
+    if kind not in _ARITHMETIC | _MOVING and not (is_layer and kind in _MOVING_LAYERS):
         raise _Ended(taken)
-    return taken if kind.startswith(_TRAINING) else operation(*args, **kwargs)
+    return operation(*args, **kwargs)
 
 
 def _first_pictures(values: Any) -> Any:
     """Return the first of nested values that is of both pictures, no constant; else nothing."""
     for leaf in require("keras").tree.flatten(values):
-        if len(getattr(leaf, "shape", ())) > 2 and leaf.shape[0] == 2:
+        if len(getattr(leaf, "shape", ())) > 1 and leaf.shape[0] == 2:
             return leaf
     return np.zeros((2, 0), np.float32)

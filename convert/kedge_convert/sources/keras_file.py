@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from kedge_convert.sources import configuration, hub, keras2
+from kedge_convert.sources.for_inference import for_inference
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.links import called
 from kedge_convert.sources.refusal import refusal
-from kedge_convert.sources.uncompiled import uncompiled
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
@@ -46,7 +46,7 @@ def load_file(path: Path) -> Any:
     keras = require("keras")
     suffix = ".h5" if is_hdf5(path) else ".keras"
     try:
-        with quiet(), uncompiled(), called(path, f"model{suffix}") as link:
+        with quiet(), for_inference(), called(path, f"model{suffix}") as link:
             return keras.models.load_model(link, compile=False)
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:

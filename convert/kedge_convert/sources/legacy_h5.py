@@ -6,6 +6,7 @@ from typing import Any
 
 from kedge_convert.sources import configuration, keras2, keras_file, weights_file
 from kedge_convert.sources.configuration import Configuration
+from kedge_convert.sources.for_inference import for_inference
 from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.keras2 import Saved
@@ -42,7 +43,7 @@ def _with_operations(path: Path, config: Any) -> Any:
         for each in filter(_is_operation, objects(config)):
             module = _operations()[each["class_name"]].__module__
             each.update(module=module, registered_name=each["class_name"])
-        with quiet():
+        with quiet(), for_inference():
             model = require("keras").Model.from_config(config["config"])
             weights_file.fill(model, path)
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.

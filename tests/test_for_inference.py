@@ -71,13 +71,50 @@ def test_what_only_training_needs_is_left(
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_regulariser_of_keras_2_may_be_the_authors_own(tmp_path: Path) -> None:
-    """It is screened where it is built, and inference builds none."""
-    k = require("tf_keras")
-    own = type("Sparse", (k.regularizers.L2,), {"__module__": "training.sparse"})
-    model = k.Sequential(
-        [k.Input((8, 8, 3)), k.layers.Flatten(), k.layers.Dense(3, kernel_regularizer=own())]
+def begun(k: Any, register: Callable[[type], type]) -> Any:
+    """Return a classifier whose initialisers, regularisers and constraint are its author's."""
+
+    def own(base: type) -> Any:
+        return register(type(f"My{base.__name__}", (base,), {"__module__": "training.mine"}))()
+
+    last = k.layers.Dense(
+        3,
+        kernel_initializer=own(k.initializers.HeNormal),
+        bias_initializer=halves,
+        kernel_regularizer=own(k.regularizers.L2),
+        activity_regularizer=own(k.regularizers.L1),
+        kernel_constraint=own(k.constraints.NonNeg),
     )
-    model.save(path := tmp_path / "model.keras")
-    found = np.asarray(load(Request(str(path))).model(PICTURES, training=False))
+    picture = k.Input((8, 8, 3))
+    return k.Model(picture, last(k.layers.Flatten()(picture / 255.0)))
+
+
+def halves(shape: Any, dtype: Any = None) -> Any:
+    """Return first weights as a function of the author's own does."""
+    return np.full(shape, 0.5, np.float32)
+
+
+@pytest.mark.filterwarnings("ignore:The `keras.initializers.serialize")
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+@pytest.mark.parametrize("is_registered", [False, True], ids=["unknown", "registered"])
+@pytest.mark.parametrize(
+    ("name", "save"), [("model.keras", whole), ("model.h5", whole), ("model.json", parts)]
+)
+def test_what_begins_and_bounds_weights_may_be_the_authors_own(
+    library: str,
+    is_registered: bool,
+    name: str,
+    save: Callable[[Any, Path], None],
+    tmp_path: Path,
+) -> None:
+    """It is built for training alone, so that no file is refused for it."""
+    k = require(library)
+    own = k.saving.register_keras_serializable("mine")
+    model = begun(k, own if is_registered else lambda kind: kind)
+    save(model, tmp_path / name)
+    known = k.saving.get_custom_objects()
+    for each in [each for each in known if each.startswith("mine>")]:
+        del known[each]
+    found = np.asarray(load(Request(str(tmp_path / name))).model(PICTURES, training=False))
     np.testing.assert_allclose(found, np.asarray(model(PICTURES)), atol=1e-6)
