@@ -89,7 +89,20 @@ def test_the_users_limits_replace_only_what_they_name(precision: Precision) -> N
     assert default.by_interval
     assert limits_for(precision, top1=None, relative_error=None) == default
     assert limits_for(precision, top1=0.5) == replace(default, top1=0.5, by_interval=False)
-    assert limits_for(precision, relative_error=0.0) == replace(default, relative_error=0.0)
+    written = replace(default, relative_error=0.0, of_most=False)
+    assert limits_for(precision, relative_error=0.0) == written
+
+
+@pytest.mark.parametrize(("wrong", "passed"), [(1, True), (4, True), (6, False)])
+def test_one_image_beyond_the_ranges_rejects_no_integers(wrong: int, passed: bool) -> None:
+    """The agreement counts it like any other; logits that are all off, no agreement sees."""
+    reference = np.tile(np.array([5, 1, 0], np.float32), (50, 1))
+    off = reference.copy()
+    off[:wrong] += 4
+    found = compare(reference, off, Output())
+    assert judge(found, limits_for("int8")).passed is passed
+    assert not judge(found, limits_for("int8", relative_error=0.5)).passed
+    assert not judge(found, limits_for("float16")).passed
 
 
 @pytest.mark.parametrize(
