@@ -20,12 +20,12 @@ from kedge_runtime.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
-SIDE = 6  # each row is a step, and each step is unrolled
+SIDE = 8  # each row is a step, and each step is unrolled
 ALLOWED = {"float32": 1e-5, "int8": 0.1}  # of a probability
 
 
 def rows(*, unroll: bool = False) -> Any:
-    """Return a model that reads 6x6 grey images without an axis for channels."""
+    """Return a model that reads 8x8 grey images without an axis for channels."""
     keras = require("keras")
     keras.utils.set_random_seed(1)
     layers = keras.layers

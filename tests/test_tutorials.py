@@ -185,7 +185,8 @@ def test_a_tutorial_ends_in_files_that_answer_as_its_model(
     if model.output_shape[-1] == 1:
         (tmp_path / "labels.txt").write_text("circle\nsquare\n")
         told += ["--labels", tmp_path / "labels.txt"]
-    targets = "tflite:float32,tflite:int8,onnx:float32"
+    # The same net in another container: its integers are those of the first.
+    targets = "tflite:float32" if container == "h5" else "tflite:float32,tflite:int8,onnx:float32"
     code, out, err = kedge("convert", saved, "--to", targets, *told)
     assert code == 0, out + err
     assert "tf_bilinear, stretch, no EXIF, 0 to 255 (--preprocess image_dataset" in err
