@@ -101,6 +101,7 @@ def test_one_image_beyond_the_ranges_rejects_no_integers(wrong: int, passed: boo
     off[:wrong] += 4
     found = compare(reference, off, Output())
     assert judge(found, limits_for("int8")).passed is passed
+    assert not judge(replace(found, kl=0.17), limits_for("int8")).passed  # a wrong zero point's
     assert not judge(found, limits_for("int8", relative_error=0.5)).passed
     assert not judge(found, limits_for("float16")).passed
 
