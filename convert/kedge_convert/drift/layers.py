@@ -8,9 +8,8 @@ from kedge_convert.localise import Localisation, by_layer, svg
 from kedge_convert.toolkit import quiet
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.drift.original import Original, Sample
-from kedge_runtime.errors import ImageError
 from kedge_runtime.files import write_whole
-from kedge_runtime.image import read_image
+from kedge_runtime.image import is_readable
 from kedge_runtime.progress import Bar
 
 
@@ -22,7 +21,7 @@ def localised(
     Raises UsageError when no picture can be read, or for an artefact of another original.
     """
     source = load_original(original)
-    pictures = [picture for picture in sample.pictures if _is_readable(picture)]
+    pictures = [picture for picture in sample.pictures if is_readable(picture)]
     found = []
     for artefact in artefacts:
         with Bar(f"layers of {artefact.path.name}", len(pictures)) as bar, quiet():
@@ -35,11 +34,3 @@ def draw(found: Sequence[Localisation], report: Path) -> None:
     for each in found:
         place = report.with_name(f"{report.stem}.{each.artefact}.svg")
         write_whole(place, svg(each).encode())
-
-
-def _is_readable(picture: Path) -> bool:
-    try:
-        read_image(picture)
-    except ImageError:
-        return False
-    return True

@@ -12,7 +12,6 @@ from kedge_convert.toolkit import require
 LAST = frozenset(
     {"Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "EinsumDense", "SeparableConv2D"}
 )
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def activation(layer: Any) -> Stand | None:
@@ -70,14 +69,6 @@ def elu(value: Any) -> Any:
     return ops.relu(value) + (ops.exp(below(value)) - 1.0)
 
 
-def selu(value: Any) -> Any:
-    """Return SELU."""
-    # Klambauer et al. 2017, arXiv:1706.02515, with Keras's digits.
-    ops = require("keras").ops
-    low = ops.exp(below(value)) - 1.0
-    return ops.relu(value) * SELU_SCALE + low * (SELU_SCALE * SELU_ALPHA)
-
-
 def _negative(value: Any) -> Any:
     return value * -1.0
 
@@ -89,7 +80,7 @@ def _square(value: Any) -> Any:
 Function = Callable[[Any], Any]
 
 # By the name of Keras's function: hard_swish is an alias of hard_silu.
-ACTIVATIONS: dict[str, Function] = {"hard_silu": _hard_silu, "elu": elu, "selu": selu}
+ACTIVATIONS: dict[str, Function] = {"hard_silu": _hard_silu, "elu": elu}
 # By the class of Keras's operation.
 OPERATIONS: dict[str, Function] = {
     "HardSilu": _hard_silu,

@@ -10,11 +10,12 @@ from kedge_convert.lowering.activations import (
     below,
     elementwise,
     elu,
-    selu,
     with_activation,
 )
 from kedge_convert.lowering.stand import Stand
 from kedge_convert.toolkit import require
+
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def exponential(layer: Any) -> Stand | None:
@@ -37,16 +38,23 @@ def _mish(value: Any) -> Any:
     return value * require("keras").ops.tanh(_softplus(value))
 
 
+def _selu(value: Any) -> Any:
+    # Klambauer et al. 2017, arXiv:1706.02515, with Keras's digits.
+    ops = require("keras").ops
+    low = ops.exp(below(value)) - 1.0
+    return ops.relu(value) * SELU_SCALE + low * (SELU_SCALE * SELU_ALPHA)
+
+
 # By the name of Keras's function, and by the class of its operation.
 ACTIVATIONS: dict[str, Function] = {
     "softplus": _softplus,
     "log_sigmoid": _log_sigmoid,
     "mish": _mish,
-    "selu": selu,
+    "selu": _selu,
     "celu": elu,  # Keras's function of that name; a layer's has no alpha of its own
 }
 OPERATIONS: dict[str, Function] = {
     "Softplus": _softplus,
     "LogSigmoid": _log_sigmoid,
-    "Selu": selu,
+    "Selu": _selu,
 }

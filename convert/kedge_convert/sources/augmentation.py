@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kedge_convert.sources.branches import without_dead
-from kedge_convert.sources.frozen import Graph, node_name
+from kedge_convert.sources.frozen import Graph, node_name, tensor_name
 from kedge_convert.toolkit import require
 
 # TensorFlow's operations that draw numbers, and what turns a seed into a generator's state.
@@ -82,7 +82,7 @@ def _spans(graph: Graph, drawn: Any, tensors: dict[str, Any]) -> Iterator[Span]:
     scope = drawn.name
     while scope := scope.rpartition("/")[0]:
         inside = {name for name in nodes if f"{name}/".startswith(f"{scope}/")}
-        given = {_tensor(graph.answer)} | _read(nodes, set(nodes) - inside)
+        given = {tensor_name(graph.answer)} | _read(nodes, set(nodes) - inside)
         ends = [each for each in given if node_name(each) in inside & random]
         taken = [each for each in _read(nodes, inside) if node_name(each) in pictures - inside]
         if len(ends) != 1 or _weighs(nodes, inside):
@@ -104,7 +104,7 @@ def _crops(nodes: dict[str, Any], given: str, taken: str) -> bool:
     """
     end = nodes[node_name(given)]
     part = nodes[node_name(end.input[0])] if end.op == "ResizeBilinear" else None
-    return part is not None and part.op == "StridedSlice" and _tensor(part.input[0]) == taken
+    return part is not None and part.op == "StridedSlice" and tensor_name(part.input[0]) == taken
 
 
 def _answers(graph: Graph, shape: tuple[int | None, ...]) -> bool:
@@ -130,11 +130,7 @@ def _shape(graph: Graph) -> tuple[int | None, ...]:
 
 def _read(nodes: dict[str, Any], readers: set[str]) -> set[str]:
     """Return the tensors that some nodes take."""
-    return {_tensor(each) for name in readers for each in nodes[name].input if each[0] != "^"}
-
-
-def _tensor(name: str) -> str:
-    return name if ":" in name else f"{name}:0"
+    return {tensor_name(each) for name in readers for each in nodes[name].input if each[0] != "^"}
 
 
 def _fits(given: Any, taken: Any) -> bool:
@@ -177,11 +173,11 @@ def _bridged(graph: Graph, span: Span) -> Graph:
 
     def bridge(node: Any) -> None:
         for i, each in enumerate(node.input):
-            if each[0] != "^" and _tensor(each) == span.given:
+            if each[0] != "^" and tensor_name(each) == span.given:
                 node.input[i] = span.taken
 
     changed = graph.changed(bridge)
-    return changed.answering(span.taken) if _tensor(graph.answer) == span.given else changed
+    return changed.answering(span.taken) if tensor_name(graph.answer) == span.given else changed
 
 
 def _uncontrolled(graph: Graph) -> Graph:

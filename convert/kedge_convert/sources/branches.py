@@ -7,7 +7,7 @@ of the images settle a condition, only the branch that is taken stays.
 from collections.abc import Callable
 from typing import Any
 
-from kedge_convert.sources.frozen import Graph, node_name
+from kedge_convert.sources.frozen import Graph, node_name, tensor_name
 from kedge_convert.toolkit import require
 
 Varies = Callable[[Any], bool]  # whether a node gives something else each time
@@ -35,7 +35,7 @@ def without_dead(graph: Graph, shape: tuple[int | None, ...], varies: Varies) ->
     def settle(node: Any) -> None:
         if node.op == "Merge":
             values = [each for each in node.input if each[0] != "^"]
-            live = [each for each in values if _tensor(each) not in dead]
+            live = [each for each in values if tensor_name(each) not in dead]
             if len(live) == 1:
                 _hand_on(node, live[0])
         elif node.name in switches:
@@ -81,7 +81,7 @@ def _values(graph: Graph, tensors: list[str], shape: tuple[int | None, ...]) -> 
     dtype = next(node.attr["dtype"].type for node in definition.node if node.name == names[-1])
 
     def run(image: Any) -> Any:
-        asked = [_tensor(each) for each in tensors]
+        asked = [tensor_name(each) for each in tensors]
         return tf.graph_util.import_graph_def(definition, {graph.picture: image}, asked, name="")
 
     black = tf.zeros((1, *shape[1:]), dtype)
@@ -94,7 +94,7 @@ def _dead(graph: Graph, tensors: set[str]) -> set[str]:
     while len(dead) != before:
         before = len(dead)
         for node in graph.definition.node:
-            lost = [_tensor(each) in dead for each in node.input]
+            lost = [tensor_name(each) in dead for each in node.input]
             if lost and (all(lost) if node.op == "Merge" else any(lost)):
                 dead |= {f"^{node.name}", f"{node.name}:0", f"{node.name}:1"}
     return dead
@@ -107,7 +107,3 @@ def _hand_on(node: Any, tensor: str) -> None:
     node.input.append(tensor)
     for key in set(node.attr) - {"T"}:
         del node.attr[key]
-
-
-def _tensor(name: str) -> str:
-    return name if ":" in name or name[0] == "^" else f"{name}:0"

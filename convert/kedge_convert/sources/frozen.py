@@ -188,6 +188,11 @@ def node_name(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
+def tensor_name(name: str) -> str:
+    """Return the full name of a tensor: a node's alone means its first. `^node` stays."""
+    return name if ":" in name or name[0] == "^" else f"{name}:0"
+
+
 def _taken(node: Any) -> set[str]:
     """Return the names of the nodes that a node takes something from, or waits for."""
     return set(map(node_name, node.input))
