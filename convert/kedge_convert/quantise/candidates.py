@@ -6,7 +6,6 @@ original's: it is finer than counting answers, and falls with them.
 """
 
 import logging
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Method
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import EngineError
@@ -203,10 +203,9 @@ def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidat
 
 
 def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> Floats:
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder, quiet():
-        path = Path(folder) / f"candidate.{target.form}"
-        path.write_bytes(content)
-        engine = open_engine(target.form, path)
+    path = Path(f"candidate.{target.form}")
+    with quiet():
+        engine = open_engine(ModelContent(path, target.form, content))
         contract = sealing.contract_of(source, target, engine, photos)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
         return np.stack([classifier.outputs(photo) for photo in photos.held_out])
