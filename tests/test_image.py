@@ -174,7 +174,10 @@ NO_PICTURES = {
         LOSSLESS["png"][: len(LOSSLESS["png"]) // 2],
         "the picture: cut short or damaged",
     ),
-    "half a BMP": (LOSSLESS["bmp"][: len(LOSSLESS["bmp"]) // 2], "the picture: a damaged BMP"),
+    "half a BMP": (
+        LOSSLESS["bmp"][: len(LOSSLESS["bmp"]) // 2],
+        "the picture: cut short or damaged",
+    ),
     "half a WebP": (LOSSY["webp"][: len(LOSSY["webp"]) // 2], "the picture: cut short or damaged"),
 }
 
