@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,13 +81,13 @@ def scene(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.dstack(channels))
 
 
-def pillow(form: str, mode: str = "RGB", turn: int = 1, **options: object) -> Make:
+def pillow(form: str, mode: str = "RGB", turn: int = 1, **options: Any) -> Make:
     """Return a function that encodes a scene with Pillow; `turn`: EXIF's orientation."""
 
     def make(width: int, height: int) -> bytes:
         file, held = io.BytesIO(), Image.Exif()
         held[ORIENTATION] = turn
-        exif = {"exif": held} if turn > 1 else {}
+        exif: dict[str, Any] = {"exif": held} if turn > 1 else {}
         image = scene(width, height).convert(mode)
         if mode == "RGBA":
             image.putalpha(image.getchannel(0))
@@ -102,7 +103,7 @@ def deep(width: int, height: int) -> bytes:
     return cv2.imencode(".png", wide, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
-FAST = {"method": 0, "quality": 50}
+FAST: dict[str, Any] = {"method": 0, "quality": 50}
 KINDS: dict[str, Make] = {
     "JPEG, baseline": pillow("JPEG"),
     "JPEG, baseline, turned": pillow("JPEG", turn=6),

@@ -110,7 +110,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "jpeg of 12 bits": (_byte(JPEG, b"\xff\xc0", 4, 12), RARE),
     "jpeg with a sampling of 0": (_byte(JPEG, b"\xff\xc0", 11, 0x10), CUT),
     "jpeg with a second start": (JPEG[:2] + JPEG, CUT),
-    "jpeg of 64 megapixels": (_sized(JPEG, 8000, b"\xff\xc0"), "decoding it takes 366.2 MiB"),
+    "jpeg of 64 megapixels": (
+        _sized(JPEG, 8000, b"\xff\xc0")[:-2] + bytes(1 << 20) + b"\xff\xd9",
+        "decoding it takes 367.2 MiB",
+    ),
+    "jpeg far larger than its data": (_sized(JPEG, 7000, b"\xff\xc0"), CUT),
     "progressive of 46 megapixels": (
         _sized(encoded("JPEG", progressive=True, subsampling=0), 6800),
         "decoding it takes 396.9 MiB",

