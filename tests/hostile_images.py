@@ -3,10 +3,11 @@
 As a script it writes the corpus into a folder, reads each picture with `read_image` in this one
 process under a ceiling of memory, reads a good picture after each, and prints a JSON list:
 
-    python tests/hostile_images.py FOLDER
+    python tests/hostile_images.py FOLDER [IMAGE...]
 
-A case is bytes, or a function that makes a file of another kind, and what must come of it: the
-words of an ImageError, or the right pixels (within a tolerance, the formats here are lossy).
+Further images must be refused. A case is bytes, or a function that makes a file of another kind,
+and what must come of it: the words of an ImageError, or the right pixels (within a tolerance, the
+formats here are lossy).
 """
 
 import json
@@ -15,7 +16,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,14 +198,15 @@ COSTS = {
 CASES: dict[str, Case] = {**WORDS, **FILES, **CUTS, **SIZES, **KINDS, **COSTS, **FLIPPED}
 
 
-def run(folder: Path) -> list[dict[str, Any]]:
+def run(folder: Path, images: Sequence[str]) -> list[dict[str, Any]]:
     """Read every case and, after each, the good picture; return what came of them."""
+    cases = {**CASES, **{each: Case(Path(each).read_bytes(), ": ") for each in images}}
     good = folder / "good.png"
     good.write_bytes(PNG)
     read_image(good)
     return [
         {"case": name, **_run(case, folder / str(number), good)}
-        for number, (name, case) in enumerate(CASES.items())
+        for number, (name, case) in enumerate(cases.items())
     ]
 
 
@@ -259,4 +261,4 @@ def _difference(found: Pixels, expected: Pixels) -> str:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (CEILING, CEILING))
-    sys.stdout.write(json.dumps(run(Path(sys.argv[1]))))
+    sys.stdout.write(json.dumps(run(Path(sys.argv[1]), sys.argv[2:])))

@@ -7,6 +7,7 @@ decoder is then a failed test, and its memory can be bounded.
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,27 @@ MAX_SECONDS = 2.0  # of CPU time, for one picture
 MAX_RESIDENT = MAX_MEMORY + (256 << 20)
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    command = [sys.executable, str(SCRIPT), str(tmp_path_factory.mktemp("hostile"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def _run(folder: Path, images: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    command = [sys.executable, SCRIPT, folder, *images]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return _run(tmp_path_factory.mktemp("hostile"))
+
+
+def test_known_hostile_files_are_refused(shared: Path, tmp_path: Path) -> None:
+    images = sorted((shared / "data" / "hostile").glob("image-*"))
+    assert images
+    found = _run(tmp_path, images)[-len(images) :]
+    assert [outcome["fault"] for outcome in found] == [""] * len(images)
+    assert max(outcome["peak"] for outcome in found) < MAX_RESIDENT
 
 
 def test_the_corpus_is_large(outcomes: list[dict[str, Any]]) -> None:
