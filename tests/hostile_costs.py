@@ -84,6 +84,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "png whose text states 2 GB": (_stated(0x7FFF_FFFF, b"tEXt"), CUT),
     "png whose pixels state 4 GB": (_stated(0xFFFF_FFF0, b"IDAT"), CUT),
     "png whose palette states 2 GB": (_stated(0x7FFF_FFFF, b"PLTE"), CUT),
+    "png whose end states 2 GB": (PNG[:-12] + struct.pack(">I", 0x7FFF_FFFF) + END[4:], CUT),
     "png that begins with another chunk": (PNG[:8] + chunk(b"tEXt", b"a\0b") + PNG[8:], CUT),
     "png that begins with a text of a header's size": (
         PNG[:8] + chunk(b"tEXt", PNG[16:29]) + PNG[8:],

@@ -44,7 +44,7 @@ def read(content: bytes) -> Header:
     8 KB, and OpenCV reads no pixel from them.
     """
     chunks = tuple(_chunks(content))
-    kinds = {chunk.kind: chunk for chunk in reversed(chunks)}
+    kinds = {chunk.kind: chunk for chunk in chunks}
     if chunks[0].kind != b"IHDR" or chunks[0].size != _IHDR:
         raise HeaderError(CUT)
     if b"acTL" in kinds:
