@@ -1,6 +1,5 @@
 """`kedge convert`."""
 
-import json
 import shlex
 import signal
 import sys
@@ -21,6 +20,7 @@ from kedge_convert.targets import TARGETS
 from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
 from kedge_runtime.commands.share import DROP, SHARE
 from kedge_runtime.contract import Kind
+from kedge_runtime.output import echo_json
 
 if TYPE_CHECKING:
     from kedge_convert.job import Job, Outcome
@@ -147,7 +147,7 @@ def convert(**options: Any) -> int:
     with ended_by_signals(), Progress(silent=options["as_json"]) as progress:
         outcomes = supervisor.convert(job, progress, limits)
     if options["as_json"]:
-        click.echo(json.dumps(_plain(job, outcomes), indent=2, allow_nan=False))
+        echo_json(_plain(job, outcomes))
     else:
         show.table(outcomes, drop=job.limits["drop"] is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1

@@ -1,6 +1,5 @@
 """`kedge fit-input`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from kedge_convert.command import ended_by_signals
 from kedge_convert.source import Request
 from kedge_runtime.contract import Kind
+from kedge_runtime.output import echo_json
 
 if TYPE_CHECKING:
     from kedge_convert.fitting.search import Fit
@@ -74,7 +74,7 @@ def command(**options: Any) -> int:
         fit = _fit(options, progress)
     if options["as_json"]:
         report = show.plain(fit, options["model"], str(options["images"]))
-        click.echo(json.dumps(report, indent=2, allow_nan=False))
+        echo_json(report)
     else:
         show.page(fit)
     return 0 if fit.decided else INCONCLUSIVE

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
@@ -11,6 +10,8 @@ from rich.text import Text
 
 from kedge_convert.edge.show import fitting
 from kedge_runtime.errors import counted
+from kedge_runtime.output import echo
+from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
@@ -111,15 +112,16 @@ def _tell_adjusted(console: Console, outcomes: "Sequence[Outcome]") -> None:
 def _end(console: Console, outcome: "Outcome") -> None:
     """Print where a target's file lies, or that there is none, and what is to be said of it."""
     word = "rejected" if outcome.checked else "failed"
-    console.print(str(outcome.checked.path if outcome.checked else outcome.target), soft_wrap=True)
+    path = outcome.checked.path if outcome.checked else outcome.target
+    console.print(printable(path), soft_wrap=True)
     for reason in outcome.verdict.reasons:
-        console.print(f"  {word}: {reason}", style="red", soft_wrap=True)
+        console.print(f"  {word}: {printable(reason)}", style="red", soft_wrap=True)
     for note in outcome.notes:
-        console.print(f"  {note}", soft_wrap=True)
+        console.print(f"  {printable(note)}", soft_wrap=True)
     if outcome.checked and outcome.checked.fit:
-        click.echo("\n".join(fitting(outcome.checked.fit)))
+        echo(*fitting(outcome.checked.fit))
     if outcome.checked and outcome.checked.compiled:
-        console.print(str(outcome.checked.compiled), soft_wrap=True)
+        console.print(printable(outcome.checked.compiled), soft_wrap=True)
 
 
 def _drop(parity: "Parity") -> str:

@@ -6,13 +6,11 @@ import sys
 from contextlib import nullcontext
 from importlib import import_module
 from types import ModuleType
-from typing import TextIO
 
 from kedge_runtime.errors import UsageError
-from kedge_runtime.output import Output, text_to
 from kedge_runtime.quiet import quiet
 
-__all__ = ["quiet", "require", "speaker"]
+__all__ = ["quiet", "require"]
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
@@ -33,8 +31,3 @@ def require(name: str) -> ModuleType:
         raise UsageError(
             f"{error.name} isn't installed: conversions need pip install 'kedge[convert]'"
         ) from None
-
-
-def speaker() -> TextIO:
-    """Return a copy of stderr that `quiet` doesn't silence, for any name, with a reader or not."""
-    return text_to(Output(os.dup(2), "w"), "utf-8", "backslashreplace")

@@ -1,11 +1,11 @@
 """`kedge models`."""
 
-import json
 from dataclasses import asdict
 
 import click
 
 from kedge_models.cards import Card, cards
+from kedge_runtime.output import echo_json
 
 
 @click.command()
@@ -14,7 +14,7 @@ def models(as_json: bool) -> None:
     """List the Keras applications that kedge knows, one card each."""
     if as_json:
         found = [asdict(card) for card in cards().values()]
-        click.echo(json.dumps({"schema": 1, "command": "models", "models": found}, indent=2))
+        echo_json({"schema": 1, "command": "models", "models": found})
         return
     click.echo(f"{'name':<20} {'size':>5} {'parameters':>12} {'top-1':>7}  normalisation")
     for card in cards().values():

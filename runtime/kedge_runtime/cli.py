@@ -5,12 +5,13 @@ converter, and `--help` imports nothing but click.
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from kedge_runtime import __version__
-from kedge_runtime.errors import KedgeError
-from kedge_runtime.output import Output, UnreadError, outputs
+from kedge_runtime.exits import BugError, exit_code, threads_in_one_line
+from kedge_runtime.output import Output, outputs, say
 
 # Name -> where it is, and the line that `kedge --help` shows.
 COMMANDS = {
@@ -32,11 +33,6 @@ COMMANDS = {
 
 # What answers ends when nobody reads on; the exit code of the others is a verdict.
 ANSWERING = frozenset({"classify", "models"})
-
-# Of click 8.2 and on; older ones show the help themselves.
-NO_WORDS: tuple[type[click.ClickException], ...] = tuple(
-    filter(None, [getattr(click.exceptions, "NoArgsIsHelpError", None)])
-)
 
 
 class LazyGroup(click.Group):
@@ -63,6 +59,15 @@ class LazyGroup(click.Group):
             ctx.obj.goes_on = found[0] not in ANSWERING
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises BugError for what click would take for Ctrl-D or a closed pipe:
+        it has other exit codes for these.
+        """
+        try:
+            return super().invoke(ctx)
+        except (EOFError, OSError) as error:
+            raise BugError from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
@@ -74,25 +79,21 @@ class LazyGroup(click.Group):
 def kedge() -> None:
     """Carry Keras image classifiers to the edge, and prove that they arrived.
 
-    Exit codes: 0 passed, 1 a gate failed, 2 a mistake to mend, 3 inconclusive.
+    Exit codes: 0 passed, 1 a gate failed, 2 usage error, 3 inconclusive, 70 a bug in kedge.
     """
 
 
-def _one_line(error: click.ClickException) -> str:
-    """Return click's own words on a mistake, with what it proposes, and where to read on."""
-    said = " ".join(error.format_message().split())
-    context = getattr(error, "ctx", None)
-    return f"{said} (see {context.command_path} --help)" if context else said
-
-
 def main() -> None:
-    """Run the command line: one line and exit code 2 for the user's mistake."""
+    """Run the command line. Every end but the answer's is one line on stderr and an exit code."""
     _hold_descriptors()
     if sys.stdout is None:
-        click.echo("kedge: stdout is closed; send it to a file or to /dev/null", err=True)
+        say("stdout is closed; send it to a file or to /dev/null")
         sys.exit(2)
-    with outputs() as printed:
-        code = _run(printed)
+    try:
+        with outputs() as printed, threads_in_one_line():
+            code = _run(printed)
+    except Exception as error:  # the end of what is printed can't be written
+        code = exit_code(error)
     sys.exit(code)
 
 
@@ -109,19 +110,8 @@ def _run(printed: Output | None) -> int:
     """Return the exit code of the command that was called."""
     try:
         code: int = kedge.main(prog_name="kedge", standalone_mode=False, obj=printed)
-    except UnreadError:
-        code = 0
-    except NO_WORDS as error:
-        error.show()  # a group without a command: its help
-        code = 2
-    except click.ClickException as error:
-        click.echo(f"kedge: {_one_line(error)}", err=True)
-        code = 2
-    except click.Abort:
-        code = 130
-    except KedgeError as error:
-        click.echo(f"kedge: {error}", err=True)
-        code = error.exit_code
+    except Exception as error:
+        return exit_code(error)
     return code
 
 

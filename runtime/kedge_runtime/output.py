@@ -6,12 +6,23 @@ judges goes on, as its exit code is still to tell.
 
 import contextlib
 import io
+import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
+import click
+
 from kedge_runtime.errors import UsageError, reason_of
+from kedge_runtime.printable import LIMIT, printable, without_commands
+
+# ESC of kedge's own colours, until `echo` writes them: no file can know it.
+_PAINT = f"\ufdd0{os.urandom(8).hex()}\ufdd1"
+# What a line holds beside text: on a terminal rich and progress.py move the cursor and colour.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_ON_TERMINAL = re.compile(r"(?!\x1b\[[\d;?]*[A-Za-z]|\r)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UnreadError(Exception):
@@ -26,6 +37,7 @@ class Output(io.FileIO):
     """
 
     goes_on = True
+    required = True  # else nothing that fails is told: stderr has nowhere to tell it
     _failed = False
 
     def write(self, data: Any) -> int:
@@ -36,12 +48,75 @@ class Output(io.FileIO):
             return super().write(data)
         except OSError as error:
             self._failed = True
-            if not isinstance(error, BrokenPipeError):
-                reason = reason_of(error)
-                raise UsageError(f"what is printed can't be written: {reason}") from None
-            if not self.goes_on:
-                raise UnreadError from None
+            if self.required:
+                self._tell(error)
             return memoryview(data).nbytes
+
+    def _tell(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            reason = reason_of(error)
+            raise UsageError(f"what is printed can't be written: {reason}") from None
+        if not self.goes_on:
+            raise UnreadError from None
+
+
+class Text(io.TextIOWrapper):
+    """Text on its way to a terminal or a log, without control characters and CI commands.
+
+    The last guard: names are escaped where they are put into a line (`echo`, `say`), as only there
+    their newlines can be told from kedge's own.
+    """
+
+    _begins = True  # whether a line does
+
+    def write(self, text: str) -> int:
+        """Write a text; return its length."""
+        control = _CONTROL_ON_TERMINAL if self.isatty() or _is_coloured() else _CONTROL
+        safe = control.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        first, end, others = safe.partition("\n") if not self._begins else ("", "", safe)
+        super().write(f"{first}{end}{without_commands(others)}")
+        if text:
+            self._begins = not text.rpartition("\n")[2].strip()
+        return len(text)
+
+
+def _is_coloured() -> bool:
+    """Whether rich colours what is no terminal, as CI systems ask for."""
+    return bool(os.environ.get("FORCE_COLOR"))
+
+
+def echo(*lines: str) -> None:
+    """Print lines on stdout, as `page` writes them."""
+    click.echo(page(lines))
+
+
+def page(lines: Iterable[str]) -> str:
+    """Join lines to a text for click.echo: names in them are escaped, `paint` is shown."""
+    return "\n".join(printable(line).replace(_PAINT, "\x1b") for line in lines)
+
+
+def say(message: object, *, prefix: str = "kedge: ") -> None:
+    """Print a message on stderr: one line of at most LIMIT characters."""
+    click.echo(f"{prefix}{printable(message, LIMIT)}", err=True)
+
+
+def paint(text: str, colour: str | None = None, *, bold: bool | None = None) -> str:
+    """Return a text in a colour, for `page` and `echo`."""
+    return click.style(text, fg=colour, bold=bold).replace("\x1b", _PAINT)
+
+
+def echo_json(payload: Any, indent: int | None = 2) -> None:
+    """Print one JSON object on stdout, as `json_text` writes it."""
+    click.echo(json_text(payload, indent))
+
+
+def json_text(payload: Any, indent: int | None = 2) -> str:
+    """Write JSON in ASCII, exact and without effect on a terminal or a CI system.
+
+    Raises ValueError for numbers that JSON does not have.
+    """
+    text = json.dumps(payload, indent=indent, allow_nan=False)
+    return text.replace("\x7f", r"\u007f").replace("##", r"\u0023#")
 
 
 @contextlib.contextmanager
@@ -53,7 +128,7 @@ def outputs() -> Iterator[Output | None]:
     printed, stdout, stderr = None, sys.__stdout__, sys.__stderr__
     with contextlib.ExitStack() as stack:
         if stderr and stderr is sys.stderr:
-            said = text_to(Output(os.dup(2), "w"), stderr.encoding, "backslashreplace")
+            said = speaker(stderr.encoding)
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(said)))
         if stdout and stdout is sys.stdout:
             printed = Output(os.dup(1), "w")
@@ -63,6 +138,13 @@ def outputs() -> Iterator[Output | None]:
         yield printed
 
 
+def speaker(encoding: str = "utf-8") -> TextIO:
+    """Return a copy of stderr, for any name, with a reader or not."""
+    raw = Output(os.dup(2), "w")
+    raw.required = False
+    return text_to(raw, encoding, "backslashreplace")
+
+
 def text_to(raw: Output, encoding: str, errors: str) -> TextIO:
     """Return a file of text over an output, flushed at each end of a line."""
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
+    return Text(io.BufferedWriter(raw), encoding, errors, line_buffering=True)

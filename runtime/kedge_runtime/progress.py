@@ -9,6 +9,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
 
+from kedge_runtime.printable import printable
+
 NAME, WIDTH = 29, 24
 # Seconds between two drawings.
 PAUSE = 0.1
@@ -28,7 +30,7 @@ class Bar:
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Begin at 0; `stream` is stderr unless it is given."""
-        self.name, self.total, self.done = name, total, 0
+        self.name, self.total, self.done = printable(name), total, 0
         self._stream = stream or sys.stderr
         self._clock = clock
         self._live = self._stream.isatty()

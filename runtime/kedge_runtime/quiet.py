@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from kedge_runtime.output import speaker
+
 # Where it all goes; the converter's worker has a log instead.
 SINK = os.devnull
 
@@ -42,8 +44,7 @@ def only_ours() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if sys.stderr is sys.__stderr__:
-            ours = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(ours)))
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(speaker())))
         stack.enter_context(_turned(2, nowhere.fileno()))
         yield
 

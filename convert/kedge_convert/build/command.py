@@ -9,6 +9,7 @@ from kedge_convert.command import ended_by_signals
 from kedge_convert.supervisor import bounds
 from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
+from kedge_runtime.output import say
 
 if TYPE_CHECKING:
     from kedge_convert.build.run import Settings
@@ -59,7 +60,7 @@ def build(**options: Any) -> int:
         baseline.write(place, baseline.updated(baseline.read(place), report))
         written = [*written, place]
     click.echo(json.render(report) if options["as_json"] else terminal.render(report), nl=False)
-    click.echo(f"kedge: wrote {', '.join(map(str, written))}", err=True)
+    say(f"wrote {', '.join(map(str, written))}")
     return EXIT_CODES[report.verdict]
 
 

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
-
 from kedge_convert import pipeline, supervisor
 from kedge_convert.build import keys, measuring
 from kedge_convert.build.cache import Cache, Entry
@@ -23,6 +21,7 @@ from kedge_runtime.containers import DIGEST_BYTES
 from kedge_runtime.drift.reference import SUFFIX
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.files import write_whole
+from kedge_runtime.output import say
 
 ARTEFACT, REFERENCE = "artefact", "reference"
 CHANGED = "its files changed while it was converted; build again"
@@ -76,7 +75,7 @@ def make(group: Group, place: Place) -> Failures:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    say(line, prefix="")
 
 
 def _converted(group: Group, cells: list[Cell], place: Place) -> dict[str, tuple[str, ...]]:

@@ -1,12 +1,12 @@
 """`kedge inspect`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kedge_convert.edge.options import device_options
+from kedge_runtime.output import echo, echo_json
 
 if TYPE_CHECKING:
     from kedge_convert.edge.fit import Fit
@@ -37,9 +37,9 @@ def command(
     if as_json:
         body = plain.plain(report) | {"device": plain.plain_fit(verdict) if verdict else None}
         answer = {"schema": 1, "command": "inspect", **body}
-        click.echo(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
+        echo_json(answer)
     else:
-        click.echo("\n".join(show.page(report, verdict)))
+        echo(*show.page(report, verdict))
     return 0 if verdict is None or verdict.fits else 1
 
 

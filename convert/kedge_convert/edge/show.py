@@ -2,9 +2,8 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from textwrap import wrap
-
-import click
 
 from kedge_convert.edge.fit import Fit
 from kedge_convert.edge.forecast import Forecast
@@ -12,6 +11,8 @@ from kedge_runtime.commands.doctor import WIDEST, lines
 from kedge_runtime.contract import Contract, Kind, Output
 from kedge_runtime.inspect.network import Value
 from kedge_runtime.inspect.report import Report
+from kedge_runtime.output import paint
+from kedge_runtime.printable import printable
 
 MARGIN = "  "
 KEY = 12  # width of the first column
@@ -34,7 +35,7 @@ def page(report: Report, verdict: Fit | None) -> list[str]:
     }
     said = [f"{report.path.name}: {report.network.form}, {report.precision}"]
     for title, rows in sections.items():
-        said += ["", click.style(title, bold=True), *(_fitted(row) for row in rows)]
+        said += ["", paint(title, bold=True), *chain.from_iterable(map(_fitted, rows))]
     return said if verdict is None else [*said, "", *fitting(verdict)]
 
 
@@ -113,11 +114,11 @@ def _size(report: Report) -> Iterator[str]:
 def fitting(verdict: Fit) -> Iterator[str]:
     """Yield the device's part: findings, what isn't mapped, and the verdict."""
     device, width = verdict.device, _width()
-    yield click.style(f"on {device.name} ({device.title})", bold=True)
+    yield paint(f"on {device.name} ({device.title})", bold=True)
     for name, finding in verdict.findings.items():
         yield from (MARGIN + line for line in lines(name, finding, width - len(MARGIN)))
-    yield from map(_fitted, _fates(verdict.forecast))
-    yield from map(_fitted, _rows(verdict))
+    for row in chain(_fates(verdict.forecast), _rows(verdict)):
+        yield from _fitted(row)
     yield ""
     yield "It fits." if verdict.fits else "It doesn't fit: see the problems above."
 
@@ -144,16 +145,15 @@ def _width() -> int:
     return min(shutil.get_terminal_size().columns, WIDEST)
 
 
-def _fitted(row: str) -> str:
+def _fitted(row: str) -> list[str]:
     """Return a row behind the margin, folded where the terminal ends."""
-    folded = wrap(
-        MARGIN + row,
+    return wrap(
+        MARGIN + printable(row),
         _width(),
         subsequent_indent=" " * (len(MARGIN) + KEY),
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(folded)
 
 
 def _value(value: Value) -> str:

@@ -13,6 +13,7 @@ from kedge_runtime.errors import counted
 from kedge_runtime.fitting.candidates import Candidate
 from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.pipelines import PIPELINES
+from kedge_runtime.printable import printable
 
 Interval = tuple[float, float]
 WIDTH = 80  # columns
@@ -45,7 +46,7 @@ def page(fit: Fit) -> None:
         console.print(_table(fit.geometries, "geometry", _geometry))
     *sentences, flags = said(fit)
     for line in sentences:  # a log keeps a line whole, a terminal breaks it between words
-        console.print(line, soft_wrap=not console.is_terminal)
+        console.print(printable(line), soft_wrap=not console.is_terminal)
     console.print(flags, soft_wrap=True)
 
 

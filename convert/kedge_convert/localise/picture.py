@@ -3,6 +3,7 @@
 from html import escape
 
 from kedge_convert.localise.drift import LayerDrift, Localisation
+from kedge_runtime.printable import printable
 
 ROW, BARS, LABELS = 16, 420, 260  # pixels
 TOP = 40
@@ -28,7 +29,7 @@ def svg(found: Localisation) -> str:
 
 def _head(found: Localisation, height: int) -> list[str]:
     width = LABELS + BARS + 40
-    title = f"{found.artefact}: SQNR by layer in dB, {found.images} pictures"
+    title = f"{printable(found.artefact)}: SQNR by layer in dB, {found.images} pictures"
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
@@ -49,11 +50,12 @@ def _grid(decibels: int, height: int) -> str:
 def _bar(row: int, layer: LayerDrift, worst: bool) -> str:
     y, x = TOP + row * ROW, _x(layer.own_sqnr)
     colour = COLOURS["worst" if worst else "own"]
-    tip = escape(f"{layer.layer}: {layer.own_sqnr:.1f} dB; {layer.advice}")
+    name = printable(layer.layer)
+    tip = escape(f"{name}: {layer.own_sqnr:.1f} dB; {layer.advice}")
     return (
         f'<g><title>{tip}</title><rect x="{LABELS}" y="{y + 2}" width="{x - LABELS:.1f}" '
         f'height="{ROW - 4}" fill="{colour}"/>'
-        f'<text x="{LABELS - 6}" y="{y + ROW - 4}" text-anchor="end">{escape(layer.layer)}</text>'
+        f'<text x="{LABELS - 6}" y="{y + ROW - 4}" text-anchor="end">{escape(name)}</text>'
         "</g>"
     )
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from kedge_convert.localise.drift import LayerDrift, Localisation
+from kedge_runtime.output import page
+from kedge_runtime.printable import printable
 
 ROWS = 10
 NAME = 30  # columns
@@ -11,7 +13,7 @@ UNMATCHED = 3
 
 def table(found: Localisation, rows: int = ROWS) -> str:
     """Return the layers that add most noise, and what to do about them."""
-    return "\n".join(_lines(found, rows))
+    return page(_lines(found, rows))
 
 
 def _lines(found: Localisation, rows: int) -> Iterator[str]:
@@ -31,7 +33,8 @@ def _lines(found: Localisation, rows: int) -> Iterator[str]:
 
 
 def _row(layer: LayerDrift) -> str:
-    name = layer.layer if len(layer.layer) < NAME else "..." + layer.layer[4 - NAME :]
+    shown = printable(layer.layer)
+    name = shown if len(shown) < NAME else "..." + shown[4 - NAME :]
     steps = f"{layer.floor:7.1f}" if layer.quantised else f"{'float':>7}"
     return (
         f"  {name:<{NAME}}{layer.own_sqnr:7.1f}{steps}{layer.sqnr:7.1f}"

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from kedge_convert.progress.events import Begun, Ended, Event, Noted, Said, Ticked
-from kedge_convert.toolkit import speaker
+from kedge_runtime.output import speaker
+from kedge_runtime.printable import LIMIT, printable
 from kedge_runtime.progress import clock_time
 
 
@@ -29,9 +30,9 @@ class Screen:
         """Draw one event."""
         match event:
             case Said(line):
-                self._console.print(line, soft_wrap=True)
+                self._console.print(printable(line, LIMIT), soft_wrap=True)
             case Noted(line) if not self._silent:
-                self._console.print(line, soft_wrap=True)
+                self._console.print(printable(line, LIMIT), soft_wrap=True)
             case Begun(stage, total) if not self._silent:
                 self._begin(stage, total)
             case Ticked() if self._bar:
@@ -41,6 +42,7 @@ class Screen:
 
     def _begin(self, stage: str, total: int | None) -> None:
         self._end(whole=False)
+        stage = printable(stage, LIMIT)
         if not self._console.is_terminal:
             self._console.print(stage)
             return

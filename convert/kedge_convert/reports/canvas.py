@@ -9,6 +9,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
+from kedge_runtime.printable import printable
+
 Point = tuple[float, float]
 
 
@@ -55,7 +57,7 @@ def add(root: Element, kind: str, look: str, **places: float | str) -> Element:
 
 def write(root: Element, text: str, at: Point, look: str = "", anchor: str = "start") -> None:
     """Add a text that begins, is centred (`middle`) or ends at a point."""
-    add(root, "text", look, x=at[0], y=at[1], text_anchor=anchor).text = text
+    add(root, "text", look, x=at[0], y=at[1], text_anchor=anchor).text = printable(text)
 
 
 def line(root: Element, points: Sequence[Point], look: str) -> None:

@@ -17,6 +17,7 @@ from kedge_convert.reports import plots, words
 from kedge_convert.reports.record import Cell, Report
 from kedge_convert.reports.thumbnails import thumbnail
 from kedge_runtime.drift.report import Flip
+from kedge_runtime.printable import printable
 
 TEMPLATE = "report.html.jinja"
 FLIPS = 12  # of an artefact; report.json lists more
@@ -33,11 +34,18 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("kedge_convert.reports", "."),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE)
+
+
+def _shown(value: Any) -> Any:
+    """Return what a page shows of a value: names come from files."""
+    named = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value) if named else value
 
 
 def _models(report: Report) -> Iterator[tuple[str, list[Cell], list[Markup]]]:

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from kedge_convert.reports.record import Cell, Gate, Report
 from kedge_runtime.drift.gates import Verdict
+from kedge_runtime.printable import printable
 
 WRONG: dict[Verdict, str] = {"FAIL": "failure", "INCONCLUSIVE": "error"}
 
@@ -15,7 +16,9 @@ WRONG: dict[Verdict, str] = {"FAIL": "failure", "INCONCLUSIVE": "error"}
 def render(report: Report) -> str:
     """Return the XML document."""
     gates = [gate for cell in report.cells for gate in cell.gates]
-    root = Element("testsuites", {"name": f"kedge build {report.config}", **_counts(gates)})
+    root = Element(
+        "testsuites", {"name": printable(f"kedge build {report.config}"), **_counts(gates)}
+    )
     for cell in report.cells:
         _add_suite(root, cell)
     indent(root)
@@ -29,18 +32,14 @@ def _counts(gates: list[Gate]) -> dict[str, str]:
 
 
 def _add_suite(root: Element, cell: Cell) -> None:
-    head = {"name": cell.name, **_counts(list(cell.gates)), "skipped": "0", "time": "0"}
+    shown = printable(cell.name)
+    head = {"name": shown, **_counts(list(cell.gates)), "skipped": "0", "time": "0"}
     suite = SubElement(root, "testsuite", head)
     for gate in cell.gates:
-        name = {"name": gate.name, "classname": f"kedge.{cell.name}", "time": "0"}
+        name = {"name": gate.name, "classname": f"kedge.{shown}", "time": "0"}
         case = SubElement(suite, "testcase", name)
         if word := WRONG.get(gate.verdict):
-            said = _legal(gate.said)
+            said = printable(gate.said)
             SubElement(case, word, {"message": said, "type": gate.verdict}).text = said
     if cell.notes:
-        SubElement(suite, "system-out").text = _legal("\n".join(cell.notes))
-
-
-def _legal(text: str) -> str:
-    """Return a text without the control characters that XML 1.0 can't hold, section 2.2."""
-    return "".join(c for c in text if c in "\t\n" or (c >= " " and c not in "\ufffe\uffff"))
+        SubElement(suite, "system-out").text = "\n".join(map(printable, cell.notes))

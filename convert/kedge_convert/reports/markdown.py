@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kedge_convert.reports import words
 from kedge_convert.reports.record import Cell, Report
+from kedge_runtime.printable import printable
 
 COLUMNS = ("", "artefact", "top-1", "agreement", "size", "of float32", "ms")
 
@@ -38,7 +39,7 @@ def _words(cell: Cell) -> Iterator[str]:
         said.append(f"differs from the accepted artefact ({words.since(cell)})")
     said += cell.notes
     if said:
-        yield from ("", f"**{cell.name}**", "", *(f"- {_escaped(line)}" for line in said))
+        yield from ("", f"**{_escaped(cell.name)}**", "", *(f"- {_escaped(line)}" for line in said))
 
 
 def _row(values: "list[str] | tuple[str, ...]") -> str:
@@ -47,6 +48,7 @@ def _row(values: "list[str] | tuple[str, ...]") -> str:
 
 def _escaped(text: str) -> str:
     """Return a text that stays one cell and no markup: names come from the user."""
+    text = printable(" ".join(text.split()))
     for sign in "\\`*_|<>[]#":
         text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    return text

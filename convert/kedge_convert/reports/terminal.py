@@ -2,24 +2,23 @@
 
 from collections.abc import Iterator
 
-import click
-
 from kedge_convert.reports import words
 from kedge_convert.reports.record import Cell, Report
 from kedge_runtime.drift.gates import Verdict
+from kedge_runtime.output import page, paint
 
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 
 
 def render(report: Report) -> str:
     """Return a line a cell, and under it what didn't pass."""
-    return "\n".join(_lines(report)) + "\n"
+    return page(_lines(report)) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:
     for cell in report.cells:
         found = "" if cell.path is None else f"  {'found' if cell.cached else 'made'}"
-        yield f"{_coloured(cell.verdict)} {click.style(cell.name, bold=True)}{found}"
+        yield f"{_coloured(cell.verdict)} {paint(cell.name, bold=True)}{found}"
         figures = [f"{name} {value}" for name, value in words.figures(cell).items()]
         if cell.path is not None:
             yield f"    {', '.join(each for each in figures if not each.endswith(words.NOTHING))}"
@@ -39,4 +38,4 @@ def _said(cell: Cell) -> Iterator[str]:
 
 def _coloured(verdict: Verdict) -> str:
     word = f"{words.SHAPES[verdict]} {verdict}"
-    return click.style(word, fg=COLOURS[verdict], bold=True)
+    return paint(word, COLOURS[verdict], bold=True)

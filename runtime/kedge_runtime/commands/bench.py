@@ -1,6 +1,5 @@
 """`kedge bench`."""
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,8 @@ from kedge_runtime.findings import Machine
 from kedge_runtime.identity import identity
 from kedge_runtime.image import read_image
 from kedge_runtime.model_files import ModelFile
+from kedge_runtime.output import echo_json, page, say
+from kedge_runtime.printable import printable
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
 A_BLOCK = (WIDTH - TITLE) // COLUMN  # columns
@@ -115,7 +116,7 @@ def bench(**options: Any) -> int:
     elif timings:
         click.echo(table(timings))
     for note in said:
-        click.echo(f"kedge: {note}", err=True)
+        say(note)
     return 2 if failed else 0
 
 
@@ -145,7 +146,7 @@ def _passed_over(artefact: Path, failed: Failed) -> Iterator[None]:
         yield
     except (ArtefactError, ContractError, EngineError) as error:
         failed.append({"artefact": str(artefact), "error": str(error)})
-        click.echo(f"kedge: {error}", err=True)
+        say(error)
 
 
 def _readable(words: Iterable[Path], failed: Failed) -> tuple[Path, ...]:
@@ -174,11 +175,11 @@ def table(timings: Sequence[Timing]) -> str:
         _block(timings[start : start + A_BLOCK], start + 1)
         for start in range(0, len(timings), A_BLOCK)
     ]
-    return "\n\n".join(["\n".join(legend), *blocks])
+    return "\n\n".join([page(legend), *blocks])
 
 
 def _title(timing: Timing) -> str:
-    name = timing.case.artefact.name
+    name = printable(timing.case.artefact.name)
     threads = "1 thread" if timing.threads == 1 else f"{timing.threads} threads"
     delegate = f", {timing.case.delegate}" if timing.case.delegate else ""
     title = f", {timing.engine}, {threads}{delegate}"
@@ -235,7 +236,7 @@ def _print_json(timings: Sequence[Timing], failed: Failed, said: Sequence[str], 
         "cases": [_plain(timing) for timing in timings],
         "failed": failed,
     }
-    click.echo(json.dumps(payload, indent=2))
+    echo_json(payload)
 
 
 def _plain(timing: Timing) -> dict[str, Any]:

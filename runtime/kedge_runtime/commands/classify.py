@@ -1,7 +1,6 @@
 """`kedge classify`."""
 
 import io
-import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.model_files import ModelFile, read_model
+from kedge_runtime.output import echo, echo_json, say
 from kedge_runtime.quiet import quiet
 from kedge_runtime.results import Result, Rule, disagree
 
@@ -104,7 +104,7 @@ def _loaded(model: ModelFile, said: Said) -> Classifier:
     with quiet():
         classifier = Classifier.of(model.content, said.engine, contract)
     if classifier.engine.note:
-        click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
+        say(f"{model.name}: {classifier.engine.note}")
     return classifier
 
 
@@ -159,7 +159,7 @@ def _answers(session: Session, pictures: Iterable[Path], options: dict[str, Any]
     if options["sheet"] and board.tiles:
         write_whole(options["sheet"], board.png())
     if board.left_out:
-        click.echo(f"kedge: the sheet holds {len(board.tiles)} pictures of {batch.count}", err=True)
+        say(f"the sheet holds {len(board.tiles)} pictures of {batch.count}")
     if options["as_json"]:
         _print_json(session.artefacts, rows, batch, ensemble=options["ensemble"])
     return batch.close()
@@ -180,9 +180,9 @@ def _shown(session: Session, answered: Answered) -> Answered:
     for picture, results in answered:
         count += 1
         split_votes += disagree(results)
-        click.echo(answers.comparison_row(picture, results))
+        echo(answers.comparison_row(picture, results))
         yield picture, results
-    click.echo(f"\n! the models disagree on {split_votes} of {count} pictures")
+    echo("", f"! the models disagree on {split_votes} of {count} pictures")
 
 
 def _silent(_: Session, answered: Answered) -> Answered:
@@ -209,7 +209,7 @@ def _features(
         _print_json([artefact], [_shape(path, artefact, row) for path, row in rows.items()], batch)
     else:
         shape = " x ".join(map(str, classifier.engine.output_shape[1:]))
-        click.echo(f"{options['save_features']}: {len(rows)} pictures, {shape} numbers each")
+        echo(f"{options['save_features']}: {len(rows)} pictures, {shape} numbers each")
     return batch.close()
 
 
@@ -229,4 +229,4 @@ def _print_json(
         "results": results,
         "failed": batch.failed,
     }
-    click.echo(json.dumps(payload, indent=2))
+    echo_json(payload)

@@ -1,6 +1,5 @@
 """`kedge doctor`."""
 
-import json
 import shutil
 from dataclasses import asdict
 from textwrap import wrap
@@ -9,6 +8,8 @@ import click
 
 from kedge_runtime.doctor import examine, runnable
 from kedge_runtime.findings import Finding, State
+from kedge_runtime.output import echo, echo_json, paint
+from kedge_runtime.printable import printable
 
 COLOURS: dict[State, str] = {"ok": "green", "note": "yellow", "problem": "red"}
 STATE, NAME = 9, 13  # widths of the columns
@@ -27,12 +28,12 @@ def doctor(as_json: bool) -> int:
     if as_json:
         rows = [{"name": name, **asdict(finding)} for name, finding in findings.items()]
         answer = {"schema": 1, "command": "doctor", "runs": runs, "findings": rows}
-        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        echo_json(answer)
     else:
         width = min(shutil.get_terminal_size().columns, WIDEST)
         for name, finding in findings.items():
-            click.echo("\n".join(lines(name, finding, width)))
-        click.echo(f"\n{_verdict(runs)}")
+            echo(*lines(name, finding, width))
+        echo("", _verdict(runs))
     return 0 if any(runs.values()) else 1
 
 
@@ -40,14 +41,18 @@ def lines(name: str, finding: Finding, width: int) -> list[str]:
     """Return a finding as rows of a table `width` columns wide, its fix below it."""
     room, indent = max(width - STATE - NAME, 20), " " * (STATE + NAME)
     first, *others = _wrapped(finding.detail, room) or [""]
-    state = click.style(f"{finding.state:<{STATE}}", fg=COLOURS[finding.state])
+    state = paint(f"{finding.state:<{STATE}}", COLOURS[finding.state])
     fix = _wrapped(f"-> {finding.fix}", room, hanging="   ") if finding.fix else []
     return [f"{state}{name:<{NAME}}{first}", *(indent + line for line in [*others, *fix])]
 
 
 def _wrapped(text: str, room: int, hanging: str = "") -> list[str]:
     return wrap(
-        text, room, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+        printable(text),
+        room,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -1,6 +1,5 @@
 """`kedge drift`."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -32,6 +31,7 @@ from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.identity import identity
+from kedge_runtime.output import json_text, say
 from kedge_runtime.pictures import left_out
 from kedge_runtime.pool import Pool
 
@@ -117,10 +117,10 @@ def drift(**options: Any) -> int:
         lines += _by_layer(original, comparison, report, options)
     _publish(report, lines, options)
     if others := left_out(options["images"]):
-        click.echo(f"kedge: {options['images']}: {others}", err=True)
+        say(f"{options['images']}: {others}")
     for drift in drifts:
         for line in notes(drift):
-            click.echo(f"kedge: {line}", err=True)
+            say(line)
     finish(comparison.request)
     return EXIT_CODES[worst([drift.verdict for drift in drifts])]
 
@@ -238,7 +238,7 @@ def _plain(comparison: Comparison, about: dict[str, Any], drifts: list[Drift]) -
 
 
 def _publish(report: dict[str, Any], lines: list[str], options: dict[str, Any]) -> None:
-    text = json.dumps(report, indent=2, allow_nan=False)
+    text = json_text(report)
     if options["out"]:
         write_whole(options["out"], text.encode() + b"\n")
     click.echo(text if options["as_json"] else "\n\n".join(lines))

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import click
-
 from kedge_runtime.commands.answers import short
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
 from kedge_runtime.drift.report import Accuracy, Drift, Labels, MarginBin, Side
+from kedge_runtime.output import page, paint
 
 WORDS = {"max_drop": "drop of top-1", "min_agreement": "agreement"}
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
@@ -19,13 +18,13 @@ NAME_COLUMNS = 20
 def table(drift: Drift) -> str:
     """Return one artefact's figures, flips, classes and gates."""
     lines = [*_head(drift), "", *_figures(drift), "", *_flips(drift), *_classes(drift)]
-    return "\n".join([*lines, *_attribution(drift), "", *map(_gate, drift.gates)])
+    return page([*lines, *_attribution(drift), "", *map(_gate, drift.gates)])
 
 
 def _head(drift: Drift) -> Iterator[str]:
     artefact, latency = drift.artefact, drift.latency
     ratio = "" if artefact.ratio is None else f" ({artefact.ratio:.0%} of the float weights)"
-    yield click.format_filename(artefact.path)
+    yield artefact.path
     yield (
         f"  {artefact.bytes / 1e6:.2f} MB{ratio}, {latency.median_ms:.1f} ms a picture "
         f"({artefact.engine}, {_plural(artefact.threads, 'thread')}), "
@@ -97,7 +96,9 @@ def _classes(drift: Drift) -> Iterator[str]:
     per = drift.per_class
     if per is None:
         return
-    worst = ", ".join(found.name for found in per.classes[: min(per.drifted, LISTED)])
+    worst = ", ".join(
+        short(found.name, NAME_COLUMNS) for found in per.classes[: min(per.drifted, LISTED)]
+    )
     what = f": {worst}" if worst else ""
     yield (
         f"  {per.drifted} of {per.tested} classes drifted "
@@ -123,7 +124,7 @@ def _part(name: str, drop: Estimate | None, disagreement: float) -> str:
 
 
 def _gate(gate: Gate) -> str:
-    verdict = click.style(gate.verdict, COLOURS[gate.verdict], bold=True)
+    verdict = paint(gate.verdict, COLOURS[gate.verdict], bold=True)
     return f"  {verdict}  {_judged(gate)}"
 
 

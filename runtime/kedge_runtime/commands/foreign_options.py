@@ -15,6 +15,7 @@ from kedge_runtime.errors import EngineError, UsageError
 from kedge_runtime.foreign import Facts, read_facts
 from kedge_runtime.foreign_words import ForeignWords, told
 from kedge_runtime.model_files import ModelFile
+from kedge_runtime.output import say
 from kedge_runtime.quiet import quiet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -72,7 +73,7 @@ class Said:
                 return None  # whoever reads the seal says better what this isn't
             found = told(model, self.words, engine, command)
         for line in found.lines:
-            click.echo(f"kedge: {line}", err=True)
+            say(line)
         return found.contract
 
     def refuse_all_sealed(self, sealed: Iterable[bool]) -> None:

@@ -11,11 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-import click
-
 from kedge_runtime.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import is_folder
+from kedge_runtime.output import say
 from kedge_runtime.pictures import find
 from kedge_runtime.quiet import quiet
 
@@ -91,7 +90,7 @@ class Batch:
                     answer = ask(path)
             except ImageError as error:
                 self.failed.append({"image": str(path), "error": str(error)})
-                click.echo(f"kedge: {error}", err=True)
+                say(error)
             else:
                 yield path, answer
 
@@ -101,5 +100,5 @@ class Batch:
             raise UsageError("no pictures came: stdin holds no names")
         if not self.failed:
             return 0
-        click.echo(f"kedge: {self.count} pictures, {len(self.failed)} failed", err=True)
+        say(f"{self.count} pictures, {len(self.failed)} failed")
         return 2

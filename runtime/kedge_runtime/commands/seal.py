@@ -1,6 +1,5 @@
 """`kedge seal`."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 
 from kedge_runtime.commands.foreign_options import FILE, foreign_options, foreign_words
 from kedge_runtime.commands.share import SHARE
+from kedge_runtime.output import echo, echo_json
 from kedge_runtime.sealing import Order, Sealed, seal_file
 
 
@@ -41,11 +41,9 @@ def command(**options: Any) -> int:
     """
     sealed = seal_file(_order(options))
     if options["as_json"]:
-        click.echo(json.dumps(_plain(options["file"], sealed), indent=2))
+        echo_json(_plain(options["file"], sealed))
         return 0
-    for line in sealed.lines:
-        click.echo(line)
-    click.echo(f"{click.format_filename(sealed.path)}: sealed, {sealed.digest[:19]}...")
+    echo(*sealed.lines, f"{sealed.path}: sealed, {sealed.digest[:19]}...")
     return 0
 
 

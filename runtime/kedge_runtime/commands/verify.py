@@ -1,12 +1,12 @@
 """`kedge verify`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from kedge_runtime.engines import EngineOptions
+from kedge_runtime.output import echo, echo_json, paint
 from kedge_runtime.quiet import quiet
 from kedge_runtime.verify import Stage, verify
 
@@ -31,15 +31,14 @@ def command(
     passed = all(stage.passed for stage in stages)
     if as_json:
         body = {"artefact": str(artefact), "passed": passed, "stages": list(map(asdict, stages))}
-        click.echo(json.dumps({"schema": 1, "command": "verify", **body}, indent=2))
+        echo_json({"schema": 1, "command": "verify", **body})
     else:
-        click.echo("\n".join(_line(stage) for stage in stages))
-        click.echo(_verdict(artefact, stages))
+        echo(*map(_line, stages), _verdict(artefact, stages))
     return 0 if passed else 1
 
 
 def _line(stage: Stage) -> str:
-    mark = click.style("ok    ", "green") if stage.passed else click.style("FAILED", "red")
+    mark = paint("ok    ", "green") if stage.passed else paint("FAILED", "red")
     return f"{stage.name:<11} {mark}  {stage.detail}"
 
 

@@ -1,6 +1,5 @@
 """`kedge classify --camera N` and `--video FILE`: the options of a stream, and its lines."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import click
 from kedge_runtime.answering import Answering
 from kedge_runtime.commands import answers
 from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.output import json_text, say
 from kedge_runtime.quiet import only_ours
 from kedge_runtime.results import Rule
 from kedge_runtime.streams import Answer, Tally, Votes, Watch, classify_stream
@@ -153,7 +153,7 @@ def _json(artefacts: Sequence[str], feed: Feed, answer: Answer) -> str:
     frame = answer.frame
     head = {"schema": 1, "command": "classify", "artefacts": list(artefacts), "source": feed.name}
     place = {"time": frame.seconds, "frame": frame.index, "dropped": frame.dropped}
-    return json.dumps({**head, **place, **answers.facts(answer.result)}, ensure_ascii=False)
+    return json_text({**head, **place, **answers.facts(answer.result)}, indent=None)
 
 
 def _sum_up(tally: Tally, seconds: float) -> None:
@@ -161,4 +161,4 @@ def _sum_up(tally: Tally, seconds: float) -> None:
         f"{tally.frames} frames, {tally.classified} classified, {tally.answers} answers, "
         f"{tally.dropped} dropped, {tally.saved} unsure saved"
     )
-    click.echo(f"kedge: {counts}, {tally.frames / seconds:.1f} frames per second", err=True)
+    say(f"{counts}, {tally.frames / seconds:.1f} frames per second")

@@ -15,11 +15,10 @@ from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
-import click
-
 from kedge_runtime import __version__
 from kedge_runtime.errors import EngineError, LostError, UsageError
 from kedge_runtime.identity import identity
+from kedge_runtime.output import say
 from kedge_runtime.pool.processes import apart
 
 Given = ParamSpec("Given")
@@ -70,7 +69,7 @@ def opened(address: str) -> Iterator[Executor]:
         ) from None
     with client:
         if not client.nthreads():
-            click.echo(f"kedge: {address}: has no workers yet, waiting for one", err=True)
+            say(f"{address}: has no workers yet, waiting for one")
         with Cluster(client) as cluster:
             yield cluster
 

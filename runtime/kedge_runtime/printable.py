@@ -1,0 +1,74 @@
+"""Names from files, made safe to print.
+
+A label, a file name or a layer name can hold escape codes, newlines and commands for a CI system.
+On a terminal and in a log they would act; here they become visible escapes such as `\\x1b`.
+"""
+
+import re
+import unicodedata
+
+# Characters of a message, at most: longer names lose their middle.
+LIMIT = 500
+# Categories of Unicode: control, format (bidi marks, zero width), surrogate, line and paragraph
+# separators. https://www.unicode.org/reports/tr44/#General_Category_Values
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Emoji and Persian words are joined by them.
+_JOINERS = frozenset("\u200c\u200d")
+# Python puts bytes of a name that are no UTF-8 there (PEP 383).
+_LOST_BYTES = range(0xDC80, 0xDD00)
+# GitHub runs `::error::` at the start of a line, blanks before it or not, and `##[error]`, as Azure
+# `##vso[...]` and TeamCity `##teamcity[...]`, anywhere in it.
+COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#\w*\[)")
+
+
+def printable(text: object, limit: int | None = None) -> str:
+    """Return a name or a message as one line without effect on a terminal or a CI system.
+
+    Letters, signs and emoji of all languages stay. Applying it twice changes nothing more.
+    `limit`: the characters to keep; an ellipsis replaces the middle of a longer text.
+    """
+    said = str(text)
+    if not said.isprintable():
+        said = "".join(_shown(said, place) for place in range(len(said)))
+    return shortened(without_commands(said), limit)
+
+
+def without_commands(text: str) -> str:
+    """Return a text in which no line is a command for a CI system."""
+    return COMMAND.sub(lambda found: f"{found[1] or ''}\\x{ord(found[0][-1]):02x}", text)
+
+
+def shortened(text: str, limit: int | None) -> str:
+    """Return a text in at most `limit` characters: both ends with an ellipsis between them."""
+    if limit is None or len(text) <= limit:
+        return text
+    end = limit // 2
+    return f"{text[: limit - end - 1]}…{text[-end:]}"
+
+
+def is_printable(text: str) -> bool:
+    """Whether a name can be printed as it is."""
+    return text.isprintable() or not any(_is_escaped(text, place) for place in range(len(text)))
+
+
+def _shown(text: str, place: int) -> str:
+    sign = text[place]
+    if not _is_escaped(text, place):
+        return sign
+    if ord(sign) in _LOST_BYTES:
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode()
+
+
+def _is_escaped(text: str, place: int) -> bool:
+    if unicodedata.category(text[place]) not in _ESCAPED:
+        return False
+    return text[place] not in _JOINERS or not _joins(text, place)
+
+
+def _joins(text: str, place: int) -> bool:
+    """Whether a joiner stands between two signs that are neither ASCII nor escaped themselves."""
+    sides = text[max(place - 1, 0) : place], text[place + 1 : place + 2]
+    return all(
+        side and not side.isascii() and unicodedata.category(side) not in _ESCAPED for side in sides
+    )
