@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Final, Literal
 
 from kedge_runtime.errors import ContractError, counted
+from kedge_runtime.printable import is_printable, printable
 from kedge_runtime.records import decode, encode
 
 # 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.
@@ -132,9 +133,14 @@ class Tensor:
     layout: Layout = "nhwc"
 
     def __post_init__(self) -> None:
-        """Refuse integers that nobody can turn into real numbers."""
+        """Refuse integers that nobody can turn into real numbers, and floats that need no turn."""
         if "int" in self.dtype and self.quantisation is None:
             raise ContractError(f"a tensor of {self.dtype} needs a quantisation")
+        if "int" not in self.dtype and self.quantisation is not None:
+            raise ContractError(
+                f"a tensor of {self.dtype} takes no quantisation: leave it out, or state the "
+                "integer dtype"
+            )
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,15 @@ class Label:
 
     id: str
     name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what would act on a terminal or in a log: control characters, newlines, ..."""
+        for text in (self.id, self.name):
+            if not is_printable(text):
+                raise ContractError(
+                    f"label {printable(text, 80)}: labels have no control characters, newlines, "
+                    "tabs, bidi marks and bytes that are not UTF-8: remove them"
+                )
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ def _click_words(error: click.ClickException) -> str:
 
 
 def _missing(error: Exception) -> int:
-    """Tell which package is missing; a module of kedge itself is a bug."""
-    name = (getattr(error, "name", None) or "kedge").partition(".")[0]
-    if name.startswith("kedge"):
+    """Tell which package is missing; a module within kedge is a bug."""
+    name, within, _ = (getattr(error, "name", None) or "kedge.").partition(".")
+    if name.startswith("kedge") and within:
         return _bug(error)
     if name in DEVICE:
         return _usage(UsageError(f"{name} isn't installed: pip install {DEVICE[name]}"))

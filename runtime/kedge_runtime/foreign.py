@@ -5,7 +5,6 @@ Nothing is guessed: how pixels become the input and what the output means must b
 
 import io
 import json
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, ContractError, reason_of
 from kedge_runtime.golden import Golden
-from kedge_runtime.labels import without_numbers
+from kedge_runtime.labels import BLANKS, without_numbers
 from kedge_runtime.records import encode
-from kedge_runtime.zips import read_members
+from kedge_runtime.zips import is_archive, read_members
 
 # What a file says of itself, by format; ONNX has no convention for it.
 METADATA = {"tflite": tflite_metadata.read}
@@ -109,20 +108,21 @@ def _with_metadata(data: dict[str, Any], model: ModelContent) -> dict[str, Any]:
     if found.normalisation:
         told["input"] = {"normalisation": encode(found.normalisation), **taken}
     if found.labels:
-        told.setdefault("labels", _classes(member_text(model, found.labels)))
+        text = member_text(model, found.labels)
+        told.setdefault("labels", _classes(text, f"{model.path}: {found.labels}"))
     return told
 
 
 def _named(path: Path, model: ModelContent | None) -> list[dict[str, str]]:
     """Return the classes of a text file, or of a model's archive where there is no such file."""
     if model is None or path.exists() or not has_archive(model):
-        return _classes(_text(path))
-    return _classes(member_text(model, path.name))
+        return _classes(_text(path), str(path))
+    return _classes(member_text(model, path.name), f"{model.path}: {path.name}")
 
 
 def has_archive(model: ModelContent) -> bool:
     """Whether an archive lies behind a model."""
-    return zipfile.is_zipfile(io.BytesIO(model.data))
+    return is_archive(model.data)
 
 
 def member_text(model: ModelContent, name: str) -> str:
@@ -134,10 +134,17 @@ def member_text(model: ModelContent, name: str) -> str:
     return _decoded(members[name], f"{model.path}: {name}")
 
 
-def _classes(text: str) -> list[dict[str, str]]:
-    lines = map(str.strip, text.splitlines())
-    labels = without_numbers(tuple(Label(id=line, name=line) for line in lines))
-    return [encode(label) for label in labels]
+def _classes(text: str, where: str) -> list[dict[str, str]]:
+    lines = text.rstrip().split("\n") if text.strip() else []
+    labels = tuple(_label(line.strip(BLANKS), f"{where}:{i}") for i, line in enumerate(lines, 1))
+    return [encode(label) for label in without_numbers(labels)]
+
+
+def _label(name: str, where: str) -> Label:
+    try:
+        return Label(id=name, name=name)
+    except ContractError as error:
+        raise ContractError(f"{where}: {error}") from None
 
 
 def _text(path: Path) -> str:

@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.contract import Label
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import ContractError, UsageError
 
 # Coral's and Teachable Machine's files number their classes.
+# Around a name, as Windows ends its lines; other control characters are refused.
+BLANKS = " \t\r"
 _NUMBERED = re.compile(r"(\d+)(?:: *| +)(\S.*)")
 
 
@@ -80,7 +82,10 @@ def _label(line: str, where: str) -> Label:
     key, tab, name = line.partition("\t")
     if not key.strip() or (tab and not name.strip()):
         raise UsageError(f"{where}: got {line!r}, expected `name` or `id<TAB>name`")
-    return Label(id=key.strip(), name=(name or key).strip())
+    try:
+        return Label(id=key.strip(BLANKS), name=(name or key).strip(BLANKS))
+    except ContractError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _distinct(labels: tuple[Label, ...]) -> Iterator[Label]:

@@ -9,13 +9,11 @@ import unicodedata
 
 # Characters of a message, at most: longer names lose their middle.
 LIMIT = 500
-# Categories of Unicode: control, format (bidi marks, zero width), surrogate, line and paragraph
-# separators. https://www.unicode.org/reports/tr44/#General_Category_Values
+# Categories of Unicode: control, format (bidi marks, zero width), surrogate (bytes of a name that
+# are no UTF-8, PEP 383), line and paragraph separators. https://www.unicode.org/reports/tr44/#General_Category_Values
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Emoji and Persian words are joined by them.
 _JOINERS = frozenset("\u200c\u200d")
-# Python puts bytes of a name that are no UTF-8 there (PEP 383).
-_LOST_BYTES = range(0xDC80, 0xDD00)
 # GitHub runs `::error::` at the start of a line, blanks before it or not, and `##[error]`, as Azure
 # `##vso[...]` and TeamCity `##teamcity[...]`, anywhere in it.
 COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#\w*\[)")
@@ -53,11 +51,7 @@ def is_printable(text: str) -> bool:
 
 def _shown(text: str, place: int) -> str:
     sign = text[place]
-    if not _is_escaped(text, place):
-        return sign
-    if ord(sign) in _LOST_BYTES:
-        return f"\\x{ord(sign) - 0xDC00:02x}"
-    return sign.encode("unicode_escape").decode()
+    return sign.encode("unicode_escape").decode() if _is_escaped(text, place) else sign
 
 
 def _is_escaped(text: str, place: int) -> bool:

@@ -3,10 +3,13 @@
 Anybody can seal a file, so a right digest says nothing of what an archive unpacks to.
 """
 
+import errno
 import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kedge_runtime.errors import ArtefactError
@@ -33,11 +36,32 @@ def read_members(archive: Path | io.BytesIO, where: str) -> dict[str, bytes]:
     and more than MAX_MEMBERS of them; OSError when the file can't be read.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
-            _check(opened.infolist(), where)
-            return {info.filename: opened.read(info) for info in opened.infolist()}
+        with opened(archive) as members:
+            _check(members.infolist(), where)
+            return {info.filename: members.read(info) for info in members.infolist()}
     except FAULTS as error:
         raise ArtefactError(f"{where}: no readable archive ({error}); convert again") from None
+
+
+@contextmanager
+def opened(archive: Path | io.BytesIO) -> Iterator[zipfile.ZipFile]:
+    """Yield an archive. Raises one of FAULTS for damage, OSError when the file can't be read."""
+    try:
+        with zipfile.ZipFile(archive) as found:
+            yield found
+    except OSError as error:
+        # An offset before the beginning of a file: in memory it is a ValueError.
+        if error.errno == errno.EINVAL:
+            raise zipfile.BadZipFile("an offset outside the file") from None
+        raise
+
+
+def is_archive(content: bytes | Path) -> bool:
+    """Whether bytes, or a file, end in an archive, damaged or not. Raises OSError."""
+    try:
+        return zipfile.is_zipfile(io.BytesIO(content) if isinstance(content, bytes) else content)
+    except FAULTS:  # it has an end that looks like one
+        return True
 
 
 def _check(members: list[zipfile.ZipInfo], where: str) -> None:

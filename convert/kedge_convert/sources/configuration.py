@@ -1,12 +1,12 @@
 """Read the configuration of a saved model: in `.h5`, in `.keras`, or in `model.json`."""
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kedge_convert.toolkit import require
+from kedge_runtime.zips import FAULTS, opened
 
 CONFIG = "config.json"  # its member of a .keras archive
 
@@ -39,13 +39,14 @@ def of_hdf5(path: Path) -> Configuration:
 
 def of_archive(path: Path) -> Configuration:
     """Read a `.keras` archive; one that is no Keras file counts as Keras 3's, which refuses it."""
-    with zipfile.ZipFile(path) as archive:
-        try:
+    try:
+        with opened(path) as archive:
             metadata = json.loads(archive.read("metadata.json"))
             content = json.loads(archive.read(CONFIG))
-        except (KeyError, ValueError, RuntimeError):
-            return Configuration("3", None)
-    return Configuration(str(metadata.get("keras_version", "3")), content)
+    except (KeyError, *FAULTS):
+        return Configuration("3", None)
+    version = metadata.get("keras_version", "3") if isinstance(metadata, dict) else "3"
+    return Configuration(str(version), content)
 
 
 def of_json(path: Path) -> Configuration | None:

@@ -1,6 +1,5 @@
 """A `.keras` file: a zip archive of a configuration and weights."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from kedge_convert.sources.links import called
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
+from kedge_runtime.zips import FAULTS, is_archive, opened
 
 
 def holds(path: Path) -> bool:
@@ -20,10 +20,13 @@ def holds(path: Path) -> bool:
 
     A sealed artefact ends in a zip, too. Raises UsageError for a SavedModel in a zip.
     """
-    if not (path.is_file() and zipfile.is_zipfile(path)):
+    if not (path.is_file() and is_archive(path)):
         return False
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with opened(path) as archive:
+            names = archive.namelist()
+    except FAULTS as error:
+        raise UsageError(f"{path}: no readable archive ({error}); save the model again") from None
     if any(Path(name).name == "saved_model.pb" for name in names):
         raise UsageError(f"{path}: a SavedModel in a zip: unpack it, and give the folder")
     return configuration.CONFIG in names

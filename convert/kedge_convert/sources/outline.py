@@ -5,7 +5,6 @@ may tell nothing: what counts is what the loaded model says.
 """
 
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.toolkit import require
+from kedge_runtime.zips import FAULTS, opened
 
 # Classes of layers, of Keras 2 and 3, that may change the numbers of a pixel by constants.
 _ARITHMETIC = frozenset(
@@ -96,8 +96,8 @@ def _configuration(path: Path) -> Any:
                 return json.loads(file.attrs["model_config"])
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as archive:
             return json.loads(archive.read("config.json"))
     # The loader says what is wrong with a file; this only looks ahead.
-    except (KeyError, OSError, RuntimeError, ValueError, zipfile.BadZipFile):
+    except (KeyError, OSError, RecursionError, *FAULTS):
         return None

@@ -8,7 +8,7 @@ import io
 import zipfile
 
 from kedge_runtime.content import ModelContent
-from kedge_runtime.zips import read_members
+from kedge_runtime.zips import is_archive, read_members
 
 
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
@@ -29,9 +29,9 @@ def read(content: ModelContent) -> dict[str, bytes]:
 
 def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
     """Return the flatbuffer, and the members of the archive behind it that aren't kedge's."""
-    file = io.BytesIO(content)
-    if not zipfile.is_zipfile(file):
+    if not is_archive(content):
         return content, {}
+    file = io.BytesIO(content)
     members = read_members(file, "the archive behind the model")
     with zipfile.ZipFile(file) as archive:
         begins = [archive.start_dir, *(info.header_offset for info in archive.infolist())]

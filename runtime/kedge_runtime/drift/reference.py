@@ -27,7 +27,7 @@ from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_o
 from kedge_runtime.files import whole_file
 from kedge_runtime.head import Floats
 from kedge_runtime.records import decode, encode
-from kedge_runtime.zips import FAULTS
+from kedge_runtime.zips import FAULTS, opened
 
 SCHEMA = 2
 SUFFIX = ".npz"
@@ -79,7 +79,7 @@ class Reference:
         """
         self.path = path
         try:
-            with zipfile.ZipFile(path) as archive:
+            with opened(path) as archive:
                 members = _members(archive, path)
                 self.facts = _facts(members["facts"], path)
                 self.names = _names(members["names"])

@@ -11,6 +11,7 @@ from kedge_runtime.inspect import readable
 from kedge_runtime.inspect.network import Network
 from kedge_runtime.inspect.summary import weights
 from kedge_runtime.protobuf import parts
+from kedge_runtime.zips import FAULTS, opened
 
 # What is sealed into a file -> what it is called here.
 MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | dict.fromkeys(
@@ -37,9 +38,9 @@ def model_end(model: bytes) -> int:
 def _archive(model: bytes) -> tuple[list[zipfile.ZipInfo], bytes]:
     """Return the members of the archive behind a model and its comment, or nothing."""
     try:
-        with zipfile.ZipFile(io.BytesIO(model)) as archive:
+        with opened(io.BytesIO(model)) as archive:
             return archive.infolist(), archive.comment
-    except (zipfile.BadZipFile, ValueError, OSError):
+    except FAULTS:
         return [], b""
 
 

@@ -67,7 +67,7 @@ def _file_frames(capture: cv2.VideoCapture, path: str | Path, every: int) -> Ite
             start = position if start is None else start
             if index % every == 0:
                 read, pixels = capture.retrieve()
-                if not read:
+                if not read or pixels is None:
                     break
                 yield Frame(index, max(position - start, 0.0), as_rgb(pixels, "bgr"))
     finally:
@@ -107,7 +107,7 @@ def _camera_frames(
     try:
         while failures < FAILURES:
             read, pixels = capture.read()
-            if read:
+            if read and pixels is not None:
                 yield Frame(index, clock(), as_rgb(pixels, "bgr"))
                 index, failures = index + 1, 0
             else:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from kedge_runtime.errors import ImageError
-from kedge_runtime.streams.frames import Frame, ended
+from kedge_runtime.streams.frames import Frame, ended, numbered
 
 # Seconds without a frame after which a camera counts as gone; OpenCV's own patience is as long.
 TIMEOUT = 10.0
@@ -88,7 +88,7 @@ def latest(
 def _fill(box: Mailbox, frames: Iterable[Frame]) -> None:
     try:
         with ended(frames):
-            for frame in frames:
+            for frame in numbered(frames):
                 if not box.put(frame):
                     return
     except BaseException as error:
