@@ -43,7 +43,9 @@ def seal(
 
     `others`: members that other programs put behind the model (`containers.split`).
     """
-    members = {**(others or {}), CONTRACT: contract.to_json().encode(), GOLDEN: golden.to_bytes()}
+    # Python's escape for a byte of a name that is no UTF-8 is JSON's, too.
+    text = contract.to_json().encode(errors="backslashreplace")
+    members = {**(others or {}), CONTRACT: text, GOLDEN: golden.to_bytes()}
     if form in LABELS and contract.labels:
         members[LABELS[form]] = _lines(contract)
     return containers.append(form, model, members)

@@ -5,6 +5,7 @@ says that a gate failed. With KEDGE_DEBUG=1 the traceback comes before the line.
 """
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -13,13 +14,30 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.errors import KedgeError, UsageError, reason_of
 from kedge_runtime.output import UnreadError, say
 
 USAGE, INTERRUPTED, BUG = 2, 130, 70
 DEBUG = "KEDGE_DEBUG"
 # Import name -> what installs it; all others belong to the converter.
 DEVICE = {"numpy": "numpy", "cv2": "opencv-python-headless", "tomli": "tomli"}
+
+
+# What a system says of a file that no code of kedge could mend.
+REFUSALS = frozenset(
+    (
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+    )
+)
 
 
 class BugError(Exception):
@@ -66,15 +84,28 @@ def _missing(error: Exception) -> int:
 
 
 def _bug(error: Exception) -> int:
-    cause = error.__cause__ if isinstance(error, BugError) else error
+    tell_bug(error)
+    return BUG
+
+
+def _past_click(error: Exception) -> int:
+    """Tell what the system refuses the user; any other error is a bug."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.filename is not None and cause.errno in REFUSALS:
+        _trace(cause)
+        return _usage(UsageError(f"{os.fsdecode(cause.filename)}: {reason_of(cause)}"))
     tell_bug(cause or error)
     return BUG
 
 
-def tell_bug(error: BaseException) -> None:
-    """Say that an error is a bug in kedge; with KEDGE_DEBUG=1 its traceback comes first."""
+def _trace(error: BaseException) -> None:
     if os.environ.get(DEBUG, "0") not in ("", "0"):
         traceback.print_exception(error)
+
+
+def tell_bug(error: BaseException) -> None:
+    """Say that an error is a bug in kedge; with KEDGE_DEBUG=1 its traceback comes first."""
+    _trace(error)
     words = str(error).strip()
     if "Traceback (most recent call last)" in words:  # of a worker process
         words = words.splitlines()[-1]
@@ -106,5 +137,6 @@ ENDS: dict[type[Exception], Callable[[Exception], int]] = {
     KedgeError: _usage,
     click.Abort: lambda _: INTERRUPTED,
     ModuleNotFoundError: _missing,
+    BugError: _past_click,
     Exception: _bug,
 }

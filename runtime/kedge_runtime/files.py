@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,23 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
+
+
+# A table of a million images; a device such as /dev/zero never ends.
+MAX_TEXT = 64 << 20
+
+
+def read_text(path: Path) -> str:
+    """Return a text file of at most MAX_TEXT bytes of UTF-8, a byte order mark left out.
+
+    Raises OSError, UnicodeDecodeError.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise OSError(errno.EFBIG, f"has more than {MAX_TEXT >> 20} MiB", str(path))
+    # -sig: Windows editors put a mark before the first word.
+    return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def check_place(option: str, path: Path, suffix: str) -> None:

@@ -15,6 +15,7 @@ from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, ContractError, reason_of
+from kedge_runtime.files import read_text
 from kedge_runtime.golden import Golden
 from kedge_runtime.labels import BLANKS, without_numbers
 from kedge_runtime.records import encode
@@ -149,7 +150,9 @@ def _label(name: str, where: str) -> Label:
 
 def _text(path: Path) -> str:
     try:
-        return _decoded(path.read_bytes(), str(path))
+        return read_text(path)
+    except UnicodeDecodeError:
+        raise ContractError(f"{path}: isn't UTF-8 text") from None
     except OSError as error:
         raise ContractError(f"{path}: {reason_of(error)}") from None
 

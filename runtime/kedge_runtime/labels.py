@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.files import read_text
 
 # Coral's and Teachable Machine's files number their classes.
 # Around a name, as Windows ends its lines; other control characters are refused.
@@ -27,8 +28,7 @@ def read_labels(path: Path, *, repeated: bool = False) -> tuple[Label, ...]:
     after it), and for an id that comes twice.
     """
     try:
-        # -sig: Windows editors put a byte order mark before the first name.
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise UsageError(f"can't read the label file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

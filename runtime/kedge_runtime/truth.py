@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from kedge_runtime import ilsvrc
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import UsageError
+from kedge_runtime.files import read_text
 
 Classes = dict[str, int]
 Truth = dict[Path, int]
@@ -142,8 +143,7 @@ def _rows(lines: Sequence[str], table: Path) -> Iterator[tuple[str, str]]:
 
 def _text(table: Path) -> str:
     try:
-        # -sig: Windows editors put a byte order mark before the first name.
-        return table.read_text(encoding="utf-8-sig")
+        return read_text(table)
     except OSError as error:
         raise UsageError(f"can't read the table {table}: {error.strerror}") from None
     except UnicodeDecodeError as error:

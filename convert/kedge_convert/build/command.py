@@ -10,6 +10,7 @@ from kedge_convert.supervisor import bounds
 from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.output import say
+from kedge_runtime.pool import MAX_JOBS
 
 if TYPE_CHECKING:
     from kedge_convert.build.run import Settings
@@ -22,7 +23,7 @@ PLACE = click.Path(path_type=Path)
 @click.option("--cache", type=PLACE, metavar="DIR", help="[default: kedge in the user's cache]")
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_JOBS),
     default=1,
     show_default=True,
     help="Models at once; a conversion takes 2.5 GB.",

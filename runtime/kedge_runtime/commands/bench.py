@@ -36,6 +36,7 @@ from kedge_runtime.output import echo_json, page, say
 from kedge_runtime.printable import printable
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
+MAX_ROUNDS = 1_000_000
 A_BLOCK = (WIDTH - TITLE) // COLUMN  # columns
 
 
@@ -82,12 +83,12 @@ class Several(click.ParamType):  # type: ignore[type-arg]
 @foreign_options
 @click.option(
     "--rounds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, MAX_ROUNDS),
     help=f"Pictures to time [default: {ROUNDS}, or all if more are given].",
 )
 @click.option(
     "--warm-up",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MAX_ROUNDS),
     default=WARM_UP,
     show_default=True,
     help="Pictures before the first that counts.",

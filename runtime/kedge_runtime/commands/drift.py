@@ -33,7 +33,7 @@ from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.identity import identity
 from kedge_runtime.output import json_text, say
 from kedge_runtime.pictures import left_out
-from kedge_runtime.pool import Pool
+from kedge_runtime.pool import MAX_JOBS, Pool
 
 PLACE = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -88,7 +88,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_JOBS),
     default=1,
     show_default=True,
     help="Processes at once; give --threads, too, so that they don't crowd each other.",

@@ -94,11 +94,15 @@ ENGINES = {
 }
 
 
+# More than any machine has cores; engines start as many as they are told, or crash.
+MAX_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How to open an engine. Raises UsageError for what no engine could do.
 
-    `threads`: at least 1; default: all cores this process may use.
+    `threads`: 1 to MAX_THREADS; default: all cores this process may use.
     `delegate`: `edgetpu[:usb|pci|N]`, or the path of a delegate's shared library.
     `engine`: a key of ENGINES; default: the first one for the file's format.
     `kernels`: `default`; `builtin` leaves out the XNNPACK delegate; `reference` is slow, and on
@@ -114,6 +118,8 @@ class EngineOptions:
         """Refuse what is out of range for every engine."""
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads is {self.threads}, allowed are 1 and more")
+        if self.threads is not None and self.threads > MAX_THREADS:
+            raise UsageError(f"threads is {self.threads}, allowed are 1 to {MAX_THREADS}")
         if self.engine is not None and self.engine not in ENGINES:
             raise UsageError(f"engine is {self.engine!r}, known are {', '.join(ENGINES)}")
         if self.kernels not in get_args(Kernels):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from kedge_runtime.errors import UsageError
 from kedge_runtime.pool import dask, here, processes
 
+MAX_JOBS = 1024  # more than any machine has cores
+
 
 @dataclass(frozen=True)
 class Pool:
