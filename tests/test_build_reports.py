@@ -302,3 +302,15 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     done = subprocess.run(dumped, check=True, capture_output=True, text=True, timeout=120)
     assert f"<title>width {width}</title>" in done.stdout
     assert picture.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("render", [*RENDERERS.values(), terminal.render])
+def test_no_name_acts_on_who_reads_a_report(
+    report: Report, render: Callable[[Report], str]
+) -> None:
+    name = "a\x1b[2J\u202e\n::error::forged ##[error]x"
+    cells = tuple(replace(cell, name=name, notes=(name,)) for cell in report.cells)
+    text = click.unstyle(render(replace(report, config=name, cells=cells)))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert not re.search(r"(?m)^\s*(- )?::", text)
+    assert "##[" not in text

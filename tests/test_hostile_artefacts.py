@@ -4,6 +4,7 @@ Each must end in a typed error of one line, without much memory.
 """
 
 import io
+import json
 import pickle
 import tracemalloc
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import MODELS, Run
 from kedge_runtime import containers
 from kedge_runtime.artefact import CONTRACT, GOLDEN, read_artefact
 from kedge_runtime.contract import Contract
@@ -283,3 +285,44 @@ WIRES = {
 @pytest.mark.parametrize("case", WIRES)
 def test_hostile_protocol_buffers_are_refused(case: str, tmp_path: Path) -> None:
     _refused("onnx", _resealed(WIRES[case]), tmp_path)
+
+
+@pytest.mark.parametrize("back", [1, 1000, 1 << 31])
+def test_offsets_before_the_file_are_no_archive(tmp_path: Path, back: int) -> None:
+    """In a file such an offset is an OSError of seek, in memory a ValueError."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("labels.txt", "a")
+    content = bytearray(file.getvalue())
+    end = content.rindex(b"PK\5\6")
+    content[end + 16 : end + 20] = (len(content) + back & 0xFFFFFFFF).to_bytes(4, "little")
+    (tmp_path / "m.zip").write_bytes(content)
+    for given in (tmp_path / "m.zip", io.BytesIO(content)):
+        with pytest.raises(ArtefactError, match=r"^m.zip: no readable archive"):
+            read_members(given, "m.zip")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", None])
+def test_a_float_tensor_takes_no_quantisation(contracts: dict[str, Contract], dtype: str) -> None:
+    stated = json.loads(contracts["tflite"].to_json())
+    for end in ("input", "output"):
+        tensor = {"quantisation": {"scale": 0.1, "zero_point": 1}} | (
+            {"dtype": dtype} if dtype else {}
+        )
+        hostile = json.dumps({**stated, end: {**stated[end], "tensor": tensor}})
+        with pytest.raises(ContractError, match="takes no quantisation: leave it out, or state"):
+            Contract.from_json(hostile)
+
+
+@pytest.mark.parametrize("kind", ["contract-traceback", "metadata-traceback"])
+def test_known_hostile_files_are_one_line(
+    shared: Path, kind: str, artefacts: Path, pictures: Path, kedge: Run
+) -> None:
+    found = sorted((shared / "data" / "hostile").glob(f"{kind}-*"))
+    assert found
+    for path in found:
+        model = artefacts.parent / "raw.tflite"
+        model.write_bytes((MODELS / "tiny.tflite").read_bytes())
+        words = [path] if path.suffix == ".tflite" else [model, "--contract", path]
+        code, out, err = kedge("classify", *words, pictures)
+        assert (code, out, err.count("\n")) == (2, "", 1)

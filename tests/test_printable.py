@@ -19,7 +19,7 @@ from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.golden import Golden
 from kedge_runtime.labels import parse
 from kedge_runtime.output import json_text
-from kedge_runtime.printable import LIMIT, is_printable, printable
+from kedge_runtime.printable import LIMIT, WORD, is_printable, message, printable
 
 pytest.importorskip("ai_edge_litert")
 
@@ -89,8 +89,15 @@ def test_an_escape_names_its_character() -> None:
 
 
 def test_a_long_name_keeps_both_ends() -> None:
-    shown = printable("begin" + "x" * 5000 + "end", LIMIT)
-    assert (len(shown), shown[:5], shown[-3:], shown.count("…")) == (LIMIT, "begin", "end", 1)
+    shown = printable("begin" + "x" * 5000 + "end", 80)
+    assert (len(shown), shown[:5], shown[-3:], shown.count("…")) == (80, "begin", "end", 1)
+
+
+def test_a_message_keeps_its_words_around_a_long_name() -> None:
+    said = message(f"{'x' * 5000}: no such file; give another")
+    assert re.fullmatch(r"x+…x+: no such file; give another", said)
+    assert len(said) < WORD + 40
+    assert len(message("a b " * 5000)) == LIMIT
 
 
 def test_json_is_exact_and_ascii() -> None:

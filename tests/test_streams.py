@@ -273,3 +273,33 @@ def test_a_camera_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ImageError, match=r"^camera 3: gave no frame for 0\.01 s; check its cable"):
         next(latest(camera(), "camera 3", timeout=0.01))
     hanging.set()
+
+
+@pytest.mark.parametrize("empty", [None, [[0]], 7])
+def test_an_empty_frame_is_an_image_error(empty: Any) -> None:
+    for source in (numbered([empty]), latest([empty])):
+        with pytest.raises(ImageError, match=r"^a frame is (NoneType|list|int), expected an array"):
+            next(source)
+
+
+class Dropping:
+    """A camera whose driver says that it read a frame and gives none, now and then."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def read(self) -> tuple[bool, Pixels | None]:
+        self._turn += 1
+        return True, plain(RED[::-1]) if self._turn % 2 else None
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_may_drop_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Dropping())
+    found = open_camera("0", pause=lambda _: None)
+    assert [next(found).index for _ in range(3)] == [0, 1, 2]

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import click
 
 from kedge_runtime.errors import UsageError, reason_of
-from kedge_runtime.printable import LIMIT, printable, without_commands
+from kedge_runtime.printable import message, printable, without_commands
 
 # ESC of kedge's own colours, until `echo` writes them: no file can know it.
 _PAINT = f"\ufdd0{os.urandom(8).hex()}\ufdd1"
@@ -95,9 +95,9 @@ def page(lines: Iterable[str]) -> str:
     return "\n".join(printable(line).replace(_PAINT, "\x1b") for line in lines)
 
 
-def say(message: object, *, prefix: str = "kedge: ") -> None:
-    """Print a message on stderr: one line of at most LIMIT characters."""
-    click.echo(f"{prefix}{printable(message, LIMIT)}", err=True)
+def say(text: object, *, prefix: str = "kedge: ") -> None:
+    """Print a message on stderr: one line of bounded length."""
+    click.echo(f"{prefix}{message(text)}", err=True)
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool | None = None) -> str:

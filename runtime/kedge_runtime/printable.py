@@ -7,8 +7,10 @@ On a terminal and in a log they would act; here they become visible escapes such
 import re
 import unicodedata
 
-# Characters of a message, at most: longer names lose their middle.
-LIMIT = 500
+# Characters of a message, and of a word in it, at most: what is longer loses its middle. The
+# longest of kedge, which asks for all that is missing, has 600.
+LIMIT, WORD = 1000, 250
+_LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
 # Categories of Unicode: control, format (bidi marks, zero width), surrogate (bytes of a name that
 # are no UTF-8, PEP 383), line and paragraph separators. https://www.unicode.org/reports/tr44/#General_Category_Values
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -29,6 +31,12 @@ def printable(text: object, limit: int | None = None) -> str:
     if not said.isprintable():
         said = "".join(_shown(said, place) for place in range(len(said)))
     return shortened(without_commands(said), limit)
+
+
+def message(text: object) -> str:
+    """Return a message as a printable line of bounded length."""
+    words = _LONG_WORD.sub(lambda found: shortened(found[0], WORD), printable(text))
+    return shortened(words, LIMIT)
 
 
 def without_commands(text: str) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from kedge_convert.progress.events import Begun, Ended, Event, Noted, Said, Ticked
 from kedge_runtime.output import speaker
-from kedge_runtime.printable import LIMIT, printable
+from kedge_runtime.printable import message
 from kedge_runtime.progress import clock_time
 
 
@@ -30,9 +30,9 @@ class Screen:
         """Draw one event."""
         match event:
             case Said(line):
-                self._console.print(printable(line, LIMIT), soft_wrap=True)
+                self._console.print(message(line), soft_wrap=True)
             case Noted(line) if not self._silent:
-                self._console.print(printable(line, LIMIT), soft_wrap=True)
+                self._console.print(message(line), soft_wrap=True)
             case Begun(stage, total) if not self._silent:
                 self._begin(stage, total)
             case Ticked() if self._bar:
@@ -42,7 +42,7 @@ class Screen:
 
     def _begin(self, stage: str, total: int | None) -> None:
         self._end(whole=False)
-        stage = printable(stage, LIMIT)
+        stage = message(stage)
         if not self._console.is_terminal:
             self._console.print(stage)
             return
