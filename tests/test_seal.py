@@ -225,12 +225,11 @@ def test_what_is_wrong_is_one_line(foreign: Path, labels: Path, kedge: Run, case
     assert not foreign.with_name(f"foreign.sealed{foreign.suffix}").exists()
 
 
-def test_labels_of_any_characters_stay_one_a_line(
+def test_labels_of_any_language_stay_one_a_line(
     foreign: Path, labels: Path, form: str, kedge: Run
 ) -> None:
-    """Unicode has more line ends than a text file."""
-    names = ["a\u2028b", "c\x0bd", "crane", "crane"]
-    labels.write_text("\n".join(names) + "\n", newline="")
+    names = ["M\u00fcller b", "\u732b d", "crane", "crane"]
+    labels.write_text("\n".join(names) + "\n", newline="", encoding="utf-8")
     code, _, err = kedge("seal", foreign, "--labels", labels, *WORDS)
     assert (code, err) == (0, "")
     path = foreign.with_name(f"foreign.sealed{foreign.suffix}")
@@ -239,7 +238,19 @@ def test_labels_of_any_characters_stay_one_a_line(
     assert len({label.id for label in found}) == 4
     if form == "tflite":
         with zipfile.ZipFile(path) as archive:
-            assert archive.read("labels.txt").decode().splitlines() == ["a b", "c d", *names[2:]]
+            assert archive.read("labels.txt").decode().splitlines() == names
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "c\x0bd", "e\x1b[31m", "f\tg\th", "i\u202ej"])
+def test_labels_with_control_characters_are_not_sealed(
+    foreign: Path, labels: Path, kedge: Run, name: str
+) -> None:
+    """Unicode has more line ends than a text file, and a terminal obeys others."""
+    labels.write_text(f"red\n{name}\nblue\ndark\n", newline="", encoding="utf-8")
+    code, out, err = kedge("seal", foreign, "--labels", labels, *WORDS)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{labels}:2: label " in err
+    assert not foreign.with_name(f"foreign.sealed{foreign.suffix}").exists()
 
 
 def test_words_have_one_spelling() -> None:
