@@ -5,7 +5,6 @@ On a terminal and in a log they would act; here they become visible escapes such
 """
 
 import re
-import unicodedata
 
 # Characters of a message, and of a word in it, at most: what is longer loses its middle. The
 # longest of kedge, which asks for all that is missing, has 600.
@@ -63,6 +62,8 @@ def _shown(text: str, place: int) -> str:
 
 
 def _is_escaped(text: str, place: int) -> bool:
+    import unicodedata  # a megabyte that plain names do without
+
     if unicodedata.category(text[place]) not in _ESCAPED:
         return False
     return text[place] not in _JOINERS or not _joins(text, place)
@@ -72,5 +73,6 @@ def _joins(text: str, place: int) -> bool:
     """Whether a joiner stands between two signs that are neither ASCII nor escaped themselves."""
     sides = text[max(place - 1, 0) : place], text[place + 1 : place + 2]
     return all(
-        side and not side.isascii() and unicodedata.category(side) not in _ESCAPED for side in sides
+        side and not side.isascii() and (side.isprintable() or not _is_escaped(side, 0))
+        for side in sides
     )

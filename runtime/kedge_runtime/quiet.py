@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from kedge_runtime.output import speaker
-
 # Where it all goes; the converter's worker has a log instead.
 SINK = os.devnull
 
@@ -41,6 +39,8 @@ def only_ours() -> Iterator[None]:
 
     Python's own stderr goes on, through another descriptor.
     """
+    from kedge_runtime.output import speaker  # click's: a Classifier alone does without
+
     with contextlib.ExitStack() as stack:
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if sys.stderr is sys.__stderr__:
