@@ -4,7 +4,6 @@ Teachable Machine exports such a zip: `model.tflite` (uint8) or `model_unquant.t
 and `labels.txt` with numbers before the names.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from kedge_runtime.artefact import format_of
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import ArtefactError, reason_of
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.labels import parse, without_numbers
 from kedge_runtime.pipelines import PIPELINES, Pipeline
 from kedge_runtime.zips import read_members
@@ -58,9 +58,9 @@ def opened(path: Path) -> Iterator[ModelFile]:
         return
     members = _members(path)
     name = _the_model(path, members)
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+    with temporary_folder() as folder:
         # The name comes from a stranger: only its last part, and only as a known suffix.
-        unpacked = Path(folder) / f"model{PurePosixPath(name).suffix.lower()}"
+        unpacked = folder / f"model{PurePosixPath(name).suffix.lower()}"
         unpacked.write_bytes(members[name])
         yield _described(path, unpacked, PurePosixPath(name).name, members)
 

@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from kedge_runtime.drift.original import Original, Sample
 from kedge_runtime.drift.report import Attribution, Step
 from kedge_runtime.engines import ENGINES, EngineOptions, engine_for, open_engine
 from kedge_runtime.errors import EngineError, ImageError, UsageError
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats, label_sets, probabilities
 from kedge_runtime.preprocessing import Preprocessor
@@ -70,8 +70,8 @@ Asked = tuple[Link, Answers]
 def _measured(
     source: Source, artefact: Artefact, sample: Sample, options: EngineOptions
 ) -> list[Asked]:
-    with TemporaryDirectory(prefix="kedge-drift-") as folder:
-        return [_asked(link, sample) for link in _run(source, artefact, options, Path(folder))]
+    with temporary_folder() as folder:
+        return [_asked(link, sample) for link in _run(source, artefact, options, folder)]
 
 
 def _summed(asked: Sequence[Asked], sample: Sample, artefact: Artefact) -> Attribution:

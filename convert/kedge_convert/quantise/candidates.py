@@ -6,12 +6,10 @@ original's: it is finer than counting answers, and falls with them.
 """
 
 import logging
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +34,7 @@ from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Method
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import EngineError
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats
 
@@ -203,8 +202,8 @@ def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidat
 
 
 def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> Floats:
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder, quiet():
-        path = Path(folder) / f"candidate.{target.form}"
+    with temporary_folder() as folder, quiet():
+        path = folder / f"candidate.{target.form}"
         path.write_bytes(content)
         engine = open_engine(target.form, path)
         contract = sealing.contract_of(source, target, engine, photos)

@@ -7,7 +7,6 @@ on calibration pictures; what is reported is measured on others.
 """
 
 import statistics
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
 from kedge_runtime.engines import open_engine
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.head import Floats
 from kedge_runtime.truth import read_truth
 
@@ -167,10 +167,8 @@ def _costs(target: Target, chosen: Candidate, plain: Candidate) -> list[str]:
 
 def _latency(form: str, one: bytes, other: bytes) -> float:
     """Return the ratio of median seconds per run, in turns, so that a disturbance meets both."""
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder, quiet():
-        runs = [
-            _runner(form, Path(folder) / f"{i}.{form}", each) for i, each in enumerate((one, other))
-        ]
+    with temporary_folder() as folder, quiet():
+        runs = [_runner(form, folder / f"{i}.{form}", each) for i, each in enumerate((one, other))]
         times: list[list[float]] = [[], []]
         for _ in range(ROUNDS):
             for run, taken in zip(runs, times, strict=True):

@@ -5,7 +5,6 @@ operators that no engine has. `check` raises ConversionError for all that, whate
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -24,6 +23,7 @@ from kedge_convert.toolkit import quiet
 from kedge_runtime.contract import Precision
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import KedgeError, one_line
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.inspect import read_network
 from kedge_runtime.inspect.precision import precision_of
 from kedge_runtime.preprocessing import Preprocessor, dequantise
@@ -167,8 +167,8 @@ FAULTS: tuple[Callable[[Skeleton, Source], str], ...] = (
 
 def _run(form: str, content: bytes, source: Source) -> str:
     """Return what is wrong when the runtime's own engine runs it, or an empty string."""
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        path = Path(folder) / f"exported.{form}"
+    with temporary_folder() as folder:
+        path = folder / f"exported.{form}"
         path.write_bytes(content)
         try:
             with quiet():
