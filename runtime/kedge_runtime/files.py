@@ -92,8 +92,8 @@ def room(place: Path | None = None) -> Iterator[None]:
 
 def no_room(place: Path | None, reason: str) -> UsageError:
     """Return what to tell where temporary files find no room."""
-    folder = place or users_folder()
-    return UsageError(f"temporary folder {folder}: {reason}; set TMPDIR to one with room")
+    remedy = "make room there" if place else "set TMPDIR to one with room"
+    return UsageError(f"temporary folder {place or users_folder()}: {reason}; {remedy}")
 
 
 def users_folder() -> Path:
