@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import machine
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.quiet import quiet
@@ -83,7 +84,7 @@ def _prepare(folder: Path, case: Case) -> Callable[[], Any]:
 
 def _open(folder: Path, case: Case) -> tuple[Engine, Any]:
     (path,) = folder.glob(f"*.{case.target}")
-    engine = open_engine(path.suffix[1:], path, case.options)
+    engine = open_engine(read_content(path), case.options)
     shape = (case.batch, *engine.input_shape[1:])
     noise = np.random.default_rng(0).integers(-100, 100, shape)
     return engine, noise.astype(engine.input.dtype)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import machine
 import peers
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Geometry
 from kedge_runtime.foreign import Facts, read_facts
 from kedge_runtime.head import Floats
@@ -105,7 +106,8 @@ def true_classes(classifier: Classifier, photos: Sequence[Path]) -> NDArray[np.i
 
 def measure(path: Path, photos: Sequence[Path], facts: Facts | None) -> dict[str, Any]:
     """Return the agreement of each way to look at the photos."""
-    classifier = Classifier.open(path, contract=facts.contract(path) if facts else None)
+    told = facts.contract(read_content(path)) if facts else None
+    classifier = Classifier.open(path, contract=told)
     plan, geometry = classifier.preprocessor, classifier.contract.input.geometry
     read = [plan.read(photo) for photo in photos]
     fitted = [plan.fit(pixels) for pixels in read]

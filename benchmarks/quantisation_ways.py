@@ -32,6 +32,7 @@ from kedge_convert.way import Way
 from kedge_runtime import golden_making
 from kedge_runtime.artefact import Artefact, seal
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Input, Label, Output
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.golden import Golden
@@ -100,7 +101,7 @@ def classifier(facts: Facts, made: Made, folder: Path, options: EngineOptions) -
     path = folder / f"model.{made.form}"
     path.write_bytes(made.content)
     with quiet():
-        engine = open_engine(made.form, path, options)
+        engine = open_engine(read_content(path), options)
     contract = Contract(
         replace(facts.input, tensor=engine.input),
         replace(facts.output, tensor=engine.output),
@@ -263,9 +264,12 @@ def _seal_size(asked: reference.Original, made: Made) -> int:
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / f"model.{made.form}"
         path.write_bytes(made.content)
-        engine = open_engine(made.form, path)
+        content = read_content(path)
+        engine = open_engine(content)
         contract = sealing.contract_of(asked.source, target, engine, asked.photos)
-        golden = golden_making.golden_set(path, contract, asked.golden, asked.golden_logits)
+        golden = golden_making.golden_set(
+            read_content(path), contract, asked.golden, asked.golden_logits
+        )
     return len(seal(made.form, made.content, contract, golden)) - len(made.content)
 
 

@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 
 import machine
-from kedge_runtime.artefact import format_of, read_artefact
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Resize
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine
@@ -48,7 +49,7 @@ def main() -> int:
     cv2.setNumThreads(1)
     contract = read_artefact(arguments.artefact).contract
     options = EngineOptions(threads=1)
-    engine = open_engine(format_of(arguments.artefact), arguments.artefact, options)
+    engine = open_engine(read_content(arguments.artefact), options)
     photos = _every_so_many(sorted(arguments.images.rglob("*.JPEG")), arguments.limit)
     seconds, answers = measure(photos, contract, engine)
     truth = [_class_of(photo, contract) for photo in photos]

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 import machine
-from kedge_runtime.artefact import Artefact, format_of, read_artefact
+from kedge_runtime.artefact import Artefact, read_artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.head import Floats
@@ -83,7 +84,7 @@ def _other(path: Path, artefact: Artefact, photos: list[Path]) -> Floats:
 
 
 def _outputs(artefact: Artefact, options: EngineOptions, photos: list[Path]) -> Floats:
-    classifier = Classifier(artefact, open_engine(format_of(artefact.path), artefact.path, options))
+    classifier = Classifier(artefact, open_engine(read_content(artefact.path), options))
     plan = Preprocessor(artefact.contract.input)
     return np.stack([classifier.run(plan.read(photo)) for photo in photos])
 

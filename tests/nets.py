@@ -15,6 +15,7 @@ from kedge_convert import prepare
 from kedge_convert.prepare import Graph
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import open_engine
 from kedge_runtime.head import Floats
 from kedge_runtime.preprocessing import Preprocessor, dequantise
@@ -58,7 +59,7 @@ def answers(source: Source, form: str, content: bytes, photos: Sequence[Path]) -
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model.{form}"
         path.write_bytes(content)
-        engine = open_engine(form, path)
+        engine = open_engine(read_content(path))
         plan = Preprocessor(replace(source.input, tensor=engine.input))
         rows = [engine.run(plan.tensor(plan.read(photo))) for photo in photos]
         return np.asarray(dequantise(np.concatenate(rows), engine.output), np.float32)

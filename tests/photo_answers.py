@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.artefact import read_artefact
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Fit, Resize
 from kedge_runtime.engines import EngineOptions, Kernels, open_engine
 from kedge_runtime.preprocessing import Preprocessor
@@ -42,7 +43,7 @@ def main(artefact: Path, photos: Sequence[Path], out: Path, count: int) -> None:
         "tensors": [[_digest(way.tensor(pixels)) for way in ways] for pixels in pictures],
     }
     for kernels in KERNELS:
-        engine = open_engine("tflite", artefact, EngineOptions(threads=1, kernels=kernels))
+        engine = open_engine(read_content(artefact), EngineOptions(threads=1, kernels=kernels))
         found[kernels] = [engine.run(tensor).reshape(-1) for tensor in inputs]
     arrays: dict[str, Any] = {name: np.array(rows) for name, rows in found.items()}
     np.savez(out, **arrays)

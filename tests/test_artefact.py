@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_runtime.artefact import CONTRACT, GOLDEN, format_of, is_sealed, read_artefact, seal
+from kedge_runtime.artefact import CONTRACT, GOLDEN, is_sealed, read_artefact, seal
+from kedge_runtime.content import format_of
 from kedge_runtime.contract import Contract, Label
 from kedge_runtime.errors import ArtefactError, ContractError
 from kedge_runtime.golden import Golden
@@ -199,7 +200,7 @@ def test_a_suffix_in_capitals_is_read(form: str, artefacts: Path, tmp_path: Path
 def test_a_file_that_may_not_be_read_is_refused_in_one_line(
     form: str, artefacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> NoReturn:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact import Artefact, read_artefact, seal
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Label, Output, Quantisation, Tensor
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine, Port, dtype_name
@@ -305,7 +306,7 @@ def test_an_onnx_that_onnxruntime_refuses_is_refused_in_one_line(
 
 def test_both_formats_have_an_engine_that_says_its_name(form: str, artefacts: Path) -> None:
     _needs_engine(form)
-    engine = open_engine(form, artefacts / f"tiny.{form}", EngineOptions(threads=2))
+    engine = open_engine(read_content(artefacts / f"tiny.{form}"), EngineOptions(threads=2))
     assert engine.name == {"onnx": "onnxruntime", "tflite": "litert"}[form]
     assert engine.output_shape == (1, 4)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.delegates import EDGETPU_LIBRARY, Delegate, parse_delegate
 from kedge_runtime.errors import EngineError, UsageError
@@ -47,7 +48,7 @@ def test_a_device_that_is_none_is_refused(text: str) -> None:
 def _open(delegate: object) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        open_engine("tflite", TINY, EngineOptions(delegate=str(delegate)))
+        open_engine(read_content(TINY), EngineOptions(delegate=str(delegate)))
 
 
 def test_a_missing_edge_tpu_library_names_its_install_command(
@@ -119,8 +120,8 @@ def test_a_model_runs_through_a_delegate_with_its_options(
 ) -> None:
     _as_edgetpu(library, monkeypatch)
     with quiet():
-        plain = open_engine("tflite", TINY)
-        engine = open_engine("tflite", TINY, EngineOptions(delegate="edgetpu:usb"))
+        plain = open_engine(read_content(TINY))
+        engine = open_engine(read_content(TINY), EngineOptions(delegate="edgetpu:usb"))
         tensor = np.full(engine.input_shape, 90, np.int8)
         assert np.abs(engine.run(tensor).astype(int) - plain.run(tensor)).max() <= 1
     assert library.with_suffix(".log").read_text() == "device=usb\n"
@@ -129,7 +130,7 @@ def test_a_model_runs_through_a_delegate_with_its_options(
 def test_any_library_is_a_delegate(library: Path) -> None:
     library.with_suffix(".log").write_text("before")
     with quiet():
-        engine = open_engine("tflite", TINY, EngineOptions(delegate=str(library)))
+        engine = open_engine(read_content(TINY), EngineOptions(delegate=str(library)))
         engine.warm_up()
     assert library.with_suffix(".log").read_text() == ""
 
@@ -160,7 +161,7 @@ COMPILED = [
 def test_a_file_compiled_for_the_edge_tpu_asks_for_the_delegate(shared: Path, name: str) -> None:
     path = shared / "data" / "edgetpu" / name
     with quiet(), pytest.raises(EngineError) as caught:
-        open_engine("tflite", path)
+        open_engine(read_content(path))
     assert str(caught.value) == (
         f"{path}: compiled for the Edge TPU, which the CPU can't run: give --delegate edgetpu, "
         "or run the file it was compiled from"

@@ -18,6 +18,7 @@ from kedge_convert.edge.release import Attempt, attempt, compiled_name
 from kedge_convert.errors import ConversionError
 from kedge_models.devices import Device, device, devices
 from kedge_runtime.artefact import read_artefact
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.inspect import read_network
 from kedge_runtime.inspect.report import inspect
@@ -144,7 +145,7 @@ def test_with_the_compiler_its_word_counts() -> None:
         "1 of 1 on the accelerator (edgetpu_compiler 16.0.384591198)"
     )
     assert [fate.level for fate in verdict.forecast] == [
-        fate.level for fate in forecast(read_network(TINY), CORAL)
+        fate.level for fate in forecast(read_network(read_content(TINY)), CORAL)
     ]
 
 
@@ -245,7 +246,7 @@ def test_a_model_of_velas_keeps_the_contract(demo_artefacts: Path, tmp_path: Pat
     compiled = read_artefact(made)
     assert compiled.contract.labels == read_artefact(original).contract.labels
     assert compiled.contract.provenance.tools["ethos-u-vela"]
-    kinds = [operator.kind for operator in read_network(made).operators]
+    kinds = [operator.kind for operator in read_network(read_content(made)).operators]
     assert kinds == ["ethos-u"]
 
 

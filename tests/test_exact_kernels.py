@@ -13,6 +13,7 @@ from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_runtime import golden_making
 from kedge_runtime.artefact import read_artefact, seal
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Geometry, Input, Label, Normalisation, Output
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
@@ -34,12 +35,12 @@ def test_a_file_without_exact_kernels_is_sealed_and_verified(
     path.write_bytes(made.content)
     if not exact:
         with pytest.raises(EngineError):
-            open_engine("tflite", path, EngineOptions(kernels="reference"))
-    contract = sealing.contract_of(source, target, open_engine("tflite", path), photos)
+            open_engine(read_content(path), EngineOptions(kernels="reference"))
+    contract = sealing.contract_of(source, target, open_engine(read_content(path)), photos)
     logits = source.logits(tensors(photos.calibration, source.input))
     golden = golden_making.golden_pictures(spec.geometry, photos.calibration, logits)
     answers = sealing.reference_answers(source, golden)
-    found = golden_making.golden_set(path, contract, golden, answers)
+    found = golden_making.golden_set(read_content(path), contract, golden, answers)
     assert bool(found.exact.size) is exact
     assert len(golden_making.inexact(contract, found)) == (not exact)
     path.write_bytes(seal("tflite", made.content, contract, found))

@@ -21,6 +21,7 @@ from kedge_convert.formats.onnx_batch import opened
 from kedge_convert.formats.tf2onnx_routes import ROUTES
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.toolkit import quiet, require
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import open_engine
 from kedge_runtime.head import Floats
 from kedge_runtime.preprocessing import Preprocessor, dequantise
@@ -46,7 +47,7 @@ def logits(family: str, form: str, content: bytes, pictures: Path) -> tuple[Floa
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / f"it.{form}"
         path.write_bytes(content)
-        engine = open_engine(form, path)
+        engine = open_engine(read_content(path))
     plan = Preprocessor(replace(source.input, tensor=engine.input))
     plain = Preprocessor(source.input)
     # Calibrated on these too: it is the arithmetic that is looked at, not what clipping costs.

@@ -10,6 +10,7 @@ import pytest
 from kedge_convert.edge.forecast import Forecast, forecast
 from kedge_convert.edge.limits import EVERY, LIMITS
 from kedge_models.devices import device
+from kedge_runtime.content import read_content
 from kedge_runtime.inspect import Network, read_network
 from networks import Builder
 
@@ -39,7 +40,7 @@ def test_every_pair_is_in_the_table(shared: Path) -> None:
 def test_the_forecast_is_the_compilers_mapping(shared: Path, name: str) -> None:
     original = shared / "data" / "edgetpu" / f"{name}.tflite"
     left = _left_on_the_cpu(original.with_name(f"{name}_edgetpu.tflite"))
-    network = read_network(original)
+    network = read_network(read_content(original))
     found = {_identity(network, fate) for fate in forecast(network, CORAL) if fate.level == "stays"}
     assert found == left
     assert len(left) == ON_CPU.get(name, 0)
@@ -63,7 +64,9 @@ def _identity(network: Network, fate: Forecast) -> tuple[str, ...]:
 
 
 def test_an_original_of_coral_maps_whole(shared: Path) -> None:
-    network = read_network(shared / "data" / "edgetpu" / "tf2_mobilenet_v2_1.0_224_ptq.tflite")
+    network = read_network(
+        read_content(shared / "data" / "edgetpu" / "tf2_mobilenet_v2_1.0_224_ptq.tflite")
+    )
     assert {fate.level for fate in forecast(network, CORAL)} == {"maps"}
 
 

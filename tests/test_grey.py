@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kedge_convert.formats.tflite_metadata import describe
 from kedge_runtime import tflite_metadata
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import (
     Contract,
     Geometry,
@@ -175,7 +176,7 @@ def test_tflite_metadata_says_grey(tmp_path: Path) -> None:
     _tflite(path, SHAPES["nhwc"])
     contract = _contract("nhwc")
     path.write_bytes(describe(path.read_bytes(), contract).content)
-    found = tflite_metadata.read(path).normalisation
+    found = tflite_metadata.read(read_content(path)).normalisation
     assert found is not None
     assert found == Normalisation("grey", 1.0, (0.0,), (255.0,))
     np.testing.assert_allclose(table(found, Tensor()), table(GREY, Tensor()), atol=1e-7)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Precision
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.inspect import Network, read_network, summarise
@@ -59,7 +60,7 @@ def test_a_small_file_reads_as_by_the_schemas_own_classes() -> None:
 def _check_tflite(path: Path) -> None:
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
-    graph, network = model.subgraphs[0], read_network(path)
+    graph, network = model.subgraphs[0], read_network(read_content(path))
     assert (list(network.inputs), list(network.outputs)) == (
         list(graph.inputs),
         list(graph.outputs),
@@ -96,7 +97,7 @@ def test_every_option_has_a_name_in_the_schema() -> None:
 def test_an_onnx_file_reads_as_by_onnx(demo_artefacts: Path) -> None:
     onnx = pytest.importorskip("onnx")
     for path in (MODELS / "tiny.onnx", demo_artefacts / "demo.int8.onnx"):
-        graph, network = onnx.load(path).graph, read_network(path)
+        graph, network = onnx.load(path).graph, read_network(read_content(path))
         held = {tensor.name: tensor for tensor in graph.initializer}
         names = [value.name for value in network.values]
         assert [names[i] for i in network.inputs] == [each.name for each in graph.input]
@@ -113,7 +114,7 @@ def test_an_onnx_file_reads_as_by_onnx(demo_artefacts: Path) -> None:
 
 
 def test_quantised_onnx_weights_have_a_scale_per_channel(demo_artefacts: Path) -> None:
-    rows = summarise(read_network(demo_artefacts / "demo.int8.onnx")).quantisation
+    rows = summarise(read_network(read_content(demo_artefacts / "demo.int8.onnx"))).quantisation
     weights = [(row.kind, row.granularity, row.count) for row in rows if row.role == "weights"]
     assert ("Conv", "channel", 28) in weights
 
@@ -121,7 +122,7 @@ def test_quantised_onnx_weights_have_a_scale_per_channel(demo_artefacts: Path) -
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])
 def test_the_parts_of_a_sealed_file_are_all_of_it(artefacts: Path, name: str) -> None:
     path = artefacts / name
-    found = sizes(path, read_network(path))
+    found = sizes(read_content(path), read_network(read_content(path)))
     labels = {"labels"} if path.suffix == ".tflite" else set()
     assert {"graph", "weights", "contract", "golden", "digest"} | labels == found.keys()
     assert sum(found.values()) == path.stat().st_size
@@ -137,11 +138,11 @@ def test_metadata_without_a_key_is_a_part_and_broken_metadata_refused(tmp_path: 
     for entry, part in ((b"\x12\x01x", "(no key)"), (b"\n\x01\xe9", "\ufffd"), (b"\x08\xff", "")):
         size = len(entry).to_bytes(1, "little")
         path.write_bytes((MODELS / "tiny.onnx").read_bytes() + b"\x72" + size + entry)
-        network = read_network(path)
+        network = read_network(read_content(path))
         if part:
-            assert sizes(path, network)[part] == len(entry)
+            assert sizes(read_content(path), network)[part] == len(entry)
     with pytest.raises(ArtefactError, match=r"foreign\.onnx: no readable \.onnx model"):
-        sizes(path, network)
+        sizes(read_content(path), network)
 
 
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])
@@ -156,7 +157,7 @@ def test_damaged_bytes_are_refused_or_read_but_never_a_bug(tmp_path: Path, name:
             content[at] = rng.integers(256)
         path.write_bytes(content)
         try:
-            summarise(read_network(path))
+            summarise(read_network(read_content(path)))
         except ArtefactError as error:
             assert str(path) in str(error)
             refused += 1
@@ -176,7 +177,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.tflite"
     path.write_bytes(content)
     with pytest.raises(ArtefactError, match=r"bad\.tflite: no readable \.tflite model"):
-        read_network(path)
+        read_network(read_content(path))
 
 
 def test_a_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_scale_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert content.count(scale) == 1
     path.write_bytes(content.replace(scale, struct.pack("<f", float("nan"))))
     with pytest.raises(ArtefactError, match="a tensor's scale is no number"):
-        read_network(path)
+        read_network(read_content(path))
 
 
 def _chain(*sizes_in_bytes: int) -> Network:
@@ -233,4 +234,4 @@ def test_the_tensors_tell_the_precision(demo_artefacts: Path, precision: Precisi
     paths = sorted(demo_artefacts.glob(f"demo.{precision}.*"))
     assert paths
     for path in paths:
-        assert precision_of(read_network(path)) == precision
+        assert precision_of(read_network(read_content(path))) == precision

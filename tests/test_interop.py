@@ -21,6 +21,7 @@ from kedge_convert.formats.tflite_metadata import describe
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact import read_artefact, seal
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Geometry, Input, Label, Output
 from kedge_runtime.engines import open_engine
 from kedge_runtime.foreign import complete, unsealed
@@ -99,7 +100,8 @@ def test_mediapipe_refuses_a_normalisation_per_channel(
     artefact = read_artefact(demo_artefacts / "demo.float32.tflite")
     taken = replace(artefact.contract.input, normalisation=NORMALISATIONS["torch"])
     contract = replace(artefact.contract, input=taken)
-    model = artefact.path.read_bytes()[: model_end(artefact.path)]
+    sealed = artefact.path.read_bytes()
+    model = sealed[: model_end(sealed)]
     path = tmp_path / "torch.tflite"
     described = describe(model, contract)
     path.write_bytes(seal("tflite", described.content, contract, Golden.none()))
@@ -116,7 +118,9 @@ def public(shared: Path, tmp_path: Path) -> Path:
     taken = Input(Geometry(224, 224), NORMALISATIONS["tf"])
     facts = Contract(taken, Output("softmax"), tuple(Label(line, line) for line in lines))
     model = folder / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
-    contract = complete(unsealed(model, facts), open_engine("tflite", model)).contract
+    contract = complete(
+        unsealed(read_content(model), facts), open_engine(read_content(model))
+    ).contract
     described = describe(model.read_bytes(), contract)
     path = tmp_path / "public.tflite"
     path.write_bytes(seal("tflite", described.content, contract, Golden.none()))
@@ -220,4 +224,4 @@ def test_netron_draws_every_operator(
         command = [browser, *options, profile, "--dump-dom", address]
         ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     drawn = re.findall(r'class="node graph-node"', ran.stdout)
-    assert len(drawn) == len(read_network(model).operators)
+    assert len(drawn) == len(read_network(read_content(model)).operators)

@@ -20,6 +20,7 @@ from kedge_convert import localise
 from kedge_convert.formats import FORMATS
 from kedge_convert.localise.advice import advice
 from kedge_convert.source import Request, Source, load_source
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Method, Output, Provenance
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
@@ -109,7 +110,7 @@ def make(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Make:
 
 def contract_of(source: Source, path: Path, method: Method) -> Contract:
     form = path.suffix[1:]
-    engine = open_engine(form, path)
+    engine = open_engine(read_content(path))
     made = Provenance(source.name, source.weights_digest, "int8", f"{form}:int8", method=method)
     return Contract(replace(source.input, tensor=engine.input), Output("logits"), (), made)
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.onnx_graph import read_graph
-from kedge_runtime.errors import EngineError
+from kedge_runtime.errors import EngineError, KedgeError
 from kedge_runtime.quiet import quiet
 
 TINY = Path(__file__).parent / "models" / "tiny.onnx"
@@ -14,7 +15,7 @@ TINY = Path(__file__).parent / "models" / "tiny.onnx"
 
 def test_the_graph_reader_agrees_with_onnxruntime() -> None:
     pytest.importorskip("onnxruntime")
-    engine = open_engine("onnx", TINY)
+    engine = open_engine(read_content(TINY))
     graph = read_graph(TINY.read_bytes())
     ((taken,), (given,)) = graph.inputs, graph.outputs
     assert (taken.name, taken.shape, taken.dtype) == ("input", engine.input_shape, "float32")
@@ -43,8 +44,8 @@ def test_the_graph_reader_agrees_with_onnx() -> None:
 def test_opencv_refuses_half_a_model(length: int, tmp_path: Path) -> None:
     path = tmp_path / "half.onnx"
     path.write_bytes(TINY.read_bytes()[:length])
-    with quiet(), pytest.raises(EngineError) as caught:
-        open_engine("onnx", path, EngineOptions(engine="opencv"))
+    with quiet(), pytest.raises(KedgeError) as caught:
+        open_engine(read_content(path), EngineOptions(engine="opencv"))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -64,4 +65,4 @@ def test_opencv_refuses_integers(tmp_path: Path) -> None:
     with pytest.raises(
         EngineError, match="float32 models only, this one has QuantizeLinear; use onnx"
     ):
-        open_engine("onnx", path, EngineOptions(engine="opencv"))
+        open_engine(read_content(path), EngineOptions(engine="opencv"))

@@ -12,6 +12,7 @@ from kedge_convert.edge.rewrites import rewrite
 from kedge_convert.toolkit import require
 from kedge_models import demo
 from kedge_models.devices import device
+from kedge_runtime.content import read_content
 from kedge_runtime.errors import UsageError
 from kedge_runtime.inspect import Network, read_network
 from kedge_runtime.quiet import quiet
@@ -48,7 +49,7 @@ def _int8(model: Any, path: Path, side: int) -> Network:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
         path.write_bytes(converter.convert())
-    return read_network(path)
+    return read_network(read_content(path))
 
 
 def _kinds(network: Network) -> set[str]:
@@ -99,7 +100,7 @@ def test_the_command_rewrites_before_anything_else(kedge: Run, tmp_path: Path) -
         code, _, stderr = kedge("convert", *words, "--to", "tflite:float32", "--out", out, *extra)
         assert code == 0, stderr
         (path,) = out.iterdir()
-        assert ("HARD_SWISH" in _kinds(read_network(path))) is not bool(extra)
+        assert ("HARD_SWISH" in _kinds(read_network(read_content(path)))) is not bool(extra)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Kind
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import UsageError
@@ -184,7 +185,7 @@ def test_a_source_answers_and_converts_as_its_network(tf: Any, tmp_path: Path, n
     np.testing.assert_allclose(probabilities(numbers, source.output), expected, atol=1e-6)
     path = tmp_path / "it.tflite"
     path.write_bytes(FORMATS["tflite"].export(source, "float32", (), lambda: None).content)
-    engine = open_engine("tflite", path)
+    engine = open_engine(read_content(path))
     found = np.stack([np.asarray(engine.run(picture[None])).reshape(-1) for picture in PICTURES])
     np.testing.assert_allclose(found, numbers, rtol=1e-4, atol=1e-4)
 

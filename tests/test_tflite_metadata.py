@@ -11,6 +11,7 @@ from kedge_convert.formats import FORMATS, flatbuffer
 from kedge_convert.formats.tflite_metadata import describe
 from kedge_runtime import tflite_metadata
 from kedge_runtime.artefact import read_artefact, seal
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Quantisation, Tensor
 from kedge_runtime.errors import ArtefactError, KedgeError
 from kedge_runtime.golden import Golden
@@ -46,7 +47,7 @@ def test_what_is_written_is_read_back(
     path = tmp_path / "m.tflite"
     contract = with_input(contract, mode)
     path.write_bytes(describe(model, contract).content)
-    found = tflite_metadata.read(path)
+    found = tflite_metadata.read(read_content(path))
     assert found.labels == "labels.txt"
     assert found.normalisation is not None
     read, written = (table(n, Tensor()) for n in (found.normalisation, NORMALISATIONS[mode]))
@@ -130,7 +131,7 @@ def test_the_seal_covers_metadata_and_labels(
 def test_a_file_without_metadata_says_nothing(model: bytes, tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(model)
-    assert tflite_metadata.read(path) == tflite_metadata.Metadata()
+    assert tflite_metadata.read(read_content(path)) == tflite_metadata.Metadata()
 
 
 def test_damaged_metadata_ends_in_one_line(
@@ -145,7 +146,7 @@ def test_damaged_metadata_ends_in_one_line(
         for value in (0, 0x7F, 0xFF):
             path.write_bytes(content[:at] + bytes([value]) + content[at + 1 :])
             try:
-                tflite_metadata.read(path)
+                tflite_metadata.read(read_content(path))
             except KedgeError as error:
                 assert "\n" not in str(error)
                 refused += 1

@@ -24,6 +24,7 @@ from kedge_convert.toolkit import require
 from kedge_models.devices import device
 from kedge_runtime.artefact import Artefact, seal
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import (
     Contract,
     DType,
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _seal(path: Path) -> None:
-    engine = open_engine("tflite", path, EngineOptions(kernels="reference"))
+    engine = open_engine(read_content(path), EngineOptions(kernels="reference"))
     taken = Input(
         Geometry(16, 16, fit="stretch"),
         Normalisation(divisor=127.5, mean=(1.0, 1.0, 1.0)),
@@ -103,7 +104,7 @@ def test_uint8_is_int8_shifted_by_128(folder: Path, colour: str) -> None:
     for name in DTYPES:
         path = folder / f"{name}.tflite"
         with quiet():
-            engine = open_engine("tflite", path, EngineOptions(kernels="reference"))
+            engine = open_engine(read_content(path), EngineOptions(kernels="reference"))
             contract = Classifier.open(path).contract
         tensor = preprocess(contract, picture)
         assert tensor.dtype == name
@@ -139,7 +140,7 @@ def test_uint8_ends_change_no_answer(
     for name in DTYPES:
         path = tmp_path / f"{name}.tflite"
         path.write_bytes(quantise(source, Scheme(name, name), photos))
-        engine = open_engine("tflite", path, EngineOptions(kernels="reference"))
+        engine = open_engine(read_content(path), EngineOptions(kernels="reference"))
         plan = Preprocessor(replace(spec, tensor=engine.input))
         answers = [engine.run(plan.tensor(plan.read(photo))) for photo in photos]
         assert {each.dtype.name for each in answers} == {name}

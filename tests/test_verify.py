@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime import geometry, head, image, preprocessing, results
-from kedge_runtime.artefact import format_of, read_artefact, seal
+from kedge_runtime.artefact import read_artefact, seal
+from kedge_runtime.content import format_of
 from kedge_runtime.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.engines.litert import LiteRT

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import MODELS, Run, tiny_contract
 from kedge_runtime.artefact import seal
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.golden import Golden
@@ -44,8 +45,8 @@ def test_xnnpack_does_refuse_it(refused: Path) -> None:
 
 def test_litert_opens_it_with_its_own_kernels_and_says_so(refused: Path) -> None:
     with quiet():
-        engine = open_engine("tflite", refused)
-        asked = open_engine("tflite", refused, EngineOptions(kernels="builtin"))
+        engine = open_engine(read_content(refused))
+        asked = open_engine(read_content(refused), EngineOptions(kernels="builtin"))
     assert engine.note.startswith(NOTE)
     assert "\n" not in engine.note
     assert asked.note == ""
@@ -57,12 +58,12 @@ def test_what_no_kernels_run_stays_an_error(tmp_path: Path) -> None:
     path = tmp_path / "damaged.tflite"
     path.write_bytes((MODELS / "tiny.tflite").read_bytes()[:500])
     with quiet(), pytest.raises(EngineError, match="LiteRT can't load it"):
-        open_engine("tflite", path)
+        open_engine(read_content(path))
 
 
 def test_a_model_that_xnnpack_takes_has_no_note() -> None:
     with quiet():
-        assert open_engine("tflite", MODELS / "tiny.tflite").note == ""
+        assert open_engine(read_content(MODELS / "tiny.tflite")).note == ""
 
 
 def test_classify_and_bench_say_it_once(kedge: Run, refused: Path, pictures: Path) -> None:

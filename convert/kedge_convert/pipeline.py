@@ -49,6 +49,7 @@ from kedge_convert.way import Way
 from kedge_models.demo import pictograms
 from kedge_runtime import golden_making
 from kedge_runtime.artefact import seal
+from kedge_runtime.content import ModelContent
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
 from kedge_runtime.files import staged, temporary_folder, write_whole
@@ -146,8 +147,8 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     with staged(final) as temporary:
         if job.dynamic_batch and target.form == "onnx":
             exported = onnx_batch.opened(exported, original.source)
-        write(temporary, exported.content)
-        sealed = _sealed(temporary, target, original, way)
+        bare = ModelContent(temporary, target.form, exported.content)
+        sealed = _sealed(bare, target, original, way)
         write(temporary, sealed.content)
         limits = parity.limits_for(way.precision, **job.limits)
         measured = _check(temporary, target, original, limits, progress)
@@ -216,13 +217,13 @@ def _best(target: Target, found: Sources, wanted: Search | None, progress: Progr
     return candidates.best(target, found, progress)
 
 
-def _sealed(path: Path, target: Target, original: Original, way: Way) -> Exported:
-    structure.check_precision(path, way.precision, original.source.name)
+def _sealed(content: ModelContent, target: Target, original: Original, way: Way) -> Exported:
+    structure.check_precision(content, way.precision, original.source.name)
     with quiet():
-        engine = open_engine(target.form, path)
+        engine = open_engine(content)
     contract = sealing.contract_of(original.source, target, engine, original.photos, way)
-    golden = golden_making.golden_set(path, contract, original.golden, original.golden_logits)
-    described = FORMATS[target.form].describe(path.read_bytes(), contract)
+    golden = golden_making.golden_set(content, contract, original.golden, original.golden_logits)
+    described = FORMATS[target.form].describe(content.data, contract)
     sealed = seal(target.form, described.content, contract, golden)
     return Exported(sealed, (*described.notes, *golden_making.inexact(contract, golden)))
 

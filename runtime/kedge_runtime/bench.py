@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime import hardware
-from kedge_runtime.artefact import format_of, read_artefact
+from kedge_runtime.artefact import read_artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import format_of
 from kedge_runtime.contract import Contract
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import EngineError, UsageError

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.answering import Answering
-from kedge_runtime.artefact import Artefact, format_of, read_artefact
+from kedge_runtime.artefact import Artefact, artefact_of
+from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Colour, Contract
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine
@@ -48,10 +49,19 @@ class Classifier(Answering):
         make, which carries none of its own. Raises ArtefactError for a file that isn't what was
         sealed, EngineError for an engine that is missing or refuses it.
         """
-        path, options = Path(path), EngineOptions(threads, delegate, engine)
-        artefact = read_artefact(path) if contract is None else unsealed(path, contract)
-        loaded = open_engine(format_of(path), path, options)
-        return cls(artefact if contract is None else complete(artefact, loaded), loaded)
+        options = EngineOptions(threads, delegate, engine)
+        return cls.of(read_content(Path(path)), options, contract)
+
+    @classmethod
+    def of(
+        cls, content: ModelContent, options: EngineOptions, contract: Contract | None = None
+    ) -> "Classifier":
+        """Do the same with a file that was read already."""
+        if contract is None:
+            return cls(artefact_of(content), open_engine(content, options))
+        artefact = unsealed(content, contract)
+        engine = open_engine(content, options)
+        return cls(complete(artefact, engine), engine)
 
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return each class's probability, float32 [classes], 0..1."""

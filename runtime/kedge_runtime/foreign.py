@@ -3,6 +3,7 @@
 Nothing is guessed: how pixels become the input and what the output means must be stated.
 """
 
+import io
 import json
 import zipfile
 from dataclasses import dataclass, replace
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kedge_runtime import tflite_metadata
-from kedge_runtime.artefact import Artefact, format_of, is_sealed
+from kedge_runtime.artefact import Artefact, ends_in_digest
+from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Contract, Label, Tensor
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, ContractError, reason_of
@@ -30,7 +32,7 @@ class Facts:
     path: Path
     data: Any
 
-    def contract(self, model: Path | None = None) -> Contract:
+    def contract(self, model: ModelContent | None = None) -> Contract:
         """Return the contract; what it leaves out is taken from the model's own metadata.
 
         Raises ContractError for a key that is missing or wrong, ArtefactError for metadata that
@@ -64,15 +66,14 @@ def read_contract(path: Path, model: Path | None = None) -> Contract:
     that can't be read and for a key that is missing or wrong, ArtefactError for a model whose
     metadata is damaged.
     """
-    return read_facts(path).contract(model)
+    return read_facts(path).contract(read_content(model) if model else None)
 
 
-def unsealed(path: Path, contract: Contract) -> Artefact:
+def unsealed(content: ModelContent, contract: Contract) -> Artefact:
     """Return a foreign file with a person's contract. Raises ArtefactError for a sealed one."""
-    format_of(path)
-    if is_sealed(path):
-        raise ArtefactError(f"{path}: carries its own contract: leave the other one out")
-    return Artefact(path, contract, Golden.none(), digest="")
+    if ends_in_digest(content.data):
+        raise ArtefactError(f"{content.path}: carries its own contract: leave the other one out")
+    return Artefact(content.path, contract, Golden.none(), digest="")
 
 
 def complete(artefact: Artefact, engine: Engine) -> Artefact:
@@ -99,9 +100,9 @@ def _numbers(contract: Contract, engine: Engine) -> tuple[Label, ...]:
     return tuple(Label(str(i), f"class {i}") for i in range(count))
 
 
-def _with_metadata(data: dict[str, Any], model: Path) -> dict[str, Any]:
+def _with_metadata(data: dict[str, Any], model: ModelContent) -> dict[str, Any]:
     """Return the facts with what the model says of itself; a person's word goes first."""
-    read, taken = METADATA.get(format_of(model)), data.get("input")
+    read, taken = METADATA.get(model.format), data.get("input")
     if not (read and isinstance(taken, dict)) or ("labels" in data and "normalisation" in taken):
         return data
     found, told = read(model), dict(data)
@@ -112,20 +113,25 @@ def _with_metadata(data: dict[str, Any], model: Path) -> dict[str, Any]:
     return told
 
 
-def _named(path: Path, model: Path | None) -> list[dict[str, str]]:
+def _named(path: Path, model: ModelContent | None) -> list[dict[str, str]]:
     """Return the classes of a text file, or of a model's archive where there is no such file."""
-    if model is None or path.exists() or not zipfile.is_zipfile(model):
+    if model is None or path.exists() or not has_archive(model):
         return _classes(_text(path))
     return _classes(member_text(model, path.name))
 
 
-def member_text(model: Path, name: str) -> str:
+def has_archive(model: ModelContent) -> bool:
+    """Whether an archive lies behind a model."""
+    return zipfile.is_zipfile(io.BytesIO(model.data))
+
+
+def member_text(model: ModelContent, name: str) -> str:
     """Return a text of the archive behind a model. Raises ContractError, ArtefactError."""
-    members = read_members(model, str(model))
+    members = read_members(io.BytesIO(model.data), str(model.path))
     if name not in members:
         there = ", ".join(members) or "nothing"
-        raise ContractError(f"{model}: no {name} in its archive, which holds {there}")
-    return _decoded(members[name], f"{model}: {name}")
+        raise ContractError(f"{model.path}: no {name} in its archive, which holds {there}")
+    return _decoded(members[name], f"{model.path}: {name}")
 
 
 def _classes(text: str) -> list[dict[str, str]]:

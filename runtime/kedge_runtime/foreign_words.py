@@ -6,13 +6,11 @@ What the file itself tells is taken and said; a person's word goes first; nothin
 import hashlib
 import math
 import shlex
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kedge_runtime import tflite_metadata
-from kedge_runtime.artefact import format_of
 from kedge_runtime.contract import (
     Colour,
     Contract,
@@ -26,7 +24,7 @@ from kedge_runtime.contract import (
 )
 from kedge_runtime.engines.base import BYTES, Engine
 from kedge_runtime.errors import UsageError, counted
-from kedge_runtime.foreign import member_text
+from kedge_runtime.foreign import METADATA, has_archive, member_text
 from kedge_runtime.identity import identity
 from kedge_runtime.inspect import read_network
 from kedge_runtime.labels import parse, read_labels, without_numbers
@@ -153,17 +151,17 @@ def _sides(shape: tuple[int, ...], layout: str) -> tuple[int, int, int] | None:
 
 
 def _own(model: ModelFile, engine: Engine, ends: Ends, words: PixelWords) -> Own:
-    form = format_of(model.path)
-    metadata = tflite_metadata.read(model.path) if form == "tflite" else tflite_metadata.Metadata()
+    read = METADATA.get(model.content.format)
+    metadata = read(model.content) if read else tflite_metadata.Metadata()
     own = Own(metadata.normalisation, (metadata.normalisation and "its metadata") or "")
     if engine.input.dtype == "uint8" and engine.input.quantisation:
         # Whatever else it says: programs put an image's bytes into a uint8 input as they are.
         found = engine.input.quantisation
         shift = (found.zero_point * found.scale,) * 3
         own = Own(Normalisation("rgb", 1 / found.scale, shift), "bytes as they are: uint8 input")
-    if metadata.labels and zipfile.is_zipfile(model.path):
+    if metadata.labels and has_archive(model.content):
         where = f"{model.name}: {metadata.labels}"
-        text = member_text(model.path, metadata.labels)
+        text = member_text(model.content, metadata.labels)
         return replace(own, labels=parse(text, where, repeated=True), labels_from="its metadata")
     if model.labels:
         return replace(own, labels=model.labels, labels_from="the zip")
@@ -174,7 +172,7 @@ def _kind(
     model: ModelFile, words: ForeignWords, engine: Engine, ends: Ends
 ) -> tuple[Kind | None, str]:
     """Return what the output is and how that is known: None where nobody tells."""
-    by_graph = last_kind(read_network(model.path))
+    by_graph = last_kind(read_network(model.content))
     if words.head:
         if by_graph and words.head not in (by_graph, "features"):
             raise UsageError(
@@ -265,12 +263,12 @@ def _why(model: ModelFile, words: ForeignWords, own: Own) -> str:
 
 
 def _provenance(model: ModelFile) -> Provenance:
-    digest = hashlib.sha256(model.path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(model.content.data).hexdigest()
     return Provenance(
         source=Path(model.name).name,
         weights_digest=f"sha256:{digest}",
         precision="unknown",
-        target=f"{format_of(model.path)}:unknown",
+        target=f"{model.content.format}:unknown",
         tools=identity()["packages"],
     )
 

@@ -1,7 +1,6 @@
 """Making a golden set: a few images with the answers of the model as it was sealed."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Contract, Geometry
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import EngineError
@@ -65,10 +65,12 @@ def inexact(contract: Contract, golden: Golden) -> tuple[str, ...]:
     return ("no exact integers: LiteRT's reference kernels lack one of its operators",)
 
 
-def golden_set(path: Path, contract: Contract, pictures: list[bytes], reference: Floats) -> Golden:
+def golden_set(
+    content: ModelContent, contract: Contract, pictures: list[bytes], reference: Floats
+) -> Golden:
     """Run the exported model on the golden pictures and record what a device must reproduce."""
-    artefact = Artefact(path, contract, Golden.none(), "")
-    engine = open_engine(contract.provenance.target.split(":")[0], path)
+    artefact = Artefact(content.path, contract, Golden.none(), "")
+    engine = open_engine(content)
     walks = [walk(Classifier(artefact, engine), picture) for picture in pictures]
     return Golden(
         images=tuple(pictures),
@@ -76,18 +78,18 @@ def golden_set(path: Path, contract: Contract, pictures: list[bytes], reference:
         tensors=np.stack([step.tensor for step in walks]),
         reference=reference,
         recorded=np.stack([step.outputs for step in walks]),
-        exact=_exact(artefact, tuple(pictures)),
+        exact=_exact(content, contract, tuple(pictures)),
         ids=np.array([step.id for step in walks]),
         confidence=np.array([step.confidence for step in walks], np.float32),
     )
 
 
-def _exact(artefact: Artefact, pictures: tuple[bytes, ...]) -> NDArray[Any]:
+def _exact(content: ModelContent, contract: Contract, pictures: tuple[bytes, ...]) -> NDArray[Any]:
     """Return the exact integers, [0, 0] where the reference kernels can't run what others can.
 
     LiteRT 2.3's lack ELU and version 3 of TILE, which its default kernels have.
     """
     try:
-        return exact_outputs(artefact, pictures)
+        return exact_outputs(content, contract, pictures)
     except EngineError:
         return np.zeros((0, 0), np.int8)

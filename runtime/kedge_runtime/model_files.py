@@ -4,15 +4,12 @@ Teachable Machine exports such a zip: `model.tflite` (uint8) or `model_unquant.t
 and `labels.txt` with numbers before the names.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kedge_runtime.artefact import format_of
+from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Label
 from kedge_runtime.errors import ArtefactError, reason_of
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.labels import parse, without_numbers
 from kedge_runtime.pipelines import PIPELINES, Pipeline
 from kedge_runtime.zips import read_members
@@ -24,21 +21,25 @@ LABELS = "labels.txt"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that an engine can open at `path`; `name` is what the user calls it.
+    """A model as it was read, out of a zip or alone.
 
     `labels`: those that came with it; `pipeline`: the one that its origin tells, `origin`: which.
     """
 
-    path: Path
-    name: str
+    content: ModelContent
     labels: tuple[Label, ...] = ()
     pipeline: Pipeline | None = None
     origin: str = ""
 
     @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return str(self.content.path)
+
+    @property
     def unpacked(self) -> bool:
         """Whether it came out of a zip."""
-        return str(self.path) != self.name
+        return is_zip(self.content.path)
 
 
 def is_zip(path: Path) -> bool:
@@ -46,23 +47,18 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ZIP
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[ModelFile]:
-    """Yield the model of a file; a zip's is unpacked for as long as the block runs.
+def read_model(path: Path) -> ModelFile:
+    """Read the model of a file, or of a zip.
 
     Raises ArtefactError for another format, a file that isn't there, and a zip without one model.
     """
     if not is_zip(path):
-        format_of(path)
-        yield ModelFile(path, str(path))
-        return
+        return ModelFile(read_content(path))
     members = _members(path)
     name = _the_model(path, members)
-    with temporary_folder() as folder:
-        # The name comes from a stranger: only its last part, and only as a known suffix.
-        unpacked = folder / f"model{PurePosixPath(name).suffix.lower()}"
-        unpacked.write_bytes(members[name])
-        yield _described(path, unpacked, PurePosixPath(name).name, members)
+    form = PurePosixPath(name).suffix.lower().lstrip(".")
+    model = ModelContent(path, form, members[name])
+    return _described(model, PurePosixPath(name).name, members)
 
 
 def _members(path: Path) -> dict[str, bytes]:
@@ -85,11 +81,11 @@ def _the_model(path: Path, members: dict[str, bytes]) -> str:
     return models[0]
 
 
-def _described(path: Path, model: Path, name: str, members: dict[str, bytes]) -> ModelFile:
+def _described(model: ModelContent, name: str, members: dict[str, bytes]) -> ModelFile:
     texts = [each for each in members if PurePosixPath(each).name == LABELS]
     if len(texts) != 1:
-        return ModelFile(model, str(path))
-    where = f"{path}: {LABELS}"
+        return ModelFile(model)
+    where = f"{model.path}: {LABELS}"
     try:
         given = parse(
             members[texts[0]].decode("utf-8-sig").replace("\r\n", "\n"), where, repeated=True
@@ -100,5 +96,5 @@ def _described(path: Path, model: Path, name: str, members: dict[str, bytes]) ->
     # Numbers from 0 before the names, and the model's own name: nobody else packs them so.
     if name in TEACHABLE and labels != given:
         pipeline = PIPELINES["teachable_machine"]
-        return ModelFile(model, str(path), labels, pipeline, "Teachable Machine's zip")
-    return ModelFile(model, str(path), labels)
+        return ModelFile(model, labels, pipeline, "Teachable Machine's zip")
+    return ModelFile(model, labels)

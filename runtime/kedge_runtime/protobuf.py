@@ -3,16 +3,13 @@
 Specification: protobuf.dev/programming-guides/encoding.
 """
 
-import mmap
 from collections.abc import Iterator
 
 LENGTH_DELIMITED = 2
 _SKIPPED_BYTES = {1: 8, 5: 4}  # wire types of fixed length
 
-Buffer = bytes | mmap.mmap
 
-
-def fields(message: Buffer, within: slice | None = None) -> Iterator[tuple[int, int | slice]]:
+def fields(message: bytes, within: slice | None = None) -> Iterator[tuple[int, int | slice]]:
     """Yield (number, value) of the fields that lie `within` a buffer (default: all of it).
 
     The value is an integer, or the slice where a string or message lies; nothing is copied. Fields
@@ -33,14 +30,14 @@ def fields(message: Buffer, within: slice | None = None) -> Iterator[tuple[int, 
             at += _SKIPPED_BYTES[wire_type]
 
 
-def parts(message: Buffer, number: int, within: slice | None = None) -> Iterator[slice]:
+def parts(message: bytes, number: int, within: slice | None = None) -> Iterator[slice]:
     """Yield where the strings or messages with one field number lie."""
     for found, value in fields(message, within):
         if found == number and isinstance(value, slice):
             yield value
 
 
-def read_varint(message: Buffer, at: int) -> tuple[int, int]:
+def read_varint(message: bytes, at: int) -> tuple[int, int]:
     """Return the integer at a place, and the place behind it. Raises IndexError, ValueError."""
     value = 0
     for shift in range(0, 64, 7):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kedge_runtime import containers, fitting
-from kedge_runtime.artefact import format_of, is_sealed, seal
+from kedge_runtime.artefact import ends_in_digest, is_sealed, seal
 from kedge_runtime.contract import Contract, Input
 from kedge_runtime.engines import open_engine
 from kedge_runtime.engines.base import Engine
@@ -18,8 +18,7 @@ from kedge_runtime.fitting.scores import Numbers, evidence
 from kedge_runtime.foreign_words import ForeignWords, Told, told
 from kedge_runtime.golden_making import golden_pictures, golden_set
 from kedge_runtime.image import Pixels, Source, is_readable
-from kedge_runtime.inspect.external import refuse_external
-from kedge_runtime.model_files import ModelFile, is_zip, opened
+from kedge_runtime.model_files import ModelFile, is_zip, read_model
 from kedge_runtime.output_kind import answers
 from kedge_runtime.pictures import find
 from kedge_runtime.preprocessing import Preprocessor, dequantise
@@ -62,22 +61,21 @@ class Sealed:
 def seal_file(order: Order) -> Sealed:
     """Seal a foreign file. Raises UsageError, ArtefactError, EngineError, ImageError."""
     images = find(order.images, "--images") if order.images else []
-    with opened(order.file) as model:
-        form = format_of(model.path)
-        out = _place(order, form)
-        if is_sealed(model.path) and not order.reseal:
-            raise ArtefactError(
-                f"{model.name}: is sealed already; --reseal replaces its contract and golden set"
-            )
-        content, others = containers.split(form, model.path.read_bytes())
-        refuse_external(form, content, model.name)
-        with quiet():
-            engine = open_engine(form, model.path)
-            facts = told(model, order.words, engine, order.command)
-            if not order.force_input:
-                _refuse_other_input(model.name, engine, facts.contract, images)
-            notes = (engine.note,) if engine.note else ()
-            whole, lines = _whole(model, content, others, facts, engine, images)
+    model = read_model(order.file)
+    form = model.content.format
+    out = _place(order, form)
+    if ends_in_digest(model.content.data) and not order.reseal:
+        raise ArtefactError(
+            f"{model.name}: is sealed already; --reseal replaces its contract and golden set"
+        )
+    bare, others = containers.split(form, model.content.data)
+    with quiet():
+        engine = open_engine(model.content)
+        facts = told(model, order.words, engine, order.command)
+        if not order.force_input:
+            _refuse_other_input(model.name, engine, facts.contract, images)
+        notes = (engine.note,) if engine.note else ()
+        whole, lines = _whole(model, bare, others, facts, engine, images)
     write_whole(out, whole)
     stated = whole[-containers.DIGEST_BYTES :].decode()
     return Sealed(out, facts, stated, len(whole), (*facts.lines, *notes, *lines))
@@ -122,7 +120,7 @@ def _place(order: Order, form: str) -> Path:
 
 def _whole(
     model: ModelFile,
-    content: bytes,
+    bare: bytes,
     others: dict[str, bytes],
     facts: Told,
     engine: Engine,
@@ -135,7 +133,7 @@ def _whole(
     rows = answers(engine, contract.input, candidates)
     pictures = golden_pictures(geometry, candidates, rows)
     reference = answers(engine, contract.input, pictures)
-    golden = golden_set(model.path, contract, pictures, reference)
+    golden = golden_set(model.content, contract, pictures, reference)
     kind = "images" if images else "rendered images"
     lines = [f"golden set: {len(pictures)} of {len(candidates)} {kind}"]
     if not images:
@@ -145,7 +143,7 @@ def _whole(
             f"warning: it answers all {counted(len(candidates), 'image')} alike: "
             "are its weights trained, and is the input right?"
         )
-    return seal(format_of(model.path), content, contract, golden, others), tuple(lines)
+    return seal(model.content.format, bare, contract, golden, others), tuple(lines)
 
 
 def _spread(images: Sequence[Path]) -> list[Path]:

@@ -5,13 +5,12 @@ the archive behind the model. `kedge_convert.formats.tflite_metadata` writes the
 numbers: metadata_schema.fbs of TensorFlow Lite Support, of which MediaPipe has a copy.
 """
 
-import mmap
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Normalisation
-from kedge_runtime.errors import ArtefactError, reason_of
+from kedge_runtime.errors import ArtefactError
 from kedge_runtime.flatbuffer import Table, root
 from kedge_runtime.inspect.tflite import BUFFERS, DATA, IDENTIFIER
 
@@ -38,23 +37,19 @@ class Metadata:
     labels: str = ""
 
 
-def read(path: Path) -> Metadata:
-    """Return what a .tflite file says of its first input and output; defaults where it is silent.
+def read(content: ModelContent) -> Metadata:
+    """Return what a .tflite model says of its first input and output; defaults where it is silent.
 
-    Raises ArtefactError for bytes that are no such model and a file that can't be read,
-    ContractError for a normalisation that can't be.
+    Raises ArtefactError for bytes that are no such model, ContractError for a normalisation that
+    can't be.
     """
     try:
-        with path.open("rb") as file:
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return _metadata(_raw(root(content, IDENTIFIER)))
+        return _metadata(_raw(root(memoryview(content.data), IDENTIFIER)))
     except (ValueError, IndexError, OverflowError, struct.error) as error:
         raise ArtefactError(
-            f"{path}: no readable TFLite Metadata ({error}); "
+            f"{content.path}: no readable TFLite Metadata ({error}); "
             "state normalisation and labels in the contract"
         ) from None
-    except OSError as error:
-        raise ArtefactError(f"{path}: {reason_of(error)}") from None
 
 
 def _raw(model: Table) -> memoryview | None:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact import Artefact, format_of, read_artefact
+from kedge_runtime.artefact import Artefact, artefact_of
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, ImageError, KedgeError
@@ -68,6 +69,7 @@ class Stage:
 class Evidence:
     """What the stages look at: the artefact's record and this machine's walks over it."""
 
+    content: ModelContent
     classifier: Classifier
     walks: list[Walk]
 
@@ -111,29 +113,29 @@ def verify(path: Path, options: EngineOptions) -> list[Stage]:
 
     Raises ArtefactError for a path that is no file, or none of a known format.
     """
-    format_of(path)
+    content = read_content(path)
     try:
-        artefact = read_artefact(path)
+        artefact = artefact_of(content)
     except KedgeError as error:
         return [Stage("file", False, str(error))]
     if not artefact.golden.images:
         return [Stage("file", False, "it carries no golden pictures; convert again")]
     stages = [Stage("file", True, f"unchanged since it was sealed ({artefact.digest[:19]}...)")]
     try:
-        evidence = _run(artefact, options)
+        evidence = _run(content, artefact, options)
     except BrokenError as broken:
         return [*stages, Stage(broken.stage, False, str(broken))]
     return stages + [_stage(name, check, evidence) for name, check in CHECKS.items()]
 
 
-def _run(artefact: Artefact, options: EngineOptions) -> Evidence:
+def _run(content: ModelContent, artefact: Artefact, options: EngineOptions) -> Evidence:
     with _blaming("engine"):
-        engine = open_engine(format_of(artefact.path), artefact.path, options)
+        engine = open_engine(content, options)
     with _blaming("contract"):
         classifier = Classifier(artefact, engine)
     with _blaming("decode", ImageError), _blaming("engine", EngineError):
         walks = [walk(classifier, picture) for picture in artefact.golden.images]
-    return Evidence(classifier, walks)
+    return Evidence(content, classifier, walks)
 
 
 @contextmanager
@@ -213,7 +215,7 @@ def _exactness(evidence: Evidence) -> str:
         return "not asked for: only integer models on LiteRT have exact kernels, for most operators"
     if evidence.artefact.contract.provenance.precision == "unknown":
         return "not compared: the contract's precision is unknown, only integers are exact"
-    found = exact_outputs(evidence.artefact, evidence.golden.images)
+    found = exact_outputs(evidence.content, evidence.artefact.contract, evidence.golden.images)
     if not alike(found, evidence.golden.exact, evidence.classifier.engine.library):
         raise BrokenError(
             "the reference kernels give other integers than recorded: the model's weights "
@@ -259,16 +261,17 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def exact_outputs(artefact: Artefact, pictures: tuple[bytes, ...]) -> NDArray[Any]:
+def exact_outputs(
+    content: ModelContent, contract: Contract, pictures: tuple[bytes, ...]
+) -> NDArray[Any]:
     """Return the raw integers, [n, classes], of the engine's bit-exact reference kernels.
 
     [0, 0] for models that aren't integer throughout and for engines without such kernels. Raises
     EngineError when the kernels lack one of its operators.
     """
-    contract = artefact.contract
-    if format_of(artefact.path) != "tflite" or not exactly_held(contract):
+    if content.format != "tflite" or not exactly_held(contract):
         return np.zeros((0, 0), np.int8)
-    engine = open_engine("tflite", artefact.path, EngineOptions(kernels="reference"))
+    engine = open_engine(content, EngineOptions(kernels="reference"))
     plan = Preprocessor(contract.input)
     rows = [engine.run(plan.tensor(plan.read(picture))).reshape(-1) for picture in pictures]
     return np.stack(rows)

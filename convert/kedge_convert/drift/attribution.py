@@ -19,15 +19,15 @@ from kedge_convert.formats import FORMATS
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_models import card
-from kedge_runtime.artefact import Artefact, format_of
+from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Contract, Input, Output
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.original import Original, Sample
 from kedge_runtime.drift.report import Attribution, Step
 from kedge_runtime.engines import ENGINES, EngineOptions, engine_for, open_engine
 from kedge_runtime.errors import EngineError, ImageError, UsageError
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats, label_sets, probabilities
 from kedge_runtime.preprocessing import Preprocessor
@@ -70,8 +70,7 @@ Asked = tuple[Link, Answers]
 def _measured(
     source: Source, artefact: Artefact, sample: Sample, options: EngineOptions
 ) -> list[Asked]:
-    with temporary_folder() as folder:
-        return [_asked(link, sample) for link in _run(source, artefact, options, folder)]
+    return [_asked(link, sample) for link in _run(source, artefact, options)]
 
 
 def _summed(asked: Sequence[Asked], sample: Sample, artefact: Artefact) -> Attribution:
@@ -137,43 +136,44 @@ def _fed(source: Source, contract: Contract) -> list[Link]:
     ]
 
 
-def _run(source: Source, artefact: Artefact, options: EngineOptions, folder: Path) -> list[Link]:
+def _run(source: Source, artefact: Artefact, options: EngineOptions) -> list[Link]:
     """Return the links behind Keras that there are for an artefact: nothing was quantised in a
     float32 one, and only LiteRT has kernels to hold an engine against.
     """
-    form, contract = format_of(artefact.path), artefact.contract
+    content, contract = read_content(artefact.path), artefact.contract
+    form = content.format
     links, step = [], "export"
     if contract.provenance.precision != "float32":
-        path = folder / f"float.{form}"
         with quiet():
-            path.write_bytes(FORMATS[form].export(source, "float32", (), lambda: None).content)
-        links.append(Link(step, f"float32 {form}", _engine(path, contract, EngineOptions())))
+            data = FORMATS[form].export(source, "float32", (), lambda: None).content
+        exported = ModelContent(Path(f"float.{form}"), form, data)
+        links.append(Link(step, f"float32 {form}", _engine(exported, contract, EngineOptions())))
         step = "quantisation"
     exact = "reference" in ENGINES[engine_for(form, options)].kernels
-    if exact and (ask := _reference(artefact.path, contract)):
+    if exact and (ask := _reference(content, contract)):
         links.append(Link(step, "reference kernels", ask))
         step = "engine"
-    return [*links, Link(step, "the artefact", _engine(artefact.path, contract, options))]
+    return [*links, Link(step, "the artefact", _engine(content, contract, options))]
 
 
-def _reference(path: Path, contract: Contract) -> Ask | None:
+def _reference(content: ModelContent, contract: Contract) -> Ask | None:
     """Return the answers of LiteRT's reference kernels, None where they lack an operator (ELU)."""
     try:
-        return _engine(path, contract, EngineOptions(kernels="reference"))
+        return _engine(content, contract, EngineOptions(kernels="reference"))
     except EngineError:
         return None
 
 
-def _engine(path: Path, contract: Contract, options: EngineOptions) -> Ask:
+def _engine(content: ModelContent, contract: Contract, options: EngineOptions) -> Ask:
     """Return the answers of a file, sealed or not, to which a contract belongs."""
     with quiet():
-        engine = open_engine(format_of(path), path, options)
+        engine = open_engine(content, options)
     stated = replace(
         contract,
         input=replace(contract.input, tensor=engine.input),
         output=replace(contract.output, tensor=engine.output),
     )
-    classifier = Classifier(Artefact(path, stated, Golden.none(), ""), engine)
+    classifier = Classifier(Artefact(content.path, stated, Golden.none(), ""), engine)
 
     def ask(picture: Path) -> int:
         return _answer(classifier.probabilities(picture), contract.output)

@@ -50,7 +50,7 @@ def reseal(original: Path, compiled: Path, compiler: str) -> bytes:
     kernels that give them can't run what is compiled. An unsealed original gives the bare model.
     """
     content = compiled.read_bytes()
-    model = content[: model_end(compiled)]
+    model = content[: model_end(content)]
     if not is_sealed(original):
         return content
     artefact = read_artefact(original)

@@ -21,7 +21,8 @@ from kedge_convert.localise.shipped import Sample, Shipped, open_shipped
 from kedge_convert.localise.show import table
 from kedge_convert.photos import tensors
 from kedge_convert.source import Source
-from kedge_runtime.artefact import format_of, read_artefact
+from kedge_runtime.artefact import read_artefact
+from kedge_runtime.content import format_of
 from kedge_runtime.contract import Contract, Input, Tensor
 from kedge_runtime.errors import UsageError
 from kedge_runtime.head import Floats

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,10 @@ from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Method
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import EngineError
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats
 
@@ -202,10 +203,9 @@ def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidat
 
 
 def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> Floats:
-    with temporary_folder() as folder, quiet():
-        path = folder / f"candidate.{target.form}"
-        path.write_bytes(content)
-        engine = open_engine(target.form, path)
+    path = Path(f"candidate.{target.form}")
+    with quiet():
+        engine = open_engine(ModelContent(path, target.form, content))
         contract = sealing.contract_of(source, target, engine, photos)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
         return np.stack([classifier.outputs(photo) for photo in photos.held_out])

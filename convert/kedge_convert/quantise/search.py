@@ -36,8 +36,8 @@ from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import quiet
 from kedge_convert.way import Way
+from kedge_runtime.content import ModelContent
 from kedge_runtime.engines import open_engine
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.head import Floats
 from kedge_runtime.truth import read_truth
 
@@ -167,8 +167,8 @@ def _costs(target: Target, chosen: Candidate, plain: Candidate) -> list[str]:
 
 def _latency(form: str, one: bytes, other: bytes) -> float:
     """Return the ratio of median seconds per run, in turns, so that a disturbance meets both."""
-    with temporary_folder() as folder, quiet():
-        runs = [_runner(form, folder / f"{i}.{form}", each) for i, each in enumerate((one, other))]
+    with quiet():
+        runs = [_runner(ModelContent(Path("candidate"), form, each)) for each in (one, other)]
         times: list[list[float]] = [[], []]
         for _ in range(ROUNDS):
             for run, taken in zip(runs, times, strict=True):
@@ -178,8 +178,7 @@ def _latency(form: str, one: bytes, other: bytes) -> float:
     return statistics.median(times[0]) / statistics.median(times[1])
 
 
-def _runner(form: str, path: Path, content: bytes) -> Callable[[], object]:
-    path.write_bytes(content)
-    engine = open_engine(form, path)
+def _runner(content: ModelContent) -> Callable[[], object]:
+    engine = open_engine(content)
     blank = np.zeros(engine.input_shape, engine.input.dtype)
     return lambda: engine.run(blank)

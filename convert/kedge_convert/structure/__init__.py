@@ -20,10 +20,10 @@ from kedge_convert.prepare.graph import Graph, trace
 from kedge_convert.source import Source
 from kedge_convert.structure.skeletons import READERS, Shape, Skeleton
 from kedge_convert.toolkit import quiet
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Precision
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import KedgeError, one_line
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.inspect import read_network
 from kedge_runtime.inspect.precision import precision_of
 from kedge_runtime.preprocessing import Preprocessor, dequantise
@@ -66,14 +66,16 @@ def check(form: str, content: bytes, source: Source) -> None:
         raise _fault(form, source, fault)
 
 
-def check_precision(path: Path, precision: Precision, name: str) -> None:
+def check_precision(content: ModelContent, precision: Precision, name: str) -> None:
     """Raise ConversionError when a file's tensors aren't of the precision that it is to be called.
 
     A toolkit that could not quantise may give the float model, which answers all too well.
     """
-    found = precision_of(read_network(path))
+    found = precision_of(read_network(content))
     if found not in ALSO.get(precision, {precision}):
-        raise ConversionError(f"{name}: the {path.suffix} file that was made is {found} throughout")
+        raise ConversionError(
+            f"{name}: the .{content.format} file that was made is {found} throughout"
+        )
 
 
 def probes(source: Source, count: int) -> list[NDArray[np.float32]]:
@@ -167,15 +169,12 @@ FAULTS: tuple[Callable[[Skeleton, Source], str], ...] = (
 
 def _run(form: str, content: bytes, source: Source) -> str:
     """Return what is wrong when the runtime's own engine runs it, or an empty string."""
-    with temporary_folder() as folder:
-        path = folder / f"exported.{form}"
-        path.write_bytes(content)
-        try:
-            with quiet():
-                engine = open_engine(form, path)
-                plan = Preprocessor(replace(source.input, tensor=engine.input))
-                raw = engine.run(plan.look_up(_noise(source, 1)[0]))
-        except KedgeError as error:
-            return f"doesn't run: {error}"
+    try:
+        with quiet():
+            engine = open_engine(ModelContent(Path(f"exported.{form}"), form, content))
+            plan = Preprocessor(replace(source.input, tensor=engine.input))
+            raw = engine.run(plan.look_up(_noise(source, 1)[0]))
+    except KedgeError as error:
+        return f"doesn't run: {error}"
     answers = dequantise(raw, engine.output)
     return "" if np.isfinite(answers).all() else "answers with numbers that are not finite"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from kedge_runtime.artefact import read_artefact
+from kedge_runtime.artefact import artefact_of
 from kedge_runtime.bench import (
     ROUNDS,
     WARM_UP,
@@ -26,6 +26,7 @@ from kedge_runtime.bench import (
 )
 from kedge_runtime.commands.foreign_options import foreign_options, read_said
 from kedge_runtime.commands.pictures import Batch, split
+from kedge_runtime.content import read_content
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
 from kedge_runtime.findings import Machine
@@ -127,10 +128,10 @@ def _bases(artefacts: Sequence[Path], options: dict[str, Any], failed: Failed) -
     bases = []
     for path in artefacts:
         with _passed_over(path, failed):
-            model = ModelFile(path, str(path))
+            model = ModelFile(read_content(path))
             contract = said.contract(model, f"kedge bench {shlex.quote(str(path))}")
             if contract is None:
-                read_artefact(path)
+                artefact_of(model.content)
             bases.append(Case(path, delegate=options["delegate"], contract=contract))
     if bases:
         said.refuse_all_sealed(base.contract is None for base in bases)

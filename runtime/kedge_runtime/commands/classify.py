@@ -4,7 +4,7 @@ import io
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from kedge_runtime.ensemble import Ensemble
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.head import Floats
-from kedge_runtime.model_files import ModelFile, opened
+from kedge_runtime.model_files import ModelFile, read_model
 from kedge_runtime.quiet import quiet
 from kedge_runtime.results import Result, Rule, disagree
 
@@ -94,18 +94,15 @@ def _check_places(options: dict[str, Any]) -> None:
 def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
     engine = {name: options[name] for name in ("threads", "delegate", "engine")}
     said = read_said(options, EngineOptions(**engine))
-    # What a zip holds lies unpacked until the command ends.
-    keep = click.get_current_context().with_resource
-    classifiers = [_loaded(keep(opened(path)), said, engine) for path in artefacts]
+    classifiers = [_loaded(read_model(path), said) for path in artefacts]
     said.refuse_all_sealed(bool(classifier.artefact.digest) for classifier in classifiers)
     return classifiers
 
 
-def _loaded(model: ModelFile, said: Said, engine: dict[str, Any]) -> Classifier:
+def _loaded(model: ModelFile, said: Said) -> Classifier:
     contract = said.contract(model, f"kedge classify {shlex.quote(model.name)} IMAGE")
     with quiet():
-        classifier = Classifier.open(model.path, contract=contract, **engine)
-    classifier.artefact = replace(classifier.artefact, path=Path(model.name))
+        classifier = Classifier.of(model.content, said.engine, contract)
     if classifier.engine.note:
         click.echo(f"kedge: {model.name}: {classifier.engine.note}", err=True)
     return classifier

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from kedge_runtime.artefact import format_of, is_sealed
+from kedge_runtime.artefact import ends_in_digest
 from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
 from kedge_runtime.contract import Contract, Kind
 from kedge_runtime.engines import EngineOptions, open_engine
@@ -59,14 +59,13 @@ class Said:
         None for a sealed file, which carries its own, and for what is no model at all. `command`:
         the call, for the message on missing facts. Raises UsageError, ContractError, EngineError.
         """
-        form = format_of(model.path)
-        if is_sealed(model.path):
+        if ends_in_digest(model.content.data):
             return None
         if self.facts:
-            return self.facts.contract(model.path)
+            return self.facts.contract(model.content)
         with quiet():
             try:
-                engine = open_engine(form, model.path, self.engine)
+                engine = open_engine(model.content, self.engine)
             except EngineError:
                 if self.words.given or model.unpacked:
                     raise

@@ -1,6 +1,6 @@
 """How a file carries more than its model: one module per format, twins with the same verbs.
 
-`read(path) -> dict[str, bytes]`, `append(model, members) -> bytes`, and `split(content)`, which
+`read(content) -> dict[str, bytes]`, `append(model, members) -> bytes`, and `split(content)`, which
 takes apart what was appended. Both formats end in the same
 71 bytes, `sha256:` and the hex digest of every byte before them, so one rule finds any change in
 any sealed file, and `head -c -71 FILE | sha256sum` checks it by hand.
@@ -14,7 +14,7 @@ from kedge_runtime.containers import onnx, tflite
 FORMATS: dict[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
 
 
-def digest(content: bytes) -> bytes:
+def digest(content: bytes | memoryview) -> bytes:
     """Return `sha256:` and 64 hex digits: 71 bytes of ASCII."""
     return b"sha256:" + hashlib.sha256(content).hexdigest().encode()
 

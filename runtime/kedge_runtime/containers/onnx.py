@@ -6,10 +6,9 @@ Field numbers: onnx/onnx.proto.
 """
 
 import base64
-import mmap
-from pathlib import Path
 
-from kedge_runtime.protobuf import LENGTH_DELIMITED, Buffer, fields, parts
+from kedge_runtime.content import ModelContent
+from kedge_runtime.protobuf import LENGTH_DELIMITED, fields, parts
 
 METADATA_PROPS = 14  # ModelProto.metadata_props
 KEY, VALUE = 1, 2  # StringStringEntryProto
@@ -21,10 +20,10 @@ def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
     return model + b"".join(entries) + _entry("kedge/digest", bytes(room))
 
 
-def read(path: Path) -> dict[str, bytes]:
+def read(content: ModelContent) -> dict[str, bytes]:
     """Return the members by name."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as model:
-        pairs = [_pair(model, place) for place in parts(model, METADATA_PROPS)]
+    model = content.data
+    pairs = [_pair(model, place) for place in parts(model, METADATA_PROPS)]
     return {key: _from_text(key, value) for key, value in pairs if key.startswith("kedge/")}
 
 
@@ -38,7 +37,7 @@ def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
     return content, {}
 
 
-def _pair(model: Buffer, place: slice) -> tuple[str, bytes]:
+def _pair(model: bytes, place: slice) -> tuple[str, bytes]:
     entry = {number: model[at] for number, at in fields(model, place) if isinstance(at, slice)}
     return entry[KEY].decode(), entry[VALUE]
 

@@ -6,8 +6,8 @@ members are stored as they are: MediaPipe reads labels there, and refuses an arc
 
 import io
 import zipfile
-from pathlib import Path
 
+from kedge_runtime.content import ModelContent
 from kedge_runtime.zips import read_members
 
 
@@ -22,9 +22,9 @@ def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
     return file.getvalue()
 
 
-def read(path: Path) -> dict[str, bytes]:
+def read(content: ModelContent) -> dict[str, bytes]:
     """Return the members by name. Raises ArtefactError when they are damaged or far too large."""
-    return read_members(path, str(path))
+    return read_members(io.BytesIO(content.data), str(content.path))
 
 
 def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:

@@ -14,14 +14,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact import format_of, read_artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import read_content
 from kedge_runtime.drift.journal import Journal
 from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.rows import ROW, Rows, row
-from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.errors import ImageError
+from kedge_runtime.engines import EngineOptions
+from kedge_runtime.errors import ArtefactError, ImageError
 from kedge_runtime.head import check_finite
 from kedge_runtime.image import read_bytes
 from kedge_runtime.pool.here import Here
@@ -44,8 +44,10 @@ class Task:
 
     def open(self) -> Classifier:
         """Load the artefact. Raises ArtefactError, EngineError."""
-        engine = open_engine(format_of(self.artefact), self.artefact, self.options)
-        return Classifier(read_artefact(self.artefact), engine)
+        classifier = Classifier.of(read_content(self.artefact), self.options)
+        if classifier.artefact.digest != self.digest:
+            raise ArtefactError(f"{self.artefact}: replaced while it was measured; start again")
+        return classifier
 
 
 @dataclass(frozen=True)

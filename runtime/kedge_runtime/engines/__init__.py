@@ -1,4 +1,4 @@
-"""Inference engines: one module each, twins with one verb `open_engine(path, options)`.
+"""Inference engines: one module each, twins with one verb `open_engine(content, options)`.
 
 Here is only the data by which one is chosen, free of numpy: `kedge doctor` reads it on machines
 where numpy can't be imported, and the command line for its help. The verb's base is `base.py`.
@@ -11,12 +11,12 @@ import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from kedge_runtime.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
+    from kedge_runtime.content import ModelContent
     from kedge_runtime.engines.base import Engine
 
 Kernels = Literal["default", "builtin", "reference"]
@@ -151,11 +151,17 @@ def engine_for(form: str, options: EngineOptions) -> str:
     return name
 
 
-def open_engine(form: str, path: Path, options: EngineOptions | None = None) -> "Engine":
-    """Load `path`, a file of the format `form`. Raises EngineError when that can't be done."""
+def open_engine(content: "ModelContent", options: EngineOptions | None = None) -> "Engine":
+    """Load a model's bytes.
+
+    Raises ArtefactError for a model that isn't whole in them, EngineError when it can't be loaded.
+    """
+    from kedge_runtime.inspect.external import refuse_external
+
     options = options or EngineOptions()
-    kind = ENGINES[engine_for(form, options)]
-    engine: Engine = import_module(kind.module).open_engine(path, options)
+    refuse_external(content)
+    kind = ENGINES[engine_for(content.format, options)]
+    engine: Engine = import_module(kind.module).open_engine(content, options)
     return engine
 
 

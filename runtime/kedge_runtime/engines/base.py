@@ -1,7 +1,7 @@
 """What all engines share: a checked input, one run at a time, and batches that fall back to a loop.
 
 An engine module adds a class with `set`, `invoke` and `get`, the steps of a run, and the function
-`open_engine(path, options)`.
+`open_engine(content, options)`.
 """
 
 import threading
@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
@@ -152,16 +151,6 @@ def import_library(engine: str) -> ModuleType:
         except (ImportError, OSError) as error:
             reasons.append(f"{library.package} can't be imported: {one_line(error)}")
     raise EngineError(reasons[0] if reasons else f"no {engine} here: {how_to_install(engine)}")
-
-
-def text_of(path: Path) -> str:
-    """Return a path as libraries take it. Raises EngineError for one that is no UTF-8."""
-    name = str(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise EngineError("its name isn't UTF-8, the engine can't open it; rename it") from None
-    return name
 
 
 def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:

@@ -1,10 +1,10 @@
 """TFLite models on LiteRT: `ai_edge_litert`, or `tflite_runtime` where the former has no wheel."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Quantisation, Tensor
 from kedge_runtime.engines import EngineOptions, Kernels
 from kedge_runtime.engines.base import (
@@ -16,7 +16,6 @@ from kedge_runtime.engines.base import (
     image_port,
     import_library,
     only_ends,
-    text_of,
 )
 from kedge_runtime.engines.delegates import load_delegate
 from kedge_runtime.errors import EngineError, one_line
@@ -68,25 +67,25 @@ class LiteRT(Engine):
         self._interpreter.allocate_tensors()
 
 
-def open_engine(path: Path, options: EngineOptions) -> LiteRT:
-    """Load a .tflite file, sealed or not. Raises EngineError."""
+def open_engine(content: ModelContent, options: EngineOptions) -> LiteRT:
+    """Load a .tflite model, sealed or not. Raises EngineError."""
     litert = import_library("litert")
     try:
-        return _opened(litert, path, options)
+        return _opened(litert, content, options)
     except EngineError as error:
-        raise EngineError(f"{path}: {error}") from None
+        raise EngineError(f"{content.path}: {error}") from None
     except LiteRT.faults as error:
         reason = one_line(error)
         if options.kernels != "default" or options.delegate or XNNPACK not in reason.lower():
-            raise EngineError(f"{path}: {_reason(reason)}") from None
-    engine = open_engine(path, replace(options, kernels="builtin"))
+            raise EngineError(f"{content.path}: {_reason(reason)}") from None
+    engine = open_engine(content, replace(options, kernels="builtin"))
     engine.note = f"XNNPACK refuses the model, LiteRT's own slower kernels run it ({reason})"
     return engine
 
 
-def _opened(litert: ModuleType, path: Path, options: EngineOptions) -> LiteRT:
+def _opened(litert: ModuleType, content: ModelContent, options: EngineOptions) -> LiteRT:
     interpreter = litert.Interpreter(
-        text_of(path),
+        model_content=content.data,
         num_threads=options.thread_count,
         experimental_delegates=(
             [load_delegate(litert, options.delegate)] if options.delegate else None

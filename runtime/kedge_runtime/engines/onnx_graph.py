@@ -5,7 +5,7 @@ Field numbers: onnx/onnx.proto. A graph's inputs may list its weights too (IR ve
 
 from dataclasses import dataclass
 
-from kedge_runtime.protobuf import Buffer, fields, parts
+from kedge_runtime.protobuf import fields, parts
 
 GRAPH = 7  # ModelProto
 NODE, INITIALISER, INPUT, OUTPUT = 1, 5, 11, 12  # GraphProto
@@ -38,7 +38,7 @@ class Graph:
     operators: frozenset[str]
 
 
-def read_graph(model: Buffer) -> Graph:
+def read_graph(model: bytes) -> Graph:
     """Read a serialised ModelProto. Raises ValueError for bytes that are none."""
     try:
         graph = next(parts(model, GRAPH))
@@ -51,7 +51,7 @@ def read_graph(model: Buffer) -> Graph:
     return Graph(tuple(e for e in inputs if e.name not in weights), tuple(outputs), operators)
 
 
-def _end(model: Buffer, place: slice) -> End:
+def _end(model: bytes, place: slice) -> End:
     (kind,) = parts(model, TYPE, place)
     (tensor,) = parts(model, TENSOR_TYPE, kind)
     shape = next(parts(model, SHAPE, tensor), slice(0, 0))
@@ -60,10 +60,10 @@ def _end(model: Buffer, place: slice) -> End:
     return End(_text(model, NAME, place), sizes, ELEMENTS.get(element, "object"))
 
 
-def _integer(model: Buffer, number: int, place: slice, default: int) -> int:
+def _integer(model: bytes, number: int, place: slice, default: int) -> int:
     found = (value for key, value in fields(model, place) if key == number)
     return next((value for value in found if isinstance(value, int)), default)
 
 
-def _text(model: Buffer, number: int, place: slice) -> str:
+def _text(model: bytes, number: int, place: slice) -> str:
     return model[next(parts(model, number, place), slice(0, 0))].decode()

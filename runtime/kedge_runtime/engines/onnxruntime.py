@@ -1,8 +1,8 @@
 """ONNX models on onnxruntime's CPU provider."""
 
-from pathlib import Path
 from typing import Any
 
+from kedge_runtime.content import ModelContent
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.engines.base import (
     Array,
@@ -12,7 +12,6 @@ from kedge_runtime.engines.base import (
     image_port,
     import_library,
     only_ends,
-    text_of,
 )
 from kedge_runtime.errors import EngineError, one_line
 
@@ -55,27 +54,27 @@ class OnnxRuntime(Engine):
         return self._found[0]
 
 
-def open_engine(path: Path, options: EngineOptions) -> OnnxRuntime:
-    """Load an .onnx file, sealed or not. Raises EngineError."""
+def open_engine(content: ModelContent, options: EngineOptions) -> OnnxRuntime:
+    """Load an .onnx model, sealed or not. Raises EngineError."""
     onnxruntime = import_library("onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.thread_count
     settings.log_severity_level = 4  # fatal only: what is worth a line is raised
     try:
-        session, note = precise_session(text_of(path), settings)
+        session, note = precise_session(content.data, settings)
         engine = OnnxRuntime(session)
         engine.note = note
         return engine
     except EngineError as error:
-        raise EngineError(f"{path}: {error}") from None
+        raise EngineError(f"{content.path}: {error}") from None
     except OnnxRuntime.faults as error:
-        raise EngineError(f"{path}: onnxruntime can't load it: {one_line(error)}") from None
+        raise EngineError(f"{content.path}: onnxruntime can't load it: {one_line(error)}") from None
 
 
-def precise_session(model: str | bytes, settings: Any) -> tuple[Any, str]:
+def precise_session(model: bytes, settings: Any) -> tuple[Any, str]:
     """Return a session that adds int8 without saturating, and a note where it can't.
 
-    `model`: a path or the bytes of a model; `settings`: a SessionOptions.
+    `model`: its bytes; `settings`: a SessionOptions.
     """
     session = import_library("onnxruntime").InferenceSession
     providers = ["CPUExecutionProvider"]

@@ -5,12 +5,12 @@ both are read from the file. Quantised graphs load in some releases and fail in 
 Batches of a network whose batch is fixed end the process in 4.8 and 4.11: never tried.
 """
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from kedge_runtime.content import ModelContent
 from kedge_runtime.engines import ENGINES, EngineOptions, version_gate
 from kedge_runtime.engines.base import Array, Engine, float_port, image_port, only_ends
 from kedge_runtime.engines.onnx_graph import Graph, read_graph
@@ -49,8 +49,8 @@ class OpenCV(Engine):
         return self._found
 
 
-def open_engine(path: Path, options: EngineOptions) -> OpenCV:
-    """Load a float32 .onnx file, sealed or not. Raises EngineError.
+def open_engine(content: ModelContent, options: EngineOptions) -> OpenCV:
+    """Load a float32 .onnx model, sealed or not. Raises EngineError.
 
     `threads`, when given, holds for all of OpenCV in this process: it has one pool.
     """
@@ -58,17 +58,16 @@ def open_engine(path: Path, options: EngineOptions) -> OpenCV:
     if gate := version_gate(library, cv2.__version__):
         raise EngineError(gate)
     try:
-        content = path.read_bytes()
-        graph = read_graph(content)
+        graph = read_graph(content.data)
         _check_float32(graph)
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+        net = cv2.dnn.readNetFromONNX(np.frombuffer(content.data, np.uint8))
         if options.threads:
             cv2.setNumThreads(options.threads)
         return OpenCV(net, graph)
     except EngineError as error:
-        raise EngineError(f"{path}: {error}") from None
-    except (cv2.error, OSError, ValueError) as error:
-        raise EngineError(f"{path}: OpenCV can't load it: {one_line(error)}") from None
+        raise EngineError(f"{content.path}: {error}") from None
+    except (cv2.error, ValueError) as error:
+        raise EngineError(f"{content.path}: OpenCV can't load it: {one_line(error)}") from None
 
 
 def _check_float32(graph: Graph) -> None:

@@ -3,14 +3,13 @@
 Formats are twins with one verb, `read(content) -> Network`.
 """
 
-import mmap
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kedge_runtime.artefact import format_of
-from kedge_runtime.errors import ArtefactError, reason_of
+from kedge_runtime.content import ModelContent
+from kedge_runtime.errors import ArtefactError
 from kedge_runtime.inspect import onnx, tflite
 from kedge_runtime.inspect.network import Network, Operator, Scales, Value
 from kedge_runtime.inspect.summary import Summary, summarise
@@ -22,16 +21,10 @@ READERS: dict[str, Callable[[memoryview], Network]] = {"tflite": tflite.read, "o
 _FAULTS = (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 
 
-def read_network(path: Path) -> Network:
-    """Read the graph of a .tflite or .onnx file.
-
-    Raises ArtefactError for another format, a missing file, and bytes that are no such model.
-    """
-    form = format_of(path)
-    with readable(path):
-        with path.open("rb") as file:
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return READERS[form](content)
+def read_network(content: ModelContent) -> Network:
+    """Read the graph of a .tflite or .onnx model. Raises ArtefactError for other bytes."""
+    with readable(content.path):
+        return READERS[content.format](memoryview(content.data))
 
 
 @contextmanager
@@ -43,5 +36,3 @@ def readable(path: Path) -> Iterator[None]:
         raise ArtefactError(
             f"{path}: no readable {path.suffix} model ({error}); copy it again, or convert again"
         ) from None
-    except OSError as error:
-        raise ArtefactError(f"{path}: {reason_of(error)}") from None

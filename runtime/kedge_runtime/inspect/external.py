@@ -1,5 +1,6 @@
-"""ONNX files whose weights lie in other files: they can't be sealed, as a digest covers one."""
+"""ONNX files whose weights lie in other files: no digest covers those."""
 
+from kedge_runtime.content import ModelContent
 from kedge_runtime.engines.onnx_graph import GRAPH, INITIALISER
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.protobuf import fields, parts
@@ -7,11 +8,12 @@ from kedge_runtime.protobuf import fields, parts
 DATA_LOCATION, EXTERNAL = 14, 1  # TensorProto
 
 
-def refuse_external(form: str, content: bytes, name: str) -> None:
+def refuse_external(model: ModelContent) -> None:
     """Raise ArtefactError for a model that isn't whole in its file, or is no ONNX at all."""
-    if form == "onnx" and _external(content, name):
+    name = str(model.path)
+    if model.format == "onnx" and _external(model.data, name):
         raise ArtefactError(
-            f"{name}: keeps its weights in another file, which no seal covers: join them with "
+            f"{name}: keeps its weights in another file, which no digest covers: join them with "
             f"python -c \"import onnx; onnx.save(onnx.load('{name}'), 'whole.onnx')\""
         )
 

@@ -26,7 +26,7 @@ from kedge_runtime.engines.onnx_graph import (
     TYPE,
 )
 from kedge_runtime.inspect.network import Network, Operator, Scales, Value
-from kedge_runtime.protobuf import Buffer, fields, parts, read_varint
+from kedge_runtime.protobuf import fields, parts, read_varint
 
 OPSETS, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2  # ModelProto, OperatorSetIdProto
 VALUE_INFO = 13  # GraphProto
@@ -145,7 +145,7 @@ def _scales(value: Value) -> Scales | None:
     return Scales.of([number for (number,) in struct.iter_unpack("<f", value.data)])
 
 
-def _integers(model: Buffer, number: int, place: slice) -> Iterator[int]:
+def _integers(model: bytes, number: int, place: slice) -> Iterator[int]:
     """Yield a repeated integer, written one by one or packed."""
     for found, value in fields(model, place):
         if found != number:
@@ -159,10 +159,10 @@ def _integers(model: Buffer, number: int, place: slice) -> Iterator[int]:
             yield integer
 
 
-def _dtype(model: Buffer, number: int, place: slice) -> str:
+def _dtype(model: bytes, number: int, place: slice) -> str:
     code = next(_integers(model, number, place), 0)
     return DTYPES[code] if code < len(DTYPES) else f"type{code}"
 
 
-def _text(model: Buffer, number: int, place: slice) -> str:
+def _text(model: bytes, number: int, place: slice) -> str:
     return bytes(model[next(parts(model, number, place), slice(0, 0))]).decode(errors="replace")

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from kedge_runtime.artefact import is_sealed, read_artefact
+from kedge_runtime.artefact import artefact_of, ends_in_digest
+from kedge_runtime.content import read_content
 from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.inspect import Network, Summary, read_network, summarise
 from kedge_runtime.inspect.precision import precision_of
@@ -24,7 +25,8 @@ class Report:
 
 def inspect(path: Path) -> Report:
     """Read a file. Raises ArtefactError when it is no model, or sealed and changed since."""
-    network = read_network(path)
-    contract = read_artefact(path).contract if is_sealed(path) else None
+    content = read_content(path)
+    network = read_network(content)
+    contract = artefact_of(content).contract if ends_in_digest(content.data) else None
     precision = contract.provenance.precision if contract else precision_of(network)
-    return Report(path, network, summarise(network), sizes(path, network), precision, contract)
+    return Report(path, network, summarise(network), sizes(content, network), precision, contract)

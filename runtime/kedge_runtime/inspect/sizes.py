@@ -1,11 +1,12 @@
 """Where the bytes of a file are: weights, the graph around them, and what kedge sealed into it."""
 
+import io
 import zipfile
-from pathlib import Path
 
 from kedge_runtime.artefact import CONTRACT, GOLDEN, LABELS
 from kedge_runtime.containers import DIGEST_BYTES
 from kedge_runtime.containers.onnx import KEY, METADATA_PROPS
+from kedge_runtime.content import ModelContent
 from kedge_runtime.inspect import readable
 from kedge_runtime.inspect.network import Network
 from kedge_runtime.inspect.summary import weights
@@ -17,46 +18,45 @@ MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | d
 )
 
 
-def sizes(path: Path, network: Network) -> dict[str, int]:
+def sizes(content: ModelContent, network: Network) -> dict[str, int]:
     """Return the bytes of each part of a file; together they are all of it.
 
     `graph` is everything that no other part claims. Raises ArtefactError for broken metadata.
     """
-    with readable(path):
-        found = {"weights": weights(network), **_MEMBER_SIZES[network.form](path)}
-    return {"graph": path.stat().st_size - sum(found.values()), **found}
+    with readable(content.path):
+        found = {"weights": weights(network), **_MEMBER_SIZES[network.form](content.data)}
+    return {"graph": len(content.data) - sum(found.values()), **found}
 
 
-def model_end(path: Path) -> int:
-    """Return where the archive behind a .tflite model begins, or the file's end without one."""
-    members, _ = _archive(path)
-    return min((info.header_offset for info in members), default=path.stat().st_size)
+def model_end(model: bytes) -> int:
+    """Return where the archive behind a .tflite model begins, or their end without one."""
+    members, _ = _archive(model)
+    return min((info.header_offset for info in members), default=len(model))
 
 
-def _archive(path: Path) -> tuple[list[zipfile.ZipInfo], bytes]:
+def _archive(model: bytes) -> tuple[list[zipfile.ZipInfo], bytes]:
     """Return the members of the archive behind a model and its comment, or nothing."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(model)) as archive:
             return archive.infolist(), archive.comment
     except (zipfile.BadZipFile, ValueError, OSError):
         return [], b""
 
 
-def _tflite_members(path: Path) -> dict[str, int]:
-    members, comment = _archive(path)
+def _tflite_members(model: bytes) -> dict[str, int]:
+    members, comment = _archive(model)
     digest = {"digest": len(comment)} if len(comment) == DIGEST_BYTES else {}
     return {
         MEMBERS.get(each.filename, each.filename): each.compress_size for each in members
     } | digest
 
 
-def _onnx_members(path: Path) -> dict[str, int]:
-    content = path.read_bytes()
+def _onnx_members(model: bytes) -> dict[str, int]:
     found = {}
-    for place in parts(content, METADATA_PROPS):
+    for place in parts(model, METADATA_PROPS):
         # Protocol Buffers leave an empty key out.
-        at = next(parts(content, KEY, place), slice(0, 0))
-        key = content[at].decode(errors="replace") or "(no key)"
+        at = next(parts(model, KEY, place), slice(0, 0))
+        key = model[at].decode(errors="replace") or "(no key)"
         found[MEMBERS.get(key, key)] = place.stop - place.start
     return found
 
