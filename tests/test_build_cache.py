@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import pickle
 import random
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -14,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from kedge_convert.build import keys
-from kedge_convert.build.cache import LEFT_BEHIND, Cache, default_folder
+from kedge_convert.build.cache import KEY, MAX_ENTRY, Cache, default_folder
 from kedge_convert.build.config import Config, Gates, Model, Options, Variant
 from kedge_convert.build.matrix import Cell, groups
 from kedge_runtime.errors import UsageError
+from kedge_runtime.leftovers import host
 from kedge_runtime.pool import Pool, executor
 
 
@@ -168,28 +171,178 @@ DAMAGE = {
     "entry changed": lambda cache, _: _edit(cache, lambda text: text.replace("good", "evil")),
     "entry empty": lambda cache, _: _edit(cache, lambda _: ""),
     "entry of another kind": lambda cache, _: _edit(cache, lambda _: "[1, 2]"),
+    "entry that is deep": lambda cache, _: _edit(cache, lambda _: "[" * 100_000),
+    "entry that is no UTF-8": lambda cache, _: _path(cache).write_bytes(b"\xff\xfe"),
+    "entry that is huge": lambda cache, _: _edit(cache, lambda text: text + " " * MAX_ENTRY),
+    "a number of 5000 digits": lambda cache, _: _edit(cache, lambda _: "9" * 5000),
+    "entry of another key": lambda cache, _: _path(cache).write_bytes(_other(cache)),
+    "entry that is a folder": lambda cache, _: _make_folder(_path(cache)),
+    "facts that are a list": lambda cache, _: _forge(cache, {"facts": [], "files": {}}),
+    "files that are a list": lambda cache, _: _forge(cache, {"facts": {}, "files": [1]}),
+    "a file that is a number": lambda cache, _: _forge(cache, {"facts": {}, "files": {"a": 1}}),
+    "a file that is a device": lambda cache, _: _forge(
+        cache, {"facts": {}, "files": {"a": "../../../../../../../../../../dev/zero"}}
+    ),
+    "a key more": lambda cache, _: _forge(cache, {"facts": {}, "files": {}, "more": 1}),
+    "no entry": lambda cache, _: _forge(cache, None),
 }
 
 
+def _path(cache: Cache) -> Path:
+    return cache.folder / "entries" / "key.json"
+
+
 def _edit(cache: Cache, change: "object") -> None:
-    path = cache.folder / "entries" / "key.json"
-    path.write_text(change(path.read_text()))  # type: ignore[operator]
+    _path(cache).write_text(change(_path(cache).read_text()))  # type: ignore[operator]
+
+
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _other(cache: Cache) -> bytes:
+    """Return an entry that is right, but under another key."""
+    cache.put("other", {"word": "evil"}, {"file": b"content"})
+    return (cache.folder / "entries" / "other.json").read_bytes()
+
+
+def _forge(cache: Cache, entry: object) -> None:
+    """Write what somebody who knows kedge can write: any entry with its right digest."""
+    proof = keys.digest({"key": "key", "entry": entry})
+    _path(cache).write_text(json.dumps({"entry": entry, "digest": proof}))
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_result_is_missing_and_made_again(cache: Cache, damage: str) -> None:
+def test_a_damaged_result_is_missing_and_made_again(
+    cache: Cache, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     entry = cache.put("key", {"word": "good"}, {"file": b"content"})
     DAMAGE[damage](cache, entry)  # type: ignore[no-untyped-call]
     assert cache.get("key") is None
+    assert cache.get("key") is None
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"kedge: cache: {_path(cache)}: ")
+    assert line.endswith("; it is made again")
+    if _path(cache).is_dir():
+        _path(cache).rmdir()
     assert cache.put("key", {"word": "good"}, {"file": b"content"}) == entry
     assert cache.get("key") == entry
 
 
-def test_facts_are_made_once(cache: Cache) -> None:
-    made = []
-    for _ in range(2):
-        assert cache.known("key", lambda: made.append(1) or {"a": 1}) == {"a": 1}  # type: ignore[func-returns-value]
-    assert len(made) == 1
+def test_what_was_never_made_is_missing_without_a_word(
+    cache: Cache, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cache.get("key") is None
+    assert capfd.readouterr().err == ""
+
+
+SECRETS = ("0123456789abcdef" * 2, "fedcba9876543210" * 2)
+
+
+@pytest.mark.parametrize(
+    ("made", "read", "reason"),
+    [
+        ("", SECRETS[0], "was made without a key, and KEDGE_CACHE_KEY is set"),
+        (SECRETS[0], "", "was made with a key, and KEDGE_CACHE_KEY isn't set"),
+        (SECRETS[0], SECRETS[1], "was made with another KEDGE_CACHE_KEY, or changed"),
+    ],
+)
+def test_a_result_without_the_right_hmac_is_missing(
+    cache: Cache,
+    made: str,
+    read: str,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(KEY, made)
+    entry = cache.put("key", {"word": "good"})
+    assert cache.get("key") == entry
+    monkeypatch.setenv(KEY, read)
+    assert cache.get("key") is None
+    assert capfd.readouterr().err == f"kedge: cache: {_path(cache)}: {reason}; it is made again\n"
+    assert cache.put("key", {"word": "good"}) == cache.get("key")
+
+
+def test_with_a_key_a_digest_alone_proves_nothing(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY, SECRETS[0])
+    entry = cache.put("key", {"word": "good"})
+    stored = json.loads(_path(cache).read_text())
+    stored["entry"]["facts"]["word"] = "evil"
+    _path(cache).write_text(json.dumps(stored))
+    assert cache.get("key") is None
+    _forge(cache, {"facts": {"word": "evil"}, "files": {}})
+    assert cache.get("key") is None
+    cache.put("key", {"word": "good"})
+    assert cache.get("key") == entry
+
+
+def test_a_short_key_is_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret")
+    with pytest.raises(UsageError, match=r"has 6 characters, at least 32 .*openssl rand -hex 32"):
+        cache.open()
+
+
+def test_the_key_is_not_sent_to_workers(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, SECRETS[0])
+    cache.open()
+    assert SECRETS[0].encode() not in pickle.dumps(cache)
+
+
+def test_a_cache_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path / "it's new")
+    cache.open()
+    assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
+    for mode in (0o755, 0o770, 0o701):
+        cache.folder.chmod(mode)
+        with pytest.raises(UsageError, match=f"open to other users .mode {mode:o}.; ") as refused:
+            cache.open()
+        monkeypatch.setenv(KEY, SECRETS[0])
+        cache.open()
+        monkeypatch.delenv(KEY)
+    remedy = str(refused.value).split("`")[1]
+    subprocess.run(["sh", "-c", remedy], check=True)
+    cache.open()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_belongs_to_another_user_is_not_believed(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cache.put("key", {"word": "good"})
+    os.chown(_path(cache), 12345, 12345)
+    assert cache.get("key") is None
+    assert "belongs to another user; it is made again" in capfd.readouterr().err
+    os.chown(cache.folder, 12345, 12345)
+    with pytest.raises(UsageError, match="belongs to another user, who can put anything in it"):
+        cache.open()
+    monkeypatch.setenv(KEY, SECRETS[0])
+    cache.open()
+
+
+def test_a_file_is_proved_when_it_is_taken(cache: Cache, tmp_path: Path) -> None:
+    sha256 = cache.put("key", {}, {"file": b"content"}).files["file"]
+    cache.take(sha256, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == cache.content(sha256) == b"content"
+    cache.blob(sha256).write_bytes(b"conten!")
+    for way in (cache.content, lambda sha256: cache.take(sha256, tmp_path / "copy")):
+        with pytest.raises(UsageError, match="changed since it was checked; build again"):
+            way(sha256)
+    cache.blob(sha256).unlink()
+    for way in (cache.content, lambda sha256: cache.take(sha256, tmp_path / "copy")):
+        with pytest.raises(UsageError, match="no such file or directory; build again"):
+            way(sha256)
+
+
+def test_a_link_planted_as_a_lock_is_not_followed(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("the user's")
+    (cache.folder / "locks" / "key").symlink_to(tmp_path / "victim")
+    with pytest.raises(UsageError, match=r"symbolic links.*remove it"), cache.lock("key"):
+        pass
+    assert (tmp_path / "victim").read_text() == "the user's"
 
 
 def test_a_lock_is_waited_for(cache: Cache) -> None:
@@ -220,16 +373,17 @@ def test_work_is_done_wherever_it_is(tmp_path: Path, jobs: int) -> None:
 
 
 def test_what_a_dead_process_left_is_swept(cache: Cache) -> None:
-    old, new = cache.folder / "work" / "old", cache.folder / "work" / "new"
-    for folder in (old, new):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, mine = (f"kedge-{process}-{host()}-0123abcd" for process in (ended.pid, os.getpid()))
+    places = [cache.folder / "work" / left, cache.folder / "work" / mine]
+    for folder in places:
         folder.mkdir()
         (folder / "file").write_text("x")
-    hidden = cache.folder / "blobs" / ".kedge-1-x"
+    hidden = cache.folder / "blobs" / f".{left}-x"
     hidden.write_text("x")
-    for path in (old, hidden):
-        os.utime(path, (path.stat().st_mtime - LEFT_BEHIND - 60,) * 2)
     cache.open()
-    assert [path.exists() for path in (old, new, hidden)] == [False, True, False]
+    assert [path.exists() for path in (*places, hidden)] == [False, True, False]
 
 
 def test_a_folder_that_can_not_be_is_named(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from kedge_convert.reports.record import Cell, Report
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.findings import Finding
 
-FACTS = {"digest": "sha256:00", "bytes": 1000, "reasons": [], "parity": {"images": 20}}
+FACTS = {"digest": "sha256:00", "bytes": 1000, "reasons": [], "images": 20}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +123,8 @@ def test_the_ratio_of_medians_covers_the_true_one() -> None:
 
 def test_a_device_says_what_does_not_fit() -> None:
     findings = {
-        "operators": {"state": "ok", "detail": "30 of 30 will map", "fix": ""},
-        "ends": {"state": "problem", "detail": "input is float32", "fix": "x"},
+        "operators": Finding("ok", "30 of 30 will map"),
+        "ends": Finding("problem", "input is float32", "x"),
     }
     gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
     assert (gate.verdict, gate.said) == ("FAIL", "doesn't fit coral: ends: input is float32")

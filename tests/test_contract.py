@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kedge_runtime.contract import (
+    MAX_JSON,
     SCHEMA,
     Contract,
     Geometry,
@@ -140,3 +141,11 @@ def test_json_with_one_thing_wrong_names_it(old: str, new: str, message: str) ->
     assert text.count(old) == 1
     with pytest.raises(ContractError, match=message):
         Contract.from_json(text.replace(old, new))
+
+
+def test_a_contract_is_read_up_to_a_bound() -> None:
+    text = FULL.to_json().encode()
+    longest = text + b" " * (MAX_JSON - len(text))
+    assert Contract.from_json(longest) == FULL
+    with pytest.raises(ContractError, match=f"has {MAX_JSON + 1} bytes, allowed are {MAX_JSON}"):
+        Contract.from_json(longest + b" ")

@@ -16,6 +16,7 @@ from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Output
 from kedge_runtime.drift.journal import Journal, packed, unpacked
 from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
+from kedge_runtime.drift.noted import Parts, shards_of
 from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
 from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
 from kedge_runtime.drift.rows import NONE, ROW, row
@@ -239,6 +240,7 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     task = _task(artefacts, form, record(0.5), photos)
     pictures = Pictures.of(photos)
+    parts = Parts(shards_of(pictures), 4, alike=True)
     expected = merge(measure(task, shard) for shard in pictures.shards())
     done: list[int] = []
 
@@ -250,12 +252,12 @@ def test_a_stopped_run_goes_on(
 
     monkeypatch.setattr("kedge_runtime.drift.measure.measure", stopping)
     place = tmp_path / "report.json.0.journal"
-    with pytest.raises(_StopError), Journal(place, "work") as journal, _bar() as bar:
+    with pytest.raises(_StopError), Journal(place, "work", parts) as journal, _bar() as bar:
         measure_all(task, pictures, bar, journal)
     monkeypatch.undo()
     with place.open("ab") as file:
         file.write(b'{"shard": 1, "rows": "torn')
-    with Journal(place, "work") as journal, _bar() as bar:
+    with Journal(place, "work", parts) as journal, _bar() as bar:
         assert [shard for shard, _ in journal.entries()] == [0]
         assert _equal(measure_all(task, pictures, bar, journal), expected)
         assert bar.done == len(pictures.names)
@@ -264,23 +266,6 @@ def test_a_stopped_run_goes_on(
 
 def _bar() -> Bar:
     return Bar("work", COUNT + 1, io.StringIO())
-
-
-def test_other_work_begins_anew(tmp_path: Path) -> None:
-    place = tmp_path / "a.journal"
-    with Journal(place, "one") as journal:
-        journal.add(0, {"n": 1})
-    with Journal(place, "one") as journal:
-        assert list(journal.entries()) == [(0, {"n": 1})]
-    with Journal(place, "two") as journal:
-        assert list(journal.entries()) == []
-        journal.remove()
-    assert not place.exists()
-
-
-def test_a_journal_that_cant_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can't be written"):
-        Journal(tmp_path / "none" / "a.journal", "work")
 
 
 def test_arrays_survive_the_journal() -> None:

@@ -23,14 +23,13 @@ from kedge_convert.staging import (
     rejected,
     spare,
     sweep,
-    workshop,
     write,
 )
 from kedge_convert.targets import TARGETS
 from kedge_models.devices import device
 from kedge_runtime.artefact import seal
 from kedge_runtime.errors import UsageError
-from kedge_runtime.files import staged, write_whole
+from kedge_runtime.files import staged, temporary_folder, write_whole
 from kedge_runtime.golden import Golden
 
 
@@ -174,11 +173,11 @@ def test_only_the_dead_process_s_hidden_files_are_swept(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {".kedge-123-a.tflite", "a.tflite"}
 
 
-def test_a_workshop_that_cannot_be_made_names_tmpdir(
+def test_a_temporary_folder_that_cannot_be_made_names_tmpdir(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    with pytest.raises(UsageError, match=r"temporary folder .*set TMPDIR"), workshop():
+    with pytest.raises(UsageError, match=r"temporary folder .*set TMPDIR"), temporary_folder():
         pass
 
 

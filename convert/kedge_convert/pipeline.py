@@ -1,7 +1,6 @@
 """The conversion as a story: source, export, seal, parity, release."""
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,7 +52,7 @@ from kedge_runtime.artefact import seal
 from kedge_runtime.content import ModelContent
 from kedge_runtime.engines import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
-from kedge_runtime.files import staged, write_whole
+from kedge_runtime.files import staged, temporary_folder, write_whole
 from kedge_runtime.head import Floats
 from kedge_runtime.inspect.report import inspect
 from kedge_runtime.pictures import find, left_out
@@ -280,7 +279,7 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
         progress.warn_few(photos, sampling)
         yield photos
         return
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+    with temporary_folder() as folder:
         with progress.stage("render pictures"):
-            pictograms.write(Path(folder), count, sampling.seed)
-        yield collect(Path(folder), sampling)
+            pictograms.write(folder, count, sampling.seed)
+        yield collect(folder, sampling)

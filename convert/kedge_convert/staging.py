@@ -5,16 +5,14 @@ synced and renamed as all files are (`kedge_runtime.files`); here are the words 
 """
 
 import contextlib
-import errno
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kedge_runtime import files
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.content import REJECTED
-from kedge_runtime.errors import KedgeError, UsageError, reason_of
+from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import staged
 
 
@@ -93,8 +91,8 @@ def output_folder(folder: Path) -> Iterator[None]:
 def _prove_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with staged(folder / "probe") as probe:
-            probe.touch()
+        with staged(folder / "probe") as probe, files.synced(probe):
+            pass
     except OSError as error:
         raise _unwritable(folder, error) from None
 
@@ -105,21 +103,6 @@ def sweep(folder: Path, process: int) -> None:
         path.unlink(missing_ok=True)
 
 
-# A worker's own folder in the one for temporary files; what it leaves goes with it.
-WORKSHOP = "kedge-worker-"
-
-
-@contextlib.contextmanager
-def workshop() -> Iterator[Path]:
-    """Yield a folder for a worker's temporary files. Raises UsageError when the disk is full."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=WORKSHOP, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise _no_room(Path(tempfile.gettempdir()), _refused(error)) from None
-    with folder as name:
-        yield Path(name)
-
-
 @contextlib.contextmanager
 def room_for_temporaries(needed: int) -> Iterator[None]:
     """Run a block that writes about `needed` bytes of temporary files.
@@ -127,27 +110,12 @@ def room_for_temporaries(needed: int) -> Iterator[None]:
     Raises UsageError when they find no room: before the block, because TensorFlow takes a full disk
     for something else, or within it.
     """
-    folder = Path(tempfile.gettempdir())
-    if folder.name.startswith(WORKSHOP):
-        folder = folder.parent  # the one that the user can choose
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(files.users_folder()).free
     if free < needed:
-        raise _no_room(folder, f"has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB are needed")
-    try:
+        raise files.no_room(None, f"has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB are needed")
+    with files.room():
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise _no_room(folder, _refused(error)) from None
-
-
-def _no_room(folder: Path, reason: str) -> UsageError:
-    return UsageError(f"temporary folder {folder}: {reason}; set TMPDIR to one with room")
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(f"--out: {folder}: {_refused(error)}; choose another folder")
-
-
-def _refused(error: OSError) -> str:
-    return f"can't be written ({reason_of(error)})"
+    return UsageError(f"--out: {folder}: {files.unwritable(error)}; choose another folder")

@@ -2,6 +2,7 @@
 
 ```python
 from kedge_convert.testing import assert_no_drift
+from kedge_runtime.files import temporary_folder
 
 def test_the_shipped_model_is_as_good() -> None:
     assert_no_drift("flowers.int8.tflite", "flowers.keras", "photos", max_drop=0.01)
@@ -10,7 +11,6 @@ def test_the_shipped_model_is_as_good() -> None:
 
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from kedge_convert.drift import record
 from kedge_runtime.drift.comparison import Request, compare, prepare
@@ -20,6 +20,7 @@ from kedge_runtime.drift.reference import SUFFIX
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import Limits
 from kedge_runtime.engines import EngineOptions
+from kedge_runtime.files import temporary_folder
 
 Place = str | PathLike[str]
 
@@ -38,8 +39,8 @@ def assert_no_drift(
     request = Request(place, Path(images), labels, Limits(**limits), EngineOptions())
     comparison = prepare(request)
     original = Original(str(against), "imagenet", comparison.artefacts[0])
-    with TemporaryDirectory(prefix="kedge-") as folder:
-        reference = Path(original.model) if original.is_recorded else Path(folder, f"it{SUFFIX}")
+    with temporary_folder() as folder:
+        reference = Path(original.model) if original.is_recorded else folder / f"it{SUFFIX}"
         if not original.is_recorded:
             record(original, comparison.pictures, reference)
         (drift,) = compare(comparison, reference)

@@ -1,18 +1,13 @@
 """Records kept as TOML files, one a file: how a folder of them is read, and one found by name."""
 
 import difflib
-import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from kedge_runtime.errors import ContractError, UsageError
+from kedge_models.toml import load
+from kedge_runtime.errors import UsageError
 from kedge_runtime.records import decode
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Record = TypeVar("Record")
 
@@ -30,14 +25,6 @@ def texts(folder: str) -> dict[str, str]:
 def parse(kind: type[Record], text: str, where: str, **defaults: Any) -> Record:
     """Read one record from TOML. Raises ContractError, headed by `where`."""
     return decode(kind, {**defaults, **load(text, where)}, where)
-
-
-def load(text: str, where: str) -> dict[str, Any]:
-    """Read TOML as plain data. Raises ContractError, headed by `where`."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ContractError(f"{where}: {error}") from None
 
 
 def pick(name: str, known: Mapping[str, Record], what: str, remedy: str) -> Record:

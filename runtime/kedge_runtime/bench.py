@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, cycle, islice, pairwise, product
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +28,7 @@ from kedge_runtime.content import format_of
 from kedge_runtime.contract import Contract
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.findings import Machine
 from kedge_runtime.head import check_finite, probabilities
 from kedge_runtime.image import read_bytes
@@ -225,10 +225,10 @@ def pictures_for(given: Sequence[Path], sealed: Sequence[Path]) -> Iterator[tupl
         yield tuple(given)
         return
     contents = chain.from_iterable(read_artefact(path).golden.images for path in sealed)
-    with TemporaryDirectory(prefix="kedge-bench-") as folder:
+    with temporary_folder() as folder:
         paths = []
         for i, content in enumerate(dict.fromkeys(contents), 1):
-            paths.append(Path(folder) / f"golden {i}.jpg")
+            paths.append(folder / f"golden {i}.jpg")
             paths[-1].write_bytes(content)
         if not paths:
             raise UsageError("there are no golden pictures in the artefacts: name some of your own")

@@ -3,11 +3,18 @@
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from kedge_runtime import leftovers
 from kedge_runtime.errors import UsageError, reason_of
+
+# A disk, a quota or a limit of the process that leaves no room.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A new file, and never one that somebody planted under its name or a link from there.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_folder(path: Path) -> bool:
@@ -45,8 +52,12 @@ def check_place(option: str, path: Path, suffix: str) -> None:
 
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed."""
-    temporary = path.with_name(f".kedge-{os.getpid()}-{path.name}")
+    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed.
+
+    What killed processes left beside it is removed first.
+    """
+    leftovers.sweep_once(path.parent.absolute())
+    temporary = leftovers.hidden(path)
     try:
         yield temporary
     finally:
@@ -55,11 +66,65 @@ def staged(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def synced(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file to write, and sync it after the block. Raises OSError."""
-    with path.open("wb") as file:
+    """Yield a new file to write, and sync it after the block; what had the name is removed.
+
+    Raises OSError.
+    """
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def temporary_folder(place: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder in `place`, by default the one for temporary files, and remove it after.
+
+    What killed processes left in `place` is removed first. Raises UsageError when there is no
+    room, also for what the block writes.
+    """
+    try:
+        root = place or Path(tempfile.gettempdir())
+        leftovers.sweep_once(root.absolute())
+        made = tempfile.TemporaryDirectory(
+            prefix=leftovers.prefix(), dir=root, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise no_room(place, unwritable(error)) from None
+    with made as name, room(place):
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def room(place: Path | None = None) -> Iterator[None]:
+    """Run a block that writes temporary files. Raises UsageError where they find no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise no_room(place, unwritable(error)) from None
+
+
+def no_room(place: Path | None, reason: str) -> UsageError:
+    """Return what to tell where temporary files find no room."""
+    remedy = "make room there" if place else "set TMPDIR to one with room"
+    return UsageError(f"temporary folder {place or users_folder()}: {reason}; {remedy}")
+
+
+def users_folder() -> Path:
+    """Return the folder for temporary files that the user can choose: not a worker's within."""
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError:  # none of those that Python tries can be written
+        return Path(os.environ.get("TMPDIR", "/tmp"))
+    return folder.parent if leftovers.is_ours(folder.name) else folder
+
+
+def unwritable(error: OSError) -> str:
+    """Return why a file or folder can't be written, in the words of every such message."""
+    return f"can't be written ({reason_of(error)})"
 
 
 def publish(temporary: Path, final: Path) -> None:
@@ -85,8 +150,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
             publish(temporary, path)
     except OSError as error:
-        reason = reason_of(error)
-        raise UsageError(f"{path}: can't be written ({reason}); choose another place") from None
+        raise UsageError(f"{path}: {unwritable(error)}; choose another place") from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -22,11 +22,11 @@ def decode(kind: type[Record], value: Any, where: str) -> Record:
     or unknown key, a wrong type, and a value outside the allowed ones.
     """
     if not isinstance(value, dict):
-        raise ContractError(f"{where}: got {_shown(value)}, expected a table of fields")
+        raise ContractError(f"{where}: got {shown(value)}, expected a table of fields")
     hints = _hints(kind)
     if unknown := value.keys() - hints.keys():
         known = ", ".join(hints)
-        raise ContractError(f"{where}: unknown key {min(unknown)!r}; known are {known}")
+        raise ContractError(f"{where}: unknown key {shown(min(unknown))}; known are {known}")
     given = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
         return kind(**given)
@@ -68,7 +68,7 @@ def _decoder(kind: Any) -> Callable[[Any, Any, str], Any]:
 
 def _decode_exactly(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
-        raise ContractError(f"{where}: got {_shown(value)}, expected {kind.__name__}")
+        raise ContractError(f"{where}: got {shown(value)}, expected {kind.__name__}")
     return value
 
 
@@ -84,20 +84,20 @@ def _finite(value: float, where: str) -> float:
             return float(value)
     except OverflowError:
         pass
-    raise ContractError(f"{where}: got {_shown(value)}, expected a finite number")
+    raise ContractError(f"{where}: got {shown(value)}, expected a finite number")
 
 
 def _decode_literal(kind: Any, value: Any, where: str) -> Any:
     if value not in get_args(kind):
         allowed = ", ".join(map(str, get_args(kind)))
-        raise ContractError(f"{where}: got {_shown(value)}, allowed are {allowed}")
+        raise ContractError(f"{where}: got {shown(value)}, allowed are {allowed}")
     return value
 
 
 def _decode_tuple(kind: Any, value: Any, where: str) -> Any:
     kinds = get_args(kind)
     if not isinstance(value, (list, tuple)):
-        raise ContractError(f"{where}: got {_shown(value)}, expected a list")
+        raise ContractError(f"{where}: got {shown(value)}, expected a list")
     if kinds[-1] is Ellipsis:
         kinds = kinds[:1] * len(value)
     if len(kinds) != len(value):
@@ -128,7 +128,7 @@ def _decode_annotated(kind: Any, value: Any, where: str) -> Any:
 def _decode_mapping(kind: Any, value: Any, where: str) -> Any:
     key_kind, item_kind = get_args(kind)
     if not isinstance(value, dict):
-        raise ContractError(f"{where}: got {_shown(value)}, expected a table")
+        raise ContractError(f"{where}: got {shown(value)}, expected a table")
     return {
         _decode(key_kind, key, where): _decode(item_kind, item, f"{where}.{key}")
         for key, item in value.items()
@@ -146,6 +146,7 @@ _DECODERS: dict[Any, Callable[[Any, Any, str], Any]] = {
 }
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return plain data for a message: as Python writes it, and not too long for a line."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

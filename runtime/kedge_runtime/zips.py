@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from kedge_runtime.errors import ArtefactError
 
@@ -44,7 +45,7 @@ def read_members(archive: Path | io.BytesIO, where: str) -> dict[str, bytes]:
 
 
 @contextmanager
-def opened(archive: Path | io.BytesIO) -> Iterator[zipfile.ZipFile]:
+def opened(archive: Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
     """Yield an archive. Raises one of FAULTS for damage, OSError when the file can't be read."""
     try:
         with zipfile.ZipFile(archive) as found:

@@ -1,13 +1,21 @@
 """`kedge.lock.toml`: the artefacts that were accepted, by name, to be committed with the code."""
 
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kedge_convert.reports.record import Cell, Report, verdict_of
 from kedge_models.shelf import parse
+from kedge_models.toml import read as read_toml
+from kedge_runtime.errors import ContractError
 from kedge_runtime.files import write_whole
+from kedge_runtime.records import shown
 
 SUFFIX = ".lock.toml"
+REMEDY = "take it from version control, or delete it and accept anew with --update-baseline"
+# What is written between quotes as it is.
+_DIGEST = re.compile("[0-9a-z:]{1,71}")
 HEAD = "# Written by `kedge build --update-baseline`: what was accepted.\nschema = 1\n"
 
 
@@ -20,6 +28,15 @@ class Accepted:
     drop: float | None = None
     agreement: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what no artefact can have."""
+        if not _DIGEST.fullmatch(self.digest):
+            raise ContractError(f"digest is {shown(self.digest)}, as in sha256:0123; {REMEDY}")
+        for name, low, high in (("bytes", 0, 2**63), ("drop", -1, 1), ("agreement", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ContractError(f"{name} is {value}, allowed are {low} to {high}; {REMEDY}")
+
 
 @dataclass(frozen=True)
 class Lock:
@@ -28,6 +45,11 @@ class Lock:
     cell: dict[str, Accepted] = field(default_factory=dict)
     schema: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what another version wrote."""
+        if self.schema != 1:
+            raise ContractError(f"its schema is {self.schema}, this kedge reads 1: update kedge")
+
 
 def place(config: Path) -> Path:
     """Return the lock file of a `kedge.toml`: `kedge.lock.toml` beside it."""
@@ -35,8 +57,18 @@ def place(config: Path) -> Path:
 
 
 def read(path: Path) -> Lock:
-    """Read a lock file; none accepts nothing. Raises ContractError for a damaged one."""
-    return parse(Lock, path.read_text(encoding="utf-8"), path.name) if path.exists() else Lock()
+    """Read a lock file; none accepts nothing.
+
+    Raises UsageError for one that can't be read, ContractError for a damaged one.
+    """
+    if not os.path.lexists(path):
+        return Lock()
+    text = read_toml(path, REMEDY)
+    try:
+        return parse(Lock, text, path.name)
+    except ContractError as error:
+        headed = str(error).startswith(path.name)
+        raise error if headed else ContractError(f"{path.name}: {error}") from None
 
 
 def write(path: Path, lock: Lock) -> None:
@@ -46,7 +78,7 @@ def write(path: Path, lock: Lock) -> None:
 
 
 def _table(name: str, accepted: Accepted) -> str:
-    # Names and digests hold no quotes: config.NAME and the seal see to that.
+    # Names and digests hold no quotes: config.NAME and Accepted see to that.
     lines = [
         f'{key} = "{v}"' if isinstance(v, str) else f"{key} = {v!r}" for key, v in _given(accepted)
     ]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, fields, replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +12,17 @@ from kedge_convert.photos import Sampling
 from kedge_convert.source import Request
 from kedge_models import cards
 from kedge_models.devices import Device, device
-from kedge_models.shelf import load
+from kedge_models.toml import load, read
 from kedge_runtime.commands.share import read_drop
 from kedge_runtime.contract import Colour, Fit, Kind, Resize
-from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.errors import ContractError
 from kedge_runtime.pixels import PixelWords
-from kedge_runtime.records import decode
+from kedge_runtime.records import decode, shown
 from kedge_runtime.truth import SCHEMES
 
 Table = dict[str, Any]
 # A name is a part of file names, in which dots divide it from target and options.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 # What isn't a file where a file may stand, by the model's field.
 WORDS = {
     "source": {"demo", *map(str.lower, cards())},
@@ -31,6 +32,7 @@ WORDS = {
     "calibrate": set[str](),
     "images": set[str](),
 }
+MAX_VARIANTS = 1000  # of the options; each is a conversion of every model
 SHARES = ("min_agreement", "min_mapped")
 
 
@@ -178,10 +180,7 @@ def read_config(path: Path) -> Config:
     Raises ContractError for a key that isn't known and a value that isn't allowed, UsageError for
     a file that can't be read.
     """
-    try:
-        raw = load(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: can't be read ({error}); name a kedge.toml") from None
+    raw = load(read(path, "name a kedge.toml"), path.name)
     defaults, options = (_table(raw, name, path.name) for name in ("defaults", "options"))
     written = raw.get("model", [])
     if not isinstance(written, list):
@@ -199,7 +198,7 @@ def _table(raw: Table, name: str, where: str) -> Table:
     """Take a table out of a file."""
     table = raw.pop(name, {})
     if not isinstance(table, dict):
-        raise ContractError(f"{where}.{name}: got {table!r}, expected a table: [{name}]")
+        raise ContractError(f"{where}.{name}: got {shown(table)}, expected a table: [{name}]")
     return table
 
 
@@ -216,6 +215,9 @@ def _merged(defaults: Table, model: Any) -> Any:
 def _variants(table: Table, where: str) -> tuple[Variant, ...]:
     """Return every combination; decoding each one checks names and kinds."""
     lists = {name: value if isinstance(value, list) else [value] for name, value in table.items()}
+    count = prod(map(len, lists.values()))
+    if count > MAX_VARIANTS:
+        raise ContractError(f"{where}.options: {count} combinations, allowed are {MAX_VARIANTS}")
     found = []
     for values in product(*lists.values()):
         chosen = dict(zip(lists, values, strict=True))
@@ -233,7 +235,8 @@ def _check_names(config: Config, where: str) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise ContractError(
-                f"{where}: a model is called {name!r}, allowed are letters, digits, _ and -"
+                f"{where}: a model is called {shown(name)}, allowed are "
+                "letters, digits, _ and -, 100 at most"
             )
     for several in (names, [target.name for target in config.target]):
         if twice := {name for name in several if several.count(name) > 1}:

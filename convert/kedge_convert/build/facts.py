@@ -4,21 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from kedge_convert.build import keys
 from kedge_convert.build.cache import Cache, Entry
 from kedge_convert.build.gates import Found, exactly, ratio, within
-from kedge_convert.build.making import ARTEFACT, artefact, study
 from kedge_convert.build.matrix import Cell
+from kedge_convert.build.stored import ARTEFACT, artefact, estimate, findings, study
 from kedge_convert.edge.fit import fit
-from kedge_convert.localise import Localisation
 from kedge_models.devices import device
 from kedge_runtime import bench
 from kedge_runtime.drift.gates import Estimate
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.findings import Finding
 from kedge_runtime.inspect.report import inspect
-from kedge_runtime.records import decode
 
 Made = tuple[Cell, Entry]
 
@@ -39,10 +36,7 @@ class Known:
         measured = study(cell, self.cache, entry) if cell.model.images else None
         if measured is None:
             return found
-        drift = decode(Drift, measured.facts["drift"], cell.name)
-        layers = measured.facts["by_layer"]
-        by_layer = layers and decode(Localisation, layers, cell.name)
-        return replace(found, drift=drift, by_layer=by_layer)
+        return replace(found, drift=measured.drift, by_layer=measured.by_layer)
 
     def _ratio(self, cell: Cell, entry: Entry) -> Estimate | None:
         """Return the latency as a share of float32's, where that is gated and was made.
@@ -60,10 +54,10 @@ class Known:
 
     def _timed(self, made: Made, reference: Made, limit: float) -> Estimate:
         key = keys.timing_key(*(entry.files[ARTEFACT] for _, entry in (made, reference)))
-        known = self.cache.get(key)
+        known = estimate(key, self.cache)
         # What left the gate open may have been a busy machine: it isn't believed for good.
-        if known and within(found := Estimate(**known.facts), limit) != "INCONCLUSIVE":
-            return found
+        if known and within(known, limit) != "INCONCLUSIVE":
+            return known
         found = ratio(self._seconds(*made), self._seconds(*reference))
         self.cache.put(key, asdict(found))
         return found
@@ -73,22 +67,23 @@ class Known:
             timing = bench.measure_apart(bench.Case(path), bench.Plan(pictures))
         return list(timing.total.tolist())
 
-    def _fit(self, cell: Cell, entry: Entry) -> dict[str, Any]:
+    def _fit(self, cell: Cell, entry: Entry) -> dict[str, Finding]:
         name = cell.gates.device
         if name is None:
             return {}
-
-        def held() -> dict[str, Any]:
-            with self._file(cell, entry) as path:
-                fitted = fit(inspect(path), device(name), cell.gates.on_device)
-            return {what: asdict(finding) for what, finding in fitted.findings.items()}
-
-        return self.cache.known(keys.fit_key(cell, entry.files[ARTEFACT]), held)
+        key = keys.fit_key(cell, entry.files[ARTEFACT])
+        known = findings(key, self.cache)
+        if known is not None:
+            return known
+        with self._file(cell, entry) as path:
+            found = fit(inspect(path), device(name), cell.gates.on_device).findings
+        self.cache.put(key, {what: asdict(each) for what, each in found.items()})
+        return found
 
     @contextmanager
     def _file(self, cell: Cell, entry: Entry) -> Iterator[Path]:
         """Yield an artefact under its own name: in the cache it has none."""
         with self.cache.workshop() as folder:
             path = folder / cell.name
-            path.symlink_to(self.cache.blob(entry.files[ARTEFACT]).resolve())
+            self.cache.take(entry.files[ARTEFACT], path)
             yield path

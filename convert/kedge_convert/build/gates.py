@@ -19,6 +19,7 @@ from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import WITH_LABELS, WITHOUT_LABELS
 from kedge_runtime.errors import UsageError
+from kedge_runtime.findings import Finding
 
 # Two medians, each within its interval with this probability, are both so with 95 %.
 LEVEL = 0.975
@@ -37,7 +38,7 @@ class Found:
     drift: Drift | None = None
     by_layer: Localisation | None = None
     ratio: Estimate | None = None
-    findings: dict[str, Any] = field(default_factory=dict)
+    findings: dict[str, Finding] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +77,7 @@ def conversion(found: Found) -> Gate:
     facts = found.entry.facts
     if reasons := facts["reasons"]:
         return failed(reasons)
-    checked = words.pictures(facts["parity"]["images"])
+    checked = words.pictures(facts["images"])
     return Gate("conversion", "PASS", f"passed the converter's own check on {checked}")
 
 
@@ -157,11 +158,11 @@ def within(value: Estimate, limit: float) -> Verdict:
 
 def _device(found: Found, name: str) -> Gate:
     findings = found.findings
-    wrong = [f"{what}: {f['detail']}" for what, f in findings.items() if f["state"] == "problem"]
+    wrong = [f"{what}: {f.detail}" for what, f in findings.items() if f.state == "problem"]
     if wrong:
         return Gate("device", "FAIL", f"doesn't fit {name}: {'; '.join(wrong)}")
-    operators = findings.get("operators", {}).get("detail", "")
-    return Gate("device", "PASS", f"fits {name}: {operators}".removesuffix(": "))
+    operators = f": {findings['operators'].detail}" if "operators" in findings else ""
+    return Gate("device", "PASS", f"fits {name}{operators}")
 
 
 GATES: dict[str, Callable[[Found, Any], Gate]] = {

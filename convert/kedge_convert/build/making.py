@@ -13,6 +13,7 @@ from kedge_convert import pipeline, supervisor
 from kedge_convert.build import keys, measuring
 from kedge_convert.build.cache import Cache, Entry
 from kedge_convert.build.matrix import Cell, Group
+from kedge_convert.build.stored import ARTEFACT, artefact, study
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.progress import Progress
 from kedge_convert.supervisor.bounds import Limits
@@ -23,7 +24,7 @@ from kedge_runtime.errors import KedgeError
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import say
 
-ARTEFACT, REFERENCE = "artefact", "reference"
+REFERENCE = "reference"
 CHANGED = "its files changed while it was converted; build again"
 
 
@@ -43,16 +44,6 @@ class Failures:
 
     reasons: dict[str, tuple[str, ...]]
     made: tuple[str, ...] = ()
-
-
-def artefact(cell: Cell, cache: Cache) -> Entry | None:
-    """Return a cell's conversion, if it is known."""
-    return cache.get(keys.artefact_key(cell))
-
-
-def study(cell: Cell, cache: Cache, made: Entry) -> Entry | None:
-    """Return the measurement of a cell's artefact, if it is known."""
-    return cache.get(keys.drift_key(cell, made.files[ARTEFACT]))
 
 
 def is_done(cell: Cell, cache: Cache) -> bool:
@@ -149,7 +140,7 @@ def _facts(outcome: Outcome, checked: Checked) -> dict[str, Any]:
         "notes": outcome.notes,
         "ratio": checked.ratio,
         "way": asdict(checked.way),
-        "parity": checked.parity.plain(),
+        "images": checked.parity.images,
     }
 
 
@@ -161,10 +152,10 @@ def _measured(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
     with cache.workshop() as folder:
         paths = [folder / each.name for each, _ in todo]
         for path, (_, made) in zip(paths, todo, strict=True):
-            path.symlink_to(cache.blob(made.files[ARTEFACT]).resolve())
+            cache.take(made.files[ARTEFACT], path)
         reference = folder / f"{REFERENCE}{SUFFIX}"
         if known:
-            reference.symlink_to(cache.blob(known.files[REFERENCE]).resolve())
+            cache.take(known.files[REFERENCE], reference)
         studies = measuring.measure_apart(measuring.Orders(cell, tuple(paths), reference))
         if not known:
             cache.put(key, {}, {REFERENCE: reference.read_bytes()})

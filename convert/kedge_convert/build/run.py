@@ -11,8 +11,9 @@ from kedge_convert.build.cache import Cache
 from kedge_convert.build.config import read_config
 from kedge_convert.build.facts import Known
 from kedge_convert.build.gates import Found
-from kedge_convert.build.making import ARTEFACT, Failures, Place, is_done, make
+from kedge_convert.build.making import Failures, Place, is_done, make
 from kedge_convert.build.matrix import Cell, Group, groups
+from kedge_convert.build.stored import ARTEFACT
 from kedge_convert.reports.record import Cell as Reported
 from kedge_convert.reports.record import Machine, Report, verdict_of
 from kedge_convert.staging import output_folder
@@ -101,7 +102,7 @@ def _judged(cell: Cell, known: Known, failures: Failures, lock: Lock, out: Path)
     accepted = lock.cell.get(cell.name)
     judged = gates.judge(found, accepted)
     verdict = verdict_of(judged)
-    content = known.cache.blob(found.entry.files[ARTEFACT]).read_bytes()
+    content = known.cache.content(found.entry.files[ARTEFACT])
     path = _publish(out / cell.name, content, verdict)
     reported = replace(
         _head(cell),

@@ -1,6 +1,5 @@
 """The float original's answers to pictures, fed as its artefacts are, written to a reference."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.recording import Answering
 from kedge_runtime.drift.reference import Facts
 from kedge_runtime.errors import UsageError
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.normalisations import name_of
 from kedge_runtime.pixels import PixelWords
 from kedge_runtime.preprocessing import Preprocessor
@@ -37,8 +37,8 @@ def load_original(original: Original) -> Source:
     Raises UsageError for another model: its weights tell.
     """
     contract = original.artefact.contract
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        source = load_source(_request(original, Path(folder)))
+    with temporary_folder() as folder:
+        source = load_source(_request(original, folder))
     if source.weights_digest != contract.provenance.weights_digest:
         raise UsageError(
             f"--against: {original.model}: isn't the model that {original.artefact.path} was made "

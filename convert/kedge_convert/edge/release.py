@@ -1,7 +1,6 @@
 """The device's compiler called on an artefact, and its file, sealed as the artefact is."""
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from kedge_convert.edge import COMPILERS
 from kedge_convert.edge.compilation import Compilation, reseal
 from kedge_convert.errors import ConversionError
 from kedge_models.devices import Device
+from kedge_runtime.files import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ def attempt(path: Path, device: Device) -> Attempt:
     compiler = COMPILERS.get(device.compiler)
     if compiler is None or compiler.missing():
         return Attempt()
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+    with temporary_folder() as folder:
         # A plain name: what compilers make of `demo.int8.tflite` is their own affair.
-        model = Path(folder) / "model.tflite"
+        model = folder / "model.tflite"
         shutil.copyfile(path, model)
         try:
-            made, file = compiler.compile_model(model, device, Path(folder))
+            made, file = compiler.compile_model(model, device, folder)
         except ConversionError as error:
             return Attempt(refusal=str(error))
         return Attempt(made, reseal(path, file, made.compiler))

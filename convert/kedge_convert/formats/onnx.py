@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -24,6 +23,7 @@ from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.errors import one_line
+from kedge_runtime.files import temporary_folder
 
 __all__ = ["INPUT", "OUTPUT", "RECIPES", "checked", "describe", "export", "float32"]
 
@@ -49,8 +49,8 @@ def export(
 
     Input `input`, output `logits`, batch 1. Raises ConversionError.
     """
-    with quiet(), _logs_off(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        floats = Path(folder) / "float32.onnx"
+    with quiet(), _logs_off(), temporary_folder() as folder:
+        floats = folder / "float32.onnx"
         floats.write_bytes(float32(source))
         content = RECIPES[precision](source, floats, calibration, tick, scheme)
     structure.check("onnx", content, source)
@@ -80,10 +80,10 @@ def float32(source: Source) -> bytes:
     """
     reasons: list[str] = []
     models: list[Made] = []
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
+    with temporary_folder() as folder:
         for name, route in ROUTES.items():
             try:
-                models.append(checked(route, source, Path(folder)))
+                models.append(checked(route, source, folder))
             except OSError:  # a full disk is no fault of the route's
                 raise
             # tf2onnx raises whatever its parts raise; another route may do, or all are named.

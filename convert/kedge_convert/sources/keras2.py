@@ -1,7 +1,6 @@
 """Models that Keras 1 and 2 saved: loaded by tf_keras, and rebuilt as models of Keras 3."""
 
 import json
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kedge_convert.sources.refusal import refusal
 from kedge_convert.sources.screening import screen
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError, one_line
+from kedge_runtime.files import temporary_folder
 
 # As they were called in Keras 1; tf_keras has the other older names.
 _RENAMED = {
@@ -112,8 +112,8 @@ def _custom_objects() -> dict[str, Any]:
 def _from_archive(path: Path, config: Any) -> Any:
     """Return the model of an archive with its configuration replaced."""
     models = require("tf_keras").models
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        copy = Path(folder) / "model.keras"
+    with temporary_folder() as folder:
+        copy = folder / "model.keras"
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
             for member in old.namelist():
                 content = old.read(member)

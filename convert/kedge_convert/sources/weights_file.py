@@ -3,7 +3,6 @@
 keras.applications itself distributes the older kind. A whole model's `.h5` or `.keras` will do too.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.links import called
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError, one_line
+from kedge_runtime.files import temporary_folder
 
 # What to do with weights alone.
 WHOLE = "build the model in its program, model.load_weights(...), then model.save('model.keras')"
@@ -39,8 +39,8 @@ def fill(model: Any, path: Path) -> None:
 
 
 def _fill_by_name(model: Any, path: Path) -> None:
-    with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        copy = Path(folder) / "new.weights.h5"
+    with quiet(), temporary_folder() as folder:
+        copy = folder / "new.weights.h5"
         copy.write_bytes(layer_names.today(path.read_bytes()))
         model.load_weights(copy)
 

@@ -9,13 +9,13 @@ from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.parity import Verdict
 from kedge_convert.progress import Progress
 from kedge_convert.progress.events import PREPARATION, Ended, Noted, Said
-from kedge_convert.staging import output_folder, workshop
+from kedge_convert.staging import output_folder
 from kedge_convert.supervisor.bounds import Bounds
 from kedge_convert.supervisor.process import DiedError, Heard, started
 from kedge_convert.supervisor.worker import Broken, Done, Exhausted, Orders, Refused, Work
 from kedge_convert.targets import Target
 from kedge_runtime.errors import UsageError
-from kedge_runtime.files import write_whole
+from kedge_runtime.files import temporary_folder, write_whole
 
 
 class WorkerError(Exception):
@@ -65,7 +65,7 @@ class Supervisor:
         self.progress.turn("")
         self.troubled = False
         job = replace(self.job, targets=self.left)
-        with workshop() as folder:
+        with temporary_folder() as folder:
             with started(Orders(job, self.work, os.getpid(), folder)) as worker:
                 try:
                     for message in worker.messages(self.bounds):

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -29,7 +28,7 @@ from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import Limits
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
-from kedge_runtime.files import check_place, write_whole
+from kedge_runtime.files import check_place, temporary_folder, write_whole
 from kedge_runtime.identity import identity
 from kedge_runtime.output import json_text, say
 from kedge_runtime.pictures import left_out
@@ -168,9 +167,9 @@ def _reference(original: Original, pictures: Pictures, options: dict[str, Any]) 
     if original.is_recorded:
         yield Path(original.model)
         return
-    with TemporaryDirectory(prefix="kedge-drift-") as folder:
+    with temporary_folder() as folder:
         until_done = options["out"] and unfinished_reference(options["out"])
-        path = options["record"] or until_done or Path(folder) / f"reference{SUFFIX}"
+        path = options["record"] or until_done or folder / f"reference{SUFFIX}"
         if is_artefact(original.model):
             record_artefact(Path(original.model), original.artefact, pictures, path)
         else:

@@ -17,6 +17,7 @@ from kedge_runtime.drift.intervals import Indices
 from kedge_runtime.drift.journal import Journal
 from kedge_runtime.drift.measure import Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
+from kedge_runtime.drift.noted import Parts, shards_of
 from kedge_runtime.drift.original import Sample
 from kedge_runtime.drift.pictures import Pictures
 from kedge_runtime.drift.reference import SUFFIX, Reference
@@ -135,7 +136,12 @@ def _drift(
     artefact = comparison.artefacts[number]
     task = _task(artefact, known, pictures, request.options)
     path = request.out and _journal_path(request.out, number)
-    noted = Journal(path, _work(task, pictures, known)) if path else nullcontext()
+    form = Parts(
+        shards_of(pictures),
+        len(artefact.contract.labels),
+        alike=artefact.contract.output.kind == known.facts.output.kind,
+    )
+    noted = Journal(path, _work(task, pictures, known), form) if path else nullcontext()
     with noted as notes:
         part = _measured(task, pictures, notes, workers)
     labels, several = artefact.contract.labels, artefact.contract.output.multi_label
@@ -151,7 +157,9 @@ def _task(artefact: Artefact, known: Reference, pictures: Pictures, options: Eng
     return Task(path, artefact.digest, reference, folder, options)
 
 
-def _measured(task: Task, pictures: Pictures, notes: Journal | None, workers: Executor) -> Part:
+def _measured(
+    task: Task, pictures: Pictures, notes: Journal[Part] | None, workers: Executor
+) -> Part:
     name = task.artefact.name
     with Bar(name, len(pictures.names)) as bar:
         try:

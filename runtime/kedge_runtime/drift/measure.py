@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.content import read_content
-from kedge_runtime.drift.journal import Entry, Journal, packed, unpacked
+from kedge_runtime.drift.journal import Journal
 from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.rows import ROW, Rows, row
@@ -124,27 +124,17 @@ def measure_all(
     task: Task,
     pictures: Pictures,
     bar: Bar,
-    journal: Journal | None = None,
+    journal: Journal[Part] | None = None,
     workers: Executor = HERE,
 ) -> Part:
     """Return what all pictures give; shards that the journal knows aren't done again."""
-    known = {i: _from_entry(entry) for i, entry in journal.entries()} if journal else {}
+    known = dict(journal.entries()) if journal else {}
     todo = [shard for shard in pictures.shards() if shard.index not in known]
     bar.skip(len(pictures.names) - sum(len(shard.names) for shard in todo))
     parts = list(known.values())
     for shard, part in zip(todo, workers.map(partial(measure, task), todo), strict=True):
         if journal:
-            journal.add(shard.index, _to_entry(part))
+            journal.add(shard.index, part)
         bar.advance(len(shard.names))
         parts.append(part)
     return merge(parts)
-
-
-def _to_entry(part: Part) -> Entry:
-    failed = [[failure.image, failure.error] for failure in part.failed]
-    return {"rows": packed(part.rows), "seconds": packed(part.seconds), "failed": failed}
-
-
-def _from_entry(entry: Entry) -> Part:
-    failed = tuple(Failure(*words) for words in entry["failed"])
-    return Part(unpacked(entry["rows"], ROW), unpacked(entry["seconds"], float), failed)

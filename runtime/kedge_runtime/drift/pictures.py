@@ -13,6 +13,7 @@ from kedge_runtime.pictures import find
 
 # Pictures done between two entries of a journal: some seconds of a small board's work.
 SHARD = 32
+DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.contract import Tensor
 from kedge_runtime.drift import journal
-from kedge_runtime.drift.journal import Entry, Journal, packed, unpacked
+from kedge_runtime.drift.journal import Journal
+from kedge_runtime.drift.noted import Answered, Answers, shards_of
 from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
 from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
@@ -46,9 +47,10 @@ def write(path: Path, facts: Facts, pictures: Pictures, answering: Answering) ->
     facts = replace(facts, work=_work(facts, pictures))
     if _is_done(path, facts.work):
         return
-    with Journal(journal.beside(path), facts.work) as notes:
+    form = Answered(shards_of(pictures))
+    with Journal(journal.beside(path), facts.work, form) as notes:
         _ask(answering, pictures, notes)
-        failed = [Failure(*words) for _, entry in notes.entries() for words in entry["failed"]]
+        failed = [failure for _, answers in notes.entries() for failure in answers.failed]
         known = replace(facts, failed=tuple(sorted(failed, key=lambda failure: failure.image)))
         write_reference(path, known, lambda: _recorded(notes))
         notes.remove()
@@ -78,7 +80,7 @@ def record_artefact(original: Path, compared: Artefact, pictures: Pictures, path
 
     def answer(tensors: Iterator[NDArray[Any]]) -> Floats:
         rows = (classifier.numbers(classifier.engine.run(tensor)) for tensor in tensors)
-        return np.stack([check_finite(row) for row in rows])
+        return np.stack(list(rows))
 
     write(path, facts, pictures, Answering(classifier.preprocessor, answer, original.name))
 
@@ -95,7 +97,7 @@ def _is_done(path: Path, work: str) -> bool:
         return False
 
 
-def _ask(answering: Answering, pictures: Pictures, notes: Journal) -> None:
+def _ask(answering: Answering, pictures: Pictures, notes: Journal[Answers]) -> None:
     """Note the original's answers to the shards that aren't there yet."""
     known = {shard for shard, _ in notes.entries()}
     with Bar(answering.name, len(pictures.names)) as bar:
@@ -107,31 +109,23 @@ def _ask(answering: Answering, pictures: Pictures, notes: Journal) -> None:
             bar.advance(len(shard.names))
 
 
-def _answers(answering: Answering, folder: Path, shard: Shard) -> Entry:
+def _answers(answering: Answering, folder: Path, shard: Shard) -> Answers:
     plan = answering.plan
-    names, digests, tensors, failed = [], [], [], []
+    names, digests, tensors, failed = [], [], [], list[Failure]()
     with quiet():
         for name in shard.names:
             try:
                 content = read_bytes(folder / name)
                 tensors.append(plan.tensor(plan.read(content)))
             except ImageError as error:
-                failed.append([name, str(error)])
+                failed.append(Failure(name, str(error)))
                 continue
             names.append(name)
             digests.append(content_digest(content))
         outputs = answering.answer(iter(tensors)) if tensors else np.empty((0, 0), np.float32)
-    return {
-        "names": names,
-        "digests": packed(np.array(digests, np.uint8)),
-        "outputs": packed(outputs),
-        "failed": failed,
-    }
+    recorded = Recorded(names, np.array(digests, np.uint8), check_finite(outputs))
+    return Answers(recorded, tuple(failed))
 
 
-def _recorded(notes: Journal) -> Iterator[Recorded]:
-    for _, entry in notes.entries():
-        if count := len(entry["names"]):
-            digests = unpacked(entry["digests"], np.uint8).reshape(count, -1)
-            outputs = unpacked(entry["outputs"], np.float32).reshape(count, -1)
-            yield Recorded(entry["names"], digests, outputs)
+def _recorded(notes: Journal[Answers]) -> Iterator[Recorded]:
+    return (answers.recorded for _, answers in notes.entries() if answers.recorded.names)

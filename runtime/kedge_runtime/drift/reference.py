@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime import npz
 from kedge_runtime.contract import Contract, Geometry, Normalisation, Output, Tensor
-from kedge_runtime.drift.pictures import Failure
+from kedge_runtime.drift.pictures import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
 from kedge_runtime.files import whole_file
 from kedge_runtime.head import Floats
@@ -31,7 +31,7 @@ from kedge_runtime.zips import FAULTS, opened
 
 SCHEMA = 2
 SUFFIX = ".npz"
-_MEMBERS = ("facts", "names", "digests", "outputs")
+_SMALL = ("facts", "names", "digests")  # what is read at once, before the outputs
 _CHUNK = 1 << 20
 # What numpy writes before an array is padded to a multiple of 64 bytes; ours take two at most.
 _HEADER_BYTES = 1 << 10
@@ -79,31 +79,39 @@ class Reference:
         """
         self.path = path
         try:
-            with opened(path) as archive:
+            # Once: what is checked here is what is read later, whatever gets the name meanwhile.
+            self._file = path.open("rb")
+            weakref.finalize(self, self._file.close)
+            with opened(self._file) as archive:
                 members = _members(archive, path)
                 self.facts = _facts(members["facts"], path)
                 self.names = _names(members["names"])
                 self.digests: NDArray[np.uint8] = members["digests"]
-                self._at, shape = _outputs(archive, path)
+                self._at, shape = _outputs(archive, self._file, path)
         except OSError as error:
             raise UsageError(f"--against: {path}: {reason_of(error)}") from None
         except (*FAULTS, KeyError) as error:
             raise _damaged(path, error) from None
         self.classes = shape[1]
-        if not len(self.names) == len(self.digests) == shape[0]:
-            raise _damaged(path, f"{len(self.names)} names for {shape[0]} rows")
         self._rows = {name: i for i, name in enumerate(self.names)}
         self._failed = {failure.image for failure in self.facts.failed}
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
+        self._check_counts(shape[0])
+
+    def _check_counts(self, rows: int) -> None:
+        """Raise ArtefactError unless each row has a name of its own, a digest and numbers."""
+        if not len(self.names) == len(self._rows) == rows or not self.classes:
+            raise _damaged(self.path, f"{len(self._rows)} names for {rows} rows")
+        dtype, shape = self.digests.dtype, self.digests.shape
+        if dtype != np.uint8 or shape != (rows, DIGEST_BYTES):
+            raise _damaged(self.path, f"its digests are {dtype} {shape}")
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the file."""
         hasher = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                hasher.update(chunk)
+        self._file.seek(0)
+        while chunk := self._file.read(_CHUNK):
+            hasher.update(chunk)
         return f"sha256:{hasher.hexdigest()}"
 
     def is_failed(self, name: str) -> bool:
@@ -113,7 +121,8 @@ class Reference:
     def outputs(self, name: str, digest: NDArray[np.uint8]) -> Floats:
         """Return the original's numbers for a picture, float32 [classes].
 
-        Raises UsageError for a picture that it doesn't know, or knows with another content.
+        Raises UsageError for a picture that it doesn't know, or knows with another content;
+        ArtefactError for numbers that aren't there or aren't finite.
         """
         row = self._rows.get(name)
         if row is None or not np.array_equal(self.digests[row], digest):
@@ -123,8 +132,10 @@ class Reference:
                 "recorded; record one of this folder with --against MODEL --record FILE"
             )
         size = 4 * self.classes
-        content = os.pread(self._file, size, self._at + row * size)
-        return np.frombuffer(content, "<f4")
+        content = os.pread(self._file.fileno(), size, self._at + row * size)
+        if len(content) != size or not np.isfinite(numbers := np.frombuffer(content, "<f4")).all():
+            raise _damaged(self.path, f"no numbers for {name}")
+        return numbers
 
     def check(self, contract: Contract, artefact: Path) -> None:
         """Raise UsageError unless it is of the model that `artefact` was made from, fed alike.
@@ -155,11 +166,11 @@ class Reference:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> npz.Arrays:
-    small = [archive.getinfo(f"{name}.npy") for name in _MEMBERS if name != "outputs"]
+    members = [archive.getinfo(f"{name}.npy") for name in (*_SMALL, "outputs")]
     # So that it never unpacks to more than the file's own size, however many pictures there are.
-    if any(info.compress_type for info in small):
+    if any(info.compress_type for info in members):
         raise _damaged(path, "it is compressed")
-    contents = {info.filename: archive.read(info) for info in small}
+    contents = {info.filename: archive.read(info) for info in members[:-1]}
     return {name.removesuffix(".npy"): npz.read_array(npy) for name, npy in contents.items()}
 
 
@@ -192,7 +203,7 @@ def _facts(array: NDArray[Any], path: Path) -> Facts:
         raise _damaged(path, error) from None
 
 
-def _outputs(archive: zipfile.ZipFile, path: Path) -> tuple[int, tuple[int, ...]]:
+def _outputs(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> tuple[int, tuple[int, ...]]:
     """Return where in the file the numbers begin, and their shape."""
     info = archive.getinfo("outputs.npy")
     with archive.open(info) as member:
@@ -202,12 +213,11 @@ def _outputs(archive: zipfile.ZipFile, path: Path) -> tuple[int, tuple[int, ...]
         while member.read(_CHUNK):
             pass
     right = header.dtype == np.dtype("<f4") and len(header.shape) == 2
-    if not right or header.offset + header.size != info.file_size or info.compress_type:
+    if not right or header.offset + header.size != info.file_size:
         raise _damaged(path, f"its outputs are {header.dtype} {header.shape}")
-    with path.open("rb") as file:
-        # A zip's local header: 30 bytes, of which the last four are the lengths of name and extra.
-        file.seek(info.header_offset + 26)
-        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    # A zip's local header: 30 bytes, of which the last four are the lengths of name and extra.
+    file.seek(info.header_offset + 26)
+    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
     return info.header_offset + 30 + name + extra + header.offset, header.shape
 
 
@@ -234,14 +244,19 @@ def write_reference(path: Path, facts: Facts, parts: Callable[[], Iterable[Recor
 
     Raises UsageError when the disk or the folder refuses it, or when there is no picture in them.
     """
-    known = [(part.names, part.digests) for part in parts()]
-    names = [name for some, _ in known for name in some]
+    known = [(part.names, part.digests, part.outputs.shape[1]) for part in parts()]
+    names = [name for some, _, _ in known for name in some]
     if not names:
         raise UsageError("none of the pictures can be read: there is nothing to compare")
+    if len({classes for _, _, classes in known}) > 1:
+        raise UsageError(
+            f"{path}: its journal has answers of another number of classes; remove "
+            f"{path.name}.journal and run it again"
+        )
     arrays = {
         "facts": _as_json(encode(facts)),
         "names": _as_json(names),
-        "digests": np.concatenate([digests for _, digests in known]),
+        "digests": np.concatenate([digests for _, digests, _ in known]),
     }
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():

@@ -32,6 +32,8 @@ ANSWER = np.dtype(
     ]
 )
 NONE = -2
+SIDES = ("original", "artefact")
+DISTANCES = ("signal", "noise", "cosine", "max_error", "mean_error")
 # `picture`: its index in the sorted folder. `kl` in nats; `signal` and `noise`: the sums of the
 # squared reference outputs and of the squared differences; `cosine` -1..1; the errors are absolute
 # differences of the outputs. NaN where the two sides' outputs are of different kinds. `changed`:
@@ -50,6 +52,24 @@ ROW = np.dtype(
         ("changed", "?"),
     ]
 )
+
+
+def check(rows: Rows, labels: int, *, alike: bool) -> None:
+    """Raise ValueError for rows that `row` can't have given for so many `labels`.
+
+    `alike`: whether the outputs are of one kind on both sides.
+    """
+    distances = np.stack([rows[name] for name in DISTANCES])
+    numbers = [rows[side][name] for side in SIDES for name in ("confidence", "margin", "entropy")]
+    if not np.isfinite([rows["kl"], *numbers]).all():
+        raise ValueError("its numbers are not finite")
+    if not (np.isfinite(distances) if alike else np.isnan(distances)).all():
+        raise ValueError("its distances are of other outputs")
+    for answers in (rows[side] for side in SIDES):
+        if not ((answers["top"] >= NONE) & (answers["top"] < labels)).all():
+            raise ValueError("its classes are not among the labels")
+        if (answers["labels"] < 0).any():
+            raise ValueError("fewer labels than none")
 
 
 def row(picture: int, original: "Side", artefact: "Side") -> Rows:
@@ -98,7 +118,7 @@ def independent(probabilities: Floats, output: Output, own: Flags, other: Flags)
 
 def _distances(original: Side, artefact: Side) -> tuple[float, ...]:
     if original[1].kind != artefact[1].kind:
-        return (float("nan"),) * 5
+        return (float("nan"),) * len(DISTANCES)
     a, b = (side[0].astype(np.float64) for side in (original, artefact))
     error = np.abs(a - b)
     cosine = metrics.cosine(original[0][None], artefact[0][None])

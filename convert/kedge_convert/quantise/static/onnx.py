@@ -1,8 +1,6 @@
 """Static int8 of ONNX with ranges of our own, through onnxruntime's quantiser."""
 
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from kedge_convert.quantise.static.ranges import Ranges
 from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import quiet, require
+from kedge_runtime.files import temporary_folder
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
 REDUCED = 64  # onnxruntime.quantization.quant_utils.ONNX_INT_TYPE_REDUCED_RANGE
@@ -23,8 +22,8 @@ REDUCED = 64  # onnxruntime.quantization.quant_utils.ONNX_INT_TYPE_REDUCED_RANGE
 
 def floats(source: Source) -> bytes:
     """Return the float model as onnxruntime wants it before it quantises."""
-    with quiet(), tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        plain = Path(folder) / "float32.onnx"
+    with quiet(), temporary_folder() as folder:
+        plain = folder / "float32.onnx"
         plain.write_bytes(onnx.float32(source))
         return onnx_int8.folded(plain).read_bytes()
 
@@ -86,8 +85,8 @@ def operators(content: bytes) -> list[Operator]:
 
 def _loaded(content: bytes) -> Any:
     tools = require("onnxruntime.quantization.quant_utils")
-    with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        path = Path(folder) / "floats.onnx"
+    with temporary_folder() as folder:
+        path = folder / "floats.onnx"
         path.write_bytes(content)
         return tools.load_model_with_shape_infer(path)
 

@@ -1,0 +1,79 @@
+"""TOML of unknown origin as plain data: bounded before it is parsed, and checked after.
+
+tomllib takes whatever fits the memory, and more than TOML allows: integers of any length, which
+Python then can't print, and dotted keys, whose cost grows with the square of their parts.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from kedge_runtime.errors import ContractError, UsageError, one_line, reason_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MAX_BYTES = 1 << 20  # a lock of 5000 artefacts
+MAX_DOTS = 100  # in a line that isn't a comment; no key of kedge's has more than three parts
+MAX_DEPTH = 16
+_INTEGERS = range(-(2**63), 2**63)  # TOML 1.0: what doesn't fit 64 bits is an error
+
+
+def read(path: Path, remedy: str) -> str:
+    """Return the text of a file. Raises UsageError, that ends in `remedy`, where it is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UsageError(f"{path}: has more than {MAX_BYTES} bytes; {remedy}")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise UsageError(f"{path}: can't be read ({reason_of(error)}); {remedy}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is no UTF-8 text (byte {error.start}); {remedy}") from None
+
+
+def load(text: str, where: str) -> dict[str, Any]:
+    """Return what a text says. Raises ContractError, headed by `where`."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS and not line.lstrip().startswith("#"):
+            raise ContractError(f"{where}: more than {MAX_DOTS} dots in line {number}; shorten it")
+    try:
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise _too_deep(where) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"{where}: {one_line(error)}") from None
+    except ValueError:  # Python's own bound on the digits of an integer
+        raise _too_large(where) from None
+    _check(data, where)
+    return data
+
+
+def _check(data: dict[str, Any], where: str) -> None:
+    """Refuse what the records' type hints let through, and nobody could print or open."""
+    left: list[tuple[Any, int]] = [(data, 0)]
+    while left:
+        value, depth = left.pop()
+        if depth > MAX_DEPTH:
+            raise _too_deep(where)
+        if isinstance(value, dict):
+            left += [(each, depth + 1) for pair in value.items() for each in pair]
+        elif isinstance(value, list):
+            left += [(each, depth + 1) for each in value]
+        elif isinstance(value, str) and "\0" in value:
+            raise ContractError(f"{where}: a text holds the character NUL; take it out")
+        elif isinstance(value, int) and value not in _INTEGERS:
+            raise _too_large(where)
+
+
+def _too_large(where: str) -> ContractError:
+    return ContractError(f"{where}: an integer of more than 64 bits; write a smaller one")
+
+
+def _too_deep(where: str) -> ContractError:
+    return ContractError(
+        f"{where}: more than {MAX_DEPTH} tables or lists in each other; take some out"
+    )
