@@ -2,13 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Sections of constraints.txt.
+CONVERT := device onnx convert build
+DEV := $(CONVERT) signing distributed dev ethos-u release
 DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check arm64 format clean
+.PHONY: demo test check arm64 format sbom pins clean
 .DELETE_ON_ERROR:
+
+# Install the packages of some sections, each held to its hash, and kedge as it lies here. An
+# editable install has no hash, so it comes alone and fetches nothing.
+define install
+@awk -v wanted=" $(1) " '/^\#/ {on = index(wanted, " " $$2 " ")} on' constraints.txt > $@.txt
+@$(PIP) --require-hashes -r $@.txt
+@$(PIP) --no-deps --no-build-isolation -e .
+@touch $@
+endef
 
 demo: $(VENV)/.convert
 	$(BIN)/kedge convert demo --out $(DEMO)
@@ -34,8 +46,16 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# The wheel, and beside it a CycloneDX bill of materials: all that kedge[convert,onnx,signing] brings.
+sbom: $(VENV)/.dev
+	$(BIN)/python tools/sbom.py dist
+
+# Newer versions: make pins UPGRADE=--upgrade
+pins: $(VENV)/.dev
+	$(BIN)/python tools/pin.py $(UPGRADE)
+
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -45,10 +65,8 @@ $(VENV)/bin/python:
 
 $(VENV)/.convert: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing kedge and TensorFlow into $(VENV): about 2 GB, one to five minutes ..."
-	@$(INSTALL) -e '.[convert]'
-	@touch $@
+	$(call install,$(CONVERT))
 
 $(VENV)/.dev: $(VENV)/.convert
 	@echo "Installing what the tests need ..."
-	@$(INSTALL) -e '.[convert,dev,ethos-u]'
-	@touch $@
+	$(call install,$(DEV))

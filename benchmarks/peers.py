@@ -57,7 +57,11 @@ def _make(place: Path) -> Path:
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", place / "bin" / "python"]
     pip += ["install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "--no-deps", *PROGRAMS])
-    _run([*pip, "-c", PINS, *NEEDS])
+    # With hashes pip would take nothing else, and not all of it is pinned.
+    lines = PINS.read_text(encoding="utf-8").splitlines()
+    pins = place / "constraints.txt"
+    pins.write_text("".join(f"{line.rstrip(chr(92))}\n" for line in lines if "--hash" not in line))
+    _run([*pip, "-c", pins, *NEEDS])
     return place
 
 

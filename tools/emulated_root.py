@@ -25,10 +25,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+import pin
 
 TREE = Path(__file__).resolve().parent.parent
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -115,7 +112,10 @@ MERGED = ("bin", "lib", "sbin")  # links into usr/, which a package of their own
 
 @dataclass(frozen=True)
 class Root:
-    """What one root is made of; its name in the cache changes with it, and with this script."""
+    """What one root is made of; its name in the cache changes with it, and with this script.
+
+    `wheels`: lines of constraints.txt, each a version and its hashes.
+    """
 
     processor: Processor
     release: str
@@ -155,13 +155,23 @@ def main() -> int:
 
 
 def requirements(processor: Processor, release: str) -> tuple[str, ...]:
-    """Return the device install as pyproject.toml has it, its markers read for that machine."""
+    """Return the pins of the device install, its markers read for that machine."""
     python = RELEASES[release].python
-    there = {"platform_machine": processor.machine, "python_version": python}
-    project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
-    asked = map(Requirement, project["dependencies"])
-    needed = [r for r in asked if r.marker is None or r.marker.evaluate(there)]
-    return tuple(f"{r.name}{r.specifier}" for r in needed if r.name not in processor.provides)
+    there = {
+        "platform_machine": processor.machine,
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+    }
+    found = []
+    for line in pin.section_text(["device"]).replace(" \\\n", "").splitlines():
+        text, *hashes = line.split(" --hash=")
+        wanted = Requirement(text) if text else None
+        if wanted is None or wanted.name in processor.provides:
+            continue
+        if wanted.marker is None or wanted.marker.evaluate(there):
+            held = "".join(f" --hash={each.strip()}" for each in hashes)
+            found.append(f"{wanted.name}{wanted.specifier}{held}")
+    return tuple(found)
 
 
 def cache_folder() -> Path:
@@ -275,16 +285,18 @@ def _write_cpuinfo(processor: Processor, system: Path) -> None:
 
 
 def _install(root: Root, folder: Path) -> None:
-    """Install the wheels of the device install, as the constraints have them."""
+    """Install the wheels of the device install, each held to its hash."""
     machine, glibc = root.processor.machine, RELEASES[root.release].glibc
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(17, glibc + 1)]
     options = ["--only-binary", ":all:", "--python-version", root.python]
     for tag in (*tags, f"manylinux2014_{machine}"):
         options += ["--platform", tag]
-    if root.processor.provides:
-        options.append("--no-deps")  # pip can't be told of what Debian provides
+    # The pins are the whole closure, but for what Debian provides, of which pip can't be told.
+    options += ["--no-deps", "--require-hashes"]
+    pins = folder.with_name("pins.txt")
+    pins.write_text("\n".join(root.wheels))
     try:
-        _pip([*options, "-c", TREE / "constraints.txt", "--target", folder, *root.wheels])
+        _pip([*options, "--target", folder, "-r", pins])
     except subprocess.CalledProcessError as error:
         if "Retrying" in error.stderr:  # pip's word for an index that doesn't answer
             raise UnavailableError(f"pip can't fetch: {_last(error.stderr)}") from None

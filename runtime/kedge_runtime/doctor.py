@@ -25,6 +25,7 @@ from kedge_runtime.engines import (
     version_gate,
 )
 from kedge_runtime.findings import Finding, Machine, State
+from kedge_runtime.holes import check_holes
 
 NUMPY = Library("numpy", "numpy")
 
@@ -119,6 +120,7 @@ CHECKS: dict[str, Callable[[Machine], Finding]] = {
     "camera": hardware.camera,
     "coral": hardware.coral,
     "converter": check_converter,
+    "security": check_holes,
 }
 
 
