@@ -7,6 +7,7 @@ tests need neither TensorFlow nor onnx.
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from kedge_runtime.contract import (
     Tensor,
 )
 from kedge_runtime.golden import Golden
+from kedge_runtime.keys import PrivateKey, generate, write_pair
 
 TESTS = Path(__file__).parent
 MODELS = TESTS / "models"
@@ -143,6 +145,26 @@ def artefacts(
     for name, model in models.items():
         (folder / f"tiny.{name}").write_bytes(seal(name, model, contracts[name], golden))
     return folder
+
+
+@pytest.fixture
+def sealed_file(form: str, artefacts: Path, tmp_path: Path) -> Path:
+    """Return a copy of a tiny sealed model."""
+    return Path(shutil.copy(artefacts / f"tiny.{form}", tmp_path))
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> PrivateKey:
+    """Return a key, or skip without the library for it."""
+    pytest.importorskip("cryptography", reason="signatures need kedge[signing]")
+    return generate()
+
+
+@pytest.fixture
+def key_pair(signing_key: PrivateKey, tmp_path: Path) -> Path:
+    """Write the key's files; return their name without the suffix."""
+    write_pair(signing_key, tmp_path / "mine.key", tmp_path / "mine.pub")
+    return tmp_path / "mine"
 
 
 @pytest.fixture(scope="session")

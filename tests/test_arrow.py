@@ -15,6 +15,7 @@ from kedge_runtime.classifier import Classifier
 from kedge_runtime.cli import COMMANDS
 from kedge_runtime.contract import Contract
 from kedge_runtime.golden import Golden
+from kedge_runtime.keys import generate, write_pair
 from kedge_runtime.verify import walk
 
 FOREIGN = (
@@ -104,6 +105,7 @@ def sealed(
     (folder / "more").mkdir()
     (folder / "more" / "turned.png").write_bytes(cv2.imencode(".png", red[..., ::-1])[1].tobytes())
     (folder / "labels.txt").write_text("red\ngreen\nblue\ndark\n")
+    write_pair(generate(), folder / "vendor.key", folder / "vendor.pub")
     for form, model in models.items():
         golden = _golden(artefacts / f"tiny.{form}", picture)
         artefact = folder / f"tiny.{form}"
@@ -143,6 +145,8 @@ RUNTIME = {
         *("--reseal", "--labels", "labels.txt", "--preprocess", "image_dataset"),
         *("--normalisation", "tf", "--head", "logits"),
     ],
+    "sign": ["tiny.tflite", "--key", "vendor.key"],
+    "keygen": ["tiny.tflite"],  # the name of the pair: tiny.tflite.key, tiny.tflite.pub
     "doctor": [],
 }
 

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kedge_runtime import containers
 from kedge_runtime.content import ModelContent, read_content, told
@@ -13,6 +14,9 @@ from kedge_runtime.contract import Contract
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.golden import Golden
 from kedge_runtime.results import BACKGROUND
+
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
 
 CONTRACT = "kedge/contract.json"
 GOLDEN = "kedge/golden.npz"
@@ -57,12 +61,13 @@ def _lines(contract: Contract) -> bytes:
     return "".join(" ".join(label.name.split()) + "\n" for label in classes).encode()
 
 
-def read_artefact(path: Path, form: str | None = None) -> Artefact:
+def read_artefact(path: Path, form: str | None = None, trust: "Trust | None" = None) -> Artefact:
     """Read a sealed file; `form` is its format where the suffix doesn't tell.
 
-    Raises ArtefactError when the file is missing, of another format, unsealed, or changed since.
+    `trust`: the signature that is demanded. Raises ArtefactError when the file is missing, of
+    another format, unsealed, or changed since.
     """
-    return artefact_of(read_content(path, form))
+    return artefact_of(read_content(path, form, trust))
 
 
 def artefact_of(content: ModelContent) -> Artefact:

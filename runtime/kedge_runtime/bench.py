@@ -16,7 +16,7 @@ from itertools import chain, cycle, islice, pairwise, product
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kedge_runtime import hardware
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import format_of
+from kedge_runtime.content import format_of, read_content
 from kedge_runtime.contract import Contract
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import EngineError, UsageError
@@ -33,6 +33,9 @@ from kedge_runtime.findings import Machine
 from kedge_runtime.head import check_finite, probabilities
 from kedge_runtime.image import read_bytes
 from kedge_runtime.quiet import quiet
+
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
 
 ROUNDS, WARM_UP = 50, 10
 # How much slower the second half may be than the first before it is said.
@@ -50,16 +53,12 @@ class Case:
     threads: int | None = None
     delegate: str | None = None
     contract: Contract | None = None
+    trust: "Trust | None" = None
 
     def open(self) -> Classifier:
         """Load it. Raises ArtefactError, EngineError, UsageError."""
-        return Classifier.open(
-            self.artefact,
-            threads=self.threads,
-            engine=self.engine,
-            delegate=self.delegate,
-            contract=self.contract,
-        )
+        options = EngineOptions(self.threads, self.delegate, self.engine)
+        return Classifier.of(read_content(self.artefact, trust=self.trust), options, self.contract)
 
 
 @dataclass(frozen=True)
@@ -216,15 +215,20 @@ def cases(base: Case, engines: Sequence[str], threads: Sequence[int | None]) -> 
 
 
 @contextmanager
-def pictures_for(given: Sequence[Path], sealed: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+def pictures_for(
+    given: Sequence[Path], sealed: Sequence[Path], trust: "Trust | None" = None
+) -> Iterator[tuple[Path, ...]]:
     """Give the pictures to time with: those given, else the sealed files' golden ones, as files.
 
-    Raises UsageError when there are none, ArtefactError for a file that isn't what was sealed.
+    `trust`: the signature that is demanded. Raises UsageError when there are none, ArtefactError
+    for a file that isn't what was sealed.
     """
     if given:
         yield tuple(given)
         return
-    contents = chain.from_iterable(read_artefact(path).golden.images for path in sealed)
+    contents = chain.from_iterable(
+        read_artefact(path, trust=trust).golden.images for path in sealed
+    )
     with temporary_folder() as folder:
         paths = []
         for i, content in enumerate(dict.fromkeys(contents), 1):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.answering import Answering
 from kedge_runtime.artefact import Artefact, artefact_of
-from kedge_runtime.content import ModelContent, read_content
+from kedge_runtime.content import ModelContent, read_content, trust_of
 from kedge_runtime.contract import Colour, Contract
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine
@@ -42,15 +42,20 @@ class Classifier(Answering):
         delegate: str | None = None,
         engine: str | None = None,
         contract: Contract | None = None,
+        key: str | Path | None = None,
+        min_serial: int = 0,
     ) -> "Classifier":
         """Check the artefact's digest, read its contract, and load its engine.
 
         `threads`, `delegate`, `engine`: see EngineOptions. `contract`: for a file that kedge didn't
-        make, which carries none of its own. Raises ArtefactError for a file that isn't what was
-        sealed, EngineError for an engine that is missing or refuses it.
+        make, which carries none of its own. `key`: a public key's file; the artefact must be signed
+        with it, and have a serial number of `min_serial` or more. Raises ArtefactError for a file
+        that isn't what was sealed, or signed (SignatureError), EngineError for an engine that is
+        missing or refuses it.
         """
         options = EngineOptions(threads, delegate, engine)
-        return cls.of(read_content(Path(path)), options, contract)
+        content = read_content(Path(path), trust=trust_of(key, min_serial))
+        return cls.of(content, options, contract)
 
     @classmethod
     def of(

@@ -20,6 +20,8 @@ COMMANDS = {
     "seal": ("kedge_runtime.commands.seal:command", "Make a foreign model file an artefact."),
     "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
     "verify": ("kedge_runtime.commands.verify:command", "Check an artefact on this machine."),
+    "sign": ("kedge_runtime.commands.sign:sign", "Sign a sealed file."),
+    "keygen": ("kedge_runtime.commands.keygen:keygen", "Make a pair of keys for signatures."),
     "drift": ("kedge_runtime.commands.drift:drift", "Tell how far artefacts have drifted."),
     "build": ("kedge_convert.build.command:build", "Build a matrix with gates, for CI."),
     "inspect": ("kedge_convert.edge.command:command", "Show what is inside an artefact."),

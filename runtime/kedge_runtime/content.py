@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kedge_runtime.errors import ArtefactError, reason_of
+
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
 
 FORMATS = ("tflite", "onnx")
 # What a training program writes; `kedge convert` makes artefacts of it.
@@ -40,10 +44,12 @@ class ModelContent:
     data: bytes = field(repr=False)
 
 
-def read_content(path: Path, form: str | None = None) -> ModelContent:
+def read_content(path: Path, form: str | None = None, trust: "Trust | None" = None) -> ModelContent:
     """Read a file whole; `form` is its format where the suffix doesn't tell.
 
-    Raises ArtefactError for another format, and a file that is missing, unreadable or too large.
+    `trust`: the signature that is demanded, checked before anything looks into the bytes. Raises
+    ArtefactError for another format, and a file that is missing, unreadable or too large;
+    SignatureError.
     """
     form = form or format_of(path)
     with told(path), path.open("rb", buffering=0) as file:
@@ -53,7 +59,23 @@ def read_content(path: Path, form: str | None = None) -> ModelContent:
         if status.st_size > MAX_BYTES:
             size = f"{status.st_size} bytes, allowed are {MAX_BYTES}"
             raise ArtefactError(f"{path}: {size}; no .{form} file is that large")
-        return ModelContent(path, form, file.readall())
+        content = ModelContent(path, form, file.readall())
+    if trust is not None:
+        trust.check(content)
+    return content
+
+
+def trust_of(key: str | Path | None, min_serial: int) -> "Trust | None":
+    """Return what a public key's file and a lowest serial number demand, None for neither.
+
+    Raises UsageError for a file that holds no such key, and for a serial number alone.
+    """
+    if key is None and not min_serial:
+        return None
+    # With a key only: a device without one pays nothing for it.
+    from kedge_runtime.signature import trust_in
+
+    return trust_in(key, min_serial)
 
 
 def format_of(path: Path) -> str:

@@ -32,6 +32,10 @@ class ArtefactError(KedgeError):
     """A model file that is missing, damaged, edited after sealing, or carries no contract."""
 
 
+class SignatureError(ArtefactError):
+    """A file without the signature that is demanded of it, or with one that doesn't hold."""
+
+
 class EngineError(KedgeError):
     """An inference engine that is missing, or that refuses the model."""
 

@@ -6,13 +6,17 @@ and `labels.txt` with numbers before the names.
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Label
-from kedge_runtime.errors import ArtefactError, reason_of
+from kedge_runtime.errors import ArtefactError, SignatureError, reason_of
 from kedge_runtime.labels import parse, without_numbers
 from kedge_runtime.pipelines import PIPELINES, Pipeline
 from kedge_runtime.zips import read_members
+
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
 
 ZIP = ".zip"
 TEACHABLE = frozenset({"model.tflite", "model_unquant.tflite", "model_edgetpu.tflite"})
@@ -47,13 +51,16 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ZIP
 
 
-def read_model(path: Path) -> ModelFile:
-    """Read the model of a file, or of a zip.
+def read_model(path: Path, trust: "Trust | None" = None) -> ModelFile:
+    """Read the model of a file, or of a zip; `trust`: the signature that is demanded.
 
-    Raises ArtefactError for another format, a file that isn't there, and a zip without one model.
+    Raises ArtefactError for another format, a file that isn't there, and a zip without one model;
+    SignatureError.
     """
     if not is_zip(path):
-        return ModelFile(read_content(path))
+        return ModelFile(read_content(path, trust=trust))
+    if trust is not None:
+        raise SignatureError(f"{path}: a zip carries no signature, --key demands one")
     members = _members(path)
     name = _the_model(path, members)
     form = PurePosixPath(name).suffix.lower().lstrip(".")

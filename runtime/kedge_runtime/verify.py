@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,14 @@ from kedge_runtime.classifier import Classifier
 from kedge_runtime.content import ModelContent, read_content
 from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.errors import EngineError, ImageError, KedgeError
+from kedge_runtime.errors import EngineError, ImageError, KedgeError, SignatureError
 from kedge_runtime.golden import Golden
 from kedge_runtime.head import Floats, check_finite, probabilities
 from kedge_runtime.metrics import sqnr
 from kedge_runtime.preprocessing import Preprocessor
+
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
 
 # The least signal-to-noise ratio, in dB, of the outputs here against those recorded. Engines and
 # processors sum in other orders, and integer kernels round otherwise: docs/verify.md has what was
@@ -58,11 +61,15 @@ class Walk:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step's verdict; `detail` says what was compared, or what is wrong."""
+    """One step's verdict; `detail` says what was compared, or what is wrong.
+
+    `serial`: the file's serial number, of a signature that holds.
+    """
 
     name: str
     passed: bool
     detail: str
+    serial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,31 @@ def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
     return best.id, best.probability
 
 
-def verify(path: Path, options: EngineOptions) -> list[Stage]:
+def verify(path: Path, options: EngineOptions, trust: "Trust | None" = None) -> list[Stage]:
     """Check an artefact on this machine; the first stage that failed is where the fault lies.
 
-    Raises ArtefactError for a path that is no file, or none of a known format.
+    `trust`: the signature that is demanded. Raises ArtefactError for a path that is no file, or
+    none of a known format.
     """
     content = read_content(path)
+    stages = []
+    if trust is not None:
+        stages.append(_signature(content, trust))
+        if not stages[-1].passed:
+            return stages
+    return stages + _stages(content, options)
+
+
+def _signature(content: ModelContent, trust: "Trust") -> Stage:
+    try:
+        found = trust.check(content)
+    except SignatureError as error:
+        return Stage("signature", False, str(error))
+    detail = f"key {found.key_id}, serial number {found.serial}"
+    return Stage("signature", True, detail, found.serial)
+
+
+def _stages(content: ModelContent, options: EngineOptions) -> list[Stage]:
     try:
         artefact = artefact_of(content)
     except KedgeError as error:

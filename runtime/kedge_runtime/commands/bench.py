@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -25,6 +25,7 @@ from kedge_runtime.bench import (
 )
 from kedge_runtime.commands.foreign_options import foreign_options, read_said
 from kedge_runtime.commands.pictures import Batch, split
+from kedge_runtime.commands.trust_options import read_trust, trust_options
 from kedge_runtime.content import read_content
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
@@ -34,6 +35,9 @@ from kedge_runtime.image import read_image
 from kedge_runtime.model_files import ModelFile
 from kedge_runtime.output import echo_json, page, say
 from kedge_runtime.printable import printable
+
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
 MAX_ROUNDS = 1_000_000
@@ -81,6 +85,7 @@ class Several(click.ParamType):  # type: ignore[type-arg]
     help="For artefacts that kedge didn't make.",
 )
 @foreign_options
+@trust_options
 @click.option(
     "--rounds",
     type=click.IntRange(2, MAX_ROUNDS),
@@ -103,11 +108,13 @@ def bench(**options: Any) -> int:
     """
     artefacts, words = split(options["words"], optional=True)
     failed: Failed = []
-    bases, pictures = _bases(artefacts, options, failed), _readable(words, failed)
+    trust = read_trust(options)
+    bases = _bases(artefacts, options, trust, failed)
+    pictures = _readable(words, failed)
     if not bases:
         return 2
     sealed = [base.artefact for base in bases if base.contract is None]
-    with pictures_for(pictures, sealed) as taken:
+    with pictures_for(pictures, sealed, trust) as taken:
         plan = Plan(taken, options["rounds"] or max(ROUNDS, len(taken)), options["warm_up"])
         ways = [cases(base, options["engines"], options["threads"]) for base in bases]
         timings = _measured(list(chain.from_iterable(ways)), plan, failed)
@@ -124,17 +131,19 @@ def bench(**options: Any) -> int:
 Failed = list[dict[str, str]]
 
 
-def _bases(artefacts: Sequence[Path], options: dict[str, Any], failed: Failed) -> list[Case]:
+def _bases(
+    artefacts: Sequence[Path], options: dict[str, Any], trust: "Trust | None", failed: Failed
+) -> list[Case]:
     """Return a case per artefact; a file that is none is told and passed over."""
     said = read_said(options, EngineOptions(delegate=options["delegate"]))
     bases = []
     for path in artefacts:
         with _passed_over(path, failed):
-            model = ModelFile(read_content(path))
+            model = ModelFile(read_content(path, trust=trust))
             contract = said.contract(model, f"kedge bench {shlex.quote(str(path))}")
             if contract is None:
                 artefact_of(model.content)
-            bases.append(Case(path, delegate=options["delegate"], contract=contract))
+            bases.append(Case(path, None, None, options["delegate"], contract, trust))
     if bases:
         said.refuse_all_sealed(base.contract is None for base in bases)
     return bases

@@ -18,6 +18,7 @@ from kedge_runtime.commands import answers
 from kedge_runtime.commands.foreign_options import Said, foreign_options, read_said
 from kedge_runtime.commands.pictures import Batch, split
 from kedge_runtime.commands.share import SHARE
+from kedge_runtime.commands.trust_options import read_trust, trust_options
 from kedge_runtime.commands.watch import is_stream, stream_options, watch
 from kedge_runtime.engines import ENGINES, EngineOptions
 from kedge_runtime.ensemble import Ensemble
@@ -49,6 +50,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--contract", type=FILE, metavar="JSON", help="For artefacts that kedge didn't make.")
 @foreign_options
+@trust_options
 @click.option("--engine", type=click.Choice(list(ENGINES)), help="[default: the format's]")
 @click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
 @click.option(
@@ -94,7 +96,8 @@ def _check_places(options: dict[str, Any]) -> None:
 def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
     engine = {name: options[name] for name in ("threads", "delegate", "engine")}
     said = read_said(options, EngineOptions(**engine))
-    classifiers = [_loaded(read_model(path), said) for path in artefacts]
+    trust = read_trust(options)
+    classifiers = [_loaded(read_model(path, trust), said) for path in artefacts]
     said.refuse_all_sealed(bool(classifier.artefact.digest) for classifier in classifiers)
     return classifiers
 

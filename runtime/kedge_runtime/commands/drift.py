@@ -11,6 +11,8 @@ import click
 from kedge_runtime.commands.drift_words import notes, table
 from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.commands.share import DROP, SHARE
+from kedge_runtime.commands.trust_options import read_trust, trust_options
+from kedge_runtime.content import read_content
 from kedge_runtime.drift.comparison import (
     Comparison,
     Request,
@@ -92,6 +94,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Processes at once; give --threads, too, so that they don't crowd each other.",
 )
+@trust_options
 @scheduler
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def drift(**options: Any) -> int:
@@ -155,6 +158,7 @@ def _request(options: dict[str, Any]) -> Request:
         options=EngineOptions(**engine),
         out=options["out"],
         pool=Pool(options["jobs"], options["scheduler"]),
+        trust=read_trust(options),
     )
 
 
@@ -171,7 +175,8 @@ def _reference(original: Original, pictures: Pictures, options: dict[str, Any]) 
         until_done = options["out"] and unfinished_reference(options["out"])
         path = options["record"] or until_done or folder / f"reference{SUFFIX}"
         if is_artefact(original.model):
-            record_artefact(Path(original.model), original.artefact, pictures, path)
+            model = read_content(Path(original.model), trust=read_trust(options))
+            record_artefact(model, original.artefact, pictures, path)
         else:
             _refuse_foreign(original)
             converter().record(original, pictures, path)

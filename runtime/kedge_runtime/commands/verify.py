@@ -1,10 +1,11 @@
 """`kedge verify`."""
 
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
+from kedge_runtime.commands.trust_options import read_trust, trust_options
 from kedge_runtime.engines import EngineOptions
 from kedge_runtime.output import echo, echo_json, paint
 from kedge_runtime.quiet import quiet
@@ -16,25 +17,39 @@ from kedge_runtime.verify import Stage, verify
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
 @click.option("--engine", help="Instead of the format's own engine.")
 @click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
+@trust_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(
-    artefact: Path, threads: int | None, engine: str | None, delegate: str | None, as_json: bool
-) -> int:
+def command(artefact: Path, as_json: bool, **options: Any) -> int:
     """Check that ARTEFACT does on this machine what it did where it was made.
 
     Its golden pictures go through decoding, preprocessing, engine and answer, and every step is
     compared with what the converter recorded. The first step that fails is where the fault lies.
     Exit code 1 when any does.
+
+    With --key, the signature comes first: without it, nothing else of the file is looked at.
     """
+    engine = {name: options[name] for name in ("threads", "delegate", "engine")}
     with quiet():
-        stages = verify(artefact, EngineOptions(threads=threads, engine=engine, delegate=delegate))
-    passed = all(stage.passed for stage in stages)
+        stages = verify(artefact, EngineOptions(**engine), read_trust(options))
     if as_json:
-        body = {"artefact": str(artefact), "passed": passed, "stages": list(map(asdict, stages))}
-        echo_json({"schema": 1, "command": "verify", **body})
+        echo_json(_plain(artefact, stages))
     else:
         echo(*map(_line, stages), _verdict(artefact, stages))
-    return 0 if passed else 1
+    return 0 if all(stage.passed for stage in stages) else 1
+
+
+def _plain(artefact: Path, stages: list[Stage]) -> dict[str, Any]:
+    """Return the documented object (docs/json.md)."""
+    return {
+        "schema": 1,
+        "command": "verify",
+        "artefact": str(artefact),
+        "passed": all(stage.passed for stage in stages),
+        "serial": next((each.serial for each in stages if each.serial is not None), None),
+        "stages": [
+            {"name": stage.name, "passed": stage.passed, "detail": stage.detail} for stage in stages
+        ],
+    }
 
 
 def _line(stage: Stage) -> str:

@@ -17,7 +17,15 @@ KEY, VALUE = 1, 2  # StringStringEntryProto
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
     """Return the model with one metadata entry per member and a last one of `room` bytes."""
     entries = [_entry(name, _to_text(name, content)) for name, content in members.items()]
-    return model + b"".join(entries) + _entry("kedge/digest", bytes(room))
+    return model + b"".join(entries) + _last(room)
+
+
+def with_room(content: bytes, old: int, new: int) -> bytes:
+    """Replace the last entry's value of `old` bytes by `new` zero bytes. Raises ValueError."""
+    before = len(content) - len(_last(old))
+    if content[before : len(content) - old] != _last(old)[:-old]:
+        raise ValueError("it doesn't end in the entry kedge/digest")
+    return content[:before] + _last(new)
 
 
 def read(content: ModelContent) -> dict[str, bytes]:
@@ -50,6 +58,10 @@ def _to_text(name: str, content: bytes) -> bytes:
 def _from_text(name: str, value: bytes) -> bytes:
     binary = name.endswith(".npz")
     return base64.b64decode(value, validate=True) if binary else value
+
+
+def _last(room: int) -> bytes:
+    return _entry("kedge/digest", bytes(room))
 
 
 def _entry(key: str, value: bytes) -> bytes:

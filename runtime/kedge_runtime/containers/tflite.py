@@ -5,10 +5,14 @@ members are stored as they are: MediaPipe reads labels there, and refuses an arc
 """
 
 import io
+import struct
 import zipfile
 
 from kedge_runtime.content import ModelContent
 from kedge_runtime.zips import is_archive, read_members
+
+# The end of a zip's directory: 20 bytes, the comment's length, the comment (APPNOTE.TXT, 4.3.16).
+_LENGTH, _BEFORE_LENGTH = struct.Struct("<H"), 20
 
 
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
@@ -20,6 +24,16 @@ def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
             archive.writestr(zipfile.ZipInfo(name), content)
         archive.comment = bytes(room)
     return file.getvalue()
+
+
+def with_room(content: bytes, old: int, new: int) -> bytes:
+    """Replace the zip's comment of `old` bytes by `new` zero bytes. Raises ValueError."""
+    at = len(content) - old - _LENGTH.size
+    if content[at - _BEFORE_LENGTH : at][:4] != b"PK\5\6" or content[at : at + 2] != _LENGTH.pack(
+        old
+    ):
+        raise ValueError("it doesn't end in a zip's comment")
+    return content[:at] + _LENGTH.pack(new) + bytes(new)
 
 
 def read(content: ModelContent) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,12 +30,16 @@ from kedge_runtime.pool import Pool, executor
 from kedge_runtime.progress import Bar
 from kedge_runtime.truth import truth_by
 
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
+
 
 @dataclass(frozen=True)
 class Request:
     """What the user asks. `labels`: auto, none, a scheme of `truth.SCHEMES`, or a file.
 
     `out`: where the report goes; unfinished work is kept beside it. `pool`: where it is done.
+    `trust`: the signature that is demanded of every artefact.
     """
 
     artefacts: tuple[Path, ...]
@@ -44,6 +49,7 @@ class Request:
     options: EngineOptions
     out: Path | None = None
     pool: Pool = Pool()
+    trust: "Trust | None" = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def prepare(request: Request) -> Comparison:
     Raises ArtefactError for an artefact that isn't sealed; UsageError for a model of features, a
     folder without pictures, labels that can't be read, and a gate that needs some.
     """
-    artefacts = tuple(map(_read, request.artefacts))
+    artefacts = tuple(_read(path, request.trust) for path in request.artefacts)
     pictures = Pictures.of(request.images)
     multi_label = any(artefact.contract.output.multi_label for artefact in artefacts)
     if multi_label:
@@ -107,8 +113,8 @@ def finish(request: Request) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Artefact:
-    artefact = read_artefact(path)
+def _read(path: Path, trust: "Trust | None") -> Artefact:
+    artefact = read_artefact(path, trust=trust)
     if artefact.contract.output.kind == "features":
         raise UsageError(f"{path}: gives features, not classes: there are no answers to compare")
     return artefact
@@ -134,7 +140,7 @@ def _drift(
 ) -> report.Drift:
     request, pictures = comparison.request, comparison.pictures
     artefact = comparison.artefacts[number]
-    task = _task(artefact, known, pictures, request.options)
+    task = _task(artefact, known, pictures, request)
     path = request.out and _journal_path(request.out, number)
     form = Parts(
         shards_of(pictures),
@@ -149,12 +155,12 @@ def _drift(
     return summarise(evidence, _described(task, artefact), request.limits)
 
 
-def _task(artefact: Artefact, known: Reference, pictures: Pictures, options: EngineOptions) -> Task:
+def _task(artefact: Artefact, known: Reference, pictures: Pictures, request: Request) -> Task:
     """Return the task so that it is the same one elsewhere: other folder, other number of cores."""
     places = (path.absolute() for path in (artefact.path, known.path, pictures.folder))
     path, reference, folder = places
-    options = replace(options, threads=options.thread_count)
-    return Task(path, artefact.digest, reference, folder, options)
+    options = replace(request.options, threads=request.options.thread_count)
+    return Task(path, artefact.digest, reference, folder, options, request.trust)
 
 
 def _measured(

@@ -6,10 +6,11 @@ the same rows for every division.
 
 from collections.abc import Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ from kedge_runtime.pool.here import Here
 from kedge_runtime.progress import Bar
 from kedge_runtime.quiet import quiet
 
+if TYPE_CHECKING:
+    from kedge_runtime.signature import Trust
+
 
 @dataclass(frozen=True)
 class Task:
@@ -41,10 +45,12 @@ class Task:
     reference: Path
     folder: Path
     options: EngineOptions
+    # Has no part in the results, nor in what is written of a task.
+    trust: "Trust | None" = field(default=None, repr=False)
 
     def open(self) -> Classifier:
         """Load the artefact. Raises ArtefactError, EngineError."""
-        classifier = Classifier.of(read_content(self.artefact), self.options)
+        classifier = Classifier.of(read_content(self.artefact, trust=self.trust), self.options)
         if classifier.artefact.digest != self.digest:
             raise ArtefactError(f"{self.artefact}: replaced while it was measured; start again")
         return classifier

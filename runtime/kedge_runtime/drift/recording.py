@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact import Artefact
 from kedge_runtime.classifier import Classifier
+from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Tensor
 from kedge_runtime.drift import journal
 from kedge_runtime.drift.journal import Journal
 from kedge_runtime.drift.noted import Answered, Answers, shards_of
 from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
 from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
+from kedge_runtime.engines import EngineOptions
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
 from kedge_runtime.head import Floats, check_finite
 from kedge_runtime.identity import identity
@@ -56,23 +58,25 @@ def write(path: Path, facts: Facts, pictures: Pictures, answering: Answering) ->
         notes.remove()
 
 
-def record_artefact(original: Path, compared: Artefact, pictures: Pictures, path: Path) -> None:
+def record_artefact(
+    original: ModelContent, compared: Artefact, pictures: Pictures, path: Path
+) -> None:
     """Write an artefact's answers to `path`, fed as its own contract says.
 
     Raises UsageError where `compared` has other labels, and for a model of features.
     """
     with quiet():
-        classifier = Classifier.open(original)
+        classifier = Classifier.of(original, EngineOptions())
     contract = classifier.contract
     classifier.check_answers()
     if [each.name for each in contract.labels] != [each.name for each in compared.contract.labels]:
         raise UsageError(
-            f"--against: {original}: its labels are not those of {compared.path}; "
+            f"--against: {original.path}: its labels are not those of {compared.path}; "
             "`kedge seal --reseal --labels FILE` replaces them"
         )
     facts = replace(
         Facts.of(contract),
-        source=f"{original.name} {classifier.artefact.digest}",
+        source=f"{original.path.name} {classifier.artefact.digest}",
         weights_digest="",
         output=replace(contract.output, tensor=Tensor()),
         tools=identity()["packages"],
@@ -82,7 +86,7 @@ def record_artefact(original: Path, compared: Artefact, pictures: Pictures, path
         rows = (classifier.numbers(classifier.engine.run(tensor)) for tensor in tensors)
         return np.stack(list(rows))
 
-    write(path, facts, pictures, Answering(classifier.preprocessor, answer, original.name))
+    write(path, facts, pictures, Answering(classifier.preprocessor, answer, original.path.name))
 
 
 def _work(facts: Facts, pictures: Pictures) -> str:
