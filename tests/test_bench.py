@@ -76,7 +76,7 @@ class Clock:
 
 # What a classification consists of, by the step that it belongs to: independent of bench.py.
 WORK: dict[str, tuple[Any, str]] = {
-    "read": (Path, "read_bytes"),
+    "read": (Path, "open"),
     "decode": (cv2, "imdecode"),
     "resize": (cv2, "resize"),
     "table": (cv2, "LUT"),
