@@ -286,10 +286,7 @@ def test_a_damaged_model_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("old", "new"), [(b"MatMul", b"MatMux"), (b"weights", b"weightz")])
 def test_an_onnx_that_onnxruntime_refuses_is_refused_in_one_line(
-    old: bytes,
-    new: bytes,
     contracts: dict[str, Contract],
     models: dict[str, bytes],
     golden: Golden,
@@ -297,7 +294,7 @@ def test_an_onnx_that_onnxruntime_refuses_is_refused_in_one_line(
 ) -> None:
     _needs_engine("onnx")
     path = tmp_path / "m.onnx"
-    model = models["onnx"].replace(old, new, 1)
+    model = models["onnx"].replace(b"MatMul", b"MatMux", 1)
     path.write_bytes(seal("onnx", model, contracts["onnx"], golden))
     with pytest.raises(EngineError, match="onnxruntime can't load it: ") as caught:
         Classifier.open(path, threads=1)

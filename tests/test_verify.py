@@ -22,7 +22,7 @@ from kedge_runtime.artefact import read_artefact, seal
 from kedge_runtime.content import format_of
 from kedge_runtime.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
 from kedge_runtime.engines import ENGINES, EngineOptions
-from kedge_runtime.engines.litert import LiteRT
+from kedge_runtime.engines.isolated import Isolated
 from kedge_runtime.errors import EngineError
 from kedge_runtime.golden import Golden
 from kedge_runtime.quiet import quiet
@@ -306,7 +306,7 @@ CODE: dict[str, tuple[Patch, str]] = {
         "preprocess",
     ),
     "an engine that computes wrongly": (
-        lambda m: m.setattr(LiteRT, "get", _noisy(LiteRT.get)),
+        lambda m: m.setattr(Isolated, "get", _noisy(Isolated.get)),
         "engine",
     ),
     "a softmax twice": (lambda m: m.setitem(head.ACTIVATIONS, "softmax", _twice), "answer"),

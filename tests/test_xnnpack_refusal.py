@@ -13,6 +13,7 @@ from conftest import MODELS, Run, tiny_contract
 from kedge_runtime.artefact import seal
 from kedge_runtime.content import read_content
 from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.engines import litert as litert_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.golden import Golden
 from kedge_runtime.quiet import quiet
@@ -57,8 +58,9 @@ def test_litert_opens_it_with_its_own_kernels_and_says_so(refused: Path) -> None
 def test_what_no_kernels_run_stays_an_error(tmp_path: Path) -> None:
     path = tmp_path / "damaged.tflite"
     path.write_bytes((MODELS / "tiny.tflite").read_bytes()[:500])
+    # The engine itself: the check before it would say so first.
     with quiet(), pytest.raises(EngineError, match="LiteRT can't load it"):
-        open_engine(read_content(path))
+        litert_engine.open_engine(read_content(path), EngineOptions())
 
 
 def test_a_model_that_xnnpack_takes_has_no_note() -> None:

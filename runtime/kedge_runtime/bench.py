@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from kedge_runtime import hardware
 from kedge_runtime.artefact import read_artefact
 from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import format_of, read_content
+from kedge_runtime.content import ModelContent, format_of, read_content
 from kedge_runtime.contract import Contract
-from kedge_runtime.engines import ENGINES, EngineOptions
-from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.engines import ENGINES, EngineOptions, open_engine
+from kedge_runtime.engines.isolated import died, how_it_died
+from kedge_runtime.errors import DiedError, UsageError
 from kedge_runtime.files import temporary_folder
 from kedge_runtime.findings import Machine
 from kedge_runtime.head import check_finite, probabilities
@@ -57,8 +58,21 @@ class Case:
 
     def open(self) -> Classifier:
         """Load it. Raises ArtefactError, EngineError, UsageError."""
-        options = EngineOptions(self.threads, self.delegate, self.engine)
-        return Classifier.of(read_content(self.artefact, trust=self.trust), options, self.contract)
+        # The case has a process already; a second one would be timed too.
+        return Classifier.of(self._content(), self.options, self.contract)
+
+    def _content(self) -> ModelContent:
+        return read_content(self.artefact, trust=self.trust)
+
+    @property
+    def options(self) -> EngineOptions:
+        """How its engine is opened."""
+        return EngineOptions(self.threads, self.delegate, self.engine)
+
+    def probe(self) -> None:
+        """Run a file without a seal once, isolated. Raises EngineError, DiedError among them."""
+        if self.contract is not None:
+            open_engine(self._content(), replace(self.options, isolate=True)).warm_up()
 
 
 @dataclass(frozen=True)
@@ -186,13 +200,16 @@ def _clocked(line: list[Step], value: Any) -> list[float]:
 
 def measure_apart(case: Case, plan: Plan) -> Timing:
     """Time one case in a fresh process. Raises EngineError as well when that process dies."""
+    case.probe()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        running = pool.submit(_silently, case, plan)
+        (process,) = pool._processes.values()  # by no other way is its end told
         try:
-            return pool.submit(_silently, case, plan).result()
+            return running.result()
         except BrokenProcessPool:
-            raise EngineError(
-                f"{case.artefact}: the process that ran it died: out of memory, or a broken engine"
-            ) from None
+            process.join()
+            reason = how_it_died(process.exitcode or 0)
+            raise DiedError(died(case.artefact, reason)) from None
 
 
 def _silently(case: Case, plan: Plan) -> Timing:

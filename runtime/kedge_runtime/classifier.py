@@ -44,16 +44,18 @@ class Classifier(Answering):
         contract: Contract | None = None,
         key: str | Path | None = None,
         min_serial: int = 0,
+        isolate: bool = False,
     ) -> "Classifier":
         """Check the artefact's digest, read its contract, and load its engine.
 
-        `threads`, `delegate`, `engine`: see EngineOptions. `contract`: for a file that kedge didn't
-        make, which carries none of its own. `key`: a public key's file; the artefact must be signed
-        with it, and have a serial number of `min_serial` or more. Raises ArtefactError for a file
-        that isn't what was sealed, or signed (SignatureError), EngineError for an engine that is
-        missing or refuses it.
+        `threads`, `delegate`, `engine`, `isolate`: see EngineOptions. `contract`: for a file that
+        kedge didn't make, which carries none of its own and runs isolated. `key`: a public key's
+        file; the artefact must be signed with it, and have a serial number of `min_serial` or more.
+        Raises ArtefactError for a file that isn't what was sealed, or signed (SignatureError),
+        EngineError for an engine that is missing or refuses it.
         """
-        options = EngineOptions(threads, delegate, engine)
+        isolate = isolate or contract is not None
+        options = EngineOptions(threads, delegate, engine, isolate=isolate)
         content = read_content(Path(path), trust=trust_of(key, min_serial))
         return cls.of(content, options, contract)
 

@@ -40,6 +40,12 @@ class EngineError(KedgeError):
     """An inference engine that is missing, or that refuses the model."""
 
 
+class DiedError(EngineError):
+    """An engine whose process ended, hung or took too much: the file's fault, or the engine's."""
+
+    exit_code = 1
+
+
 class LostError(KedgeError):
     """Work that ended each process or worker that was at it; the message says how many."""
 

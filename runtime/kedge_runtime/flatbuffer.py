@@ -6,45 +6,54 @@ nor a generated schema, so this reads by field number, as `protobuf.py` does for
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+_SIGNED, _OFFSET, _SHORT = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H")
+_SCALARS = {kind: struct.Struct(f"<{kind}") for kind in "?bBhHiIqQfd"}
 MAX_ITEMS = 1 << 20  # of one vector; a network has thousands of tensors, not millions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table at a place in a buffer; an absent field has its default.
 
     Every verb raises ValueError, IndexError or struct.error for bytes that are no such table.
-    `kind` is a format character of `struct`, little-endian.
+    `kind` is a format character of `struct`, little-endian. `layouts`: what was read of where the
+    fields of a table lie; a file has few layouts and many tables.
     """
 
     buffer: memoryview
     at: int
+    layouts: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def number(self, field: int, kind: str, default: int = 0) -> int:
         """Return a scalar field."""
         place = self._place(field)
         if not place:
             return default
-        (value,) = struct.unpack_from(f"<{kind}", self.buffer, place)
+        (value,) = _SCALARS[kind].unpack_from(self.buffer, place)
         return int(value)
+
+    def real(self, field: int) -> float:
+        """Return a field of float32, 0 for an absent one."""
+        place = self._place(field)
+        return float(_SCALARS["f"].unpack_from(self.buffer, place)[0]) if place else 0.0
 
     def table(self, field: int) -> "Table | None":
         """Return the table that a field points to."""
         place = self._place(field)
-        return Table(self.buffer, self._follow(place)) if place else None
+        return Table(self.buffer, self._follow(place), self.layouts) if place else None
 
     def tables(self, field: int) -> Iterator["Table"]:
         """Yield the tables of a vector."""
         first, count = self._vector(field, 4)
         for place in range(first, first + 4 * count, 4):
-            yield Table(self.buffer, self._follow(place))
+            yield Table(self.buffer, self._follow(place), self.layouts)
 
     def numbers(self, field: int, kind: str) -> tuple[Any, ...]:
         """Return a vector of scalars."""
-        first, count = self._vector(field, struct.calcsize(f"<{kind}"))
+        first, count = self._vector(field, _SCALARS[kind].size)
         return struct.unpack_from(f"<{count}{kind}", self.buffer, first)
 
     def text(self, field: int) -> str:
@@ -59,16 +68,20 @@ class Table:
 
     def _place(self, field: int) -> int:
         """Return where a field lies, or 0 for an absent one."""
-        (back,) = struct.unpack_from("<i", self.buffer, self.at)
-        known = self.at - back
+        known = self.at - _SIGNED.unpack_from(self.buffer, self.at)[0]
+        layout = self.layouts.get(known)
+        if layout is None:
+            layout = self.layouts[known] = self._layout(known)
+        offset = layout[field] if field < len(layout) else 0
+        return self.at + offset if offset else 0
+
+    def _layout(self, known: int) -> tuple[int, ...]:
+        """Return the offset of each field from its table, 0 for an absent one."""
         if known < 0:
             raise ValueError("a table before the beginning of the file")
-        (size,) = struct.unpack_from("<H", self.buffer, known)
-        entry = 4 + 2 * field
-        if entry + 2 > size:
-            return 0
-        (offset,) = struct.unpack_from("<H", self.buffer, known + entry)
-        return self.at + offset if offset else 0
+        (size,) = _SHORT.unpack_from(self.buffer, known)
+        count = max(0, size - 4) // 2
+        return struct.unpack_from(f"<{count}H", self.buffer, known + 4)
 
     def _vector(self, field: int, size: int) -> tuple[int, int]:
         place = self._place(field)
@@ -82,12 +95,12 @@ class Table:
         return first + 4, count
 
     def _follow(self, place: int) -> int:
-        (offset,) = struct.unpack_from("<I", self.buffer, place)
-        return place + int(offset)
+        offset: int = _OFFSET.unpack_from(self.buffer, place)[0]
+        return place + offset
 
     def _length(self, place: int) -> int:
-        (count,) = struct.unpack_from("<I", self.buffer, place)
-        return int(count)
+        count: int = _OFFSET.unpack_from(self.buffer, place)[0]
+        return count
 
     def _bytes(self, first: int, length: int) -> memoryview:
         if first + length > len(self.buffer):

@@ -21,6 +21,8 @@ def fields(message: bytes, within: slice | None = None) -> Iterator[tuple[int, i
         number, wire_type = tag >> 3, tag & 7
         if wire_type == LENGTH_DELIMITED:
             length, at = read_varint(message, at)
+            if at + length > end:
+                raise ValueError("a field beyond the end of its message")
             yield number, slice(at, at + length)
             at += length
         elif wire_type == 0:

@@ -9,7 +9,7 @@ import numpy as np
 from kedge_runtime import containers, fitting
 from kedge_runtime.artefact import ends_in_digest, is_sealed, seal
 from kedge_runtime.contract import Contract, Input
-from kedge_runtime.engines import open_engine
+from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import ArtefactError, UsageError, counted
 from kedge_runtime.files import write_whole
@@ -70,7 +70,7 @@ def seal_file(order: Order) -> Sealed:
         )
     bare, others = containers.split(form, model.content.data)
     with quiet():
-        engine = open_engine(model.content)
+        engine = open_engine(model.content, EngineOptions(isolate=True))
         facts = told(model, order.words, engine, order.command)
         if not order.force_input:
             _refuse_other_input(model.name, engine, facts.contract, images)

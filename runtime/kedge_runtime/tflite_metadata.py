@@ -12,7 +12,7 @@ from kedge_runtime.content import ModelContent
 from kedge_runtime.contract import Normalisation
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.flatbuffer import Table, root
-from kedge_runtime.inspect.tflite import BUFFERS, DATA, IDENTIFIER
+from kedge_runtime.inspect.tflite_fields import BUFFERS, DATA, IDENTIFIER
 
 NAME, METADATA_IDENTIFIER = "TFLITE_METADATA", b"M001"
 METADATA = 6  # Model, in schema.fbs

@@ -3,7 +3,7 @@
 import io
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from kedge_runtime.answering import Answering
 from kedge_runtime.classifier import Classifier
 from kedge_runtime.commands import answers
 from kedge_runtime.commands.foreign_options import Said, foreign_options, read_said
+from kedge_runtime.commands.isolate import isolate_option
 from kedge_runtime.commands.pictures import Batch, split
 from kedge_runtime.commands.share import SHARE
 from kedge_runtime.commands.trust_options import read_trust, trust_options
@@ -56,6 +57,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of the engine [default: all cores]."
 )
+@isolate_option
 @stream_options
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object; of a stream one per line."
@@ -94,7 +96,7 @@ def _check_places(options: dict[str, Any]) -> None:
 
 
 def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
-    engine = {name: options[name] for name in ("threads", "delegate", "engine")}
+    engine = {name: options[name] for name in ("threads", "delegate", "engine", "isolate")}
     said = read_said(options, EngineOptions(**engine))
     trust = read_trust(options)
     classifiers = [_loaded(read_model(path, trust), said) for path in artefacts]
@@ -105,7 +107,9 @@ def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
 def _loaded(model: ModelFile, said: Said) -> Classifier:
     contract = said.contract(model, f"kedge classify {shlex.quote(model.name)} IMAGE")
     with quiet():
-        classifier = Classifier.of(model.content, said.engine, contract)
+        # What carries no seal may come from anybody.
+        engine = replace(said.engine, isolate=said.engine.isolate or contract is not None)
+        classifier = Classifier.of(model.content, engine, contract)
     if classifier.engine.note:
         say(f"{model.name}: {classifier.engine.note}")
     return classifier

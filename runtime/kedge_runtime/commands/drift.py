@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from kedge_runtime.commands.drift_words import notes, table
+from kedge_runtime.commands.isolate import isolate_option
 from kedge_runtime.commands.scheduler import scheduler
 from kedge_runtime.commands.share import DROP, SHARE
 from kedge_runtime.commands.trust_options import read_trust, trust_options
@@ -84,6 +85,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of the engine [default: all cores]."
 )
+@isolate_option
 @click.option(
     "--out", type=FILE, metavar="JSON", help="Write the report; a run that was stopped goes on."
 )
@@ -149,7 +151,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _request(options: dict[str, Any]) -> Request:
-    engine = {name: options[name] for name in ("threads", "delegate", "engine")}
+    engine = {name: options[name] for name in ("threads", "delegate", "engine", "isolate")}
     return Request(
         artefacts=options["artefacts"],
         images=options["images"],

@@ -1,7 +1,7 @@
 """The options for files that kedge didn't make, and what they make of such a file."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,7 +11,7 @@ from kedge_runtime.artefact import ends_in_digest
 from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
 from kedge_runtime.contract import Contract, Kind
 from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.errors import ArtefactError, EngineError, UsageError
 from kedge_runtime.foreign import Facts, read_facts
 from kedge_runtime.foreign_words import ForeignWords, told
 from kedge_runtime.model_files import ModelFile
@@ -66,8 +66,8 @@ class Said:
             return self.facts.contract(model.content)
         with quiet():
             try:
-                engine = open_engine(model.content, self.engine)
-            except EngineError:
+                engine = open_engine(model.content, replace(self.engine, isolate=True))
+            except (ArtefactError, EngineError):
                 if self.words.given or model.unpacked:
                     raise
                 return None  # whoever reads the seal says better what this isn't

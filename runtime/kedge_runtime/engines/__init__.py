@@ -107,12 +107,14 @@ class EngineOptions:
     `engine`: a key of ENGINES; default: the first one for the file's format.
     `kernels`: `default`; `builtin` leaves out the XNNPACK delegate; `reference` is slow, and on
     integer models gives the same bytes on every machine.
+    `isolate`: whether it runs in a process of its own, under bounds: docs/security.md.
     """
 
     threads: int | None = None
     delegate: str | None = None
     engine: str | None = None
     kernels: Kernels = "default"
+    isolate: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is out of range for every engine."""
@@ -160,13 +162,20 @@ def engine_for(form: str, options: EngineOptions) -> str:
 def open_engine(content: "ModelContent", options: EngineOptions | None = None) -> "Engine":
     """Load a model's bytes.
 
-    Raises ArtefactError for a model that isn't whole in them, EngineError when it can't be loaded.
+    One with operators that can't be checked runs in a process of its own. Raises ArtefactError for
+    a model that isn't whole or sound, EngineError when it can't be loaded.
     """
     from kedge_runtime.inspect.external import refuse_external
+    from kedge_runtime.inspect.sound import check_model
 
     options = options or EngineOptions()
-    refuse_external(content)
     kind = ENGINES[engine_for(content.format, options)]
+    refuse_external(content)
+    cost = check_model(content)
+    if options.isolate or cost.unknown:
+        from kedge_runtime.engines.isolated import open_isolated
+
+        return open_isolated(content, options, cost)
     engine: Engine = import_module(kind.module).open_engine(content, options)
     return engine
 

@@ -24,10 +24,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Port:
-    """One end of a model; a symbolic batch counts as 1."""
+    """One end of a model; a symbolic batch counts as 1.
+
+    `fixed`: whether the file states every other side.
+    """
 
     shape: tuple[int, ...]
     tensor: Tensor
+    fixed: bool = True
 
 
 class Engine(ABC):
@@ -50,6 +54,7 @@ class Engine(ABC):
 
     def __init__(self, taken: Port, given: Port) -> None:
         """Take what the loaded model says of its input and its output."""
+        self.ports = taken, given
         self.input, self.input_shape = taken.tensor, taken.shape
         self.output, self.output_shape = given.tensor, given.shape
         self._dtype = np.dtype(taken.tensor.dtype)
@@ -81,9 +86,19 @@ class Engine(ABC):
         self._check(tensor, self.input_shape)
         try:
             with self._lock:
-                return self._run(tensor)
+                output = self._run(tensor)
         except self.faults as error:
             raise self._failed(error) from None
+        self._check_output(output)
+        return output
+
+    def _check_output(self, output: Array) -> None:
+        shape = self.output_shape if self.ports[1].fixed else output.shape
+        if output.shape != shape or output.dtype != self.output.dtype:
+            raise EngineError(
+                f"{self.name} gave a tensor of {output.dtype} {output.shape}, "
+                f"the model states {self.output.dtype} {self.output_shape}: convert it again"
+            )
 
     def run_many(self, tensors: Array) -> Array:
         """Return [n, ...] raw outputs for [n, ...] inputs: one batch if the model can, else a loop.
@@ -185,7 +200,8 @@ def float_port(shape: Sequence[Any], dtype: str) -> Port:
     layout: Layout = "nchw" if len(shape) == 4 and shape[1] == 3 else "nhwc"
     sizes = tuple(size if isinstance(size, int) else 1 for size in shape)
     tensor = BYTES if dtype == BYTES.dtype else Tensor(dtype_name(dtype))
-    return Port(sizes, replace(tensor, layout=layout))
+    fixed = all(isinstance(size, int) for size in shape[1:])
+    return Port(sizes, replace(tensor, layout=layout), fixed)
 
 
 def dtype_name(dtype: Any) -> Any:

@@ -34,7 +34,8 @@ class LiteRT(Engine):
     """One interpreter; its tensors are allocated again only when the batch size changes."""
 
     name = "litert"
-    faults = (RuntimeError, ValueError)
+    # std::bad_alloc and std::out_of_range come as the last two.
+    faults = (RuntimeError, ValueError, MemoryError, IndexError)
 
     def __init__(self, interpreter: Any, library: str) -> None:
         """Take an interpreter whose tensors are allocated."""

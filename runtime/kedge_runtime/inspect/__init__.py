@@ -4,27 +4,42 @@ Formats are twins with one verb, `read(content) -> Network`.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kedge_runtime.content import ModelContent
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.inspect import onnx, tflite
-from kedge_runtime.inspect.network import Network, Operator, Scales, Value
-from kedge_runtime.inspect.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from kedge_runtime.inspect.network import Network, Operator, Scales, Value
+    from kedge_runtime.inspect.summary import Summary, summarise
 
 __all__ = ["Network", "Operator", "Scales", "Summary", "Value", "read_network", "summarise"]
 
-READERS: dict[str, Callable[[memoryview], Network]] = {"tflite": tflite.read, "onnx": onnx.read}
-
+# Imported when asked for: whoever opens an engine needs the check of this package alone.
+_HOMES = {
+    **dict.fromkeys(("Network", "Operator", "Scales", "Value"), "network"),
+    **dict.fromkeys(("Summary", "summarise"), "summary"),
+}
 _FAULTS = (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 
 
-def read_network(content: ModelContent) -> Network:
+def __getattr__(name: str) -> Any:
+    """Import what __all__ lists. Raises AttributeError for other names."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def read_network(content: ModelContent) -> "Network":
     """Read the graph of a .tflite or .onnx model. Raises ArtefactError for other bytes."""
     with readable(content.path):
-        return READERS[content.format](memoryview(content.data))
+        reader = import_module(f"{__name__}.{content.format}")
+        network: Network = reader.read(memoryview(content.data))
+        return network
 
 
 @contextmanager

@@ -5,23 +5,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# Bytes of one element; what isn't here has no fixed size.
-ITEM_BYTES = {
-    "float64": 8,
-    "int64": 8,
-    "uint64": 8,
-    "float32": 4,
-    "int32": 4,
-    "uint32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int16": 2,
-    "uint16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "bool": 1,
-}
-CUSTOM = "CUSTOM"
+from kedge_runtime.inspect.tflite_names import ITEM_BYTES
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from kedge_runtime.engines.onnx_graph import (
     TYPE,
 )
 from kedge_runtime.inspect.network import Network, Operator, Scales, Value
+from kedge_runtime.inspect.onnx_values import DTYPES
 from kedge_runtime.protobuf import fields, parts, read_varint
 
 OPSETS, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2  # ModelProto, OperatorSetIdProto
@@ -33,11 +34,6 @@ VALUE_INFO = 13  # GraphProto
 TAKES, GIVES, DOMAIN = 1, 2, 7  # NodeProto
 DIMS, DATA_TYPE, FLOATS, INT32S, INT64S, RAW = 1, 2, 4, 5, 7, 9  # TensorProto
 PACKED = (FLOATS, INT32S, INT64S, RAW)
-_DTYPES = (
-    "none float32 uint8 int8 uint16 int16 int32 int64 string bool float16 float64 uint32 uint64 "
-    "complex64 complex128 bfloat16"
-)
-DTYPES = _DTYPES.split()  # TensorProto.DataType
 # Which end of it has the integers, which the real numbers.
 QUANTISED = {"DequantizeLinear": ("inputs", "outputs"), "QuantizeLinear": ("outputs", "inputs")}
 

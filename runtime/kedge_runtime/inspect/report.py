@@ -9,6 +9,7 @@ from kedge_runtime.contract import Contract, Precision
 from kedge_runtime.inspect import Network, Summary, read_network, summarise
 from kedge_runtime.inspect.precision import precision_of
 from kedge_runtime.inspect.sizes import sizes
+from kedge_runtime.inspect.sound import check_model
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,12 @@ class Report:
 
 
 def inspect(path: Path) -> Report:
-    """Read a file. Raises ArtefactError when it is no model, or sealed and changed since."""
+    """Read a file.
+
+    Raises ArtefactError when it is no model, no sound one, or sealed and changed since.
+    """
     content = read_content(path)
+    check_model(content)
     network = read_network(content)
     contract = artefact_of(content).contract if ends_in_digest(content.data) else None
     precision = contract.provenance.precision if contract else precision_of(network)

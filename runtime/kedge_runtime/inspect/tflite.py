@@ -1,26 +1,41 @@
-"""TFLite files as a Network. Field numbers: tensorflow/compiler/mlir/lite/schema/schema.fbs."""
+"""TFLite files as a Network."""
 
 from collections.abc import Iterator
 
 from kedge_runtime.flatbuffer import Table, root
-from kedge_runtime.inspect.network import CUSTOM, Network, Operator, Scales, Value
-from kedge_runtime.inspect.tflite_names import DTYPES, OPERATORS, OPTIONS
-
-IDENTIFIER = b"TFL3"
-CODES, SUBGRAPHS, BUFFERS = 1, 2, 4  # Model
-OLD_CODE, CUSTOM_CODE, VERSION, CODE = 0, 1, 2, 3  # OperatorCode
-TENSORS, INPUTS, OUTPUTS, OPERATOR_LIST = 0, 1, 2, 3  # SubGraph
-SHAPE, DTYPE, BUFFER, NAME, QUANTISATION, SIGNATURE = 0, 1, 2, 3, 4, 7  # Tensor
-SCALE, ZERO_POINT = 2, 3  # QuantizationParameters
-OPCODE, TAKES, GIVES, BUILTIN_OPTIONS = 0, 1, 2, 4  # Operator
-DATA, OFFSET, SIZE = 0, 1, 2  # Buffer
+from kedge_runtime.inspect.network import Network, Operator, Scales, Value
+from kedge_runtime.inspect.tflite_fields import (
+    BUFFER,
+    BUFFERS,
+    BUILTIN_OPTIONS,
+    CODES,
+    DTYPE,
+    GIVES,
+    IDENTIFIER,
+    INPUTS,
+    NAME,
+    OPCODE,
+    OPERATOR_LIST,
+    OUTPUTS,
+    QUANTISATION,
+    SCALE,
+    SHAPE,
+    SIGNATURE,
+    SUBGRAPHS,
+    TAKES,
+    TENSORS,
+    ZERO_POINT,
+    buffer_data,
+    operator_code,
+)
+from kedge_runtime.inspect.tflite_names import DTYPES, OPTIONS
 
 
 def read(content: memoryview) -> Network:
     """Return the first subgraph of a file. Raises ValueError, IndexError, struct.error."""
     model = root(content, IDENTIFIER)
-    codes = [_code(table) for table in model.tables(CODES)]
-    buffers = [_data(table) for table in model.tables(BUFFERS)]
+    codes = [operator_code(table) for table in model.tables(CODES)]
+    buffers = [buffer_data(table) for table in model.tables(BUFFERS)]
     graph = next(model.tables(SUBGRAPHS), None)
     if graph is None:
         raise ValueError("no graph in it")
@@ -34,21 +49,6 @@ def read(content: memoryview) -> Network:
     )
     _check(network)
     return network
-
-
-def _code(table: Table) -> tuple[str, int]:
-    """Return an operator's name and version; files before 2020 have the code in one byte."""
-    code = max(table.number(OLD_CODE, "b"), table.number(CODE, "i"))
-    name = OPERATORS[code] if 0 <= code < len(OPERATORS) else f"BUILTIN_{code}"
-    return table.text(CUSTOM_CODE) if name == CUSTOM else name, table.number(VERSION, "i", 1)
-
-
-def _data(table: Table) -> memoryview | None:
-    """Return a buffer's bytes, None for an empty one; those of huge files lie behind the graph."""
-    at, size = table.number(OFFSET, "Q"), table.number(SIZE, "Q")
-    if at > 1:
-        return table.buffer[at : at + size]
-    return table.raw(DATA) or None
 
 
 def _value(table: Table, buffers: list[memoryview | None]) -> Value:

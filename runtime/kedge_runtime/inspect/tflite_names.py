@@ -42,6 +42,23 @@ float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 compl
 resource variant uint32 uint16 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m2
 """
 
+CUSTOM = "CUSTOM"
+# Bytes of one element; what isn't here has no fixed size.
+ITEM_BYTES = {
+    "float64": 8,
+    "int64": 8,
+    "uint64": 8,
+    "float32": 4,
+    "int32": 4,
+    "uint32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int16": 2,
+    "uint16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 OPERATORS = tuple(_OPERATORS.split())
 DTYPES = tuple(_DTYPES.split())
 
