@@ -6,6 +6,7 @@ returns what the user would name. The classifiers are of images (n, 8, 8, 3).
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def saved(folder: Path, run: Callable[[Any], Any] = classifier, **kept: Any) -> 
 def writes_when_loaded(folder: Path, victim: Path) -> Path:
     tf = tensorflow()
 
-    class Initialised(tf.saved_model.experimental.TrackableResource):  # type: ignore[misc]
+    class Initialised(tf.saved_model.experimental.TrackableResource):  # type: ignore[misc,name-defined]
         def _create_resource(self) -> Any:
             return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=(), shared_name="it")
 
@@ -203,7 +204,7 @@ HOSTILE: dict[str, tuple[Maker, str]] = {
         "'InitializeTableFromTextFileV2', which may read files",
     ),
     "variables elsewhere": (has_variables_elsewhere, "which lies outside the folder"),
-    "main_op": (lambda *given: of_tensorflow_1(*given, main=True), "'WriteFile', which may write"),
-    "restore_op": (lambda *given: of_tensorflow_1(*given, main=False), "'WriteFile', which may"),
+    "main_op": (partial(of_tensorflow_1, main=True), "'WriteFile', which may write files"),
+    "restore_op": (partial(of_tensorflow_1, main=False), "'WriteFile', which may write files"),
     "a frozen graph": (frozen, "'WriteFile', which may write files"),
 }

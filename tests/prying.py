@@ -68,6 +68,11 @@ def follow_a_link(job: Job) -> None:
         link.unlink()
 
 
+def write_and_remove(job: Job) -> None:
+    (job.out / "made").write_text("x")
+    (job.out / "made").unlink()
+
+
 TRIES: dict[str, Callable[[Job], object]] = {
     "connect": connect,
     "datagram": send_a_datagram,
@@ -86,7 +91,7 @@ TRIES: dict[str, Callable[[Job], object]] = {
     "signal": lambda job: os.kill(os.getppid(), 0),
     "model": lambda job: Path(job.request.model).read_text(),
     "image": lambda job: [path.read_bytes() for path in (job.calibrate or job.out).iterdir()],
-    "out": lambda job: (job.out / "made").write_text("x") and (job.out / "made").unlink(),
+    "out": write_and_remove,
     "temporary": lambda job: Path(os.environ["TMPDIR"], "made").write_text("x"),
     "library": lambda job: Path(np.__file__).read_text(),
     "machine": lambda job: (

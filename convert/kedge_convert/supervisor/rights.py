@@ -61,8 +61,9 @@ def _asked(job: Job) -> Iterator[Path]:
     request = job.request
     model = root(Path(request.model))
     yield model
-    if model.is_file() and architecture.holds(model):
-        yield model.parent  # where its weights are looked for
+    if model.exists() and architecture.holds(model):
+        beside = model if model.is_dir() else model.parent
+        yield from (beside, *(path.resolve() for path in beside.glob("*.h5")))
     if hub.holds(model):
         yield from _behind_links(model)  # Hugging Face's cache is made of them
     yield from (Path(each) for each in (request.weights, request.labels) if each)
