@@ -191,18 +191,40 @@ def test_the_older_form_is_loaded(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, 3 * classifier(images), rtol=1e-4, atol=1e-4)
 
 
+def older_form(folder: Path) -> Any:
+    """Return a SavedModel of TensorFlow 1 that only computes, as a record."""
+    program = parsed(hostile_programs.of_tensorflow_1(folder, folder / "victim", main=True))
+    (meta,) = program.meta_graphs
+    for node in [node for node in meta.graph_def.node if node.op == "WriteFile"]:
+        meta.graph_def.node.remove(node)
+    for key in [key for key in meta.collection_def if "main_op" in key]:
+        del meta.collection_def[key]
+    meta.signature_def.pop("__saved_model_init_op", None)
+    programs.refuse_program(program, "it")
+    return program
+
+
 def test_a_checkpoint_from_elsewhere_is_refused(tmp_path: Path) -> None:
     """The older form names the file by a tensor; its loader gives that tensor the real path."""
-    path = hostile_programs.of_tensorflow_1(tmp_path, tmp_path / "victim", main=True)
-    program = parsed(path)
+    program = older_form(tmp_path)
     graph = program.meta_graphs[0].graph_def
-    for node in list(graph.node):
-        if node.op == "WriteFile":
-            graph.node.remove(node)
-    program.meta_graphs[0].collection_def.clear()
-    programs.refuse_program(program, "it")
     (restoring,) = (node for node in graph.node if node.op == "RestoreV2")
     graph.node.add(name="elsewhere", op="Const")
     restoring.input[0] = "elsewhere"
     with pytest.raises(UsageError, match="RestoreV2"):
+        programs.refuse_program(program, "it")
+
+
+@pytest.mark.parametrize("key", ["table_initializer", "main_op", "local_variables"])
+def test_collections_may_not_run_the_saver(tmp_path: Path, key: str) -> None:
+    program = older_form(tmp_path)
+    meta = program.meta_graphs[0]
+    save = meta.saver_def.save_tensor_name.partition(":")[0]
+    if key == "local_variables":
+        module = require("tensorflow.core.framework.variable_pb2")
+        variable = module.VariableDef(variable_name="kept:0", initializer_name=save)
+        meta.collection_def[key].bytes_list.value.append(variable.SerializeToString())
+    else:
+        meta.collection_def[key].node_list.value.append(save)
+    with pytest.raises(UsageError, match="SaveV2"):
         programs.refuse_program(program, "it")

@@ -36,9 +36,7 @@ _REASONS = {
 }
 _UNKNOWN = "which isn't on kedge's list"
 _REMEDY = "export a function from pixels to numbers alone, without it"
-# Collections of TensorFlow 1 that name what the loader runs.
-_INITIALISERS = ("legacy_init_op", "main_op", "saved_model_main_op")
-_INITIALISER = "__saved_model_init_op"
+_SAVERS = "savers"  # the collection of TensorFlow 1 that may name the saver's operations
 
 Place = tuple[str, str]  # a function's name, or "" and that of a node of the main graph
 
@@ -115,11 +113,23 @@ def _restores(place: Place, node: Any, saver: Any) -> bool:
 
 
 def _roots(meta: Any) -> Iterator[str]:
-    """Yield the tensors of the main graph that are run for a user or by the loader."""
+    """Yield the tensors of the main graph that are run for a user, or that the loader may run."""
     for signature in meta.signature_def.values():
         yield from (each.name for each in signature.outputs.values())
-    for key in _INITIALISERS:
-        yield from meta.collection_def[key].node_list.value if key in meta.collection_def else ()
+    for key, collection in meta.collection_def.items():
+        yield from collection.node_list.value  # such as main_op and table_initializer
+        if key != _SAVERS:
+            yield from chain.from_iterable(map(_initialisers, collection.bytes_list.value))
+
+
+def _initialisers(content: bytes) -> tuple[str, ...]:
+    """Return what the variable of a collection is filled by; other messages name other tensors."""
+    module = require("tensorflow.core.framework.variable_pb2")
+    try:
+        variable = module.VariableDef.FromString(content)
+    except require("google.protobuf.message").DecodeError:
+        return ()
+    return (variable.initializer_name, variable.initial_value_name)
 
 
 def _bound(meta: Any) -> Iterator[str]:
