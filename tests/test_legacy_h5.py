@@ -163,7 +163,7 @@ def test_what_cannot_be_mended_is_refused_with_the_way_round(tmp_path: Path, cas
     with pytest.raises(UsageError) as caught:
         load(Request(str(rewritten(tmp_path, name, edit))))
     assert reason in str(caught.value)
-    assert "save it with model.export('folder'), and give that folder" in str(caught.value)
+    assert "model.export('folder'): kedge loads graphs that only compute" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -498,8 +498,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a Lambda": (
         a_lambda,
-        "its Lambda layer 'double' is Python code, which kedge doesn't run; where it was trained, "
-        "save it with model.export('folder'), and give that folder",
+        "its Lambda layer 'double' is Python code, which kedge doesn't run; export its graph where "
+        "it was trained, model.export('folder'): kedge loads graphs that only compute",
     ),
     "a Lambda in an .h5 file": (
         lambda folder: a_lambda(folder, "lambda.h5"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from kedge_runtime import __version__, hardware
+from kedge_runtime import __version__, hardware, sandbox
 from kedge_runtime.engines import (
     ENGINES,
     Kind,
@@ -109,6 +109,16 @@ def check_converter(machine: Machine) -> Finding:
     return Finding("ok", ", ".join(f"{name} {number}" for name, number in found.items()))
 
 
+def check_sandbox(machine: Machine) -> Finding:
+    """Tell whether conversions can be held to their own files, without a network."""
+    missing = sandbox.lacks()
+    if not missing:
+        return Finding("ok", "conversions get no network and their own files alone")
+    detail = "; ".join(f"{what} not held back: {reason}" for what, reason in missing.items())
+    fix = "convert files of strangers in a container or a virtual machine, or on a newer Linux"
+    return Finding("note", f"conversions are not confined: {detail}", fix)
+
+
 CHECKS: dict[str, Callable[[Machine], Finding]] = {
     "kedge": check_kedge,
     "numpy": partial(check_library, NUMPY),
@@ -120,6 +130,7 @@ CHECKS: dict[str, Callable[[Machine], Finding]] = {
     "camera": hardware.camera,
     "coral": hardware.coral,
     "converter": check_converter,
+    "sandbox": check_sandbox,
     "security": check_holes,
 }
 

@@ -93,7 +93,8 @@ def _convert(group: Group, cells: list[Cell], place: Place, folder: Path) -> lis
     work = partial(kept, wanted(cells), place)
     with Progress(silent=place.silent) as progress:
         progress.note(f"{group.name}: {', '.join(map(str, targets))}")
-        return supervisor.convert(group.job(targets, folder), progress, place.limits.here(), work)
+        job, bounds = group.job(targets, folder), place.limits.here()
+        return supervisor.convert(job, progress, bounds, work, (place.cache.folder,))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.refusal import refusal
-from kedge_convert.sources.screening import refuse_lambdas
+from kedge_convert.sources.screening import refuse_unsafe
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
@@ -54,7 +54,7 @@ def _parts(request: Request) -> tuple[Path, Configuration, Path]:
 
 
 def _of_keras_3(name: str, path: Path, saved: Configuration, weights: Path) -> Found:
-    refuse_lambdas(path, saved.content)
+    refuse_unsafe(path, saved.content)
     try:
         with quiet(), for_inference():
             model = require("keras").models.model_from_json(path.read_text("utf-8"))

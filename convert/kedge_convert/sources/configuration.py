@@ -56,7 +56,7 @@ def of_json(path: Path) -> Configuration | None:
             # Any file may be asked about, and be gigabytes.
             begin = file.read(1)
             content = json.loads(begin + file.read()) if begin == b"{" else None
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return None
     if not isinstance(content, dict) or not {"class_name", "config"} <= set(content):
         return None

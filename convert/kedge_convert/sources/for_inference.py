@@ -19,6 +19,8 @@ def for_inference() -> Iterator[None]:
     constraints, only Keras's own are.
     """
     with ExitStack() as stack:
+        # Not all that builds models from configurations sets it: layers then read files.
+        stack.enter_context(require("keras.src.saving.serialization_lib").SafeModeScope(True))
         stack.enter_context(_replaced(require("keras").Model, "compile_from_config", _left))
         for name, instead in _IN_PLACE.items():
             # Keras's layers call `get` of these modules, and not of keras.initializers.

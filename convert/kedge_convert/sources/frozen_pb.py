@@ -11,6 +11,7 @@ from kedge_convert.sources.choice import chosen
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.frozen import Graph, node_name
 from kedge_convert.sources.graph_model import UNKNOWN, Shape, graph_model
+from kedge_convert.sources.programs import refuse_graph
 from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError, one_line
@@ -40,6 +41,7 @@ def load(request: Request) -> Found:
     try:
         with quiet():
             graph = _read(path, request.output)
+            refuse_graph(graph.definition, str(path))
             picture = _picture(path, graph)
             dtype = _dtype(picture)
             model, notes = graph_model(graph.taking(picture), _shape(picture), dtype, str(path))

@@ -10,8 +10,8 @@ from kedge_convert.sources import fake_quant, frozen
 from kedge_convert.sources.augmentation import Inseparable, without_random
 from kedge_runtime.errors import UsageError, counted
 
-# Beginnings of operations that keep state, look tables up, or run Python.
-FOREIGN = ("EagerPyFunc", "HashTable", "LookupTable", "PyFunc", "ReadVariable", "VarHandle")
+# Beginnings of operations that keep state or look tables up.
+FOREIGN = ("HashTable", "LookupTable", "ReadVariable", "VarHandle")
 DECODING = "Decode"  # DecodeJpeg, DecodeImage, DecodeRaw ...: encoded pictures in
 LOOPS = frozenset({"Enter", "StatelessWhile", "While"})
 HALF = 19  # DT_HALF of TensorFlow's types.proto

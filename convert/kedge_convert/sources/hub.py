@@ -14,6 +14,7 @@ import numpy as np
 from kedge_convert.inputs import behind
 from kedge_convert.sources import resizing
 from kedge_convert.sources.found import Facts, Found, Request
+from kedge_convert.sources.hdf5 import refuse_links
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.sources.screening import objects
 from kedge_convert.toolkit import quiet, require
@@ -58,6 +59,8 @@ def load(request: Request) -> Found:
     hub = bring(path)
     if not _is_classifier(hub, path):
         raise UsageError(f"{path}: a preset of keras_hub without an image classifier: {_SAVED}")
+    for weights in sorted(path.glob("*.h5")):
+        refuse_links(weights)
     try:
         with quiet():
             # Absolute: a bare name could be that of a preset to be downloaded.

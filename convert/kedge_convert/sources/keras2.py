@@ -18,6 +18,7 @@ from kedge_convert.sources import (
 )
 from kedge_convert.sources.configuration import CONFIG
 from kedge_convert.sources.found import Found
+from kedge_convert.sources.hdf5 import refuse_links
 from kedge_convert.sources.refusal import refusal
 from kedge_convert.sources.screening import screen
 from kedge_convert.toolkit import quiet, require
@@ -120,6 +121,7 @@ def _from_archive(path: Path, config: Any) -> Any:
                 if member == CONFIG:
                     content = json.dumps(config).encode()
                 if member == _WEIGHTS:
+                    refuse_links(path, content)
                     content = layer_names.today(content)
                 new.writestr(member, content)
         return models.load_model(copy, custom_objects=_custom_objects(), compile=False)

@@ -6,13 +6,17 @@ from typing import Any
 from kedge_convert.sources import configuration, hub, keras2
 from kedge_convert.sources.for_inference import for_inference
 from kedge_convert.sources.found import Found, Request
-from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.hdf5 import is_hdf5, refuse_links
 from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.links import called
-from kedge_convert.sources.refusal import refusal
+from kedge_convert.sources.refusal import content_of, refusal
+from kedge_convert.sources.screening import refuse_unsafe
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 from kedge_runtime.zips import FAULTS, is_archive, opened
+
+# Weights hardly get smaller by packing: Keras itself stores them as they are.
+_PACKED, _SPARE = 20, 64 << 20
 
 
 def holds(path: Path) -> bool:
@@ -49,8 +53,33 @@ def load_file(path: Path) -> Any:
     keras = require("keras")
     suffix = ".h5" if is_hdf5(path) else ".keras"
     try:
+        _screen(path)
         with quiet(), for_inference(), called(path, f"model{suffix}") as link:
             return keras.models.load_model(link, compile=False)
+    except UsageError:
+        raise
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         raise refusal(path, error) from error
+
+
+def _screen(path: Path) -> None:
+    """Raise UsageError for what holds code, names other files, or unpacks to far more than it is.
+
+    The Keras that is installed may let these pass: it learned of them one after the other.
+    """
+    refuse_unsafe(path, content_of(path))
+    if is_hdf5(path):
+        refuse_links(path)
+        return
+    with opened(path) as archive:
+        members = archive.infolist()
+        size = sum(each.file_size for each in members)
+        if size > (most := _PACKED * path.stat().st_size + _SPARE):
+            raise UsageError(
+                f"{path}: unpacks to {size} bytes, allowed for a file of its size are {most}: save "
+                "it again, model.save('x.keras')"
+            )
+        for each in members:
+            if each.filename.endswith(".h5"):
+                refuse_links(path, archive.read(each))

@@ -11,7 +11,7 @@ from kedge_convert.sources.found import Found, Request
 from kedge_convert.sources.hdf5 import is_hdf5
 from kedge_convert.sources.keras2 import Saved
 from kedge_convert.sources.refusal import refusal
-from kedge_convert.sources.screening import objects
+from kedge_convert.sources.screening import objects, refuse_unsafe
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError
 
@@ -39,6 +39,7 @@ def _with_operations(path: Path, config: Any) -> Any:
 
     Keras's reader of HDF5 looks for these among the layers, in vain.
     """
+    refuse_unsafe(path, config)
     try:
         for each in filter(_is_operation, objects(config)):
             module = _operations()[each["class_name"]].__module__
@@ -46,6 +47,8 @@ def _with_operations(path: Path, config: Any) -> Any:
         with quiet(), for_inference():
             model = require("keras").Model.from_config(config["config"])
             weights_file.fill(model, path)
+    except UsageError:
+        raise
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         raise refusal(path, error) from error

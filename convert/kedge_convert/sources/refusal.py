@@ -29,7 +29,7 @@ _ADVICE = re.compile(r"safe_mode|unsafe|allow_pickle|weights_only|at your own ri
 def refusal(path: Path, error: Exception, library: str = "keras") -> UsageError:
     """Return the one line for a file that keras or tf_keras can't load, stumbling over `error`."""
     version = f"{_NAMES[library]} {require(library).__version__}"
-    refuse_lambdas(path, _configuration(path))
+    refuse_lambdas(path, content_of(path))
     # The last is the innermost: Keras wraps the message once a nesting.
     if found := _MISSING.findall(str(error)):
         kind, name = (part for part in found[-1] if part)
@@ -47,7 +47,7 @@ def _without_advice(error: Exception) -> str:
     return one_line(ValueError(" ".join(kept)), 300).rstrip(".;:") or type(error).__name__
 
 
-def _configuration(path: Path) -> Any:
+def content_of(path: Path) -> Any:
     """Return the configuration in a file, None when there is none that can be read."""
     read = configuration.of_hdf5 if is_hdf5(path) else configuration.of_archive
     try:

@@ -10,6 +10,7 @@ from kedge_convert.sources import frozen, still
 from kedge_convert.sources.choice import chosen
 from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.graph_model import UNKNOWN, graph_model
+from kedge_convert.sources.programs import GRAPH, VARIABLES, checked
 from kedge_convert.toolkit import quiet, require
 from kedge_models import NORMALISATIONS
 from kedge_runtime.errors import UsageError, one_line
@@ -17,23 +18,23 @@ from kedge_runtime.errors import UsageError, one_line
 # Tried in this order; where there is but one signature or output, its name doesn't matter.
 SIGNATURES = ("serving_default", "serve", "default", "image_classification")
 OUTPUTS = ("logits", "default", "output_0")
-_GRAPH = "saved_model.pb"
 # TensorFlow's own line recommends an option of its loader.
 _NO_VARIABLES = "there is no folder variables/ in it, which holds the weights: copy it all"
 
 
 def holds(path: Path) -> bool:
     """Whether a path is a folder with a SavedModel in it, or the saved_model.pb of one."""
-    return (_folder(path) / _GRAPH).is_file()
+    return (root(path) / GRAPH).is_file()
 
 
 def load(request: Request) -> Found:
-    """Load a SavedModel. Raises UsageError for one that doesn't turn a picture into numbers."""
-    path = _folder(Path(request.model))
+    """Load a SavedModel. Raises UsageError for one that does anything but turn an image into
+    numbers."""
+    path = root(Path(request.model))
     tf = require("tensorflow")
     try:
-        with quiet():
-            loaded = tf.saved_model.load(str(path))
+        with quiet(), checked(path) as folder:
+            loaded = tf.saved_model.load(str(folder))
             signature = _signature(path, loaded.signatures, request.signature)
             names = tuple(sorted(signature.structured_outputs))
             index = chosen(str(path), "output", names, request.output, OUTPUTS)
@@ -44,14 +45,15 @@ def load(request: Request) -> Found:
     except UsageError:
         raise
     except Exception as error:
-        reason = one_line(error, 300) if (path / "variables").is_dir() else _NO_VARIABLES
+        reason = one_line(error, 300) if (path / VARIABLES).is_dir() else _NO_VARIABLES
         raise UsageError(f"{path}: TensorFlow can't load it: {reason}") from error
     raw = NORMALISATIONS["raw"] if taken.dtype.name == "uint8" else None
     return Found(path.resolve().name, model, Facts(normalisation=raw), notes)
 
 
-def _folder(path: Path) -> Path:
-    return path.parent if path.name == _GRAPH and path.is_file() else path
+def root(path: Path) -> Path:
+    """Return the folder of a SavedModel; its saved_model.pb means it, too."""
+    return path.parent if path.name == GRAPH and path.is_file() else path
 
 
 def _signature(path: Path, signatures: Any, asked: str | None) -> Any:

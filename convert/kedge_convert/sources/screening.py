@@ -7,8 +7,11 @@ from typing import Any
 from kedge_convert.sources.tfmot import STRIPPED, stand_ins
 from kedge_runtime.errors import UsageError
 
-# What Keras can't build from a file is no obstacle to a SavedModel, which holds the graph.
-REMEDY = "where it was trained, save it with model.export('folder'), and give that folder"
+# A graph holds no Python, and each of its operations is checked (programs.py).
+REMEDY = (
+    "export its graph where it was trained, model.export('folder'): kedge loads graphs that only "
+    "compute"
+)
 # Where a class may come from; tfmot's have stand-ins (tfmot.py).
 _MODULES = ("keras", "tf_keras", "tensorflow.keras", "builtins", "tensorflow_model_optimization")
 # TensorFlow's functions that compute, by what their names begin with. Others read and write files.
@@ -27,7 +30,7 @@ _CALLING = ("TFOpLambda", "SlicingOpLambda")
 
 def screen(path: Path, config: Any) -> None:
     """Raise UsageError for a configuration with code, or with classes of other modules."""
-    refuse_lambdas(path, config)
+    refuse_unsafe(path, config)
     known = stand_ins()
     for layer in objects(config):
         module, name = layer.get("module"), layer["class_name"]
@@ -43,6 +46,20 @@ def screen(path: Path, config: Any) -> None:
             raise UsageError(
                 f"{path}: calls TensorFlow's function {function}, which kedge doesn't run from a "
                 f"file; {REMEDY}"
+            )
+
+
+def refuse_unsafe(path: Path, config: Any) -> None:
+    """Raise UsageError for Python's byte code, and for layers that read another file."""
+    refuse_lambdas(path, config)
+    for layer in objects(config):
+        settings = layer.get("config")
+        vocabulary = settings.get("vocabulary") if isinstance(settings, dict) else None
+        if layer["class_name"] == "TFSMLayer" or isinstance(vocabulary, str):
+            name = str(layer["class_name"])[:60]
+            raise UsageError(
+                f"{path}: its layer {name!r} reads another file, and kedge reads none that a model "
+                f"names; {REMEDY}"
             )
 
 
@@ -79,14 +96,16 @@ def _computes(function: str) -> bool:
 
 
 def objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yield every part of a configuration that names a class, nested ones too."""
-    if isinstance(config, dict):
-        if "class_name" in config and isinstance(config.get("config", {}), dict | str | None):
-            yield config
-        config = list(config.values())
-    if isinstance(config, list):
-        for each in config:
-            yield from objects(each)
+    """Yield every part of a configuration that names a class, nested ones too, however deep."""
+    waiting = [config]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if "class_name" in part and isinstance(part.get("config", {}), dict | str | None):
+                yield part
+            part = list(part.values())
+        if isinstance(part, list):
+            waiting += reversed(part)
 
 
 def _lambdas(config: Any) -> Iterator[str]:

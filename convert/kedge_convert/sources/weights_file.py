@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kedge_convert.sources import layer_names
-from kedge_convert.sources.hdf5 import is_hdf5
+from kedge_convert.sources.hdf5 import is_hdf5, refuse_links
 from kedge_convert.sources.links import called
 from kedge_convert.toolkit import quiet, require
 from kedge_runtime.errors import UsageError, one_line
@@ -23,6 +23,8 @@ def load_into(model: Any, path: Path, what: str) -> None:
         raise UsageError(f"--weights: {path}: no such file (or say imagenet or none)")
     try:
         fill(model, path)
+    except UsageError:
+        raise
     # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
     except Exception as error:
         reason = one_line(error, 300)
@@ -30,7 +32,12 @@ def load_into(model: Any, path: Path, what: str) -> None:
 
 
 def fill(model: Any, path: Path) -> None:
-    """Load a file's weights into `model`. Raises whatever Keras does."""
+    """Load a file's weights into `model`.
+
+    Raises whatever Keras does, and UsageError for a file that reads others.
+    """
+    if is_hdf5(path):
+        refuse_links(path)
     if is_hdf5(path) and not _by_layer_order(path):
         _fill_by_name(model, path)
         return

@@ -13,6 +13,11 @@ from kedge_convert.toolkit import require
 from kedge_models import Card
 from kedge_runtime.errors import UsageError
 
+
+class AbsentError(UsageError):
+    """Weights that are not in Keras's cache, and can't be downloaded from here."""
+
+
 UNTRAINED = "none"  # as --weights: random ones, which initialise.py settles
 
 
@@ -24,7 +29,7 @@ def cache_folder() -> Path:
 def build(card: Card, weights: str) -> Any:
     """Return the application with `imagenet` weights, downloaded by Keras, a file's, or `none`.
 
-    Raises UsageError when the download or the file fails.
+    Raises AbsentError when the download fails, and UsageError when the file does.
     """
     keras = require("keras")
     # MobileNetV3 has no size of its own in Keras 3; for the others this is their default.
@@ -47,9 +52,11 @@ def _download(application: Any, card: Card) -> Any:
             return application(weights="imagenet", **card.arguments)
     except Exception as error:
         wanted = re.search(r"[\w.-]+\.(?:h5|keras)\b", str(error))
-        if not wanted:
+        # A cache that can't be written to is named without the file.
+        if not wanted and not isinstance(error, OSError):
             raise
-        raise UsageError(
-            f"{card.name}: the ImageNet weights can't be downloaded: put {wanted.group()} into "
+        file = wanted.group() if wanted else "their file"
+        raise AbsentError(
+            f"{card.name}: the ImageNet weights can't be downloaded: put {file} into "
             f"{cache_folder()}, or give --weights FILE, or try `kedge convert demo`"
         ) from error

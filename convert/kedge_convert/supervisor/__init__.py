@@ -1,6 +1,7 @@
 """The conversion in a worker process; when that dies, another one goes on with what is left."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,13 +10,17 @@ from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.parity import Verdict
 from kedge_convert.progress import Progress
 from kedge_convert.progress.events import PREPARATION, Ended, Noted, Said
+from kedge_convert.sources import zoo
 from kedge_convert.staging import output_folder
 from kedge_convert.supervisor.bounds import Bounds
 from kedge_convert.supervisor.process import DiedError, Heard, started
+from kedge_convert.supervisor.rights import rights_of
 from kedge_convert.supervisor.worker import Broken, Done, Exhausted, Orders, Refused, Work
 from kedge_convert.targets import Target
+from kedge_models import card
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import temporary_folder, write_whole
+from kedge_runtime.sandbox import Rights
 
 
 class WorkerError(Exception):
@@ -23,18 +28,31 @@ class WorkerError(Exception):
 
 
 def convert(
-    job: Job, progress: Progress, bounds: Bounds, work: Work = pipeline.outcomes
+    job: Job,
+    progress: Progress,
+    bounds: Bounds,
+    work: Work = pipeline.outcomes,
+    folders: tuple[Path, ...] = (),
 ) -> list[Outcome]:
     """Do as `pipeline.convert` does, in processes that may die.
 
-    What one dies of is the outcome of the target it was at. Raises KedgeError, and WorkerError.
+    What one dies of is the outcome of the target it was at. A worker has no network, and writes to
+    the job's folder and `folders` only, where the system can hold it to that. Raises KedgeError,
+    and WorkerError.
     """
     with output_folder(job.out):
-        supervisor = Supervisor(job, progress, bounds, work)
+        supervisor = Supervisor(job, progress, bounds, work, folders)
         supervisor.job.log.unlink(missing_ok=True)
         while supervisor.left:
             supervisor.employ()
         return [supervisor.done[target] for target in job.targets]
+
+
+def fetch(job: Job, progress: Progress) -> Iterator[Outcome]:
+    """Download the weights of a card into Keras's cache. Raises UsageError when that fails."""
+    with progress.stage("download weights"):
+        zoo.build(card(job.request.model), job.request.weights)
+    yield from ()
 
 
 @dataclass
@@ -45,10 +63,12 @@ class Supervisor:
     progress: Progress
     bounds: Bounds
     work: Work
+    folders: tuple[Path, ...] = ()
     done: dict[Target, Outcome] = field(default_factory=dict)
     said: set[Said | Noted] = field(default_factory=set)
     troubled: bool = False
     logged: bytes = b""
+    fetched: bool = False
 
     @property
     def left(self) -> tuple[Target, ...]:
@@ -61,12 +81,24 @@ class Supervisor:
         return Path(self.job.request.model).name
 
     def employ(self) -> None:
-        """Give what is left to a new worker, for as long as it lives."""
+        """Give what is left to a new worker, for as long as it lives.
+
+        Weights that it lacks are downloaded by another one, which sees no file of a stranger's.
+        """
+        try:
+            self._employ(self.work, rights_of(self.job, *self.folders))
+        except zoo.AbsentError:
+            if self.fetched:
+                raise
+            self.fetched = True
+            self._employ(fetch)
+
+    def _employ(self, work: Work, rights: Rights | None = None) -> None:
         self.progress.turn("")
         self.troubled = False
         job = replace(self.job, targets=self.left)
         with temporary_folder() as folder:
-            with started(Orders(job, self.work, os.getpid(), folder)) as worker:
+            with started(Orders(job, work, os.getpid(), folder, rights)) as worker:
                 try:
                     for message in worker.messages(self.bounds):
                         self._take(message)

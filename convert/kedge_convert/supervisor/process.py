@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -117,17 +117,28 @@ class Process:
         self.line.close()
 
 
+# What the worker starts with, and what it must not know: it runs models of strangers. None: unset.
+# tf2onnx walks sets of names, and files must repeat.
+ENVIRONMENT: dict[str, str | None] = {"PYTHONHASHSEED": "0", "KEDGE_CACHE_KEY": None}
+
+
 @contextmanager
-def _ordered_hashes() -> Iterator[None]:
-    """Start Python with one hash seed: tf2onnx walks sets of names, and files must repeat."""
-    before = os.environ.get("PYTHONHASHSEED")
-    os.environ["PYTHONHASHSEED"] = "0"
+def _environment() -> Iterator[None]:
+    """Run a block, which starts a process, in the worker's environment."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    _set(ENVIRONMENT)
     try:
         yield
     finally:
-        del os.environ["PYTHONHASHSEED"]
-        if before is not None:
-            os.environ["PYTHONHASHSEED"] = before
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager
@@ -137,7 +148,7 @@ def started(orders: Orders) -> Iterator[Process]:
     ours, its = context.Pipe()
     reads, writes = context.Pipe(duplex=False)
     process = context.Process(target=run, args=(its, writes, orders), name="kedge-worker")
-    with _ordered_hashes():
+    with _environment():
         process.start()
     for end in (its, writes):
         end.close()  # so that the worker's end is heard

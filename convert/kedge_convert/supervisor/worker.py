@@ -11,27 +11,36 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from kedge_convert.job import Job, Outcome
 from kedge_convert.progress import Progress
-from kedge_runtime import quiet
+from kedge_runtime import quiet, sandbox
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.pool.processes import end_with
+from kedge_runtime.sandbox import Rights
+
+LOG = logging.getLogger("kedge")
+SWITCH = "KEDGE_SANDBOX"  # "off" leaves the worker free, where the sandbox is in the way
 
 Work = Callable[[Job, Progress], Iterator[Outcome]]
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do, for whom, and the folder for its temporary files."""
+    """What a worker is to do, for whom, and the folder for its temporary files.
+
+    `rights`: all that it may touch besides that folder; None doesn't confine it, for work that sees
+    no file of a stranger's.
+    """
 
     job: Job
     work: Work
     parent: int
     folder: Path
+    rights: Rights | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ def run(line: Connection, log: Connection, orders: Orders) -> None:
     """Do the work, tell of it on the line, and leave what the toolkits write in the log."""
     _settle(orders)
     _write_to(log.fileno())
+    _confine(orders)
     # Whoever has hung up wants to hear no more.
     with suppress(BrokenPipeError):
         line.send(_worked(line, orders))
@@ -114,12 +124,23 @@ def _settle(orders: Orders) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
+def _confine(orders: Orders) -> None:
+    """Close the network and all other folders to the process, and log what the system can't."""
+    if orders.rights is None:
+        return
+    if os.environ.get(SWITCH) == "off":
+        LOG.warning("sandbox: off, as %s says", SWITCH)
+        return
+    rights = replace(orders.rights, writes=(*orders.rights.writes, orders.folder))
+    for what, reason in sandbox.confine(rights).items():
+        LOG.warning("sandbox: %s not held back: %s", what, reason)
+
+
 def _write_to(log: int) -> None:
     """Send both outputs, what is turned away by `quiet`, and crashes to the log."""
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     quiet.SINK = f"/dev/fd/{log}"
     faulthandler.enable(log)
-    ours = logging.getLogger("kedge")
-    ours.setLevel(logging.INFO)
-    ours.addHandler(logging.StreamHandler(os.fdopen(log, "w", buffering=1, closefd=False)))
+    LOG.setLevel(logging.INFO)
+    LOG.addHandler(logging.StreamHandler(os.fdopen(log, "w", buffering=1, closefd=False)))
