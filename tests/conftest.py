@@ -31,6 +31,10 @@ from kedge_runtime.contract import (
     Tensor,
 )
 from kedge_runtime.golden import Golden
+from skips import pytest_make_collect_report, pytest_runtest_makereport
+
+# Hooks, which pytest finds by name.
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 TESTS = Path(__file__).parent
 MODELS = TESTS / "models"
