@@ -120,13 +120,68 @@ def test_the_ratio_of_medians_covers_the_true_one() -> None:
     assert np.mean(covered) > 0.93
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 8, 9, 20, 51, 200])
+def test_a_median_lies_between_two_order_statistics(count: int) -> None:
+    """Against scipy's binomial distribution and numpy's median."""
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(count).permutation(count) + 1.0
+    error = (1 - 0.975) / 2
+    rank = next(r for r in range(count + 1) if stats.binom.cdf(r, count, 0.5) > error)
+    low, high = float(max(rank, 1)), count + 1.0 - max(rank, 1)
+    assert ratio(values.tolist(), [1.0]) == Estimate(float(np.median(values)), low, high)
+    found = ratio([1.0], values.tolist())
+    assert found == Estimate(1 / float(np.median(values)), 1 / high, 1 / low)
+
+
+def test_a_size_is_judged_as_it_is() -> None:
+    for limit, verdict in ((1000, "PASS"), (999, "FAIL")):
+        (_, gate) = judge(found(Gates(max_bytes=limit)), None)
+        assert (gate.name, gate.verdict, gate.limit) == ("max_bytes", verdict, limit)
+        assert gate.value == Estimate(1000, 1000, 1000)
+        assert gate.said == f"1000 bytes, at most {limit}"
+
+
+def test_a_latency_gate_tells_its_figures() -> None:
+    value = Estimate(0.5, 0.45, 0.55)
+    gate = gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), 0.6)
+    assert (gate.name, gate.limit) == ("max_latency_ratio", 0.6)
+    assert gate.said == "0.50x the time of float32 (0.45 .. 0.55), at most 0.60x"
+    open_gate = gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), 0.5)
+    assert open_gate.said.startswith("0.50x the time of float32 (0.45 .. 0.55), at most 0.50x; the")
+    missing = gates.GATES["max_latency_ratio"](found(Gates()), 0.6)
+    assert (missing.verdict, missing.limit) == ("FAIL", 0.6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict"), [(0.55, "PASS"), (0.45, "INCONCLUSIVE"), (0.4499, "FAIL")]
+)
+def test_a_limit_that_is_a_bound_of_the_ratio(limit: float, verdict: str) -> None:
+    assert gates.within(Estimate(0.5, 0.45, 0.55), limit) == verdict
+
+
+def test_sets_of_labels_have_no_drop(drift: Drift) -> None:
+    several = replace(drift, agreement_by="labels")
+    with pytest.raises(UsageError, match=r"demo\.float32\.tflite: .* gate with min_agreement"):
+        judge(found(Gates(max_drop=0.1), several), None)
+
+
+def test_a_device_without_operators_says_that_it_fits() -> None:
+    gate = gates.GATES["device"](found(Gates()), "pi4")
+    assert (gate.name, gate.verdict, gate.said) == ("device", "PASS", "fits pi4")
+
+
 def test_a_device_says_what_does_not_fit() -> None:
     findings = {
         "operators": {"state": "ok", "detail": "30 of 30 will map", "fix": ""},
         "ends": {"state": "problem", "detail": "input is float32", "fix": "x"},
     }
     gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
-    assert (gate.verdict, gate.said) == ("FAIL", "doesn't fit coral: ends: input is float32")
+    said = "doesn't fit coral: ends: input is float32"
+    assert (gate.name, gate.verdict, gate.said) == ("device", "FAIL", said)
+    findings["size"] = {"state": "problem", "detail": "too large", "fix": "x"}
+    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    assert gate.said == f"{said}; size: too large"
+    del findings["size"]
     del findings["ends"]
     gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
     assert (gate.verdict, gate.said) == ("PASS", "fits coral: 30 of 30 will map")
