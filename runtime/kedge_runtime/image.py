@@ -27,9 +27,11 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 # 64 MiB: twice the largest JPEG that a phone of 50 megapixels writes.
 MAX_BYTES = 64 << 20
-# 64 megapixels, 8192x8192: 192 MiB of pixels, twice that while EXIF turns them. A Raspberry Pi Zero
-# 2 W has 512 MB; what passes here still fits beside an interpreter.
+# 64 megapixels, 8192x8192: bounds the time.
 MAX_PIXELS = 64 << 20
+# 320 MiB, of file and decoder together: a JPEG of 50 megapixels and 34 MiB, which is the largest
+# that phones write. A Raspberry Pi Zero 2 W has 512 MB, 416 MiB of them for programs.
+MAX_MEMORY = 320 << 20
 
 _COLOURS = {
     1: cv2.IMREAD_COLOR,
@@ -53,10 +55,15 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a picture may cost: `bytes` encoded, `pixels` claimed by its header."""
+    """What an image may cost.
+
+    `bytes`: of the file; `pixels`: stated by its header; `memory`: bytes that file and decoder take
+    at once, as estimated from the header.
+    """
 
     bytes: int = MAX_BYTES
     pixels: int = MAX_PIXELS
+    memory: int = MAX_MEMORY
 
 
 LIMITS = Limits()
@@ -102,7 +109,9 @@ def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
         status = path.stat()
         _check_file(path, status.st_mode)
         _check_bytes(str(path), status.st_size, limits)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            # No more than was checked: a file may grow, and some in /proc state no size.
+            return file.read(status.st_size)
     except OSError as error:
         raise ImageError(f"{path}: {reason_of(error)}") from None
     except ValueError as error:
@@ -120,19 +129,24 @@ def decode(
     """Decode JPEG, PNG, WebP or BMP bytes to RGB; `name` heads the message of an ImageError."""
     header = _check_content(content, name, limits)
     by = reduction(header.height, header.width) if header.form == "JPEG" else 1
+    _check_memory(name, header, header.memory(by), limits)
+    # OpenCV's versions differ in which EXIF they read: kedge turns what it can itself.
+    turned = orientation if header.orientation is None else "ignore"
+    pixels = _decode(header, _COLOURS[by] | _ORIENTATIONS[turned], name)
+    rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+    turn = _TURNS[(header.orientation or 1) if orientation == "exif" else 1]
+    return np.ascontiguousarray(turn(rgb))
+
+
+def _decode(header: Header, flags: int, name: str) -> NDArray[Any]:
     # imdecode answers None for a truncated JPEG, where imread fills it with grey and goes on.
     try:
-        # OpenCV turns a WebP from some version on, and 4.6 doesn't: kedge does it for all.
-        decoders = "ignore" if header.form == "WebP" else orientation
-        flags = _COLOURS[by] | _ORIENTATIONS[decoders]
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(header.encoded, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"{name}: can't be decoded ({error.err})") from None
     if pixels is None:
         raise ImageError(f"{name}: a damaged {header.form} picture, no decoder can read it")
-    rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
-    turn = _TURNS[header.orientation if orientation == "exif" else 1]
-    return np.ascontiguousarray(turn(rgb))
+    return pixels
 
 
 def _check_content(content: bytes, name: str, limits: Limits) -> Header:
@@ -149,6 +163,15 @@ def _check_content(content: bytes, name: str, limits: Limits) -> Header:
             f"allowed are {limits.pixels} in all; shrink it first"
         )
     return header
+
+
+def _check_memory(name: str, header: Header, memory: int, limits: Limits) -> None:
+    if memory > limits.memory:
+        mib, allowed = memory / (1 << 20), limits.memory / (1 << 20)
+        raise ImageError(
+            f"{name}: a {header.form} of {header.width}x{header.height} pixels, "
+            f"decoding it takes {mib:.1f} MiB, allowed are {allowed:.1f} MiB; shrink it first"
+        )
 
 
 def _check_bytes(name: str, size: int, limits: Limits) -> None:
