@@ -23,7 +23,7 @@ MAY_SKIP = {
     "needs pip install 'kedge.hub.'": "tensorflow-text takes 200 MB: an environment of its own",
     "no environment for MediaPipe and Netron": "their own environment, from the network",
     "OpenCV .* can't be installed": "an old numpy has no wheel for a new Python",
-    "(tflite-runtime|keras-hub|litert-quantizer) isn't installed": "another machine's, or an extra",
+    "(tflite-runtime|keras-hub|litert-quantizer|tensorflow-cpu) isn't": "another machine's",
     "MobileNetV3 has no default size": "nothing to compare with",
     "arm64: ": "emulation needs user namespaces, and downloads a system",
     "got empty parameter set": "no files of that kind are committed",

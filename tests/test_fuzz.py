@@ -26,7 +26,6 @@ OPEN: dict[str, str] = {
     "cache entry": "deep JSON: caches",
     "card": "deep and huge numbers: caches",
     "facts": "names of half a character: exits",
-    "image": "PNG chunks: images",
     "journal": "lines prove themselves after the merge of caches",
     "kedge.lock.toml": "not UTF-8, deep and huge numbers: caches",
     "kedge.toml": "deep and huge numbers: caches",

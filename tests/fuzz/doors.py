@@ -28,7 +28,7 @@ from kedge_runtime.drift.reference import Reference
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.golden import Golden
 from kedge_runtime.headers import HeaderError, read_header
-from kedge_runtime.image import MAX_PIXELS, read_image
+from kedge_runtime.image import MAX_MEMORY, read_image
 from kedge_runtime.inspect import read_network, summarise
 from kedge_runtime.labels import read_labels
 from kedge_runtime.truth import read_truth
@@ -182,7 +182,7 @@ def _card(content: bytes) -> object:
 
 
 DOORS: dict[str, Door] = {
-    "image": Door(read_image, seeds.pictures, limit=3 * MAX_PIXELS),
+    "image": Door(read_image, seeds.pictures, limit=MAX_MEMORY),
     "header": Door(read_header, seeds.pictures, allowed=(HeaderError,), limit=1 << 20),
     "contract": Door(Contract.from_json, seeds.contracts, TEXT, limit=20 * MAX_JSON),
     "facts": Door(from_file("x.json", _facts), seeds.facts, TEXT),

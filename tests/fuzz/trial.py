@@ -115,7 +115,10 @@ def _outcome(door: Door, content: bytes) -> Fault | None:
 
 def _place(error: BaseException) -> str:
     """Return the error's type, and the last line of ours that it came through."""
-    frames = traceback.extract_tb(error.__traceback__)
+    # Without this file's: the last one of a hang is its own signal handler.
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__
+    ]
     ours = [frame for frame in frames if "/kedge_" in frame.filename]
     last = (ours or frames)[-1]
     return f"{type(error).__name__} {Path(last.filename).name}:{last.lineno}"
