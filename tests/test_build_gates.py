@@ -13,7 +13,8 @@ from kedge_convert.build.cache import Entry
 from kedge_convert.build.config import Config, Gates, Model
 from kedge_convert.build.gates import Found, judge, ratio
 from kedge_convert.build.matrix import groups
-from kedge_convert.reports.record import Cell, Report
+from kedge_convert.reports.record import Baseline, Cell, Report
+from kedge_runtime.drift import gates as drift_gates
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.errors import ContractError, UsageError
@@ -203,6 +204,40 @@ def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
     *_, gate = judge(found(Gates(max_drop=0.03), drift), accepted)
     assert (gate.name, gate.verdict) == ("baseline", verdict)
     assert said in gate.said
+
+
+def test_a_bound_that_is_the_accepted_figure_is_not_worse(drift: Drift) -> None:
+    assert drift.top1
+    same = Accepted("sha256:11", 1000, drift.top1.drop.low, drift.agreement.high)
+    assert gates.baseline(found(Gates(), drift), same).verdict == "PASS"
+    gate = gates.baseline(found(Gates(), drift), Accepted("sha256:11", 1000, -0.01, 0.99))
+    assert gate.said == (
+        "worse than the accepted artefact: top-1 -1.5 pp (-2.6 .. -0.6), accepted was +1.0 pp; "
+        "agreement 97.0 % (95.7 .. 97.9), accepted was 99.0 %"
+    )
+
+
+def test_reports_tell_what_was_accepted_and_whether_it_is_another() -> None:
+    for digest, changed in (("sha256:00", False), ("sha256:11", True)):
+        told = gates.against(found(Gates()), Accepted(digest, 7, 0.01, 0.97))
+        assert told == Baseline(digest, 7, changed, 0.01, 0.97)
+
+
+def test_gates_tell_their_limit_and_their_figure(drift: Drift) -> None:
+    conversion, drop, agreement = judge(
+        found(Gates(max_drop=0.03, min_agreement=0.95), drift), None
+    )
+    assert conversion.said == "passed the converter's own check on 20 pictures"
+    assert drift.top1
+    assert (drop.limit, drop.value) == (0.03, drift.top1.drop)
+    assert agreement.limit == 0.95 and agreement.said.endswith("at least 95.0 %")
+    assert agreement.value and agreement.value.value == 0.97
+
+
+def test_where_no_number_of_pictures_decides_the_gate_says_so() -> None:
+    gate = drift_gates.max_drop(0.01, Pairs(480, 10, 5, 5))
+    said = gates._of(replace(gate, images=None), "x").said
+    assert said == "x; no number of pictures would decide"
 
 
 def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -33,7 +33,14 @@ def test_mcnemar(lost: int, gained: int) -> None:
 
 @pytest.mark.parametrize(
     ("drawn", "marked", "total", "found"),
-    [(5, 10, 500, 0), (5, 10, 500, 3), (5, 10, 500, 5), (400, 300, 500, 250), (7, 0, 9, 0)],
+    [
+        (5, 10, 500, 0),
+        (5, 10, 500, 3),
+        (5, 10, 500, 5),
+        (400, 300, 500, 250),
+        (400, 300, 500, 100),
+        (7, 0, 9, 0),
+    ],
 )
 def test_the_hypergeometric_tail(drawn: int, marked: int, total: int, found: int) -> None:
     expected = stats.hypergeom.sf(found - 1, total, marked, drawn)
@@ -261,6 +268,15 @@ def test_a_share_differs_beyond_its_interval_and_not_within(count: int, total: i
     beyond = [limit for limit in (low - 1e-9, high + 1e-9) if 0 < limit < 1]
     assert not any(intervals.share_differs(count, total, limit) for limit in within)
     assert all(intervals.share_differs(count, total, limit) for limit in beyond)
+
+
+def test_shares_and_probabilities_stay_within_0_and_1() -> None:
+    n = np.arange(1, 2000)
+    for count in (n, 0 * n):
+        low, high = intervals.wilson(count, n)
+        assert (low >= 0).all() and (high <= 1).all()
+    tails = [intervals.hypergeometric_tail(k, k, 2 * k, 0) for k in range(1, 200)]
+    assert max(tails) <= 1
 
 
 def test_adjusted_p_values_end_at_1() -> None:
