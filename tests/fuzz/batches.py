@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from fuzz.doors import DOORS, Door, sweep
+from fuzz.doors import DOORS, Door, root
 from fuzz.trial import Fault, attempt, bounded
 
 # Seconds without a next input: a wait, or C code that no signal of Python's interrupts.
@@ -45,6 +45,7 @@ class Child:
 
     def __post_init__(self) -> None:
         """Start it."""
+        root()
         self._began = monotonic()
         self.inbox, outbox = _CONTEXT.Pipe(duplex=False)
         self.place = _CONTEXT.RawValue("q", self.batch.start)
@@ -106,7 +107,6 @@ def _work(batch: Batch, place: Any, outbox: Connection) -> None:
                 outbox.send((number, fault))
             if fault and fault.kind == "memory":
                 break
-    sweep()
     os._exit(0)
 
 
@@ -118,6 +118,7 @@ def _settle() -> None:
 
 def alone(name: str, content: bytes) -> Fault | None:
     """Try one input in a process of its own; return what is wrong with the outcome."""
+    root()
     inbox, outbox = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_once, args=(DOORS[name], content, outbox))
     process.start()
@@ -137,5 +138,4 @@ def _once(door: Door, content: bytes, outbox: Connection) -> None:
     _settle()
     with bounded(door) as bounds:
         outbox.send(attempt(door, content, bounds))
-    sweep()
     os._exit(0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fuzz import batches
 from fuzz.batches import Batch, Child
-from fuzz.doors import DOORS, sweep
+from fuzz.doors import DOORS
 from fuzz.trial import Fault
 
 SEED, INPUTS = 14, 300
@@ -84,7 +84,6 @@ def failures(hostile: Path | None) -> Iterator[Failure]:
             yield from stored(name, hostile, start, "hostile")
     for name in DOORS:
         yield from good(name)
-    sweep()
 
 
 if __name__ == "__main__":

@@ -67,8 +67,11 @@ def _known(name: str) -> tuple[bytes, ...]:
 
 
 @cache
-def _scratch(process: int) -> Path:
-    """Return this process's folder, in memory where the system has such a place."""
+def root() -> Path:
+    """Return this run's folder, in memory where the system has such a place.
+
+    Made before children are forked: their parent removes it, however they end.
+    """
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="kedge-fuzz-", dir=place))
@@ -76,15 +79,16 @@ def _scratch(process: int) -> Path:
     return folder
 
 
+@cache
+def _own(process: int) -> Path:
+    folder = root() / str(process)
+    folder.mkdir()
+    return folder
+
+
 def scratch() -> Path:
-    """Return a folder of this process alone; `sweep` removes it."""
-    return _scratch(os.getpid())
-
-
-def sweep() -> None:
-    """Remove this process's folder: what ends by os._exit runs no exit handlers."""
-    shutil.rmtree(scratch(), ignore_errors=True)
-    _scratch.cache_clear()
+    """Return a folder of this process alone."""
+    return _own(os.getpid())
 
 
 def from_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
