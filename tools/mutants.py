@@ -89,7 +89,9 @@ def _configuration(plan: Plan) -> str:
         "pytest_add_cli_args_test_selection": [f"tests/{name}" for name in plan.tests],
     }
     lines = [f"{name} = {json.dumps(values)}" for name, values in lists.items()]
-    settings = ["use_git_change_detection = false", 'on_dependency_change = "ignore"']
+    # A process that ran engines has their threads, without which its forks wait for ever.
+    settings = ['process_isolation = "forkserver"', "use_git_change_detection = false"]
+    settings.append('on_dependency_change = "ignore"')
     return "\n".join(["[tool.mutmut]", *lines, *settings, "", pytest, ""])
 
 
