@@ -86,7 +86,8 @@ def test_a_drop_needs_the_true_classes(drift: Drift) -> None:
 def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
     entry = Entry({**FACTS, "reasons": ["top-1 agreement is 0.5", "and more"]})
     (gate,) = judge(found(Gates(), entry=entry), None)
-    assert (gate.verdict, gate.said) == ("FAIL", "top-1 agreement is 0.5; and more")
+    assert (gate.name, gate.verdict) == ("conversion", "FAIL")
+    assert gate.said == "top-1 agreement is 0.5; and more"
 
 
 @pytest.mark.parametrize(
