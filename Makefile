@@ -10,7 +10,7 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check arm64 format sbom pins clean
+.PHONY: demo test check arm64 fuzz mutants format sbom pins clean
 .DELETE_ON_ERROR:
 
 # Install the packages of some sections, each held to its hash, and kedge as it lies here. An
@@ -36,11 +36,24 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS)
+	KEDGE_CI=1 $(BIN)/python -m pytest -n $(JOBS)
 
 # The wheel on an emulated arm64 machine alone; test and check have it too.
 arm64: $(VENV)/.dev
 	$(BIN)/python -m pytest -m arm64
+
+# Hostile inputs at every door, on all cores: MINUTES, or INPUTS in all; SEED, DOOR, and INPUT, a
+# file for that door alone.
+MINUTES ?= 10
+FUZZ := $(if $(INPUTS),--inputs $(INPUTS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+  $(if $(DOOR),--door "$(DOOR)") $(if $(INPUT),--input "$(INPUT)") $(if $(RECORD),--record)
+fuzz: $(VENV)/.dev
+	PYTHONPATH=tests:benchmarks $(BIN)/python -m fuzz $(FUZZ)
+
+# What no test notices: mutants of the modules in tools/mutants.toml, or of MODULE alone;
+# AGAIN=1 tries those that survived.
+mutants: $(VENV)-mutants/.mutants
+	$(VENV)-mutants/bin/python tools/mutants.py $(if $(AGAIN),--again) $(MODULE)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format
@@ -55,7 +68,7 @@ pins: $(VENV)/.dev
 	$(BIN)/python tools/pin.py $(UPGRADE)
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-mutants build $(DEMO) dist .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
@@ -70,3 +83,9 @@ $(VENV)/.convert: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: $(VENV)/.convert
 	@echo "Installing what the tests need ..."
 	$(call install,$(DEV))
+
+# Without TensorFlow, whose imports would be most of the time.
+$(VENV)-mutants/.mutants: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-mutants
+	@$(VENV)-mutants/bin/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
+	@touch $@

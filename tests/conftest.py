@@ -33,6 +33,10 @@ from kedge_runtime.contract import (
 )
 from kedge_runtime.golden import Golden
 from kedge_runtime.keys import PrivateKey, generate, write_pair
+from skips import pytest_make_collect_report, pytest_runtest_makereport
+
+# Hooks, which pytest finds by name.
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 TESTS = Path(__file__).parent
 MODELS = TESTS / "models"

@@ -13,7 +13,8 @@ from kedge_convert.build.cache import Entry
 from kedge_convert.build.config import Config, Gates, Model
 from kedge_convert.build.gates import Found, judge, ratio
 from kedge_convert.build.matrix import groups
-from kedge_convert.reports.record import Cell, Report
+from kedge_convert.reports.record import Baseline, Cell, Report
+from kedge_runtime.drift import gates as drift_gates
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.errors import ContractError, UsageError
@@ -86,7 +87,8 @@ def test_a_drop_needs_the_true_classes(drift: Drift) -> None:
 def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
     entry = Entry({**FACTS, "reasons": ["top-1 agreement is 0.5", "and more"]})
     (gate,) = judge(found(Gates(), entry=entry), None)
-    assert (gate.verdict, gate.said) == ("FAIL", "top-1 agreement is 0.5; and more")
+    assert (gate.name, gate.verdict) == ("conversion", "FAIL")
+    assert gate.said == "top-1 agreement is 0.5; and more"
 
 
 @pytest.mark.parametrize(
@@ -121,13 +123,68 @@ def test_the_ratio_of_medians_covers_the_true_one() -> None:
     assert np.mean(covered) > 0.93
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 8, 9, 20, 51, 200])
+def test_a_median_lies_between_two_order_statistics(count: int) -> None:
+    """Against scipy's binomial distribution and numpy's median."""
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(count).permutation(count) + 1.0
+    error = (1 - 0.975) / 2
+    rank = next(r for r in range(count + 1) if stats.binom.cdf(r, count, 0.5) > error)
+    low, high = float(max(rank, 1)), count + 1.0 - max(rank, 1)
+    assert ratio(values.tolist(), [1.0]) == Estimate(float(np.median(values)), low, high)
+    found = ratio([1.0], values.tolist())
+    assert found == Estimate(1 / float(np.median(values)), 1 / high, 1 / low)
+
+
+def test_a_size_is_judged_as_it_is() -> None:
+    for limit, verdict in ((1000, "PASS"), (999, "FAIL")):
+        (_, gate) = judge(found(Gates(max_bytes=limit)), None)
+        assert (gate.name, gate.verdict, gate.limit) == ("max_bytes", verdict, limit)
+        assert gate.value == Estimate(1000, 1000, 1000)
+        assert gate.said == f"1000 bytes, at most {limit}"
+
+
+def test_a_latency_gate_tells_its_figures() -> None:
+    value = Estimate(0.5, 0.45, 0.55)
+    gate = gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), 0.6)
+    assert (gate.name, gate.limit) == ("max_latency_ratio", 0.6)
+    assert gate.said == "0.50x the time of float32 (0.45 .. 0.55), at most 0.60x"
+    open_gate = gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), 0.5)
+    assert open_gate.said.startswith("0.50x the time of float32 (0.45 .. 0.55), at most 0.50x; the")
+    missing = gates.GATES["max_latency_ratio"](found(Gates()), 0.6)
+    assert (missing.verdict, missing.limit) == ("FAIL", 0.6)
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict"), [(0.55, "PASS"), (0.45, "INCONCLUSIVE"), (0.4499, "FAIL")]
+)
+def test_a_limit_that_is_a_bound_of_the_ratio(limit: float, verdict: str) -> None:
+    assert gates.within(Estimate(0.5, 0.45, 0.55), limit) == verdict
+
+
+def test_sets_of_labels_have_no_drop(drift: Drift) -> None:
+    several = replace(drift, agreement_by="labels")
+    with pytest.raises(UsageError, match=r"demo\.float32\.tflite: .* gate with min_agreement"):
+        judge(found(Gates(max_drop=0.1), several), None)
+
+
+def test_a_device_without_operators_says_that_it_fits() -> None:
+    gate = gates.GATES["device"](found(Gates()), "pi4")
+    assert (gate.name, gate.verdict, gate.said) == ("device", "PASS", "fits pi4")
+
+
 def test_a_device_says_what_does_not_fit() -> None:
     findings = {
         "operators": Finding("ok", "30 of 30 will map"),
         "ends": Finding("problem", "input is float32", "x"),
     }
     gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
-    assert (gate.verdict, gate.said) == ("FAIL", "doesn't fit coral: ends: input is float32")
+    said = "doesn't fit coral: ends: input is float32"
+    assert (gate.name, gate.verdict, gate.said) == ("device", "FAIL", said)
+    findings["size"] = Finding("problem", "too large", "x")
+    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    assert gate.said == f"{said}; size: too large"
+    del findings["size"]
     del findings["ends"]
     gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
     assert (gate.verdict, gate.said) == ("PASS", "fits coral: 30 of 30 will map")
@@ -149,6 +206,40 @@ def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
     *_, gate = judge(found(Gates(max_drop=0.03), drift), accepted)
     assert (gate.name, gate.verdict) == ("baseline", verdict)
     assert said in gate.said
+
+
+def test_a_bound_that_is_the_accepted_figure_is_not_worse(drift: Drift) -> None:
+    assert drift.top1
+    same = Accepted("sha256:11", 1000, drift.top1.drop.low, drift.agreement.high)
+    assert gates.baseline(found(Gates(), drift), same).verdict == "PASS"
+    gate = gates.baseline(found(Gates(), drift), Accepted("sha256:11", 1000, -0.01, 0.99))
+    assert gate.said == (
+        "worse than the accepted artefact: top-1 -1.5 pp (-2.6 .. -0.6), accepted was +1.0 pp; "
+        "agreement 97.0 % (95.7 .. 97.9), accepted was 99.0 %"
+    )
+
+
+def test_reports_tell_what_was_accepted_and_whether_it_is_another() -> None:
+    for digest, changed in (("sha256:00", False), ("sha256:11", True)):
+        told = gates.against(found(Gates()), Accepted(digest, 7, 0.01, 0.97))
+        assert told == Baseline(digest, 7, changed, 0.01, 0.97)
+
+
+def test_gates_tell_their_limit_and_their_figure(drift: Drift) -> None:
+    conversion, drop, agreement = judge(
+        found(Gates(max_drop=0.03, min_agreement=0.95), drift), None
+    )
+    assert conversion.said == "passed the converter's own check on 20 pictures"
+    assert drift.top1
+    assert (drop.limit, drop.value) == (0.03, drift.top1.drop)
+    assert agreement.limit == 0.95 and agreement.said.endswith("at least 95.0 %")
+    assert agreement.value and agreement.value.value == 0.97
+
+
+def test_where_no_number_of_pictures_decides_the_gate_says_so() -> None:
+    gate = drift_gates.max_drop(0.01, Pairs(480, 10, 5, 5))
+    said = gates._of(replace(gate, images=None), "x").said
+    assert said == "x; no number of pictures would decide"
 
 
 def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.drift import intervals, planning
+from kedge_runtime.drift import gates, intervals, planning
 from kedge_runtime.drift.gates import Pairs, max_drop, min_agreement
 
 stats = pytest.importorskip("scipy.stats")
@@ -33,7 +33,14 @@ def test_mcnemar(lost: int, gained: int) -> None:
 
 @pytest.mark.parametrize(
     ("drawn", "marked", "total", "found"),
-    [(5, 10, 500, 0), (5, 10, 500, 3), (5, 10, 500, 5), (400, 300, 500, 250), (7, 0, 9, 0)],
+    [
+        (5, 10, 500, 0),
+        (5, 10, 500, 3),
+        (5, 10, 500, 5),
+        (400, 300, 500, 250),
+        (400, 300, 500, 100),
+        (7, 0, 9, 0),
+    ],
 )
 def test_the_hypergeometric_tail(drawn: int, marked: int, total: int, found: int) -> None:
     expected = stats.hypergeom.sf(found - 1, total, marked, drawn)
@@ -200,3 +207,78 @@ def test_verdicts_look_at_the_bound(lost: int, gained: int, verdict: str) -> Non
     gate = max_drop(0.01, Pairs(1000 - lost - gained, lost, gained, 0))
     assert gate.verdict == verdict
     assert (gate.images is None) == (verdict != "INCONCLUSIVE")
+
+
+PAIRS = Pairs(970, 9, 5, 16)
+
+
+@pytest.mark.parametrize("at", ["low", "high", "value"])
+def test_a_limit_that_is_a_bound_of_the_drop(at: str) -> None:
+    """At its upper bound the whole interval holds; at its lower bound, not all of it misses."""
+    limit = getattr(PAIRS.drop, at)
+    gate = max_drop(limit, PAIRS)
+    assert (gate.limit, gate.value) == (limit, PAIRS.drop)
+    assert gate.verdict == ("PASS" if at == "high" else "INCONCLUSIVE")
+    assert max_drop(np.nextafter(PAIRS.drop.low, -1), PAIRS).verdict == "FAIL"
+
+
+@pytest.mark.parametrize("at", ["low", "high", "value"])
+def test_a_limit_that_is_a_bound_of_the_agreement(at: str) -> None:
+    value = gates.share(960, 1000)
+    limit = getattr(value, at)
+    gate = min_agreement(limit, 960, 1000)
+    assert (gate.limit, gate.value) == (limit, value)
+    assert gate.verdict == ("PASS" if at == "low" else "INCONCLUSIVE")
+    missed = min_agreement(float(np.nextafter(value.high, 1)), 960, 1000)
+    assert (missed.verdict, missed.limit) == ("FAIL", np.nextafter(value.high, 1))
+
+
+def test_a_missed_gate_tells_its_limit() -> None:
+    gate = max_drop(0.01, Pairs(930, 60, 10, 0))
+    assert (gate.verdict, gate.limit) == ("FAIL", 0.01)
+
+
+def test_the_stated_number_is_the_same_in_every_run() -> None:
+    """It comes from a fixed seed: a report made again is the same report."""
+    found = {max_drop(0.01, PAIRS).images for _ in range(5)}
+    assert len(found) == 1
+
+
+def _from(least: int) -> planning.Decides:
+    """Return what decides from a number of pictures on."""
+    return lambda counts, total: np.full(len(counts), total >= least)
+
+
+@pytest.mark.parametrize("least", [150, 1000, 1900, 5000])
+def test_the_stated_number_is_the_least_that_decides(least: int) -> None:
+    """To the 2 % that the search promises, and rounded up to two digits."""
+    found = planning.images((50, 50), _from(least))
+    assert found in {planning.rounded_up(least), planning.rounded_up(least * 1.02)}
+
+
+def test_a_number_beyond_every_folder_is_none() -> None:
+    assert planning.images((50, 50), _from(50 * 2**20)) is not None
+    assert planning.images((50, 50), _from(200 * 2**20)) is None
+
+
+@pytest.mark.parametrize(("count", "total"), [(95, 100), (960, 1000), (3, 40), (0, 50), (50, 50)])
+def test_a_share_differs_beyond_its_interval_and_not_within(count: int, total: int) -> None:
+    low, high = (float(bound) for bound in intervals.wilson(count, total))
+    within = [limit for limit in (low + 1e-9, count / total, high - 1e-9) if 0 < limit < 1]
+    beyond = [limit for limit in (low - 1e-9, high + 1e-9) if 0 < limit < 1]
+    assert not any(intervals.share_differs(count, total, limit) for limit in within)
+    assert all(intervals.share_differs(count, total, limit) for limit in beyond)
+
+
+def test_shares_and_probabilities_stay_within_0_and_1() -> None:
+    n = np.arange(1, 2000)
+    for count in (n, 0 * n):
+        low, high = intervals.wilson(count, n)
+        assert (low >= 0).all() and (high <= 1).all()
+    tails = [intervals.hypergeometric_tail(k, k, 2 * k, 0) for k in range(1, 200)]
+    assert max(tails) <= 1
+
+
+def test_adjusted_p_values_end_at_1() -> None:
+    assert intervals.benjamini_hochberg([1.0, 1.0, 0.5]).tolist() == [1.0, 1.0, 1.0]
+    assert intervals.benjamini_hochberg([0, 1]).tolist() == [0.0, 1.0]

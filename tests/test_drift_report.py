@@ -123,6 +123,42 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     assert "classes drifted" not in said
 
 
+def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
+    evidence = _evidence()
+    places = {evidence.names[row["picture"]]: row for row in evidence.rows}
+    for flip in flips.flips(evidence).listed:
+        for side, told in (("original", flip.original), ("artefact", flip.artefact)):
+            row = places[flip.image][side]
+            assert told.best is not None
+            assert (told.best.probability, told.margin) == (row["confidence"], row["margin"])
+
+
+def test_flips_of_sets_tell_their_margin() -> None:
+    evidence = replace(_evidence(20, labelled=False), multi_label=True)
+    evidence.rows["changed"][3] = True
+    (flip,) = flips.flips(evidence).listed
+    assert flip.original.margin == evidence.rows["original"]["margin"][3]
+
+
+def test_equal_margins_are_listed_in_the_order_of_the_pictures() -> None:
+    evidence = _evidence(400)
+    evidence.rows["original"]["margin"] = 0.5
+    listed = [int(flip.image.split(".")[0]) for flip in flips.flips(evidence).listed]
+    assert listed == sorted(listed)
+
+
+def test_a_bin_of_margins_holds_its_lower_edge() -> None:
+    evidence = _evidence(20)
+    evidence.rows["original"]["margin"] = 0.5
+    evidence.rows["original"]["margin"][:3] = [0.0, 0.05, 0.1]
+    found = [box.pictures for box in flips.flips(evidence).by_margin]
+    # 0.05 and 0.1 as float32 lie just above the edges; 0.0 is the first bin's own.
+    assert found == [1, 1, 1, 0, 17, 0, 0]
+    evidence.rows["original"]["margin"] = 0.0
+    empty = flips.flips(evidence).by_margin
+    assert [box.pictures for box in empty] == [20, 0, 0, 0, 0, 0, 0]
+
+
 def test_a_margin_of_one_is_in_the_last_bin() -> None:
     evidence = _evidence(20)
     evidence.rows["original"]["margin"] = 1.0
@@ -151,6 +187,31 @@ def test_calibration_by_counting() -> None:
     assert found.ece == pytest.approx(np.mean(confidence - confidence**2), abs=0.03)
 
 
+def test_bins_of_confidence_tell_their_edges_and_more_than_1_is_in_the_last() -> None:
+    found = calibration.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
+    edges = [(box.low, box.high) for box in found.bins]
+    np.testing.assert_allclose(edges, [(i / 15, (i + 1) / 15) for i in range(15)])
+    assert found.bins[-1].pictures == 1
+
+
+def test_bins_without_pictures_at_the_end_are_there() -> None:
+    found = calibration.calibration(np.array([0.01, 0.5]), np.array([True, False]))
+    assert [box.pictures for box in found.bins] == [1] + [0] * 6 + [1] + [0] * 7
+
+
+def test_both_sides_calibration_and_the_difference() -> None:
+    evidence = _evidence()
+    found = calibration.calibrations(evidence)
+    assert found is not None and evidence.true is not None
+    errors = []
+    for side, told in (("original", found.original), ("artefact", found.artefact)):
+        rows = evidence.rows[side]
+        expected = calibration.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
+        assert told == expected
+        errors.append(told.ece)
+    assert found.shift == errors[1] - errors[0] != 0
+
+
 def test_an_empty_bin_has_no_accuracy() -> None:
     found = calibration.calibration(np.array([0.5]), np.array([True]))
     assert found.ece == 0.5
@@ -171,6 +232,9 @@ def test_the_class_that_drifted_is_found_and_no_other() -> None:
     p = [each.p for each in found.classes]
     assert [each.q for each in found.classes] == pytest.approx(stats.false_discovery_control(p))
     assert found.drifted == sum(each.q <= 0.05 for each in found.classes)
+    assert (first.name, found.level) == ("class 2", 0.05)
+    flipped = evidence.flipped & (evidence.true == 2)
+    assert first.flips == int(flipped.sum())
 
 
 def test_without_labels_classes_are_told_by_their_flips() -> None:

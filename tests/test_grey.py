@@ -187,3 +187,20 @@ def test_no_metadata_without_a_channel_axis(tmp_path: Path) -> None:
     _tflite(path, SHAPES["nhw"])
     exported = describe(path.read_bytes(), _contract("nhw"))
     assert "no TFLite Metadata: its readers want images with a channel axis" in exported.notes[0]
+
+
+def test_tensorflows_grey_is_libpngs_which_cuts() -> None:
+    """png_set_rgb_to_gray of libpng 1.6 in integers; Pillow's luma rounds."""
+    pixels = _noise(*SIZE)
+    plan = Preprocessor(Input(Geometry(*SIZE, "tf_bilinear", "stretch"), GREY))
+    red, green, blue = pixels.astype(int).transpose(2, 0, 1)
+    expected = (9797 * red + 19234 * green + 3737 * blue) >> 15
+    np.testing.assert_array_equal(plan.fit(pixels)[..., 0], expected)
+    pillows = Preprocessor(Input(Geometry(*SIZE, "nearest", "stretch"), GREY)).fit(pixels)
+    assert (pillows[..., 0] != expected).any()
+
+
+def test_a_contract_stands_for_its_input() -> None:
+    np.testing.assert_array_equal(
+        preprocess(_contract("nhwc"), _noise()), preprocess(_spec(), _noise())
+    )

@@ -12,8 +12,11 @@ from kedge_runtime.head import (
     check_finite,
     descending,
     entropy,
+    label_sets,
+    limits,
     mean_binary_entropy,
     probabilities,
+    reached,
     sigmoid,
     softmax,
 )
@@ -132,6 +135,8 @@ ENTROPIES = [
     ([0.25, 0.25, 0.0, 0.0], 0.5),  # quantised: the sum is no 1
     ([0.0, 0.0, 0.0, 0.0], 1.0),  # quantised: every class rounded away
     ([1.0], 0.0),
+    ([0.25, 0.75], 0.8112781),  # two classes are enough to be unsure between
+    ([0.0, 0.0], 1.0),
 ]
 
 
@@ -164,3 +169,45 @@ def test_what_is_no_number_is_refused(wrong: float) -> None:
     with pytest.raises(EngineError, match="isn't finite"):
         check_finite(_floats(0.0, wrong, 1.0))
     np.testing.assert_array_equal(check_finite(_floats(0.0, 1.0)), [0, 1])
+
+
+def test_probabilities_are_float32_of_any_logits() -> None:
+    """Engines may give float16 or float64; what follows adds up float32."""
+    for activate in (softmax, sigmoid):
+        assert activate(np.zeros(3, np.float64)).dtype == np.float32
+
+
+THRESHOLDS = [
+    ((), 0, [0.5]),
+    ((), 1, [0.5]),
+    ((0.3,), 0, [0.3]),
+    # One is for all outputs, the background's too.
+    ((0.3,), 1, [0.3]),
+    ((0.1, 0.2), 0, [0.1, 0.2]),
+    ((0.1, 0.2), 1, [0.5, 0.1, 0.2]),
+]
+
+
+@pytest.mark.parametrize(("thresholds", "offset", "expected"), THRESHOLDS)
+def test_each_class_has_its_threshold(
+    thresholds: tuple[float, ...], offset: int, expected: list[float]
+) -> None:
+    found = limits(thresholds, offset)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected)
+
+
+def test_without_an_offset_the_first_threshold_is_the_first_outputs() -> None:
+    np.testing.assert_allclose(limits((0.1, 0.2)), [0.1, 0.2])
+    assert reached(_floats(0.15, 0.15), (0.1, 0.2)).tolist() == [True, False]
+
+
+def test_a_class_at_its_threshold_is_in_the_answer() -> None:
+    values = _floats(0.5, 0.49999997, 0.5)
+    assert reached(values, ()).tolist() == [True, False, True]
+    assert reached(values, (0.5, 0.4), 1).tolist() == [True, False, True]
+
+
+def test_a_contracts_label_sets_leave_out_the_background() -> None:
+    output = Output("sigmoid", thresholds=(0.9, 0.1), label_offset=1)
+    assert label_sets(_floats(0.6, 0.6, 0.6), output).tolist() == [True, False, True]

@@ -1,5 +1,6 @@
 """The look-up table against plain arithmetic, and the whole of it against Keras."""
 
+import io
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime.contract import DType, Geometry, Input, Normalisation, Quantisation, Tensor
-from kedge_runtime.preprocessing import dequantise, preprocess, quantise, table
+from kedge_runtime.errors import ImageError
+from kedge_runtime.image import Limits, read_image
+from kedge_runtime.preprocessing import Preprocessor, dequantise, preprocess, quantise, table
 
 SIZE = Geometry(24, 32, "nearest", "stretch")
 # All values of all channels, in the target's size already.
@@ -186,3 +189,38 @@ def test_bytes_on_a_rounding_tie_are_as_the_docs_say(zero_point: int, kept: int,
     mean = round(zero_point / 127.5, 7)
     as_they_are = table(Normalisation("rgb", 127.5, (mean,) * 3), tensor)[0, :, 0]
     np.testing.assert_array_equal(as_they_are, np.arange(256))
+
+
+def _jpeg(height: int, width: int, orientation: int = 1) -> bytes:
+    image = pytest.importorskip("PIL.Image")
+    exif = image.Exif()
+    exif[0x0112] = orientation
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.dstack([rows * 3, columns * 2, rows + columns]).astype(np.uint8)
+    file = io.BytesIO()
+    image.fromarray(pixels).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_a_large_jpeg_comes_at_a_part_of_its_size() -> None:
+    """The plan hands its geometry's reduction to the decoder."""
+    content = _jpeg(480, 640)
+    geometry = Geometry(24, 32, "pyramid", "stretch")
+    assert Preprocessor(Input(geometry, Normalisation())).read(content).shape == (60, 80, 3)
+    whole = Geometry(24, 32, "pyramid", "stretch", scaled_decode=False)
+    assert Preprocessor(Input(whole, Normalisation())).read(content).shape == (480, 640, 3)
+
+
+@pytest.mark.parametrize(("orientation", "shape"), [("exif", (64, 48, 3)), ("ignore", (48, 64, 3))])
+def test_a_picture_is_turned_as_the_contract_says(orientation: Any, shape: tuple[int, ...]) -> None:
+    geometry = Geometry(48, 64, "nearest", "stretch", orientation=orientation)
+    plan = Preprocessor(Input(geometry, Normalisation()))
+    assert plan.read(_jpeg(48, 64, orientation=6)).shape == shape
+
+
+def test_a_plan_has_its_own_limits() -> None:
+    content = _jpeg(48, 64)
+    plan = Preprocessor(Input(SIZE, Normalisation()), Limits(pixels=48 * 64 - 1))
+    assert read_image(content).shape == (48, 64, 3)
+    with pytest.raises(ImageError, match="allowed are 3071 in all"):
+        plan.read(content)

@@ -34,7 +34,11 @@ def read_text(path: Path) -> str:
 
     Raises OSError, UnicodeDecodeError.
     """
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except ValueError:  # half a character or a NUL in it, which a JSON text can state
+        raise OSError(errno.EINVAL, "invalid file name", repr(str(path))) from None
+    with file:
         content = file.read(MAX_TEXT + 1)
     if len(content) > MAX_TEXT:
         raise OSError(errno.EFBIG, f"has more than {MAX_TEXT >> 20} MiB", str(path))

@@ -14,10 +14,10 @@ from kedge_runtime.contract import Label
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.files import read_text
 
-# Coral's and Teachable Machine's files number their classes.
 # Around a name, as Windows ends its lines; other control characters are refused.
 BLANKS = " \t\r"
-_NUMBERED = re.compile(r"(\d+)(?:: *| +)(\S.*)")
+# Coral's and Teachable Machine's files number their classes.
+_NUMBERED = re.compile(r"(\d{1,9})(?:: *| +)(\S.*)")
 
 
 def read_labels(path: Path, *, repeated: bool = False) -> tuple[Label, ...]:
@@ -45,6 +45,8 @@ def _is_json(text: str) -> bool:
         json.loads(text)
     except ValueError:
         return False
+    except RecursionError:  # nothing but brackets goes so deep
+        return True
     return True
 
 

@@ -30,7 +30,7 @@ def read_arrays(content: bytes, where: str) -> Arrays:
     members = read_members(io.BytesIO(content), where)
     try:
         return {name.removesuffix(".npy"): read_array(npy) for name, npy in members.items()}
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ArtefactError(f"{where}: no readable arrays ({error}); convert again") from None
 
 
@@ -63,4 +63,8 @@ def read_header(npy: bytes) -> Header:
     if found is None:
         raise ValueError("not of version 1.0 of npy, or not of plain numbers")
     shape = tuple(int(side) for side in found[2].split(b",") if side.strip())
-    return Header(np.dtype(found[1].decode()), shape, found.end())
+    try:
+        dtype = np.dtype(found[1].decode())
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return Header(dtype, shape, found.end())

@@ -11,6 +11,7 @@ import hashlib
 from types import ModuleType
 
 from kedge_runtime.containers import onnx, tflite
+from kedge_runtime.errors import ArtefactError
 
 FORMATS: dict[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
 
@@ -42,7 +43,11 @@ def with_room(form: str, content: bytes, old: int, new: int) -> bytes:
 def split(form: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
     """Return the model alone, and the members that other programs put behind it.
 
-    A seal is taken off. Raises ArtefactError for an archive that is damaged or far too large.
+    A seal is taken off. Raises ArtefactError for an archive that is damaged or far too large, and
+    for bytes that are no model.
     """
-    found: tuple[bytes, dict[str, bytes]] = FORMATS[form].split(content)
+    try:
+        found: tuple[bytes, dict[str, bytes]] = FORMATS[form].split(content)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ArtefactError(f"no readable .{form} model ({error}); copy it again") from None
     return found
