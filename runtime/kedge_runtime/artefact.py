@@ -106,7 +106,7 @@ def _check_digest(content: ModelContent) -> str:
             f"{content.path}: carries no kedge seal: cut short (copy it again), or not made by "
             "`kedge convert` (`kedge seal` gives it one; classify and bench take --contract)"
         )
-    if stated != containers.digest(memoryview(content.data)[: -containers.DIGEST_BYTES]):
+    if not content.sealed:
         raise ArtefactError(
             f"{content.path}: changed since it was sealed; copy it again, or convert again"
         )

@@ -15,7 +15,6 @@ from kedge_runtime.contract import Colour, Contract
 from kedge_runtime.engines import EngineOptions, open_engine
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import EngineError, UsageError
-from kedge_runtime.foreign import complete, unsealed
 from kedge_runtime.head import Floats, check_finite, probabilities
 from kedge_runtime.image import Pixels, Source
 from kedge_runtime.preprocessing import Preprocessor, dequantise
@@ -66,6 +65,9 @@ class Classifier(Answering):
         """Do the same with a file that was read already."""
         if contract is None:
             return cls(artefact_of(content), open_engine(content, options))
+        # With a contract only: most devices run sealed files alone.
+        from kedge_runtime.foreign import complete, unsealed
+
         artefact = unsealed(content, contract)
         engine = open_engine(content, options)
         return cls(complete(artefact, engine), engine)

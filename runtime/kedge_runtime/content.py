@@ -4,12 +4,14 @@ A path is opened no second time. Who replaces the file meanwhile, by a copy over
 changes neither the answers nor what a digest was computed of.
 """
 
+import hashlib
 import os
 import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,14 @@ _MISSED = (
 )
 
 
+def digest(content: bytes | memoryview) -> bytes:
+    """Return `sha256:` and 64 hex digits: 71 bytes of ASCII."""
+    return b"sha256:" + hashlib.sha256(content).hexdigest().encode()
+
+
+DIGEST_BYTES = len(digest(b""))
+
+
 @dataclass(frozen=True)
 class ModelContent:
     """The bytes of a .tflite or .onnx file, with what its archive or seal adds.
@@ -42,6 +52,16 @@ class ModelContent:
     path: Path
     format: str
     data: bytes = field(repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """Compute the digest that a sealed file ends in: of every byte before the last 71."""
+        return digest(memoryview(self.data)[:-DIGEST_BYTES]).decode()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the file ends in the right digest."""
+        return self.data[-DIGEST_BYTES:] == self.digest.encode()
 
 
 def read_content(path: Path, form: str | None = None, trust: "Trust | None" = None) -> ModelContent:

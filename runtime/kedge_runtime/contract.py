@@ -7,7 +7,7 @@ preprocessing and decoding from this one record, so nothing about a model is kno
 import json
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.printable import is_printable, printable
@@ -25,6 +25,9 @@ Resize = Literal[
 ]
 # fmt: on
 Fit = Literal["crop", "stretch", "letterbox", "keras_crop", "pillow_fit", "torchvision_crop"]
+PILLOW_RESIZES: Final[tuple[Resize, ...]] = tuple(
+    method for method in get_args(Resize) if method.startswith("pillow_")
+)
 PILLOW_FITS: Final = ("pillow_fit", "torchvision_crop")  # their arithmetic is Pillow's
 Colour = Literal["rgb", "bgr", "grey"]
 Orientation = Literal["exif", "ignore"]

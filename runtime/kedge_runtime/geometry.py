@@ -8,14 +8,14 @@ machine; OpenCV's `area` differs in one value of 10 000 between x86-64 and arm64
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Fit, Geometry, Resize
+from kedge_runtime.contract import PILLOW_RESIZES, Fit, Geometry, Resize
 from kedge_runtime.image import Pixels
-from kedge_runtime.pillow_filters import FILTERS, Span, resample
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -88,8 +88,11 @@ def _area(pixels: Pixels, height: int, width: int) -> Pixels:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
-def _pillow(method: Resize, pixels: Pixels, height: int, width: int) -> Pixels:
-    return resample(pixels, height, width, method)
+def _pillow(method: Resize, pixels: Pixels, height: int, width: int, **region: Any) -> Pixels:
+    # Most models are fed by OpenCV's methods.
+    from kedge_runtime.pillow_filters import resample
+
+    return resample(pixels, height, width, method, **region)
 
 
 def _pyramid(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -113,7 +116,7 @@ RESIZES: dict[Resize, Callable[[Pixels, int, int], Pixels]] = {
     "pyramid": _pyramid,
     "area": _area,
     "tf_bilinear": _tf_bilinear,
-    **{method: partial(_pillow, method) for method in FILTERS},
+    **{method: partial(_pillow, method) for method in PILLOW_RESIZES},
 }
 
 
@@ -226,10 +229,10 @@ def _pillow_fit(pixels: Pixels, geometry: Geometry) -> Pixels:
     """Scale the centre of the target's aspect ratio, in fractions of pixels: ImageOps.fit."""
     spans = map(_middle, _size(pixels), _widest(_size(pixels), geometry))
     box = (next(spans), next(spans))
-    return resample(pixels, geometry.height, geometry.width, geometry.resize, box=box)
+    return _pillow(geometry.resize, pixels, geometry.height, geometry.width, box=box)
 
 
-def _middle(side: int, length: float) -> Span:
+def _middle(side: int, length: float) -> tuple[float, float]:
     start = (side - length) * 0.5
     return start, start + length
 
@@ -240,7 +243,7 @@ def _torchvision_crop(pixels: Pixels, geometry: Geometry) -> Pixels:
     # Python's round goes to the even number at a half, and so does torchvision's corner.
     top, left = round((height - geometry.height) / 2), round((width - geometry.width) / 2)
     window = ((top, geometry.height), (left, geometry.width))
-    return resample(pixels, height, width, geometry.resize, window=window)
+    return _pillow(geometry.resize, pixels, height, width, window=window)
 
 
 FITS: dict[Fit, Callable[[Pixels, Geometry], Pixels]] = {

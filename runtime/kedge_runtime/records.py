@@ -102,8 +102,12 @@ def _decode_tuple(kind: Any, value: Any, where: str) -> Any:
         kinds = kinds[:1] * len(value)
     if len(kinds) != len(value):
         raise ContractError(f"{where}: got {len(value)} values, expected {len(kinds)}")
-    pairs = enumerate(zip(kinds, value, strict=True))
-    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in pairs)
+    pairs = list(zip(kinds, value, strict=True))
+    try:
+        return tuple(_decode(kind, item, where) for kind, item in pairs)
+    except ContractError:
+        # Again, with the item's name: a thousand names that nobody reads cost more than the items.
+        return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
 
 
 def _decode_optional(kind: Any, value: Any, where: str) -> Any:

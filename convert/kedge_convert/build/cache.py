@@ -226,18 +226,21 @@ def _check_proof(stored: dict[str, Any], right: dict[str, str]) -> None:
 
 
 def _check_private(folder: Path) -> None:
-    """Raise UsageError for a folder that isn't its user's alone."""
+    """Make a folder its user's alone. Raises UsageError where others may have changed it."""
     status = folder.stat()
     if status.st_uid != os.geteuid():
         raise UsageError(
             f"--cache: {folder}: belongs to another user, who can put anything in it; choose a "
             f"folder of your own, or set {KEY}"
         )
-    if mode := stat.S_IMODE(status.st_mode) & 0o077:
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022:
         raise UsageError(
-            f"--cache: {folder}: is open to other users (mode {0o700 | mode:o}); "
-            f"`chmod 700 {shlex.quote(str(folder))}` mends it; to share it, set {KEY}"
+            f"--cache: {folder}: other users can write to it (mode {mode:o}): if you trust what is "
+            f"in it, `chmod 700 {shlex.quote(str(folder))}`; to share it, set {KEY}"
         )
+    if mode != 0o700:  # who could only read has changed nothing
+        folder.chmod(0o700)
 
 
 @functools.cache

@@ -7,21 +7,15 @@ of every byte before them, so one rule finds any change in any sealed file, and
 the digest for a signature.
 """
 
-import hashlib
 from types import ModuleType
 
 from kedge_runtime.containers import onnx, tflite
+from kedge_runtime.content import DIGEST_BYTES, digest
 from kedge_runtime.errors import ArtefactError
 
+__all__ = ["DIGEST_BYTES", "FORMATS", "append", "digest", "split", "with_room"]
+
 FORMATS: dict[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
-
-
-def digest(content: bytes | memoryview) -> bytes:
-    """Return `sha256:` and 64 hex digits: 71 bytes of ASCII."""
-    return b"sha256:" + hashlib.sha256(content).hexdigest().encode()
-
-
-DIGEST_BYTES = len(digest(b""))
 
 
 def append(form: str, model: bytes, members: dict[str, bytes]) -> bytes:

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
+from kedge_runtime import checked
 from kedge_runtime.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -165,17 +166,17 @@ def open_engine(content: "ModelContent", options: EngineOptions | None = None) -
     One with operators that can't be checked runs in a process of its own. Raises ArtefactError for
     a model that isn't whole or sound, EngineError when it can't be loaded.
     """
-    from kedge_runtime.inspect.external import refuse_external
-    from kedge_runtime.inspect.sound import check_model
-
     options = options or EngineOptions()
     kind = ENGINES[engine_for(content.format, options)]
-    refuse_external(content)
-    cost = check_model(content)
-    if options.isolate or cost.unknown:
-        from kedge_runtime.engines.isolated import open_isolated
+    if options.isolate or not checked.is_known(content):
+        from kedge_runtime.inspect.sound import check_model
 
-        return open_isolated(content, options, cost)
+        cost = check_model(content)
+        if options.isolate or cost.unknown:
+            from kedge_runtime.engines.isolated import open_isolated
+
+            return open_isolated(content, options, cost)
+        checked.remember(content)
     engine: Engine = import_module(kind.module).open_engine(content, options)
     return engine
 

@@ -17,7 +17,6 @@ from kedge_runtime.engines.base import (
     import_library,
     only_ends,
 )
-from kedge_runtime.engines.delegates import load_delegate
 from kedge_runtime.errors import EngineError, one_line
 
 # Names in LiteRT's OpResolverType.
@@ -89,12 +88,19 @@ def _opened(litert: ModuleType, content: ModelContent, options: EngineOptions) -
         model_content=content.data,
         num_threads=options.thread_count,
         experimental_delegates=(
-            [load_delegate(litert, options.delegate)] if options.delegate else None
+            [_delegate(litert, options.delegate)] if options.delegate else None
         ),
         experimental_op_resolver_type=litert.OpResolverType[RESOLVERS[options.kernels]],
     )
     interpreter.allocate_tensors()
     return LiteRT(interpreter, litert.__name__.partition(".")[0])
+
+
+def _delegate(litert: ModuleType, text: str) -> Any:
+    # Few devices have one.
+    from kedge_runtime.engines.delegates import load_delegate
+
+    return load_delegate(litert, text)
 
 
 def _reason(message: str) -> str:

@@ -6,19 +6,19 @@ Each reader walks the structure that a decoder walks: what a header states must 
 
 import re
 import struct
-from collections.abc import Callable
+from importlib import import_module
 
-from kedge_runtime.headers import bmp, jpeg, png, webp
 from kedge_runtime.headers.header import CUT, Header, HeaderError
 
 __all__ = ["READERS", "Header", "HeaderError", "read_header"]
 
-# By the bytes that a file of the format begins with.
-READERS: dict[bytes, Callable[[bytes], Header]] = {
-    rb"\xff\xd8\xff": jpeg.read,
-    rb"\x89PNG\r\n\x1a\n": png.read,
-    rb"RIFF....WEBP": webp.read,
-    rb"BM": bmp.read,
+# By the bytes that a file of the format begins with: the module with its `read(content) -> Header`,
+# imported when the first such image comes.
+READERS = {
+    rb"\xff\xd8\xff": "jpeg",
+    rb"\x89PNG\r\n\x1a\n": "png",
+    rb"RIFF....WEBP": "webp",
+    rb"BM": "bmp",
 }
 
 
@@ -27,12 +27,12 @@ def read_header(content: bytes) -> Header:
 
     Raises HeaderError for another format, a size of zero, and an image that is not whole.
     """
-    found = (read for start, read in READERS.items() if re.match(start, content, re.DOTALL))
-    reader = next(found, None)
-    if reader is None:
+    found = (name for start, name in READERS.items() if re.match(start, content, re.DOTALL))
+    name = next(found, None)
+    if name is None:
         raise HeaderError("no readable JPEG, PNG, WebP or BMP picture")
     try:
-        header = reader(content)
+        header: Header = import_module(f"{__name__}.{name}").read(content)
     except (struct.error, IndexError):
         raise HeaderError(CUT) from None
     if min(header.width, header.height) < 1:

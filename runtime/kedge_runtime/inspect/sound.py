@@ -8,6 +8,7 @@ from importlib import import_module
 
 from kedge_runtime.content import ModelContent
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.inspect.external import refuse_external
 from kedge_runtime.inspect.tflite_shapes import Cost, UnsoundError
 
 # Twins with one verb, `check(content) -> Cost`; each is imported only for its format.
@@ -21,6 +22,7 @@ def check_model(content: ModelContent) -> Cost:
     Raises ArtefactError, one line, for a model that an engine may not survive: operands that aren't
     there, shapes that contradict each other, memory or work beyond any network of images.
     """
+    refuse_external(content)
     try:
         cost: Cost = import_module(CHECKS[content.format]).check(content.data)
     except UnsoundError as error:
