@@ -35,7 +35,7 @@ PATIENCE = 60.0  # seconds for what a killed command has started to end by itsel
 
 @dataclass(frozen=True)
 class Command:
-    """What is killed, in a folder with `photos`, `kedge.toml` and `demo.float32.onnx`.
+    """What is killed, in a folder with `photos`, `kedge.toml`, `demo.float32.onnx`, `own.key`.
 
     `finals`: the files whose bytes repeat, as globs.
     """
@@ -45,7 +45,6 @@ class Command:
 
 
 DEMO = ("convert", "demo", "--to", "onnx:float32", "--out", ".", "--check-count", "20")
-# `sign` belongs here as soon as it is there.
 COMMANDS: dict[str, Command] = {
     "convert": Command(
         ("convert", "demo", "--to", "tflite:float32", "--out", "out", "--check-count", "20"),
@@ -61,6 +60,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "build": Command(
         ("build", "kedge.toml", "--cache", "cache"), ("out/*.tflite*", "cache/blobs/[!.]*")
+    ),
+    "sign": Command(
+        (
+            *("sign", "demo.float32.onnx", "--key", "own.key", "--serial", "7"),
+            *("--out", "out/signed.onnx"),
+        ),
+        ("out/*.onnx",),
     ),
 }
 CONFIG = """
@@ -142,6 +148,7 @@ def made(folder: Path, demo: Path | None) -> Path:
         shutil.copy(demo, folder / "demo.float32.onnx")
     else:
         run(folder, DEMO)
+    run(folder, ("keygen", "own"))
     return folder
 
 
