@@ -24,7 +24,7 @@ from kedge_runtime.contract import FOREIGN
 
 RESULTS = Path(__file__).parent / "results"
 MOST_BYTES, MOST_SECONDS = 600e6, 10.0
-CODES = (0, 1, 2)
+CODES = (0, 1, 2, 3)
 KEDGE = (sys.executable, "-m", "kedge_runtime.cli")
 # By suffix, a command line per command; {x} are replaced below.
 MODEL = (
@@ -51,8 +51,8 @@ OPENED_BY: dict[str, tuple[str, ...]] = {
 
 
 MATRIX = """
-[[models]]
-model = "demo"
+[[model]]
+name = "demo"
 """
 
 

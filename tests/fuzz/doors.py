@@ -4,6 +4,7 @@ import atexit
 import hashlib
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from kedge_runtime.truth import read_truth
 
 TEXT = (reworded, reworded, damaged, nonsense)
 BYTES = (damaged, damaged, damaged, nonsense)
+TRIES = 10
 # Of a file that is read as a whole, where no module states a limit.
 USUAL = 32 << 20
 
@@ -147,7 +149,22 @@ def _inspect(form: str) -> Door:
 
 def _mutated(mutate: Callable[[bytes, Random], bytes]) -> Way:
     """Return a way that changes a model's structure, not its bytes."""
-    return lambda random, good: mutate(random.choice(good), random)
+
+    def way(random: Random, good: Sequence[bytes]) -> bytes:
+        for _ in range(TRIES):
+            try:
+                return mutate(random.choice(good), random)
+            except (
+                TypeError,
+                ValueError,
+                LookupError,
+                OverflowError,
+                struct.error,
+            ):  # no file can state that change
+                continue
+        return damaged(random, good)
+
+    return way
 
 
 def _check(form: str, mutate: Callable[[bytes, Random], bytes]) -> Door:
