@@ -37,7 +37,8 @@ def sparse_list(path: Path) -> None:
 
 @pytest.mark.parametrize("write", [long_list, sparse_list])
 def test_a_list_of_members_is_bounded(write: Callable[[Path], None], tmp_path: Path) -> None:
-    for name, read in {"m.zip": read_model, "r.npz": Reference}.items():
+    readers: dict[str, Callable[[Path], object]] = {"m.zip": read_model, "r.npz": Reference}
+    for name, read in readers.items():
         write(tmp_path / name)
         with pytest.raises(ArtefactError, match="a list of members of more than 1048576 bytes"):
             read(tmp_path / name)
