@@ -24,6 +24,7 @@ BUGS = {
     "raise UnicodeDecodeError('utf-8', b'a', 0, 1, 'odd')": "UnicodeDecodeError: 'utf-8' codec",
     "f = lambda: f(); f()": "RecursionError: maximum recursion depth exceeded",
     "None.scale": "AttributeError: 'NoneType' object has no attribute 'scale'",
+    "raise ImportError('no libGL.so.1')": "ImportError: no libGL.so.1",
     "import kedge_runtime.nothing": "ModuleNotFoundError: No module named 'kedge_runtime.nothing'",
     "raise ValueError('x' * 9000)": "ValueError: xxx",
     "raise WorkerError('in it:\\nTraceback (most recent call last):\\n x\\nTypeError: y')": (
@@ -197,3 +198,11 @@ def test_a_full_stderr_changes_nothing(desk: Path) -> None:
                 command, stdout=subprocess.PIPE, stderr=full, check=False, cwd=desk
             )
         assert (done.returncode, done.stdout) == (plain.returncode, plain.stdout)
+
+
+def test_a_library_that_lacks_another_one_is_no_bug() -> None:
+    """So ends OpenCV with windows on a system without a desktop."""
+    done = _ended("raise ImportError('libGL.so.1: no such file', name='cv2')")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cv2 can't be loaded (libGL.so.1: no such file)" in done.stderr
+    assert done.stderr.endswith("pip install --force-reinstall opencv-python-headless\n")

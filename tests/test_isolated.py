@@ -179,3 +179,16 @@ def test_bench_says_the_same_of_its_own_process(artefacts: Path) -> None:
         measure_apart(Deadly(artefacts / "tiny.tflite"), Plan((artefacts,)))
     path = artefacts / "tiny.tflite"
     assert str(caught.value) == f"{path}: the engine died (SIGSEGV): broken or hostile file"
+
+
+def test_it_answers_in_a_process_of_many_descriptors() -> None:
+    code = (
+        "import os, resource, sys; from pathlib import Path; import numpy as np\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))\n"
+        "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n"
+        "from kedge_runtime.content import read_content\n"
+        "from kedge_runtime.engines import EngineOptions, open_engine\n"
+        "open_engine(read_content(Path(sys.argv[1])), EngineOptions(isolate=True)).warm_up()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, TINY], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

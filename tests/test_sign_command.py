@@ -170,6 +170,19 @@ def test_keys_are_never_written_over(run: Run, key_pair: Path, tmp_path: Path) -
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("room", [10, 115])
+def test_a_full_disk_leaves_no_half_key(room: int, tmp_path: Path) -> None:
+    """A private key has 119 bytes, a public one 113."""
+    code = (
+        "import resource; from kedge_runtime.cli import main\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); main()"
+    )
+    command = [sys.executable, "-c", code, "keygen", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "the public key signs": (("sign", "{file}", "--key", "{name}.pub"), "no private key"),
     "the private key verifies": (("verify", "{file}", "--key", "{name}.key"), "no public key"),

@@ -560,3 +560,10 @@ def test_kinds_are_told_by_content_not_by_name(tf: Any, tmp_path: Path) -> None:
         other = folder / "called.otherwise"
         save(tf, model, folder).rename(other)
         assert kind_of(other) == kind
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file of Linux")
+def test_a_file_that_the_disk_can_not_read_is_one_line() -> None:
+    """Nothing is at the process's address 0, so reading fails as on a broken disk."""
+    with pytest.raises(UsageError, match=r"^/proc/self/mem: input/output error$"):
+        kind_of(Path("/proc/self/mem"))

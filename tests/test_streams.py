@@ -110,6 +110,12 @@ def test_frames_larger_than_allowed_are_refused_before_they_are_read(video: Path
     assert next(open_video(video, limits=Limits(pixels=64 * 48))).index == 0
 
 
+def test_frames_cost_no_more_memory_than_images(video: Path) -> None:
+    with pytest.raises(ImageError, match="frames of 64x48 pixels, allowed are 3071 in all"):
+        open_video(video, limits=Limits(memory=14 * 64 * 48 - 1))
+    assert next(open_video(video, limits=Limits(memory=14 * 64 * 48))).index == 0
+
+
 def test_every_of_nothing_is_refused(video: Path) -> None:
     with pytest.raises(UsageError, match="every is 0"):
         open_video(video, every=0)

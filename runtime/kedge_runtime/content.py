@@ -4,7 +4,9 @@ A path is opened no second time. Who replaces the file meanwhile, by a copy over
 changes neither the answers nor what a digest was computed of.
 """
 
+import errno
 import hashlib
+import io
 import os
 import shlex
 import stat
@@ -72,17 +74,25 @@ def read_content(path: Path, form: str | None = None, trust: "Trust | None" = No
     SignatureError.
     """
     form = form or format_of(path)
-    with told(path), path.open("rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtefactError(f"{path}: a pipe, a socket or a device; models are read from files")
-        if status.st_size > MAX_BYTES:
-            size = f"{status.st_size} bytes, allowed are {MAX_BYTES}"
-            raise ArtefactError(f"{path}: {size}; no .{form} file is that large")
+    with told(path), open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            stated = f"{size} bytes, allowed are {MAX_BYTES}"
+            raise ArtefactError(f"{path}: {stated}; no .{form} file is that large")
         content = ModelContent(path, form, file.readall())
     if trust is not None:
         trust.check(content)
     return content
+
+
+def open_plain(path: Path) -> io.FileIO:
+    """Open a file to read, unbuffered. Raises OSError, also for a pipe, which may stay silent."""
+    # Without waiting for a pipe's other end: what it is may change after a look at its name.
+    file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.ESPIPE, "a pipe, a socket or a device; give a file", str(path))
+    return file
 
 
 def trust_of(key: str | Path | None, min_serial: int) -> "Trust | None":

@@ -83,6 +83,15 @@ def _missing(error: Exception) -> int:
     )
 
 
+def _unloadable(error: Exception) -> int:
+    """Tell of a library that is there, but lacks another one or memory; other failures are bugs."""
+    name = getattr(error, "name", None)
+    if name not in DEVICE:
+        return _bug(error)
+    cure = f"pip install --force-reinstall {DEVICE[name]}"
+    return _usage(UsageError(f"{name} can't be loaded ({error}): free memory, or {cure}"))
+
+
 def _bug(error: Exception) -> int:
     tell_bug(error)
     return BUG
@@ -137,6 +146,7 @@ ENDS: dict[type[Exception], Callable[[Exception], int]] = {
     KedgeError: _usage,
     click.Abort: lambda _: INTERRUPTED,
     ModuleNotFoundError: _missing,
+    ImportError: _unloadable,
     BugError: _past_click,
     Exception: _bug,
 }

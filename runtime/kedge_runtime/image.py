@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_runtime.content import open_plain
 from kedge_runtime.contract import Orientation
 from kedge_runtime.errors import ImageError, reason_of
 from kedge_runtime.headers import Header, HeaderError, read_header
@@ -109,7 +110,7 @@ def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
         status = path.stat()
         _check_file(path, status.st_mode)
         _check_bytes(str(path), status.st_size, limits)
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             # No more than was checked: a file may grow, and some in /proc state no size.
             return file.read(status.st_size)
     except OSError as error:

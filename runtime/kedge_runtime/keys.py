@@ -100,16 +100,25 @@ def _public(key: Any) -> PublicKey:
 def _create(path: Path, content: bytes, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with os.fdopen(os.open(path, flags, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _fill(os.open(path, flags, mode), path, content)
     except FileExistsError:
         raise UsageError(
             f"{path}: is there already, and keys are never written over; choose another NAME"
         ) from None
     except OSError as error:
         raise UsageError(f"{path}: can't be written ({reason_of(error)})") from None
+
+
+def _fill(descriptor: int, path: Path, content: bytes) -> None:
+    """Write a new file to the disk, or leave none."""
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _parsed(path: Path, loader: str, **options: None) -> Any:

@@ -24,7 +24,7 @@ from kedge_convert.sources.found import Facts, Found, Request
 from kedge_convert.sources.plain import plain
 from kedge_convert.sources.training_layers import without_augmentation
 from kedge_models import cards
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, reason_of
 
 __all__ = [
     "KINDS",
@@ -133,9 +133,12 @@ def kind_of(path: Path) -> str:
         )
     if not path.exists():
         raise UsageError(f"{path}: no such file")
-    for name, kind in KINDS.items():
-        if kind.holds(path):
-            return name
+    try:
+        found = next((name for name, kind in KINDS.items() if kind.holds(path)), None)
+    except OSError as error:
+        raise UsageError(f"{path}: {reason_of(error)}") from None
+    if found:
+        return found
     what = "folder" if path.is_dir() else "file"
     raise UsageError(
         f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "

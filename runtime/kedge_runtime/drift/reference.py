@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime import npz
+from kedge_runtime.content import open_plain
 from kedge_runtime.contract import Contract, Geometry, Normalisation, Output, Tensor
 from kedge_runtime.drift.pictures import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
@@ -80,7 +81,7 @@ class Reference:
         self.path = path
         try:
             # Once: what is checked here is what is read later, whatever gets the name meanwhile.
-            self._file = path.open("rb")
+            self._file = open_plain(path)
             weakref.finalize(self, self._file.close)
             with opened(self._file) as archive:
                 members = _members(archive, path)

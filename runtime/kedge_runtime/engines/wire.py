@@ -55,10 +55,13 @@ def receive(
 
 def _read(descriptor: int, size: int, end: float | None) -> bytes:
     parts, left = [], size
+    # select knows no descriptor above 1023, and a service may have thousands.
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
     while left:
         if end is not None:
             room = max(0.0, end - time.monotonic())
-            if not select.select([descriptor], [], [], room)[0]:
+            if not waiting.poll(room * 1000):
                 raise LostError(late=True)
         part = os.read(descriptor, min(left, _CHUNK))
         if not part:
