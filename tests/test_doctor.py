@@ -161,7 +161,7 @@ def test_an_old_opencv_reads_pictures_and_runs_no_models(monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "try_import", lambda library: Trial("4.6.0"))
     found = check_engine("opencv", Machine())
     assert found.state == "note"
-    assert found.fix.startswith("pip install 'kedge[onnx]'")
+    assert found.fix.startswith("pip install './kedge[onnx]'")
     assert runnable(READY | {"opencv": found}) == {"tflite": ["litert"], "onnx": ["onnxruntime"]}
 
 

@@ -204,7 +204,7 @@ def test_the_background_of_1001_outputs_has_no_label(
     ("name", "said"),
     [
         ("movenet_single_pose_lightning_ptq", "its output is 1x1x17x3, no scores of classes"),
-        ("deeplabv3_mnv2_dm05_pascal_quant", "a tensor of int64"),
+        ("deeplabv3_mnv2_dm05_pascal_quant", "an input or output of int64"),
         ("mobilenet_v1_0.25_128_quant_edgetpu", "compiled for the Edge TPU"),
     ],
 )

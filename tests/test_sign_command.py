@@ -164,7 +164,7 @@ def test_keys_are_never_written_over(run: Run, key_pair: Path, tmp_path: Path) -
             Path(f"{taken}.pub").symlink_to(tmp_path / "elsewhere")
         done = run("keygen", taken)
         assert done.code == 2
-        assert "never written over" in done.err
+        assert "never overwritten" in done.err
     assert Path(f"{key_pair}.key").read_bytes() == secret
     assert not (tmp_path / "half.key").exists()
     assert not (tmp_path / "elsewhere").exists()
@@ -244,7 +244,7 @@ def test_without_the_library_a_line_says_how_to_get_it(sealed_file: Path, key_pa
     command = [sys.executable, "-c", block, "verify", str(sealed_file), "--key", f"{key_pair}.pub"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "pip install 'kedge[signing]'" in done.stderr
+    assert "pip install cryptography" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -216,7 +216,7 @@ def test_a_signature_for_another_purpose_is_none_of_a_file(
         signing_key.sign(message(data[:-TAIL_BYTES], SERIAL)[len(DOMAIN) :]),
     )
     block = Signature(signing_key.public.id, SERIAL, value).block()
-    with pytest.raises(SignatureError, match="doesn't hold"):
+    with pytest.raises(SignatureError, match="does not hold"):
         Trust(signing_key.public).check(content_of(sealed_file, resealed(body + block)))
 
 

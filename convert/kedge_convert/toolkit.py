@@ -29,5 +29,5 @@ def require(name: str) -> ModuleType:
             return import_module(name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{error.name} isn't installed: conversions need pip install 'kedge[convert]'"
+            f"{error.name} isn't installed: conversions need pip install './kedge[convert]'"
         ) from None

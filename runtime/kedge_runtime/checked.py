@@ -1,7 +1,8 @@
-"""Sealed files that passed the check of `inspect.sound` on this machine, remembered by digest.
+"""Sealed files that passed the check of `inspect.sound` on this machine, noted by digest.
 
 The check costs more than the rest of opening a small file, and its answer never changes. So it is
-paid once a file and user: an empty file of its digest's name in the user's own cache folder.
+paid once a file and user: an empty file of its digest's name in the user's own state folder, which
+is not the cache: CI systems keep caches, and restore those of others.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ def remember(content: ModelContent) -> None:
 
 def _folder() -> Path | None:
     """Return the user's own place for it (XDG Base Directory Specification), None without one."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
     return Path(home, "kedge", "checked") if os.path.isabs(home) else None  # noqa: PTH117
 
 

@@ -105,7 +105,7 @@ def check_converter(machine: Machine) -> Finding:
     missing = {"keras", "tf2onnx", "onnx"} - set(found)
     if missing or not any(name.startswith("tensorflow") for name in found):
         detail = "not installed; running models needs none"
-        return Finding("ok", detail, "pip install 'kedge[convert]' where models are converted")
+        return Finding("ok", detail, "pip install './kedge[convert]' where models are converted")
     return Finding("ok", ", ".join(f"{name} {number}" for name, number in found.items()))
 
 

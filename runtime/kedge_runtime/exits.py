@@ -78,7 +78,7 @@ def _missing(error: Exception) -> int:
         return _usage(UsageError(f"{name} isn't installed: pip install {DEVICE[name]}"))
     return _usage(
         UsageError(
-            f"{name} isn't installed: this is the device install; pip install 'kedge[convert]'"
+            f"{name} isn't installed: this is the device install; pip install './kedge[convert]'"
         )
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kedge_runtime import tflite_metadata
+from kedge_runtime.artefact import ends_in_digest
 from kedge_runtime.contract import (
     Colour,
     Contract,
@@ -101,7 +102,8 @@ def told(model: ModelFile, words: ForeignWords, engine: Engine, command: str) ->
             filter(None, (command, words.options(), *(each.written for each in lacks)))
         )
         # Who said nothing may have meant a sealed file, which lost its end on the way.
-        lost = "" if words.given or model.unpacked else LOST
+        sealed = ends_in_digest(model.content.data)
+        lost = "" if words.given or model.unpacked or sealed else LOST
         raise UsageError(f"{model.name}: {lost}{asked(lacks)}: {whole}")
     assert kind is not None
     labels, offset, named = _labels(model, words, own, kind, ends)

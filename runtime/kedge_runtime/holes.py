@@ -1,13 +1,14 @@
 """Versions of libraries with known security holes that files or images of strangers can reach.
 
 The lower bounds of pyproject.toml exclude them; `kedge doctor` finds those that came another way.
-Libraries of the distribution have no entry in pip's list, and the distribution mends them itself.
+Debian mends the libraries that it packages itself, under their old versions: they are left out.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 from kedge_runtime.findings import Finding, Machine
 
@@ -88,10 +89,16 @@ def _installed() -> dict[str, str]:
     found = {}
     for name in {hole.package for hole in HOLES}:
         try:
-            found[name] = version(name)
+            package = distribution(name)
         except PackageNotFoundError:
             continue
+        if not _is_debians(package):
+            found[name] = package.version
     return found
+
+
+def _is_debians(package: Distribution) -> bool:
+    return "dist-packages" in Path(str(package.locate_file(""))).parts
 
 
 def _numbers(version: str) -> tuple[int, ...]:

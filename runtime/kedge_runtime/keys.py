@@ -15,7 +15,7 @@ from kedge_runtime.errors import UsageError, reason_of
 if TYPE_CHECKING:
     from types import ModuleType
 
-INSTALL = "pip install 'kedge[signing]', or apt install python3-cryptography"
+INSTALL = "pip install cryptography, or apt install python3-cryptography"
 PRIVATE, PUBLIC = ".key", ".pub"
 MAX_BYTES = 1 << 16  # of a key file; real ones have 120
 
@@ -103,7 +103,7 @@ def _create(path: Path, content: bytes, mode: int) -> None:
         _fill(os.open(path, flags, mode), path, content)
     except FileExistsError:
         raise UsageError(
-            f"{path}: is there already, and keys are never written over; choose another NAME"
+            f"{path}: exists, and keys are never overwritten; choose another NAME"
         ) from None
     except OSError as error:
         raise UsageError(f"{path}: can't be written ({reason_of(error)})") from None

@@ -53,7 +53,8 @@ class Trust:
         found = signature_of(content.data)
         if found is None:
             raise SignatureError(
-                f"{path}: carries no signature, --key demands one; `kedge sign` writes it"
+                f"{path}: carries no signature, and --key demands one: cut short (copy it again), "
+                "or never signed (`kedge sign`)"
             )
         if found.key_id != self.key.id:
             raise SignatureError(
@@ -64,7 +65,7 @@ class Trust:
             data[-DIGEST_BYTES:] != digest(data[:-DIGEST_BYTES])
         ):
             raise SignatureError(
-                f"{path}: the signature doesn't hold, the file was changed; copy it again"
+                f"{path}: the signature does not hold: the file was changed; copy it again"
             )
         if found.serial < self.min_serial:
             raise SignatureError(

@@ -28,7 +28,7 @@ _FIGURES = {
 
 def missing() -> str:
     """Return why the compiler can't be called, or nothing."""
-    return "" if find_spec("ethosu") else "Vela isn't installed: pip install 'kedge[ethos-u]'"
+    return "" if find_spec("ethosu") else "Vela isn't installed: pip install './kedge[ethos-u]'"
 
 
 def version() -> str:

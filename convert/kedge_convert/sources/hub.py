@@ -47,7 +47,7 @@ def bring(path: Path) -> Any:
     """Import keras_hub for the file at `path`. Raises UsageError where it isn't installed."""
     if find_spec(PACKAGE) is None:
         raise UsageError(
-            f"{path}: needs keras_hub, which isn't installed: pip install 'kedge[hub]'"
+            f"{path}: needs keras_hub, which isn't installed: pip install './kedge[hub]'"
         )
     with quiet():
         return require(PACKAGE)

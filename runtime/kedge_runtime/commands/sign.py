@@ -33,7 +33,7 @@ def sign(file: Path, key: Path, serial: int | None, out: Path | None, as_json: b
     The signature lies inside the file. A new one replaces the old one. Devices check it with
     --key, and refuse lower serial numbers than --min-serial.
     """
-    content, place = read_content(file), out or file
+    content, place = read_content(file), out or file.resolve()  # what a link means, not the link
     if place.suffix.lower() != f".{content.format}":
         raise UsageError(f"--out: got {place}, its name must end in .{content.format}")
     artefact_of(content)

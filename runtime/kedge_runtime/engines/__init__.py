@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kernels = Literal["default", "builtin", "reference"]
 
 ARM32 = "armv7l"  # what platform.machine() says on a 32-bit Raspberry Pi OS
-ONNX = "pip install 'kedge[onnx]'"
+ONNX = "pip install './kedge[onnx]'"
 OPENCV = "run a float32 model with --engine opencv"
 TFLITE = "take .tflite files or a 64-bit system"  # where onnxruntime can't be had
 

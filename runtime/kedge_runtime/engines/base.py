@@ -208,5 +208,6 @@ def dtype_name(dtype: Any) -> Any:
     """Return a numpy dtype's name, checked. Raises EngineError for what no contract can hold."""
     name = str(dtype) if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in get_args(DType):
-        raise EngineError(f"the model has a tensor of {name}; kedge runs float and integer tensors")
+        known = ", ".join(get_args(DType))
+        raise EngineError(f"the model has an input or output of {name}; kedge takes {known}")
     return name

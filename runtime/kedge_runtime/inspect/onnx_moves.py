@@ -75,6 +75,8 @@ def concat(step: Step) -> Shapes:
 def split(step: Step) -> Shapes:
     """Parts along an axis."""
     shape, count = step.shape(), len(step.node.gives)
+    if not count:
+        raise UnsoundError("it gives nothing")
     axis = axis_of(step.attribute("axis"), len(shape))
     if step.attribute("num_outputs", count) != count:
         raise UnsoundError(f"it splits into {step.attribute('num_outputs')} as {count}")

@@ -27,7 +27,7 @@ class Report:
 def inspect(path: Path) -> Report:
     """Read a file.
 
-    Raises ArtefactError when it is no model, no sound one, or sealed and changed since.
+    Raises ArtefactError when it is no model, an invalid one, or sealed and changed since.
     """
     content = read_content(path)
     check_model(content)

@@ -13,7 +13,7 @@ from kedge_runtime.inspect.tflite_shapes import Cost, UnsoundError
 
 # Twins with one verb, `check(content) -> Cost`; each is imported only for its format.
 CHECKS = {form: f"kedge_runtime.inspect.sound_{form}" for form in ("tflite", "onnx")}
-_FAULTS = (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_FAULTS = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 def check_model(content: ModelContent) -> Cost:
@@ -26,7 +26,7 @@ def check_model(content: ModelContent) -> Cost:
     try:
         cost: Cost = import_module(CHECKS[content.format]).check(content.data)
     except UnsoundError as error:
-        reason = f"no sound .{content.format} model ({error})"
+        reason = f"refused, an invalid .{content.format} model ({error})"
     except _FAULTS as error:
         reason = f"no readable .{content.format} model ({error})"
     else:

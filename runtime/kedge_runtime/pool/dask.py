@@ -79,7 +79,7 @@ def _distributed() -> ModuleType:
         return import_module("distributed")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--scheduler: {error.name} isn't installed: pip install 'kedge[distributed]'"
+            f"--scheduler: {error.name} isn't installed: pip install './kedge[distributed]'"
         ) from None
 
 
