@@ -95,7 +95,7 @@ def _row(file: Path, line: str, places: dict[str, Path], folder: Path) -> Row:
     known["matrix"] = folder / "matrix.toml"
     words = [word.format(**known, resumed=resumed) for word in line.split()]
     ran = peak.run([*KEDGE, *words], folder)
-    said = ran.stderr.replace(str(folder), ".")
+    said = ran.stderr.replace(str(folder), ".").replace(str(folder.parent), ".")
     command = line.partition(" ")[0]
     return Row(file.name, command, ran.code, said.count("\n"), ran.seconds, ran.peak, said[:300])
 

@@ -1,6 +1,7 @@
 """The sealed file: what was sealed is read, and any change whatever is refused in one way."""
 
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -203,10 +204,12 @@ def test_a_file_that_may_not_be_read_is_refused_in_one_line(
     def refuse(*_: object, **__: object) -> NoReturn:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
-    for read in (read_artefact, is_sealed):
-        with pytest.raises(ArtefactError, match="permission denied"):
-            read(artefacts / f"tiny.{form}")
+    path = artefacts / f"tiny.{form}"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        for read in (read_artefact, is_sealed):
+            with pytest.raises(ArtefactError, match="permission denied"):
+                read(path)
 
 
 def test_a_name_that_the_system_refuses_is_one_line(form: str) -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kedge_runtime import bench
+from kedge_runtime import bench, image
 from kedge_runtime.artefact import seal
 from kedge_runtime.bench import Case, Plan, Timing, cases, measure, measure_apart, notes, steps
 from kedge_runtime.classifier import Classifier
@@ -76,7 +76,7 @@ class Clock:
 
 # What a classification consists of, by the step that it belongs to: independent of bench.py.
 WORK: dict[str, tuple[Any, str]] = {
-    "read": (Path, "open"),
+    "read": (image, "open_plain"),
     "decode": (cv2, "imdecode"),
     "resize": (cv2, "resize"),
     "table": (cv2, "LUT"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedge_runtime import containers
-from kedge_runtime.content import ModelContent, read_content, told
+from kedge_runtime.content import ModelContent, open_plain, read_content, told
 from kedge_runtime.contract import Contract
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.golden import Golden
@@ -88,7 +88,7 @@ def artefact_of(content: ModelContent) -> Artefact:
 
 def is_sealed(path: Path) -> bool:
     """Whether the file ends in a digest; if it holds is another question. Raises ArtefactError."""
-    with told(path), path.open("rb") as file:
+    with told(path), open_plain(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - containers.DIGEST_BYTES))
         return ends_in_digest(file.read())
