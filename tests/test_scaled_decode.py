@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime import geometry as geometry_module
+from kedge_runtime import pillow_filters
 from kedge_runtime.contract import PILLOW_FITS, Fit, Geometry, Input, Normalisation, Resize
 from kedge_runtime.geometry import FITS, fit_to, reduction
 from kedge_runtime.image import read_image
@@ -67,8 +68,8 @@ def _resized(pixels: Pixels, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
         return spy
 
     with monkeypatch.context() as patch:
-        for name in ("resize", "resample"):
-            patch.setattr(geometry_module, name, spied(getattr(geometry_module, name)))
+        for module, name in ((geometry_module, "resize"), (pillow_filters, "resample")):
+            patch.setattr(module, name, spied(getattr(module, name)))
         fit_to(pixels, geometry)
     return seen
 

@@ -367,7 +367,7 @@ def test_an_engine_that_can_not_open_it_is_named(artefacts: Path) -> None:
 def test_reference_kernels_that_refuse_the_model_fail_their_stage_only(
     demo_artefacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise EngineError("LiteRT can't load it: no op TILE version 2")
 
     monkeypatch.setattr("kedge_runtime.verify.exact_outputs", refused)
@@ -379,7 +379,8 @@ def test_json_is_all_that_stdout_holds(demo_artefacts: Path, kedge: Run) -> None
     code, out, err = kedge("verify", demo_artefacts / INT8, "--json")
     assert (code, err) == (0, "")
     answer = json.loads(out)
-    assert list(answer) == ["schema", "command", "artefact", "passed", "stages"]
+    assert list(answer) == ["schema", "command", "artefact", "passed", "serial", "stages"]
+    assert answer["serial"] is None
     assert (answer["command"], answer["passed"]) == ("verify", True)
     assert [stage["name"] for stage in answer["stages"]] == ["file", *CHECKS]
     assert all(set(stage) == {"name", "passed", "detail"} for stage in answer["stages"])
