@@ -99,6 +99,11 @@ def replacing(path: Path, contents: list[bytes]) -> Iterator[list[int]]:
         thread.join()
 
 
+def shares(first: int, end: int) -> list[range]:
+    """Return the turns of each thread: a task for each turn would be the memory that grows."""
+    return [range(first + i, end, THREADS) for i in range(THREADS)]
+
+
 def measure(artefact: Path, images: list[Path], count: int) -> Endurance:
     with TemporaryDirectory(prefix="kedge-endurance-") as folder:
         path = Path(folder) / artefact.name
@@ -111,9 +116,8 @@ def measure(artefact: Path, images: list[Path], count: int) -> Endurance:
             which = turn % len(images)
             return classifier.probabilities(images[which]).tobytes() != expected[which]
 
-        def share(turns: range) -> list[bool]:
-            # One task a thread: thousands of them would be the memory that grows.
-            return [is_wrong(turn) for turn in turns]
+        def share(turns: range) -> int:
+            return sum(map(is_wrong, turns))
 
         first = count // 10
         others = [sealed[::-1], sealed[: len(sealed) // 2], sealed]
