@@ -122,12 +122,9 @@ def measure(artefact: Path, images: list[Path], count: int) -> Endurance:
         first = count // 10
         others = [sealed[::-1], sealed[: len(sealed) // 2], sealed]
         with replacing(path, others) as turns, ThreadPoolExecutor(THREADS) as pool:
-            wrong = sum(
-                map(sum, pool.map(share, [range(i, first, THREADS) for i in range(THREADS)]))
-            )
+            wrong = sum(pool.map(share, shares(0, first)))
             early = Held.now()
-            rest = [range(first + i, count, THREADS) for i in range(THREADS)]
-            wrong += sum(map(sum, pool.map(share, rest)))
+            wrong += sum(pool.map(share, shares(first, count)))
             late = Held.now()
     return Endurance(artefact.name, count, THREADS, turns[0], wrong, early, late)
 
