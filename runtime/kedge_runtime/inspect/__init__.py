@@ -24,7 +24,8 @@ _HOMES = {
     **dict.fromkeys(("Network", "Operator", "Scales", "Value"), "network"),
     **dict.fromkeys(("Summary", "summarise"), "summary"),
 }
-_FAULTS = (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+# What reading, and computing with, numbers of damaged bytes raises.
+FAULTS = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 def __getattr__(name: str) -> Any:
@@ -47,7 +48,7 @@ def readable(path: Path) -> Iterator[None]:
     """Raise ArtefactError for what its block finds wrong with the bytes of a file."""
     try:
         yield
-    except _FAULTS as error:
+    except FAULTS as error:
         raise ArtefactError(
             f"{path}: no readable {path.suffix} model ({error}); copy it again, or convert again"
         ) from None

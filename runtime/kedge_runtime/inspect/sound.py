@@ -3,17 +3,16 @@
 It says as well what a run costs, by which a run in another process is bounded.
 """
 
-import struct
 from importlib import import_module
 
 from kedge_runtime.content import ModelContent
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.inspect import FAULTS
 from kedge_runtime.inspect.external import refuse_external
 from kedge_runtime.inspect.tflite_shapes import Cost, UnsoundError
 
 # Twins with one verb, `check(content) -> Cost`; each is imported only for its format.
 CHECKS = {form: f"kedge_runtime.inspect.sound_{form}" for form in ("tflite", "onnx")}
-_FAULTS = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
 def check_model(content: ModelContent) -> Cost:
@@ -27,7 +26,7 @@ def check_model(content: ModelContent) -> Cost:
         cost: Cost = import_module(CHECKS[content.format]).check(content.data)
     except UnsoundError as error:
         reason = f"refused, an invalid .{content.format} model ({error})"
-    except _FAULTS as error:
+    except FAULTS as error:
         reason = f"no readable .{content.format} model ({error})"
     else:
         return cost
