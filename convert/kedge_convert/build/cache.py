@@ -29,12 +29,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import click
-
 from kedge_convert.build.keys import digest
 from kedge_runtime import leftovers
 from kedge_runtime.errors import UsageError, one_line, reason_of
 from kedge_runtime.files import synced, temporary_folder, unwritable, write_whole
+from kedge_runtime.output import say
 
 FOLDERS = ("entries", "blobs", "locks", "work")
 KEY = "KEDGE_CACHE_KEY"
@@ -108,7 +107,7 @@ class Cache:
 
     def doubt(self, key: str, reason: str) -> None:
         """Say, once, why a result that is there isn't believed."""
-        _say(f"kedge: cache: {self._entry(key)}: {reason}; it is made again")
+        _say_once(f"cache: {self._entry(key)}: {reason}; it is made again")
 
     def blob(self, sha256: str) -> Path:
         """Return where a file lies."""
@@ -244,5 +243,5 @@ def _check_private(folder: Path) -> None:
 
 
 @functools.cache
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+def _say_once(line: str) -> None:
+    say(line)
