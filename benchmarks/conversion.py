@@ -20,8 +20,9 @@ from typing import Any
 import machine
 import peak
 from kedge_convert import parity
-from kedge_convert.photos import Sampling, collect, tensors
-from kedge_convert.source import Request, load_source
+from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
 from kedge_convert.targets import Target, parse_targets
 
 RESULTS = Path(__file__).parent / "results"
@@ -72,7 +73,9 @@ def _absolute(name: str) -> str:
 
 def exactness(arguments: argparse.Namespace, out: Path) -> Rows:
     """Compare every artefact with the original on all pictures that calibrated none of them."""
-    source = load_source(Request(arguments.model, card=arguments.card, weights=arguments.weights))
+    source = load_source(
+        SourceRequest(arguments.model, card=arguments.card, weights=arguments.weights)
+    )
     images = Path(arguments.images)
     calibrated = set(collect(images, Sampling()).calibration)
     photos = sorted(p for p in images.rglob("*") if p.is_file() and p not in calibrated)
@@ -113,7 +116,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a file, or a card's name")
     parser.add_argument("--card")
-    parser.add_argument("--weights", default=Request.weights)
+    parser.add_argument("--weights", default=SourceRequest.weights)
     parser.add_argument("--to", default="all")
     parser.add_argument("--images", required=True)
     return parser.parse_args()

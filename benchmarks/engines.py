@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 import machine
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.artefact.content import read_content
 from kedge_runtime.engines.base import Engine
-from kedge_runtime.quiet import quiet
+from kedge_runtime.engines.choice import EngineOptions, open_engine
+from kedge_runtime.output import quiet
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 8

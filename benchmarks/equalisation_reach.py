@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 import machine
-from kedge_convert.photos import Sampling, collect, tensors
-from kedge_convert.prepare import plan
-from kedge_convert.prepare.activations import forget, quantised, run, simulate
+from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare.equalise import REACHES, measure, scaled
-from kedge_convert.prepare.graph import Graph
-from kedge_convert.source import Request, load_source
-from kedge_runtime.head import Floats
-from kedge_runtime.metrics import sqnr
+from kedge_convert.prepare.graph import Graph, forget, quantised, run, simulate
+from kedge_convert.prepare.preparation import plan
+from kedge_convert.source import load_source
+from kedge_runtime.arrays import Floats
+from kedge_runtime.drift.metrics import sqnr
 
 RESULTS = Path(__file__).parent / "results"
 JUDGES = 32
@@ -30,7 +30,7 @@ JUDGES = 32
 
 def main() -> None:
     arguments = _arguments()
-    source = load_source(Request(str(arguments.model), card=arguments.card))
+    source = load_source(SourceRequest(str(arguments.model), card=arguments.card))
     photos = collect(arguments.images, Sampling())
     pictures = np.concatenate(list(tensors(photos.calibration, source.input)))
     report = {"machine": machine.identity(), "model": arguments.model.name}

@@ -22,15 +22,15 @@ import numpy as np
 import fit_input_nets as nets
 import machine
 from kedge_convert.fitting import search
-from kedge_convert.fitting.search import Fit
+from kedge_convert.fitting.search import InputFit
 from kedge_convert.fitting.subject import open_subject
-from kedge_convert.progress import Progress
-from kedge_convert.sources import Request
-from kedge_convert.toolkit import quiet
-from kedge_models import imagenet
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.worker.progress import Progress
+from kedge_models.labels.lists import imagenet
 from kedge_runtime.errors import UsageError
-from kedge_runtime.fitting import candidates, images
-from kedge_runtime.pipelines import PIPELINES
+from kedge_runtime.fitting import candidates
+from kedge_runtime.image.pipelines import PIPELINES
+from kedge_runtime.output import quiet
 
 RESULTS = Path(__file__).parent / "results"
 TRAINING, IMAGES = 1600, 200
@@ -45,7 +45,7 @@ class Case:
     """A model file, its images with true outputs, and how it was trained."""
 
     name: str
-    request: Request
+    request: SourceRequest
     paths: list[Path]
     classes: list[int]
     pipeline: str
@@ -81,7 +81,7 @@ def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
             with quiet():
                 nets.train(pair, training, arguments.seed + number).save(file)
         truth = pair.pipeline, pair.normalisation, pair.colour
-        yield Case(pair.name, Request(str(file)), paths, classes, *truth)
+        yield Case(pair.name, SourceRequest(str(file)), paths, classes, *truth)
 
 
 def _real(data: Path, seed: int) -> Iterator[Case]:
@@ -91,7 +91,7 @@ def _real(data: Path, seed: int) -> Iterator[Case]:
     paths = [every[i] for i in drawn]
     classes = [ids[path.name.partition("_")[0]] for path in paths]
     for name in SHARED:
-        request = Request(str(data / "models" / f"{name}.keras"), labels="imagenet")
+        request = SourceRequest(str(data / "models" / f"{name}.keras"), labels="imagenet")
         yield Case(name, request, paths, classes, "imagenet", "tf", "rgb")
 
 
@@ -105,7 +105,7 @@ def _row(case: Case) -> dict[str, Any]:
     except UsageError as error:
         return {"pair": case.name, "error": str(error), **dict.fromkeys(LEAST, False)}
     geometries = list(candidates.geometries(subject.height, subject.width))
-    pictures = images.load(case.paths, search.start(subject), geometries)
+    pictures = candidates.load(case.paths, search.start(subject), geometries)
     with quiet():
         labelled = search.find(subject, pictures, np.array(case.classes), silent)
         seconds, spent = time.monotonic() - started, time.process_time() - spent
@@ -124,7 +124,7 @@ def _row(case: Case) -> dict[str, Any]:
     }
 
 
-def _found(fit: Fit) -> dict[str, Any]:
+def _found(fit: InputFit) -> dict[str, Any]:
     best, ranked = fit.normalisations.best, fit.normalisations
     possible = [[one.candidate.normalisation, one.candidate.colour] for one in ranked.possible]
     return {
@@ -135,11 +135,11 @@ def _found(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _fed(fit: Fit) -> list[str]:
+def _fed(fit: InputFit) -> list[str]:
     return [fit.winner.normalisation, fit.winner.colour]
 
 
-def _geometries(fit: Fit) -> list[str]:
+def _geometries(fit: InputFit) -> list[str]:
     possible = fit.geometries.possible if fit.geometries else ()
     return [name for one in possible for name in one.candidate.pipelines]
 

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kedge_convert import heads
-from kedge_runtime.quiet import quiet
+from kedge_convert.load import output_activation
+from kedge_runtime.output import quiet
 
 FORMS = {"logits": tf.identity, "probabilities": tf.nn.softmax}
 
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = _arguments()
     with quiet():
         loaded = keras.models.load_model(arguments.model, compile=False)
-        module = Module(heads.find(loaded, arguments.model).model, arguments.form)
+        module = Module(output_activation.find(loaded, arguments.model).model, arguments.form)
         tf.saved_model.save(module, arguments.out, signatures=module.run)
 
 

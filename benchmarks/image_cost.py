@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 
 import machine
-from kedge_runtime.headers import read_header
-from kedge_runtime.image import LIMITS
+from kedge_runtime.image.decode import LIMITS
+from kedge_runtime.image.formats import read_header
 
 RESULTS = Path(__file__).parent / "results"
 SMALL = 64, 48
@@ -40,7 +40,7 @@ WATCHED = (
     "status = Path('/proc/self/status'); "
     "atexit.register(lambda: place.write_text(status.read_text())); "
 )
-READ = WATCHED + "from kedge_runtime.image import read_image; read_image(sys.argv[1])"
+READ = WATCHED + "from kedge_runtime.image.decode import read_image; read_image(sys.argv[1])"
 CLASSIFY = WATCHED + "from kedge_runtime.cli import main; main()"
 
 

@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 
 import machine
 import peers
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Geometry
-from kedge_runtime.foreign import Facts, read_facts
-from kedge_runtime.head import Floats
-from kedge_runtime.image import Pixels
+from kedge_runtime.arrays import Floats, Pixels
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.foreign import ForeignFacts, read_facts
+from kedge_runtime.classify.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"
 REPLICATE = cv2.BORDER_REPLICATE
@@ -104,7 +103,7 @@ def true_classes(classifier: Classifier, photos: Sequence[Path]) -> NDArray[np.i
     return np.array([ids.index(photo.name.split("_")[0]) for photo in photos])
 
 
-def measure(path: Path, photos: Sequence[Path], facts: Facts | None) -> dict[str, Any]:
+def measure(path: Path, photos: Sequence[Path], facts: ForeignFacts | None) -> dict[str, Any]:
     """Return the agreement of each way to look at the photos."""
     told = facts.contract(read_content(path)) if facts else None
     classifier = Classifier.open(path, contract=told)

@@ -21,20 +21,32 @@ from typing import Any
 
 import numpy as np
 
+import machine
+import model_files_table
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.files import write_whole
+from kedge_runtime.image.preprocessing import (
+    dequantise,
+    quantise,
+)
+from kedge_runtime.output import quiet
+from model_files_table import (
+    Judged,
+    Row,
+)
+from people_files import (
+    IMAGES,
+    Described,
+    read_all,
+)
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-import machine  # noqa: E402
-import model_files_table  # noqa: E402
-from kedge_convert.toolkit import quiet  # noqa: E402
-from kedge_runtime.artefact import read_artefact  # noqa: E402
-from kedge_runtime.classifier import Classifier  # noqa: E402
-from kedge_runtime.contract import Contract  # noqa: E402
-from kedge_runtime.files import write_whole  # noqa: E402
-from kedge_runtime.head import Floats, probabilities  # noqa: E402
-from kedge_runtime.preprocessing import dequantise, quantise  # noqa: E402
-from model_files_table import Judged, Row  # noqa: E402
-from people_files import IMAGES, Described, read_all  # noqa: E402
 
 TARGETS = ("tflite:float32", "tflite:int8", "onnx:float32")
 MEMORY, TIME = "6G", "10m"

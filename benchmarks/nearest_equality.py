@@ -19,11 +19,16 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from kedge_runtime.artefact.contract import (
+    Geometry,
+    Input,
+    Normalisation,
+)
+from kedge_runtime.image.preprocessing import Preprocessor
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
 
-from kedge_runtime.contract import Geometry, Input, Normalisation  # noqa: E402
-from kedge_runtime.preprocessing import Preprocessor  # noqa: E402
 
 SIZES = ((224, 224), (299, 299), (192, 97))
 

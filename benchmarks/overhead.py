@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import machine
-from kedge_runtime.artefact import read_artefact
+from kedge_runtime.artefact.file import read_artefact
 
 RESULTS = Path(__file__).parent / "results"
 MAX_RATIO = 1.15

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kedge_convert.supervisor.bounds import highest
+from kedge_convert.worker.process import highest
 
 INTERVAL = 0.05  # seconds; the kernel keeps each process's peak, only its last moment can be missed
 

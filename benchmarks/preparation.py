@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from kedge_convert import prepare
-from kedge_convert.photos import Sampling, collect
+from kedge_convert.images import Sampling, collect
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.prepare import preparation
 from kedge_convert.quantise import candidates
-from kedge_convert.source import Request, load_source
-from kedge_convert.toolkit import quiet
+from kedge_convert.source import load_source
+from kedge_runtime.output import quiet
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -41,17 +42,17 @@ class Figures:
         return self.levelling + self.rounding
 
 
-def measure(request: Request, images: Path, count: int) -> Figures:
+def measure(request: SourceRequest, images: Path, count: int) -> Figures:
     """Prepare once."""
     source = load_source(request)
     photos = collect(images, Sampling(count, 1))
     pictures = candidates.fitting(source, photos)
-    graph = prepare.plan(source.model)
+    graph = preparation.plan(source.model)
     with quiet():
         start = time.perf_counter()
-        levelled = prepare.levelled(graph, pictures)
+        levelled = preparation.levelled(graph, pictures)
         middle = time.perf_counter()
-        prepare.round_weights(levelled, pictures, prepare.Rounding())
+        preparation.round_weights(levelled, pictures, preparation.Rounding())
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Figures(count, middle - start, end - middle, peak)
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--card")
     parser.add_argument("--calibrate", type=int, default=Sampling.calibration)
     given = parser.parse_args()
-    found = apart(Request(str(given.model), card=given.card), given.images, given.calibrate)
+    found = apart(SourceRequest(str(given.model), card=given.card), given.images, given.calibrate)
     report = {"machine": machine.identity(), "model": given.model.name, **asdict(found)}
     name = f"preparation-{given.model.stem}-{machine.slug()}"
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 import machine
-from kedge_runtime import bench
+from kedge_runtime.checks import bench
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP = 20
@@ -55,7 +55,8 @@ def measure(artefact: Path, photos: list[Path], threads: int) -> dict[str, Any]:
     try:
         cv2.imdecode = _clocked(decoded, plain)
         timing = bench.measure(
-            bench.Case(artefact, threads=threads), bench.Plan(tuple(photos), len(photos), WARM_UP)
+            bench.BenchCase(artefact, threads=threads),
+            bench.Plan(tuple(photos), len(photos), WARM_UP),
         )
     finally:
         cv2.imdecode = plain

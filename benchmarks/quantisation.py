@@ -29,14 +29,14 @@ import machine
 import paired
 import quantisation_ways as ways
 from kedge_convert import parity
-from kedge_convert.photos import Sampling, collect
+from kedge_convert.images import Sampling, collect
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.budget import Budget
-from kedge_convert.source import Request
-from kedge_runtime import metrics
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.engines import EngineOptions
-from kedge_runtime.image import SUFFIXES
-from kedge_runtime.truth import Truth, read_truth
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.drift import metrics
+from kedge_runtime.drift.truth import Truth, read_truth
+from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.image.decode import SUFFIXES
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 60  # timed runs of every model
@@ -131,7 +131,7 @@ def _job(arguments: argparse.Namespace, seed: int) -> ways.Job:
     count = sum(path.suffix.lower() in SUFFIXES for path in arguments.images.rglob("*"))
     # `collect` takes no more than there are, and leaves some to measure on.
     sampling = Sampling(arguments.calibrate, arguments.check or count, seed)
-    request = Request(
+    request = SourceRequest(
         str(arguments.model),
         card=arguments.card,
         labels=arguments.labels,

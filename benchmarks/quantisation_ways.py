@@ -16,27 +16,28 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import original as reference
+from kedge_convert import float_model as reference
 from kedge_convert import sealing
-from kedge_convert.formats import FORMATS
+from kedge_convert.export.exported import Way
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import Photos, tensors
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
-from kedge_convert.photos import Photos, tensors
-from kedge_convert.progress import Progress
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import Candidate
-from kedge_convert.source import Request, Source, load_source
+from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
-from kedge_convert.toolkit import quiet
-from kedge_convert.way import Way
-from kedge_runtime import golden_making
-from kedge_runtime.artefact import Artefact, seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Contract, Input, Label, Output
-from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.golden import Golden
-from kedge_runtime.head import Floats
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Input, Label, Output
+from kedge_runtime.artefact.file import Artefact, seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.sealing import golden_set
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines.choice import EngineOptions, open_engine
+from kedge_runtime.output import quiet
 
 # At most so many pictures' activations are held by onnxruntime's histograms at once; it wants a
 # divisor of their number.
@@ -47,7 +48,7 @@ STRIDE = 10
 class Job:
     """What to convert, with which pictures; `seed` drew them. `budget`: of the way that has one."""
 
-    request: Request
+    request: SourceRequest
     photos: Photos
     seed: int
     budget: Budget
@@ -242,7 +243,7 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
 
 
 def _both(
-    asked: reference.Original, start: float, make: Callable[[Target], Candidate]
+    asked: reference.FloatModel, start: float, make: Callable[[Target], Candidate]
 ) -> Iterator[Made]:
     """Yield each format's model; what they share counts for both."""
     shared = time.perf_counter() - start
@@ -259,7 +260,7 @@ def _note(way: Way) -> str:
     return f"{way.precision}, {way.method}, {way.ranges}{kept}"
 
 
-def _seal_size(asked: reference.Original, made: Made) -> int:
+def _seal_size(asked: reference.FloatModel, made: Made) -> int:
     target = Target(made.form, "int8")
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / f"model.{made.form}"
@@ -267,9 +268,7 @@ def _seal_size(asked: reference.Original, made: Made) -> int:
         content = read_content(path)
         engine = open_engine(content)
         contract = sealing.contract_of(asked.source, target, engine, asked.photos)
-        golden = golden_making.golden_set(
-            read_content(path), contract, asked.golden, asked.golden_logits
-        )
+        golden = golden_set(read_content(path), contract, asked.golden, asked.golden_logits)
     return len(seal(made.form, made.content, contract, golden)) - len(made.content)
 
 

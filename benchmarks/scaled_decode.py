@@ -22,13 +22,14 @@ import cv2
 import numpy as np
 
 import machine
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Contract, Resize
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Resize
+from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.engines.base import Engine
-from kedge_runtime.image import Pixels, read_image
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.engines.choice import EngineOptions, open_engine
+from kedge_runtime.image.decode import read_image
+from kedge_runtime.image.preprocessing import Preprocessor
 
 RESULTS = Path(__file__).parent / "results"
 MEGAPIXELS, QUALITY, NOISE = 12e6, 90, 2.5  # the noise's standard deviation in steps of 255

@@ -25,15 +25,16 @@ from typing import Any
 import numpy as np
 
 import machine
-from kedge_runtime.artefact import Artefact, read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import ENGINES, EngineOptions, open_engine
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import Artefact, read_artefact
+from kedge_runtime.checks.verify import TOLERANCES
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
-from kedge_runtime.head import Floats
-from kedge_runtime.preprocessing import Preprocessor
-from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import TOLERANCES, sqnr
+from kedge_runtime.image.preprocessing import Preprocessor
+from kedge_runtime.output import quiet
 
 RESULTS = Path(__file__).parent / "results"
 NOISES = (0.01, 0.05)

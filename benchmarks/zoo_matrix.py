@@ -23,15 +23,16 @@ from typing import Any
 
 import machine
 import zoo_table
-from kedge_convert import sealing, supervisor
+from kedge_convert import sealing
+from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
-from kedge_convert.photos import Sampling
-from kedge_convert.progress import Progress
-from kedge_convert.source import Request
-from kedge_convert.sources.zoo import UNTRAINED
-from kedge_convert.supervisor import bounds
+from kedge_convert.load.application import UNTRAINED
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.targets import TARGETS, Target, parse_targets
-from kedge_models import Card, card, cards
+from kedge_convert.worker import process, supervisor
+from kedge_convert.worker.progress import Progress
+from kedge_models import cards
+from kedge_models.cards import Card, card
 from kedge_runtime.errors import KedgeError, one_line
 from kedge_runtime.files import write_whole
 from zoo_watch import Watch
@@ -50,7 +51,7 @@ class Plan:
     weights: str
     targets: tuple[Target, ...]
     sampling: Sampling
-    bounds: bounds.Bounds
+    process: process.Bounds
     stock_above: int
     redo: bool
 
@@ -111,7 +112,7 @@ def _cells(model: Card, targets: Sequence[Target], plan: Plan) -> Record:
 
 def _job(model: Card, targets: Sequence[Target], plan: Plan, out: Path) -> Job:
     return Job(
-        request=Request(model.name, weights=plan.weights),
+        request=SourceRequest(model.name, weights=plan.weights),
         targets=tuple(targets),
         out=out,
         calibrate=plan.images,
@@ -154,8 +155,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         weights=arguments.weights,
         targets=parse_targets(arguments.targets),
         sampling=Sampling(arguments.calibrate, arguments.check),
-        bounds=bounds.Bounds(
-            bounds.read_memory(arguments.memory_limit), bounds.read_time(arguments.time_limit)
+        bounds=process.Bounds(
+            process.read_memory(arguments.memory_limit), process.read_time(arguments.time_limit)
         ),
         stock_above=arguments.no_prepare_above,
         redo=arguments.redo,
@@ -165,14 +166,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--weights", default=Request.weights)
+    parser.add_argument("--weights", default=SourceRequest.weights)
     parser.add_argument("--only", nargs="+", metavar="MODEL", help="default: all")
     parser.add_argument("--targets", default="all", help=f"all, or {','.join(map(str, TARGETS))}")
     parser.add_argument("--calibrate", type=int, default=Sampling.calibration)
     parser.add_argument("--check", type=int, default=Sampling.check)
     parser.add_argument("--no-prepare-above", type=int, default=sys.maxsize, metavar="PARAMETERS")
-    parser.add_argument("--memory-limit", default=bounds.MEMORY)
-    parser.add_argument("--time-limit", default=bounds.TIME)
+    parser.add_argument("--memory-limit", default=process.MEMORY)
+    parser.add_argument("--time-limit", default=process.TIME)
     parser.add_argument("--redo", action="store_true", help="run what stands there again")
     return parser.parse_args()
 

@@ -20,17 +20,19 @@ import numpy as np
 
 import machine
 import zoo_table
-from kedge_convert.formats.halves import half
+from kedge_convert.export.exported import half
+from kedge_convert.images import Sampling, collect, tensors
 from kedge_convert.initialise import initialised
-from kedge_convert.photos import Sampling, collect, tensors
-from kedge_convert.prepare import plan
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare.graph import Node
-from kedge_convert.progress import Progress
-from kedge_convert.source import Request, load_source
-from kedge_convert.toolkit import quiet, require
-from kedge_runtime import metrics
+from kedge_convert.prepare.preparation import plan
+from kedge_convert.source import load_source
+from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
+from kedge_runtime.drift import metrics
 from kedge_runtime.files import write_whole
-from kedge_runtime.head import Floats
+from kedge_runtime.output import quiet
 
 RESULTS = Path(__file__).parent / "results"
 Record = dict[str, Any]
@@ -71,7 +73,7 @@ def apart(record: Record, images: Path) -> dict[str, float]:
 def measure(record: Record, images: Path) -> dict[str, float]:
     """Return Keras's own largest logit error, a share of the largest logit, by precision."""
     photos = collect(images, Sampling(record["calibrate"], record["check"], record["seed"]))
-    source = load_source(Request(record["model"], weights=record["weights"]))
+    source = load_source(SourceRequest(record["model"], weights=record["weights"]))
     with Progress(silent=True) as progress:
         source = initialised(source, photos, record["seed"], progress)
     graph = plan(source.model)

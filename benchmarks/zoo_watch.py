@@ -5,8 +5,8 @@ import threading
 from time import monotonic
 from typing import Any
 
-from kedge_convert.progress.events import Event, Turned
-from kedge_convert.supervisor.bounds import held
+from kedge_convert.worker.events import Event, Turned
+from kedge_convert.worker.process import held
 
 INTERVAL = 0.1  # seconds between two looks at the memory
 

@@ -6,15 +6,22 @@ from pathlib import Path
 import numpy as np
 
 import drift_references
-from kedge_convert.localise import LayerDrift, Localisation
-from kedge_convert.reports.record import Baseline, Cell, Gate, Machine, Report, verdict_of
-from kedge_runtime.classifier import Classifier
+from kedge_convert.drift.layers import LayerDrift, Localisation
+from kedge_convert.matrix.record import (
+    Baseline,
+    BuildReport,
+    CellReport,
+    GateReport,
+    MachineReport,
+    verdict_of,
+)
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift import gates
-from kedge_runtime.drift.comparison import Request, compare, prepare
+from kedge_runtime.drift.comparison import DriftRequest, compare, prepare
 from kedge_runtime.drift.gates import Estimate, Verdict
-from kedge_runtime.drift.report import Attribution, Drift, Step
-from kedge_runtime.drift.summary import Limits
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.drift.report import Attribution, AttributionStep, Drift
+from kedge_runtime.drift.summary import GateLimits
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.identity import identity
 from kedge_runtime.records import decode
 
@@ -43,12 +50,14 @@ def write_desk(folder: Path, artefact: Path) -> Path:
 def measured(folder: Path, artefact: Path) -> Drift:
     """Return the artefact's drift on a desk, with an attribution made up to go with it."""
     truth = str(folder / "truth.csv")
-    request = Request((artefact,), folder / "photos", truth, Limits(), EngineOptions())
+    request = DriftRequest((artefact,), folder / "photos", truth, GateLimits(), EngineOptions())
     (drift,) = compare(prepare(request), folder / "original.npz")
     drop = Estimate(0.03, -0.01, 0.07)
     steps = (
-        Step("preprocessing", "Keras -> the contract's pixels", drop, 0.05, 0.05),
-        Step("quantisation", "float32 -> <b>int8</b>", Estimate(-0.01, -0.03, 0.01), 0.01, 0.02),
+        AttributionStep("preprocessing", "Keras -> the contract's pixels", drop, 0.05, 0.05),
+        AttributionStep(
+            "quantisation", "float32 -> <b>int8</b>", Estimate(-0.01, -0.03, 0.01), 0.01, 0.02
+        ),
     )
     found = Attribution(COUNT, steps, Estimate(0.02, -0.02, 0.06), 0.06)
     return replace(drift, attribution=found)
@@ -83,33 +92,37 @@ def layers() -> Localisation:
     return Localisation("m.int8.tflite", 6, tuple(found), ())
 
 
-def report(folder: Path, artefact: Path) -> Report:
+def report(folder: Path, artefact: Path) -> BuildReport:
     """Return a build with a cell of each verdict, and one that gave no file."""
     drift = measured(folder, artefact)
     agreement = drift.agreement
     open_gate = gates.min_agreement(agreement.value, drift.pictures - drift.flips.count, COUNT)
     cells = (
-        _cell("m.float32.tflite", Gate("conversion", "PASS", "fine"), drift),
-        _cell("m.int8.tflite", Gate("max_bytes", "FAIL", f"too large {NASTY}"), drift),
+        _cell("m.float32.tflite", GateReport("conversion", "PASS", "fine"), drift),
+        _cell("m.int8.tflite", GateReport("max_bytes", "FAIL", f"too large {NASTY}"), drift),
         _cell(
             "m.int8.onnx",
-            Gate("min_agreement", open_gate.verdict, "open", 0.5, agreement, open_gate.images),
+            GateReport(
+                "min_agreement", open_gate.verdict, "open", 0.5, agreement, open_gate.images
+            ),
             replace(drift, calibration=None, attribution=None, top1=None, top5=None),
         ),
         _bare(
-            "m.float16.onnx", "FAIL", Gate("conversion", "FAIL", "the process crashed (SIGSEGV)")
+            "m.float16.onnx",
+            "FAIL",
+            GateReport("conversion", "FAIL", "the process crashed (SIGSEGV)"),
         ),
     )
-    machine = decode(Machine, identity(), "machine")
-    return Report("kedge.toml", "out", "0", machine, "FAIL", cells)
+    machine = decode(MachineReport, identity(), "machine")
+    return BuildReport("kedge.toml", "out", "0", machine, "FAIL", cells)
 
 
-def _bare(name: str, verdict: Verdict, gate: Gate) -> Cell:
+def _bare(name: str, verdict: Verdict, gate: GateReport) -> CellReport:
     model, precision, form = name.split(".")
-    return Cell(name, model, f"{form}:{precision}", "", verdict, (gate,), (), cached=False)
+    return CellReport(name, model, f"{form}:{precision}", "", verdict, (gate,), (), cached=False)
 
 
-def _cell(name: str, gate: Gate, drift: Drift) -> Cell:
+def _cell(name: str, gate: GateReport, drift: Drift) -> CellReport:
     folder = Path(drift.artefact.path).parent
     return replace(
         _bare(name, verdict_of((gate,)), gate),

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from kedge_runtime.drift.journal import Shard
 from kedge_runtime.drift.measure import Part, Task, measure
-from kedge_runtime.drift.pictures import Shard
 from kedge_runtime.errors import UsageError
 
 QUIET = ["--no-dashboard", "--host", "127.0.0.1"]

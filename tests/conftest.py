@@ -18,9 +18,7 @@ import numpy as np
 import pytest
 
 from kedge_models.demo import pictograms
-from kedge_runtime.artefact import seal
-from kedge_runtime.cli import main
-from kedge_runtime.contract import (
+from kedge_runtime.artefact.contract import (
     Contract,
     Geometry,
     Input,
@@ -31,8 +29,10 @@ from kedge_runtime.contract import (
     Quantisation,
     Tensor,
 )
-from kedge_runtime.golden import Golden
-from kedge_runtime.keys import PrivateKey, generate, write_pair
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.signing import PrivateKey, generate, write_pair
+from kedge_runtime.cli import main
 from skips import pytest_make_collect_report, pytest_runtest_makereport
 
 # Hooks, which pytest finds by name.
@@ -186,7 +186,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path
     Its weights are random; one pass over the pictures sets its batch norms, so that answers vary.
     """
     pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
-    from kedge_convert.photos import tensors
+    from kedge_convert.images import tensors
     from kedge_convert.toolkit import require
 
     keras = require("keras")

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kedge_convert import pipeline
-from kedge_convert.errors import ConversionError
-from kedge_convert.formats import FORMATS
+from kedge_convert.export.exported import Way
+from kedge_convert.export.formats import FORMATS
 from kedge_convert.job import Checked, Job, Outcome, failed
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.progress import Progress
-from kedge_convert.progress.events import PREPARATION
-from kedge_convert.source import Request, Source
+from kedge_convert.source import Source
 from kedge_convert.staging import publish, write
-from kedge_convert.supervisor.bounds import Bounds, highest
-from kedge_convert.supervisor.process import INTERVAL
 from kedge_convert.targets import TARGETS, Target
-from kedge_convert.way import Way
-from kedge_runtime.contract import Precision
+from kedge_convert.toolkit import ConversionError
+from kedge_convert.worker.events import PREPARATION
+from kedge_convert.worker.process import INTERVAL, Bounds, highest
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import staged
-from kedge_runtime.quiet import quiet
+from kedge_runtime.output import quiet
 
 PAGE = 4096
 SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, float("inf"), 0.0)
@@ -152,12 +152,12 @@ def _die(plan: dict[str, str], where: str) -> None:
 
 def job(plan: Path, out: Path, targets: tuple[Target, ...] = TARGETS[:3]) -> Job:
     """Return a job for `work`."""
-    return Job(Request(str(plan)), targets, out)
+    return Job(SourceRequest(str(plan)), targets, out)
 
 
 def main() -> None:
     """Supervise the job of the plan and the folder that are named on the command line."""
-    from kedge_convert import supervisor
+    from kedge_convert.worker import supervisor
 
     plan, out = map(Path, sys.argv[1:])
     with Progress() as progress:

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.drift.pictures import Failure, Pictures, content_digest
-from kedge_runtime.drift.reference import Facts, Recorded, write_reference
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.drift.journal import Failure, Pictures, content_digest
+from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
 
 BROKEN = "odd/17 broken.jpg"
 
@@ -32,7 +32,7 @@ def write_for(artefact: Path, photos: Path, path: Path, noise: float = 0.0) -> P
     outputs = np.stack([classifier.outputs(content) for content in contents])
     shifted = outputs + np.random.default_rng(5).normal(0, noise, outputs.shape)
     digests = np.stack([content_digest(content) for content in contents])
-    facts = replace(Facts.of(classifier.contract), failed=(Failure(BROKEN, "no"),))
+    facts = replace(ReferenceFacts.of(classifier.contract), failed=(Failure(BROKEN, "no"),))
     parts = [
         Recorded(names[some], digests[some], shifted[some].astype(np.float32))
         for some in (slice(0, 15), slice(15, None))

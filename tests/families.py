@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 import nets
-from kedge_convert.formats import FORMATS
-from kedge_convert.formats.exported import Exported
+from kedge_convert.export.exported import Exported
+from kedge_convert.export.formats import FORMATS
 from kedge_convert.source import Source
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.toolkit import require
-from kedge_runtime.contract import Geometry, Input, Normalisation, Output
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Output
 
 SIDE = 32
 CALIBRATION = 20

@@ -51,9 +51,9 @@ from encoded_images import (
     zeros,
 )
 from hostile_costs import READ, REFUSED
-from kedge_runtime.bench import peak_memory
+from kedge_runtime.checks.bench import peak_memory
 from kedge_runtime.errors import ImageError
-from kedge_runtime.image import read_image
+from kedge_runtime.image.decode import read_image
 
 Make = bytes | Callable[[Path], None]
 

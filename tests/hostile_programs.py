@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.toolkit import quiet, require
+from kedge_convert.toolkit import require
+from kedge_runtime.output import quiet
 
 SIDE = 8
 Maker = Callable[[Path, Path], Path]

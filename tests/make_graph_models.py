@@ -5,9 +5,6 @@ tensorflow==2.15.1 tensorflow-model-optimization==0.8.0; v/bin/python tests/make
 """
 
 import os
-
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-
 import shutil
 import sys
 import zipfile
@@ -16,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
 
 FOLDER = Path(__file__).parent / "models" / "graphs"
 SHAPE = (16, 16, 3)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import prepare
-from kedge_convert.prepare import Graph
+from kedge_convert.prepare import preparation
+from kedge_convert.prepare.graph import Graph
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import open_engine
-from kedge_runtime.head import Floats
-from kedge_runtime.preprocessing import Preprocessor, dequantise
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 
 SIDE = 12
 
@@ -69,8 +69,8 @@ def prepared(
     graph: Graph, photos: Floats, seed: int = 0, tick: Callable[[], None] = lambda: None
 ) -> Any:
     """Return the Keras model with prepared weights, fitted to photos [n, h, w, 3]."""
-    levelled = prepare.levelled(graph, photos)
-    return prepare.round_weights(levelled, photos, prepare.Rounding(seed), tick).build()
+    levelled = preparation.levelled(graph, photos)
+    return preparation.round_weights(levelled, photos, preparation.Rounding(seed), tick).build()
 
 
 def untreated(graph: Graph) -> list[str]:

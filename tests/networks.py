@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.inspect import Network, Operator, Scales, Value
+from kedge_runtime.modelfile.network import Network, Operator, Scales, Value
 
 ONE_SCALE = Scales(1, 0.5, 0.5)
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Fit, Resize
-from kedge_runtime.engines import EngineOptions, Kernels, open_engine
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Fit, Resize
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.engines.choice import EngineOptions, Kernels, open_engine
+from kedge_runtime.image.preprocessing import Preprocessor
 
 # Those of integer arithmetic alone (docs/preprocessing.md says why `area` is not among them), with
 # each fit: the zoo's way, another, and Keras's.

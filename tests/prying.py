@@ -14,8 +14,8 @@ import numpy as np
 
 from kedge_convert import pipeline
 from kedge_convert.job import Job, Outcome, failed
-from kedge_convert.progress import Progress
-from kedge_convert.sources import programs, zoo
+from kedge_convert.load import application, programs
+from kedge_convert.worker.progress import Progress
 from kedge_runtime.errors import reason_of
 
 OUTSIDE = "outside"  # beside the folder of the model
@@ -123,7 +123,9 @@ def unchecked(job: Job, progress: Progress) -> Iterator[Outcome]:
 def lacking(job: Job, progress: Progress) -> Iterator[Outcome]:
     """Lack weights, as a card's model does that nobody has downloaded."""
     if not (job.out / CACHED).exists():
-        raise zoo.AbsentError("the weights can't be downloaded: connect, or give --weights FILE")
+        raise application.AbsentError(
+            "the weights can't be downloaded: connect, or give --weights FILE"
+        )
     yield from (failed(target, "found") for target in job.targets)
 
 

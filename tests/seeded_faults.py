@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.formats import flatbuffer
+from kedge_convert.export import flatbuffer
 from kedge_convert.toolkit import require
-from kedge_runtime.contract import Contract, Label, Quantisation
+from kedge_runtime.artefact.contract import Contract, Label, Quantisation
 
 Weights = dict[str, NDArray[np.float32]]
 TINY = Path(__file__).parent / "models"
@@ -183,9 +183,9 @@ def _dropped(content: bytes) -> bytes:
     import keras
     import tensorflow as tf
 
-    from kedge_models import demo
+    from kedge_models.demo import files
 
-    model = keras.models.load_model(demo.MODEL, compile=False)
+    model = keras.models.load_model(files.MODEL, compile=False)
     logits = keras.Model(model.inputs, model.get_layer("reshape_2").output)
     call = tf.function(lambda x: tf.reshape(logits(x), (1, 10)))
     concrete = call.get_concrete_function(tf.TensorSpec((1, 96, 96, 3)))

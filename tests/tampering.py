@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_runtime import containers
-from kedge_runtime.content import ModelContent, read_content
-from kedge_runtime.keys import PrivateKey
-from kedge_runtime.signature import MAX_SERIAL, TAIL_BYTES, signed
+from kedge_runtime.artefact import content as containers
+from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.artefact.signing import MAX_SERIAL, TAIL_BYTES, PrivateKey, signed
 
 SERIAL = 7
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from kedge_runtime.artefact import seal
-from kedge_runtime.contract import Contract
-from kedge_runtime.golden import Golden
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 
 pytest.importorskip("ai_edge_litert")
 

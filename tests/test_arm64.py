@@ -16,10 +16,10 @@ import pytest
 
 import emulated_root
 import photo_answers
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.metrics import sqnr
-from kedge_runtime.preprocessing import dequantise
-from kedge_runtime.verify import CHECKS, TOLERANCES
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.checks.verify import CHECKS, TOLERANCES
+from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.image.preprocessing import dequantise
 
 pytestmark = pytest.mark.arm64
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import drift_references
-from kedge_runtime.artefact import seal
-from kedge_runtime.classifier import Classifier
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.signing import generate, write_pair
+from kedge_runtime.checks.verify import walk
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.cli import COMMANDS
-from kedge_runtime.contract import Contract
-from kedge_runtime.golden import Golden
-from kedge_runtime.keys import generate, write_pair
-from kedge_runtime.verify import walk
 
 FOREIGN = (
     *("tensorflow", "keras", "onnx", "tf2onnx", "rich", "PIL", "distributed", "dask"),

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_runtime.artefact import CONTRACT, GOLDEN, is_sealed, read_artefact, seal
-from kedge_runtime.content import format_of
-from kedge_runtime.contract import Contract, Label
+from kedge_runtime.artefact.content import format_of
+from kedge_runtime.artefact.contract import Contract, Label
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, is_sealed, read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, ContractError
-from kedge_runtime.golden import Golden
 
 
 def test_what_was_sealed_is_read(

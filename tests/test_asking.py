@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from conftest import MODELS, Run
-from kedge_convert.sources.outline import outline
-from kedge_convert.toolkit import quiet, require
+from kedge_convert.load.outline import outline
+from kedge_convert.toolkit import require
+from kedge_runtime.output import quiet
 
 WITHOUT_TENSORFLOW = """
 import sys

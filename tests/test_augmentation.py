@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.sources import Request, load
-from kedge_convert.sources.augmentation import RANDOM
-from kedge_convert.toolkit import quiet, require
+from kedge_convert.load.augmentation import RANDOM
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.toolkit import require
+from kedge_runtime.arrays import Floats
 from kedge_runtime.errors import UsageError
-from kedge_runtime.head import Floats
+from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -62,10 +64,10 @@ def network(make: Callable[[Any], Layers], *, training: bool | None = None) -> A
     return keras.Model(image, layers.Dense(5, activation="softmax")(value))
 
 
-def exported(model: Any, folder: Path) -> Request:
+def exported(model: Any, folder: Path) -> SourceRequest:
     with quiet():
         model.export(folder / "it", verbose=False)
-    return Request(str(folder / "it"))
+    return SourceRequest(str(folder / "it"))
 
 
 def without_training(model: Any) -> Floats:
@@ -98,7 +100,7 @@ def test_noise_and_dropout_that_were_left_on_are_taken_out(tmp_path: Path) -> No
     assert "taken out: dropout" in found.notes[0]
 
 
-def module(call: Callable[[Any], Any], kept: Any, folder: Path) -> Request:
+def module(call: Callable[[Any], Any], kept: Any, folder: Path) -> SourceRequest:
     """Save a function of pictures as a SavedModel of one signature."""
     tf = require("tensorflow")
 
@@ -110,7 +112,7 @@ def module(call: Callable[[Any], Any], kept: Any, folder: Path) -> Request:
     made = Module()
     made.kept = kept
     tf.saved_model.save(made, str(folder), signatures=made.run)
-    return Request(str(folder))
+    return SourceRequest(str(folder))
 
 
 def test_a_generator_of_tensorflow_is_taken_out_too(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_a_random_crop_of_keras_2_resizes_out_of_training(tmp_path: Path, side: 
     model = keras.Model(image, keras.layers.Dense(5, activation="softmax")(value))
     with quiet():
         model.save(tmp_path / "it", save_format="tf")
-    found = load(Request(str(tmp_path / "it")))
+    found = load(SourceRequest(str(tmp_path / "it")))
     expected = np.asarray(model(PICTURES, training=False))
     np.testing.assert_allclose(found.model(PICTURES), expected, atol=1e-5)
     (layer,) = [each for each in found.model.layers if hasattr(each, "graph")]

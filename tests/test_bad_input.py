@@ -12,8 +12,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from kedge_convert import pipeline, supervisor
+from kedge_convert import pipeline
 from kedge_convert.toolkit import require
+from kedge_convert.worker import supervisor
 
 Run = Callable[..., tuple[int, str, str]]
 STAGES = (
@@ -212,7 +213,8 @@ def test_without_network_the_way_on_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_weights_from_a_file(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
-    from kedge_convert.source import Request, load_source
+    from kedge_convert.load.request import SourceRequest
+    from kedge_convert.source import load_source
     from kedge_runtime.errors import UsageError
 
     keras = require("keras")
@@ -220,14 +222,14 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "own.weights.h5"
     original.save_weights(path)
     # A name with a dot in it is a card's name all the same.
-    source = load_source(Request("mobilenet-0.25", weights=str(path)))
+    source = load_source(SourceRequest("mobilenet-0.25", weights=str(path)))
     assert (source.card, source.name) == ("MobileNet-0.25", "mobilenet-0.25")
     assert source.parameters == original.count_params()
     assert (source.model.get_weights()[0] == original.get_weights()[0]).all()
     with pytest.raises(UsageError, match="doesn't fit MobileNetV2"):
-        load_source(Request("MobileNetV2", weights=str(path)))
+        load_source(SourceRequest("MobileNetV2", weights=str(path)))
     with pytest.raises(UsageError, match="absent: no such file"):
-        load_source(Request("MobileNetV2", weights="absent"))
+        load_source(SourceRequest("MobileNetV2", weights="absent"))
 
 
 def test_a_folder_called_like_a_card_does_not_hide_it(

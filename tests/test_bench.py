@@ -13,17 +13,27 @@ import cv2
 import numpy as np
 import pytest
 
-from kedge_runtime import bench, image
-from kedge_runtime.artefact import seal
-from kedge_runtime.bench import Case, Plan, Timing, cases, measure, measure_apart, notes, steps
-from kedge_runtime.classifier import Classifier
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.checks import bench
+from kedge_runtime.checks.bench import (
+    BenchCase,
+    Plan,
+    Timing,
+    cases,
+    measure,
+    measure_apart,
+    notes,
+    steps,
+)
+from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import ACTIVATIONS
 from kedge_runtime.commands.bench import A_BLOCK, WIDTH, table
-from kedge_runtime.contract import Contract
-from kedge_runtime.engines import cores
+from kedge_runtime.engines.choice import cores
 from kedge_runtime.errors import UsageError
-from kedge_runtime.findings import Machine
-from kedge_runtime.golden import Golden
-from kedge_runtime.head import ACTIVATIONS
+from kedge_runtime.image import decode
 
 pytest.importorskip("ai_edge_litert")
 
@@ -76,7 +86,7 @@ class Clock:
 
 # What a classification consists of, by the step that it belongs to: independent of bench.py.
 WORK: dict[str, tuple[Any, str]] = {
-    "read": (image, "open_plain"),
+    "read": (decode, "open_plain"),
     "decode": (cv2, "imdecode"),
     "resize": (cv2, "resize"),
     "table": (cv2, "LUT"),
@@ -89,14 +99,14 @@ def test_the_steps_are_all_there_is_and_add_up_to_the_whole(
 ) -> None:
     clock = Clock()
     seconds = {stage: float(10**i) for i, stage in enumerate(STAGES)}
-    engine = type(Case(sealed / name).open().engine)
+    engine = type(BenchCase(sealed / name).open().engine)
     places = WORK | {stage: (engine, stage) for stage in ("set", "invoke", "get")}
     for stage, (home, attribute) in places.items():
         slowed = clock.slow(getattr(home, attribute), seconds[stage])
         monkeypatch.setattr(home, attribute, slowed)
     monkeypatch.setitem(ACTIVATIONS, "softmax", clock.slow(ACTIVATIONS["softmax"], seconds["head"]))
     monkeypatch.setattr(bench, "perf_counter", clock)
-    timing = measure(Case(sealed / name), Plan(tuple(pictures), rounds=4, warm_up=2))
+    timing = measure(BenchCase(sealed / name), Plan(tuple(pictures), rounds=4, warm_up=2))
     assert list(timing.stages) == STAGES
     for stage, found in timing.stages.items():
         np.testing.assert_array_equal(found, [seconds[stage]] * 4)
@@ -123,7 +133,7 @@ def test_features_are_timed_too(
     spatial = replace(contract, output=replace(contract.output, kind="features"), labels=())
     path = sealed / "features.tflite"
     path.write_bytes(seal("tflite", models["tflite"], spatial, Golden.none()))
-    timing = measure(Case(path), Plan(tuple(pictures), rounds=2, warm_up=0))
+    timing = measure(BenchCase(path), Plan(tuple(pictures), rounds=2, warm_up=0))
     assert list(timing.stages) == STAGES
 
 
@@ -138,7 +148,7 @@ def test_warm_up_counts_for_nothing_and_pictures_go_round(
         return [float(len(seen))] * (1 + len(STAGES))
 
     monkeypatch.setattr(bench, "_round", noted)
-    timing = measure(Case(sealed / "tiny.tflite"), Plan(tuple(pictures), rounds=5, warm_up=2))
+    timing = measure(BenchCase(sealed / "tiny.tflite"), Plan(tuple(pictures), rounds=5, warm_up=2))
     assert seen == [*pictures, *pictures, pictures[0]]
     np.testing.assert_array_equal(timing.total, [3, 4, 5, 6, 7])
 
@@ -146,7 +156,7 @@ def test_warm_up_counts_for_nothing_and_pictures_go_round(
 def test_each_case_has_a_process_and_a_peak_of_its_own(sealed: Path, pictures: list[Path]) -> None:
     ballast = np.ones(40 << 20, np.float64)
     plan = Plan(tuple(pictures), rounds=2, warm_up=0)
-    timing = measure_apart(Case(sealed / "tiny.tflite", threads=1), plan)
+    timing = measure_apart(BenchCase(sealed / "tiny.tflite", threads=1), plan)
     assert 10 << 20 < timing.peak < ballast.nbytes
     assert (timing.engine, timing.threads, timing.precision) == ("litert", 1, "float32")
 
@@ -166,7 +176,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_cases_are_every_engine_with_every_number_of_threads(artefacts: Path, way: str) -> None:
     form, engines, threads, expected = WAYS[way]
-    base = Case(artefacts / f"tiny.{form}", delegate="x")
+    base = BenchCase(artefacts / f"tiny.{form}", delegate="x")
     found = list(cases(base, engines, threads))
     assert [(case.engine, case.threads) for case in found] == expected
     assert {(case.artefact, case.delegate) for case in found} == {(base.artefact, "x")}
@@ -174,13 +184,13 @@ def test_cases_are_every_engine_with_every_number_of_threads(artefacts: Path, wa
 
 def test_an_engine_for_none_of_the_artefacts_is_named(artefacts: Path) -> None:
     with pytest.raises(UsageError, match=r"none of them runs .*tiny\.tflite; litert would"):
-        list(cases(Case(artefacts / "tiny.tflite"), ("onnxruntime", "opencv"), (1,)))
+        list(cases(BenchCase(artefacts / "tiny.tflite"), ("onnxruntime", "opencv"), (1,)))
 
 
 def _timing(totals: Any, threads: int | None = 1, name: str = "m.int8.tflite") -> Timing:
     total = np.array(totals, np.float64)
     stages = {stage: total / len(STAGES) for stage in STAGES}
-    case = Case(Path(name), "litert", threads)
+    case = BenchCase(Path(name), "litert", threads)
     return Timing(case, "litert", "ai_edge_litert", "int8", stages, total, 50_000_000)
 
 
@@ -266,7 +276,7 @@ def test_the_table_is_for_people(sealed: Path, pictures: list[Path]) -> None:
 def test_a_case_that_can_not_run_does_not_end_the_others(sealed: Path) -> None:
     damaged = sealed / "none.onnx"
     damaged.write_bytes(
-        seal("onnx", b"\x08\x09", Case(sealed / "tiny.onnx").open().contract, Golden.none())
+        seal("onnx", b"\x08\x09", BenchCase(sealed / "tiny.onnx").open().contract, Golden.none())
     )
     done = _kedge(damaged, sealed / "tiny.tflite", "--rounds", 2, "--json")
     answer = json.loads(done.stdout)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert.supervisor import bounds
+from kedge_convert.worker import process as bounds
+from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.findings import Machine
 
 GB = 1 << 20  # kilobytes, as /proc/meminfo has them
 MEMORY = f"MemTotal: {24 * GB} kB\nMemAvailable: {20 * GB} kB\n"

@@ -5,15 +5,15 @@ import pytest
 
 from kedge_convert.quantise.budget import (
     Budget,
-    Forecast,
+    DropForecast,
     forecast,
     label_margins,
     label_spread,
     margins,
     spread,
 )
-from kedge_runtime.contract import Kind, Output
-from kedge_runtime.head import label_sets, probabilities, sigmoid
+from kedge_runtime.artefact.contract import Kind, Output
+from kedge_runtime.classify.outputs import label_sets, probabilities, sigmoid
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,7 @@ def test_the_forecast_of_label_sets_comes_true(kind: Kind, thresholds: tuple[flo
 def test_no_noise_changes_nothing() -> None:
     logits, classes = drawn(50)
     quiet = forecast(margins(logits, list(classes)), spread(logits, logits))
-    assert quiet == Forecast(0.0, 0.0, 0.0)
+    assert quiet == DropForecast(0.0, 0.0, 0.0)
     assert quiet.holds(Budget(0.0, 1.0), 10)
 
 
@@ -75,7 +75,7 @@ def test_who_is_never_right_has_nothing_to_lose() -> None:
 
 
 def test_without_classes_every_change_counts_as_lost() -> None:
-    unknown, known = Forecast(0.02), Forecast(0.02, 0.012, 0.01)
+    unknown, known = DropForecast(0.02), DropForecast(0.02, 0.012, 0.01)
     budget = Budget(max_drop=0.01)
     assert not unknown.holds(budget, 10_000)
     assert known.holds(budget, 10_000)
@@ -93,7 +93,7 @@ def test_without_classes_every_change_counts_as_lost() -> None:
 def test_few_pictures_ask_for_more(
     changed: float, least: float, pictures: int, holds: bool
 ) -> None:
-    assert Forecast(changed).holds(Budget(min_agreement=least), pictures) is holds
+    assert DropForecast(changed).holds(Budget(min_agreement=least), pictures) is holds
 
 
 def test_no_limit_is_no_budget() -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert.build import keys
-from kedge_convert.build.cache import KEY, MAX_ENTRY, Cache, default_folder
-from kedge_convert.build.config import Config, Gates, Model, Options, Variant
-from kedge_convert.build.matrix import Cell, groups
+from kedge_convert.matrix import keys
+from kedge_convert.matrix.cache import KEY, MAX_ENTRY, Cache, default_folder
+from kedge_convert.matrix.cells import Cell, groups
+from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig, Options, Variant
 from kedge_runtime.errors import UsageError
-from kedge_runtime.leftovers import host
-from kedge_runtime.pool import Pool, executor
+from kedge_runtime.files import host
+from kedge_runtime.pool.executors import Pool, executor
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def cache(tmp_path: Path) -> Cache:
     return made
 
 
-def cell(model: Model, **options: object) -> Cell:
+def cell(model: ModelConfig, **options: object) -> Cell:
     chosen = Variant("", replace(Options(), **options))  # type: ignore[arg-type]
-    return groups(Config((model,), options=(chosen,)))[0].cells[0]
+    return groups(BuildConfig((model,), options=(chosen,)))[0].cells[0]
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Model:
+def model(tmp_path: Path) -> ModelConfig:
     for name in ("m.keras", "labels.txt", "photos/a.jpg", "photos/b/c.jpg"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"the content of {name}")
-    return Model(
+    return ModelConfig(
         "m",
         source=str(tmp_path / "m.keras"),
         labels=str(tmp_path / "labels.txt"),
@@ -59,20 +59,20 @@ def fresh(of: Cell) -> str:
 
 
 @pytest.mark.parametrize("name", ["m.keras", "labels.txt", "photos/a.jpg", "photos/b/c.jpg"])
-def test_a_changed_file_is_another_artefact(tmp_path: Path, model: Model, name: str) -> None:
+def test_a_changed_file_is_another_artefact(tmp_path: Path, model: ModelConfig, name: str) -> None:
     before = fresh(cell(model))
     (tmp_path / name).write_text("another content")
     assert fresh(cell(model)) != before
 
 
-def test_the_place_of_the_images_has_no_part(tmp_path: Path, model: Model) -> None:
+def test_the_place_of_the_images_has_no_part(tmp_path: Path, model: ModelConfig) -> None:
     before = fresh(cell(model))
     (tmp_path / "photos").rename(tmp_path / "moved")
     moved = replace(model, calibrate=str(tmp_path / "moved"), images=str(tmp_path / "moved"))
     assert fresh(cell(moved)) == before
 
 
-def test_the_weights_beside_an_architecture_have_a_part(tmp_path: Path, model: Model) -> None:
+def test_the_weights_beside_an_architecture_have_a_part(tmp_path: Path, model: ModelConfig) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "model.json").write_text('{"class_name": "Sequential", "config": {}}')
     of = replace(model, source=str(tmp_path / "net" / "model.json"))
@@ -83,11 +83,11 @@ def test_the_weights_beside_an_architecture_have_a_part(tmp_path: Path, model: M
     assert fresh(cell(of)) != before
 
 
-def test_insisting_on_an_input_has_a_part(model: Model) -> None:
+def test_insisting_on_an_input_has_a_part(model: ModelConfig) -> None:
     assert fresh(cell(replace(model, force_input=True))) != fresh(cell(model))
 
 
-def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: Model) -> None:
+def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: ModelConfig) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
     before = fresh(cell(model))
@@ -95,7 +95,7 @@ def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: Model) ->
     assert fresh(cell(model)) != before
 
 
-def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: Model) -> None:
+def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: ModelConfig) -> None:
     before = fresh(cell(model))
     os.utime(tmp_path / "m.keras", (1, 1))
     os.utime(tmp_path / "photos/a.jpg", (1, 1))
@@ -108,13 +108,13 @@ def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: Model) -> No
     "change",
     [{"seed": 1}, {"prepare": False}, {"check_count": 9}, {"preprocess": "load_img"}],
 )
-def test_options_have_a_part(model: Model, change: dict[str, object]) -> None:
+def test_options_have_a_part(model: ModelConfig, change: dict[str, object]) -> None:
     assert fresh(cell(model, **change)) != fresh(cell(model))
 
 
 @pytest.mark.parametrize("part", ["code", "tools"])
 def test_kedge_and_its_tools_have_a_part(
-    model: Model, part: str, monkeypatch: pytest.MonkeyPatch
+    model: ModelConfig, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = fresh(cell(model))
     monkeypatch.setattr(keys, part, lambda: "another")
@@ -122,7 +122,7 @@ def test_kedge_and_its_tools_have_a_part(
 
 
 def test_a_devices_compiler_has_a_part(
-    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -132,7 +132,7 @@ def test_a_devices_compiler_has_a_part(
             command.write_text(f"#!/bin/sh\necho Edge TPU Compiler version {version}\n")
             command.chmod(0o755)
         keys.compiler.cache_clear()
-        coral = replace(model, device="coral", gates=Gates(device="coral"))
+        coral = replace(model, device="coral", gates=BuildGates(device="coral"))
         found.append(
             (fresh(cell(coral)), keys.fit_key(cell(coral), "artefact"), fresh(cell(model)))
         )
@@ -140,7 +140,7 @@ def test_a_devices_compiler_has_a_part(
     assert [len(set(each)) for each in zip(*found, strict=True)] == [3, 3, 1]
 
 
-def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: Model) -> None:
+def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: ModelConfig) -> None:
     before = keys.drift_key(cell(model), "artefact")
     assert keys.drift_key(cell(model), "another") != before
     assert keys.drift_key(cell(replace(model, truth="folders")), "artefact") != before
@@ -149,7 +149,7 @@ def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: Model) -> 
     assert keys.drift_key(cell(model), "artefact") != before
 
 
-def test_a_file_that_is_not_there_is_a_mistake(model: Model) -> None:
+def test_a_file_that_is_not_there_is_a_mistake(model: ModelConfig) -> None:
     with pytest.raises(UsageError, match=r"none\.keras: no such file"):
         keys.artefact_key(cell(replace(model, source="none.keras")))
 
@@ -406,8 +406,8 @@ def test_the_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from kedge_convert.build.cache import Cache
-from kedge_convert.build.run import _publish
+from kedge_convert.matrix.cache import Cache
+from kedge_convert.matrix.run import _publish
 
 cache, out = Cache(Path(sys.argv[1])), Path(sys.argv[2])
 cache.open()

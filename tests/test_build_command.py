@@ -17,13 +17,13 @@ import clusters
 import drift_references
 import lost_cells
 from conftest import Run
-from kedge_convert import supervisor
-from kedge_convert.build import facts, measuring, run
-from kedge_convert.reports.schema import schema
+from kedge_convert.matrix import make, run, stored
+from kedge_convert.matrix.record import schema
 from kedge_convert.testing import assert_no_drift
+from kedge_convert.worker import supervisor
 from kedge_models.demo import pictograms
-from kedge_runtime import bench
-from kedge_runtime.artefact import read_artefact
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.checks import bench
 from kedge_runtime.errors import LostError
 
 CONFIG = """
@@ -170,7 +170,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("work was done")
 
     monkeypatch.setattr(supervisor, "convert", refused)
-    monkeypatch.setattr(measuring, "measure_apart", refused)
+    monkeypatch.setattr(make, "measure_apart", refused)
 
 
 @pytest.mark.usefixtures("idle")
@@ -208,7 +208,7 @@ def test_latency_and_device_are_asked_once(
     assert first["device"]["verdict"] == "FAIL"
     assert "input is float32" in str(first["device"]["said"])
     monkeypatch.setattr(bench, "measure_apart", None)
-    monkeypatch.setattr(facts, "inspect", None)
+    monkeypatch.setattr(stored, "inspect", None)
     assert {gate["name"]: gate for gate in _gates(place, kedge, desk)} == first
 
 
@@ -321,7 +321,7 @@ def test_a_measurement_that_dies_fails_its_own_cells(
     def died(_: object) -> None:
         raise LostError("died")
 
-    monkeypatch.setattr(measuring, "measure_apart", died)
+    monkeypatch.setattr(make, "measure_apart", died)
     place = desk.copy(tmp_path / "place", lambda text: text.replace('"photos"', '"few"'))
     shutil.copytree(min((place / "photos").iterdir()), place / "few")
     code, _, error = kedge(*desk.words(place))
@@ -352,7 +352,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("place", ["action.yml", "docs/ci.md", "docs/build.md"])
 def test_what_is_written_for_ci_calls_the_command_as_it_is(place: str) -> None:
-    from kedge_convert.build.command import build
+    from kedge_convert.commands.build import build
 
     known = {option for parameter in build.params for option in parameter.opts}
     lines = (ROOT / place).read_text(encoding="utf-8").splitlines()

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 import build_reports
-from kedge_convert.build import baseline, gates
-from kedge_convert.build.baseline import Accepted, Lock
-from kedge_convert.build.cache import Entry
-from kedge_convert.build.config import Config, Gates, Model
-from kedge_convert.build.gates import Found, judge, ratio
-from kedge_convert.build.matrix import groups
-from kedge_convert.reports.record import Baseline, Cell, Report
+from kedge_convert.matrix import gates
+from kedge_convert.matrix import lock as baseline
+from kedge_convert.matrix.cache import Entry
+from kedge_convert.matrix.cells import groups
+from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig
+from kedge_convert.matrix.gates import Judgement, judge, ratio
+from kedge_convert.matrix.lock import Accepted, Lock
+from kedge_convert.matrix.record import Baseline, BuildReport, CellReport
+from kedge_runtime.checks.hardware import Finding
 from kedge_runtime.drift import gates as drift_gates
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.findings import Finding
 
 FACTS = {"digest": "sha256:00", "bytes": 1000, "reasons": [], "images": 20}
 
@@ -39,33 +40,35 @@ def drift(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Drift:
     )
 
 
-def found(asked: Gates, drift: Drift | None = None, **more: object) -> Found:
-    model = Model("demo", "demo", images="photos", targets=("tflite:float32",), gates=asked)
-    cell = groups(Config((model,)))[0].cells[0]
-    return replace(Found(cell, Entry(FACTS), drift), **more)  # type: ignore[arg-type]
+def found(asked: BuildGates, drift: Drift | None = None, **more: object) -> Judgement:
+    model = ModelConfig("demo", "demo", images="photos", targets=("tflite:float32",), gates=asked)
+    cell = groups(BuildConfig((model,)))[0].cells[0]
+    return replace(Judgement(cell, Entry(FACTS), drift), **more)  # type: ignore[arg-type]
 
 
 # The drop is .015 (.0055 to .0257), by Tango; the agreement .97 (.9575 to .9789), by Wilson.
 @pytest.mark.parametrize(
     ("asked", "verdicts"),
     [
-        (Gates(), {"max_drop": "INCONCLUSIVE"}),
-        (Gates(max_drop=0.03), {"max_drop": "PASS"}),
-        (Gates(max_drop=0.005), {"max_drop": "FAIL"}),
-        (Gates(min_agreement=0.95), {"min_agreement": "PASS"}),
-        (Gates(min_agreement=0.97), {"min_agreement": "INCONCLUSIVE"}),
-        (Gates(min_agreement=0.99), {"min_agreement": "FAIL"}),
-        (Gates(max_drop=0.03, max_bytes=1000), {"max_drop": "PASS", "max_bytes": "PASS"}),
-        (Gates(max_drop=0.03, max_bytes=999), {"max_drop": "PASS", "max_bytes": "FAIL"}),
+        (BuildGates(), {"max_drop": "INCONCLUSIVE"}),
+        (BuildGates(max_drop=0.03), {"max_drop": "PASS"}),
+        (BuildGates(max_drop=0.005), {"max_drop": "FAIL"}),
+        (BuildGates(min_agreement=0.95), {"min_agreement": "PASS"}),
+        (BuildGates(min_agreement=0.97), {"min_agreement": "INCONCLUSIVE"}),
+        (BuildGates(min_agreement=0.99), {"min_agreement": "FAIL"}),
+        (BuildGates(max_drop=0.03, max_bytes=1000), {"max_drop": "PASS", "max_bytes": "PASS"}),
+        (BuildGates(max_drop=0.03, max_bytes=999), {"max_drop": "PASS", "max_bytes": "FAIL"}),
     ],
 )
-def test_gates_look_at_the_interval(drift: Drift, asked: Gates, verdicts: dict[str, str]) -> None:
+def test_gates_look_at_the_interval(
+    drift: Drift, asked: BuildGates, verdicts: dict[str, str]
+) -> None:
     judged = judge(found(asked, drift), None)
     assert {gate.name: gate.verdict for gate in judged} == {"conversion": "PASS", **verdicts}
 
 
 def test_an_open_gate_says_how_many_pictures_decide(drift: Drift) -> None:
-    (_, gate) = judge(found(Gates(max_drop=0.01), drift), None)
+    (_, gate) = judge(found(BuildGates(max_drop=0.01), drift), None)
     assert gate.images
     assert gate.images > 1000
     assert f"about {gate.images} pictures would decide" in gate.said
@@ -73,20 +76,20 @@ def test_an_open_gate_says_how_many_pictures_decide(drift: Drift) -> None:
 
 
 def test_without_pictures_the_converters_check_is_all() -> None:
-    assert [gate.name for gate in judge(found(Gates()), None)] == ["conversion"]
+    assert [gate.name for gate in judge(found(BuildGates()), None)] == ["conversion"]
 
 
 def test_a_drop_needs_the_true_classes(drift: Drift) -> None:
     unlabelled = replace(drift, top1=None, calibration=None)
     with pytest.raises(UsageError, match="needs the true classes of photos"):
-        judge(found(Gates(max_drop=0.1), unlabelled), None)
-    judged = judge(found(Gates(), unlabelled), None)
+        judge(found(BuildGates(max_drop=0.1), unlabelled), None)
+    judged = judge(found(BuildGates(), unlabelled), None)
     assert [(gate.name, gate.verdict) for gate in judged][1:] == [("min_agreement", "PASS")]
 
 
 def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
     entry = Entry({**FACTS, "reasons": ["top-1 agreement is 0.5", "and more"]})
-    (gate,) = judge(found(Gates(), entry=entry), None)
+    (gate,) = judge(found(BuildGates(), entry=entry), None)
     assert (gate.name, gate.verdict) == ("conversion", "FAIL")
     assert gate.said == "top-1 agreement is 0.5; and more"
 
@@ -97,8 +100,8 @@ def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
 def test_latency_is_judged_on_its_interval(limit: float, verdict: str) -> None:
     value = Estimate(0.5, 0.45, 0.55)
     (_, gate) = [
-        gates.conversion(found(Gates())),
-        gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), limit),
+        gates.conversion(found(BuildGates())),
+        gates.GATES["max_latency_ratio"](found(BuildGates(), ratio=value), limit),
     ]
     assert (gate.verdict, gate.value) == (verdict, value)
     assert ("the next run times it again" in gate.said) == (verdict == "INCONCLUSIVE")
@@ -106,7 +109,7 @@ def test_latency_is_judged_on_its_interval(limit: float, verdict: str) -> None:
 
 
 def test_a_latency_without_its_float32_artefact_fails() -> None:
-    (_, gate) = judge(found(Gates(max_latency_ratio=1.0)), None)
+    (_, gate) = judge(found(BuildGates(max_latency_ratio=1.0)), None)
     assert (gate.name, gate.verdict) == ("max_latency_ratio", "FAIL")
     assert "demo.float32.tflite wasn't made" in gate.said
 
@@ -138,7 +141,7 @@ def test_a_median_lies_between_two_order_statistics(count: int) -> None:
 
 def test_a_size_is_judged_as_it_is() -> None:
     for limit, verdict in ((1000, "PASS"), (999, "FAIL")):
-        (_, gate) = judge(found(Gates(max_bytes=limit)), None)
+        (_, gate) = judge(found(BuildGates(max_bytes=limit)), None)
         assert (gate.name, gate.verdict, gate.limit) == ("max_bytes", verdict, limit)
         assert gate.value == Estimate(1000, 1000, 1000)
         assert gate.said == f"1000 bytes, at most {limit}"
@@ -146,12 +149,12 @@ def test_a_size_is_judged_as_it_is() -> None:
 
 def test_a_latency_gate_tells_its_figures() -> None:
     value = Estimate(0.5, 0.45, 0.55)
-    gate = gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), 0.6)
+    gate = gates.GATES["max_latency_ratio"](found(BuildGates(), ratio=value), 0.6)
     assert (gate.name, gate.limit) == ("max_latency_ratio", 0.6)
     assert gate.said == "0.50x the time of float32 (0.45 .. 0.55), at most 0.60x"
-    open_gate = gates.GATES["max_latency_ratio"](found(Gates(), ratio=value), 0.5)
+    open_gate = gates.GATES["max_latency_ratio"](found(BuildGates(), ratio=value), 0.5)
     assert open_gate.said.startswith("0.50x the time of float32 (0.45 .. 0.55), at most 0.50x; the")
-    missing = gates.GATES["max_latency_ratio"](found(Gates()), 0.6)
+    missing = gates.GATES["max_latency_ratio"](found(BuildGates()), 0.6)
     assert (missing.verdict, missing.limit) == ("FAIL", 0.6)
 
 
@@ -165,11 +168,11 @@ def test_a_limit_that_is_a_bound_of_the_ratio(limit: float, verdict: str) -> Non
 def test_sets_of_labels_have_no_drop(drift: Drift) -> None:
     several = replace(drift, agreement_by="labels")
     with pytest.raises(UsageError, match=r"demo\.float32\.tflite: .* gate with min_agreement"):
-        judge(found(Gates(max_drop=0.1), several), None)
+        judge(found(BuildGates(max_drop=0.1), several), None)
 
 
 def test_a_device_without_operators_says_that_it_fits() -> None:
-    gate = gates.GATES["device"](found(Gates()), "pi4")
+    gate = gates.GATES["device"](found(BuildGates()), "pi4")
     assert (gate.name, gate.verdict, gate.said) == ("device", "PASS", "fits pi4")
 
 
@@ -178,15 +181,15 @@ def test_a_device_says_what_does_not_fit() -> None:
         "operators": Finding("ok", "30 of 30 will map"),
         "ends": Finding("problem", "input is float32", "x"),
     }
-    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    gate = gates.GATES["device"](found(BuildGates(), findings=findings), "coral")
     said = "doesn't fit coral: ends: input is float32"
     assert (gate.name, gate.verdict, gate.said) == ("device", "FAIL", said)
     findings["size"] = Finding("problem", "too large", "x")
-    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    gate = gates.GATES["device"](found(BuildGates(), findings=findings), "coral")
     assert gate.said == f"{said}; size: too large"
     del findings["size"]
     del findings["ends"]
-    gate = gates.GATES["device"](found(Gates(), findings=findings), "coral")
+    gate = gates.GATES["device"](found(BuildGates(), findings=findings), "coral")
     assert (gate.verdict, gate.said) == ("PASS", "fits coral: 30 of 30 will map")
 
 
@@ -203,7 +206,7 @@ def test_a_device_says_what_does_not_fit() -> None:
 def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
     drift: Drift, accepted: Accepted, verdict: str, said: str
 ) -> None:
-    *_, gate = judge(found(Gates(max_drop=0.03), drift), accepted)
+    *_, gate = judge(found(BuildGates(max_drop=0.03), drift), accepted)
     assert (gate.name, gate.verdict) == ("baseline", verdict)
     assert said in gate.said
 
@@ -211,8 +214,8 @@ def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
 def test_a_bound_that_is_the_accepted_figure_is_not_worse(drift: Drift) -> None:
     assert drift.top1
     same = Accepted("sha256:11", 1000, drift.top1.drop.low, drift.agreement.high)
-    assert gates.baseline(found(Gates(), drift), same).verdict == "PASS"
-    gate = gates.baseline(found(Gates(), drift), Accepted("sha256:11", 1000, -0.01, 0.99))
+    assert gates.baseline(found(BuildGates(), drift), same).verdict == "PASS"
+    gate = gates.baseline(found(BuildGates(), drift), Accepted("sha256:11", 1000, -0.01, 0.99))
     assert gate.said == (
         "worse than the accepted artefact: top-1 -1.5 pp (-2.6 .. -0.6), accepted was +1.0 pp; "
         "agreement 97.0 % (95.7 .. 97.9), accepted was 99.0 %"
@@ -221,13 +224,13 @@ def test_a_bound_that_is_the_accepted_figure_is_not_worse(drift: Drift) -> None:
 
 def test_reports_tell_what_was_accepted_and_whether_it_is_another() -> None:
     for digest, changed in (("sha256:00", False), ("sha256:11", True)):
-        told = gates.against(found(Gates()), Accepted(digest, 7, 0.01, 0.97))
+        told = gates.against(found(BuildGates()), Accepted(digest, 7, 0.01, 0.97))
         assert told == Baseline(digest, 7, changed, 0.01, 0.97)
 
 
 def test_gates_tell_their_limit_and_their_figure(drift: Drift) -> None:
     conversion, drop, agreement = judge(
-        found(Gates(max_drop=0.03, min_agreement=0.95), drift), None
+        found(BuildGates(max_drop=0.03, min_agreement=0.95), drift), None
     )
     assert conversion.said == "passed the converter's own check on 20 pictures"
     assert drift.top1
@@ -269,5 +272,5 @@ def test_only_what_holds_its_own_gates_is_accepted(tmp_path: Path, artefacts: Pa
     assert after.cell["m.int8.onnx"].drop is None
 
 
-def _with(report: Report, cells: list[Cell]) -> Report:
+def _with(report: BuildReport, cells: list[CellReport]) -> BuildReport:
     return replace(report, cells=tuple(cells))

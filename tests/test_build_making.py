@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 
 from conftest import tiny_contract
-from kedge_convert import pipeline, supervisor
-from kedge_convert.build import keys, making, stored
-from kedge_convert.build.cache import Cache, Entry
-from kedge_convert.build.config import Config, Gates, Model
-from kedge_convert.build.facts import Known
-from kedge_convert.build.matrix import Cell, Group, groups
+from kedge_convert import pipeline
+from kedge_convert.export.exported import Way
 from kedge_convert.job import Checked, Job, Outcome, failed
+from kedge_convert.matrix import keys, make, stored
+from kedge_convert.matrix.cache import Cache, Entry
+from kedge_convert.matrix.cells import Cell, CellGroup, groups
+from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig
+from kedge_convert.matrix.stored import Known
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.progress import Progress
-from kedge_convert.supervisor.bounds import Limits
-from kedge_convert.way import Way
-from kedge_runtime.artefact import seal
+from kedge_convert.worker import supervisor
+from kedge_convert.worker.process import ProcessLimits
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.drift.gates import Estimate
-from kedge_runtime.golden import Golden
 
 PARITY = Parity(20, 1.0, 1.0, 0.1, 0.1, 0.1, 1.0, float("inf"), 0.0)
 
@@ -30,8 +31,8 @@ PARITY = Parity(20, 1.0, 1.0, 0.1, 0.1, 0.1, 1.0, float("inf"), 0.0)
 def cells(tmp_path: Path) -> tuple[Cell, ...]:
     source = tmp_path / "m.keras"
     source.write_text("a model")
-    model = Model("m", str(source), targets=("tflite:float32", "tflite:float16"))
-    return groups(Config((model,)))[0].cells
+    model = ModelConfig("m", str(source), targets=("tflite:float32", "tflite:float16"))
+    return groups(BuildConfig((model,)))[0].cells
 
 
 Sealed = Callable[..., bytes]
@@ -58,21 +59,21 @@ def outcome(cell: Cell, folder: Path, content: bytes, *reasons: str) -> Outcome:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> making.Place:
+def place(tmp_path: Path) -> make.Place:
     cache = Cache(tmp_path / "cache")
     cache.open()
-    return making.Place(cache, Limits(), tmp_path / "out")
+    return make.Place(cache, ProcessLimits(), tmp_path / "out")
 
 
 def kept(
-    cells: tuple[Cell, ...], place: making.Place, outcomes: Iterator[Outcome]
+    cells: tuple[Cell, ...], place: make.Place, outcomes: Iterator[Outcome]
 ) -> Iterator[Outcome]:
     """Run the worker's half on outcomes that were made up."""
-    wanted = making.wanted(cells)
+    wanted = make.wanted(cells)
     keys.content.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
         patch.setattr(pipeline, "outcomes", lambda *_: outcomes)
-        yield from making.kept(wanted, place, groups_job(cells), progress)
+        yield from make.kept(wanted, place, groups_job(cells), progress)
 
 
 def groups_job(cells: tuple[Cell, ...]) -> Job:
@@ -81,7 +82,7 @@ def groups_job(cells: tuple[Cell, ...]) -> Job:
 
 
 def test_each_artefact_is_kept_as_soon_as_it_is_there(
-    cells: tuple[Cell, ...], place: making.Place, tmp_path: Path, sealed: Sealed
+    cells: tuple[Cell, ...], place: make.Place, tmp_path: Path, sealed: Sealed
 ) -> None:
     contents = list(map(sealed, cells))
     outcomes = iter(
@@ -104,7 +105,7 @@ def test_each_artefact_is_kept_as_soon_as_it_is_there(
 
 
 def test_each_group_has_its_own_log(
-    cells: tuple[Cell, ...], place: making.Place, monkeypatch: pytest.MonkeyPatch
+    cells: tuple[Cell, ...], place: make.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def convert(job: Job, *_: object) -> list[Outcome]:
         job.log.write_text(f"{len(job.targets)} targets")
@@ -114,14 +115,14 @@ def test_each_group_has_its_own_log(
     place.out.mkdir()
     for count, name in enumerate(("one", "two"), 1):
         some = [replace(cell, model=replace(cell.model, name=name)) for cell in cells[:count]]
-        reasons = making._converted(Group(tuple(some)), some, place)
+        reasons = make._converted(CellGroup(tuple(some)), some, place)
         assert set(reasons.values()) == {(f"crashed; log {place.out / name}.log",)}
     logs = {path.name: path.read_text() for path in place.out.iterdir()}
     assert logs == {"one.log": "1 targets", "two.log": "2 targets"}
 
 
 def test_what_was_made_of_a_file_that_changed_is_not_kept(
-    cells: tuple[Cell, ...], place: making.Place, tmp_path: Path, sealed: Sealed
+    cells: tuple[Cell, ...], place: make.Place, tmp_path: Path, sealed: Sealed
 ) -> None:
     def outcomes() -> Iterator[Outcome]:
         (tmp_path / "m.keras").write_text("another model")
@@ -133,12 +134,12 @@ def test_what_was_made_of_a_file_that_changed_is_not_kept(
 
 def test_a_latency_is_timed_until_its_gate_is_decided(
     cells: tuple[Cell, ...],
-    place: making.Place,
+    place: make.Place,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     sealed: Sealed,
 ) -> None:
-    gated = [replace(cell, gates=Gates(max_latency_ratio=1.0)) for cell in cells]
+    gated = [replace(cell, gates=BuildGates(max_latency_ratio=1.0)) for cell in cells]
     list(kept(cells, place, iter([outcome(cell, tmp_path, sealed(cell)) for cell in cells])))
     entries = [entry for cell in gated if (entry := stored.artefact(cell, place.cache))]
     known, timed = Known({cell.name: cell for cell in gated}, place.cache), []
@@ -157,7 +158,7 @@ def test_a_latency_is_timed_until_its_gate_is_decided(
     assert timed == [gated[1].name, gated[0].name] * 2
 
 
-def test_a_failed_conversion_is_not_kept(cells: tuple[Cell, ...], place: making.Place) -> None:
+def test_a_failed_conversion_is_not_kept(cells: tuple[Cell, ...], place: make.Place) -> None:
     list(kept(cells, place, iter([Outcome(cells[0].target, Verdict(("crashed",)))])))
     assert not list((place.cache.folder / "entries").iterdir())
 
@@ -194,7 +195,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_lies_under_a_key_is_published_only_if_it_is_asked_for(
     cells: tuple[Cell, ...],
-    place: making.Place,
+    place: make.Place,
     sealed: Sealed,
     wrong: str,
     capfd: pytest.CaptureFixture[str],
@@ -205,14 +206,14 @@ def test_what_lies_under_a_key_is_published_only_if_it_is_asked_for(
     assert capfd.readouterr().err == ""
     _put(cells[0], place.cache, sealed(cells[0], **provenance), **facts)
     assert stored.artefact(cells[0], place.cache) is None
-    assert not making.is_done(cells[0], place.cache)
+    assert not make.is_done(cells[0], place.cache)
     (said,) = capfd.readouterr().err.splitlines()
     assert line in said
     assert said.endswith("; it is made again")
 
 
 def test_a_file_without_a_right_seal_is_made_again(
-    cells: tuple[Cell, ...], place: making.Place, sealed: Sealed, capfd: pytest.CaptureFixture[str]
+    cells: tuple[Cell, ...], place: make.Place, sealed: Sealed, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = sealed(cells[0])
     for content, line in {
@@ -245,13 +246,13 @@ def test_a_model_has_the_names_that_the_converter_gives_it(
     (tmp_path / "here" / "saved").mkdir(parents=True)
     (tmp_path / "here" / "link").symlink_to(tmp_path / "here" / "saved")
     given = {**model, "source": model["source"].replace("here", str(tmp_path / "here"))}
-    (cell,) = groups(Config((Model("m", targets=("tflite:int8",), **given),)))[0].cells  # type: ignore[arg-type]
+    (cell,) = groups(BuildConfig((ModelConfig("m", targets=("tflite:int8",), **given),)))[0].cells  # type: ignore[arg-type]
     assert source in stored._names(cell)
 
 
 @pytest.mark.parametrize("facts", [{}, {"value": 1.0}, {"value": "1", "low": 1, "high": 1}])
 def test_other_facts_of_another_kind_are_made_again(
-    cells: tuple[Cell, ...], place: making.Place, sealed: Sealed, facts: dict[str, Any]
+    cells: tuple[Cell, ...], place: make.Place, sealed: Sealed, facts: dict[str, Any]
 ) -> None:
     cache = place.cache
     cache.put("timing", facts)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kedge_convert.build import keys
-from kedge_convert.build.config import Config, Gates, read_config
-from kedge_convert.build.matrix import Group, groups
+from kedge_convert.matrix import keys
+from kedge_convert.matrix.cells import CellGroup, groups
+from kedge_convert.matrix.config import BuildConfig, BuildGates, read_config
 from kedge_models.devices import device
 from kedge_runtime.errors import KedgeError
 
@@ -48,18 +48,18 @@ min_mapped = 0.9
 """
 
 
-def read(folder: Path, text: str) -> Config:
+def read(folder: Path, text: str) -> BuildConfig:
     path = folder / "kedge.toml"
     path.write_text(text)
     return read_config(path)
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> tuple[Group, ...]:
+def found(tmp_path: Path) -> tuple[CellGroup, ...]:
     return groups(read(tmp_path, WHOLE))
 
 
-def test_cells_are_models_by_options_by_targets(found: tuple[Group, ...]) -> None:
+def test_cells_are_models_by_options_by_targets(found: tuple[CellGroup, ...]) -> None:
     assert [cell.name for group in found for cell in group.cells] == [
         "flowers.prepare-true.int8.tflite",
         "flowers.prepare-true.float32.onnx",
@@ -70,16 +70,16 @@ def test_cells_are_models_by_options_by_targets(found: tuple[Group, ...]) -> Non
     ]
 
 
-def test_the_nearest_gate_holds(found: tuple[Group, ...]) -> None:
+def test_the_nearest_gate_holds(found: tuple[CellGroup, ...]) -> None:
     gates = {cell.name: cell.gates for group in found for cell in group.cells}
     integer, whole = "flowers.prepare-true.int8.tflite", "flowers.prepare-true.float32.onnx"
-    assert gates[whole] == Gates(max_drop=0.02, max_bytes=4_000_000)
+    assert gates[whole] == BuildGates(max_drop=0.02, max_bytes=4_000_000)
     special = {"max_bytes": 1_000_000, "device": "coral", "min_mapped": 0.9}
     assert gates[integer].given == {"max_drop": 0.02, **special}
     assert gates["MobileNetV2.prepare-true.int8.tflite"].given == {"max_drop": 0.01, **special}
 
 
-def test_the_job_is_what_was_written(found: tuple[Group, ...], tmp_path: Path) -> None:
+def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Path) -> None:
     group = found[1]
     job = group.job(tuple(cell.target for cell in group.cells), tmp_path)
     assert (job.request.model, job.request.labels) == tuple(
@@ -89,7 +89,7 @@ def test_the_job_is_what_was_written(found: tuple[Group, ...], tmp_path: Path) -
     assert [str(target) for target in job.targets] == ["tflite:int8", "onnx:float32"]
 
 
-def test_a_card_is_no_file(found: tuple[Group, ...], tmp_path: Path) -> None:
+def test_a_card_is_no_file(found: tuple[CellGroup, ...], tmp_path: Path) -> None:
     request = found[2].job((), tmp_path).request
     assert (request.model, request.weights, request.labels) == ("MobileNetV2", "imagenet", None)
 

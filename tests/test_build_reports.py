@@ -16,17 +16,18 @@ import pytest
 import xmlschema
 
 import build_reports
-from kedge_convert.reports import RENDERERS, html, junit, markdown, publish, schema, terminal
-from kedge_convert.reports import json as json_report
-from kedge_convert.reports.plots import Place, front, waterfall
-from kedge_convert.reports.record import Report
+from kedge_convert.matrix import html, junit, markdown, record, terminal
+from kedge_convert.matrix import json as json_report
+from kedge_convert.matrix.plots import PlotPoint, front, waterfall
+from kedge_convert.matrix.record import BuildReport
+from kedge_convert.matrix.reports import RENDERERS, publish
 from kedge_runtime.records import decode
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> BuildReport:
     folder = tmp_path_factory.mktemp("desk")
     artefact = artefacts / "tiny.tflite"
     made = build_reports.report(build_reports.write_desk(folder, artefact), artefact)
@@ -34,7 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Report:
     return replace(made, cells=tuple(replace(cell, images=photos) for cell in made.cells))
 
 
-def test_the_report_has_a_cell_of_every_verdict(report: Report) -> None:
+def test_the_report_has_a_cell_of_every_verdict(report: BuildReport) -> None:
     assert [cell.verdict for cell in report.cells] == ["PASS", "FAIL", "INCONCLUSIVE", "FAIL"]
     drift = report.cells[0].drift
     assert drift
@@ -44,15 +45,15 @@ def test_the_report_has_a_cell_of_every_verdict(report: Report) -> None:
 
 def test_the_published_schema_is_the_records() -> None:
     published = (ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8")
-    assert published == schema.text()
+    assert published == record.text()
     jsonschema.Draft202012Validator.check_schema(json.loads(published))
 
 
-def test_the_json_keeps_to_the_published_schema(report: Report) -> None:
+def test_the_json_keeps_to_the_published_schema(report: BuildReport) -> None:
     published = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
     found = json.loads(json_report.render(report))
     jsonschema.Draft202012Validator(published).validate(found)
-    assert decode(Report, found, "report") == report
+    assert decode(BuildReport, found, "report") == report
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_the_json_keeps_to_the_published_schema(report: Report) -> None:
         {"cells": [{"name": "x"}]},
     ],
 )
-def test_the_schema_refuses_other_things(report: Report, spoil: dict[str, object]) -> None:
+def test_the_schema_refuses_other_things(report: BuildReport, spoil: dict[str, object]) -> None:
     spoilt = asdict(report) | spoil
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(json.loads(json.dumps(spoilt)), schema.schema())
+        jsonschema.validate(json.loads(json.dumps(spoilt)), record.schema())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def common() -> xmlschema.XMLSchema:
 
 
 def test_the_junit_file_keeps_to_the_common_schema(
-    report: Report, common: xmlschema.XMLSchema
+    report: BuildReport, common: xmlschema.XMLSchema
 ) -> None:
     root = ElementTree.fromstring(junit.render(report))
     common.validate(root)
@@ -112,7 +113,7 @@ SPOILT: dict[str, tuple[str, Callable[[ElementTree.Element], object]]] = {
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 def test_the_common_schema_refuses_other_files(
-    report: Report, common: xmlschema.XMLSchema, spoilt: str
+    report: BuildReport, common: xmlschema.XMLSchema, spoilt: str
 ) -> None:
     root = ElementTree.fromstring(junit.render(report))
     assert common.is_valid(root)
@@ -132,7 +133,7 @@ def _check_counts(suite: ElementTree.Element, cases: list[ElementTree.Element]) 
     assert len(tags) == tags.count("failure") + tags.count("error")
 
 
-def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: Report) -> None:
+def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: BuildReport) -> None:
     root = ElementTree.fromstring(junit.render(report))
     found = {suite.get("name"): [c.tag for case in suite for c in case] for suite in root}
     assert found == {
@@ -143,7 +144,7 @@ def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: Report) -> 
     }
 
 
-def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: Report) -> None:
+def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: BuildReport) -> None:
     lines = markdown.render(report).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     # A table's bars are those that aren't escaped.
@@ -152,7 +153,7 @@ def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: Report) -> 
     assert "<script>" not in "\n".join(lines)
 
 
-def test_the_table_names_every_cell_with_its_verdict(report: Report) -> None:
+def test_the_table_names_every_cell_with_its_verdict(report: BuildReport) -> None:
     text = click.unstyle(terminal.render(report))
     for cell in report.cells:
         assert re.search(rf"{cell.verdict} {re.escape(cell.name)}", text)
@@ -186,7 +187,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(report: Report) -> Page:
+def page(report: BuildReport) -> Page:
     return Page(html.render(report))
 
 
@@ -197,7 +198,9 @@ def test_the_page_is_whole_and_its_links_lead_within_it(page: Page) -> None:
     assert {link["href"] for link in page.all("a")} == {f"#{name}" for name in ids}
 
 
-def test_the_page_needs_no_network_and_runs_no_foreign_code(page: Page, report: Report) -> None:
+def test_the_page_needs_no_network_and_runs_no_foreign_code(
+    page: Page, report: BuildReport
+) -> None:
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "use"})
     sources = [str(image["src"]) for image in page.all("img")]
     assert len(sources) > 3
@@ -215,19 +218,19 @@ def test_every_plot_and_picture_of_the_page_has_a_name(page: Page) -> None:
     assert all(image["alt"] for image in page.all("img"))
 
 
-def test_verdicts_of_the_page_are_told_without_colours(report: Report) -> None:
+def test_verdicts_of_the_page_are_told_without_colours(report: BuildReport) -> None:
     text = html.render(report)
     for verdict, shape in (("PASS", "✔"), ("FAIL", "✘"), ("INCONCLUSIVE", "?")):
         assert f">{shape} {verdict}</span>" in text
 
 
-def test_the_same_record_gives_the_same_bytes(report: Report) -> None:
+def test_the_same_record_gives_the_same_bytes(report: BuildReport) -> None:
     for render in RENDERERS.values():
         assert render(report) == render(report)
 
 
 def test_reports_are_written_and_shown_by_github(
-    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    report: BuildReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summary = tmp_path / "summary"
     summary.write_text("before\n")
@@ -237,7 +240,9 @@ def test_reports_are_written_and_shown_by_github(
     assert summary.read_text() == "before\n" + written[2].read_text()
 
 
-def test_a_name_that_is_no_text_is_written_all_the_same(report: Report, tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_written_all_the_same(
+    report: BuildReport, tmp_path: Path
+) -> None:
     cells = tuple(replace(cell, name="caf\udce9") for cell in report.cells)
     for path in publish(replace(report, cells=cells), tmp_path):
         assert "caf" in path.read_text(encoding="utf-8")
@@ -256,12 +261,12 @@ def test_the_front_are_those_that_none_beats(
     places: list[tuple[float, float]], best: list[int]
 ) -> None:
     found = front(
-        [Place(i, cost, good, good, good, "PASS") for i, (cost, good) in enumerate(places, 1)]
+        [PlotPoint(i, cost, good, good, good, "PASS") for i, (cost, good) in enumerate(places, 1)]
     )
     assert [place.number for place in found] == best
 
 
-def test_a_waterfalls_bars_follow_each_other_to_the_total(report: Report) -> None:
+def test_a_waterfalls_bars_follow_each_other_to_the_total(report: BuildReport) -> None:
     drift = report.cells[0].drift
     assert drift
     assert drift.attribution
@@ -287,7 +292,7 @@ CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [500, 1280])
 def test_a_browser_shows_the_page_without_scrolling_sideways(
-    report: Report, tmp_path: Path, width: int
+    report: BuildReport, tmp_path: Path, width: int
 ) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
     if browser is None:
@@ -306,7 +311,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
 
 @pytest.mark.parametrize("render", [*RENDERERS.values(), terminal.render])
 def test_no_name_acts_on_who_reads_a_report(
-    report: Report, render: Callable[[Report], str]
+    report: BuildReport, render: Callable[[BuildReport], str]
 ) -> None:
     name = "a\x1b[2J\u202e\n::error::forged ##[error]x"
     cells = tuple(replace(cell, name=name, notes=(name,)) for cell in report.cells)

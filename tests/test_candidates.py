@@ -6,11 +6,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from kedge_convert.photos import JURY, Photos
+from kedge_convert.export.exported import Way
+from kedge_convert.images import JURY, Photos
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.candidates import MARGIN, Candidate, nearest
 from kedge_convert.targets import parse_targets
-from kedge_convert.way import Way
 from kedge_runtime.errors import EngineError
 
 COUNT = 40

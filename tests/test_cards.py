@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kedge_models.cards import Card, card, cards, parse
-from kedge_runtime.contract import Geometry, Normalisation
+from kedge_runtime.artefact.contract import Geometry, Normalisation
 from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.normalisations import NORMALISATIONS
+from kedge_runtime.image.pipelines import NORMALISATIONS
 
 GOOD = (
     'module = "vgg16"\nnormalisation = "caffe"\nparameters = 1\nyear = 2014\npaper = "1409.1556"\n'

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from conftest import MODELS
-from kedge_runtime import checked
-from kedge_runtime.content import ModelContent, read_content
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.inspect import sound
-from kedge_runtime.quiet import quiet
+from kedge_runtime.modelfile.check import check as checked
+from kedge_runtime.modelfile.check import check as sound
+from kedge_runtime.output import quiet
 
 Home = Callable[[], Path]
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact import Artefact, read_artefact, seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Contract, Label, Output, Quantisation, Tensor
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Label, Output, Quantisation, Tensor
+from kedge_runtime.artefact.file import Artefact, read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.results import Result
 from kedge_runtime.engines.base import Engine, Port, dtype_name
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, ImageError, UsageError
-from kedge_runtime.golden import Golden
-from kedge_runtime.image import Source
-from kedge_runtime.results import Result
+from kedge_runtime.image.decode import Source
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark": (0, 0, 0)}
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kedge_runtime.artefact import seal
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.cli import COMMANDS, kedge
 from kedge_runtime.commands.answers import comparison_head
-from kedge_runtime.contract import Contract
-from kedge_runtime.golden import Golden
 
 pytest.importorskip("ai_edge_litert")
 

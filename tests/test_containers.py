@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime import containers
-from kedge_runtime.containers import DIGEST_BYTES, FORMATS, append, digest
-from kedge_runtime.content import read_content
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.containers import FORMATS, append
+from kedge_runtime.artefact.content import DIGEST_BYTES, digest, read_content
 from kedge_runtime.errors import ArtefactError
 
 JSON, BINARY = "kedge/contract.json", "kedge/golden.npz"
@@ -76,7 +76,7 @@ def test_any_zip_reader_opens_the_tflite(models: dict[str, bytes]) -> None:
 def test_an_implausibly_large_member_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kedge_runtime.zips.MAX_BYTES", 1000)
+    monkeypatch.setattr("kedge_runtime.modelfile.archives.MAX_BYTES", 1000)
     path = tmp_path / "m.tflite"
     path.write_bytes(append("tflite", b"", {JSON: bytes(1001)}))
     with pytest.raises(ArtefactError, match="unpacks to 1001 bytes, allowed are 1000"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kedge_runtime.contract import (
+from kedge_runtime.artefact.contract import (
     MAX_JSON,
     SCHEMA,
     Contract,

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from kedge_convert.targets import CALIBRATED, TARGETS, parse_targets
-from kedge_models import NORMALISATIONS
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Geometry
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.preprocessing import Preprocessor
 
 TF = "--preprocess imagenet --normalisation tf"
 
@@ -259,7 +259,7 @@ def test_int8_without_pictures_is_refused_with_the_fix(
 
 
 def test_targets_are_those_that_the_formats_know() -> None:
-    from kedge_convert.formats import FORMATS
+    from kedge_convert.export.formats import FORMATS
 
     known = {f"{form}:{name}" for form, module in FORMATS.items() for name in module.RECIPES}
     assert {str(target) for target in parse_targets("all")} == known

@@ -10,16 +10,16 @@ import pytest
 
 import test_edge_compilers as compilers
 from conftest import MODELS, Run
-from kedge_convert import supervisor
-from kedge_convert.edge.fit import Gates, fit
+from kedge_convert.device.fit import DeviceGates, fit
+from kedge_convert.export.exported import Way
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.targets import TARGETS
-from kedge_convert.way import Way
-from kedge_models import demo
+from kedge_convert.worker import supervisor
+from kedge_models.demo import files
 from kedge_models.devices import device
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.inspect.report import inspect
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.modelfile.report import inspect
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_rejected_unless_it_is_rewritten(
     pictures: Path, tmp_path: Path
 ) -> None:
     labels = tmp_path / "labels.txt"
-    labels.write_text("\n".join(label.name for label in demo.LABELS))
+    labels.write_text("\n".join(label.name for label in files.LABELS))
     model = [
         MODELS / "small-mobilenetv3.keras",
         "--preprocess",
@@ -195,7 +195,7 @@ def test_people_are_told_what_fits_and_gates_reach_the_job(
     lines = [" ".join(line.split()) for line in out.splitlines()]
     told = {"on pi5 (Raspberry Pi 5, 64 bit)", "ok precision tflite:float32", "It fits."}
     assert (code, told - set(lines), "it_vela.tflite" in lines) == (0, set(), True)
-    assert [(job.device, job.gates) for job in jobs] == [(device("pi5"), Gates(0.5, 100.0))]
+    assert [(job.device, job.gates) for job in jobs] == [(device("pi5"), DeviceGates(0.5, 100.0))]
 
 
 def fully_mapped(item: dict[str, Any]) -> None:

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from kedge_convert import supervisor
+from kedge_convert.export.exported import Way
 from kedge_convert.job import Checked, Outcome, failed
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.targets import TARGETS, parse_targets
-from kedge_convert.way import Way
+from kedge_convert.worker import supervisor
 
 Run = Callable[..., tuple[int, str, str]]
 SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0, top1_interval=(0.2, 1.0))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert import degenerate
-from kedge_convert.photos import Photos, tensors
-from kedge_convert.source import Request, Source, load_source
-from kedge_runtime.contract import Output
+from kedge_convert import doubts
+from kedge_convert.images import Photos, tensors
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import Source, load_source
+from kedge_runtime.artefact.contract import Output
 from kedge_runtime.errors import UsageError
 
 TF = "--preprocess imagenet --normalisation tf"
@@ -36,7 +37,7 @@ def trained(shared: Path) -> Source:
     """Return a MobileNet with ImageNet weights."""
     pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
     model = shared / "data" / "models" / "mobilenet_0.25_224.keras"
-    return load_source(Request(str(model), card="MobileNet-0.25"))
+    return load_source(SourceRequest(str(model), card="MobileNet-0.25"))
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +48,11 @@ def answers(trained: Source, photos: Photos) -> Any:
 def test_a_trained_model_on_photos_is_beyond_doubt(
     trained: Source, photos: Photos, answers: Any
 ) -> None:
-    degenerate.refuse_weights(trained.model, "net")
-    degenerate.refuse_answers(answers, "net")
-    assert list(degenerate.doubts(trained, photos, answers)) == []
-    assert degenerate.certainty(answers, LOGITS) > 0.7
-    assert degenerate.variation(answers) > 0.7
+    doubts.refuse_weights(trained.model, "net")
+    doubts.refuse_answers(answers, "net")
+    assert list(doubts.doubts(trained, photos, answers)) == []
+    assert doubts.certainty(answers, LOGITS) > 0.7
+    assert doubts.variation(answers) > 0.7
 
 
 SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -67,7 +68,7 @@ SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_answers_that_prove_nothing_are_refused(answers: Any, way: str) -> None:
     change, words = SPOILT[way]
     with pytest.raises(UsageError, match=f"^net: its answers to 20 pictures .*{words}"):
-        degenerate.refuse_answers(change(answers).astype(np.float32), "net")
+        doubts.refuse_answers(change(answers).astype(np.float32), "net")
 
 
 WEAK: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -82,8 +83,8 @@ WEAK: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_weak_answers_are_told(trained: Source, photos: Photos, answers: Any, way: str) -> None:
     change, words = WEAK[way]
     weak = change(answers).astype(np.float32)
-    degenerate.refuse_answers(weak, "net")
-    assert [line for line in degenerate.doubts(trained, photos, weak) if words in line]
+    doubts.refuse_answers(weak, "net")
+    assert [line for line in doubts.doubts(trained, photos, weak) if words in line]
 
 
 def test_sigmoids_and_features_have_their_own_chance(
@@ -91,7 +92,7 @@ def test_sigmoids_and_features_have_their_own_chance(
 ) -> None:
     def told(logits: Any, output: Output) -> list[str]:
         source = replace(trained, output=output)
-        return [line for line in degenerate.doubts(source, photos, logits) if "chance" in line]
+        return [line for line in doubts.doubts(source, photos, logits) if "chance" in line]
 
     assert told(answers - 10, SIGMOID) == told(1e-3 * answers, FEATURES) == []
     assert len(told(1e-3 * answers, SIGMOID)) == 1
@@ -100,9 +101,9 @@ def test_sigmoids_and_features_have_their_own_chance(
 def test_certainty_by_hand() -> None:
     quarter = np.log(np.array([[0.25, 0.75]], np.float32))
     entropy = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
-    assert degenerate.certainty(quarter, LOGITS) == pytest.approx(1 - entropy, abs=1e-6)
+    assert doubts.certainty(quarter, LOGITS) == pytest.approx(1 - entropy, abs=1e-6)
     odds = np.log(np.array([[0.25 / 0.75, 1.0]], np.float32))
-    assert degenerate.certainty(odds, SIGMOID) == pytest.approx((1 - entropy) / 2, abs=1e-6)
+    assert doubts.certainty(odds, SIGMOID) == pytest.approx((1 - entropy) / 2, abs=1e-6)
 
 
 def untrained(source: Source) -> Source:
@@ -116,18 +117,18 @@ def untrained(source: Source) -> Source:
 def test_fresh_weights_are_told(trained: Source, photos: Photos) -> None:
     fresh = untrained(trained)
     logits = fresh.logits(tensors(photos.check, fresh.input))
-    told = list(degenerate.doubts(fresh, photos, logits))
+    told = list(doubts.doubts(fresh, photos, logits))
     assert told[0] == "fresh: its batch norms have never seen a picture: is it trained?"
-    degenerate.refuse_answers(logits, "fresh")
+    doubts.refuse_answers(logits, "fresh")
 
 
 def test_answers_close_to_chance_are_told(trained: Source, photos: Photos, answers: Any) -> None:
-    (told,) = degenerate.doubts(trained, photos, 0.1 * answers)
+    (told,) = doubts.doubts(trained, photos, 0.1 * answers)
     assert "close to chance" in told
 
 
 def test_near_copies_are_told(trained: Source, photos: Photos, answers: Any) -> None:
-    (told,) = degenerate.doubts(trained, replace(photos, near_copies=3), answers)
+    (told,) = doubts.doubts(trained, replace(photos, near_copies=3), answers)
     assert told.startswith("3 of the 20 pictures to check with are nearly copies")
 
 
@@ -144,18 +145,18 @@ def test_one_class_by_the_files_names(
     trained: Source, photos: Photos, answers: Any, tmp_path: Path
 ) -> None:
     same = one_class(photos, tmp_path / "tench")
-    (told,) = degenerate.doubts(trained, same, answers)
+    (told,) = doubts.doubts(trained, same, answers)
     assert told.startswith("all pictures are of one class, tench:")
     # Whatever lies before the first label: names tell labels, not outputs.
     behind = replace(trained, output=replace(trained.output, label_offset=1))
-    (told,) = degenerate.doubts(behind, same, np.pad(answers, ((0, 0), (1, 0))))
+    (told,) = doubts.doubts(behind, same, np.pad(answers, ((0, 0), (1, 0))))
     assert told.startswith("all pictures are of one class, tench:")
 
 
 def test_one_class_by_the_models_own_answers(trained: Source, photos: Photos, answers: Any) -> None:
     always = answers.copy()
     always[:, 7] = 99
-    (told,) = degenerate.doubts(trained, photos, always)
+    (told,) = doubts.doubts(trained, photos, always)
     assert told.startswith(f"{trained.name} calls every picture {trained.labels[7].name}:")
 
 
@@ -164,11 +165,11 @@ def test_one_set_of_independent_labels_for_all(
 ) -> None:
     source = replace(trained, output=SIGMOID)
     varied = answers - answers.mean()
-    assert not [line for line in degenerate.doubts(source, photos, varied) if "every" in line]
+    assert not [line for line in doubts.doubts(source, photos, varied) if "every" in line]
     always = -np.abs(varied)
     # Which of two labels is surer changes; what the picture is called doesn't.
     always[:, 6:8] = -always[:, 6:8]
-    told = list(degenerate.doubts(source, photos, always))
+    told = list(doubts.doubts(source, photos, always))
     names = " and ".join(label.name for label in trained.labels[6:8])
     assert told[-1].startswith(f"{trained.name} calls every picture {names}: ")
 
@@ -177,9 +178,9 @@ def spoilt_file(folder: Path, change: Callable[[Any], None]) -> Path:
     """Write the demo with changed weights."""
     import keras
 
-    from kedge_models import demo
+    from kedge_models.demo import files
 
-    model = keras.models.load_model(demo.MODEL, compile=False)
+    model = keras.models.load_model(files.MODEL, compile=False)
     change({weight.path: weight for weight in model.weights})
     path = folder / "spoilt.keras"
     model.save(path)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.engines.delegates import EDGETPU_LIBRARY, Delegate, parse_delegate
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.engines.choice import EngineOptions, open_engine
+from kedge_runtime.engines.litert import EDGETPU_LIBRARY, Delegate, parse_delegate
 from kedge_runtime.errors import EngineError, UsageError
-from kedge_runtime.quiet import quiet
+from kedge_runtime.output import quiet
 
 pytest.importorskip("ai_edge_litert")
 
@@ -54,7 +54,7 @@ def _open(delegate: object) -> None:
 def test_a_missing_edge_tpu_library_names_its_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kedge_runtime.engines.delegates.EDGETPU_LIBRARY", "libedgetpu.so.0")
+    monkeypatch.setattr("kedge_runtime.engines.litert.EDGETPU_LIBRARY", "libedgetpu.so.0")
     with pytest.raises(EngineError, match=r"libedgetpu\.so\.0.*: .*apt install libedgetpu1-std"):
         _open("edgetpu:usb")
 
@@ -112,7 +112,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _as_edgetpu(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kedge_runtime.engines.delegates.EDGETPU_LIBRARY", str(library))
+    monkeypatch.setattr("kedge_runtime.engines.litert.EDGETPU_LIBRARY", str(library))
 
 
 def test_a_model_runs_through_a_delegate_with_its_options(

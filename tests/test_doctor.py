@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime import doctor, hardware
-from kedge_runtime.doctor import CHECKS, CURES, Trial, check_engine, cure, examine, runnable
-from kedge_runtime.engines import ENGINES, Library
-from kedge_runtime.findings import Finding, Machine
+from kedge_runtime.checks import doctor, hardware
+from kedge_runtime.checks.doctor import CHECKS, CURES, Trial, check_engine, cure, examine, runnable
+from kedge_runtime.checks.hardware import Finding, Machine
+from kedge_runtime.engines.choice import ENGINES, Library
 
 CV2 = Library("cv2", "opencv-python-headless")
 

@@ -11,11 +11,11 @@ import pytest
 
 import drift_references
 from conftest import TESTS, Run
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.drift import planning
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import sigmoid
+from kedge_runtime.drift import intervals
 from kedge_runtime.drift.measure import opened
-from kedge_runtime.head import sigmoid
 
 COUNT = 120
 
@@ -76,7 +76,7 @@ def test_the_line_says_how_many_pictures_would_decide(drift: Run) -> None:
 def test_a_gate_that_no_number_of_pictures_decides(
     drift: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "images", lambda *_: None)
+    monkeypatch.setattr(intervals, "images", lambda *_: None)
     code, _, error = drift("same", "--min-agreement", "1")
     assert code == 3
     assert "at least 100.0%: no number decides it in nine of ten cases (none would" in error

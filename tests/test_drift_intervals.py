@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.drift import gates, intervals, planning
+from kedge_runtime.drift import gates, intervals
 from kedge_runtime.drift.gates import Pairs, max_drop, min_agreement
 
 stats = pytest.importorskip("scipy.stats")
@@ -196,7 +196,7 @@ def test_no_number_decides_what_lies_on_the_gate() -> None:
 
 @pytest.mark.parametrize(("count", "rounded"), [(0.3, 1), (99.2, 100), (101, 110), (12345, 13000)])
 def test_two_leading_digits(count: float, rounded: int) -> None:
-    assert planning.rounded_up(count) == rounded
+    assert intervals.rounded_up(count) == rounded
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_the_stated_number_is_the_same_in_every_run() -> None:
     assert len(found) == 1
 
 
-def _from(least: int) -> planning.Decides:
+def _from(least: int) -> intervals.Decides:
     """Return what decides from a number of pictures on."""
     return lambda counts, total: np.full(len(counts), total >= least)
 
@@ -252,13 +252,13 @@ def _from(least: int) -> planning.Decides:
 @pytest.mark.parametrize("least", [150, 1000, 1900, 5000])
 def test_the_stated_number_is_the_least_that_decides(least: int) -> None:
     """To the 2 % that the search promises, and rounded up to two digits."""
-    found = planning.images((50, 50), _from(least))
-    assert found in {planning.rounded_up(least), planning.rounded_up(least * 1.02)}
+    found = intervals.images((50, 50), _from(least))
+    assert found in {intervals.rounded_up(least), intervals.rounded_up(least * 1.02)}
 
 
 def test_a_number_beyond_every_folder_is_none() -> None:
-    assert planning.images((50, 50), _from(50 * 2**20)) is not None
-    assert planning.images((50, 50), _from(200 * 2**20)) is None
+    assert intervals.images((50, 50), _from(50 * 2**20)) is not None
+    assert intervals.images((50, 50), _from(200 * 2**20)) is None
 
 
 @pytest.mark.parametrize(("count", "total"), [(95, 100), (960, 1000), (3, 40), (0, 50), (50, 50)])

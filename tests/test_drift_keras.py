@@ -13,22 +13,24 @@ import pytest
 
 import encoded_images
 from conftest import Run, tiny_contract
-from kedge_models import demo
-from kedge_models.demo import pictograms
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.contract import Output
+from kedge_convert.drift import attribution, recording
+from kedge_convert.drift.attribution import attribute
+from kedge_convert.drift.recording import record
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
+from kedge_models.demo import files, pictograms
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.drift import recording as writing
-from kedge_runtime.drift.original import Original, Sample
-from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.journal import Pictures
+from kedge_runtime.drift.recording import Original, Sample
 from kedge_runtime.drift.reference import Reference
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.preprocessing import preprocess
+from kedge_runtime.image.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="the original runs in Keras")
 
-from kedge_convert.drift import attribute, attribution, record, recording
-from kedge_convert.source import Request, load_source
 
 COUNT = 60
 
@@ -59,7 +61,7 @@ def test_the_reference_is_what_keras_says(
 ) -> None:
     from kedge_convert.toolkit import require
 
-    model = require("keras").models.load_model(demo.MODEL, compile=False)
+    model = require("keras").models.load_model(files.MODEL, compile=False)
     contract = read_artefact(demo_artefacts / "demo.float32.tflite").contract
     known = Reference(reference)
     assert len(known.names) == COUNT
@@ -118,7 +120,7 @@ def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, photos
 def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_path: Path) -> None:
     """A file says neither labels nor normalisation; its user said them to `kedge convert`."""
     model = tmp_path / "mine.keras"
-    shutil.copyfile(demo.MODEL, model)
+    shutil.copyfile(files.MODEL, model)
     artefact = read_artefact(demo_artefacts / "demo.int8.onnx")
     source = recording.load_original(Original(str(model), "imagenet", artefact))
     assert source.labels == artefact.contract.labels
@@ -177,7 +179,7 @@ def test_every_artefact_has_its_chain(demo_artefacts: Path, photos: Path) -> Non
 def test_a_picture_beyond_the_limits_is_unreadable_to_keras_too(
     tmp_path: Path,
 ) -> None:
-    source, bomb = load_source(Request("demo")), tmp_path / "bomb.png"
+    source, bomb = load_source(SourceRequest("demo")), tmp_path / "bomb.png"
     bomb.write_bytes(encoded_images.png_of(9000, 9000, encoded_images.zeros(9001 * 9000)))
     with pytest.raises(ImageError, match="9000x9000 pixels"):
         attribution._keras(source, tiny_contract("tflite"))(bomb)

@@ -11,18 +11,25 @@ import numpy as np
 import pytest
 
 import drift_references
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Output
-from kedge_runtime.drift.journal import Journal, packed, unpacked
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import softmax
+from kedge_runtime.drift.journal import (
+    Failure,
+    Journal,
+    Pictures,
+    Shard,
+    content_digest,
+    packed,
+    unpacked,
+)
 from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
-from kedge_runtime.drift.noted import Parts, shards_of
-from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
-from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
+from kedge_runtime.drift.recording import Parts, shards_of
+from kedge_runtime.drift.reference import Recorded, Reference, ReferenceFacts, write_reference
 from kedge_runtime.drift.rows import NONE, ROW, row
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
-from kedge_runtime.head import softmax
 from kedge_runtime.progress import Bar
 
 COUNT = 40
@@ -130,7 +137,7 @@ def test_many_pictures_one_long_name_and_names_of_any_bytes(
     count, path = 40_000, tmp_path / "reference.npz"
     names = ["x" * 234, "caf\udce9.jpg", "a\nb.jpg", *(f"{i:06}.jpg" for i in range(3, count))]
     failed = tuple(Failure(f"{i:06}.png", "photos: no picture " * 5) for i in range(10_000))
-    facts = Facts.of(read_artefact(artefacts / "tiny.onnx").contract)
+    facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.onnx").contract)
     part = Recorded(names, np.zeros((count, 32), np.uint8), np.zeros((count, 4), np.float32))
     write_reference(path, replace(facts, failed=failed), lambda: [part])
     known = Reference(path)
@@ -220,7 +227,7 @@ def test_a_missing_reference(tmp_path: Path) -> None:
 
 
 def test_a_reference_of_nothing(tmp_path: Path, artefacts: Path) -> None:
-    facts = Facts.of(read_artefact(artefacts / "tiny.onnx").contract)
+    facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.onnx").contract)
     with pytest.raises(UsageError, match="none of the pictures can be read"):
         write_reference(tmp_path / "reference.npz", facts, list)
     assert not (tmp_path / "reference.npz").exists()

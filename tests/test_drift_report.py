@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_runtime.commands import drift_words
-from kedge_runtime.contract import Label
-from kedge_runtime.drift import calibration, flips, per_class, report, summary
-from kedge_runtime.drift.evidence import Evidence
-from kedge_runtime.drift.measure import Part
+from kedge_runtime.artefact.contract import Label
+from kedge_runtime.commands import drift_table
+from kedge_runtime.drift import breakdown, report, summary
+from kedge_runtime.drift.measure import Evidence, Part
 from kedge_runtime.drift.rows import NONE, ROW
-from kedge_runtime.drift.summary import Limits
+from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.errors import UsageError
 
 stats = pytest.importorskip("scipy.stats")
 
 CLASSES = 6
-ARTEFACT = report.Artefact("a", "", "t:int8", "int8", "litert", "x", 1, None, 100, 0.25)
+ARTEFACT = report.ArtefactDrift("a", "", "t:int8", "int8", "litert", "x", 1, None, 100, 0.25)
 
 
 def _evidence(count: int = 400, *, labelled: bool = True, seed: int = 0) -> Evidence:
@@ -45,8 +44,8 @@ def _evidence(count: int = 400, *, labelled: bool = True, seed: int = 0) -> Evid
     return Evidence(names, labels, Part(rows, rows["kl"] / 100), truth if labelled else None)
 
 
-def _drift(evidence: Evidence, limits: Limits | None = None) -> report.Drift:
-    return summary.summarise(evidence, ARTEFACT, limits or Limits())
+def _drift(evidence: Evidence, limits: GateLimits | None = None) -> report.Drift:
+    return summary.summarise(evidence, ARTEFACT, limits or GateLimits())
 
 
 @pytest.mark.parametrize("k", [1, 5])
@@ -87,7 +86,7 @@ def test_agreement_and_flips_by_counting() -> None:
         inside = [i for i in range(400) if found.low <= margins[i] < found.high]
         assert found.pictures == len(inside)
         assert found.flips == len(set(inside) & set(different))
-    assert len(drift.flips.listed) == flips.MOST
+    assert len(drift.flips.listed) == breakdown.MOST
     surest = max(different, key=lambda i: margins[i])
     first = drift.flips.listed[0]
     assert first.image == evidence.names[evidence.rows["picture"][surest]]
@@ -116,7 +115,7 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     assert (drift.flips.count, first.image) == (2, evidence.names[rows["picture"][5]])
     assert (first.original.best, str(first.original.labels)) == (None, "class 2 + class 4 + 5 more")
     assert str(first.artefact.labels) == "no label"
-    said = drift_words.table(drift)
+    said = drift_table.table(drift)
     assert "agreement of labels" in said
     assert "class 2 + class 4 + 5 more -> no label" in said
     assert "top-5" not in said
@@ -126,7 +125,7 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
 def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
     evidence = _evidence()
     places = {evidence.names[row["picture"]]: row for row in evidence.rows}
-    for flip in flips.flips(evidence).listed:
+    for flip in breakdown.flips(evidence).listed:
         for side, told in (("original", flip.original), ("artefact", flip.artefact)):
             row = places[flip.image][side]
             assert told.best is not None
@@ -136,14 +135,14 @@ def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
 def test_flips_of_sets_tell_their_margin() -> None:
     evidence = replace(_evidence(20, labelled=False), multi_label=True)
     evidence.rows["changed"][3] = True
-    (flip,) = flips.flips(evidence).listed
+    (flip,) = breakdown.flips(evidence).listed
     assert flip.original.margin == evidence.rows["original"]["margin"][3]
 
 
 def test_equal_margins_are_listed_in_the_order_of_the_pictures() -> None:
     evidence = _evidence(400)
     evidence.rows["original"]["margin"] = 0.5
-    listed = [int(flip.image.split(".")[0]) for flip in flips.flips(evidence).listed]
+    listed = [int(flip.image.split(".")[0]) for flip in breakdown.flips(evidence).listed]
     assert listed == sorted(listed)
 
 
@@ -151,18 +150,18 @@ def test_a_bin_of_margins_holds_its_lower_edge() -> None:
     evidence = _evidence(20)
     evidence.rows["original"]["margin"] = 0.5
     evidence.rows["original"]["margin"][:3] = [0.0, 0.05, 0.1]
-    found = [box.pictures for box in flips.flips(evidence).by_margin]
+    found = [box.pictures for box in breakdown.flips(evidence).by_margin]
     # 0.05 and 0.1 as float32 lie just above the edges; 0.0 is the first bin's own.
     assert found == [1, 1, 1, 0, 17, 0, 0]
     evidence.rows["original"]["margin"] = 0.0
-    empty = flips.flips(evidence).by_margin
+    empty = breakdown.flips(evidence).by_margin
     assert [box.pictures for box in empty] == [20, 0, 0, 0, 0, 0, 0]
 
 
 def test_a_margin_of_one_is_in_the_last_bin() -> None:
     evidence = _evidence(20)
     evidence.rows["original"]["margin"] = 1.0
-    assert [found.pictures for found in flips.flips(evidence).by_margin] == [0] * 6 + [20]
+    assert [found.pictures for found in breakdown.flips(evidence).by_margin] == [0] * 6 + [20]
 
 
 def test_calibration_by_counting() -> None:
@@ -170,7 +169,7 @@ def test_calibration_by_counting() -> None:
     confidence = rng.uniform(0, 1, 1000)
     confidence[:3] = [1.0, 1 / 15, 0.0]
     right = rng.uniform(size=1000) < confidence**2
-    found = calibration.calibration(confidence, right)
+    found = breakdown.calibration(confidence, right)
     total = 0.0
     for i, box in enumerate(found.bins):
         # (low, high], as in Guo et al.; the first bin has its 0 too.
@@ -188,39 +187,39 @@ def test_calibration_by_counting() -> None:
 
 
 def test_bins_of_confidence_tell_their_edges_and_more_than_1_is_in_the_last() -> None:
-    found = calibration.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
+    found = breakdown.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
     edges = [(box.low, box.high) for box in found.bins]
     np.testing.assert_allclose(edges, [(i / 15, (i + 1) / 15) for i in range(15)])
     assert found.bins[-1].pictures == 1
 
 
 def test_bins_without_pictures_at_the_end_are_there() -> None:
-    found = calibration.calibration(np.array([0.01, 0.5]), np.array([True, False]))
+    found = breakdown.calibration(np.array([0.01, 0.5]), np.array([True, False]))
     assert [box.pictures for box in found.bins] == [1] + [0] * 6 + [1] + [0] * 7
 
 
 def test_both_sides_calibration_and_the_difference() -> None:
     evidence = _evidence()
-    found = calibration.calibrations(evidence)
+    found = breakdown.calibrations(evidence)
     assert found is not None and evidence.true is not None
     errors = []
     for side, told in (("original", found.original), ("artefact", found.artefact)):
         rows = evidence.rows[side]
-        expected = calibration.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
+        expected = breakdown.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
         assert told == expected
         errors.append(told.ece)
     assert found.shift == errors[1] - errors[0] != 0
 
 
 def test_an_empty_bin_has_no_accuracy() -> None:
-    found = calibration.calibration(np.array([0.5]), np.array([True]))
+    found = breakdown.calibration(np.array([0.5]), np.array([True]))
     assert found.ece == 0.5
     assert found.bins[0].accuracy is None
 
 
 def test_the_class_that_drifted_is_found_and_no_other() -> None:
     evidence = _evidence(3000)
-    found = per_class.per_class(evidence)
+    found = breakdown.per_class(evidence)
     assert (found.by, found.tested) == ("truth", CLASSES)
     first = found.classes[0]
     assert (first.index, first.id) == (2, "n2")
@@ -239,7 +238,7 @@ def test_the_class_that_drifted_is_found_and_no_other() -> None:
 
 def test_without_labels_classes_are_told_by_their_flips() -> None:
     evidence = _evidence(3000, labelled=False)
-    found = per_class.per_class(evidence)
+    found = breakdown.per_class(evidence)
     assert found.by == "original"
     first = found.classes[0]
     assert (first.index, first.lost, first.gained) == (2, None, None)
@@ -264,7 +263,7 @@ def test_chance_alone_is_seldom_called_drift() -> None:
             rows[side]["top"][:, 0] = np.where(rng.uniform(size=600) < 0.8, truth, -1)
         rows["picture"] = np.arange(600)
         drawn = replace(evidence, part=Part(rows, np.zeros(600)), truth=truth)
-        false += per_class.per_class(drawn).drifted > 0
+        false += breakdown.per_class(drawn).drifted > 0
     assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
 
 
@@ -304,17 +303,17 @@ def test_outputs_of_other_kinds_have_no_distances() -> None:
 def test_gates_that_are_asked_for(
     *, labelled: bool, limits: dict[str, Any], names: list[str]
 ) -> None:
-    drift = _drift(_evidence(labelled=labelled), Limits(**limits))
+    drift = _drift(_evidence(labelled=labelled), GateLimits(**limits))
     assert [gate.name for gate in drift.gates] == names
     assert (drift.top1 is None) == (drift.calibration is None) == (not labelled)
 
 
 def test_the_worst_gate_is_the_verdict() -> None:
-    assert _drift(_evidence(), Limits(0.5, 0.1)).verdict == "PASS"
-    assert _drift(_evidence(), Limits(0.5, 0.95)).verdict == "FAIL"
+    assert _drift(_evidence(), GateLimits(0.5, 0.1)).verdict == "PASS"
+    assert _drift(_evidence(), GateLimits(0.5, 0.95)).verdict == "FAIL"
     value = _drift(_evidence()).agreement.value
-    assert _drift(_evidence(), Limits(0.5, value)).verdict == "INCONCLUSIVE"
-    assert _drift(_evidence(), Limits(0.01, value)).verdict == "FAIL"
+    assert _drift(_evidence(), GateLimits(0.5, value)).verdict == "INCONCLUSIVE"
+    assert _drift(_evidence(), GateLimits(0.01, value)).verdict == "FAIL"
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 import test_delegates
-from kedge_convert.edge import COMPILERS, edgetpu, vela
-from kedge_convert.edge.compilation import Compilation, Row, reseal
-from kedge_convert.edge.fit import Gates, fit
-from kedge_convert.edge.forecast import forecast
-from kedge_convert.edge.release import Attempt, attempt, compiled_name
-from kedge_convert.errors import ConversionError
+from kedge_convert.device import edgetpu, vela
+from kedge_convert.device.compilation import Compilation, Row, reseal
+from kedge_convert.device.fit import DeviceGates, fit
+from kedge_convert.device.forecast import forecast
+from kedge_convert.device.release import COMPILERS, Attempt, attempt, compiled_name
+from kedge_convert.toolkit import ConversionError
 from kedge_models.devices import Device, device, devices
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import EngineOptions
-from kedge_runtime.inspect import read_network
-from kedge_runtime.inspect.report import inspect
-from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import verify
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.checks.verify import verify
+from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.report import inspect
+from kedge_runtime.output import quiet
 
 TINY = Path(__file__).parent / "models" / "tiny.tflite"
 CORAL, U55, U65 = device("coral"), device("ethos-u55-128"), device("ethos-u65-512")
@@ -219,9 +219,9 @@ def test_vela_maps_the_demo_and_its_arena_is_our_estimate(demo_artefacts: Path) 
 
 @pytest.mark.parametrize(
     ("gates", "fits"),
-    [(Gates(), True), (Gates(sram_kb=1), False), (Gates(sram_kb=4096), True)],
+    [(DeviceGates(), True), (DeviceGates(sram_kb=1), False), (DeviceGates(sram_kb=4096), True)],
 )
-def test_gates_hold_what_vela_says(demo_artefacts: Path, gates: Gates, fits: bool) -> None:
+def test_gates_hold_what_vela_says(demo_artefacts: Path, gates: DeviceGates, fits: bool) -> None:
     _vela_or_skip()
     path = demo_artefacts / "demo.int8.tflite"
     assert fit(inspect(path), U55, gates).fits is fits
@@ -234,7 +234,7 @@ def test_the_share_on_the_npu_is_a_gate(shared: Path) -> None:
     made = verdict.compilation
     assert made is not None and 0.5 < made.share < 1
     assert verdict.findings["operators"].state == "problem"
-    eased = fit(inspect(path), U65, Gates(mapped=0.5, sram_kb=1e6))
+    eased = fit(inspect(path), U65, DeviceGates(mapped=0.5, sram_kb=1e6))
     assert eased.findings["operators"].state == "ok"
 
 

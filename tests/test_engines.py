@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime import engines
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Tensor
-from kedge_runtime.engines import (
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Tensor
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines import choice
+from kedge_runtime.engines.base import Engine, Port, only_ends
+from kedge_runtime.engines.choice import (
     ENGINES,
     EngineOptions,
     how_to_install,
@@ -26,9 +27,8 @@ from kedge_runtime.engines import (
     open_engine,
     version_gate,
 )
-from kedge_runtime.engines.base import Engine, Port, only_ends
 from kedge_runtime.errors import EngineError, UsageError
-from kedge_runtime.quiet import quiet
+from kedge_runtime.output import quiet
 
 MODELS = Path(__file__).parent / "models"
 
@@ -64,7 +64,7 @@ def test_an_engine_says_what_it_is(engine: Engine) -> None:
 
 
 def test_the_first_engine_of_a_format_is_its_default() -> None:
-    assert [engines.engine_for(form, EngineOptions()) for form in ("tflite", "onnx")] == [
+    assert [choice.engine_for(form, EngineOptions()) for form in ("tflite", "onnx")] == [
         "litert",
         "onnxruntime",
     ]
@@ -275,14 +275,14 @@ def test_options_that_no_engine_has_are_refused(options: dict[str, Any], message
 
 
 def test_all_cores_are_the_default() -> None:
-    assert EngineOptions().thread_count == engines.cores() >= 1
+    assert EngineOptions().thread_count == choice.cores() >= 1
     assert EngineOptions(threads=3).thread_count == 3
 
 
 @contextmanager
 def _without(monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "find_spec", lambda name: None if name in names else find_spec(name))
+        patch.setattr(choice, "find_spec", lambda name: None if name in names else find_spec(name))
         yield
 
 
@@ -410,7 +410,7 @@ def test_a_model_with_a_free_batch_takes_many_at_once(
 
 
 def test_threads_may_share_a_classifier(form: str, artefacts: Path) -> None:
-    pytest.importorskip(MODULES[engines.engine_for(form, EngineOptions())])
+    pytest.importorskip(MODULES[choice.engine_for(form, EngineOptions())])
     classifier = Classifier.open(artefacts / f"tiny.{form}")
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 256, (size, 40, 3), np.uint8) for size in (20, 33, 64, 90)] * 20

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kedge_runtime.artefact import seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Contract, Label
-from kedge_runtime.ensemble import Ensemble
+from kedge_runtime.artefact.contract import Contract, Label
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.ensemble import Ensemble
+from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.golden import Golden
-from kedge_runtime.results import Result, Rule
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("onnxruntime")

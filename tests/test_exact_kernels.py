@@ -7,17 +7,17 @@ import pytest
 
 import nets
 from kedge_convert import sealing
-from kedge_convert.formats import FORMATS
-from kedge_convert.photos import Photos, tensors
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import Photos, tensors
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
-from kedge_runtime import golden_making
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Geometry, Input, Label, Normalisation, Output
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Geometry, Input, Label, Normalisation, Output
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.sealing import golden_pictures, golden_set, inexact
+from kedge_runtime.checks.verify import verify
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
-from kedge_runtime.verify import verify
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -38,11 +38,11 @@ def test_a_file_without_exact_kernels_is_sealed_and_verified(
             open_engine(read_content(path), EngineOptions(kernels="reference"))
     contract = sealing.contract_of(source, target, open_engine(read_content(path)), photos)
     logits = source.logits(tensors(photos.calibration, source.input))
-    golden = golden_making.golden_pictures(spec.geometry, photos.calibration, logits)
+    golden = golden_pictures(spec.geometry, photos.calibration, logits)
     answers = sealing.reference_answers(source, golden)
-    found = golden_making.golden_set(read_content(path), contract, golden, answers)
+    found = golden_set(read_content(path), contract, golden, answers)
     assert bool(found.exact.size) is exact
-    assert len(golden_making.inexact(contract, found)) == (not exact)
+    assert len(inexact(contract, found)) == (not exact)
     path.write_bytes(seal("tflite", made.content, contract, found))
     assert np.array_equal(read_artefact(path).golden.exact, found.exact)
     stages = {stage.name: stage for stage in verify(path, EngineOptions())}

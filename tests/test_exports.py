@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 
 import families
-from kedge_convert import structure
-from kedge_convert.errors import ConversionError
-from kedge_convert.formats import flatbuffer
-from kedge_convert.formats import onnx as onnx_format
-from kedge_convert.formats.onnx_batch import opened
-from kedge_convert.formats.tf2onnx_routes import ROUTES
+from kedge_convert.export import flatbuffer, structure
+from kedge_convert.export import onnx as onnx_format
+from kedge_convert.export.onnx import opened
+from kedge_convert.export.tf2onnx import ROUTES
 from kedge_convert.targets import TARGETS, Target
-from kedge_convert.toolkit import quiet, require
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import open_engine
-from kedge_runtime.head import Floats
-from kedge_runtime.preprocessing import Preprocessor, dequantise
+from kedge_convert.toolkit import ConversionError, require
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.image.preprocessing import Preprocessor, dequantise
+from kedge_runtime.output import quiet
 
 onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")

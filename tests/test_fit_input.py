@@ -11,16 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kedge_convert.fitting import better_input, true_outputs
-from kedge_convert.fitting.norms import norms_of
-from kedge_convert.fitting.subject import outputs
-from kedge_convert.source import Request, load_source
+from kedge_convert.fitting.better import better_input, true_outputs
+from kedge_convert.fitting.subject import norms_of, outputs
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
-from kedge_runtime.contract import Output
+from kedge_runtime.artefact.contract import Output
 from kedge_runtime.fitting import candidates, scores
-from kedge_runtime.fitting.images import zoomed
-from kedge_runtime.normalisations import NORMALISATIONS, formula
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.fitting.candidates import zoomed
+from kedge_runtime.image.pipelines import NORMALISATIONS, formula
+from kedge_runtime.image.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 stats = pytest.importorskip("scipy.stats", reason="scipy judges the quantiles")
@@ -290,7 +290,7 @@ def test_the_check_of_convert_needs_true_classes(
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(NAMES))
     words = PixelWords("image_dataset", "tf")
-    source = load_source(Request(str(unit_model), pixels=words, labels=str(labels)))
+    source = load_source(SourceRequest(str(unit_model), pixels=words, labels=str(labels)))
     paths = sorted(labelled.rglob("*.png"))
     classes = true_outputs(paths, source)
     found = better_input(source, paths[::2], None if classes is None else classes[::2])
@@ -311,7 +311,7 @@ def test_candidates_are_all_names_in_all_colours_without_repeats() -> None:
 
 
 def load_input(channels: int) -> Any:
-    from kedge_runtime.contract import Geometry, Input, Normalisation
+    from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
 
     colour = "grey" if channels == 1 else "rgb"
     return Input(Geometry(8, 8), Normalisation(colour))  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.sources import load
-from kedge_convert.sources.found import Request
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.toolkit import require
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -67,7 +67,7 @@ def test_what_only_training_needs_is_left(
     model = build(require(library))
     expected = np.asarray(model(PICTURES, training=False))
     save(model, tmp_path / name)
-    found = np.asarray(load(Request(str(tmp_path / name))).model(PICTURES, training=False))
+    found = np.asarray(load(SourceRequest(str(tmp_path / name))).model(PICTURES, training=False))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -116,5 +116,5 @@ def test_what_begins_and_bounds_weights_may_be_the_authors_own(
     known = k.saving.get_custom_objects()
     for each in [each for each in known if each.startswith("mine>")]:
         del known[each]
-    found = np.asarray(load(Request(str(tmp_path / name))).model(PICTURES, training=False))
+    found = np.asarray(load(SourceRequest(str(tmp_path / name))).model(PICTURES, training=False))
     np.testing.assert_allclose(found, np.asarray(model(PICTURES)), atol=1e-6)

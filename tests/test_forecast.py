@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.edge.forecast import Forecast, forecast
-from kedge_convert.edge.limits import EVERY, LIMITS
+from kedge_convert.device.forecast import EVERY, LIMITS, CompilerForecast, forecast
 from kedge_models.devices import device
-from kedge_runtime.content import read_content
-from kedge_runtime.inspect import Network, read_network
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.modelfile.network import Network
+from kedge_runtime.modelfile.reading import read_network
 from networks import Builder
 
 CORAL = device("coral")
@@ -58,7 +58,7 @@ def _left_on_the_cpu(compiled: Path) -> set[tuple[str, ...]]:
     return {tuple(graph.tensors[i].name.decode() for i in node.outputs) for node in on_cpu}
 
 
-def _identity(network: Network, fate: Forecast) -> tuple[str, ...]:
+def _identity(network: Network, fate: CompilerForecast) -> tuple[str, ...]:
     written = network.written_by(network.operators[fate.operator])
     return tuple(value.name for value in written)
 

@@ -11,12 +11,20 @@ import numpy as np
 import pytest
 
 from conftest import Run, tiny_contract
-from kedge_runtime.artefact import is_sealed
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Contract, Geometry, Input, Label, Normalisation, Output, Tensor
+from kedge_runtime.artefact.contract import (
+    Contract,
+    Geometry,
+    Input,
+    Label,
+    Normalisation,
+    Output,
+    Tensor,
+)
+from kedge_runtime.artefact.file import is_sealed
+from kedge_runtime.artefact.foreign import read_contract
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError
-from kedge_runtime.foreign import read_contract
-from kedge_runtime.preprocessing import preprocess
+from kedge_runtime.image.preprocessing import preprocess
 
 pytest.importorskip("ai_edge_litert")
 
@@ -174,7 +182,7 @@ SPOKEN = replace(
 @pytest.fixture
 def telling(tmp_path: Path, models: dict[str, bytes]) -> Path:
     """Return a file as MediaPipe's and TFLite Support's writers make it: it has its own facts."""
-    metadata = pytest.importorskip("kedge_convert.formats.tflite_metadata")
+    metadata = pytest.importorskip("kedge_convert.export.tflite_metadata")
     path = tmp_path / "telling.tflite"
     path.write_bytes(metadata.describe(models["tflite"], SPOKEN).content)
     with zipfile.ZipFile(path, "a") as archive:

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.preprocessing import preprocess
-from kedge_runtime.zips import MAX_BYTES
+from foreign_files import (
+    NAMES,
+    WORDS,
+)
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.image.preprocessing import preprocess
+from kedge_runtime.modelfile.archives import MAX_BYTES
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
-
-from foreign_files import NAMES, WORDS  # noqa: E402
 
 
 # Classifying by words, without a seal.

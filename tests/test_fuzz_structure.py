@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fuzz import seeds
-from kedge_runtime import npz
-from kedge_runtime.contract import Contract
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import KedgeError
-from kedge_runtime.golden import Golden
-from kedge_runtime.labels import parse
-from kedge_runtime.zips import read_members
+from kedge_runtime.modelfile import archives
+from kedge_runtime.modelfile.archives import read_members
 
 pytest.importorskip("hypothesis")
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 Place = tuple[str | int, ...]
 # The same inputs in every run: a fault that only some runs show is the long fuzzer's to find.
@@ -121,7 +121,7 @@ def test_a_golden_set_with_arrays_of_other_kinds(others: dict[str, tuple[str, An
 @given(st.dictionaries(st.text(max_size=9).filter(bool), st.tuples(DTYPES, SHAPES), max_size=4))
 def test_arrays_of_any_kind_come_back_or_are_refused(made: dict[str, tuple[str, Any]]) -> None:
     content = seeds.zipped({f"{name}.npy": _npy(*each) for name, each in made.items()})
-    arrays = tried(lambda: npz.read_arrays(content, "x"))
+    arrays = tried(lambda: archives.read_arrays(content, "x"))
     if isinstance(arrays, dict):
         assert all(array.shape == made[name][1] for name, array in arrays.items() if name in made)
 

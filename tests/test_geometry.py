@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import PILLOW_FITS, Fit, Geometry, Resize
-from kedge_runtime.geometry import FITS, LETTERBOX_GREY, RESIZES, fit_to, nearest_index, resize
+from kedge_runtime.artefact.contract import PILLOW_FITS, Fit, Geometry, Resize
+from kedge_runtime.image.geometry import (
+    FITS,
+    LETTERBOX_GREY,
+    RESIZES,
+    fit_to,
+    nearest_index,
+    resize,
+)
 
 Pixels = NDArray[np.uint8]
 

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_convert.formats.tflite_metadata import describe
-from kedge_runtime import tflite_metadata
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import (
+from kedge_convert.export.tflite_metadata import describe
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import (
     Contract,
     Geometry,
     Input,
@@ -25,9 +23,11 @@ from kedge_runtime.contract import (
     Quantisation,
     Tensor,
 )
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import ContractError, EngineError
-from kedge_runtime.preprocessing import Preprocessor, preprocess, table
-from kedge_runtime.streams import classify_stream
+from kedge_runtime.image.preprocessing import Preprocessor, preprocess, table
+from kedge_runtime.modelfile import tflite_metadata
+from kedge_runtime.streams.answers import classify_stream
 
 GREY = Normalisation("grey", 255.0, (0.0,), (1.0,))
 SIZE = (6, 10)

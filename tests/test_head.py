@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Kind, Output
-from kedge_runtime.errors import EngineError
-from kedge_runtime.head import (
+from kedge_runtime.artefact.contract import Kind, Output
+from kedge_runtime.classify.outputs import (
     check_finite,
     descending,
     entropy,
@@ -20,6 +19,7 @@ from kedge_runtime.head import (
     sigmoid,
     softmax,
 )
+from kedge_runtime.errors import EngineError
 
 
 def _floats(*values: float) -> NDArray[np.float32]:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from conftest import MODELS, Run
-from kedge_runtime import containers
-from kedge_runtime.artefact import CONTRACT, GOLDEN, read_artefact
-from kedge_runtime.contract import Contract
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.content import digest
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, read_artefact
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, ContractError
-from kedge_runtime.golden import Golden
-from kedge_runtime.npz import read_arrays
-from kedge_runtime.zips import MAX_BYTES, read_members
+from kedge_runtime.modelfile.archives import MAX_BYTES, read_arrays, read_members
 
 MEMORY = 3 * MAX_BYTES
 
@@ -269,7 +269,7 @@ def test_a_member_that_is_missing_is_refused(
 
 
 def _resealed(body: bytes) -> bytes:
-    return body + containers.digest(body)
+    return body + digest(body)
 
 
 WIRES = {

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_runtime.contract import Geometry, Input, Normalisation
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
 from kedge_runtime.errors import ImageError
-from kedge_runtime.image import MAX_MEMORY, Limits, read_image
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.image.decode import MAX_MEMORY, ImageLimits, read_image
+from kedge_runtime.image.preprocessing import Preprocessor
 
 pytest.importorskip("PIL.Image")
 
@@ -77,8 +77,8 @@ def _png(path: Path, height: int, width: int) -> Path:
 
 
 LIMITS = {
-    "pixels": (Limits(pixels=99), r"a PNG of 10x10 pixels, allowed are 99 in all"),
-    "bytes": (Limits(bytes=20), r"\d+ bytes, allowed are 20; shrink it first"),
+    "pixels": (ImageLimits(pixels=99), r"a PNG of 10x10 pixels, allowed are 99 in all"),
+    "bytes": (ImageLimits(bytes=20), r"\d+ bytes, allowed are 20; shrink it first"),
 }
 
 
@@ -86,7 +86,7 @@ LIMITS = {
 def test_limits_are_the_callers(case: str, tmp_path: Path) -> None:
     path = _png(tmp_path / "p.png", 10, 10)
     limits, message = LIMITS[case]
-    assert read_image(path, limits=Limits(path.stat().st_size, 100)).shape == (10, 10, 3)
+    assert read_image(path, limits=ImageLimits(path.stat().st_size, 100)).shape == (10, 10, 3)
     plan = Preprocessor(Input(Geometry(8, 8), Normalisation()), limits)
     for source in (path, path.read_bytes()):
         with pytest.raises(ImageError, match=message):

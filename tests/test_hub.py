@@ -14,15 +14,17 @@ import pytest
 
 import hub_nets
 from conftest import Run
-from kedge_convert.source import Request, load_source
-from kedge_convert.sources import hub
-from kedge_models.demo import LABELS, pictograms
-from kedge_runtime.classifier import Classifier
+from kedge_convert.load import hub
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
+from kedge_models.demo import pictograms
+from kedge_models.demo.files import LABELS
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import probabilities
 from kedge_runtime.errors import UsageError
-from kedge_runtime.geometry import fit_to
-from kedge_runtime.head import probabilities
-from kedge_runtime.pixels import PixelWords
-from kedge_runtime.preprocessing import preprocess
+from kedge_runtime.image.geometry import fit_to
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -31,7 +33,7 @@ TINY = hub_nets.COMMITTED
 IMAGES, CLASSES = pictograms.dataset(8, 11)
 # Bytes of the device are rounded, TensorFlow's floats are not; of the largest logit.
 ROUNDED = 0.05
-Saved = Callable[[Any], Request]
+Saved = Callable[[Any], SourceRequest]
 
 
 @pytest.fixture
@@ -44,9 +46,9 @@ def saved(tmp_path: Path) -> Saved:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"{label.name}\n" for label in LABELS))
 
-    def save(model: Any) -> Request:
+    def save(model: Any) -> SourceRequest:
         model.save(tmp_path / "mine.keras")
-        return Request(str(tmp_path / "mine.keras"), labels=str(labels))
+        return SourceRequest(str(tmp_path / "mine.keras"), labels=str(labels))
 
     return save
 
@@ -60,7 +62,7 @@ def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_keras_hub_a_file_of_its_own_names_the_extra() -> None:
     line = r"vit_tiny\.keras: needs keras_hub, which isn't installed: pip install '\./kedge\[hub\]'"
     with pytest.raises(UsageError, match=line):
-        load_source(Request(str(TINY)))
+        load_source(SourceRequest(str(TINY)))
 
 
 @pytest.mark.usefixtures("without_hub")
@@ -68,7 +70,7 @@ def test_without_keras_hub_a_preset_names_the_extra(tmp_path: Path) -> None:
     for name in ("config.json", "model.weights.h5", "metadata.json", "task.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match=r"pip install '\./kedge\[hub\]'"):
-        load_source(Request(str(tmp_path)))
+        load_source(SourceRequest(str(tmp_path)))
 
 
 @pytest.mark.usefixtures("without_hub")
@@ -76,7 +78,7 @@ def test_other_files_need_no_keras_hub() -> None:
     path = MODELS / "people" / "flat-jax-keras.keras"
     words = PixelWords("load_img", "unit")
     labels = MODELS / "people" / "labels.txt"
-    assert load_source(Request(str(path), pixels=words, labels=str(labels))).labels
+    assert load_source(SourceRequest(str(path), pixels=words, labels=str(labels))).labels
 
 
 @pytest.mark.usefixtures("keras_hub")
@@ -138,10 +140,12 @@ def test_the_preprocessor_gives_the_input(name: str, saved: Saved) -> None:
 @pytest.mark.usefixtures("keras_hub")
 def test_what_the_user_says_goes_before_the_preprocessor(saved: Saved) -> None:
     request = saved(hub_nets.preprocessed("vit_tiny"))
-    insisted = Request(request.model, labels=request.labels, pixels=PixelWords("load_img", "unit"))
+    insisted = SourceRequest(
+        request.model, labels=request.labels, pixels=PixelWords("load_img", "unit")
+    )
     found = load_source(insisted).input
     assert (found.geometry.resize, found.normalisation.divisor) == ("nearest", 255.0)
-    hidden = Request(request.model, labels=request.labels, pixels=PixelWords("tf_hub"))
+    hidden = SourceRequest(request.model, labels=request.labels, pixels=PixelWords("tf_hub"))
     with pytest.raises(UsageError, match=r"takes tf, but --preprocess tf_hub feeds x / 255"):
         load_source(hidden)
 
@@ -160,7 +164,7 @@ def test_a_preset_folder_is_the_same_model(saved: Saved, tmp_path: Path) -> None
     request = saved(model)
     model.save_to_preset(str(tmp_path / "preset"))
     assert hub.holds(tmp_path / "preset")
-    preset = load_source(Request(str(tmp_path / "preset"), labels=request.labels))
+    preset = load_source(SourceRequest(str(tmp_path / "preset"), labels=request.labels))
     file = load_source(request)
     assert (preset.input, preset.weights_digest) == (file.input, file.weights_digest)
 
@@ -169,7 +173,7 @@ def test_a_preset_folder_is_the_same_model(saved: Saved, tmp_path: Path) -> None
 def test_a_preset_without_a_classifier_is_refused(tmp_path: Path) -> None:
     hub_nets.build("vit_tiny").backbone.save_to_preset(str(tmp_path / "preset"))
     with pytest.raises(UsageError, match=r"without an image classifier: save the classifier"):
-        load_source(Request(str(tmp_path / "preset")))
+        load_source(SourceRequest(str(tmp_path / "preset")))
 
 
 @pytest.mark.slow

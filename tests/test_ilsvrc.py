@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kedge_models import imagenet
+from kedge_models.labels.lists import imagenet
+from kedge_runtime.drift.truth import GROUND_TRUTH, META, read_truth, truth_by
 from kedge_runtime.errors import UsageError
-from kedge_runtime.ilsvrc import GROUND_TRUTH, META
-from kedge_runtime.truth import read_truth, truth_by
 
 io = pytest.importorskip("scipy.io")
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from encoded_images import TURNS
 from hostile_costs import READ
-from kedge_runtime import exif
 from kedge_runtime.errors import ImageError
-from kedge_runtime.image import SUFFIXES, read_image
+from kedge_runtime.image import header
+from kedge_runtime.image.decode import SUFFIXES, read_image
 
 Image, ImageOps = (pytest.importorskip(f"PIL.{name}") for name in ("Image", "ImageOps"))
 
@@ -157,7 +157,7 @@ EXIF = {
 @pytest.mark.parametrize("case", EXIF)
 def test_exif_says_how_pixels_are_stored(case: str) -> None:
     content, expected = EXIF[case]
-    assert exif.orientation(content) == expected
+    assert header.orientation(content) == expected
 
 
 def test_path_text_bytes_and_array_give_the_same(tmp_path: Path) -> None:

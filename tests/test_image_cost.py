@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("PIL.Image")
-
 import image_cost
 from kedge_runtime.errors import ImageError
-from kedge_runtime.headers import read_header
-from kedge_runtime.image import Limits, read_image
+from kedge_runtime.image.decode import ImageLimits, read_image
+from kedge_runtime.image.formats import read_header
+
+pytest.importorskip("PIL.Image")
+
 
 SIZE = 2048, 1536
 SLACK = 8  # MiB; what Python and its allocator keep
@@ -41,15 +42,15 @@ def test_the_estimate_is_what_reading_takes(
 def test_memory_is_the_callers_limit(kind: str) -> None:
     content = image_cost.KINDS[kind](64, 48)
     memory = read_header(content).memory()
-    assert read_image(content, limits=Limits(memory=memory)).size == 3 * 64 * 48
+    assert read_image(content, limits=ImageLimits(memory=memory)).size == 3 * 64 * 48
     with pytest.raises(ImageError, match=r"of 64x48 pixels, decoding it takes .* shrink it first"):
-        read_image(content, limits=Limits(memory=memory - 1))
+        read_image(content, limits=ImageLimits(memory=memory - 1))
 
 
 @pytest.mark.parametrize("side", [3264, 4096])
 def test_a_jpeg_that_is_decoded_at_a_fraction_may_be_larger(side: int) -> None:
     content = image_cost.pillow("JPEG")(side, side)
-    limits = Limits(memory=32 << 20)
+    limits = ImageLimits(memory=32 << 20)
     with pytest.raises(ImageError, match="decoding it takes"):
         read_image(content, limits=limits)
     halved = read_image(content, limits=limits, reduction=lambda height, width: 2)

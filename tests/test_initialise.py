@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_convert.images import Sampling, collect, tensors
 from kedge_convert.initialise import LOGIT_SPREAD, SETTLERS, initialise
-from kedge_convert.photos import Sampling, collect, tensors
 from kedge_convert.prepare.graph import trace
-from kedge_models import card
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.contract import Input
-from kedge_runtime.head import Floats
+from kedge_models.cards import card
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Input
+from kedge_runtime.artefact.file import read_artefact
 
 Run = Callable[..., tuple[int, str, str]]
 

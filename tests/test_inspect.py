@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Precision
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.inspect import Network, read_network, summarise
-from kedge_runtime.inspect.memory import arena
-from kedge_runtime.inspect.precision import precision_of
-from kedge_runtime.inspect.sizes import sizes
-from kedge_runtime.inspect.tflite_names import DTYPES, OPERATORS, OPTIONS
+from kedge_runtime.modelfile.network import Network
+from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.report import arena, precision_of, sizes, summarise
+from kedge_runtime.modelfile.tflite_schema import DTYPES, OPERATORS, OPTIONS
 from networks import Builder
 
 MODELS = Path(__file__).parent / "models"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from conftest import Run, tiny_contract
-from kedge_convert.edge import vela
-from kedge_runtime.artefact import seal
-from kedge_runtime.golden import Golden
+from kedge_convert.device import vela
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 
 MODELS = Path(__file__).parent / "models"
 

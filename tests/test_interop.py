@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 
 import peers
-from kedge_convert.formats.tflite_metadata import describe
+from kedge_convert.export.tflite_metadata import describe
 from kedge_models.demo import pictograms
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Contract, Geometry, Input, Label, Output
-from kedge_runtime.engines import open_engine
-from kedge_runtime.foreign import complete, unsealed
-from kedge_runtime.golden import Golden
-from kedge_runtime.inspect import read_network
-from kedge_runtime.inspect.sizes import model_end
-from kedge_runtime.normalisations import NORMALISATIONS
-from kedge_runtime.preprocessing import preprocess
-from kedge_runtime.quiet import quiet
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Output
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.foreign import complete, unsealed
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.preprocessing import preprocess
+from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.report import model_end
+from kedge_runtime.output import quiet
 from mediapipe_agreement import as_input, scores
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")

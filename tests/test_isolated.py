@@ -13,14 +13,15 @@ import pytest
 
 from conftest import MODELS, Run
 from hostile_models import KINDS, changed
-from kedge_runtime.bench import Case, Plan, measure_apart
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import ModelContent, read_content
-from kedge_runtime.engines import EngineOptions, isolated, open_engine
+from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.checks.bench import BenchCase, Plan, measure_apart
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines import isolated
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.engines.isolated import Isolated, open_isolated
 from kedge_runtime.errors import DiedError, EngineError
-from kedge_runtime.inspect.tflite_shapes import Cost
-from kedge_runtime.quiet import quiet
+from kedge_runtime.modelfile.check.tflite_shapes import Cost
+from kedge_runtime.output import quiet
 
 TINY = MODELS / "tiny.tflite"
 ISOLATED = EngineOptions(threads=1, isolate=True)
@@ -109,8 +110,8 @@ def test_it_ends_with_its_object() -> None:
 def test_it_ends_with_the_parent_even_in_the_middle_of_a_run() -> None:
     code = (
         "import sys, time; from pathlib import Path; "
-        "from kedge_runtime.content import read_content; "
-        "from kedge_runtime.engines import EngineOptions, open_engine; "
+        "from kedge_runtime.artefact.content import read_content; "
+        "from kedge_runtime.engines.choice import EngineOptions, open_engine; "
         "engine = open_engine(read_content(Path(sys.argv[1])), EngineOptions(isolate=True)); "
         "print(engine._child.process.pid, flush=True); time.sleep(60)"
     )
@@ -166,7 +167,7 @@ def test_classify_isolates_when_asked(kedge: Run, artefacts: Path, pictures: Pat
     assert kedge("classify", artefacts / "tiny.tflite", pictures, "--isolate") == plain
 
 
-class Deadly(Case):
+class Deadly(BenchCase):
     """A case whose process dies before anything is timed."""
 
     def open(self) -> Classifier:
@@ -186,8 +187,8 @@ def test_it_answers_in_a_process_of_many_descriptors() -> None:
         "import os, resource, sys; from pathlib import Path; import numpy as np\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (2048, 2048))\n"
         "held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n"
-        "from kedge_runtime.content import read_content\n"
-        "from kedge_runtime.engines import EngineOptions, open_engine\n"
+        "from kedge_runtime.artefact.content import read_content\n"
+        "from kedge_runtime.engines.choice import EngineOptions, open_engine\n"
         "open_engine(read_content(Path(sys.argv[1])), EngineOptions(isolate=True)).warm_up()\n"
     )
     done = subprocess.run([sys.executable, "-c", code, TINY], capture_output=True, text=True)

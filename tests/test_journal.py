@@ -19,17 +19,15 @@ import pytest
 
 import drift_references
 from conftest import Run
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.classifier import Classifier
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift import recording
-from kedge_runtime.drift.journal import Journal, beside
+from kedge_runtime.drift.journal import Journal, Pictures, beside
 from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
-from kedge_runtime.drift.noted import Answered, Parts, shards_of
-from kedge_runtime.drift.pictures import Pictures
-from kedge_runtime.drift.recording import Answering
-from kedge_runtime.drift.reference import Facts, Reference
+from kedge_runtime.drift.recording import Answered, Parts, Recorder, shards_of
+from kedge_runtime.drift.reference import Reference, ReferenceFacts
 from kedge_runtime.drift.rows import ROW
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import EngineError, UsageError
 from kedge_runtime.progress import Bar
 
@@ -341,13 +339,13 @@ def test_outputs_of_other_kinds_have_no_distance_in_a_journal_either(
         assert list(journal.entries()) == []
 
 
-def _answering(artefact: Path) -> Answering:
+def _answering(artefact: Path) -> Recorder:
     classifier = Classifier.open(artefact)
 
     def answer(tensors: Any) -> Any:
         return np.stack([classifier.numbers(classifier.engine.run(each)) for each in tensors])
 
-    return Answering(classifier.preprocessor, answer)
+    return Recorder(classifier.preprocessor, answer)
 
 
 RECORDED: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -377,7 +375,7 @@ def test_answers_that_can_not_be_are_asked_again(
     artefacts: Path, photos: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures, answering = Pictures.of(photos), _answering(artefacts / "tiny.tflite")
-    facts = Facts.of(read_artefact(artefacts / "tiny.tflite").contract)
+    facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
     recording.write(tmp_path / "whole.npz", facts, pictures, answering)
     path = tmp_path / "reference.npz"
     with monkeypatch.context() as patch:
@@ -409,7 +407,7 @@ def test_answers_of_another_number_of_classes_are_told(
     def answer(tensors: Any) -> Any:
         return answering.answer(tensors)[:, : next(widths)]
 
-    facts = Facts.of(read_artefact(artefacts / "tiny.tflite").contract)
+    facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
     with pytest.raises(UsageError, match=r"another number of classes; remove reference\.npz\.jour"):
         recording.write(path, facts, pictures, replace(answering, answer=answer))
     assert not path.exists()
@@ -423,7 +421,7 @@ def test_an_original_without_finite_answers_is_refused(
     def answer(tensors: Any) -> Any:
         return answering.answer(tensors) * np.float32(np.nan)
 
-    facts = Facts.of(read_artefact(artefacts / "tiny.tflite").contract)
+    facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
     with pytest.raises(EngineError, match="isn't finite"):
         recording.write(
             tmp_path / "a.npz", facts, Pictures.of(photos), replace(answering, answer=answer)

@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_convert.load import keras2 as judge
+from kedge_convert.load import rebuild, tfmot
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import LoadedModel, SourceRequest
 from kedge_convert.source import load_source
-from kedge_convert.sources import Found, Request, judge, load, rebuild, tfmot
-from kedge_convert.toolkit import quiet, require
+from kedge_convert.toolkit import require
+from kedge_runtime.arrays import Floats
 from kedge_runtime.errors import UsageError, one_line
-from kedge_runtime.head import Floats
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -36,14 +40,14 @@ def expected(name: str) -> Floats:
     return np.asarray(EXPECTED[version[:4]][kind])
 
 
-def answers(found: Found, name: str) -> Floats:
+def answers(found: LoadedModel, name: str) -> Floats:
     version = name.split("-")[1][:4]
     return np.asarray(found.model(EXPECTED[version]["images"], training=False))
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_it_answers_as_tensorflow_did(name: str) -> None:
-    found = load(Request(str(FOLDER / name)))
+    found = load(SourceRequest(str(FOLDER / name)))
     np.testing.assert_allclose(answers(found, name), expected(name), rtol=0, atol=1e-6)
     assert np.ptp(expected(name), axis=0).max() > 1e-3
     kinds = [type(each).__name__ for each in found.model.layers]
@@ -52,7 +56,7 @@ def test_it_answers_as_tensorflow_did(name: str) -> None:
 
 
 def test_what_is_left_out_or_goes_on_as_a_graph_is_said() -> None:
-    notes = {kind: load(Request(str(FOLDER / f"{kind}-2.15.h5"))).notes for kind in NOTES}
+    notes = {kind: load(SourceRequest(str(FOLDER / f"{kind}-2.15.h5"))).notes for kind in NOTES}
     assert notes == NOTES
 
 
@@ -68,7 +72,7 @@ NOTES = {
 
 
 def test_a_layer_that_is_called_twice_stays_one() -> None:
-    model = load(Request(str(FOLDER / "twice-2.15.h5"))).model
+    model = load(SourceRequest(str(FOLDER / "twice-2.15.h5"))).model
     dense = [each for each in model.layers if type(each).__name__ == "Dense"]
     assert sorted(len(each._inbound_nodes) for each in dense) == [1, 2]
     assert all("/" not in each.name for each in model.layers)
@@ -92,7 +96,7 @@ def test_a_layer_in_a_wrapper_is_rebuilt_with_it(tmp_path: Path) -> None:
     with quiet():
         model.save(tmp_path / "wrapped.h5")
         theirs = np.asarray(model(images, training=False))
-    found = load(Request(str(tmp_path / "wrapped.h5")))
+    found = load(SourceRequest(str(tmp_path / "wrapped.h5")))
     assert found.notes == ()
     np.testing.assert_allclose(np.asarray(found.model(images)), theirs, rtol=0, atol=1e-6)
 
@@ -101,13 +105,13 @@ def test_a_layer_in_a_wrapper_is_rebuilt_with_it(tmp_path: Path) -> None:
 def test_an_architecture_and_its_weights(tmp_path: Path, version: str) -> None:
     name = f"teachable-{version}"
     weights = FOLDER / f"{name}.weights.h5"
-    found = load(Request(str(FOLDER / f"{name}.json"), weights=str(weights)))
+    found = load(SourceRequest(str(FOLDER / f"{name}.json"), weights=str(weights)))
     np.testing.assert_allclose(answers(found, name), expected(name), atol=1e-6)
     shutil.copy(FOLDER / f"{name}.json", tmp_path / "model.json")
     shutil.copy(weights, tmp_path / "any.h5")
     (tmp_path / "package.json").write_text("{}")
     for path in (tmp_path, tmp_path / "model.json"):
-        beside = load(Request(str(path)))
+        beside = load(SourceRequest(str(path)))
         np.testing.assert_allclose(answers(beside, name), expected(name), atol=1e-6)
 
 
@@ -128,7 +132,7 @@ def test_an_architecture_of_keras_3(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(model.to_json())
     model.save_weights(tmp_path / "it.weights.h5")
     images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
-    found = load(Request(str(tmp_path)))
+    found = load(SourceRequest(str(tmp_path)))
     np.testing.assert_allclose(found.model(images), model(images), atol=1e-6)
 
 
@@ -136,16 +140,16 @@ def test_an_architecture_asks_for_its_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_text(small().to_json())
     with pytest.raises(UsageError, match=r"without weights: give --weights FILE .*: none\)"):
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     for name in ("a.weights.h5", "b.weights.h5"):
         small().save_weights(tmp_path / name)
     with pytest.raises(UsageError, match=r"beside it: a\.weights\.h5, b\.weights\.h5\)"):
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     with pytest.raises(UsageError, match=r"absent\.h5: no such file"):
-        load(Request(str(path), weights=str(tmp_path / "absent.h5")))
+        load(SourceRequest(str(path), weights=str(tmp_path / "absent.h5")))
     small("linear").save_weights(tmp_path / "b.weights.h5")
     (tmp_path / "labels").write_text("a\nb\nc\n")
-    request = Request(
+    request = SourceRequest(
         str(path),
         weights=str(tmp_path / "b.weights.h5"),
         labels=str(tmp_path / "labels"),
@@ -161,12 +165,12 @@ def test_an_architecture_in_yaml_is_refused_with_what_helps(tmp_path: Path) -> N
     path.write_text(yaml.safe_dump(saved))
     shutil.copy(FOLDER / "teachable-2.12.weights.h5", tmp_path)
     with pytest.raises(UsageError, match="an architecture in YAML") as caught:
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     (code,) = (part for part in str(caught.value).split(": ") if part.startswith("write it"))
     program = code.removeprefix("write it as JSON, ").removesuffix(", and give that file")
     command = [sys.executable, "-c", f"import json, yaml; {program}"]
     subprocess.run(command, cwd=tmp_path, check=True)
-    found = load(Request(str(tmp_path / "model.json")))
+    found = load(SourceRequest(str(tmp_path / "model.json")))
     np.testing.assert_allclose(
         answers(found, "teachable-2.12"), expected("teachable-2.12"), atol=1e-6
     )
@@ -211,7 +215,7 @@ def test_code_in_an_archive_is_refused(tmp_path: Path, case: str) -> None:
     edit, reason = REFUSED[case]
     path = rewritten(tmp_path, edit)
     with pytest.raises(UsageError) as caught:
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     assert str(caught.value).startswith(f"{path}: ")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)

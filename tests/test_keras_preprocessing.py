@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_models import NORMALISATIONS, cards
-from kedge_runtime.contract import Geometry, Input, Normalisation
-from kedge_runtime.preprocessing import preprocess
+from kedge_models import cards
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.preprocessing import preprocess
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "nearest_equality.py"
 SIZE = (61, 97)

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from kedge_convert.source import Request, load_source
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
 
 
 @pytest.fixture
@@ -19,10 +20,10 @@ def request_of(tmp_path: Path) -> Any:
     layers = [keras.layers.Flatten(), keras.layers.Dense(2)]
     keras.Sequential([keras.Input((2, 2, 3)), *layers]).save(tmp_path / "mine.keras")
 
-    def make(lines: str) -> Request:
+    def make(lines: str) -> SourceRequest:
         (tmp_path / "labels").write_text(lines)
         mine, labels = str(tmp_path / "mine.keras"), str(tmp_path / "labels")
-        return Request(mine, pixels=PixelWords("imagenet", "raw"), labels=labels)
+        return SourceRequest(mine, pixels=PixelWords("imagenet", "raw"), labels=labels)
 
     return make
 

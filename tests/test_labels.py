@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kedge_models.labels import imagenet, read_labels, shipped, without_numbers
-from kedge_runtime.contract import Label
+from kedge_models.labels.lists import imagenet, shipped
+from kedge_runtime.artefact.contract import Label
+from kedge_runtime.artefact.labels import read_labels, without_numbers
 from kedge_runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime import leftovers
+from kedge_runtime import files
 from kedge_runtime.errors import UsageError
-from kedge_runtime.files import staged, synced, temporary_folder, write_whole
-from kedge_runtime.leftovers import OLD, host, sweep
+from kedge_runtime.files import OLD, host, staged, sweep, synced, temporary_folder, write_whole
 
 ROOT_NEEDED = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
@@ -105,7 +104,7 @@ def test_a_temporary_folder_sweeps_beside_itself(tmp_path: Path, dead: int) -> N
     with temporary_folder(tmp_path) as folder:
         assert there(gone) == [False, False]
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert leftovers.is_ours(folder.name)
+        assert files.is_ours(folder.name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 import pytest
 
-from kedge_convert.sources import Request, load
-from kedge_convert.sources.weights_file import fill, load_into
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.load.weights_file import fill, load_into
 from kedge_runtime.errors import UsageError
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -31,7 +32,7 @@ def answers(model: Any) -> Any:
 
 @pytest.mark.parametrize("name", FILES)
 def test_it_answers_as_keras_2_did(name: str) -> None:
-    found = load(Request(str(LEGACY / f"{name}.h5")))
+    found = load(SourceRequest(str(LEGACY / f"{name}.h5")))
     assert found.name == name
     np.testing.assert_allclose(answers(found.model), EXPECTED[name], atol=1e-6)
     assert EXPECTED[name].std(axis=0).max() > 0.005
@@ -39,7 +40,7 @@ def test_it_answers_as_keras_2_did(name: str) -> None:
 
 def test_a_saved_model_of_keras_2_with_its_metadata() -> None:
     assert (LEGACY / "sequential" / "keras_metadata.pb").exists()
-    model = load(Request(str(LEGACY / "sequential"))).model
+    model = load(SourceRequest(str(LEGACY / "sequential"))).model
     np.testing.assert_allclose(answers(model), EXPECTED["sequential"], atol=1e-6)
 
 
@@ -53,14 +54,14 @@ def test_weights_by_whatever_name(tmp_path: Path, name: str, called: str) -> Non
     path = LEGACY / name if called == "as it was" else tmp_path / called
     if not path.exists():
         shutil.copy(LEGACY / name, path)
-    model = load(Request(str(LEGACY / "sequential.h5"))).model
+    model = load(SourceRequest(str(LEGACY / "sequential.h5"))).model
     model.set_weights([0 * weight for weight in model.get_weights()])
     fill(model, path)
     np.testing.assert_allclose(answers(model), EXPECTED["sequential"], atol=1e-6)
 
 
 def test_weights_of_another_model_are_refused() -> None:
-    model = load(Request(str(LEGACY / "functions.h5"))).model
+    model = load(SourceRequest(str(LEGACY / "functions.h5"))).model
     for name in ("sequential.weights.h5", "sequential_by_order.h5", "answers.npz"):
         with pytest.raises(UsageError, match=rf"--weights: .*{name} doesn't fit mine: "):
             load_into(model, LEGACY / name, "mine")
@@ -127,7 +128,7 @@ def rewritten(folder: Path, name: str, edit: Callable[[Config], None]) -> Path:
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_older_spellings(tmp_path: Path, spelling: str) -> None:
     path = rewritten(tmp_path, "sequential", SPELLINGS[spelling])
-    model = load(Request(str(path))).model
+    model = load(SourceRequest(str(path))).model
     np.testing.assert_allclose(answers(model), EXPECTED["sequential"], atol=1e-6)
 
 
@@ -161,7 +162,7 @@ UNREADABLE: dict[str, tuple[str, Callable[[Config], None], str]] = {
 def test_what_cannot_be_mended_is_refused_with_the_way_round(tmp_path: Path, case: str) -> None:
     name, edit, reason = UNREADABLE[case]
     with pytest.raises(UsageError) as caught:
-        load(Request(str(rewritten(tmp_path, name, edit))))
+        load(SourceRequest(str(rewritten(tmp_path, name, edit))))
     assert reason in str(caught.value)
     assert "model.export('folder'): kedge loads graphs that only compute" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -170,4 +171,4 @@ def test_what_cannot_be_mended_is_refused_with_the_way_round(tmp_path: Path, cas
 def test_clustering_wrappers_are_refused_with_what_takes_them_off(tmp_path: Path) -> None:
     path = rewritten(tmp_path, "sequential", rename_class("ReLU", "ClusterWeights"))
     with pytest.raises(UsageError, match=r"wrappers of tfmot \(ClusterWeights\).*strip_clustering"):
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))

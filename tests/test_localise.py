@@ -16,15 +16,16 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Run
-from kedge_convert import localise
-from kedge_convert.formats import FORMATS
-from kedge_convert.localise.advice import advice
-from kedge_convert.source import Request, Source, load_source
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Contract, Method, Output, Provenance
-from kedge_runtime.engines import open_engine
+from kedge_convert.drift import layer_show, layers
+from kedge_convert.drift.layers import advice
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import Source, load_source
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Method, Output, Provenance
+from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
 from test_prepared_integers import prepared, source_of
 
 onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
@@ -117,9 +118,9 @@ def contract_of(source: Source, path: Path, method: Method) -> Contract:
 
 def look(
     source: Source, path: Path, photos: list[Path], method: Method = "stock"
-) -> localise.Localisation:
+) -> layers.Localisation:
     contract = contract_of(source, path, method)
-    return localise.localise(path, contract, source.model, photos)
+    return layers.localise(path, contract, source.model, photos)
 
 
 # What the file shows of each net, in its order; a nested model's layers have its name before them.
@@ -219,7 +220,7 @@ def test_a_fault_in_prepared_weights_is_among_the_worst(form: str, make: Make) -
 @pytest.mark.slow
 def test_a_fault_in_the_demo_is_named(form: str, pictures: Path, tmp_path: Path) -> None:
     """In the stock file: prepared ones show a fault of gain at the readers too, as said above."""
-    source, photos = load_source(Request("demo")), sorted(pictures.iterdir())
+    source, photos = load_source(SourceRequest("demo")), sorted(pictures.iterdir())
     sound = shipped(source, form, photos, "stock", tmp_path)
     for place in (4, 13):
         found = look(source, wrecked(form, sound, place, coarse), photos[:8])
@@ -230,7 +231,7 @@ def test_a_fault_in_the_demo_is_named(form: str, pictures: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_a_fault_in_a_real_model_is_named(shared: Path, tmp_path: Path) -> None:
     model = shared / "data" / "models" / "mobilenet_0.25_224.keras"
-    source = load_source(Request(str(model), card="MobileNet-0.25"))
+    source = load_source(SourceRequest(str(model), card="MobileNet-0.25"))
     photos = sorted((shared / "data" / "images").iterdir())[::25]
     path = shipped(source, "tflite", photos[:12], "stock", tmp_path)
     sound = look(source, path, photos[12:])
@@ -243,10 +244,10 @@ def test_a_fault_in_a_real_model_is_named(shared: Path, tmp_path: Path) -> None:
 
 
 def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, pictures: Path) -> None:
-    source, photos = load_source(Request("demo")), sorted(pictures.iterdir())[:4]
+    source, photos = load_source(SourceRequest("demo")), sorted(pictures.iterdir())[:4]
     worst = {}
     for target in ("float32.tflite", "float16.tflite", "dynamic.tflite", "float32.onnx"):
-        found = localise.by_layer(demo_artefacts / f"demo.{target}", source, photos)
+        found = layers.by_layer(demo_artefacts / f"demo.{target}", source, photos)
         assert {*weighted_layers(source.model)} <= {layer.layer for layer in found.layers}
         worst[target] = found.layers[0].own_sqnr
     assert worst["float32.tflite"] > 100 < worst["float32.onnx"]
@@ -256,12 +257,12 @@ def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, pictur
 def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, pictures: Path) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
     other = load_source(
-        Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+        SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
     )
     with pytest.raises(UsageError, match="whose weights are not those of tiny"):
-        localise.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(pictures.iterdir())])
+        layers.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(pictures.iterdir())])
     with pytest.raises(UsageError, match="no pictures"):
-        localise.by_layer(demo_artefacts / "demo.int8.tflite", load_source(Request("demo")), [])
+        layers.by_layer(demo_artefacts / "demo.int8.tflite", load_source(SourceRequest("demo")), [])
 
 
 SOUND = {
@@ -306,9 +307,9 @@ def test_the_sums_are_those_of_the_definition(make: Make) -> None:
     """The first layer and the logits, once more by hand."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from kedge_convert.photos import tensors
+    from kedge_convert.images import tensors
     from kedge_convert.toolkit import require
-    from kedge_runtime.metrics import sqnr
+    from kedge_runtime.drift.metrics import sqnr
 
     source, path, photos = make("residual", "tflite", "stock")
     found = {layer.layer: layer for layer in look(source, path, photos).layers}
@@ -359,17 +360,17 @@ def test_the_command_names_layers_and_draws_them(
 
 
 def test_json_and_picture(demo_artefacts: Path, pictures: Path) -> None:
-    source, photos = load_source(Request("demo")), sorted(pictures.iterdir())[:4]
+    source, photos = load_source(SourceRequest("demo")), sorted(pictures.iterdir())[:4]
     ticks: list[int] = []
     path = demo_artefacts / "demo.int8.tflite"
-    found = localise.by_layer(path, source, photos, lambda: ticks.append(1))
+    found = layers.by_layer(path, source, photos, lambda: ticks.append(1))
     assert len(ticks) == len(photos) == found.images
-    plain = json.loads(json.dumps(localise.plain(found), allow_nan=False))
+    plain = json.loads(json.dumps(layers.plain(found), allow_nan=False))
     assert plain["layers"][0]["layer"] == found.layers[0].layer
-    drawn = ET.fromstring(localise.svg(found))
+    drawn = ET.fromstring(layer_show.svg(found))
     titles = [each.text or "" for each in drawn.iter("{http://www.w3.org/2000/svg}title")]
     in_order = sorted(found.layers, key=lambda layer: layer.position)
     assert [title.partition(":")[0] for title in titles] == [layer.layer for layer in in_order]
-    lines = localise.table(found).splitlines()
+    lines = layer_show.table(found).splitlines()
     assert lines[2].split()[0] == found.layers[0].layer
     assert all(len(line) <= 80 for line in lines if not line.startswith("    "))

@@ -8,12 +8,13 @@ import pytest
 
 import families
 import nets
-from kedge_convert import lowering, prepare
-from kedge_convert.formats import tflite_int8
-from kedge_convert.formats.tflite_converter import Samples, Settings, converted, single
-from kedge_convert.scheme import Scheme
+from kedge_convert.export import tflite_converter
+from kedge_convert.export.exported import Scheme
+from kedge_convert.export.tflite_converter import Samples, Settings, converted, single
+from kedge_convert.prepare import preparation
+from kedge_convert.rewrite import lowering
 from kedge_convert.toolkit import require
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -137,8 +138,8 @@ def test_names_that_keras_would_give_are_no_clash() -> None:
 def test_what_is_lowered_can_be_prepared() -> None:
     grouped, _ = CASES["depthwise"]
     model = model_of(grouped)
-    assert len(nets.untreated(prepare.plan(model))) == 1
-    assert nets.untreated(prepare.plan(lowering.lower(model).model)) == []
+    assert len(nets.untreated(preparation.plan(model))) == 1
+    assert nets.untreated(preparation.plan(lowering.lower(model).model)) == []
 
 
 EXPONENTIALS: dict[str, Build] = {
@@ -173,7 +174,7 @@ def _tflite(model: Any, pictures: Floats, settings: Settings) -> Floats:
 
 def _integers(tf: Any, converter: Any, samples: Samples) -> None:
     """Have all but the ends in int8."""
-    tflite_int8.stock(Scheme(input="float32", output="float32"), tf, converter, samples)
+    tflite_converter.stock(Scheme(input="float32", output="float32"), tf, converter, samples)
 
 
 @pytest.mark.parametrize("name", EXPONENTIALS)

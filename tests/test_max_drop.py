@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_convert.source import Request, load_source
-from kedge_runtime.image import read_bytes
-from kedge_runtime.pixels import PixelWords
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
+from kedge_runtime.image.decode import read_bytes
+from kedge_runtime.image.pixels import PixelWords
 
 TF = "--preprocess imagenet --normalisation tf"
 
@@ -25,11 +26,11 @@ Named = Callable[[int], str]
 @pytest.fixture(scope="module")
 def answers(tiny_model: Path, pictures: Path) -> dict[Path, int]:
     """Return the float original's answer to each picture."""
-    from kedge_convert.photos import tensors
+    from kedge_convert.images import tensors
 
     labels = tiny_model.with_name("labels.txt")
     source = load_source(
-        Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=str(labels))
+        SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=str(labels))
     )
     photos = sorted(pictures.iterdir())
     logits = source.logits(tensors(photos, source.input))

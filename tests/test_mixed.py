@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert import prepare
-from kedge_convert.formats import FORMATS
-from kedge_convert.photos import tensors
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import tensors
+from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
-from kedge_convert.quantise import mixed
+from kedge_convert.quantise import search
+from kedge_convert.quantise.ranges import Histogram, Ranges, minmax
 from kedge_convert.quantise.static import STATIC
-from kedge_convert.quantise.static.histograms import Histogram
-from kedge_convert.quantise.static.ranges import Ranges, minmax
 from kedge_convert.source import Source
-from kedge_runtime.contract import Geometry, Input, Normalisation, Output
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Output
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -36,7 +35,7 @@ class Exported:
     def __init__(self, name: str, form: str, pictures: Path) -> None:
         spec = Input(Geometry(nets.SIDE, nets.SIDE), Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)))
         self.form, self.photos = form, sorted(pictures.iterdir())
-        self.graph: Graph = prepare.plan(nets.make(name))
+        self.graph: Graph = preparation.plan(nets.make(name))
         self.source = Source(name, self.graph.build(), spec, Output("logits"), (), "")
         self.floats = STATIC[form].floats(self.source)
         self.first = next(tensors(self.photos, spec))
@@ -53,8 +52,8 @@ class Exported:
         return {name: minmax(one) for name, one in found.items()}
 
     @cached_property
-    def places(self) -> mixed.Places:
-        return mixed.places(self.graph, STATIC[self.form], self.floats, self.first)
+    def places(self) -> search.Places:
+        return search.places(self.graph, STATIC[self.form], self.floats, self.first)
 
     def answers(self, content: bytes) -> Floats:
         """Return the outputs of one of its files on all pictures."""
@@ -94,7 +93,7 @@ def test_halving_the_ranges_changes_the_answers(exported: Exported) -> None:
 
 
 def test_what_is_kept_is_float_and_nothing_else(exported: Exported) -> None:
-    parts = mixed.parts(exported.graph, exported.values[:8])
+    parts = search.parts(exported.graph, exported.values[:8])
     around = exported.places.around([parts[0].tensor])
     ranges = exported.ranges
     plain, some = (
@@ -108,7 +107,7 @@ def test_what_is_kept_is_float_and_nothing_else(exported: Exported) -> None:
 
 
 def test_all_kept_is_the_float_net(exported: Exported) -> None:
-    every = mixed.parts(exported.graph, exported.values[:8])
+    every = search.parts(exported.graph, exported.values[:8])
     around = exported.places.around(part.tensor for part in every)
     mixed_file = STATIC[exported.form].quantise(exported.floats, exported.ranges, around)
     wanted = exported.source.logits(tensors(exported.photos, exported.source.input))
@@ -119,14 +118,14 @@ def test_all_kept_is_the_float_net(exported: Exported) -> None:
 
 def test_an_activation_with_an_outlier_costs_most() -> None:
     """A channel a hundred times as large as the others leaves them few steps."""
-    graph = prepare.plan(nets.make("chain"))
+    graph = preparation.plan(nets.make("chain"))
     spoilt = next(node for node in graph.nodes if node.layer.name == "pointwise")
     assert spoilt.weights is not None
     bias = spoilt.weights.bias.copy()
     bias[0] += 100
     worse = replace(spoilt, weights=replace(spoilt.weights, bias=bias))
     nodes = [worse if node is spoilt else node for node in graph.nodes]
-    parts = mixed.parts(graph.with_nodes(nodes), nets.pictures(8))
+    parts = search.parts(graph.with_nodes(nodes), nets.pictures(8))
     noise = {part.layers[0]: part.noise for part in parts}
     assert noise["pointwise"] > 100 * max(noise["first"], noise["depthwise"])
     worth = [part.noise / part.size for part in parts]

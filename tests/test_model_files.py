@@ -13,10 +13,11 @@ import pytest
 
 import people_images
 from conftest import Run
-from kedge_convert.source import Request, load_source
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.head import probabilities
-from kedge_runtime.pixels import PixelWords
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.image.pixels import PixelWords
 from people_files import Described, read_all
 from people_pixels import Floats
 
@@ -32,12 +33,12 @@ ROUNDED = 5e-3
 WHOLE = ("digits_flattened-tf2.12-h5", "two_outputs-tf2.12-h5")
 
 
-def asked(described: Described) -> Request:
+def asked(described: Described) -> SourceRequest:
     """Return what its owner would say of a file."""
     options = described.options(PEOPLE)
     words = {field.name for field in fields(PixelWords)} & options.keys()
     pixels = PixelWords(**{name: options.pop(name) for name in words})
-    return Request(described.file_in(PEOPLE), pixels=pixels, **options)
+    return SourceRequest(described.file_in(PEOPLE), pixels=pixels, **options)
 
 
 @pytest.mark.parametrize("name", FILES)

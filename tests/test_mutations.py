@@ -9,9 +9,10 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from kedge_runtime import Classifier, classifier
-from kedge_runtime.artefact import CONTRACT, read_artefact
-from kedge_runtime.containers import digest
+from kedge_runtime import Classifier
+from kedge_runtime.artefact.content import digest
+from kedge_runtime.artefact.file import CONTRACT, read_artefact
+from kedge_runtime.classify import classifier
 from kedge_runtime.errors import KedgeError
 
 NAMES = ["demo.int8.tflite", "demo.float32.onnx"]

@@ -8,15 +8,15 @@ import pytest
 
 from kedge_convert.parity import (
     LIMITS,
-    Limits,
+    ParityLimits,
     compare,
     excused,
     judge,
     limits_for,
     with_own_pixels,
 )
-from kedge_runtime.contract import Output, Precision
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Output, Precision
 
 INT8 = limits_for("int8")
 
@@ -56,7 +56,7 @@ def test_rounding_of_near_ties_alone_rejects_nothing() -> None:
     "limits",
     [limits_for("int8", top1=0.9), LIMITS["float32"], LIMITS["dynamic"], LIMITS["int16x8"]],
 )
-def test_an_own_limit_and_wider_answers_are_held_as_before(limits: Limits) -> None:
+def test_an_own_limit_and_wider_answers_are_held_as_before(limits: ParityLimits) -> None:
     reference = answers(40)
     found = compare(reference, in_int8(reference), Output())
     assert "top-1 agreement" in judge(found, limits).reasons[0]

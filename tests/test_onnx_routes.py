@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import families
-from kedge_convert.formats import onnx as onnx_format
-from kedge_convert.formats.onnx import Made
-from kedge_convert.formats.tf2onnx_routes import ROUTES, Route
+from kedge_convert.export import onnx as onnx_format
+from kedge_convert.export.onnx import Made
+from kedge_convert.export.tf2onnx import ROUTES, Route
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 

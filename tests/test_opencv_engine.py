@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.engines.onnx_graph import read_graph
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, KedgeError
-from kedge_runtime.quiet import quiet
+from kedge_runtime.modelfile.onnx import read_outline
+from kedge_runtime.output import quiet
 
 TINY = Path(__file__).parent / "models" / "tiny.onnx"
 
@@ -16,7 +16,7 @@ TINY = Path(__file__).parent / "models" / "tiny.onnx"
 def test_the_graph_reader_agrees_with_onnxruntime() -> None:
     pytest.importorskip("onnxruntime")
     engine = open_engine(read_content(TINY))
-    graph = read_graph(TINY.read_bytes())
+    graph = read_outline(TINY.read_bytes())
     ((taken,), (given,)) = graph.inputs, graph.outputs
     assert (taken.name, taken.shape, taken.dtype) == ("input", engine.input_shape, "float32")
     assert (given.name, given.shape, given.dtype) == ("logits", engine.output_shape, "float32")
@@ -34,7 +34,7 @@ def test_the_graph_reader_agrees_with_onnx() -> None:
     weights = helper.make_tensor("weights", onnx.TensorProto.INT8, [5], [1, 2, 3, 4, 5])
     node = helper.make_node("MatMulInteger", ["x", "weights"], ["y"])
     model = helper.make_model(helper.make_graph([node], "g", ends[:2], ends[2:], [weights]))
-    graph = read_graph(model.SerializeToString())
+    graph = read_outline(model.SerializeToString())
     assert [(e.name, e.shape, e.dtype) for e in graph.inputs] == [("x", (1, 3, 300, 8), "float16")]
     assert [(e.name, e.shape, e.dtype) for e in graph.outputs] == [("y", (), "int64")]
     assert graph.operators == {"MatMulInteger"}

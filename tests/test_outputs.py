@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 
 from kedge_convert.drift import recording
+from kedge_convert.images import Sampling
 from kedge_convert.job import Job
-from kedge_convert.photos import Sampling
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.pipeline import convert
-from kedge_convert.progress import Progress
-from kedge_convert.sources import Request, load
 from kedge_convert.targets import parse_targets
-from kedge_convert.toolkit import quiet, require
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.drift.original import Original
+from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.drift.recording import Original
 from kedge_runtime.errors import UsageError
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -64,14 +66,14 @@ def test_an_output_is_chosen_by_name_or_index(tmp_path: Path, name: str) -> None
     path = str(tmp_path / "it.keras")
     expected = keras.tree.flatten(model(PICTURES))
     for asked, index in ((first, 0), (second, 1), ("0", 0), ("1", 1)):
-        found = load(Request(path, output=asked)).model
+        found = load(SourceRequest(path, output=asked)).model
         np.testing.assert_allclose(found(PICTURES), expected[index], atol=1e-6)
     assert found.count_params() < model.count_params()
     listing = f"its outputs are {first}, {second}: name one with --output, such as --output {first}"
     with pytest.raises(UsageError, match=listing):
-        load(Request(path))
+        load(SourceRequest(path))
     with pytest.raises(UsageError, match=f"--output it: .* its outputs are {first}, {second}$"):
-        load(Request(path, output="it"))
+        load(SourceRequest(path, output="it"))
 
 
 def test_an_only_output_is_not_chosen(tmp_path: Path) -> None:
@@ -79,9 +81,9 @@ def test_an_only_output_is_not_chosen(tmp_path: Path) -> None:
     image, species, _ = heads(keras)
     keras.Model(image, species).save(tmp_path / "it.keras")
     with pytest.raises(UsageError, match="--output species: it has one output only; leave it out"):
-        load(Request(str(tmp_path / "it.keras"), output="species"))
+        load(SourceRequest(str(tmp_path / "it.keras"), output="species"))
     with pytest.raises(UsageError, match=r"--signature: \S+ is no SavedModel, and has none"):
-        load(Request(str(tmp_path / "it.keras"), signature="serve"))
+        load(SourceRequest(str(tmp_path / "it.keras"), signature="serve"))
 
 
 def test_a_signature_and_its_output_are_chosen_by_name(tmp_path: Path) -> None:
@@ -103,16 +105,16 @@ def test_a_signature_and_its_output_are_chosen_by_name(tmp_path: Path) -> None:
     with quiet():
         tf.saved_model.save(made, path, signatures={"both": made.both, "one": made.one})
     expected = model(PICTURES)
-    found = load(Request(path, signature="both", output="which")).model
+    found = load(SourceRequest(path, signature="both", output="which")).model
     np.testing.assert_allclose(found(PICTURES), expected["which"], atol=1e-6)
-    found = load(Request(path, signature="one")).model
+    found = load(SourceRequest(path, signature="one")).model
     np.testing.assert_allclose(found(PICTURES), 2 * expected["what"], atol=1e-6)
     with pytest.raises(UsageError, match="its signatures are both, one: name one with --signature"):
-        load(Request(path))
+        load(SourceRequest(path))
     with pytest.raises(UsageError, match="its outputs are what, which: name one with --output"):
-        load(Request(path, signature="both"))
+        load(SourceRequest(path, signature="both"))
     with pytest.raises(UsageError, match=r"--signature two: .*its signatures are both, one$"):
-        load(Request(path, signature="two"))
+        load(SourceRequest(path, signature="two"))
 
 
 def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path) -> None:
@@ -120,7 +122,7 @@ def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path
     listed(require("keras")).save(path := tmp_path / "it.keras")
     (tmp_path / "labels").write_text("one\ntwo\n")
     words = PixelWords("load_img", "unit")
-    request = Request(str(path), pixels=words, labels=str(tmp_path / "labels"), output="sex")
+    request = SourceRequest(str(path), pixels=words, labels=str(tmp_path / "labels"), output="sex")
     target = parse_targets("tflite:float32")
     job = Job(request, target, tmp_path / "out", pictures, Sampling(4, 4), limits={"top1": 0.0})
     with Progress(silent=True) as progress:

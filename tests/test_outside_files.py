@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from kedge_convert.sources import Request, load
-from kedge_convert.sources.screening import objects
+from kedge_convert.load.configuration import objects
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 
@@ -99,13 +100,13 @@ def test_weights_in_other_files_are_refused(tmp_path: Path, maker: str, trick: s
         file["secret"] = np.arange(4, dtype=np.uint8)
     path = MAKERS[maker](tmp_path, TRICKS[trick], tmp_path / "secret")
     with pytest.raises(UsageError, match="in another file, and kedge reads none") as caught:
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path))
 
 
 def test_links_within_a_file_go_round_in_no_circle(tmp_path: Path) -> None:
-    from kedge_convert.sources.hdf5 import refuse_links
+    from kedge_convert.load.configuration import refuse_links
 
     with h5py.File(tmp_path / "it.h5", "w") as file:
         file["a/b/c"] = np.zeros(3)
@@ -120,7 +121,7 @@ def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "it.keras", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("assets/zeros", bytes(256 << 20))
     with pytest.raises(UsageError, match=r"unpacks to 268\d+ bytes, allowed .* are \d+: save it"):
-        load(Request(str(tmp_path / "it.keras")))
+        load(SourceRequest(str(tmp_path / "it.keras")))
 
 
 LAYERS = {
@@ -141,14 +142,14 @@ def test_layers_that_read_files_are_refused(tmp_path: Path, name: str, version: 
     (tmp_path / "model.json").write_text(json.dumps(config))
     model().save_weights(tmp_path / "it.weights.h5")
     with pytest.raises(UsageError, match=f"its layer '{kind}' reads another file"):
-        load(Request(str(tmp_path / "model.json")))
+        load(SourceRequest(str(tmp_path / "model.json")))
 
 
 def test_a_configuration_may_be_of_any_depth(tmp_path: Path) -> None:
     deep = '{"class_name": "Lambda", "config": ' * 2000 + "{}" + "}" * 2000
     (tmp_path / "model.json").write_text(deep)
     with pytest.raises(UsageError, match="no Keras model in this file"):
-        load(Request(str(tmp_path / "model.json")))
+        load(SourceRequest(str(tmp_path / "model.json")))
     nested: Any = {"class_name": "Lambda", "config": {"function": ["code"], "name": "inner"}}
     for _ in range(5000):
         nested = {"class_name": "Sequential", "config": {"layers": [nested]}}

@@ -8,9 +8,9 @@ import pytest
 
 from kedge_convert.parity import (
     LIMITS,
-    Limits,
     OwnPixels,
     Parity,
+    ParityLimits,
     compare,
     interval,
     judge,
@@ -20,9 +20,9 @@ from kedge_convert.parity import (
     with_own_pixels,
 )
 from kedge_convert.targets import TARGETS
-from kedge_runtime.contract import Kind, Output, Precision
+from kedge_runtime.artefact.contract import Kind, Output, Precision
+from kedge_runtime.classify.outputs import sigmoid
 from kedge_runtime.drift.intervals import paired_drop
-from kedge_runtime.head import sigmoid
 
 NAN = float("nan")
 GOOD = Parity(
@@ -36,7 +36,7 @@ GOOD = Parity(
     sqnr=40.0,
     kl=0.001,
 )
-LIMIT = Limits(top1=0.99, relative_error=0.01)
+LIMIT = ParityLimits(top1=0.99, relative_error=0.01)
 
 
 def test_exactly_on_the_limits_passes() -> None:
@@ -69,7 +69,7 @@ def test_nan_answers_fail_the_loosest_limits(where: slice) -> None:
     reference = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
     candidate = reference.copy()
     candidate[where] = np.nan
-    assert not judge(compare(reference, candidate, Output()), Limits(0.0, 1e9)).passed
+    assert not judge(compare(reference, candidate, Output()), ParityLimits(0.0, 1e9)).passed
 
 
 def test_compare_measures_all_and_counts_the_pictures() -> None:
@@ -161,7 +161,7 @@ def test_independent_classes_agree_by_their_sets(kind: Kind) -> None:
     assert (found.agreement_by, found.top1, found.top5) == ("labels", 2 / 3, None)
     assert found.agreement == ("agreement of labels", 2 / 3)
     assert found.top1_interval is not None
-    reasons = judge(found, Limits(0.9, 9.0)).reasons
+    reasons = judge(found, ParityLimits(0.9, 9.0)).reasons
     assert reasons == ("agreement of labels 0.667 is below 0.9",)
 
 

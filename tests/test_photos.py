@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from kedge_convert import pipeline
+from kedge_convert.images import MINIMUM, Photos, Sampling, collect
 from kedge_convert.job import Job
-from kedge_convert.photos import MINIMUM, Photos, Sampling, collect
-from kedge_convert.progress import Progress
-from kedge_convert.progress.events import Begun, Event, Ticked
-from kedge_convert.sources import Request
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.worker.events import Begun, Event, Ticked
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image import Pixels, read_image
-from kedge_runtime.pictures import find, left_out
+from kedge_runtime.image.decode import read_image
+from kedge_runtime.image.folder import find, left_out
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".JPEG")
 
@@ -286,7 +287,7 @@ def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
 
 
 def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:
-    job = Job(Request("demo"), (), tmp_path / "out", calibrate=gallery(tmp_path / "in", 12))
+    job = Job(SourceRequest("demo"), (), tmp_path / "out", calibrate=gallery(tmp_path / "in", 12))
     events: list[Event] = []
     with pipeline._pictures(job, Progress(events.append)) as photos:
         assert len(photos.calibration) + len(photos.check) == 12

@@ -1,4 +1,4 @@
-"""Each pipeline of `kedge_runtime.pipelines` against the libraries that it names, on images made
+"""Each pipeline of `image/pipelines.py` against the libraries that it names, on images made
 here: odd and even sizes, small and large, grey, palette, alpha, turned by EXIF.
 
 Differences are in steps of 255: what a byte more or less would make.
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Colour, Geometry, Input, Normalisation
-from kedge_runtime.image import read_image
-from kedge_runtime.normalisations import NORMALISATIONS, read_normalisation
-from kedge_runtime.pipelines import PIPELINES
-from kedge_runtime.preprocessing import preprocess
+from kedge_runtime.artefact.contract import Colour, Geometry, Input, Normalisation
+from kedge_runtime.image.decode import read_image
+from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES, read_normalisation
+from kedge_runtime.image.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="the pipelines are TensorFlow's, Keras's and Pillow's")
 Image = pytest.importorskip("PIL.Image")

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kedge_runtime.commands.pixel_options import pixel_options, pixel_words
-from kedge_runtime.contract import Geometry, Input, Normalisation
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
+from kedge_runtime.commands.options import pixel_options, pixel_words
 from kedge_runtime.errors import UsageError
-from kedge_runtime.normalisations import NORMALISATIONS
-from kedge_runtime.pipelines import PIPELINES
-from kedge_runtime.pixels import PixelWords, line, missing, settled
-from kedge_runtime.preprocessing import preprocess
+from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES
+from kedge_runtime.image.pixels import PixelWords, line, missing, settled
+from kedge_runtime.image.preprocessing import preprocess
 
 UNIT, METHOD = NORMALISATIONS["unit"], PIPELINES["image_dataset"].resize
 

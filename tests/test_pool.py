@@ -19,9 +19,9 @@ import drift_references
 from conftest import Run
 from kedge_runtime.drift import measure
 from kedge_runtime.errors import ImageError, KedgeError, LostError, UsageError
-from kedge_runtime.image import read_bytes
-from kedge_runtime.pool import Pool, executor
+from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.pool import dask as on_dask
+from kedge_runtime.pool.executors import Pool, executor
 
 pytestmark = pytest.mark.slow
 COUNT = 160

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.formats import FORMATS
-from kedge_convert.source import Request, load_source
-from kedge_convert.sources.precision import in_float32
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.load.for_inference import in_float32
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
-from kedge_runtime.head import probabilities
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.image.pixels import PixelWords
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_other_floats_are_computed_in_float32(
     model = make(keras, policy, last)
     model.save(tmp_path / "mine.keras")
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
-    request = Request(
+    request = SourceRequest(
         str(tmp_path / "mine.keras"),
         pixels=PixelWords("imagenet"),
         labels=str(tmp_path / "labels"),
@@ -90,7 +91,7 @@ def test_other_floats_are_computed_in_float32(
 def test_a_mixed_model_is_exported(keras: Any, tmp_path: Path) -> None:
     nested(keras, "mixed_float16", "mixed_float16").save(tmp_path / "mine.keras")
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
-    request = Request(
+    request = SourceRequest(
         str(tmp_path / "mine.keras"),
         pixels=PixelWords("imagenet"),
         labels=str(tmp_path / "labels"),

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert import prepare
-from kedge_convert.prepare.activations import simulate
-from kedge_convert.prepare.equalise import equalise, measure
-from kedge_convert.prepare.graph import Graph
-from kedge_convert.prepare.groups import ceiling, groups
+from kedge_convert.prepare import preparation
+from kedge_convert.prepare.equalise import ceiling, equalise, groups, measure
+from kedge_convert.prepare.graph import Graph, simulate
 from kedge_convert.toolkit import require
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -43,7 +41,7 @@ def evenness(graph: Graph, pictures: Floats) -> list[float]:
 @pytest.mark.parametrize("name", UNBOUNDED)
 def test_the_function_stays(name: str) -> None:
     model, pictures = uneven(name), nets.pictures(30)
-    equalised = equalise(prepare.plan(model), pictures, JUDGES).build()
+    equalised = equalise(preparation.plan(model), pictures, JUDGES).build()
     np.testing.assert_allclose(equalised(pictures), model(pictures), atol=1e-4)
     others = nets.pictures(10, seed=1) * np.float32(3)
     np.testing.assert_allclose(equalised(others), model(others), rtol=1e-4, atol=1e-3)
@@ -57,7 +55,7 @@ def test_the_function_stays_where_no_relu6_clips(
     module = import_module("kedge_convert.prepare.equalise")
     monkeypatch.setattr(module, "REACHES", (1.0,))
     model, pictures = uneven(name), nets.pictures(30) * np.float32(0.5)
-    graph = prepare.plan(model)
+    graph = preparation.plan(model)
     channels, _ = measure(graph, pictures)
     tops = [channels[n.output].peak.max() for n in graph.nodes if ceiling(n.activation) == 6.0]
     assert max(tops) < 6
@@ -68,7 +66,7 @@ def test_the_function_stays_where_no_relu6_clips(
 @pytest.mark.parametrize("name", ["chain", "chain6", "mobile"])
 def test_ranges_become_more_equal(name: str) -> None:
     pictures = nets.pictures(30)
-    graph = prepare.plan(uneven(name))
+    graph = preparation.plan(uneven(name))
     before, after = (evenness(one, pictures) for one in (graph, equalise(graph, pictures, JUDGES)))
     assert before
     assert all(new >= old - 1e-6 for old, new in zip(before, after, strict=True))
@@ -77,7 +75,7 @@ def test_ranges_become_more_equal(name: str) -> None:
 
 def test_before_a_depthwise_layer_every_channel_gets_the_full_range() -> None:
     pictures = nets.pictures(30)
-    graph = equalise(prepare.plan(uneven("chain")), pictures, JUDGES)
+    graph = equalise(preparation.plan(uneven("chain")), pictures, JUDGES)
     channels, shapes = measure(graph, pictures)
     (free,) = [group for group in groups(graph, shapes) if group.free]
     peak = channels[free.tensors[0]].peak
@@ -98,7 +96,7 @@ def test_before_a_depthwise_layer_every_channel_gets_the_full_range() -> None:
     ],
 )
 def test_groups(name: str, expected: int) -> None:
-    graph = prepare.plan(nets.make(name))
+    graph = preparation.plan(nets.make(name))
     _, shapes = measure(graph, nets.pictures(4))
     found = groups(graph, shapes)
     assert len(found) == expected
@@ -129,7 +127,7 @@ def test_ceilings(make: Any, expected: float | None) -> None:
 
 def test_the_reach_with_the_least_noise_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("kedge_convert.prepare.equalise")
-    graph, pictures = prepare.plan(uneven("mobile")), nets.pictures(30)
+    graph, pictures = preparation.plan(uneven("mobile")), nets.pictures(30)
     wanted = simulate(graph, JUDGES, integer=False)
 
     def noise(reaches: tuple[float, ...]) -> float:
@@ -144,13 +142,13 @@ def test_the_reach_with_the_least_noise_is_kept(monkeypatch: pytest.MonkeyPatch)
 
 def test_scaling_that_does_harm_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("kedge_convert.prepare.equalise")
-    graph, others = prepare.plan(uneven("chain")), prepare.plan(nets.make("chain", seed=1))
+    graph, others = preparation.plan(uneven("chain")), preparation.plan(nets.make("chain", seed=1))
     monkeypatch.setattr(module, "scaled", lambda *_: others)
     assert equalise(graph, nets.pictures(30), JUDGES) is graph
 
 
 def test_statistics_are_those_of_all_pictures_at_once() -> None:
-    graph, pictures = prepare.plan(nets.make("residual")), nets.pictures(45)
+    graph, pictures = preparation.plan(nets.make("residual")), nets.pictures(45)
     channels, shapes = measure(graph, pictures)
     values = {graph.input: pictures}
     for node in graph.nodes:

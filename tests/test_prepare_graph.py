@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert import prepare
-from kedge_convert.prepare.activations import fold_over, peak, run
-from kedge_convert.prepare.graph import Tensor, trace
-from kedge_convert.prepare.sequential import MEMORY, affordable
+from kedge_convert.prepare import preparation
+from kedge_convert.prepare.graph import GraphTensor, fold_over, peak, run, trace
+from kedge_convert.prepare.preparation import MEMORY, affordable
 from kedge_convert.toolkit import require
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -35,9 +34,9 @@ def test_nodes_run_on_numbers_give_the_models_answers(name: str) -> None:
 
 def test_chunks_see_every_tensor_of_every_picture_once() -> None:
     graph, pictures = trace(nets.make("residual")), nets.pictures(45)
-    seen: dict[Tensor, int] = {}
+    seen: dict[GraphTensor, int] = {}
 
-    def visit(tensor: Tensor, value: object) -> None:
+    def visit(tensor: GraphTensor, value: object) -> None:
         seen[tensor] = seen.get(tensor, 0) + len(np.asarray(value))
 
     fold_over(graph, pictures, visit)
@@ -52,14 +51,14 @@ def test_nested_models_are_flattened() -> None:
 
 
 def test_the_peak_of_a_chain_is_its_largest_neighbours() -> None:
-    graph = prepare.plan(nets.make("chain"))
+    graph = preparation.plan(nets.make("chain"))
     # A 3x3 convolution of stride 2 from 12x12x3 to 6x6x8, a depthwise one, a pointwise one to 16.
     assert peak(graph) == 6 * 6 * 8 + 6 * 6 * 16
 
 
 @pytest.mark.parametrize("count", [1, 16, 1000, 10**9])
 def test_pictures_are_as_many_as_memory_holds(count: int) -> None:
-    graph = prepare.plan(nets.make("residual"))
+    graph = preparation.plan(nets.make("residual"))
     afforded = affordable(graph, count)
     live = 2 * 4 * peak(graph)
     assert afforded <= count
@@ -68,8 +67,8 @@ def test_pictures_are_as_many_as_memory_holds(count: int) -> None:
 
 
 def test_a_huge_net_gets_sixteen_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kedge_convert.prepare.sequential.MEMORY", 1)
-    assert affordable(prepare.plan(nets.make("chain")), 200) == 16
+    monkeypatch.setattr("kedge_convert.prepare.preparation.MEMORY", 1)
+    assert affordable(preparation.plan(nets.make("chain")), 200) == 16
 
 
 ALONE = {
@@ -82,12 +81,12 @@ ALONE = {
 
 @pytest.mark.parametrize("name", nets.NETS)
 def test_what_is_left_alone_is_listed_once(name: str) -> None:
-    assert nets.untreated(prepare.plan(nets.make(name))) == ALONE.get(name, [])
+    assert nets.untreated(preparation.plan(nets.make(name))) == ALONE.get(name, [])
 
 
 def test_layers_left_alone_keep_their_weights() -> None:
     model, pictures = nets.make("left_alone"), nets.pictures(30)
-    prepared = nets.prepared(prepare.plan(model), pictures)
+    prepared = nets.prepared(preparation.plan(model), pictures)
     for name in ("grouped", "transposed", "shared"):
         before, after = (each.get_layer(name).get_weights() for each in (model, prepared))
         for one, other in zip(before, after, strict=True):
@@ -98,7 +97,7 @@ def test_layers_left_alone_keep_their_weights() -> None:
 def test_every_net_can_be_prepared(name: str) -> None:
     model, pictures = nets.make(name), nets.pictures(60)
     ticks: list[int] = []
-    graph = prepare.plan(model)
+    graph = preparation.plan(model)
     prepared = nets.prepared(graph, pictures, tick=lambda: ticks.append(1))
     assert len(ticks) == len(graph.nodes)
     others = nets.pictures(40, seed=1)
@@ -109,7 +108,7 @@ def test_every_net_can_be_prepared(name: str) -> None:
 def test_preparation_is_repeatable() -> None:
     pictures = nets.pictures(40)
     first, second = (
-        nets.prepared(prepare.plan(nets.make("mobile")), pictures, seed=3).get_weights()
+        nets.prepared(preparation.plan(nets.make("mobile")), pictures, seed=3).get_weights()
         for _ in range(2)
     )
     for one, other in zip(first, second, strict=True):
@@ -154,7 +153,7 @@ def augmented() -> Any:
 def test_what_nets_of_ones_own_do_is_kept(make: Callable[[], Any]) -> None:
     model, pictures = make(), nets.pictures(4)
     expected = np.asarray(model(pictures, training=False))
-    graph = prepare.plan(model)
+    graph = preparation.plan(model)
     np.testing.assert_allclose(graph.build()(pictures), expected, atol=1e-5)
     values = {graph.input: pictures}
     for node in graph.nodes:

@@ -8,12 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert import prepare
-from kedge_convert.prepare import windows
-from kedge_convert.prepare.activations import quantised, simulate
-from kedge_convert.prepare.graph import Node, Tensor, Weights, trace
+from kedge_convert.prepare import preparation, rounding
+from kedge_convert.prepare.graph import GraphTensor, Node, Weights, quantised, simulate, trace
+from kedge_convert.prepare.preparation import Grids, Rounding, round_weights
 from kedge_convert.prepare.rounding import LEVELS, Grid, moments, on_grid, plain
-from kedge_convert.prepare.sequential import Grids, Rounding, round_weights
 from kedge_convert.toolkit import require
 
 tf: Any = pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -115,7 +113,7 @@ def layer_node(kind: str, **options: Any) -> tuple[Node, NDArray[np.float32]]:
     pictures = np.random.default_rng(0).normal(size=(3, 11, 14, 4)).astype(np.float32)
     built(pictures)
     kernel, bias = (np.asarray(weight) for weight in built.get_weights())
-    return Node(built, (Tensor(0),), {}, Tensor(1), Weights(kind, kernel, bias)), pictures
+    return Node(built, (GraphTensor(0),), {}, GraphTensor(1), Weights(kind, kernel, bias)), pictures
 
 
 CASES = [
@@ -138,10 +136,10 @@ def test_windows_are_tensorflows_patches(kind: str, options: dict[str, Any]) -> 
         pictures, (1, *size, 1), (1, stride, stride, 1), (1, rate, rate, 1), padding
     ).numpy()
     rng = np.random.default_rng(1)
-    at = windows.positions(node, pictures.shape, 10**6, rng)
+    at = rounding.positions(node, pictures.shape, 10**6, rng)
     assert sorted(map(tuple, at)) == list(np.ndindex(*patches.shape[1:3]))
     expected = patches[:, at[:, 0], at[:, 1]].reshape(len(pictures) * len(at), -1, 4)
-    found = windows.sample(node, pictures, at)
+    found = rounding.sample(node, pictures, at)
     if kind == "depthwise":
         np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))
     else:
@@ -152,9 +150,9 @@ def test_windows_are_tensorflows_patches(kind: str, options: dict[str, Any]) -> 
 def test_windows_times_the_flat_kernel_are_the_layers_output(kind: str) -> None:
     node, pictures = layer_node(kind, kernel_size=3, strides=2, padding="same")
     assert node.weights is not None
-    at = windows.positions(node, pictures.shape, 7, np.random.default_rng(1))
+    at = rounding.positions(node, pictures.shape, 7, np.random.default_rng(1))
     assert at.shape == (7, 2)
-    found = np.matmul(windows.sample(node, pictures, at), windows.flatten(node.weights))
+    found = np.matmul(rounding.sample(node, pictures, at), rounding.flatten(node.weights))
     wanted = np.asarray(node.layer(pictures))[:, at[:, 0], at[:, 1]]
     rows = wanted.reshape(-1, wanted.shape[-1])
     if kind == "depthwise":
@@ -166,18 +164,18 @@ def test_windows_times_the_flat_kernel_are_the_layers_output(kind: str) -> None:
 def test_flat_kernels_come_back(kind: str) -> None:
     weights = layer_node(kind, kernel_size=(2, 3))[0].weights
     assert weights is not None
-    again = windows.restore(windows.flatten(weights).astype(np.float64), weights)
+    again = rounding.restore(rounding.flatten(weights).astype(np.float64), weights)
     np.testing.assert_array_equal(again, weights.kernel)
 
 
 @pytest.mark.parametrize("name", ["chain", "mobile"])
 def test_every_prepared_kernel_lies_on_the_grid(name: str) -> None:
-    prepared = nets.prepared(prepare.plan(nets.make(name)), nets.pictures(40))
-    kernels = [node for node in prepare.plan(prepared).nodes if node.weights]
+    prepared = nets.prepared(preparation.plan(nets.make(name)), nets.pictures(40))
+    kernels = [node for node in preparation.plan(prepared).nodes if node.weights]
     assert len(kernels) >= 4
     for node in kernels:
         assert node.weights is not None
-        flat = windows.flatten(node.weights).astype(np.float64)
+        flat = rounding.flatten(node.weights).astype(np.float64)
         ratio = flat / (np.abs(flat).max(axis=-2, keepdims=True) / LEVELS)
         np.testing.assert_allclose(ratio, np.rint(ratio), atol=1e-4)
 
@@ -211,7 +209,7 @@ def test_bias_correction_takes_off_the_mean_error(padding: str) -> None:
     model = keras.Model(picture, keras.layers.Conv2D(6, 3, padding=padding)(picture))
     pictures = nets.pictures(60) + np.float32(0.7)
     graph = trace(model)
-    rounded = round_weights(prepare.plan(model), pictures, Rounding()).build()
+    rounded = round_weights(preparation.plan(model), pictures, Rounding()).build()
     error = np.asarray(rounded(pictures)) - np.asarray(model(pictures))
     assert len(graph.nodes) == 1
     assert np.abs(error).max() > 1e-3  # the kernel has been rounded
@@ -221,7 +219,7 @@ def test_bias_correction_takes_off_the_mean_error(padding: str) -> None:
 @pytest.mark.parametrize("name", ["mobile", "squeeze_excite"])
 def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pictures = nets.make(name), nets.pictures(60)
-    graph = prepare.plan(model)
+    graph = preparation.plan(model)
 
     def shift() -> float:
         """Return the mean output error with all that is integer, as a share of its spread."""
@@ -232,7 +230,7 @@ def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.Monk
 
     corrected = shift()
     monkeypatch.setattr(
-        "kedge_convert.prepare.sequential._corrected", lambda node, rounded, *_: rounded
+        "kedge_convert.prepare.preparation._corrected", lambda node, rounded, *_: rounded
     )
     assert corrected < 0.3 * shift()
     # The last layer's own rounding to 256 steps is all that no bias makes good.
@@ -242,20 +240,22 @@ def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.Monk
 def test_a_kernel_of_too_many_inputs_is_rounded_to_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("kedge_convert.prepare.sequential.LARGEST_MOMENTS", 20)
-    graph = prepare.plan(nets.make("chain"))
+    monkeypatch.setattr("kedge_convert.prepare.preparation.LARGEST_MOMENTS", 20)
+    graph = preparation.plan(nets.make("chain"))
     rounded = round_weights(graph, nets.pictures(20), Rounding())
     for before, after in zip(graph.nodes, rounded.nodes, strict=True):
         if before.weights is None or after.weights is None:
             continue
-        flat = windows.flatten(before.weights).astype(np.float64)
-        nearest = np.array_equal(after.weights.kernel, windows.restore(plain(flat), before.weights))
+        flat = rounding.flatten(before.weights).astype(np.float64)
+        nearest = np.array_equal(
+            after.weights.kernel, rounding.restore(plain(flat), before.weights)
+        )
         assert nearest == (flat.shape[-2] > 20)
 
 
 def test_activations_of_256_steps() -> None:
     layer = require("keras").layers.ReLU()
-    node = Node(layer, (Tensor(0),), {}, Tensor(1))
+    node = Node(layer, (GraphTensor(0),), {}, GraphTensor(1))
     value = np.random.default_rng(0).uniform(-3, 9, (500, 40)).astype(np.float32)
     found = quantised(node, value.copy())
     levels = np.unique(found)
@@ -268,6 +268,6 @@ def test_activations_of_256_steps() -> None:
 
 
 def test_layers_that_keep_their_scale_are_not_quantised_again() -> None:
-    node = Node(require("keras").layers.MaxPooling2D(), (Tensor(0),), {}, Tensor(1))
+    node = Node(require("keras").layers.MaxPooling2D(), (GraphTensor(0),), {}, GraphTensor(1))
     value = np.random.default_rng(0).normal(size=(4, 2, 2, 3)).astype(np.float32)
     np.testing.assert_array_equal(quantised(node, value.copy()), value)

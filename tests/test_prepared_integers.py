@@ -11,17 +11,17 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert import prepare
-from kedge_convert.formats import FORMATS
-from kedge_convert.photos import Photos, tensors
-from kedge_convert.progress import Progress
+from kedge_convert.export.exported import PLAIN, Scheme
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import Photos, tensors
+from kedge_convert.prepare import preparation
 from kedge_convert.quantise import candidates
+from kedge_convert.quantise.ranges import choose
 from kedge_convert.quantise.static import STATIC
-from kedge_convert.quantise.static.ranges import choose
-from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
-from kedge_runtime.contract import Geometry, Input, Normalisation, Output
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Output
 
 onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -54,7 +54,7 @@ def prepared_kernels(model: Any, form: str, scheme: Scheme = PLAIN) -> list[Kern
     """Return the integers that preparation left in a model's weights."""
     levels = REDUCED if form == "onnx" and scheme.reduce_range else LEVELS
     found = []
-    for node in prepare.plan(model).nodes:
+    for node in preparation.plan(model).nodes:
         assert node.weights is not None or not any(w.ndim > 1 for w in node.layer.weights)
         if node.weights is None:
             continue
@@ -118,9 +118,9 @@ def prepared(
     source: Source, photos: list[Path], form: str = "tflite", scheme: Scheme = PLAIN
 ) -> Source:
     values = np.concatenate(list(tensors(photos, source.input)))
-    levelled = prepare.levelled(prepare.plan(source.model), values)
-    rounding = prepare.Rounding(5, grids=STATIC[form].grids(scheme))
-    return replace(source, model=prepare.round_weights(levelled, values, rounding).build())
+    levelled = preparation.levelled(preparation.plan(source.model), values)
+    rounding = preparation.Rounding(5, grids=STATIC[form].grids(scheme))
+    return replace(source, model=preparation.round_weights(levelled, values, rounding).build())
 
 
 def shipped(source: Source, form: str, photos: list[Path], scheme: Scheme = PLAIN) -> bytes:

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import DType, Geometry, Input, Normalisation, Quantisation, Tensor
+from kedge_runtime.artefact.contract import (
+    DType,
+    Geometry,
+    Input,
+    Normalisation,
+    Quantisation,
+    Tensor,
+)
 from kedge_runtime.errors import ImageError
-from kedge_runtime.image import Limits, read_image
-from kedge_runtime.preprocessing import Preprocessor, dequantise, preprocess, quantise, table
+from kedge_runtime.image.decode import ImageLimits, read_image
+from kedge_runtime.image.preprocessing import Preprocessor, dequantise, preprocess, quantise, table
 
 SIZE = Geometry(24, 32, "nearest", "stretch")
 # All values of all channels, in the target's size already.
@@ -220,7 +227,7 @@ def test_a_picture_is_turned_as_the_contract_says(orientation: Any, shape: tuple
 
 def test_a_plan_has_its_own_limits() -> None:
     content = _jpeg(48, 64)
-    plan = Preprocessor(Input(SIZE, Normalisation()), Limits(pixels=48 * 64 - 1))
+    plan = Preprocessor(Input(SIZE, Normalisation()), ImageLimits(pixels=48 * 64 - 1))
     assert read_image(content).shape == (48, 64, 3)
     with pytest.raises(ImageError, match="allowed are 3071 in all"):
         plan.read(content)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from conftest import Run, tiny_contract
-from kedge_runtime.artefact import seal
-from kedge_runtime.contract import Label
+from kedge_runtime.artefact.contract import Label
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.golden import Golden
-from kedge_runtime.labels import parse
 from kedge_runtime.output import json_text
 from kedge_runtime.printable import LIMIT, WORD, is_printable, message, printable
 

@@ -12,10 +12,13 @@ import hostile_programs
 import nets
 from conftest import Run
 from hostile_programs import HOSTILE, classifier, saved
-from kedge_convert.sources import Request, load, programs
-from kedge_convert.sources.computing import COMPUTING, FAMILIES
-from kedge_convert.toolkit import quiet, require
+from kedge_convert.load import programs
+from kedge_convert.load.computing import COMPUTING, FAMILIES
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
+from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -33,7 +36,7 @@ def test_a_program_is_refused_before_it_runs(tmp_path: Path, victim: Path, name:
     path = make(tmp_path, victim)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError) as caught:
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     assert str(caught.value).startswith(f"{path}")
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -114,7 +117,7 @@ def test_what_is_loaded_is_what_was_looked_at(tmp_path: Path) -> None:
     with programs.checked(path) as folder:
         assert sorted(each.name for each in folder.iterdir()) == ["saved_model.pb", "variables"]
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    found = load(Request(str(path))).model(images)
+    found = load(SourceRequest(str(path))).model(images)
     np.testing.assert_allclose(found, classifier(images), rtol=1e-4, atol=1e-4)
 
 
@@ -168,14 +171,14 @@ def test_what_people_save_is_loaded(tmp_path: Path) -> None:
         return table.lookup(names)
 
     path = saved(tmp_path, table=table, look_up=look_up)
-    assert load(Request(str(path))).model.output_shape == (None, 5)
+    assert load(SourceRequest(str(path))).model.output_shape == (None, 5)
     shutil.rmtree(path)
     image = keras.Input((nets.SIDE, nets.SIDE, 3))
     turned = keras.layers.Dropout(0.5)(keras.layers.RandomRotation(0.1)(image))
     model = keras.Model(image, nets.make("mobile", seed=3)(turned))
     with quiet():
         model.export(path, verbose=False)
-    assert load(Request(str(path))).notes
+    assert load(SourceRequest(str(path))).notes
 
 
 def test_the_older_form_is_loaded(tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_the_older_form_is_loaded(tmp_path: Path) -> None:
         session.run(v1.global_variables_initializer())
         inputs, outputs = {"images": given}, {"logits": classifier(given) * scale}
         v1.saved_model.simple_save(session, str(tmp_path / "it"), inputs, outputs)
-    found = load(Request(str(tmp_path / "it"))).model(images)
+    found = load(SourceRequest(str(tmp_path / "it"))).model(images)
     np.testing.assert_allclose(found, 3 * classifier(images), rtol=1e-4, atol=1e-4)
 
 

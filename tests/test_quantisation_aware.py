@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.formats import FORMATS
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.load import fake_quant
+from kedge_convert.load.frozen import FAKE_QUANT
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.load.tfmot_qat import stand_ins
 from kedge_convert.source import Source, load_source
-from kedge_convert.sources import Request, fake_quant, load
-from kedge_convert.sources.frozen import FAKE_QUANT
-from kedge_convert.sources.tfmot_qat import stand_ins
 from kedge_convert.toolkit import require
-from kedge_runtime.head import Floats
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.arrays import Floats
+from kedge_runtime.image.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -53,7 +55,7 @@ def test_stand_ins_give_the_answers_of_tfmot(files: Path, name: str, suffix: str
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_model_keeps_both_its_models(files: Path, name: str) -> None:
-    found = load(Request(str(files / f"aware_{name}")))
+    found = load(SourceRequest(str(files / f"aware_{name}")))
     trained = fake_quant.trained(found.model)
     np.testing.assert_allclose(trained(PICTURES), EXPECTED[f"aware_{name}"], atol=1e-5)
     (layer,) = [each for each in found.model.layers if hasattr(each, "graph")]
@@ -69,7 +71,7 @@ def source(files: Path, name: str) -> Source:
     classes = "no\nyes\n" if name == "binary" else "a\nb\nc\nd\ne\n"
     (files / "labels").write_text(classes)
     path, labels = str(files / f"aware_{name}"), str(files / "labels")
-    return load_source(Request(path, pixels=PixelWords("imagenet", "tf"), labels=labels))
+    return load_source(SourceRequest(path, pixels=PixelWords("imagenet", "tf"), labels=labels))
 
 
 def answers(content: bytes) -> tuple[Floats, Any]:

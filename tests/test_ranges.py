@@ -5,13 +5,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kedge_convert.quantise.static.histograms import HALF, LARGEST_SAMPLE, Histogram
-from kedge_convert.quantise.static.ranges import (
+from kedge_convert.quantise.ranges import (
     BY_TENSOR,
     EMPTY,
+    HALF,
+    LARGEST_SAMPLE,
     METHODS,
     STEPS,
     WAYS,
+    Histogram,
     Observed,
     Range,
     choose,
@@ -19,7 +21,7 @@ from kedge_convert.quantise.static.ranges import (
     mse,
     percentile,
 )
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
 
 Draw = Callable[[np.random.Generator], Floats]
 

@@ -13,12 +13,12 @@ import pytest
 
 from conftest import MODELS, Run
 from kedge_runtime import Classifier
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.content import read_content
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.drift.measure import Task
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.quiet import quiet
+from kedge_runtime.output import quiet
 
 FORMATS = ("tflite", "onnx")
 OPENINGS, TRIES = 30, 5000

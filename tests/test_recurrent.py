@@ -6,17 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_convert.images import Sampling, tensors
 from kedge_convert.job import Job
-from kedge_convert.photos import Sampling, tensors
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.pipeline import convert
-from kedge_convert.progress import Progress
-from kedge_convert.source import Request, load_source
-from kedge_convert.sources import load
+from kedge_convert.source import load_source
 from kedge_convert.targets import parse_targets
-from kedge_convert.toolkit import quiet, require
-from kedge_runtime.classifier import Classifier
+from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import UsageError
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -44,7 +46,7 @@ def test_rows_through_an_lstm_and_a_gru(tmp_path: Path, pictures: Path) -> None:
     (model := rows()).save(path := tmp_path / "rows.keras")
     (tmp_path / "labels").write_text("a\nb\nc\n")
     words = PixelWords("load_img", "unit")
-    request = Request(str(path), pixels=words, labels=str(tmp_path / "labels"))
+    request = SourceRequest(str(path), pixels=words, labels=str(tmp_path / "labels"))
     targets = parse_targets("tflite:float32,tflite:int8,onnx:float32")
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits={"top1": 0.0})
     with Progress(silent=True) as progress:
@@ -66,9 +68,9 @@ def test_a_graph_with_a_loop_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"has a loop \(.*\), .* give the .keras file, .*unroll=True"
     ):
-        load(Request(str(tmp_path / "loop")))
+        load(SourceRequest(str(tmp_path / "loop")))
     images = np.random.default_rng(2).uniform(0, 1, (3, SIDE, SIDE)).astype(np.float32)
-    found = load(Request(str(tmp_path / "unrolled"))).model(images[..., None], training=False)
+    found = load(SourceRequest(str(tmp_path / "unrolled"))).model(images[..., None], training=False)
     np.testing.assert_allclose(found, unrolled(images), atol=1e-5)
 
 
@@ -84,5 +86,5 @@ def test_a_cell_of_the_authors_own_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"needs the (type|class) 'Cell' of its author's own"
     ) as caught:
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     assert "register" not in str(caught.value)

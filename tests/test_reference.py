@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.drift.reference import Facts, Recorded, Reference, write_reference
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.drift.reference import Recorded, Reference, ReferenceFacts, write_reference
 from kedge_runtime.errors import ArtefactError
 
 COUNT = 1000  # so that the outputs are longer than what zipfile reads for their header
@@ -23,7 +23,7 @@ Members = dict[str, bytes]
 @pytest.fixture
 def whole(artefacts: Path, tmp_path: Path) -> Path:
     """Return a reference of COUNT pictures."""
-    facts = Facts.of(read_artefact(artefacts / "tiny.onnx").contract)
+    facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.onnx").contract)
     names = [f"{i:03}.png" for i in range(COUNT)]
     outputs = np.arange(COUNT * CLASSES, dtype=np.float32).reshape(COUNT, CLASSES)
     part = Recorded(names, np.zeros((COUNT, 32), np.uint8), outputs)

@@ -12,17 +12,18 @@ import pytest
 
 from conftest import Run
 from kedge_convert import parity, pipeline
+from kedge_convert.float_model import FloatModel, ask
+from kedge_convert.images import Photos, Sampling, collect, tensors
 from kedge_convert.job import Job
-from kedge_convert.original import Original, ask
-from kedge_convert.parity import LIMITS, Limits
-from kedge_convert.photos import Photos, Sampling, collect, tensors
-from kedge_convert.progress import Progress
-from kedge_convert.progress.events import Begun, Event
-from kedge_convert.source import Request, load_source
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.parity import LIMITS, ParityLimits
+from kedge_convert.source import load_source
 from kedge_convert.targets import Target
+from kedge_convert.worker.events import Begun, Event
+from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.image.pixels import PixelWords
 
 TF = "--preprocess imagenet --normalisation tf"
 
@@ -37,7 +38,7 @@ class Made:
     """A real int8 file of random weights, whose answers differ now and then, and its original."""
 
     path: Path
-    original: Original
+    original: FloatModel
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reserve")
     labels = str(tiny_model.with_name("labels.txt"))
-    request = Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    request = SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
     sampling = Sampling(CALIBRATION, CHECK)
     limits: dict[str, float | None] = {"top1": 0.0, "relative_error": 9.0}
     job = Job(request, (TARGET,), out, folder, sampling, prepare=False, limits=limits)
@@ -65,7 +66,7 @@ def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactor
 def made(tiny_model: Path, folder: Path, file: Path) -> Made:
     labels = str(tiny_model.with_name("labels.txt"))
     source = load_source(
-        Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+        SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
     )
     photos = collect(folder, Sampling(CALIBRATION, CHECK))
     with Progress(silent=True) as progress:
@@ -96,14 +97,14 @@ def agreement(made: Made, photos: tuple[Path, ...]) -> float:
     return float((np.array(ours) == theirs).mean())
 
 
-def just_above(made: Made) -> Limits:
+def just_above(made: Made) -> ParityLimits:
     """Return a default limit that the first images leave open."""
     point = agreement(made, made.original.photos.check)
     assert point < 1, "a file that answers alike decides every limit"
-    return Limits(point + 0.01, 9.0, by_interval=True)
+    return ParityLimits(point + 0.01, 9.0, by_interval=True)
 
 
-def check(made: Made, limits: Limits, progress: Progress) -> parity.Parity:
+def check(made: Made, limits: ParityLimits, progress: Progress) -> parity.Parity:
     return pipeline._check(made.path, TARGET, made.original, limits, progress)
 
 
@@ -129,9 +130,11 @@ def test_the_next_target_finds_them_drawn_and_answered(
     assert set(stages) == {"check tflite:int8"}
 
 
-@pytest.mark.parametrize("limits", [Limits(0.0, 9.0, by_interval=True), Limits(1.0, 9.0)])
+@pytest.mark.parametrize(
+    "limits", [ParityLimits(0.0, 9.0, by_interval=True), ParityLimits(1.0, 9.0)]
+)
 def test_what_is_decided_is_measured_once(
-    made: Made, progress: Progress, stages: list[str], limits: Limits
+    made: Made, progress: Progress, stages: list[str], limits: ParityLimits
 ) -> None:
     """A limit that holds; and the user's own, which is held on the point."""
     assert check(made, limits, progress).images == CHECK

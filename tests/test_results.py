@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Label, Output
+from kedge_runtime.artefact.contract import Label, Output
+from kedge_runtime.classify.results import Classes, Prediction, Result, Rule, disagree
 from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.results import Classes, Prediction, Result, Rule, disagree
 
 LABELS = tuple(Label(f"id{i}", f"name {i}") for i in range(4))
 EXCLUSIVE = Classes.of(LABELS, Output())

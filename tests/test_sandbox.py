@@ -10,20 +10,19 @@ import pytest
 
 import hostile_programs
 import prying
-from kedge_convert import supervisor
+from kedge_convert.images import Sampling
 from kedge_convert.job import Job
-from kedge_convert.photos import Sampling
-from kedge_convert.progress import Progress
-from kedge_convert.source import Request
-from kedge_convert.supervisor import process
-from kedge_convert.supervisor.bounds import Bounds
-from kedge_convert.supervisor.rights import rights_of
-from kedge_convert.supervisor.worker import SWITCH, Work
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.targets import TARGETS, Target
-from kedge_runtime import doctor, sandbox
+from kedge_convert.worker import process, supervisor
+from kedge_convert.worker.process import Bounds
+from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.worker import SWITCH, Work, rights_of
+from kedge_runtime import sandbox
+from kedge_runtime.checks import doctor
+from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.findings import Machine
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that confines")
 confined = pytest.mark.skipif(bool(sandbox.lacks()), reason=str(sandbox.lacks()))
@@ -61,7 +60,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     # As from the user's own folder: `python -m` would let the worker read it.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    request = Request(str(tmp_path / "model" / "lines"))
+    request = SourceRequest(str(tmp_path / "model" / "lines"))
     return Job(request, TARGETS[:1], Path("out"), tmp_path / "images")
 
 
@@ -133,7 +132,7 @@ def test_the_kernel_stops_what_no_check_has_seen(
     model = hostile_programs.writes_when_loaded(tmp_path, victim)
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
     pixels, labels = PixelWords("imagenet", "tf"), str(tmp_path / "labels")
-    request = Request(str(model), pixels=pixels, labels=labels)
+    request = SourceRequest(str(model), pixels=pixels, labels=labels)
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(10, 10))
     with (
         pytest.raises(UsageError, match=r"(?i)permission ?denied"),

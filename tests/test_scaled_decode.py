@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime import geometry as geometry_module
-from kedge_runtime import pillow_filters
-from kedge_runtime.contract import PILLOW_FITS, Fit, Geometry, Input, Normalisation, Resize
-from kedge_runtime.geometry import FITS, fit_to, reduction
-from kedge_runtime.image import read_image
-from kedge_runtime.pipelines import PIPELINES
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.artefact.contract import PILLOW_FITS, Fit, Geometry, Input, Normalisation, Resize
+from kedge_runtime.image import geometry as geometry_module
+from kedge_runtime.image import pillow_filters
+from kedge_runtime.image.decode import read_image
+from kedge_runtime.image.geometry import FITS, fit_to, reduction
+from kedge_runtime.image.pipelines import PIPELINES
+from kedge_runtime.image.preprocessing import Preprocessor
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]

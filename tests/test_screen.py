@@ -9,8 +9,8 @@ import pytest
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.progress.events import Begun, Ended, Noted, Said, Ticked
-from kedge_convert.progress.screen import Screen, TimeColumn, tick
+from kedge_convert.worker.events import Begun, Ended, Noted, Said, Ticked
+from kedge_convert.worker.screen import Screen, TimeColumn, tick
 
 
 def shown(capfd: pytest.CaptureFixture[str]) -> str:
@@ -90,8 +90,8 @@ def test_a_name_that_is_no_text_is_shown(capfd: pytest.CaptureFixture[str]) -> N
 
 def test_stderr_without_a_reader_ends_no_conversion() -> None:
     code = (
-        "from kedge_convert.progress.events import Said; "
-        "from kedge_convert.progress.screen import Screen; "
+        "from kedge_convert.worker.events import Said; "
+        "from kedge_convert.worker.screen import Screen; "
         "screen = Screen(); screen.show(Said('one')); screen.show(Said('two')); screen.close()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_runtime import containers
-from kedge_runtime.artefact import is_sealed, read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.foreign_words import ForeignWords
+from foreign_files import (
+    NAMES,
+    WORDS,
+    raw,
+)
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.file import is_sealed, read_artefact
+from kedge_runtime.artefact.foreign_contract import ForeignWords
+from kedge_runtime.classify.classifier import Classifier
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
 
-from foreign_files import NAMES, WORDS, raw  # noqa: E402
 
 SIDES = {"tflite": 16, "onnx": 8}
 

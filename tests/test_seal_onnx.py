@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from conftest import MODELS, Run
-from kedge_runtime.classifier import Classifier
+from foreign_files import (
+    WORDS,
+    raw,
+)
+from kedge_runtime.classify.classifier import Classifier
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
-
-from foreign_files import WORDS, raw  # noqa: E402
 
 
 def _onnx(path: Path, tail: list[str], batch: int | str = 1) -> Path:

@@ -15,15 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Run
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.preprocessing import preprocess
+from foreign_files import raw
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.image.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="stock files are made by TensorFlow")
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")
 
-from foreign_files import raw  # noqa: E402
 
 SIDE = 32
 LABELS = "0 cat\n1 dog\n2 bird\n"
@@ -40,7 +40,8 @@ class Stock:
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Stock:
     """Train nothing: random weights, wide enough that answers differ."""
-    from kedge_convert.toolkit import quiet, require
+    from kedge_convert.toolkit import require
+    from kedge_runtime.output import quiet
 
     folder = tmp_path_factory.mktemp("stock")
     (folder / "labels.txt").write_text(LABELS)
@@ -216,7 +217,8 @@ def test_teachable_machines_zip_is_taken_as_it_is(
 
 def _bytes_tflite(path: Path) -> None:
     """Write a model that casts bytes itself: such an input has no scale."""
-    from kedge_convert.toolkit import quiet, require
+    from kedge_convert.toolkit import require
+    from kedge_runtime.output import quiet
 
     with quiet():
         keras = require("keras")

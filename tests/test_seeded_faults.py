@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 import seeded_faults
-from kedge_convert import lowering, pipeline, sealing, supervisor
-from kedge_convert.edge import rewrites
-from kedge_convert.formats import onnx, tflite
-from kedge_convert.formats import tf2onnx_routes as routes
+from kedge_convert import pipeline, sealing
+from kedge_convert.export import onnx, tflite
+from kedge_convert.export import tf2onnx as routes
+from kedge_convert.export.exported import PLAIN
 from kedge_convert.job import Job, Outcome
-from kedge_convert.progress import Progress
-from kedge_convert.scheme import PLAIN
-from kedge_convert.source import Request, Source, load_source
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.rewrite import lowering, on_request
+from kedge_convert.source import Source, load_source
+from kedge_convert.worker import supervisor
+from kedge_convert.worker.progress import Progress
 from seeded_faults import Fault
 
 Run = Callable[..., tuple[int, str, str]]
@@ -41,7 +43,7 @@ class Genuine(NamedTuple):
 def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine:
     """Let the toolkits work once: every fault below is put into the same results."""
     pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
-    source = load_source(Request("demo"))
+    source = load_source(SourceRequest("demo"))
     paths = sorted(pictures.iterdir())[:20]
     made = {
         name: tflite.RECIPES[name](source, paths, lambda: None, PLAIN)
@@ -63,7 +65,7 @@ def convert(
     """Return `kedge convert demo --to TARGET` in this process: target -> (exit code, words)."""
     import keras
 
-    def load(request: Request) -> Source:
+    def load(request: SourceRequest) -> Source:
         # A model of its own for each run: the exporters remember what they made of one.
         loaded = genuine.source.model
         return replace(genuine.source, model=keras.Model(loaded.inputs, loaded.outputs))
@@ -101,7 +103,7 @@ def into_lowerings(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genui
     def rewrite(model: Any, names: object) -> lowering.Lowered:
         return lowering.Lowered(fault.change(model))
 
-    monkeypatch.setattr(rewrites, "rewrite", rewrite)
+    monkeypatch.setattr(on_request, "rewrite", rewrite)
 
 
 class _Converter:

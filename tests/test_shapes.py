@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.source import Request, load_source
-from kedge_convert.sources import saved_model, shapes
-from kedge_convert.toolkit import quiet, require
-from kedge_models import NORMALISATIONS
+from kedge_convert.load import input_stage, saved_model
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import load_source
+from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
-from kedge_runtime.geometry import fit_to
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.geometry import fit_to
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.output import quiet
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,13 @@ def test_a_model_that_normalises_bytes_itself_is_known(
 ) -> None:
     make, bytes_taken = BEGINNINGS[name]
     model = beginning(keras, *make(keras))
-    assert (shapes.normalises(model) is not None) == bytes_taken
+    assert (input_stage.normalises(model) is not None) == bytes_taken
     path = tmp_path / "mine.keras"
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
     model.save(path)
-    request = Request(str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels"))
+    request = SourceRequest(
+        str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels")
+    )
     if bytes_taken:
         source = load_source(request)
         assert source.input.normalisation == NORMALISATIONS["raw"]
@@ -109,7 +113,7 @@ OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], bool]] = {
 def test_operations_that_normalise_bytes_are_known(keras: Any, name: str) -> None:
     change, bytes_taken = OPERATIONS[name]
     model = beginning(keras, operations(keras, lambda picture: change(keras, picture)))
-    assert (shapes.normalises(model) is not None) == bytes_taken
+    assert (input_stage.normalises(model) is not None) == bytes_taken
 
 
 # What a model of grey images takes, and the layers before its Rescaling.
@@ -134,7 +138,7 @@ def test_layers_that_shape_an_image_may_come_before_the_normalisation(
     keras.Sequential([keras.Input(shape), *make(keras), *ends]).save(tmp_path / "mine.keras")
     (tmp_path / "labels").write_text("one\ntwo\n")
     path, labels = str(tmp_path / "mine.keras"), str(tmp_path / "labels")
-    source = load_source(Request(path, pixels=PixelWords("load_img"), labels=labels))
+    source = load_source(SourceRequest(path, pixels=PixelWords("load_img"), labels=labels))
     assert source.input.normalisation.mean == (0.0,)
     assert [note for note in source.notes if "begins with its own normalisation: resc" in note]
 
@@ -151,8 +155,8 @@ def test_a_saved_model_that_normalises_bytes_itself_is_known(
         model = beginning(keras, *make(keras))
     with quiet():
         model.export(tmp_path / "mine", verbose=False)
-    found = saved_model.load(Request(str(tmp_path / "mine")))
-    assert (shapes.normalises(found.model) is not None) == bytes_taken
+    found = saved_model.load(SourceRequest(str(tmp_path / "mine")))
+    assert (input_stage.normalises(found.model) is not None) == bytes_taken
 
 
 def test_a_card_for_a_saved_model_with_its_own_is_a_contradiction(
@@ -161,7 +165,7 @@ def test_a_card_for_a_saved_model_with_its_own_is_a_contradiction(
     inside = operations(keras, keras.applications.resnet50.preprocess_input)
     with quiet():
         beginning(keras, inside).export(tmp_path / "mine", verbose=False)
-    request = Request(str(tmp_path / "mine"), card="ResNet50")
+    request = SourceRequest(str(tmp_path / "mine"), card="ResNet50")
     with pytest.raises(UsageError, match=r"its own normalisation \(functional_\S+BiasAdd\), but"):
         load_source(request)
 
@@ -169,7 +173,7 @@ def test_a_card_for_a_saved_model_with_its_own_is_a_contradiction(
 def test_a_card_with_operations_inside_is_a_contradiction(keras: Any, tmp_path: Path) -> None:
     inside = operations(keras, keras.applications.mobilenet_v2.preprocess_input)
     beginning(keras, inside).save(tmp_path / "mine.keras")
-    request = Request(str(tmp_path / "mine.keras"), card="MobileNetV2")
+    request = SourceRequest(str(tmp_path / "mine.keras"), card="MobileNetV2")
     with pytest.raises(
         UsageError, match=r"its own normalisation \(true_divide.*, subtract.*\), but"
     ):
@@ -178,7 +182,7 @@ def test_a_card_with_operations_inside_is_a_contradiction(keras: Any, tmp_path: 
 
 def test_a_card_with_another_normalisation_is_a_contradiction(keras: Any, tmp_path: Path) -> None:
     beginning(keras, keras.layers.Rescaling(1 / 255)).save(tmp_path / "mine.keras")
-    request = Request(str(tmp_path / "mine.keras"), card="MobileNetV2")
+    request = SourceRequest(str(tmp_path / "mine.keras"), card="MobileNetV2")
     with pytest.raises(UsageError, match=r"begins with its own normalisation .* has one too"):
         load_source(request)
 
@@ -205,9 +209,9 @@ def test_sizes(keras: Any, name: str) -> None:
     model = beginning(keras, *layers, side=side)
     if isinstance(expected, str):
         with pytest.raises(UsageError, match=expected):
-            shapes.fixed(model, size, "mine")
+            input_stage.fixed(model, size, "mine")
         return
-    fixed = shapes.fixed(model, size, "mine")
+    fixed = input_stage.fixed(model, size, "mine")
     assert tuple(fixed.inputs[0].shape[1:3]) == expected
     pictures = np.random.default_rng(0).uniform(size=(2, *expected, 3)).astype(np.float32)
     np.testing.assert_array_equal(fixed(pictures), model(pictures))
@@ -227,12 +231,12 @@ RESIZINGS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
 }
 
 
-def resized(keras: Any, folder: Path, *layers: Any) -> Request:
+def resized(keras: Any, folder: Path, *layers: Any) -> SourceRequest:
     """Return the request for a model of open size that begins with `layers`."""
     rest = keras.layers.Rescaling(1 / 255)
     beginning(keras, *layers, rest, side=None).save(folder / "mine.keras")
     (folder / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
-    return Request(str(folder / "mine.keras"), labels=str(folder / "labels"))
+    return SourceRequest(str(folder / "mine.keras"), labels=str(folder / "labels"))
 
 
 @pytest.mark.parametrize("name", RESIZINGS)

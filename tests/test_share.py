@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import pytest
 
-from kedge_convert.build.config import read_config
-from kedge_convert.command import convert
+from kedge_convert.commands.convert import convert
+from kedge_convert.matrix.config import read_config
 from kedge_runtime.commands.drift import drift
-from kedge_runtime.commands.share import DROP, read_drop
+from kedge_runtime.commands.options import DROP, read_drop
 
 DROPS = {
     "0.5pp": 0.005,

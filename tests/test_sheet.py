@@ -12,10 +12,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime import sheet
+from kedge_runtime.classify import contact_sheet
+from kedge_runtime.classify.contact_sheet import (
+    ALARM,
+    CARD_WIDTH,
+    COLUMNS,
+    HUES,
+    LIMIT,
+    PHOTO,
+    Sheet,
+)
+from kedge_runtime.classify.results import Prediction, Result
 from kedge_runtime.errors import ImageError
-from kedge_runtime.results import Prediction, Result
-from kedge_runtime.sheet import ALARM, CARD_WIDTH, COLUMNS, HUES, LIMIT, PHOTO, Sheet
 
 
 def _result(name: str, probability: float = 0.75) -> Result:
@@ -48,14 +56,14 @@ def test_every_picture_is_on_the_sheet_whole(photo: Path) -> None:
         board.add(photo, [_result("thing")])
     pixels = _drawn(board)
     assert _count(pixels, (20, 250, 10)) == (COLUMNS + 1) * PHOTO.width * PHOTO.width // 2
-    assert pixels.shape[1] == 2 * sheet.MARGIN + COLUMNS * (CARD_WIDTH + 20) - 20
+    assert pixels.shape[1] == 2 * contact_sheet.MARGIN + COLUMNS * (CARD_WIDTH + 20) - 20
 
 
 def test_a_bar_is_as_long_as_its_probability(photo: Path) -> None:
     board = Sheet(["one.tflite", "two.tflite"])
     board.add(photo, [_result("thing", 1.0), _result("thing", 0.25)])
     pixels = _drawn(board)
-    chip, bar = 12 * 12, sheet.BAR_WIDTH * sheet.BAR_HEIGHT
+    chip, bar = 12 * 12, contact_sheet.BAR_WIDTH * contact_sheet.BAR_HEIGHT
     assert _count(pixels, HUES[0]) == chip + bar
     assert _count(pixels, HUES[1]) == chip + bar // 4
 
@@ -80,22 +88,22 @@ LONG = [
 
 @pytest.mark.parametrize("name", LONG)
 def test_a_long_name_stays_on_its_card(photo: Path, name: str) -> None:
-    room = PHOTO.width - sheet.BAR_WIDTH - sheet.PERCENT_WIDTH
+    room = PHOTO.width - contact_sheet.BAR_WIDTH - contact_sheet.PERCENT_WIDTH
     board = Sheet(["t" * 500])
     board.add(photo, [_result(name)])
     (tile,) = board.tiles
     (answer,) = tile.answers
-    assert 1 <= len(answer.lines) <= sheet.NAME_LINES
+    assert 1 <= len(answer.lines) <= contact_sheet.NAME_LINES
     for line in answer.lines:
         assert line.isascii()
-        assert cv2.getTextSize(line, sheet.FONT, sheet.SCALE, 1)[0][0] <= room
+        assert cv2.getTextSize(line, contact_sheet.FONT, contact_sheet.SCALE, 1)[0][0] <= room
     pixels = _drawn(board)
     # Nothing is written on the right margin.
-    assert (pixels[:, -sheet.MARGIN :] == np.array(sheet.PAPER)).all()
+    assert (pixels[:, -contact_sheet.MARGIN :] == np.array(contact_sheet.PAPER)).all()
 
 
 def test_accents_become_ascii() -> None:
-    assert sheet._ascii("Köln, naïve 猫") == "Koln, naive ?"
+    assert contact_sheet._ascii("Köln, naïve 猫") == "Koln, naive ?"
 
 
 def test_one_model_names_its_best_classes_and_none_is_shown_too(photo: Path) -> None:
@@ -110,7 +118,7 @@ def test_one_model_names_its_best_classes_and_none_is_shown_too(photo: Path) -> 
 
 def test_a_sheet_is_bounded(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LIMIT <= 200
-    monkeypatch.setattr(sheet, "LIMIT", 2)
+    monkeypatch.setattr(contact_sheet, "LIMIT", 2)
     board = Sheet(["one.tflite"])
     for _ in range(5):
         board.add(photo, [_result("thing")])

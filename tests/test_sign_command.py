@@ -14,18 +14,20 @@ from typing import NamedTuple
 import pytest
 
 from conftest import Run as Kedge
-from kedge_runtime import keys
-from kedge_runtime.artefact import artefact_of
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.errors import SignatureError, UsageError
-from kedge_runtime.keys import PrivateKey, generate, read_public
-from kedge_runtime.signature import (
+from kedge_runtime.artefact import signing
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import artefact_of
+from kedge_runtime.artefact.signing import (
     MAX_SERIAL,
+    PrivateKey,
     Trust,
+    generate,
+    read_public,
     signature_of,
     signed,
 )
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.errors import SignatureError, UsageError
 from tampering import SERIAL, content_of
 
 # The library is what devices may lack; without it there is nothing to test here.
@@ -252,7 +254,7 @@ def test_without_a_key_the_library_is_not_imported(artefacts: Path) -> None:
     code = (
         "import sys\nfrom kedge_runtime import Classifier\n"
         f"Classifier.open({str(artefacts / 'tiny.onnx')!r}, engine='opencv')\n"
-        "loaded = {'cryptography', 'kedge_runtime.signature', 'kedge_runtime.keys'}\n"
+        "loaded = {'cryptography', 'kedge_runtime.artefact.signing'}\n"
         "sys.exit(bool(loaded & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -281,4 +283,4 @@ def test_a_key_that_cannot_be_read_is_told(key_pair: Path) -> None:
         os.truncate(file.fileno(), 1 << 34)
     with pytest.raises(UsageError, match="no public key"):
         read_public(huge)
-    assert keys.MAX_BYTES < 1 << 20
+    assert signing.MAX_BYTES < 1 << 20

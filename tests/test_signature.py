@@ -15,24 +15,28 @@ from typing import NoReturn
 import click
 import pytest
 
-from kedge_runtime import artefact as artefact_module
-from kedge_runtime import containers
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.cli import kedge as cli
-from kedge_runtime.content import ModelContent, read_content
-from kedge_runtime.errors import ArtefactError, SignatureError
-from kedge_runtime.keys import PrivateKey, generate, read_private, read_public, write_pair
-from kedge_runtime.signature import (
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact import file as artefact_module
+from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.signing import (
     BLOCK_BYTES,
     DOMAIN,
     TAIL_BYTES,
+    PrivateKey,
     Signature,
     Trust,
+    generate,
     message,
+    read_private,
+    read_public,
     signature_of,
     signed,
+    write_pair,
 )
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.cli import kedge as cli
+from kedge_runtime.errors import ArtefactError, SignatureError
 from tampering import KINDS, SERIAL, Others, content_of, resealed
 
 # The library is what devices may lack; without it there is nothing to test here.

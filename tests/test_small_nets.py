@@ -9,21 +9,22 @@ import pytest
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert.photos import Photos, tensors
-from kedge_convert.progress import Progress
+from kedge_convert.images import Photos, tensors
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import Candidate, Sources
-from kedge_convert.source import Request, Source, load_source
+from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
+from kedge_convert.worker.progress import Progress
 from kedge_models.demo.pictograms import NAMES, dataset
-from kedge_runtime.contract import Geometry
-from kedge_runtime.head import Floats
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.image.pixels import PixelWords
+from make_small_nets import MODELS, SIDE, hard
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
-from make_small_nets import MODELS, SIDE, hard
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +92,7 @@ def prepared(
 def prepare(name: str, paths: list[Path], classes: NDArray[np.int64]) -> Prepared:
     labels = str(paths[0].with_name("labels.txt"))
     model = str(MODELS / f"small-{name}.keras")
-    source = load_source(Request(model, pixels=PixelWords("imagenet", "tf"), labels=labels))
+    source = load_source(SourceRequest(model, pixels=PixelWords("imagenet", "tf"), labels=labels))
     geometry = Geometry(SIDE, SIDE, "nearest", "stretch")
     source = replace(source, input=replace(source.input, geometry=geometry))
     photos = Photos(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))

@@ -11,13 +11,13 @@ import pytest
 import hostile_models
 from conftest import MODELS, Run
 from hostile_models import KINDS, changed
-from kedge_runtime.artefact import seal
-from kedge_runtime.content import ModelContent, read_content
-from kedge_runtime.contract import Contract
-from kedge_runtime.engines import open_engine
+from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.golden import Golden
-from kedge_runtime.inspect.sound import check_model
+from kedge_runtime.modelfile.check.check import check_model
 
 LIBRARY = {"tflite": "ai_edge_litert.schema_py_generated", "onnx": "onnx"}
 ALL = [(form, kind) for form, kinds in KINDS.items() for kind in kinds]

@@ -13,23 +13,26 @@ import pytest
 
 import nets
 from kedge_convert import pipeline
-from kedge_convert.formats import FORMATS
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import Sampling, tensors
 from kedge_convert.job import Job
-from kedge_convert.photos import Sampling, tensors
-from kedge_convert.progress import Progress
-from kedge_convert.source import Request, Source, load_source
-from kedge_convert.sources import KINDS, kind_of, load
+from kedge_convert.load.registry import KINDS, kind_of, load
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.source import Source, load_source
 from kedge_convert.targets import TARGETS, parse_targets
-from kedge_convert.toolkit import quiet, require
-from kedge_models import NORMALISATIONS
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Kind
-from kedge_runtime.engines import open_engine
+from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.head import Floats, probabilities
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.output import quiet
 
 PICTURES = nets.pictures(6)
 LOOSE = {"int8": 0.1}  # in probability, for a net of random weights
@@ -172,7 +175,7 @@ def loaded(tf: Any, folder: Path, case: Case, **more: Any) -> tuple[Source, Floa
         answers = np.asarray(softmax_by_hand(tf, answers))
     elif case.kind == "logits":
         answers = np.asarray(tf.nn.softmax(answers))
-    return load_source(Request(str(path), **told)), answers.reshape(len(PICTURES), -1)
+    return load_source(SourceRequest(str(path), **told)), answers.reshape(len(PICTURES), -1)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -197,7 +200,7 @@ def test_a_digest_is_the_weights_and_nothing_else(tf: Any, tmp_path: Path) -> No
         digests.add(loaded(tf, tmp_path / str(i), CASES[name])[0].weights_digest)
     assert len(digests) == 1
     frozen = loaded(tf, tmp_path, CASES["a module of logits"])[0]
-    request = Request(
+    request = SourceRequest(
         str(tmp_path / "it"), pixels=PixelWords("imagenet", "tf"), labels=str(tmp_path / "labels")
     )
     again = load_source(request)
@@ -220,7 +223,7 @@ def test_a_card_that_normalises_contradicts_a_module_of_bytes(tf: Any, tmp_path:
     scaled = module(lambda tf, images: tf.exp(tf.cast(images, tf.float32) / -255.0), dtype="uint8")
     path = str(scaled(tf, net(), tmp_path))
     with pytest.raises(UsageError, match="takes bytes, but --card ResNet50 normalises them"):
-        load_source(Request(path, card="ResNet50"))
+        load_source(SourceRequest(path, card="ResNet50"))
 
 
 def with_background(tf: Any, numbers: Any) -> Any:
@@ -239,7 +242,7 @@ def test_a_hub_module_goes_through_every_target(
     finish = tf.nn.softmax if form == "probabilities" else tf.identity
     save = module(after=lambda tf, numbers: finish(with_background(tf, numbers)))
     path = save(tf, net("linear"), tmp_path)
-    request = Request(str(path), pixels=PixelWords("imagenet", "tf"), labels="imagenet")
+    request = SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels="imagenet")
     # Fifteen pictures and random weights: what integers miss is no matter of this test.
     limits = {"top1": 0.0, "relative_error": None}
     job = Job(request, TARGETS, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
@@ -265,7 +268,7 @@ def test_one_sigmoid_goes_through_as_two_classes(
     end = keras.layers.Dense(1, "sigmoid", kernel_initializer=keras.initializers.RandomNormal(0, 2))
     model = keras.Model(features.inputs[0], end(features.outputs[0]))
     (tmp_path / "labels").write_text("cat\ndog\n")
-    request = Request(
+    request = SourceRequest(
         str(save(tf, model, tmp_path)),
         pixels=PixelWords("imagenet", "tf"),
         labels=str(tmp_path / "labels"),
@@ -351,7 +354,7 @@ NAMES = {"x.zip": keras_file, "x.KERAS": keras_file, "x.bin": hdf5_file, "x.kera
 def test_what_a_file_holds_decides_however_it_is_called(tf: Any, tmp_path: Path, name: str) -> None:
     model = net()
     path = NAMES[name](tf, model, tmp_path).rename(tmp_path / name)
-    np.testing.assert_allclose(load(Request(str(path))).model(PICTURES), model(PICTURES))
+    np.testing.assert_allclose(load(SourceRequest(str(path))).model(PICTURES), model(PICTURES))
 
 
 def test_lora_is_in_the_kernels_already(tf: Any, tmp_path: Path) -> None:
@@ -360,7 +363,7 @@ def test_lora_is_in_the_kernels_already(tf: Any, tmp_path: Path) -> None:
     dense.enable_lora(2)
     dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
     expected = np.asarray(model(PICTURES))
-    found = load(Request(str(keras_file(tf, model, tmp_path)))).model
+    found = load(SourceRequest(str(keras_file(tf, model, tmp_path)))).model
     np.testing.assert_allclose(found(PICTURES), expected, atol=1e-6)
     assert found.count_params() == net().count_params()
 
@@ -374,7 +377,7 @@ def test_what_keras_has_quantised_is_refused(tf: Any, tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"Keras has quantised its layer .* \(int8\): give the float"
     ):
-        load(Request(str(keras_file(tf, model, tmp_path))))
+        load(SourceRequest(str(keras_file(tf, model, tmp_path))))
 
 
 def test_a_module_of_one_picture_may_hold_that_number(tf: Any, tmp_path: Path) -> None:
@@ -386,7 +389,7 @@ def test_a_module_of_one_picture_may_hold_that_number(tf: Any, tmp_path: Path) -
     (tmp_path / "labels").write_text(LABELS)
     path = saved(tmp_path, run, ((1, 8, 8, 3), "float32"))
     source = load_source(
-        Request(str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels"))
+        SourceRequest(str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels"))
     )
     assert source.input.normalisation == NORMALISATIONS["raw"]
     numbers = source.logits(PICTURES[i : i + 1, :8, :8] for i in range(3))
@@ -400,13 +403,15 @@ def test_a_model_of_several_pictures_at_once(tf: Any, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text(LABELS)
     labels = str(tmp_path / "labels")
     path = keras_file(tf, keras.Model(image, feature), tmp_path)
-    source = load_source(Request(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
+    source = load_source(
+        SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    )
     pictures = [PICTURES[i : i + 1, :8, :8] for i in range(3)]
     assert source.logits(iter(pictures)).shape == (3, 5)
     fixed = keras.Model(image, keras.ops.reshape(feature, (5, 5)))
     path = keras_file(tf, fixed, tmp_path)
     with pytest.raises(UsageError, match="takes 5 pictures at once, and its operations hold that"):
-        load_source(Request(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
+        load_source(SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
 
 
 def without_signature(folder: Path) -> Path:
@@ -544,7 +549,7 @@ def test_what_is_no_model_is_refused_in_one_line(tf: Any, tmp_path: Path, name: 
     make, reason = HOSTILE[name]
     path = make(tmp_path)
     with pytest.raises(UsageError) as caught:
-        load(Request(str(path)))
+        load(SourceRequest(str(path)))
     assert str(caught.value).startswith(str(path))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)

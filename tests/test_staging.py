@@ -15,22 +15,14 @@ import pytest
 
 from conftest import tiny_contract
 from kedge_convert.job import Job
-from kedge_convert.source import Request
-from kedge_convert.staging import (
-    forget,
-    output_folder,
-    publish,
-    rejected,
-    spare,
-    sweep,
-    write,
-)
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.staging import forget, output_folder, publish, rejected, spare, sweep, write
 from kedge_convert.targets import TARGETS
 from kedge_models.devices import device
-from kedge_runtime.artefact import seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import staged, temporary_folder, write_whole
-from kedge_runtime.golden import Golden
 
 
 @pytest.fixture
@@ -248,7 +240,7 @@ def test_only_artefacts_are_spared(tmp_path: Path, content: bytes | None) -> Non
 
 
 def test_what_a_budget_may_make_of_a_target_is_spared_too() -> None:
-    job = Job(Request("demo"), (TARGETS[0], TARGETS[3]), Path("out"))
+    job = Job(SourceRequest("demo"), (TARGETS[0], TARGETS[3]), Path("out"))
     plain = ["demo.float32.tflite", "demo.int8.tflite"]
     assert [path.name for path in job.places("demo")] == plain
     resorts = [path.name for path in replace(job, limits={"drop": 0.01}).places("demo")]

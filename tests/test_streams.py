@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 
 from kedge_runtime import ImageError, UsageError
-from kedge_runtime.image import Limits, Pixels
-from kedge_runtime.streams import (
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.image.decode import ImageLimits
+from kedge_runtime.streams import mailbox
+from kedge_runtime.streams.mailbox import latest
+from kedge_runtime.streams.sources import (
+    FAILURES,
     Frame,
-    latest,
-    mailbox,
+    camera_name,
     numbered,
     open_camera,
     open_video,
 )
-from kedge_runtime.streams.capture import FAILURES, camera_name
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -106,14 +108,14 @@ def test_a_video_that_may_not_be_read_says_so(video: Path, monkeypatch: pytest.M
 
 def test_frames_larger_than_allowed_are_refused_before_they_are_read(video: Path) -> None:
     with pytest.raises(ImageError, match="frames of 64x48 pixels, allowed are 3071 in all"):
-        open_video(video, limits=Limits(pixels=64 * 48 - 1))
-    assert next(open_video(video, limits=Limits(pixels=64 * 48))).index == 0
+        open_video(video, limits=ImageLimits(pixels=64 * 48 - 1))
+    assert next(open_video(video, limits=ImageLimits(pixels=64 * 48))).index == 0
 
 
 def test_frames_cost_no_more_memory_than_images(video: Path) -> None:
     with pytest.raises(ImageError, match="frames of 64x48 pixels, allowed are 3071 in all"):
-        open_video(video, limits=Limits(memory=14 * 64 * 48 - 1))
-    assert next(open_video(video, limits=Limits(memory=14 * 64 * 48))).index == 0
+        open_video(video, limits=ImageLimits(memory=14 * 64 * 48 - 1))
+    assert next(open_video(video, limits=ImageLimits(memory=14 * 64 * 48))).index == 0
 
 
 def test_every_of_nothing_is_refused(video: Path) -> None:

@@ -10,20 +10,21 @@ from numpy.typing import NDArray
 
 from kedge_models.demo import pictograms
 from kedge_runtime import Classifier, ImageError, Rule, UsageError
-from kedge_runtime.answering import Answering
-from kedge_runtime.contract import Label
-from kedge_runtime.image import Pixels, read_image
-from kedge_runtime.results import Classes
-from kedge_runtime.streams import (
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Label
+from kedge_runtime.classify.classifier import Predictor
+from kedge_runtime.classify.results import Classes
+from kedge_runtime.image.decode import read_image
+from kedge_runtime.streams.answers import (
     Debounce,
-    Frame,
     Motion,
-    Tally,
+    StreamTally,
     UnsureFolder,
     Votes,
     Watch,
     classify_stream,
 )
+from kedge_runtime.streams.sources import Frame
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -157,8 +158,8 @@ def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
 
 def said(
     classifier: Classifier, colours: Iterable[tuple[int, int, int]], watch: Watch
-) -> tuple[list[tuple[int, str | None]], Tally]:
-    tally = Tally()
+) -> tuple[list[tuple[int, str | None]], StreamTally]:
+    tally = StreamTally()
     stream = classify_stream(classifier, map(plain, colours), watch, tally=tally)
     return [(answer.frame.index, answer.result.label) for answer in stream], tally
 
@@ -166,7 +167,7 @@ def said(
 def test_every_frame_is_answered_without_gates(classifier: Classifier) -> None:
     found, tally = said(classifier, [RED, RED, GREEN, BLUE], Watch())
     assert found == [(0, "red"), (1, "red"), (2, "green"), (3, "blue")]
-    assert tally == Tally(frames=4, classified=4, answers=4)
+    assert tally == StreamTally(frames=4, classified=4, answers=4)
 
 
 @pytest.mark.parametrize(("colour", "pixels"), [("rgb", RED), ("bgr", RED[::-1])])
@@ -181,16 +182,16 @@ def test_a_still_frame_votes_for_the_last_answer(classifier: Classifier) -> None
     colours = [RED, *[GREEN] * 5]
     found, tally = said(classifier, colours, Watch(debounce=Votes(3, 5), motion=3))
     assert found == [(3, "green")]
-    assert tally == Tally(frames=6, classified=2, answers=1)
+    assert tally == StreamTally(frames=6, classified=2, answers=1)
 
 
 def test_motion_alone_answers_what_moved(classifier: Classifier) -> None:
     found, tally = said(classifier, [RED, RED, BLUE, BLUE, RED], Watch(motion=3))
     assert found == [(0, "red"), (2, "blue"), (4, "red")]
-    assert tally == Tally(frames=5, classified=3, answers=3)
+    assert tally == StreamTally(frames=5, classified=3, answers=3)
 
 
-class ByColour(Answering):
+class ByColour(Predictor):
     """Each class is as probable as its channel is bright."""
 
     def __init__(self, names: tuple[str, str, str], *, multi_label: bool) -> None:
@@ -226,7 +227,7 @@ def test_unknown_frames_are_saved_and_the_others_are_not(
     watch = Watch(rule=Rule(min_confidence=0.8), save_unsure=tmp_path, unsure_limit=2)
     found, tally = said(classifier, [pale, GREEN, pale, pale], watch)
     assert found == [(0, None), (1, "green"), (2, None), (3, None)]
-    assert tally == Tally(frames=4, classified=4, answers=4, saved=2)
+    assert tally == StreamTally(frames=4, classified=4, answers=4, saved=2)
     indices = sorted(path.stem.rpartition("-")[2] for path in tmp_path.iterdir())
     assert indices == ["0", "2"]
     for path in tmp_path.iterdir():

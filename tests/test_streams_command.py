@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kedge_runtime.streams import capture
+from kedge_runtime.streams import sources
 
 pytest.importorskip("ai_edge_litert")
 
@@ -49,7 +49,7 @@ main()
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a camera no time between its failures."""
-    monkeypatch.setattr(capture, "PAUSE", 0)
+    monkeypatch.setattr(sources, "PAUSE", 0)
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert import structure
-from kedge_convert.errors import ConversionError
-from kedge_convert.formats import tflite
-from kedge_convert.formats.tflite_converter import converted, single
+from kedge_convert.export import structure, tflite
+from kedge_convert.export.structure import READERS
+from kedge_convert.export.tflite_converter import converted, single
 from kedge_convert.source import Source
-from kedge_convert.structure.skeletons import READERS
-from kedge_convert.toolkit import quiet, require
-from kedge_runtime.contract import Geometry, Input, Normalisation, Output
-from kedge_runtime.head import Floats
+from kedge_convert.toolkit import ConversionError, require
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Output
+from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 SHAPE = (8, 8, 3)

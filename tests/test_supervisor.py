@@ -15,17 +15,16 @@ from pathlib import Path
 import pytest
 
 import deadly
-from kedge_convert import supervisor
+from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome
-from kedge_convert.photos import Sampling
-from kedge_convert.progress import Progress
-from kedge_convert.source import Request
-from kedge_convert.supervisor import process
-from kedge_convert.supervisor.bounds import Bounds, family
-from kedge_convert.supervisor.worker import refused
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.targets import TARGETS, parse_targets
+from kedge_convert.worker import process, supervisor
+from kedge_convert.worker.process import Bounds, family
+from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.worker import refused
 from kedge_runtime.errors import UsageError
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.image.pixels import PixelWords
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells")
 
@@ -174,7 +173,7 @@ def test_a_real_conversion_survives_what_its_toolkit_does(
     tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
-    request = Request(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    request = SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
     targets = parse_targets("tflite:float16,tflite:dynamic,tflite:float32")
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(10, 10))
     with Progress(silent=True) as progress:

@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import pin
-from kedge_runtime import holes
-from kedge_runtime.findings import Machine
-from kedge_runtime.holes import HOLES, check_holes, holes_in
+from kedge_runtime.checks import holes
+from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.checks.holes import HOLES, check_holes, holes_in
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -244,5 +244,5 @@ def test_the_bill_of_materials_lies_beside_the_wheel(tmp_path: Path) -> None:
 
 
 (PROJECT_VERSION,) = re.findall(
-    r'__version__ = "(.*)"', (ROOT / "runtime/kedge_runtime/__init__.py").read_text()
+    r'__version__ = "(.*)"', (ROOT / "runtime/kedge_runtime.py").read_text()
 )

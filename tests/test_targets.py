@@ -3,7 +3,7 @@
 import pytest
 
 from kedge_convert.targets import TARGETS, Target, parse_targets
-from kedge_runtime.containers import FORMATS
+from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.errors import UsageError
 
 

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.formats import FORMATS, flatbuffer
-from kedge_convert.formats.tflite_metadata import describe
-from kedge_runtime import tflite_metadata
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import Contract, Quantisation, Tensor
+from kedge_convert.export import flatbuffer
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.export.tflite_metadata import describe
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Quantisation, Tensor
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, KedgeError
-from kedge_runtime.golden import Golden
-from kedge_runtime.normalisations import NORMALISATIONS
-from kedge_runtime.preprocessing import table
-from kedge_runtime.zips import read_members
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.preprocessing import table
+from kedge_runtime.modelfile import tflite_metadata
+from kedge_runtime.modelfile.archives import read_members
 
 pytest.importorskip("flatbuffers")
 pytest.importorskip("ai_edge_litert")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from conftest import Run
-from kedge_convert.build import baseline
-from kedge_convert.build.baseline import Accepted, Lock
-from kedge_convert.build.config import MAX_VARIANTS, read_config
+from kedge_convert.matrix import lock as baseline
+from kedge_convert.matrix.config import MAX_VARIANTS, read_config
+from kedge_convert.matrix.lock import Accepted, Lock
 from kedge_models.toml import MAX_BYTES, MAX_DOTS, load
 from kedge_runtime.errors import ContractError, KedgeError
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Fit, Geometry, Resize
+from kedge_runtime.artefact.contract import Fit, Geometry, Resize
 from kedge_runtime.errors import ContractError, ImageError
-from kedge_runtime.geometry import fit_to, reduction, resize
-from kedge_runtime.pillow_filters import FILTERS, resample
+from kedge_runtime.image.geometry import fit_to, reduction, resize
+from kedge_runtime.image.pillow_filters import FILTERS, resample
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]

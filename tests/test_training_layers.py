@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kedge_convert.load.inputs import noise
+from kedge_convert.load.registry import load
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
-from kedge_convert.sources import Request, load
-from kedge_convert.sources.noise import noise
 from kedge_convert.toolkit import require
-from kedge_runtime.head import probabilities
-from kedge_runtime.pixels import PixelWords
+from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.image.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -74,7 +75,7 @@ def test_augmentation_is_left_out(tmp_path: Path, name: str, suffix: str) -> Non
     model = make(keras, keras.layers)
     expected = np.asarray(model(IMAGES, training=False))
     model.save(tmp_path / f"it.{suffix}")
-    found = load(Request(str(tmp_path / f"it.{suffix}")))
+    found = load(SourceRequest(str(tmp_path / f"it.{suffix}")))
     assert found.notes == (f"left out, as they act in training only: {kinds}",)
     # Called as exports call it, without a word of training.
     np.testing.assert_allclose(found.model(IMAGES), expected, atol=1e-6)
@@ -87,7 +88,7 @@ def test_its_head_is_proven_without_it(tmp_path: Path, name: str) -> None:
     model.save(tmp_path / "it.keras")
     classes = max(2, model.outputs[0].shape[-1])
     (tmp_path / "labels").write_text("\n".join(map(str, range(1, classes + 1))))
-    request = Request(
+    request = SourceRequest(
         str(tmp_path / "it.keras"),
         labels=str(tmp_path / "labels"),
         pixels=PixelWords("imagenet", "raw"),

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from conftest import Run
 from kedge_convert.toolkit import require
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
+from kedge_runtime.classify.classifier import Classifier
 
 pytestmark = pytest.mark.slow
 

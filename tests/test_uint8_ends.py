@@ -12,20 +12,17 @@ import pytest
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert.edge.fit import fit
-from kedge_convert.formats import FORMATS
-from kedge_convert.photos import tensors
+from kedge_convert.device.fit import fit
+from kedge_convert.export.exported import Scheme
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import tensors
+from kedge_convert.quantise.ranges import Histogram, minmax
 from kedge_convert.quantise.static import STATIC
-from kedge_convert.quantise.static.histograms import Histogram
-from kedge_convert.quantise.static.ranges import minmax
-from kedge_convert.scheme import Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_models.devices import device
-from kedge_runtime.artefact import Artefact, seal
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.contract import (
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import (
     Contract,
     DType,
     Geometry,
@@ -35,12 +32,14 @@ from kedge_runtime.contract import (
     Output,
     Provenance,
 )
-from kedge_runtime.engines import EngineOptions, open_engine
-from kedge_runtime.golden import Golden
-from kedge_runtime.inspect.report import inspect
-from kedge_runtime.preprocessing import Preprocessor, preprocess
-from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import verify, walk
+from kedge_runtime.artefact.file import Artefact, seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.checks.verify import verify, walk
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines.choice import EngineOptions, open_engine
+from kedge_runtime.image.preprocessing import Preprocessor, preprocess
+from kedge_runtime.modelfile.report import inspect
+from kedge_runtime.output import quiet
 
 LABELS = tuple(Label(name, name) for name in ("red", "green", "blue", "dark"))
 DTYPES: tuple[DType, ...] = ("int8", "uint8")

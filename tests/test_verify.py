@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime import geometry, head, image, preprocessing, results
-from kedge_runtime.artefact import read_artefact, seal
-from kedge_runtime.content import format_of
-from kedge_runtime.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
-from kedge_runtime.engines import ENGINES, EngineOptions
+from kedge_runtime.artefact.content import format_of
+from kedge_runtime.artefact.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.checks.verify import CHECKS, TOLERANCES, VerifyStage, alike, verify
+from kedge_runtime.classify import outputs, results
+from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.engines.isolated import Isolated
 from kedge_runtime.errors import EngineError
-from kedge_runtime.golden import Golden
-from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import CHECKS, TOLERANCES, Stage, alike, verify
+from kedge_runtime.image import decode as image
+from kedge_runtime.image import geometry, preprocessing
+from kedge_runtime.output import quiet
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -44,7 +46,7 @@ INT8 = "demo.int8.tflite"
 ONE = EngineOptions(threads=1)
 
 
-def _verify(path: Path, options: EngineOptions = ONE) -> list[Stage]:
+def _verify(path: Path, options: EngineOptions = ONE) -> list[VerifyStage]:
     with quiet():
         return verify(path, options)
 
@@ -74,7 +76,7 @@ def test_no_false_alarm(demo_artefacts: Path, name: str, options: EngineOptions)
     assert [stage for stage in stages if not stage.passed] == []
 
 
-def _first_failure(stages: list[Stage]) -> str:
+def _first_failure(stages: list[VerifyStage]) -> str:
     """Return the stage at fault; what stands before it must be right."""
     names = ["file", *CHECKS]
     found = next(stage.name for stage in stages if not stage.passed)
@@ -266,7 +268,7 @@ def test_a_softmax_inside_the_model_and_one_behind_it_are_found(
 
 
 def _twice(logits: Any) -> Any:
-    return head.softmax(head.softmax(logits))
+    return outputs.softmax(outputs.softmax(logits))
 
 
 def _other_way_round(decode: Any) -> Any:
@@ -309,8 +311,8 @@ CODE: dict[str, tuple[Patch, str]] = {
         lambda m: m.setattr(Isolated, "get", _noisy(Isolated.get)),
         "engine",
     ),
-    "a softmax twice": (lambda m: m.setitem(head.ACTIVATIONS, "softmax", _twice), "answer"),
-    "no softmax": (lambda m: m.setitem(head.ACTIVATIONS, "softmax", lambda x: x), "answer"),
+    "a softmax twice": (lambda m: m.setitem(outputs.ACTIVATIONS, "softmax", _twice), "answer"),
+    "no softmax": (lambda m: m.setitem(outputs.ACTIVATIONS, "softmax", lambda x: x), "answer"),
     "labels shifted by one": (
         lambda m: m.setattr(results.Classes, "prediction", _next_label(results.Classes.prediction)),
         "answer",
@@ -370,9 +372,9 @@ def test_reference_kernels_that_refuse_the_model_fail_their_stage_only(
     def refused(*_: object, **__: object) -> None:
         raise EngineError("LiteRT can't load it: no op TILE version 2")
 
-    monkeypatch.setattr("kedge_runtime.verify.exact_outputs", refused)
+    monkeypatch.setattr("kedge_runtime.checks.verify.exact_outputs", refused)
     failed = [stage for stage in _verify(demo_artefacts / INT8) if not stage.passed]
-    assert failed == [Stage("exact", False, "LiteRT can't load it: no op TILE version 2")]
+    assert failed == [VerifyStage("exact", False, "LiteRT can't load it: no op TILE version 2")]
 
 
 def test_json_is_all_that_stdout_holds(demo_artefacts: Path, kedge: Run) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from conftest import MODELS, Run, tiny_contract
-from kedge_runtime.artefact import seal
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import EngineOptions, open_engine
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.engines import litert as litert_engine
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
-from kedge_runtime.golden import Golden
-from kedge_runtime.quiet import quiet
+from kedge_runtime.output import quiet
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime.content import read_content
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.foreign import read_model
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.errors import ArtefactError, ImageError, UsageError
-from kedge_runtime.image import read_bytes
-from kedge_runtime.model_files import read_model
-from kedge_runtime.zips import MAX_DIRECTORY
+from kedge_runtime.image.decode import read_bytes
+from kedge_runtime.modelfile.archives import MAX_DIRECTORY
 
 # APPNOTE.TXT: a member in the list (4.3.12), and the list's end (4.3.16).
 _MEMBER = struct.pack("<4s6H3L5H2L", b"PK\1\2", *[0] * 4, 0, 33, 0, 0, 0, 1, *[0] * 6) + b"a"

@@ -10,7 +10,7 @@ from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from kedge_convert.supervisor import process
+from kedge_convert.worker import process
 
 PRELOADED = "warm_imports"
 

@@ -2,8 +2,8 @@
 
 import importlib
 
-from kedge_convert.supervisor import worker
 from kedge_convert.toolkit import require
+from kedge_convert.worker import worker
 
 for name in ("tensorflow", "tf_keras", "tf2onnx", "onnxruntime"):
     require(name)

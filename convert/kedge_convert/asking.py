@@ -10,22 +10,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kedge_convert import sources
-from kedge_convert.labelling import class_folders, classes
-from kedge_convert.photos import CALIBRATE, MINIMUM
-from kedge_convert.sources import Request
-from kedge_convert.sources.application import DEMO
-from kedge_convert.sources.outline import Outline, outline
-from kedge_models import card, imagenet, read_labels
-from kedge_runtime import pixels
+from kedge_convert.images import CALIBRATE, MINIMUM
+from kedge_convert.load import registry
+from kedge_convert.load.application import DEMO
+from kedge_convert.load.outline import Outline, outline
+from kedge_convert.load.request import SourceRequest
+from kedge_convert.settle import class_folders, classes
+from kedge_models.cards import card
+from kedge_models.labels.lists import imagenet
+from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.errors import UsageError, counted
-from kedge_runtime.normalisations import NORMALISATIONS
-from kedge_runtime.pictures import find
-from kedge_runtime.pixels import Missing
+from kedge_runtime.image import pixels
+from kedge_runtime.image.folder import find
+from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.image.pixels import Missing
 
 if TYPE_CHECKING:
     from kedge_convert.job import Job
-
 
 # What stands for a fact in the command that a message ends with.
 EXAMPLES = {
@@ -48,28 +49,28 @@ def check(job: "Job") -> None:
     All that is missing comes in one message, which ends with the command to run.
     """
     request = job.request
-    if not sources.is_path(request.model) and request.model != DEMO:
+    if not registry.is_path(request.model) and request.model != DEMO:
         card(request.model)
     refuse_idle(request)
-    sources.check(request)
+    registry.check(request)
     if request.card:
         card(request.card)
     _check_sampling(job)
-    known = outline(Path(request.model)) if sources.is_path(request.model) else Outline()
+    known = outline(Path(request.model)) if registry.is_path(request.model) else Outline()
     _check_labels(request, known)
     refuse(request, list(_missing(job, known)))
 
 
-def refuse_idle(request: Request) -> None:
+def refuse_idle(request: SourceRequest) -> None:
     """Raise UsageError for an option that would change nothing: the user expects that it does."""
-    is_path = sources.is_path(request.model)
+    is_path = registry.is_path(request.model)
     if request.card and not is_path:
         raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
-    if request.weights != Request.weights and not sources.takes_weights(request.model):
+    if request.weights != SourceRequest.weights and not registry.takes_weights(request.model):
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 
-def refuse(request: Request, missing: Sequence[Missing]) -> None:
+def refuse(request: SourceRequest, missing: Sequence[Missing]) -> None:
     """Raise UsageError that asks for all that is missing, and says what to run; or do nothing."""
     if not missing:
         return
@@ -90,7 +91,7 @@ def _example(option: str) -> str:
 
 def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
     request = job.request
-    own = sources.is_path(request.model) and request.card is None
+    own = registry.is_path(request.model) and request.card is None
     if own and (known.bare or not known.sized):
         # What a model normalises itself, only the loaded one tells.
         inner = None if known.bare else NORMALISATIONS["raw"]
@@ -132,7 +133,7 @@ def _check_sampling(job: "Job") -> None:
         )
 
 
-def _check_labels(request: Request, known: Outline) -> None:
+def _check_labels(request: SourceRequest, known: Outline) -> None:
     """Raise UsageError where the label file can't be read, or has another number of classes."""
     if not request.labels or request.labels == "imagenet":
         return

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.photos import Photos, tensors
-from kedge_convert.prepare.activations import Values, forget, peak, run
-from kedge_convert.prepare.graph import Graph, Node, trace
-from kedge_convert.progress import Progress
+from kedge_convert.images import Photos, tensors
+from kedge_convert.prepare.graph import Graph, Node, Values, forget, peak, run, trace
 from kedge_convert.source import Source, digest
-from kedge_convert.toolkit import quiet, require
-from kedge_runtime.head import Floats
+from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
+from kedge_runtime.output import quiet
 
 MEMORY = 1 << 30  # bytes for the values that live at once
 PICTURES = (8, 32)  # at least and at most

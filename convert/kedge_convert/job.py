@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kedge_convert.edge import fit
-from kedge_convert.edge.choices import runs, scheme_for
-from kedge_convert.edge.fit import Fit
+from kedge_convert.device import fit
+from kedge_convert.device.choices import runs, scheme_for
+from kedge_convert.device.fit import DeviceFit
+from kedge_convert.export.exported import Scheme, Way
+from kedge_convert.images import Sampling
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity, Verdict
-from kedge_convert.photos import Sampling
 from kedge_convert.quantise.budget import Budget
-from kedge_convert.scheme import Scheme
-from kedge_convert.sources import Request
 from kedge_convert.targets import Target
-from kedge_convert.way import Way
 from kedge_models.devices import Device
-from kedge_runtime.contract import Kind, Precision
+from kedge_runtime.artefact.contract import Kind, Precision
 
 # What an int8 target becomes to hold a budget (`quantise/search.py`).
 LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")
@@ -33,7 +32,7 @@ class Job:
     `force_input`: keep the input even where another one fits the model better.
     """
 
-    request: Request
+    request: SourceRequest
     targets: tuple[Target, ...]
     out: Path
     calibrate: Path | None = None
@@ -44,7 +43,7 @@ class Job:
     rewrites: tuple[str, ...] = ()
     limits: dict[str, float | None] = field(default_factory=dict)
     device: Device | None = None
-    gates: fit.Gates = fit.GATES
+    gates: fit.DeviceGates = fit.GATES
     force_input: bool = False
 
     @property
@@ -98,7 +97,7 @@ class Checked:
     parity: Parity
     way: Way
     head: Kind
-    fit: Fit | None = None
+    fit: DeviceFit | None = None
     compiled: Path | None = None
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.toolkit import require
-from kedge_runtime.contract import Geometry, Input, Normalisation
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
 
 # Returns an image at the network's size: float32 [height, width, channels], 0 to 255, in RGB or
 # grey.

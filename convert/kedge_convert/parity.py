@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.photos import Tick
-from kedge_convert.ties import Clear, clear
-from kedge_convert.toolkit import quiet
-from kedge_runtime import metrics
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.contract import Output, Precision
+from kedge_convert.doubts import Clear, clear
+from kedge_convert.images import Tick
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Output, Precision
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import label_sets, probabilities
+from kedge_runtime.drift import metrics
 from kedge_runtime.drift.intervals import paired_drop, wilson
+from kedge_runtime.drift.metrics import AgreementBy
 from kedge_runtime.errors import counted
-from kedge_runtime.head import Floats, label_sets, probabilities
-from kedge_runtime.metrics import AgreementBy
+from kedge_runtime.output import quiet
 
 AGREEMENTS: dict[AgreementBy, str] = {
     "best": "top-1 agreement",
@@ -94,7 +95,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ParityLimits:
     """What passes: the least agreement (`top1`), the largest relative logit error and, if it
     matters, the largest drop in accuracy, a share of the pictures.
 
@@ -116,13 +117,13 @@ class Limits:
 # float32 differs by the order of sums only, float16 by an 11-bit mantissa (MobileNetV2: 2.5e-3).
 # For integers the agreement decides; their logit error (0.2 for MobileNet 0.25) only tells what
 # agreement doesn't see, as logits that are all shifted.
-LIMITS: dict[Precision, Limits] = {
-    "float32": Limits(0.99, 1e-4, by_interval=True),
-    "float16": Limits(0.98, 1e-2, by_interval=True),
-    "dynamic": Limits(0.90, 0.5, by_interval=True, of_most=True),
-    "int8": Limits(0.90, 0.5, by_interval=True, near_ties=True, of_most=True),
-    "int16x8": Limits(0.90, 0.5, by_interval=True, of_most=True),
-    "mixed": Limits(0.90, 0.5, by_interval=True, near_ties=True, of_most=True),
+LIMITS: dict[Precision, ParityLimits] = {
+    "float32": ParityLimits(0.99, 1e-4, by_interval=True),
+    "float16": ParityLimits(0.98, 1e-2, by_interval=True),
+    "dynamic": ParityLimits(0.90, 0.5, by_interval=True, of_most=True),
+    "int8": ParityLimits(0.90, 0.5, by_interval=True, near_ties=True, of_most=True),
+    "int16x8": ParityLimits(0.90, 0.5, by_interval=True, of_most=True),
+    "mixed": ParityLimits(0.90, 0.5, by_interval=True, near_ties=True, of_most=True),
 }
 
 
@@ -249,7 +250,7 @@ def with_own_pixels(
     return replace(parity, own_pixels=found)
 
 
-def limits_for(precision: Precision, **overrides: float | None) -> Limits:
+def limits_for(precision: Precision, **overrides: float | None) -> ParityLimits:
     """Return the limits of a precision, with the user's own where given.
 
     The user's own are held as they were written.
@@ -260,14 +261,14 @@ def limits_for(precision: Precision, **overrides: float | None) -> Limits:
     return replace(default, by_interval="top1" not in given, of_most=of_most, **given)
 
 
-def is_open(parity: Parity, limits: Limits) -> bool:
+def is_open(parity: Parity, limits: ParityLimits) -> bool:
     """Whether the agreement lies below its limit, but not with its whole interval."""
     if not limits.by_interval or parity.top1 is None or parity.top1_interval is None:
         return False
     return parity.top1 < limits.top1 <= parity.top1_interval[1]
 
 
-def left_open(parity: Parity, limits: Limits) -> tuple[str, ...]:
+def left_open(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     """Return the line that says that the pictures can't decide, if they can't."""
     if not is_open(parity, limits) or parity.top1_interval is None:
         return ()
@@ -279,7 +280,7 @@ def left_open(parity: Parity, limits: Limits) -> tuple[str, ...]:
     )
 
 
-def are_tied(parity: Parity, limits: Limits) -> bool:
+def are_tied(parity: Parity, limits: ParityLimits) -> bool:
     """Whether near ties alone can take more agreement than a default limit allows, and the
     artefact holds it on the other images and by the divergence of its answers.
     """
@@ -289,7 +290,7 @@ def are_tied(parity: Parity, limits: Limits) -> bool:
     return ties > 1 - limits.top1 and parity.clear.holds(limits.top1) and parity.kl <= LITTLE_KL
 
 
-def excused(parity: Parity, limits: Limits) -> tuple[str, ...]:
+def excused(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     """Return the line that says that near ties, not the file, took the agreement, if they did."""
     if not are_tied(parity, limits) or parity.clear is None or parity.agreement[1] >= limits.top1:
         return ()
@@ -304,7 +305,7 @@ def excused(parity: Parity, limits: Limits) -> tuple[str, ...]:
     )
 
 
-def judge(parity: Parity, limits: Limits) -> Verdict:
+def judge(parity: Parity, limits: ParityLimits) -> Verdict:
     """Hold a parity against its limits."""
     reasons = []
     # Written as `not >=` so that a NaN fails.

@@ -8,31 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import (
-    asking,
-    degenerate,
-    own_pixels,
-    parity,
-    prepare,
-    sealing,
-    structure,
-)
-from kedge_convert.edge import fit, rewrites
-from kedge_convert.edge.fit import Fit
-from kedge_convert.edge.release import compiled_name
-from kedge_convert.errors import ConversionError
-from kedge_convert.formats import FORMATS, onnx_batch
-from kedge_convert.formats.exported import Exported
+from kedge_convert import asking, doubts, own_pixels, parity, sealing
+from kedge_convert.device import fit
+from kedge_convert.device.fit import DeviceFit
+from kedge_convert.device.release import compiled_name
+from kedge_convert.export import onnx, structure
+from kedge_convert.export.exported import Exported, Way
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.float_model import FloatModel, ask, judged_by, refuse_other_input
+from kedge_convert.images import CALIBRATE, Photos, collect
 from kedge_convert.initialise import initialised
 from kedge_convert.job import Checked, Job, Outcome, failed
-from kedge_convert.original import Original, ask, judged_by, refuse_other_input
-from kedge_convert.parity import Limits, Parity
-from kedge_convert.photos import CALIBRATE, Photos, collect
-from kedge_convert.progress import Progress
-from kedge_convert.progress.events import PREPARATION
+from kedge_convert.parity import Parity, ParityLimits
+from kedge_convert.prepare import preparation
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import Candidate, Sources
 from kedge_convert.quantise.search import Search
+from kedge_convert.rewrite import on_request
 from kedge_convert.source import load_source
 from kedge_convert.staging import (
     forget,
@@ -44,18 +36,20 @@ from kedge_convert.staging import (
     write,
 )
 from kedge_convert.targets import Target
-from kedge_convert.toolkit import quiet
-from kedge_convert.way import Way
+from kedge_convert.toolkit import ConversionError
+from kedge_convert.worker.events import PREPARATION
+from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
-from kedge_runtime import golden_making
-from kedge_runtime.artefact import seal
-from kedge_runtime.content import ModelContent
-from kedge_runtime.engines import open_engine
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.sealing import golden_set, inexact
+from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
 from kedge_runtime.files import staged, temporary_folder, write_whole
-from kedge_runtime.head import Floats
-from kedge_runtime.inspect.report import inspect
-from kedge_runtime.pictures import find, left_out
+from kedge_runtime.image.folder import find, left_out
+from kedge_runtime.modelfile.report import inspect
+from kedge_runtime.output import quiet
 
 LOG = logging.getLogger("kedge")
 
@@ -83,7 +77,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
     with output_folder(job.out):
         with progress.stage("load model"):
             source = load_source(job.request)
-            degenerate.refuse_weights(source.model, source.name)
+            doubts.refuse_weights(source.model, source.name)
             spare(job.places(source.name), job.device_name)
         for note in source.notes:
             progress.note(note)
@@ -98,12 +92,12 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
                 yield _outcome(job, target, original, progress)
 
 
-def _exportable(job: Job, original: Original, progress: Progress) -> Original:
+def _exportable(job: Job, original: FloatModel, progress: Progress) -> FloatModel:
     """Put the model that is exported in the place of the user's, which has been asked.
 
     It is the same function in plainer operators: what all formats need, and the user's rewrites.
     """
-    rewritten = rewrites.rewrite(original.source.model, job.rewrites)
+    rewritten = on_request.rewrite(original.source.model, job.rewrites)
     for note in rewritten.notes:
         progress.note(note)
     source, pictures = original.source, original.photos.calibration[:TRIED]
@@ -111,10 +105,10 @@ def _exportable(job: Job, original: Original, progress: Progress) -> Original:
     return replace(original, source=source)
 
 
-def _prepared(job: Job, original: Original, progress: Progress) -> Original:
+def _prepared(job: Job, original: FloatModel, progress: Progress) -> FloatModel:
     if not any(target.needs_calibration for target in job.targets):
         return original
-    if not (treatable := prepare.treatable(original.source.model)) and job.prepare:
+    if not (treatable := preparation.treatable(original.source.model)) and job.prepare:
         progress.note(UNTREATED)
     if not (treatable and job.prepare):
         if job.mixes:
@@ -128,7 +122,7 @@ def _prepared(job: Job, original: Original, progress: Progress) -> Original:
     return replace(original, sources=found, search=wanted)
 
 
-def _outcome(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
+def _outcome(job: Job, target: Target, original: FloatModel, progress: Progress) -> Outcome:
     """Make one target; what can't be made is told, and doesn't keep the others from it."""
     try:
         made = _make(job, target, original, progress)
@@ -140,13 +134,13 @@ def _outcome(job: Job, target: Target, original: Original, progress: Progress) -
     return made
 
 
-def _make(job: Job, target: Target, original: Original, progress: Progress) -> Outcome:
+def _make(job: Job, target: Target, original: FloatModel, progress: Progress) -> Outcome:
     """Export, seal, check, and only then give the file its name."""
     way, exported = _export(job, target, original, progress)
     final = job.out / replace(target, precision=way.precision).file_name(original.source.name)
     with staged(final) as temporary:
         if job.dynamic_batch and target.form == "onnx":
-            exported = onnx_batch.opened(exported, original.source)
+            exported = onnx.opened(exported, original.source)
         bare = ModelContent(temporary, target.form, exported.content)
         sealed = _sealed(bare, target, original, way)
         write(temporary, sealed.content)
@@ -167,7 +161,9 @@ def _make(job: Job, target: Target, original: Original, progress: Progress) -> O
     return Outcome(target, verdict, checked, notes)
 
 
-def _fitted(job: Job, target: Target, path: Path, progress: Progress) -> tuple[Fit | None, bytes]:
+def _fitted(
+    job: Job, target: Target, path: Path, progress: Progress
+) -> tuple[DeviceFit | None, bytes]:
     """Hold a sealed file against the job's device; return also what the compiler made of it."""
     if job.device is None:
         return None, b""
@@ -187,7 +183,7 @@ def _beside(job: Job, final: Path, compiled: bytes) -> Path | None:
 
 
 def _export(
-    job: Job, target: Target, original: Original, progress: Progress
+    job: Job, target: Target, original: FloatModel, progress: Progress
 ) -> tuple[Way, Exported]:
     """Return the unsealed model, and how it was made."""
     way, exported = _quantised(job, target, original, progress)
@@ -195,7 +191,7 @@ def _export(
 
 
 def _quantised(
-    job: Job, target: Target, original: Original, progress: Progress
+    job: Job, target: Target, original: FloatModel, progress: Progress
 ) -> tuple[Way, Exported]:
     source, photos = original.source, original.photos
     # A SavedModel, or a float TFLite file, its ONNX twin and what the quantiser makes of that.
@@ -217,19 +213,19 @@ def _best(target: Target, found: Sources, wanted: Search | None, progress: Progr
     return candidates.best(target, found, progress)
 
 
-def _sealed(content: ModelContent, target: Target, original: Original, way: Way) -> Exported:
+def _sealed(content: ModelContent, target: Target, original: FloatModel, way: Way) -> Exported:
     structure.check_precision(content, way.precision, original.source.name)
     with quiet():
         engine = open_engine(content)
     contract = sealing.contract_of(original.source, target, engine, original.photos, way)
-    golden = golden_making.golden_set(content, contract, original.golden, original.golden_logits)
+    golden = golden_set(content, contract, original.golden, original.golden_logits)
     described = FORMATS[target.form].describe(content.data, contract)
     sealed = seal(target.form, described.content, contract, golden)
-    return Exported(sealed, (*described.notes, *golden_making.inexact(contract, golden)))
+    return Exported(sealed, (*described.notes, *inexact(contract, golden)))
 
 
 def _check(
-    path: Path, target: Target, original: Original, limits: Limits, progress: Progress
+    path: Path, target: Target, original: FloatModel, limits: ParityLimits, progress: Progress
 ) -> Parity:
     """Measure a sealed file, on more and more pictures as long as they leave a limit open."""
     photos: Sequence[Path] = original.photos.check
@@ -251,7 +247,7 @@ def _answers(path: Path, target: Target, photos: Sequence[Path], progress: Progr
 
 
 def _measured(
-    original: Original, photos: Sequence[Path], logits: Floats, candidate: Floats
+    original: FloatModel, photos: Sequence[Path], logits: Floats, candidate: Floats
 ) -> Parity:
     source = original.source
     measured = parity.compare(logits, candidate, source.output)

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from kedge_convert.photos import Photos
+from kedge_convert.export.exported import Way
+from kedge_convert.images import Photos
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
-from kedge_convert.way import Way
-from kedge_runtime.contract import Contract, Provenance
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Contract, Provenance
 from kedge_runtime.engines.base import Engine
-from kedge_runtime.head import Floats
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.image.preprocessing import Preprocessor
 
 # By the name of their distribution; TensorFlow has several, so its module tells.
 TOOLS = ("keras", "tf_keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "opencv-python-headless")

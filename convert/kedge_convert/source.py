@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import asking, heads, sources
-from kedge_convert.feeding import fed
-from kedge_convert.labelling import labelled
-from kedge_convert.sources import Facts, Found, Request, channels, shapes, zoo
-from kedge_models import NORMALISATIONS, Card, card, cards
-from kedge_runtime.contract import Activation, Input, Kind, Label, Output
+from kedge_convert import asking
+from kedge_convert.load import application, input_stage, inputs, output_activation, registry
+from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
+from kedge_convert.settle import fed, labelled
+from kedge_models import cards
+from kedge_models.cards import Card, card
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Activation, Input, Kind, Label, Output
 from kedge_runtime.errors import UsageError
-from kedge_runtime.head import Floats
-
-__all__ = ["Facts", "Request", "Source", "digest", "load_source"]
+from kedge_runtime.image.pipelines import NORMALISATIONS
 
 BATCH = 16
 
@@ -77,18 +77,18 @@ def _batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any
         yield np.concatenate(batch)
 
 
-def load_source(request: Request) -> Source:
+def load_source(request: SourceRequest) -> Source:
     """Load the model and settle its contract's input, output and labels.
 
     Raises UsageError when the model can't be read, is no image classifier, or, once for all of
     them, for the facts that its contract needs and that are neither given nor known.
     """
     asking.refuse_idle(request)
-    found = _with_card(sources.load(request), request)
-    model = channels.as_image(found.model, request.size, found.name)
-    heads.check_input(model, found.name)
-    model = shapes.fixed(model, request.size, found.name)
-    head = heads.find(model, found.name, request.head)
+    found = _with_card(registry.load(request), request)
+    model = inputs.as_image(found.model, request.size, found.name)
+    output_activation.check_input(model, found.name)
+    model = input_stage.fixed(model, request.size, found.name)
+    head = output_activation.find(model, found.name, request.head)
     feeding, named = fed(request, found, model), labelled(request, found, head)
     asking.refuse(request, (*feeding.missing, *named.missing))
     return Source(
@@ -103,12 +103,12 @@ def load_source(request: Request) -> Source:
         chosen=request.output or "",
         signature=request.signature or "",
         card=found.facts.card,
-        untrained=request.weights == zoo.UNTRAINED,
+        untrained=request.weights == application.UNTRAINED,
         notes=(f"head: {head}", feeding.line, *found.notes, *named.notes),
     )
 
 
-def _with_card(found: Found, request: Request) -> Found:
+def _with_card(found: LoadedModel, request: SourceRequest) -> LoadedModel:
     """Return a file's model with what `--card` knows of it."""
     if request.card is None:
         return found
@@ -116,7 +116,7 @@ def _with_card(found: Found, request: Request) -> Found:
     if request.pixels.normalisation is None:
         _refuse_other_card(found.name, found.model, asked)
         _refuse_card_of_bytes(found, asked)
-    return replace(found, facts=Facts.of(asked))
+    return replace(found, facts=SourceFacts.of(asked))
 
 
 def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
@@ -133,7 +133,7 @@ def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
     )
 
 
-def _refuse_card_of_bytes(found: Found, asked: Card) -> None:
+def _refuse_card_of_bytes(found: LoadedModel, asked: Card) -> None:
     """Raise UsageError where a SavedModel takes uint8, and the card's model doesn't."""
     raw = NORMALISATIONS["raw"]
     if found.facts.normalisation == raw != asked.normaliser():

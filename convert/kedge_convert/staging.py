@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kedge_runtime import files
-from kedge_runtime.artefact import read_artefact
-from kedge_runtime.content import REJECTED
+from kedge_runtime.artefact.content import REJECTED
+from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import staged
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kedge_runtime.contract import Precision
+from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Target:
-    """One artefact to make; `form` is a key of `kedge_runtime.containers.FORMATS`."""
+    """One artefact to make; `form` is a key of `kedge_runtime.artefact.containers.FORMATS`."""
 
     form: str
     precision: Precision

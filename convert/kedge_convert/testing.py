@@ -12,14 +12,14 @@ def test_the_shipped_model_is_as_good() -> None:
 from os import PathLike
 from pathlib import Path
 
-from kedge_convert.drift import record
-from kedge_runtime.drift.comparison import Request, compare, prepare
+from kedge_convert.drift.recording import record
+from kedge_runtime.drift.comparison import DriftRequest, compare, prepare
 from kedge_runtime.drift.gates import Gate
-from kedge_runtime.drift.original import Original
+from kedge_runtime.drift.recording import Original
 from kedge_runtime.drift.reference import SUFFIX
 from kedge_runtime.drift.report import Drift
-from kedge_runtime.drift.summary import Limits
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.drift.summary import GateLimits
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.files import temporary_folder
 
 Place = str | PathLike[str]
@@ -36,7 +36,7 @@ def assert_no_drift(
     KedgeError for what can't be compared.
     """
     place = (Path(artefact),)
-    request = Request(place, Path(images), labels, Limits(**limits), EngineOptions())
+    request = DriftRequest(place, Path(images), labels, GateLimits(**limits), EngineOptions())
     comparison = prepare(request)
     original = Original(str(against), "imagenet", comparison.artefacts[0])
     with temporary_folder() as folder:

@@ -1,4 +1,4 @@
-"""The frameworks, imported quietly; what kedge itself says goes through a copy of stderr."""
+"""Import the frameworks quietly; kedge's own messages go to a copy of stderr."""
 
 import logging
 import os
@@ -7,10 +7,15 @@ from contextlib import nullcontext
 from importlib import import_module
 from types import ModuleType
 
-from kedge_runtime.errors import UsageError
-from kedge_runtime.quiet import quiet
+from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.output import quiet
 
-__all__ = ["quiet", "require"]
+
+class ConversionError(KedgeError):
+    """A toolkit that can't express the model, or that gave an invalid file."""
+
+    exit_code = 1
+
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 

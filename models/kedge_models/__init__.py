@@ -1,8 +1,9 @@
 """kedge's zoo: one card per Keras application, the label lists, and the demo model."""
 
 from kedge_models.cards import Card, card, cards
-from kedge_models.labels import imagenet, read_labels, without_numbers
-from kedge_runtime.normalisations import NORMALISATIONS
+from kedge_models.labels.lists import imagenet
+from kedge_runtime.artefact.labels import read_labels, without_numbers
+from kedge_runtime.image.pipelines import NORMALISATIONS
 
 __all__ = [
     "NORMALISATIONS",

@@ -8,11 +8,11 @@ weights.
 from dataclasses import dataclass, field
 from functools import cache
 
-from kedge_models import shelf
-from kedge_models.labels import shipped
-from kedge_runtime.contract import Fit, Geometry, Label, Normalisation, Resize
+from kedge_models import toml
+from kedge_models.labels.lists import shipped
+from kedge_runtime.artefact.contract import Fit, Geometry, Label, Normalisation, Resize
 from kedge_runtime.errors import ContractError
-from kedge_runtime.normalisations import NORMALISATIONS
+from kedge_runtime.image.pipelines import NORMALISATIONS
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Card:
 @cache
 def cards() -> dict[str, Card]:
     """Return every card by its name, in alphabetical order. Raises ContractError for a bad one."""
-    return {name: parse(name, text) for name, text in shelf.texts("cards").items()}
+    return {name: parse(name, text) for name, text in toml.texts("cards").items()}
 
 
 def parse(name: str, text: str) -> Card:
     """Read one card from TOML; the application is called like the card unless it says otherwise."""
-    return shelf.parse(Card, text, f"cards/{name}.toml", name=name, application=name)
+    return toml.parse(Card, text, f"cards/{name}.toml", name=name, application=name)
 
 
 def card(name: str) -> Card:
     """Return the card called `name` in any case. Raises UsageError with the closest names."""
-    return shelf.pick(name, cards(), "model", "kedge models lists all")
+    return toml.pick(name, cards(), "model", "kedge models lists all")

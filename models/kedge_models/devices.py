@@ -2,16 +2,16 @@
 
 Each profile is a file `devices/<name>.toml`, with the source of every fact beside it, and says only
 what differs from the defaults below. To add a device, add a file. What follows from a profile for a
-conversion is `kedge_convert.edge.choices`, what it means for a file `kedge_convert.edge.fit`.
+conversion is `kedge_convert.device.choices`, what it means for a file `kedge_convert.device.fit`.
 """
 
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
-from kedge_models import shelf
-from kedge_runtime.containers import FORMATS
-from kedge_runtime.contract import DType, Precision
+from kedge_models import toml
+from kedge_runtime.artefact.containers import FORMATS
+from kedge_runtime.artefact.contract import DType, Precision
 from kedge_runtime.errors import ContractError
 
 Compiler = Literal["none", "edgetpu", "vela"]
@@ -76,14 +76,14 @@ class Device:
 @cache
 def devices() -> dict[str, Device]:
     """Return every device by its name. Raises ContractError for a bad profile."""
-    return {name: parse(name, text) for name, text in shelf.texts("devices").items()}
+    return {name: parse(name, text) for name, text in toml.texts("devices").items()}
 
 
 def parse(name: str, text: str) -> Device:
     """Read one profile from TOML."""
-    return shelf.parse(Device, text, f"devices/{name}.toml", name=name)
+    return toml.parse(Device, text, f"devices/{name}.toml", name=name)
 
 
 def device(name: str) -> Device:
     """Return the device called `name` in any case. Raises UsageError with those there are."""
-    return shelf.pick(name, devices(), "device", f"known are {', '.join(devices())}")
+    return toml.pick(name, devices(), "device", f"known are {', '.join(devices())}")

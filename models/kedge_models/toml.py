@@ -1,14 +1,14 @@
-"""TOML of unknown origin as plain data: bounded before it is parsed, and checked after.
+"""Read TOML of unknown origin: bounded before it is parsed, checked after, one record a file."""
 
-tomllib takes whatever fits the memory, and more than TOML allows: integers of any length, which
-Python then can't print, and dotted keys, whose cost grows with the square of their parts.
-"""
-
+import difflib
 import sys
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kedge_runtime.errors import ContractError, UsageError, one_line, reason_of
+from kedge_runtime.records import decode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,3 +77,31 @@ def _too_deep(where: str) -> ContractError:
     return ContractError(
         f"{where}: more than {MAX_DEPTH} tables or lists in each other; take some out"
     )
+
+
+Record = TypeVar("Record")
+
+
+def texts(folder: str) -> dict[str, str]:
+    """Return the files of a folder of this package by their name, in alphabetical order."""
+    found = {
+        item.name.removesuffix(".toml"): item.read_text(encoding="utf-8")
+        for item in files("kedge_models").joinpath(folder).iterdir()
+        if item.name.endswith(".toml")
+    }
+    return {name: found[name] for name in sorted(found, key=str.lower)}
+
+
+def parse(kind: type[Record], text: str, where: str, **defaults: Any) -> Record:
+    """Read one record from TOML. Raises ContractError, headed by `where`."""
+    return decode(kind, {**defaults, **load(text, where)}, where)
+
+
+def pick(name: str, known: Mapping[str, Record], what: str, remedy: str) -> Record:
+    """Return the record called `name` in any case. Raises UsageError with the closest names."""
+    by_key = {key.lower(): key for key in known}
+    if key := by_key.get(name.lower()):
+        return known[key]
+    closest = [by_key[key] for key in difflib.get_close_matches(name.lower(), by_key)]
+    hint = f"did you mean {' or '.join(closest)}? " if closest else ""
+    raise UsageError(f"no {what} called {name!r}: {hint}{remedy}")

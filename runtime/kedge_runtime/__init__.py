@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge_runtime.classifier import Classifier
-    from kedge_runtime.contract import Contract
-    from kedge_runtime.ensemble import Ensemble
+    from kedge_runtime.artefact.contract import Contract
+    from kedge_runtime.artefact.foreign import read_contract
+    from kedge_runtime.classify.classifier import Classifier
+    from kedge_runtime.classify.ensemble import Ensemble
+    from kedge_runtime.classify.results import Prediction, Result, Rule
     from kedge_runtime.errors import (
         ArtefactError,
         ContractError,
@@ -21,9 +23,7 @@ if TYPE_CHECKING:
         KedgeError,
         UsageError,
     )
-    from kedge_runtime.foreign import read_contract
-    from kedge_runtime.preprocessing import preprocess
-    from kedge_runtime.results import Prediction, Result, Rule
+    from kedge_runtime.image.preprocessing import preprocess
 
 __version__ = "0.1.0"
 
@@ -46,19 +46,19 @@ __all__ = [
 
 _HOMES = {
     "ArtefactError": "errors",
-    "Classifier": "classifier",
-    "Contract": "contract",
+    "Classifier": "classify.classifier",
+    "Contract": "artefact.contract",
     "ContractError": "errors",
     "EngineError": "errors",
-    "Ensemble": "ensemble",
+    "Ensemble": "classify.ensemble",
     "ImageError": "errors",
     "KedgeError": "errors",
-    "Prediction": "results",
-    "Result": "results",
-    "Rule": "results",
+    "Prediction": "classify.results",
+    "Result": "classify.results",
+    "Rule": "classify.results",
     "UsageError": "errors",
-    "preprocess": "preprocessing",
-    "read_contract": "foreign",
+    "preprocess": "image.preprocessing",
+    "read_contract": "artefact.foreign",
 }
 
 

@@ -11,23 +11,26 @@ import click
 
 from kedge_runtime import __version__
 from kedge_runtime.exits import BugError, exit_code, threads_in_one_line
-from kedge_runtime.output import Output, outputs, say
+from kedge_runtime.output import OutputStream, outputs, say
 
 # Name -> where it is, and the line that `kedge --help` shows.
 COMMANDS = {
     "models": ("kedge_models.command:models", "List the Keras applications that kedge knows."),
-    "convert": ("kedge_convert.command:convert", "Make verified TFLite and ONNX artefacts."),
+    "convert": (
+        "kedge_convert.commands.convert:convert",
+        "Make verified TFLite and ONNX artefacts.",
+    ),
     "seal": ("kedge_runtime.commands.seal:command", "Make a foreign model file an artefact."),
     "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
     "verify": ("kedge_runtime.commands.verify:command", "Check an artefact on this machine."),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign a sealed file."),
-    "keygen": ("kedge_runtime.commands.keygen:keygen", "Make a pair of keys for signatures."),
+    "keygen": ("kedge_runtime.commands.sign:keygen", "Make a pair of keys for signatures."),
     "drift": ("kedge_runtime.commands.drift:drift", "Tell how far artefacts have drifted."),
-    "build": ("kedge_convert.build.command:build", "Build a matrix with gates, for CI."),
-    "inspect": ("kedge_convert.edge.command:command", "Show what is inside an artefact."),
+    "build": ("kedge_convert.commands.build:build", "Build a matrix with gates, for CI."),
+    "inspect": ("kedge_convert.commands.inspect:command", "Show what is inside an artefact."),
     "bench": ("kedge_runtime.commands.bench:bench", "Time every step of a classification."),
     "fit-input": (
-        "kedge_convert.fit_command:command",
+        "kedge_convert.commands.fit_input:command",
         "Find the preprocessing that a model was trained with.",
     ),
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Tell what this machine can run."),
@@ -108,7 +111,7 @@ def _hold_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _run(printed: Output | None) -> int:
+def _run(printed: OutputStream | None) -> int:
     """Return the exit code of the command that was called."""
     try:
         code: int = kedge.main(prog_name="kedge", standalone_mode=False, obj=printed)

@@ -1,15 +1,102 @@
-"""Files that appear whole or not at all."""
+"""Write files whole or not at all, and remove what a killed process left behind.
+
+Temporary files carry the name of their process and host, so that the next run can tell them.
+"""
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
+import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from kedge_runtime import leftovers
 from kedge_runtime.errors import UsageError, reason_of
+
+# A process of another machine, container or boot can't be looked up: only the age tells.
+OLD = 2 * 24 * 3600.0  # seconds; no conversion takes so long
+_NAME = re.compile(r"\.?kedge-(\d{1,10})-([0-9a-f]{8})-[0-9a-z_]{8}(-.*)?", re.DOTALL)
+
+
+@cache
+def host() -> str:
+    """Return eight hexadecimal digits for the machine, its boot and its space of process ids."""
+    facts = [os.uname().nodename]
+    with suppress(OSError):  # neither exists on macOS
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+
+
+def prefix() -> str:
+    """Return what the temporary names of this process begin with."""
+    return f"kedge-{os.getpid()}-{host()}-"
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file or folder has a temporary name of kedge."""
+    return _NAME.fullmatch(name) is not None
+
+
+def hidden(path: Path) -> Path:
+    """Return a hidden name beside `path`, with its suffix, that nobody can foretell."""
+    return path.with_name(f".{prefix()}{os.urandom(4).hex()}-{path.name}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead processes of this user left in a folder.
+
+    A folder that can't be read keeps what is in it.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _NAME.fullmatch(entry.name)
+            if found and _is_left(entry, int(found[1]), found[2]):
+                _remove(entry)
+
+
+@cache
+def sweep_once(folder: Path) -> None:
+    """Do the same, once in the life of this process."""
+    sweep(folder)
+
+
+def _is_left(entry: os.DirEntry[str], process: int, machine: str) -> bool:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # another process sweeps, too
+        return False
+    if status.st_uid != os.geteuid():
+        return False
+    if machine == host():
+        return not _lives(process)
+    return time.time() - status.st_mtime > OLD
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's process
+        pass
+    return True
+
+
+def _remove(entry: os.DirEntry[str]) -> None:
+    with suppress(FileNotFoundError):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+            Path(entry.path).unlink()
+
 
 # A disk, a quota or a limit of the process that leaves no room.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,8 +147,8 @@ def staged(path: Path) -> Iterator[Path]:
 
     What killed processes left beside it is removed first.
     """
-    leftovers.sweep_once(path.parent.absolute())
-    temporary = leftovers.hidden(path)
+    sweep_once(path.parent.absolute())
+    temporary = hidden(path)
     try:
         yield temporary
     finally:
@@ -90,10 +177,8 @@ def temporary_folder(place: Path | None = None) -> Iterator[Path]:
     """
     try:
         root = place or Path(tempfile.gettempdir())
-        leftovers.sweep_once(root.absolute())
-        made = tempfile.TemporaryDirectory(
-            prefix=leftovers.prefix(), dir=root, ignore_cleanup_errors=True
-        )
+        sweep_once(root.absolute())
+        made = tempfile.TemporaryDirectory(prefix=prefix(), dir=root, ignore_cleanup_errors=True)
     except OSError as error:
         raise no_room(place, unwritable(error)) from None
     with made as name, room(place):
@@ -123,7 +208,7 @@ def users_folder() -> Path:
         folder = Path(tempfile.gettempdir())
     except OSError:  # none of those that Python tries can be written
         return Path(os.environ.get("TMPDIR", "/tmp"))
-    return folder.parent if leftovers.is_ours(folder.name) else folder
+    return folder.parent if is_ours(folder.name) else folder
 
 
 def unwritable(error: OSError) -> str:

@@ -6,8 +6,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from kedge_runtime.findings import Machine
-from kedge_runtime.hardware import processor_name
+from kedge_runtime.checks.hardware import Machine, processor_name
 
 # What has a part in a figure, by the name of its distribution.
 PACKAGES = (

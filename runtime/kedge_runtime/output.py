@@ -1,7 +1,6 @@
-"""stdout and stderr of the command line, whose reader may leave and whose disk may be full.
+"""Write to stdout and stderr, whose reader may leave and whose disk may be full.
 
-`| head` leaves when it has what it wants. A command that answers ends then, and well; one that
-judges goes on, as its exit code is still to tell.
+`quiet` silences libraries that write there themselves.
 """
 
 import contextlib
@@ -10,7 +9,9 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -29,7 +30,7 @@ class UnreadError(Exception):
     """Nobody reads the rest of what is printed."""
 
 
-class Output(io.FileIO):
+class OutputStream(io.FileIO):
     """A copy of a descriptor of the process, to write to.
 
     Its first failure is told, unless it `goes_on` without a reader; what comes then goes nowhere,
@@ -120,7 +121,7 @@ def json_text(payload: Any, indent: int | None = 2) -> str:
 
 
 @contextlib.contextmanager
-def outputs() -> Iterator[Output | None]:
+def outputs() -> Iterator[OutputStream | None]:
     """Put such outputs in the place of Python's stdout and stderr; yield that of stdout.
 
     Streams that aren't the process's own, such as a notebook's or a test's, stay: None.
@@ -131,7 +132,7 @@ def outputs() -> Iterator[Output | None]:
             said = speaker(stderr.encoding)
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(said)))
         if stdout and stdout is sys.stdout:
-            printed = Output(os.dup(1), "w")
+            printed = OutputStream(os.dup(1), "w")
             # What the terminal has no sign for, or half of one in a name, is a question mark.
             text = text_to(printed, stdout.encoding, "replace")
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(text)))
@@ -140,11 +141,58 @@ def outputs() -> Iterator[Output | None]:
 
 def speaker(encoding: str = "utf-8") -> TextIO:
     """Return a copy of stderr, for any name, with a reader or not."""
-    raw = Output(os.dup(2), "w")
+    raw = OutputStream(os.dup(2), "w")
     raw.required = False
     return text_to(raw, encoding, "backslashreplace")
 
 
-def text_to(raw: Output, encoding: str, errors: str) -> TextIO:
+def text_to(raw: OutputStream, encoding: str, errors: str) -> TextIO:
     """Return a file of text over an output, flushed at each end of a line."""
     return Text(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
+
+
+# Where it all goes; the converter's worker has a log instead.
+SINK = os.devnull
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Send stdout and stderr, Python's and the process's, to nowhere while a framework talks."""
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        for descriptor in (1, 2):
+            stack.enter_context(_turned(descriptor, nowhere.fileno()))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+        # Deprecations between the frameworks are theirs to mend, not the user's.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def only_ours() -> Iterator[None]:
+    """Send what libraries write to the process's stderr to nowhere, in every thread, for long.
+
+    Python's own stderr goes on, through another descriptor.
+    """
+
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        if sys.stderr is sys.__stderr__:
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(speaker())))
+        stack.enter_context(_turned(2, nowhere.fileno()))
+        yield
+
+
+@contextlib.contextmanager
+def _turned(descriptor: int, target: int) -> Iterator[None]:
+    saved = os.dup(descriptor)
+    os.dup2(target, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(saved, descriptor)
+        os.close(saved)

@@ -17,25 +17,28 @@ from zlib import crc32
 from conftest import tiny_contract
 from fuzz import onnx_mutants, seeds, tflite_mutants
 from fuzz.ways import Way, damaged, members, nonsense, reworded
-from kedge_convert.build import baseline, matrix
-from kedge_convert.build.cache import Cache
-from kedge_convert.build.config import read_config
+from kedge_convert.matrix import cells, lock
+from kedge_convert.matrix.cache import Cache
+from kedge_convert.matrix.config import read_config
 from kedge_models.cards import parse
-from kedge_runtime import containers, foreign, npz, tflite_metadata, zips
-from kedge_runtime.artefact import artefact_of
-from kedge_runtime.content import ModelContent
-from kedge_runtime.contract import MAX_JSON, Contract
+from kedge_runtime.artefact import containers, foreign
+from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
+from kedge_runtime.artefact.contract import MAX_JSON, Contract
+from kedge_runtime.artefact.file import artefact_of
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.drift.journal import Journal
-from kedge_runtime.drift.noted import Answered
+from kedge_runtime.drift.recording import Answered
 from kedge_runtime.drift.reference import Reference
+from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
-from kedge_runtime.golden import Golden
-from kedge_runtime.headers import HeaderError, read_header
-from kedge_runtime.image import MAX_MEMORY, read_image
-from kedge_runtime.inspect import read_network, summarise
-from kedge_runtime.inspect.sound import check_model
-from kedge_runtime.labels import read_labels
-from kedge_runtime.truth import read_truth
+from kedge_runtime.image.decode import MAX_MEMORY, read_image
+from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import HeaderError
+from kedge_runtime.modelfile import archives, tflite_metadata
+from kedge_runtime.modelfile.check.check import check_model
+from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.report import summarise
 
 TEXT = (reworded, reworded, damaged, nonsense)
 BYTES = (damaged, damaged, damaged, nonsense)
@@ -111,8 +114,8 @@ def from_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], ob
 
 def _resealed(content: bytes) -> bytes:
     """Write a right digest over the last bytes: anybody can seal a file."""
-    body = content[: -containers.DIGEST_BYTES]
-    return body + containers.digest(body)
+    body = content[:-DIGEST_BYTES]
+    return body + digest(body)
 
 
 def _appended(form: str) -> Way:
@@ -124,7 +127,7 @@ def _appended(form: str) -> Way:
 
 def _archive(name: str, content: bytes) -> Way:
     """Return a way that changes the members of an .npz and packs them again."""
-    found = zips.read_members(BytesIO(content), name)
+    found = archives.read_members(BytesIO(content), name)
     return members([found], seeds.zipped)
 
 
@@ -136,7 +139,7 @@ def from_content(form: str, read: Callable[[ModelContent], object]) -> Callable[
 def _artefact(form: str) -> Door:
     ways = (_appended(form), _appended(form), damaged)
     read = from_content(form, artefact_of)
-    return Door(read, lambda: [seeds.artefact(form)], ways, _resealed, limit=zips.MAX_BYTES)
+    return Door(read, lambda: [seeds.artefact(form)], ways, _resealed, limit=archives.MAX_BYTES)
 
 
 def _inspect(form: str) -> Door:
@@ -192,7 +195,7 @@ def _resealed_once(content: bytes) -> bytes:
 def _split(form: str) -> Door:
     good = (seeds.artefact(form), seeds.model(form))
     ways = (damaged, _appended(form))
-    return Door(partial(containers.split, form), lambda: good, ways, limit=zips.MAX_BYTES)
+    return Door(partial(containers.split, form), lambda: good, ways, limit=archives.MAX_BYTES)
 
 
 def _journal(path: Path) -> object:
@@ -257,21 +260,21 @@ DOORS: dict[str, Door] = {
     "signed onnx": _signed("onnx"),
     "metadata": Door(from_content("tflite", tflite_metadata.read), seeds.metadata, (damaged,)),
     "zip": Door(
-        lambda content: zips.read_members(BytesIO(content), "x"),
+        lambda content: archives.read_members(BytesIO(content), "x"),
         seeds.archives,
-        limit=zips.MAX_BYTES,
+        limit=archives.MAX_BYTES,
     ),
     "npz": Door(
-        lambda content: npz.read_arrays(content, "x"),
+        lambda content: archives.read_arrays(content, "x"),
         lambda: [seeds.zipped(seeds.arrays())],
         (members([seeds.arrays()], seeds.zipped), damaged),
-        limit=zips.MAX_BYTES,
+        limit=archives.MAX_BYTES,
     ),
     "golden": Door(
         Golden.from_bytes,
         lambda: [seeds.golden()],
         (_archive("golden", seeds.golden()), damaged),
-        limit=zips.MAX_BYTES,
+        limit=archives.MAX_BYTES,
     ),
     "labels": Door(from_file("x.txt", read_labels), seeds.labels, TEXT),
     "truth": Door(from_file("x.csv", _truth), seeds.truths, TEXT),
@@ -283,12 +286,10 @@ DOORS: dict[str, Door] = {
     "journal": Door(from_file("x.journal", _journal), lambda: [seeds.journal()], TEXT, _checked),
     "cache entry": Door(_entry, lambda: [seeds.entry()], TEXT),
     "kedge.toml": Door(
-        from_file("kedge.toml", lambda path: matrix.groups(read_config(path))),
+        from_file("kedge.toml", lambda path: cells.groups(read_config(path))),
         lambda: [seeds.CONFIG],
         TEXT,
     ),
-    "kedge.lock.toml": Door(
-        from_file("kedge.lock.toml", baseline.read), lambda: [seeds.lock()], TEXT
-    ),
+    "kedge.lock.toml": Door(from_file("kedge.lock.toml", lock.read), lambda: [seeds.lock()], TEXT),
     "card": Door(_card, seeds.cards, TEXT),
 }

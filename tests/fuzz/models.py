@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_runtime.content import ModelContent
-from kedge_runtime.engines import EngineOptions, Kernels
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.engines.choice import EngineOptions, Kernels
 from kedge_runtime.engines.litert import RESOLVERS
 from kedge_runtime.errors import ArtefactError, EngineError
-from kedge_runtime.inspect.sound import check_model
+from kedge_runtime.modelfile.check.check import check_model
 
 MEMORY = 600 << 20  # bytes of resident memory that a file of the hostile kind may take
 SECONDS = 5

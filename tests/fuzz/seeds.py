@@ -13,21 +13,19 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conftest import MODELS, tiny_contract
-from kedge_convert.build.baseline import Accepted, Lock, write
-from kedge_convert.build.cache import Cache
-from kedge_convert.formats.tflite_metadata import describe
-from kedge_models import shelf
-from kedge_runtime import signature
-from kedge_runtime.artefact import CONTRACT, GOLDEN, seal
-from kedge_runtime.content import ModelContent
-from kedge_runtime.contract import Contract, Output
-from kedge_runtime.drift.journal import Journal
-from kedge_runtime.drift.noted import Answered, Answers
-from kedge_runtime.drift.pictures import Failure, Shard
-from kedge_runtime.drift.reference import Facts, Recorded, write_reference
-from kedge_runtime.golden import Golden
-from kedge_runtime.keys import PrivateKey
-from kedge_runtime.signature import Trust
+from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.matrix.cache import Cache
+from kedge_convert.matrix.lock import Accepted, Lock, write
+from kedge_models import toml
+from kedge_runtime.artefact import signing
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.contract import Contract, Output
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, seal
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.signing import PrivateKey, Trust
+from kedge_runtime.drift.journal import Failure, Journal, Shard
+from kedge_runtime.drift.recording import Answered, Answers
+from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
 
 Members = dict[str, bytes]
 WORK = "w" * 64
@@ -180,7 +178,7 @@ def truths() -> tuple[bytes, ...]:
 @cache
 def reference() -> bytes:
     """Return an original's answers to two pictures."""
-    facts = replace(Facts.of(tiny_contract("tflite")), failed=(Failure("x.png", "no"),))
+    facts = replace(ReferenceFacts.of(tiny_contract("tflite")), failed=(Failure("x.png", "no"),))
     answers = np.arange(8, dtype=np.float32).reshape(2, 4)
     recorded = Recorded(["a.png", "b.png"], np.zeros((2, 32), np.uint8), answers)
     with TemporaryDirectory() as folder:
@@ -224,7 +222,7 @@ def lock() -> bytes:
 
 def cards() -> tuple[bytes, ...]:
     """Return two of the zoo's cards."""
-    texts = shelf.texts("cards")
+    texts = toml.texts("cards")
     return tuple(texts[name].encode() for name in ("MobileNet", "EfficientNetB0"))
 
 
@@ -251,4 +249,4 @@ def trust() -> Trust:
 def signed(form: str) -> bytes:
     """Return an artefact with a signature."""
     content = ModelContent(Path(f"x.{form}"), form, artefact(form))
-    return signature.signed(content, key(), serial=7)
+    return signing.signed(content, key(), serial=7)

@@ -1,8 +1,1 @@
-"""The converter's half of drift: the float original's answers, and what a drift comes from."""
-
-from kedge_convert.drift.attribution import attribute
-from kedge_convert.drift.layers import draw, localised
-from kedge_convert.drift.recording import record
-from kedge_convert.localise import plain, table
-
-__all__ = ["attribute", "draw", "localised", "plain", "record", "table"]
+"""The converter's half of drift: the float model's answers, and where a drift comes from."""

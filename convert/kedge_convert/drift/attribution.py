@@ -15,27 +15,29 @@ from numpy.typing import NDArray
 
 from kedge_convert import own_pixels
 from kedge_convert.drift.recording import load_original
-from kedge_convert.formats import FORMATS
+from kedge_convert.export.formats import FORMATS
 from kedge_convert.source import Source
-from kedge_convert.toolkit import quiet, require
-from kedge_models import card
-from kedge_runtime.artefact import Artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import ModelContent, read_content
-from kedge_runtime.contract import Contract, Input, Output
+from kedge_convert.toolkit import require
+from kedge_models.cards import card
+from kedge_runtime.arrays import Floats, Indices
+from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.artefact.contract import Contract, Input, Output
+from kedge_runtime.artefact.file import Artefact
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import label_sets, probabilities
 from kedge_runtime.drift.gates import Estimate, Pairs
-from kedge_runtime.drift.original import Original, Sample
-from kedge_runtime.drift.report import Attribution, Step
-from kedge_runtime.engines import ENGINES, EngineOptions, engine_for, open_engine
+from kedge_runtime.drift.recording import Original, Sample
+from kedge_runtime.drift.report import Attribution, AttributionStep
+from kedge_runtime.engines.choice import ENGINES, EngineOptions, engine_for, open_engine
 from kedge_runtime.errors import EngineError, ImageError, UsageError
-from kedge_runtime.golden import Golden
-from kedge_runtime.head import Floats, label_sets, probabilities
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.image.preprocessing import Preprocessor
+from kedge_runtime.output import quiet
 from kedge_runtime.progress import Bar
 
 # Returns a picture's answer as a number (`_answer`), or raises ImageError.
 Ask = Callable[[Path], int]
-Answers = NDArray[np.int64]
+
 # The answer of a picture that one of the links can't read.
 UNREAD = -2
 
@@ -64,7 +66,7 @@ def attribute(
     ]
 
 
-Asked = tuple[Link, Answers]
+Asked = tuple[Link, Indices]
 
 
 def _measured(
@@ -83,11 +85,11 @@ def _summed(asked: Sequence[Asked], sample: Sample, artefact: Artefact) -> Attri
     return attribution([link for link, _ in asked], answers[:, read], truth)
 
 
-def attribution(links: Sequence[Link], answers: Answers, truth: Answers | None) -> Attribution:
+def attribution(links: Sequence[Link], answers: Indices, truth: Indices | None) -> Attribution:
     """Return the shares of the steps between links, by their answers, [links, pictures]."""
     apart = (answers != answers[0]).mean(axis=1)
     steps = tuple(
-        Step(
+        AttributionStep(
             name=links[i].step,
             what=f"{links[i - 1].what} -> {links[i].what}",
             drop=_drop(answers[i - 1], answers[i], truth),
@@ -100,7 +102,7 @@ def attribution(links: Sequence[Link], answers: Answers, truth: Answers | None) 
     return Attribution(answers.shape[1], steps, total, float(apart[-1]))
 
 
-def _drop(before: Answers, after: Answers, truth: Answers | None) -> Estimate | None:
+def _drop(before: Indices, after: Indices, truth: Indices | None) -> Estimate | None:
     if truth is None:
         return None
     a, b = before == truth, after == truth

@@ -1,36 +1,300 @@
-"""`kedge drift --by-layer`: where each of several artefacts of one original loses accuracy."""
+"""Find the layers where a shipped file loses accuracy, by the Keras layer's name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from kedge_convert.drift.recording import load_original
-from kedge_convert.localise import Localisation, by_layer, svg
-from kedge_convert.toolkit import quiet
-from kedge_runtime.artefact import Artefact
-from kedge_runtime.drift.original import Original, Sample
-from kedge_runtime.files import write_whole
-from kedge_runtime.image import is_readable
-from kedge_runtime.progress import Bar
+import numpy as np
+
+from kedge_convert.drift.layer_measure import LayerTally, measure
+from kedge_convert.drift.layer_reference import LayerReference, layer_reference, main
+from kedge_convert.drift.matching import Evidence, Matching, match
+from kedge_convert.drift.shipped import Shipped, TensorSample, open_shipped
+from kedge_convert.images import tensors
+from kedge_convert.source import Source
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import format_of
+from kedge_runtime.artefact.contract import Contract, Input, Method, Tensor
+from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.errors import UsageError
+
+# Noise of a thousandth of the signal: several such layers in a row don't change an answer.
+FINE = 30.0
+# Rounding to the tensor's own steps explains the noise if it makes a quarter of it or more.
+EXPLAINED = 6.0
+# Values beyond the range of more than one in two hundred cost more than their finer steps bring.
+CLIPPED = 0.005
+# A channel with an eighth of the range has five bits left of eight.
+NARROW = 8.0
+# A normal distribution's largest of ten thousand values is four times its RMS, of ReLU's half of
+# one about six: a peak beyond twelve is an outlier.
+OUTLIER = 12.0
+
+SEARCH = "`kedge convert ... --min-agreement .98` searches which layers to keep in float"
+
+# The file doesn't say which it was.
+STOCK = "(prepared ones weren't nearer, couldn't be made, or --no-prepare was given): "
 
 
-def localised(
-    original: Original, artefacts: Sequence[Artefact], sample: Sample
-) -> list[Localisation]:
-    """Return every artefact's layers, worst first; pictures that can't be read are left out.
-
-    Raises UsageError when no picture can be read, or for an artefact of another original.
+@dataclass(frozen=True)
+class AdviceRule:
+    """`bounds`: fact -> (least, most), both included; `kinds`: Keras classes, empty for any;
+    `method`: of the file's preparation, None for any. `says` is filled in from the facts.
     """
-    source = load_original(original)
-    pictures = [picture for picture in sample.pictures if is_readable(picture)]
-    found = []
-    for artefact in artefacts:
-        with Bar(f"layers of {artefact.path.name}", len(pictures)) as bar, quiet():
-            found.append(by_layer(artefact.path, source, pictures, bar.advance))
-    return found
+
+    says: str
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    kinds: frozenset[str] = frozenset()
+    method: Method | None = None
+
+    def holds(self, facts: dict[str, Any]) -> bool:
+        """Whether the facts keep every bound."""
+        return (
+            all(low <= facts[name] <= high for name, (low, high) in self.bounds.items())
+            and (not self.kinds or facts["kind"] in self.kinds)
+            and self.method in (None, facts["method"])
+        )
 
 
-def draw(found: Sequence[Localisation], report: Path) -> None:
-    """Write a picture of each beside the report: REPORT.ARTEFACT.svg."""
-    for each in found:
-        place = report.with_name(f"{report.stem}.{each.artefact}.svg")
-        write_whole(place, svg(each).encode())
+MANY = float("inf")
+GATES = frozenset({"Multiply", "Activation", "HardSilu", "Silu"})
+# More noise than integer activations explain, in a layer with an integer kernel.
+WEIGHTS: dict[str, tuple[float, float]] = {
+    "excess": (EXPLAINED, MANY),
+    "kernel_scales": (1, MANY),
+    "quantised": (1, 1),
+}
+
+RULES = (
+    AdviceRule("", {"own_sqnr": (FINE, MANY)}),
+    AdviceRule(
+        "{clipped:.1%} of its values are cut off, as preparation enlarged channels up to "
+        "{factor:.1f} times: compare with --no-prepare",
+        {"clipped": (CLIPPED, 1), "factor": (1.05, MANY)},
+    ),
+    AdviceRule(
+        "{clipped:.1%} of its values lie beyond its range: calibrate with more varied pictures "
+        "(--calibrate DIR, --calibrate-count N)",
+        {"clipped": (CLIPPED, 1)},
+    ),
+    AdviceRule(
+        "{excess:.0f} dB more noise than its steps make, and its kernel has one scale for all "
+        "channels: convert with kedge, which gives each its own",
+        {**WEIGHTS, "kernel_scales": (1, 1), "channels": (2, MANY)},
+    ),
+    AdviceRule(
+        "{excess:.0f} dB more noise than its steps make, from its weights, which are stock ones "
+        + STOCK
+        + SEARCH,
+        WEIGHTS,
+        method="stock",
+    ),
+    AdviceRule(
+        "{excess:.0f} dB more noise than its steps make, although its weights were prepared: "
+        + SEARCH,
+        WEIGHTS,
+    ),
+    AdviceRule(
+        "a gate of {own_sqnr:.0f} dB, whose product of two roundings no range mends: " + SEARCH,
+        kinds=GATES,
+    ),
+    AdviceRule(
+        "its largest channel has {spread:.0f} times the range of the median one, and its weights "
+        "are stock ones " + STOCK + SEARCH,
+        {"spread": (NARROW, MANY)},
+        method="stock",
+    ),
+    AdviceRule(
+        "its peak is {crest:.0f} times its root mean square, so that few steps are left for the "
+        "rest: calibrate with pictures like the real ones, or " + SEARCH,
+        {"crest": (OUTLIER, MANY)},
+    ),
+    AdviceRule(
+        "its 8-bit steps alone leave {floor:.0f} dB: " + SEARCH, {"floor": (-MANY, FINE + 6)}
+    ),
+    AdviceRule("{own_sqnr:.0f} dB of its own: " + SEARCH),
+)
+
+
+def advice(facts: dict[str, Any]) -> str:
+    """Return what to do, or nothing where nothing needs to be done.
+
+    `facts`: those of a LayerDrift by name, `method`, and `excess`: by how many dB its own noise
+    exceeds that of its steps.
+    """
+    rule = next(rule for rule in RULES if rule.holds(facts))
+    return rule.says.format(**facts)
+
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LayerDrift:
+    """One layer, as far as the file shows it.
+
+    `layer`: the Keras layer's name, nested models' before a slash; `kind`: its class; `through`:
+    all Keras layers that lie between the file's tensor `tensor` and those before it. `position`:
+    its place in the file's order, from 0. `evidence`: why the match is believed.
+    `sqnr`, `cosine`: against the float original, all drift up to here. `own_sqnr`, `own_cosine`:
+    against the float layer on the file's own inputs, what this layer adds. `floor`: the SQNR that
+    rounding to the tensor's steps alone would leave. SQNRs are in dB, at most 150.
+    `clipped`: share of values beyond the tensor's range, 0 for floats. `spread`: the largest
+    channel's peak to the median channel's; `crest`: the peak to the root mean square, both of the
+    file's tensor. `factor`: the most that preparation has enlarged a channel here, 1 for not.
+    `kernel_scales`: scales of the layer's kernel, 0 for a float one or none. `quantised`: whether
+    the file holds integers here. `advice` may be empty.
+    """
+
+    layer: str
+    kind: str
+    through: tuple[str, ...]
+    tensor: str
+    position: int
+    evidence: Evidence
+    sqnr: float
+    cosine: float
+    own_sqnr: float
+    own_cosine: float
+    floor: float
+    clipped: float
+    spread: float
+    crest: float
+    factor: float
+    kernel_scales: int
+    channels: int
+    quantised: bool
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """`layers`: the one that adds most noise to its signal first. `images`: measured on so many.
+
+    `unmatched`: tensors of the file that are none of the original's, or that can't be told.
+    """
+
+    artefact: str
+    images: int
+    layers: tuple[LayerDrift, ...]
+    unmatched: tuple[str, ...]
+
+
+def layer_drift(tally: LayerTally, source: LayerReference, method: Method) -> LayerDrift:
+    """Return the record of one tally; `method`: how the file's weights were prepared."""
+    stage, held, own = tally.stage, tally.range, tally.own
+    node = main(tally.nodes)
+    drift = LayerDrift(
+        layer=source.names[node.output],
+        kind=type(node.layer).__name__,
+        through=tuple(source.names[node.output] for node in tally.nodes),
+        tensor=stage.name,
+        position=tally.match.index,
+        evidence=tally.match.evidence,
+        sqnr=tally.gathered.sqnr,
+        cosine=tally.gathered.cosine,
+        own_sqnr=own.sqnr,
+        own_cosine=own.cosine,
+        floor=held.floor(stage.step),
+        clipped=held.beyond / max(held.count, 1),
+        spread=held.spread,
+        crest=held.crest,
+        factor=float(tally.match.gauge.factors.max()),
+        kernel_scales=stage.kernel_scales,
+        channels=len(held.peaks),
+        quantised=stage.step > 0,
+    )
+    facts = {**asdict(drift), "method": method, "excess": drift.floor - drift.own_sqnr}
+    return replace(drift, advice=advice(facts))
+
+
+def plain(found: Localisation) -> dict[str, Any]:
+    """Return the documented JSON object (docs/localisation.md)."""
+    return {"schema": SCHEMA, **asdict(found)}
+
+
+PROBE = 8  # pictures that matching looks at
+MEMORY = 256 << 20  # bytes of the file's tensors that are held at once
+
+Tick = Callable[[], None]
+
+
+def by_layer(
+    path: Path, source: Source, pictures: Sequence[Path], tick: Tick = lambda: None
+) -> Localisation:
+    """Compare a sealed file with its float original on pictures, layer by layer.
+
+    `tick` is called once per picture. Raises ArtefactError for a file that is unsealed or changed,
+    UsageError when it was made from another model or there are no pictures, EngineError when the
+    file can't be opened, ImageError for an unreadable picture.
+    """
+    contract = read_artefact(path).contract
+    made_from = contract.provenance
+    if made_from.weights_digest != source.weights_digest:
+        raise UsageError(
+            f"{path}: made from {made_from.source}, whose weights are not those of {source.name}: "
+            "give the model that it was converted from"
+        )
+    return localise(path, contract, source.model, pictures, tick)
+
+
+def localise(
+    path: Path, contract: Contract, model: Any, pictures: Sequence[Path], tick: Tick = lambda: None
+) -> Localisation:
+    """Do the same with a file that needn't be sealed and a Keras model from pictures to logits."""
+    if not pictures:
+        raise UsageError("no pictures to compare layers on: give a folder with some")
+    case = _Case(open_shipped(format_of(path), path), contract.input, layer_reference(model))
+    method = contract.provenance.method
+    count = case.affordable(pictures[0])
+    # Matching keeps the float layers' values beside the file's, twice.
+    probed = pictures[: max(1, min(PROBE, count // 4))]
+    matching = case.matching(probed, scaled=method == "prepared")
+    kept = [each.index for each in matching.matches]
+    samples = (
+        case.sample(pictures[at : at + count], kept, tick) for at in range(0, len(pictures), count)
+    )
+    tallies = measure(case.original, matching, case.shipped.stages, samples)
+    layers = (layer_drift(tally, case.original, method) for tally in tallies)
+    worst_first = sorted(layers, key=lambda layer: layer.own_sqnr)
+    unmatched = tuple(case.shipped.stages[i].name for i in matching.unmatched)
+    return Localisation(path.name, len(pictures), tuple(worst_first), unmatched)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The file, what goes into it, and its float original."""
+
+    shipped: Shipped
+    spec: Input
+    original: LayerReference
+
+    def affordable(self, picture: Path) -> int:
+        """Return how many pictures' tensors fit into MEMORY."""
+        (tensor,) = tensors([picture], self.spec)
+        return max(1, MEMORY // sum(4 * value.size for value in self.shipped.run(tensor)))
+
+    def matching(self, pictures: Sequence[Path], *, scaled: bool) -> Matching:
+        """Return which of the file's tensors is which of the original's."""
+        stages = self.shipped.stages
+        sample = self.sample(pictures, range(len(stages)), lambda: None)
+        return match(self.original, stages, sample, scaled=scaled)
+
+    def sample(self, pictures: Sequence[Path], kept: Sequence[int], tick: Tick) -> TensorSample:
+        """Return the pictures and the stages `kept` of them."""
+        raw = list(tensors(pictures, self.spec))
+        found: dict[int, list[Floats]] = {index: [] for index in kept}
+        for tensor in raw:
+            values = self.shipped.run(tensor)
+            for index, rows in found.items():
+                rows.append(self.shipped.stages[index].real(values[index]))
+            tick()
+        entered = self.shipped.entry.real(np.concatenate(raw))
+        planar = self.spec.tensor.layout == "nchw"
+        floats = replace(self.spec, tensor=Tensor())
+        return TensorSample(
+            np.concatenate(list(tensors(pictures, floats))),
+            np.ascontiguousarray(np.moveaxis(entered, 1, -1)) if planar else entered,
+            {index: np.concatenate(rows) for index, rows in found.items()},
+        )

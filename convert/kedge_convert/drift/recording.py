@@ -1,22 +1,29 @@
-"""The float original's answers to pictures, fed as its artefacts are, written to a reference."""
+"""Record the float model's answers, and find where artefacts of it lose accuracy."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import sources
+from kedge_convert.drift.layer_show import svg
+from kedge_convert.drift.layers import Localisation, by_layer
+from kedge_convert.load import registry
+from kedge_convert.load.request import SourceRequest
 from kedge_convert.sealing import tool_versions
-from kedge_convert.source import Request, Source, load_source
-from kedge_runtime.contract import Contract, Input
+from kedge_convert.source import Source, load_source
+from kedge_runtime.artefact.contract import Contract, Input
+from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.drift import recording
-from kedge_runtime.drift.original import Original
-from kedge_runtime.drift.pictures import Pictures
-from kedge_runtime.drift.recording import Answering
-from kedge_runtime.drift.reference import Facts
+from kedge_runtime.drift.journal import Pictures
+from kedge_runtime.drift.recording import Original, Recorder, Sample
+from kedge_runtime.drift.reference import ReferenceFacts
 from kedge_runtime.errors import UsageError
-from kedge_runtime.files import temporary_folder
-from kedge_runtime.normalisations import name_of
-from kedge_runtime.pixels import PixelWords
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.files import temporary_folder, write_whole
+from kedge_runtime.image.decode import is_readable
+from kedge_runtime.image.pipelines import name_of
+from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.preprocessing import Preprocessor
+from kedge_runtime.output import quiet
+from kedge_runtime.progress import Bar
 
 
 def record(original: Original, pictures: Pictures, path: Path) -> None:
@@ -27,8 +34,8 @@ def record(original: Original, pictures: Pictures, path: Path) -> None:
     """
     contract = original.artefact.contract
     source = load_original(original)
-    facts = replace(Facts.of(contract), tools=tool_versions())
-    recording.write(path, facts, pictures, Answering(Preprocessor(source.input), source.logits))
+    facts = replace(ReferenceFacts.of(contract), tools=tool_versions())
+    recording.write(path, facts, pictures, Recorder(Preprocessor(source.input), source.logits))
 
 
 def load_original(original: Original) -> Source:
@@ -48,16 +55,16 @@ def load_original(original: Original) -> Source:
     return replace(source, input=fed)
 
 
-def _request(original: Original, folder: Path) -> Request:
+def _request(original: Original, folder: Path) -> SourceRequest:
     """Return what `kedge convert` was asked; what its user said of a file, the contract knows."""
-    if not sources.is_path(original.model):
-        return Request(original.model, weights=original.weights)
+    if not registry.is_path(original.model):
+        return SourceRequest(original.model, weights=original.weights)
     contract = original.artefact.contract
     labels = folder / "labels.tsv"
     lines = (f"{label.id}\t{label.name}\n" for label in contract.labels)
     labels.write_text("".join(lines), encoding="utf-8")
     geometry = contract.input.geometry
-    return Request(
+    return SourceRequest(
         original.model,
         weights=original.weights,
         card=contract.provenance.card or None,
@@ -73,3 +80,26 @@ def _request(original: Original, folder: Path) -> Request:
 def _mode(contract: Contract) -> str:
     """Return any name of the contract's normalisation; it is put in the model's place later."""
     return name_of(contract.input.normalisation) or "raw"
+
+
+def localised(
+    original: Original, artefacts: Sequence[Artefact], sample: Sample
+) -> list[Localisation]:
+    """Return every artefact's layers, worst first; pictures that can't be read are left out.
+
+    Raises UsageError when no picture can be read, or for an artefact of another original.
+    """
+    source = load_original(original)
+    pictures = [picture for picture in sample.pictures if is_readable(picture)]
+    found = []
+    for artefact in artefacts:
+        with Bar(f"layers of {artefact.path.name}", len(pictures)) as bar, quiet():
+            found.append(by_layer(artefact.path, source, pictures, bar.advance))
+    return found
+
+
+def draw(found: Sequence[Localisation], report: Path) -> None:
+    """Write a picture of each beside the report: REPORT.ARTEFACT.svg."""
+    for each in found:
+        place = report.with_name(f"{report.stem}.{each.artefact}.svg")
+        write_whole(place, svg(each).encode())

@@ -5,18 +5,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kedge_convert.fitting.norms import Norms, norms_of
-from kedge_convert.fitting.subject import Subject, outputs
-from kedge_convert.progress import Progress
-from kedge_runtime.contract import Geometry, Input
+from kedge_convert.fitting.subject import Norms, Subject, norms_of, outputs
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Doubles, Indices, Pixels
+from kedge_runtime.artefact.contract import Geometry, Input
 from kedge_runtime.errors import counted
-from kedge_runtime.fitting import candidates, images, scores
-from kedge_runtime.fitting.candidates import Candidate
-from kedge_runtime.fitting.images import Images
-from kedge_runtime.fitting.scores import MARGIN, Classes, Numbers, Score, accuracy_lost
-from kedge_runtime.image import Pixels
-from kedge_runtime.normalisations import read_normalisation
-from kedge_runtime.pipelines import PIPELINES
+from kedge_runtime.fitting import candidates, scores
+from kedge_runtime.fitting.candidates import Images, InputCandidate
+from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
+from kedge_runtime.image.pipelines import PIPELINES, read_normalisation
 
 # Images on which normalisations are tried before the rest: those clearly worse stop there.
 PARTS = (32, 64)
@@ -31,27 +28,27 @@ class Judge:
     """
 
     subject: Subject
-    classes: Classes | None
+    classes: Indices | None
     norms: Norms | None = None
-    known: dict[tuple[Candidate, int], Score] = field(default_factory=dict)
+    known: dict[tuple[InputCandidate, int], Score] = field(default_factory=dict)
 
-    def score(self, candidate: Candidate, pixels: Pixels) -> Score:
+    def score(self, candidate: InputCandidate, pixels: Pixels) -> Score:
         """Return the score of a candidate on images of its geometry, uint8 [n, h, w, c]."""
         key = candidate, len(pixels)
         if key not in self.known:
             self.known[key] = self._scored(candidate, pixels)
         return self.known[key]
 
-    def _scored(self, candidate: Candidate, pixels: Pixels) -> Score:
+    def _scored(self, candidate: InputCandidate, pixels: Pixels) -> Score:
         given = self.subject.evidence(pixels, candidate.input)
         if self.classes is None:
-            other = self.subject.evidence(images.zoomed(pixels), candidate.input)
+            other = self.subject.evidence(candidates.zoomed(pixels), candidate.input)
             return Score(candidate, scores.agreement(given, other) - self._far(candidate, pixels))
         classes = self.classes[: len(pixels)]
         right = given.argmax(axis=1) == classes
         return Score(candidate, scores.likelihood(given, classes), right)
 
-    def _far(self, candidate: Candidate, pixels: Pixels) -> Numbers | float:
+    def _far(self, candidate: InputCandidate, pixels: Pixels) -> Doubles | float:
         """Return how far the statistics of the images are from those of training, in nats."""
         if self.norms is None:
             return 0.0
@@ -81,7 +78,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Fit:
+class InputFit:
     """What was found. `geometries` is None where they were not tried."""
 
     subject: Subject
@@ -104,12 +101,14 @@ class Fit:
         return self.informative and self.normalisations.decided
 
     @property
-    def winner(self) -> Candidate:
+    def winner(self) -> InputCandidate:
         """The candidate to use."""
         return (self.geometries or self.normalisations).best.candidate
 
 
-def find(subject: Subject, pictures: Images, classes: Classes | None, progress: Progress) -> Fit:
+def find(
+    subject: Subject, pictures: Images, classes: Indices | None, progress: Progress
+) -> InputFit:
     """Return how images are fed to the model best, on images in all geometries.
 
     `classes`: int64 [images], the index of each image's true output. Geometries are only tried
@@ -120,12 +119,12 @@ def find(subject: Subject, pictures: Images, classes: Classes | None, progress: 
     geometry = next(g for g, names in ways.items() if candidates.NEUTRAL in names)
     ranked = _normalisations(judge, pictures.sized[geometry], geometry, ways, progress)
     if classes is None:
-        return Fit(subject, pictures, ranked, None, labelled=False)
+        return InputFit(subject, pictures, ranked, None, labelled=False)
     placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
     ranked = _again(judge, pictures, placed.best.candidate, ranked)
     if ranked.best.candidate.formula != placed.best.candidate.formula:
         placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
-    return Fit(subject, pictures, ranked, placed, labelled=True)
+    return InputFit(subject, pictures, ranked, placed, labelled=True)
 
 
 def start(subject: Subject) -> Input:
@@ -168,7 +167,7 @@ def _normalisations(
 
 
 def _scored(
-    judge: Judge, tried: Sequence[Candidate], pixels: Pixels, stage: str, progress: Progress
+    judge: Judge, tried: Sequence[InputCandidate], pixels: Pixels, stage: str, progress: Progress
 ) -> list[Score]:
     with progress.stage(stage, len(tried)) as tick:
         found = []
@@ -182,7 +181,7 @@ def _geometries(
     judge: Judge,
     pictures: Images,
     ways: dict[Geometry, tuple[str, ...]],
-    best: Candidate,
+    best: InputCandidate,
     progress: Progress,
 ) -> Ranking:
     with progress.stage("try geometries", len(ways)) as tick:
@@ -204,7 +203,7 @@ def _lenient(ranked: Ranking) -> Ranking:
     return replace(ranked, possible=tuple(possible))
 
 
-def _again(judge: Judge, pictures: Images, placed: Candidate, ranked: Ranking) -> Ranking:
+def _again(judge: Judge, pictures: Images, placed: InputCandidate, ranked: Ranking) -> Ranking:
     """Judge the normalisations that are left once more on the best geometry: it tells more."""
     if ranked.decided:
         return ranked

@@ -1,4 +1,4 @@
-"""The model whose training input is sought: loaded, with everything but that input settled."""
+"""Load the model whose training input is sought, and compare its batch norms with images."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import heads, sources
-from kedge_convert.labelling import Labelling, labelled
-from kedge_convert.sources import Facts, Request, shapes
-from kedge_convert.sources import channels as channels_of
-from kedge_models import card
-from kedge_runtime.contract import Input, Output
+from kedge_convert.load import input_stage, output_activation, registry
+from kedge_convert.load import inputs as channels_of
+from kedge_convert.load.request import SourceFacts, SourceRequest
+from kedge_convert.settle import Labelling, labelled
+from kedge_convert.toolkit import require
+from kedge_models.cards import card
+from kedge_runtime.arrays import Doubles, Pixels
+from kedge_runtime.artefact.contract import Input, Output
 from kedge_runtime.errors import UsageError
-from kedge_runtime.fitting.scores import Numbers, evidence
-from kedge_runtime.image import Pixels
-from kedge_runtime.preprocessing import Preprocessor
+from kedge_runtime.fitting.scores import evidence
+from kedge_runtime.image.preprocessing import Preprocessor
 
 BATCH = 8  # no slower than larger ones, and each other size costs a trace
 
@@ -37,12 +38,12 @@ class Subject:
     labelling: Labelling
     normaliser: str | None = None
 
-    def evidence(self, pixels: Pixels, fed: Input) -> Numbers:
+    def evidence(self, pixels: Pixels, fed: Input) -> Doubles:
         """Return the answers to images of its size, uint8 [n, h, w, c], as `scores.evidence`."""
         return answers(self.model, self.output, pixels, fed)
 
 
-def answers(model: Any, output: Output, pixels: Pixels, fed: Input) -> Numbers:
+def answers(model: Any, output: Output, pixels: Pixels, fed: Input) -> Doubles:
     """Return what a model answers to images of its size, normalised as `fed` says."""
     (given,) = outputs(model, pixels, fed)
     return evidence(given, output)
@@ -59,16 +60,16 @@ def outputs(model: Any, pixels: Pixels, fed: Input) -> list[NDArray[Any]]:
     return [np.concatenate(each) for each in zip(*rows, strict=True)]
 
 
-def open_subject(request: Request) -> Subject:
+def open_subject(request: SourceRequest) -> Subject:
     """Load the model of a request; its normalisation and geometry stay open.
 
     Raises UsageError when it can't be read or gives no classes.
     """
-    found = sources.load(request)
+    found = registry.load(request)
     model = channels_of.as_image(found.model, request.size, found.name)
-    heads.check_input(model, found.name)
-    model = shapes.fixed(model, request.size, found.name)
-    head = heads.find(model, found.name, request.head)
+    output_activation.check_input(model, found.name)
+    model = input_stage.fixed(model, request.size, found.name)
+    head = output_activation.find(model, found.name, request.head)
     if head.kind == "features":
         raise UsageError(
             f"{found.name}: gives features, which are neither right nor wrong: give the model with "
@@ -76,7 +77,82 @@ def open_subject(request: Request) -> Subject:
         )
     height, width, channels = model.inputs[0].shape[1:]
     if request.card:
-        found = replace(found, facts=Facts.of(card(request.card)))
-    named, own = labelled(request, found, head), shapes.normalises(found.model)
+        found = replace(found, facts=SourceFacts.of(card(request.card)))
+    named, own = labelled(request, found, head), input_stage.normalises(found.model)
     output = replace(head.output, label_offset=named.offset)
     return Subject(found.name, head.model, output, height, width, channels, named, own)
+
+
+FIRST = 4  # the norms next to the images tell enough, and cost little
+
+
+@dataclass(frozen=True)
+class Norms:
+    """The FIRST batch norms of a net that were trained.
+
+    `model`: gives, for each of them, the mean and the mean square of its input over an image,
+    [images, channels], in learned standard deviations from the learned mean. `floors`: what the
+    norm's epsilon adds to the squares, [channels].
+    """
+
+    model: Any
+    floors: tuple[Doubles, ...]
+
+    def divergence(self, moments: list[NDArray[Any]]) -> Doubles:
+        """Return how far each image is from what was learned, [images], in nats.
+
+        Its mean is the Kullback-Leibler divergence of a channel's normal distribution over all
+        images from the learned one, averaged over the channels of each norm, summed over norms.
+        """
+        pairs = zip(moments[::2], moments[1::2], self.floors, strict=True)
+        return np.asarray(np.sum([_divergence(*each) for each in pairs], axis=0))
+
+
+def norms_of(model: Any) -> Norms | None:
+    """Return the FIRST batch norms of a Keras model; None where it has none that training moved.
+
+    A frozen one has the statistics of other images, perhaps prepared otherwise.
+    """
+    keras = require("keras")
+    calls = [
+        (node.operation, node.input_tensors[0])
+        for node in _nodes(model)
+        if isinstance(node.operation, keras.layers.BatchNormalization) and node.operation.trainable
+    ]
+    called = [layer for layer, _ in calls]
+    # A layer that is called twice has one mean for two inputs.
+    found = [each for each in calls if called.count(each[0]) == 1][:FIRST]
+    if not found:
+        return None
+    moments = [each for layer, given in found for each in _moments(keras, layer, given)]
+    return Norms(keras.Model(model.inputs, moments), tuple(_floor(layer) for layer, _ in found))
+
+
+def _nodes(model: Any) -> list[Any]:
+    """Return the calls of a Keras model's layers, those next to the images first."""
+    by_depth = getattr(getattr(model, "_functional", model), "_nodes_by_depth", {})
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def _moments(keras: Any, layer: Any, given: Any) -> tuple[Any, Any]:
+    axis = layer.axis % len(given.shape)
+    others = [each for each in range(1, len(given.shape)) if each != axis]
+    shape = [1] * len(given.shape)
+    shape[axis] = -1
+    mean, variance = (
+        keras.ops.reshape(each, shape) for each in (layer.moving_mean, layer.moving_variance)
+    )
+    steps = (given - mean) / keras.ops.sqrt(variance + layer.epsilon)
+    return keras.ops.mean(steps, others), keras.ops.mean(keras.ops.square(steps), others)
+
+
+def _floor(layer: Any) -> Doubles:
+    variance = np.asarray(layer.moving_variance, np.float64)
+    return np.asarray(layer.epsilon / (variance + layer.epsilon))
+
+
+def _divergence(means: NDArray[Any], squares: NDArray[Any], floor: Doubles) -> Doubles:
+    squared = squares.astype(np.float64) + floor
+    variance = squared.mean(axis=0) - means.mean(axis=0, dtype=np.float64) ** 2
+    variance = np.maximum(variance, floor)
+    return np.asarray((squared - 1 - np.log(variance)).mean(axis=1) / 2)

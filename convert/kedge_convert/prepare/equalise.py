@@ -1,31 +1,143 @@
-"""Channels to one range, so that eight bits are spent on what is there.
+"""Equalise channels to one range, within the groups of tensors that must share a scale."""
 
-An int8 activation has one scale for all channels; a channel that uses a tenth of the range has a
-tenth of the steps. Writers multiply a channel by s and readers divide it (Nagel et al. 2019,
-arXiv:1906.04721, section 4.1). For depthwise readers that costs nothing, as their kernels are
-quantised by channel: every channel gets the full range. Other readers pay with coarser weights on
-that channel, so s balances both noises: with the power of the reader's weights on the channel A,
-the activation's step d, the weights' steps e and the channel's mean square M,
-
-    noise(s) = A d^2 / (12 s^2) + M s^2 sum(e^2) / 12,    least at s^4 = A d^2 / (M sum(e^2)).
-
-A ReLU6 cuts off at 6 whatever the scale: a channel that is scaled up to its peak on the pictures is
-cut where another picture goes beyond. How far to go, `reach`, from 0 (not at all) to 1 (the peak),
-differs by model and is measured: it takes .7 dB off MobileNet 0.25's noise and adds 2 to 6 dB to
-MobileNetV2's (benchmarks/equalisation_reach.py).
-"""
-
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_convert.prepare.activations import fold_over, simulate
 from kedge_convert.prepare.fold import per_output
-from kedge_convert.prepare.graph import Graph, Node, Tensor
-from kedge_convert.prepare.groups import Group, Shapes, groups
-from kedge_runtime.head import Floats
-from kedge_runtime.metrics import sqnr
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, simulate
+from kedge_runtime.arrays import Doubles, Floats
+from kedge_runtime.drift.metrics import sqnr
+
+PASSING = frozenset(
+    {
+        *("ZeroPadding2D", "MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D"),
+        *("GlobalMaxPooling2D", "Identity", "Reshape", "Flatten", "Add", "Subtract", "Maximum"),
+    }
+)
+
+Shapes = dict[GraphTensor, tuple[int, ...]]
+
+
+@dataclass
+class ScaleGroup:
+    """Tensors with one scale per channel. `ceilings`: where a ReLU cuts off, by tensor."""
+
+    tensors: list[GraphTensor] = field(default_factory=list)
+    writers: list[Node] = field(default_factory=list)
+    readers: list[Node] = field(default_factory=list)
+    ceilings: dict[GraphTensor, float] = field(default_factory=dict)
+
+    @property
+    def free(self) -> bool:
+        """Whether every reader can absorb any scale: a depthwise kernel is quantised by channel."""
+        return all(kind(reader) == "depthwise" for reader in self.readers)
+
+
+def groups(graph: Graph, shapes: Shapes) -> list[ScaleGroup]:
+    """Return the groups that can be scaled. `shapes`: of every tensor."""
+    union = _Union()
+    pinned = {graph.input, graph.output}
+    for node in graph.nodes:
+        pinned.update(_join(node, shapes, union))
+    found: dict[GraphTensor, ScaleGroup] = {}
+    for tensor in shapes:
+        found.setdefault(union.root(tensor), ScaleGroup()).tensors.append(tensor)
+    for node in graph.nodes:
+        _enter(node, found, union)
+    fixed = {union.root(tensor) for tensor in pinned}
+    return [g for root, g in found.items() if root not in fixed and g.writers and g.readers]
+
+
+def kind(node: Node) -> str:
+    """Return a weighted node's kind, or the empty string."""
+    return node.weights.kind if node.weights else ""
+
+
+def ceiling(activation: Any) -> float | None:
+    """Return where an activation cuts off: 6 for ReLU6, infinity for ReLU and for none.
+
+    None when a factor does not pass through it at all.
+    """
+    name = type(activation).__name__
+    if activation is None:
+        return float("inf")
+    if name == "ReLU":
+        plain = activation.negative_slope == 0 and activation.threshold == 0
+        top = activation.max_value
+        return None if not plain else float("inf") if top is None else float(top)
+    function = getattr(getattr(activation, "activation", None), "__name__", "")
+    return {"relu": float("inf"), "relu6": 6.0, "linear": float("inf")}.get(function)
+
+
+def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
+    """Join what the node gives one scale; return the tensors that it pins to none."""
+    if node.weights is not None:
+        scalable = ceiling(node.activation) is not None and _one_to_one(node)
+        return (
+            () if scalable else (node.output,) if _one_to_one(node) else (*node.inputs, node.output)
+        )
+    tensors = [*node.inputs, node.output]
+    name = type(node.layer).__name__
+    if node.constants:
+        return tensors
+    if name == "Multiply" and len(node.inputs) == 2:
+        return _join_gate(node, shapes, union)
+    if name in PASSING and len({shapes[tensor][-1] for tensor in tensors}) == 1:
+        union.join(tensors)
+        return ()
+    return tensors
+
+
+def _join_gate(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
+    """A squeeze-and-excite gate multiplies a picture, whose scale passes; the gate is pinned."""
+
+    def area(tensor: GraphTensor) -> int:
+        size = 1
+        for length in shapes[tensor][1:-1]:
+            size *= length
+        return size
+
+    gate, picture = sorted(node.inputs, key=area)
+    if area(gate) != 1 or gate == picture or shapes[gate][-1] != shapes[picture][-1]:
+        return (*node.inputs, node.output)
+    union.join([picture, node.output])
+    return (gate,)
+
+
+def _one_to_one(node: Node) -> bool:
+    """Whether output channels and, for depthwise kernels, input channels stand for themselves."""
+    assert node.weights is not None
+    return node.weights.kind != "depthwise" or node.weights.kernel.shape[3] == 1
+
+
+def _enter(node: Node, found: dict[GraphTensor, ScaleGroup], union: "_Union") -> None:
+    if node.weights is None:
+        return
+    found[union.root(node.inputs[0])].readers.append(node)
+    group = found[union.root(node.output)]
+    group.writers.append(node)
+    group.ceilings[node.output] = ceiling(node.activation) or float("inf")
+
+
+class _Union:
+    """Disjoint sets of tensors."""
+
+    def __init__(self) -> None:
+        self._parents: dict[GraphTensor, GraphTensor] = {}
+
+    def root(self, tensor: GraphTensor) -> GraphTensor:
+        while (parent := self._parents.get(tensor, tensor)) != tensor:
+            tensor = parent
+        return tensor
+
+    def join(self, tensors: list[GraphTensor]) -> None:
+        first = self.root(tensors[0])
+        for tensor in tensors[1:]:
+            self._parents[self.root(tensor)] = first
+
 
 # Second-order rounding takes off most of the weights' noise power: 1, 4, 16 and 64 differ little.
 ROUNDING_GAIN = 16.0
@@ -33,8 +145,6 @@ LARGEST = 100.0  # a channel that is all but silent on the pictures may not be o
 SILENT = 1e-6  # of the tensor's peak
 STEPS = 255  # of a range
 REACHES = (0.0, 0.5, 1.0)
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass
@@ -66,12 +176,12 @@ def equalise(graph: Graph, fitting: Floats, judging: Floats) -> Graph:
     return best if highest >= sqnr(wanted, simulate(graph, judging, integer=True)) else graph
 
 
-def measure(graph: Graph, pictures: Floats) -> tuple[dict[Tensor, Channels], Shapes]:
+def measure(graph: Graph, pictures: Floats) -> tuple[dict[GraphTensor, Channels], Shapes]:
     """Return every tensor's channel statistics over the pictures, and its shape."""
-    found: dict[Tensor, Channels] = {}
+    found: dict[GraphTensor, Channels] = {}
     shapes: Shapes = {}
 
-    def visit(tensor: Tensor, value: Floats) -> None:
+    def visit(tensor: GraphTensor, value: Floats) -> None:
         shapes[tensor] = value.shape
         rows = value.reshape(-1, value.shape[-1])
         zeros = np.zeros(rows.shape[1])
@@ -86,7 +196,9 @@ def measure(graph: Graph, pictures: Floats) -> tuple[dict[Tensor, Channels], Sha
     return found, shapes
 
 
-def scaled(graph: Graph, channels: dict[Tensor, Channels], shapes: Shapes, reach: float) -> Graph:
+def scaled(
+    graph: Graph, channels: dict[GraphTensor, Channels], shapes: Shapes, reach: float
+) -> Graph:
     """Return the graph with every group's channels scaled, those below a ReLU6 by `reach`."""
     nodes = {node.output: node for node in graph.nodes}
     for group in groups(graph, shapes):
@@ -100,7 +212,7 @@ def scaled(graph: Graph, channels: dict[Tensor, Channels], shapes: Shapes, reach
     return graph.with_nodes(list(nodes.values()))
 
 
-def _scales(group: Group, channels: dict[Tensor, Channels], reach: float) -> Doubles:
+def _scales(group: ScaleGroup, channels: dict[GraphTensor, Channels], reach: float) -> Doubles:
     """Return the factor of each channel, at least 1."""
     rooms = [_room(group, tensor, channels[tensor], reach) for tensor in group.tensors]
     room = np.clip(np.min(rooms, axis=0), 1.0, LARGEST)
@@ -112,7 +224,7 @@ def _scales(group: Group, channels: dict[Tensor, Channels], reach: float) -> Dou
     return np.asarray(np.clip(balance, 1.0, room))
 
 
-def _room(group: Group, tensor: Tensor, found: Channels, reach: float) -> Doubles:
+def _room(group: ScaleGroup, tensor: GraphTensor, found: Channels, reach: float) -> Doubles:
     """Return how far each channel can grow before it leaves its tensor's range."""
     top = group.ceilings.get(tensor, np.inf)
     cut = bool(np.isfinite(top))
@@ -121,7 +233,7 @@ def _room(group: Group, tensor: Tensor, found: Channels, reach: float) -> Double
     return np.asarray(room**reach if cut else room)
 
 
-def _noises(node: Node, channels: dict[Tensor, Channels]) -> tuple[Doubles, Doubles]:
+def _noises(node: Node, channels: dict[GraphTensor, Channels]) -> tuple[Doubles, Doubles]:
     """Return (A d^2, M sum(e^2)) of one reader, by input channel, less the common 1/12."""
     assert node.weights is not None
     kernel = node.weights.kernel.astype(np.float64)
@@ -133,7 +245,7 @@ def _noises(node: Node, channels: dict[Tensor, Channels]) -> tuple[Doubles, Doub
     return np.square(taps).sum(axis=(0, 2)) * step**2, theirs
 
 
-def _refreshed(group: Group, nodes: dict[Tensor, Node]) -> Group:
+def _refreshed(group: ScaleGroup, nodes: dict[GraphTensor, Node]) -> ScaleGroup:
     def newest(old: list[Node]) -> list[Node]:
         return [nodes[node.output] for node in old]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare.graph import Graph, Node, Tensor, Weights
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, Weights
 from kedge_convert.toolkit import require
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
 
 KINDS = {"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "Dense": "dense"}
 ACTIVATIONS = frozenset({"Activation", "ReLU"})
@@ -39,13 +39,13 @@ def _calls(graph: Graph) -> Counter[int]:
 class _Folding:
     """The nodes so far; `_renamed` leads from a dropped node's output to what stands for it."""
 
-    def __init__(self, uses: dict[Tensor, int]) -> None:
+    def __init__(self, uses: dict[GraphTensor, int]) -> None:
         self._uses = uses
-        self._renamed: dict[Tensor, Tensor] = {}
-        self._index: dict[Tensor, int] = {}
+        self._renamed: dict[GraphTensor, GraphTensor] = {}
+        self._index: dict[GraphTensor, int] = {}
         self.nodes: list[Node] = []
 
-    def alias(self, tensor: Tensor) -> Tensor:
+    def alias(self, tensor: GraphTensor) -> GraphTensor:
         return self._renamed.get(tensor, tensor)
 
     def add(self, node: Node) -> None:
@@ -81,7 +81,7 @@ class _Folding:
 
     def _with_aliases(self, node: Node) -> Node:
         def renamed(leaf: Any) -> Any:
-            return self.alias(leaf) if isinstance(leaf, Tensor) else leaf
+            return self.alias(leaf) if isinstance(leaf, GraphTensor) else leaf
 
         args, kwargs = require("keras").tree.map_structure(renamed, (node.args, node.kwargs))
         return replace(node, args=args, kwargs=kwargs)
@@ -161,7 +161,7 @@ def _halves(node: Node) -> list[Node]:
     pointwise = layers.Conv2D(
         layer.filters, 1, activation=layer.activation, use_bias=layer.use_bias, name=layer.name
     )
-    between = Tensor(-1 - node.output.id)  # the traced ones count from 0
+    between = GraphTensor(-1 - node.output.id)  # the traced ones count from 0
     kernels = layer.get_weights()
     depthwise.build((None, None, None, kernels[0].shape[2]))
     depthwise.set_weights(kernels[:1])

@@ -1,22 +1,20 @@
-"""A Keras model as a list of nodes in execution order, which can be changed and built again.
+"""A Keras model as a list of nodes in execution order: changed, built again, run node by node."""
 
-Nested models are flattened; what a node takes is written as references to tensors, so that the same
-node runs on symbols (to build a model) and on numbers (to measure).
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from kedge_convert.toolkit import require
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Floats
 
 PICTURE = "picture"  # the name of a built model's input
-Lookup = Callable[["Tensor"], Any]
+Lookup = Callable[["GraphTensor"], Any]
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GraphTensor:
     """A value between nodes, by its number."""
 
     id: int
@@ -46,19 +44,19 @@ class Node:
     layer: Any
     args: Any
     kwargs: Any
-    output: Tensor
+    output: GraphTensor
     weights: Weights | None = None
     activation: Any = None
 
     @property
-    def inputs(self) -> list[Tensor]:
+    def inputs(self) -> list[GraphTensor]:
         """The tensors that it takes."""
-        return [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+        return [leaf for leaf in self._leaves if isinstance(leaf, GraphTensor)]
 
     @property
     def constants(self) -> bool:
         """Whether it takes numbers too, as `x + 1.5` does."""
-        flags = (Tensor, bool, str, type(None))
+        flags = (GraphTensor, bool, str, type(None))
         return any(not isinstance(leaf, flags) for leaf in self._leaves)
 
     @property
@@ -91,7 +89,7 @@ class Node:
 
     def _filled(self, lookup: Lookup) -> Any:
         def fill(leaf: Any) -> Any:
-            return lookup(leaf) if isinstance(leaf, Tensor) else leaf
+            return lookup(leaf) if isinstance(leaf, GraphTensor) else leaf
 
         # Keras notes `training=True` for its augmentation, whatever the model is called with.
         training = {"training": False} if "training" in self.kwargs else {}
@@ -118,8 +116,8 @@ class Graph:
 
     name: str
     shape: tuple[int, ...]
-    input: Tensor
-    output: Tensor
+    input: GraphTensor
+    output: GraphTensor
     nodes: tuple[Node, ...]
 
     def build(self) -> Any:
@@ -143,7 +141,7 @@ class Graph:
         """Return the graph with other nodes between the same ends."""
         return replace(self, nodes=tuple(nodes))
 
-    def uses(self) -> dict[Tensor, int]:
+    def uses(self) -> dict[GraphTensor, int]:
         """Return how many times each tensor is taken; the output counts once more."""
         counts = {self.output: 1}
         for node in self.nodes:
@@ -151,7 +149,7 @@ class Graph:
                 counts[tensor] = counts.get(tensor, 0) + 1
         return counts
 
-    def last_uses(self) -> dict[Tensor, int]:
+    def last_uses(self) -> dict[GraphTensor, int]:
         """Return the index of the last node that takes each tensor; the output has none."""
         last = {tensor: i for i, node in enumerate(self.nodes) for tensor in node.inputs}
         last.pop(self.output, None)
@@ -162,14 +160,14 @@ def trace(model: Any) -> Graph:
     """Return the graph of a Functional or Sequential model with one input and one output."""
     keras = require("keras")
     symbols: list[Any] = []  # kept, so that no two have the same id
-    numbers: dict[int, Tensor] = {}
+    numbers: dict[int, GraphTensor] = {}
     nodes: list[Node] = []
 
     def number(symbol: Any) -> Any:
         if not isinstance(symbol, keras.KerasTensor):
             return symbol
         symbols.append(symbol)
-        return numbers.setdefault(id(symbol), Tensor(len(numbers)))
+        return numbers.setdefault(id(symbol), GraphTensor(len(numbers)))
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         inner = getattr(operation, "_functional", operation)
@@ -214,3 +212,94 @@ _LINEAR: dict[str, Callable[[Any, Any, Weights], Any]] = {
     "depthwise": _depthwise,
     "dense": _dense,
 }
+
+
+CHUNK = 20  # pictures run at once: enough to fill the cores, little enough for the caches
+
+STEPS = 255
+SAME_SCALE = frozenset({"Flatten", "Identity", "MaxPooling2D", "Reshape", "ZeroPadding2D"})
+
+Values = dict[GraphTensor, Floats]
+
+
+def run(node: Node, values: Values) -> Floats:
+    """Return a node's value on pictures, float32 [n, ...], in chunks."""
+    taken = [values[tensor] for tensor in node.inputs]
+    count = len(taken[0])
+    result: Floats | None = None
+    for at in range(0, count, CHUNK):
+        chunk = dict(zip(node.inputs, (value[at : at + CHUNK] for value in taken), strict=True))
+        part = np.asarray(node.run(chunk.__getitem__), np.float32)
+        if result is None:
+            # Filled in place: parts and their concatenation would be two copies.
+            result = np.empty((count, *part.shape[1:]), np.float32)
+        result[at : at + CHUNK] = part
+    assert result is not None
+    return result
+
+
+def quantised(node: Node, value: Floats) -> Floats:
+    """Return the value as an int8 tensor would hold it: 256 steps from its least to its largest.
+
+    In place. Zero is one of the steps, as padding needs it. Values that keep their input's scale
+    are given back as they are.
+    """
+    if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
+        return value
+    low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
+    step = max(high - low, 1e-12) / STEPS
+    zero = np.rint(-low / step)
+    value /= np.float32(step)
+    np.rint(value, out=value)
+    np.clip(value, -zero, STEPS - zero, out=value)
+    value *= np.float32(step)
+    return value
+
+
+def passing(graph: Graph, pictures: Floats) -> Iterator[tuple[Node, Values]]:
+    """Run the graph, yielding each node with the values that live just after it."""
+    last = graph.last_uses()
+    values = {graph.input: pictures}
+    for i, node in enumerate(graph.nodes):
+        values[node.output] = run(node, values)
+        yield node, values
+        forget(node, i, last, values)
+
+
+def forget(node: Node, index: int, last: dict[GraphTensor, int], values: Values) -> None:
+    """Drop what no node after `index` takes."""
+    for tensor in set(node.inputs):
+        if last.get(tensor) == index:
+            del values[tensor]
+
+
+def simulate(graph: Graph, pictures: Floats, *, integer: bool) -> Floats:
+    """Return the graph's output; with `integer` every value between is held in 256 steps."""
+    return rest(graph, {graph.input: pictures}, 0, integer=integer)
+
+
+def rest(graph: Graph, values: Values, start: int, *, integer: bool = False) -> Floats:
+    """Return the output, run from node `start` on, of what lives before it; `values` is used up."""
+    last = graph.last_uses()
+    for i, node in enumerate(graph.nodes[start:], start):
+        value = run(node, values)
+        values[node.output] = quantised(node, value) if integer else value
+        forget(node, i, last, values)
+    return values[graph.output]
+
+
+def peak(graph: Graph) -> int:
+    """Return the most float32 values that live at once, per picture."""
+    picture = np.zeros((1, *graph.shape), np.float32)
+    return max(
+        sum(value.size for value in values.values()) for _, values in passing(graph, picture)
+    )
+
+
+def fold_over(graph: Graph, pictures: Floats, visit: Callable[[GraphTensor, Floats], None]) -> None:
+    """Call `visit` with every tensor's value, a chunk of pictures at a time."""
+    for at in range(0, len(pictures), CHUNK):
+        chunk = pictures[at : at + CHUNK]
+        visit(graph.input, chunk)
+        for node, values in passing(graph, chunk):
+            visit(node.output, values[node.output])

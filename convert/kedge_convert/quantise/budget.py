@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.contract import Output
-from kedge_runtime.head import Floats, limits
+from kedge_runtime.arrays import Doubles, Floats
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.classify.outputs import limits
 
 RIVALS = 4  # classes behind the best whose distance to it is looked at
 # Standard errors that a forecast keeps from the limit: the check confirms five of six.
 CAUTION = 1.0
-
-Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def spread(reference: Floats, candidate: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class DropForecast:
     """What is to be expected on other pictures: shares that change, and of accuracy lost.
 
     `changed` is 1 - agreement; `lost` and `gained` count true answers (None without classes).
@@ -120,13 +118,13 @@ class Forecast:
         return float(self.lost - self.gained + CAUTION * error)
 
 
-def forecast(known: Margins, noise: float) -> Forecast:
+def forecast(known: Margins, noise: float) -> DropForecast:
     """Return what noise of a standard deviation (in logits) does to pictures of these margins."""
     count = len(known.best)
     if known.lose is None or known.gain is None:
-        return Forecast(_crossed(known.best, noise) / count)
+        return DropForecast(_crossed(known.best, noise) / count)
     lost, gained = (_crossed(each, noise) / count for each in (known.lose, known.gain))
-    return Forecast(_crossed(known.best, noise) / count, lost, gained)
+    return DropForecast(_crossed(known.best, noise) / count, lost, gained)
 
 
 def _crossed(distances: Doubles, noise: float) -> float:

@@ -15,29 +15,30 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import prepare, sealing, structure
-from kedge_convert.errors import ConversionError
-from kedge_convert.formats import FORMATS
+from kedge_convert import sealing
+from kedge_convert.export import structure
+from kedge_convert.export.exported import PLAIN, Scheme, Way
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import Photos, tensors, ticking
 from kedge_convert.parity import divergence
-from kedge_convert.photos import Photos, tensors, ticking
-from kedge_convert.prepare import Graph, Grids
-from kedge_convert.progress import Progress
+from kedge_convert.prepare import preparation
+from kedge_convert.prepare.graph import Graph
+from kedge_convert.prepare.preparation import Grids
+from kedge_convert.quantise.ranges import WAYS, Histogram, Observed, choose
 from kedge_convert.quantise.static import STATIC
-from kedge_convert.quantise.static.histograms import Histogram
-from kedge_convert.quantise.static.ranges import WAYS, Observed, choose
-from kedge_convert.scheme import PLAIN, Scheme
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
-from kedge_convert.toolkit import quiet
-from kedge_convert.way import Way
-from kedge_runtime.artefact import Artefact
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import ModelContent
-from kedge_runtime.contract import Method
-from kedge_runtime.engines import open_engine
+from kedge_convert.toolkit import ConversionError
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.contract import Method
+from kedge_runtime.artefact.file import Artefact
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import EngineError
-from kedge_runtime.golden import Golden
-from kedge_runtime.head import Floats
+from kedge_runtime.output import quiet
 
 # Methods other than min-max must win by so many standard errors of their difference: few pictures
 # are held out, and the best of several noisy figures flatters itself.
@@ -102,15 +103,15 @@ class Candidate:
 
 def sources(source: Source, photos: Photos, making: Making, progress: Progress) -> Sources:
     """Prepare the weights for the integer targets: once for all formats with the same grids."""
-    graph = prepare.plan(source.model)
+    graph = preparation.plan(source.model)
     pictures = fitting(source, photos)
     wanted = dict.fromkeys(map(making.grids, making.forms))
     prepared = {}
     with progress.stage("prepare weights", len(graph.nodes) * len(wanted)) as tick, quiet():
-        levelled = prepare.levelled(graph, pictures)
+        levelled = preparation.levelled(graph, pictures)
         for grids in wanted:
-            rounding = prepare.Rounding(making.seed, grids=grids)
-            rounded = prepare.round_weights(levelled, pictures, rounding, tick)
+            rounding = preparation.Rounding(making.seed, grids=grids)
+            rounded = preparation.round_weights(levelled, pictures, rounding, tick)
             prepared[grids] = replace(source, model=rounded.build())
     known = source.logits(tensors(photos.calibration, source.input))
     return Sources(source, prepared, levelled, photos, making, known)

@@ -1,25 +1,21 @@
-"""The cheapest artefact within an accuracy budget.
-
-The ladder: int8, stock or prepared; then more and more activations float, those first that lose
-most for their size; float16 at the end. Every rung is prepared anew, so that its weights make good
-what the rung's activations lose and no more. Bisection finds the lowest that holds. All is decided
-on calibration pictures; what is reported is measured on others.
-"""
+"""Find the cheapest artefact within an accuracy budget: int8, mixed, or float16."""
 
 import statistics
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kedge_convert import prepare
-from kedge_convert.photos import tensors
-from kedge_convert.prepare import Graph, Grids
-from kedge_convert.progress import Progress
-from kedge_convert.quantise import candidates, mixed
+from kedge_convert.export.exported import Way
+from kedge_convert.images import Tick, tensors
+from kedge_convert.prepare import preparation
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, passing, quantised, rest, simulate
+from kedge_convert.prepare.preparation import Grids
+from kedge_convert.quantise import candidates
 from kedge_convert.quantise.budget import (
     Budget,
     Margins,
@@ -30,16 +26,108 @@ from kedge_convert.quantise.budget import (
     spread,
 )
 from kedge_convert.quantise.candidates import Candidate, Sources
+from kedge_convert.quantise.ranges import Static, StaticOperator, choose
 from kedge_convert.quantise.static import STATIC
-from kedge_convert.quantise.static.ranges import choose
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
-from kedge_convert.toolkit import quiet
-from kedge_convert.way import Way
-from kedge_runtime.content import ModelContent
-from kedge_runtime.engines import open_engine
-from kedge_runtime.head import Floats
-from kedge_runtime.truth import read_truth
+from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.drift.truth import read_truth
+from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.output import quiet
+
+SAME = 1e-3  # of a tensor's peak: two engines' float sums differ by far less
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """An activation that can stay float: what int8 costs it, and what float would.
+
+    `noise`: mean squared error of the logits; `layers`: Keras names of who writes and reads it, the
+    writer first; `size`: its values and those layers' weights, each of which grows by three bytes.
+    """
+
+    tensor: GraphTensor
+    noise: float
+    layers: tuple[str, ...]
+    size: int
+
+
+def parts(graph: Graph, pictures: Floats, tick: Tick = lambda: None) -> list[NetworkPart]:
+    """Return the activations of a graph, those first whose noise is largest for their size.
+
+    `pictures`: float32 [n, h, w, 3]; 16 tell the order well enough. `tick`: called per node.
+    """
+    wanted = simulate(graph, pictures, integer=False)
+    found = []
+    for i, (node, values) in enumerate(passing(graph, pictures)):
+        own = values[node.output]
+        spoilt = {**values, node.output: quantised(node, own.copy())}
+        answers = rest(graph, spoilt, i + 1)
+        noise = float(np.square(answers - wanted, dtype=np.float64).mean())
+        found.append(_part(graph, node, noise, own[0].size))
+        tick()
+    noisy = [part for part in found if part.noise > 0]
+    return sorted(noisy, key=lambda part: part.noise / part.size, reverse=True)
+
+
+def _part(graph: Graph, node: Node, noise: float, values: int) -> NetworkPart:
+    around = [node, *(each for each in graph.nodes if node.output in each.inputs)]
+    names = tuple(dict.fromkeys(each.layer.name for each in around))
+    weights = sum(each.weights.kernel.size for each in around if each.weights)
+    return NetworkPart(node.output, noise, names, values + weights)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a graph's tensors are in a float file: the names of each, none where it is fused."""
+
+    names: dict[GraphTensor, frozenset[str]]
+    operators: list[StaticOperator]
+
+    def around(self, tensors: Iterable[GraphTensor]) -> frozenset[str]:
+        """Return the names of the operators that write or read any of the tensors.
+
+        Those that only fused tensors connect to them, such as a ReLU and its convolution, included.
+        """
+        known = frozenset[str]().union(*self.names.values())
+        open_names = frozenset[str]().union(*(self.names.get(each, ()) for each in tensors))
+        found: set[str] = set()
+        while True:
+            touched = [each for each in self.operators if open_names & each.tensors]
+            if found.issuperset(each.name for each in touched):
+                return frozenset(found)
+            found.update(each.name for each in touched)
+            open_names |= frozenset[str]().union(*(each.tensors for each in touched)) - known
+
+
+def places(graph: Graph, static: Static, floats: bytes, picture: Floats) -> Places:
+    """Find a graph's tensors in a float file by their values on one picture, [1, h, w, 3]."""
+    theirs: dict[str, Sketch] = {}
+    static.observe(floats, [picture], lambda name, value: theirs.update({name: _sketch(value)}))
+    names = {}
+    for node, values in passing(graph, picture):
+        own = _sketch(values[node.output])
+        names[node.output] = frozenset(name for name, one in theirs.items() if _same(own, one))
+    start = _sketch(picture)
+    names[graph.input] = frozenset(name for name, one in theirs.items() if _same(start, one))
+    return Places(names, static.operators(floats))
+
+
+# A tensor's values in order of size: the same in every layout.
+Sketch = NDArray[np.float32]
+
+
+def _sketch(value: Floats) -> Sketch:
+    return np.sort(value, axis=None)
+
+
+def _same(one: Sketch, other: Sketch) -> bool:
+    if one.size != other.size:
+        return False
+    return bool(np.abs(one - other).max() <= SAME * max(np.abs(one).max(), 1e-6))
+
 
 JURY = 16  # pictures that tell which activation costs how much
 ROUNDS = 30  # timed runs of each of two models
@@ -49,7 +137,7 @@ ROUNDS = 30  # timed runs of each of two models
 class Rung:
     """A preparation with the `parts` that stay float."""
 
-    parts: list[mixed.Part]
+    parts: list[NetworkPart]
     graph: Graph
     source: Source
 
@@ -61,7 +149,7 @@ class Search:
     found: Sources
     budget: Budget
     margins: Margins
-    parts: list[mixed.Part]
+    parts: list[NetworkPart]
     rungs: dict[tuple[int, Grids], Rung] = field(default_factory=dict)
 
     def holds(self, candidate: Candidate) -> bool:
@@ -78,8 +166,8 @@ def search(found: Sources, budget: Budget, progress: Progress) -> Search:
     with progress.stage("measure margins"):
         known = _margins(found, budget)
     with progress.stage("measure layers", len(found.levelled.nodes)) as tick, quiet():
-        parts = mixed.parts(found.levelled, _pictures(source, found), tick)
-    return Search(found, budget, known, parts)
+        costs = parts(found.levelled, _pictures(source, found), tick)
+    return Search(found, budget, known, costs)
 
 
 def _margins(found: Sources, budget: Budget) -> Margins:
@@ -132,9 +220,9 @@ def _mixed(
     floats = static.floats(rung.source)
     seen = candidates.observed(target, rung.source, floats, photos, progress)
     picture = next(tensors(photos.fitting, rung.source.input))
-    places = mixed.places(rung.graph, static, floats, picture)
+    found = places(rung.graph, static, floats, picture)
     ranges = choose(plain.way.ranges, seen)
-    around = places.around(part.tensor for part in rung.parts)
+    around = found.around(part.tensor for part in rung.parts)
     content = static.quantise(floats, ranges, around, making.scheme)
     layers = dict.fromkeys(name for part in rung.parts for name in part.layers)
     way = Way("mixed", "prepared", plain.way.ranges, tuple(layers))
@@ -147,11 +235,11 @@ def _rung(one: Search, count: int, grids: Grids, progress: Progress) -> Rung:
         found, parts = one.found, one.parts[:count]
         source, levelled = found.stock, found.levelled
         kept = frozenset(part.tensor for part in parts)
-        rounding = prepare.Rounding(found.making.seed, kept, grids)
+        rounding = preparation.Rounding(found.making.seed, kept, grids)
         name = f"prepare with {count} float"
         with progress.stage(name, len(levelled.nodes)) as tick, quiet():
             pictures = candidates.fitting(source, found.photos)
-            graph = prepare.round_weights(levelled, pictures, rounding, tick)
+            graph = preparation.round_weights(levelled, pictures, rounding, tick)
         one.rungs[count, grids] = Rung(parts, graph, replace(source, model=graph.build()))
     return one.rungs[count, grids]
 

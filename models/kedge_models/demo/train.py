@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_models.demo import LABELS, MODEL
+from kedge_models.demo.files import LABELS, MODEL
 from kedge_models.demo.pictograms import Picture, dataset
 
 SIDE = 96

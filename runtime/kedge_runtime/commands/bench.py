@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from kedge_runtime.artefact import artefact_of
-from kedge_runtime.bench import (
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import artefact_of
+from kedge_runtime.artefact.foreign import ModelFile
+from kedge_runtime.checks.bench import (
     ROUNDS,
     WARM_UP,
-    Case,
+    BenchCase,
     Plan,
     Seconds,
     Timing,
@@ -23,21 +25,18 @@ from kedge_runtime.bench import (
     notes,
     pictures_for,
 )
-from kedge_runtime.commands.foreign_options import foreign_options, read_said
-from kedge_runtime.commands.pictures import Batch, split
-from kedge_runtime.commands.trust_options import read_trust, trust_options
-from kedge_runtime.content import read_content
-from kedge_runtime.engines import ENGINES, EngineOptions
+from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.commands.answers import Batch, split
+from kedge_runtime.commands.options import foreign_options, read_said, read_trust, trust_options
+from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError
-from kedge_runtime.findings import Machine
 from kedge_runtime.identity import identity
-from kedge_runtime.image import read_image
-from kedge_runtime.model_files import ModelFile
+from kedge_runtime.image.decode import read_image
 from kedge_runtime.output import echo_json, page, say
 from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:
-    from kedge_runtime.signature import Trust
+    from kedge_runtime.artefact.signing import Trust
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
 MAX_ROUNDS = 1_000_000
@@ -133,7 +132,7 @@ Failed = list[dict[str, str]]
 
 def _bases(
     artefacts: Sequence[Path], options: dict[str, Any], trust: "Trust | None", failed: Failed
-) -> list[Case]:
+) -> list[BenchCase]:
     """Return a case per artefact; a file that is none is told and passed over."""
     said = read_said(options, EngineOptions(delegate=options["delegate"]))
     bases = []
@@ -143,7 +142,7 @@ def _bases(
             contract = said.contract(model, f"kedge bench {shlex.quote(str(path))}")
             if contract is None:
                 artefact_of(model.content)
-            bases.append(Case(path, None, None, options["delegate"], contract, trust))
+            bases.append(BenchCase(path, None, None, options["delegate"], contract, trust))
     if bases:
         said.refuse_all_sealed(base.contract is None for base in bases)
     return bases
@@ -169,7 +168,7 @@ def _readable(words: Iterable[Path], failed: Failed) -> tuple[Path, ...]:
     return found
 
 
-def _measured(asked: Sequence[Case], plan: Plan, failed: Failed) -> list[Timing]:
+def _measured(asked: Sequence[BenchCase], plan: Plan, failed: Failed) -> list[Timing]:
     """Time every case; one that no engine can run is told and passed over."""
     timings: list[Timing] = []
     for case in asked:

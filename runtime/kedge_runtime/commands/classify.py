@@ -11,25 +11,28 @@ from typing import Any
 import click
 import numpy as np
 
-from kedge_runtime import sheet
-from kedge_runtime.answering import Answering
-from kedge_runtime.classifier import Classifier
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.foreign import ModelFile, read_model
+from kedge_runtime.classify import contact_sheet
+from kedge_runtime.classify.classifier import Classifier, Predictor
+from kedge_runtime.classify.ensemble import Ensemble
+from kedge_runtime.classify.results import Result, Rule, disagree
 from kedge_runtime.commands import answers
-from kedge_runtime.commands.foreign_options import Said, foreign_options, read_said
-from kedge_runtime.commands.isolate import isolate_option
-from kedge_runtime.commands.pictures import Batch, split
-from kedge_runtime.commands.share import SHARE
-from kedge_runtime.commands.trust_options import read_trust, trust_options
-from kedge_runtime.commands.watch import is_stream, stream_options, watch
-from kedge_runtime.engines import ENGINES, EngineOptions
-from kedge_runtime.ensemble import Ensemble
+from kedge_runtime.commands.answers import Batch, split
+from kedge_runtime.commands.options import (
+    SHARE,
+    ForeignOptions,
+    foreign_options,
+    isolate_option,
+    read_said,
+    read_trust,
+    trust_options,
+)
+from kedge_runtime.commands.stream import is_stream, stream_options, watch
+from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.head import Floats
-from kedge_runtime.model_files import ModelFile, read_model
-from kedge_runtime.output import echo, echo_json, say
-from kedge_runtime.quiet import quiet
-from kedge_runtime.results import Result, Rule, disagree
+from kedge_runtime.output import echo, echo_json, quiet, say
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -104,7 +107,7 @@ def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
     return classifiers
 
 
-def _loaded(model: ModelFile, said: Said) -> Classifier:
+def _loaded(model: ModelFile, said: ForeignOptions) -> Classifier:
     contract = said.contract(model, f"kedge classify {shlex.quote(model.name)} IMAGE")
     with quiet():
         # What carries no seal may come from anybody.
@@ -120,7 +123,7 @@ class Session:
     """What answers (a classifier each, or one ensemble of them), its names, and the question."""
 
     artefacts: tuple[str, ...]
-    models: tuple[Answering, ...]
+    models: tuple[Predictor, ...]
     titles: tuple[str, ...]
     top: int
     rule: Rule
@@ -151,7 +154,7 @@ def _answers(session: Session, pictures: Iterable[Path], options: dict[str, Any]
     printed = click.get_current_context().obj
     if options["sheet"] and printed:
         printed.goes_on = True  # for the sheet, when nobody reads the words
-    batch, board = Batch(), sheet.Sheet(session.titles)
+    batch, board = Batch(), contact_sheet.Sheet(session.titles)
     rows: list[dict[str, Any]] = []
 
     def ask(picture: Path) -> list[Result]:

@@ -6,8 +6,8 @@ from textwrap import wrap
 
 import click
 
-from kedge_runtime.doctor import examine, runnable
-from kedge_runtime.findings import Finding, State
+from kedge_runtime.checks.doctor import examine, runnable
+from kedge_runtime.checks.hardware import Finding, State
 from kedge_runtime.output import echo, echo_json, paint
 from kedge_runtime.printable import printable
 

@@ -8,34 +8,43 @@ from typing import Any
 
 import click
 
-from kedge_runtime.commands.drift_words import notes, table
-from kedge_runtime.commands.isolate import isolate_option
-from kedge_runtime.commands.scheduler import scheduler
-from kedge_runtime.commands.share import DROP, SHARE
-from kedge_runtime.commands.trust_options import read_trust, trust_options
-from kedge_runtime.content import read_content
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.commands.drift_table import notes, table
+from kedge_runtime.commands.options import (
+    DROP,
+    SHARE,
+    isolate_option,
+    read_trust,
+    scheduler,
+    trust_options,
+)
 from kedge_runtime.drift.comparison import (
     Comparison,
-    Request,
+    DriftRequest,
     compare,
     finish,
     prepare,
     unfinished_reference,
 )
 from kedge_runtime.drift.gates import EXIT_CODES, worst
-from kedge_runtime.drift.original import Original, converter, is_artefact, is_reference
-from kedge_runtime.drift.pictures import Pictures
-from kedge_runtime.drift.recording import record_artefact
+from kedge_runtime.drift.journal import Pictures
+from kedge_runtime.drift.recording import (
+    Original,
+    converter,
+    is_artefact,
+    is_reference,
+    record_artefact,
+)
 from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.report import Drift
-from kedge_runtime.drift.summary import Limits
-from kedge_runtime.engines import ENGINES, EngineOptions
+from kedge_runtime.drift.summary import GateLimits
+from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
 from kedge_runtime.identity import identity
+from kedge_runtime.image.folder import left_out
 from kedge_runtime.output import json_text, say
-from kedge_runtime.pictures import left_out
-from kedge_runtime.pool import MAX_JOBS, Pool
+from kedge_runtime.pool.executors import MAX_JOBS, Pool
 
 PLACE = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -150,13 +159,13 @@ def _check(options: dict[str, Any]) -> None:
             raise UsageError(f"--{option}: needs the model itself: give --against MODEL")
 
 
-def _request(options: dict[str, Any]) -> Request:
+def _request(options: dict[str, Any]) -> DriftRequest:
     engine = {name: options[name] for name in ("threads", "delegate", "engine", "isolate")}
-    return Request(
+    return DriftRequest(
         artefacts=options["artefacts"],
         images=options["images"],
         labels=options["labels"],
-        limits=Limits(options["max_drop"], options["min_agreement"]),
+        limits=GateLimits(options["max_drop"], options["min_agreement"]),
         options=EngineOptions(**engine),
         out=options["out"],
         pool=Pool(options["jobs"], options["scheduler"]),

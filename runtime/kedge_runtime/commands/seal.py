@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from kedge_runtime.commands.foreign_options import FILE, foreign_options, foreign_words
-from kedge_runtime.commands.share import SHARE
+from kedge_runtime.artefact.sealing import Order, Sealed, seal_file
+from kedge_runtime.commands.options import FILE, SHARE, foreign_options, foreign_words
 from kedge_runtime.output import echo, echo_json
-from kedge_runtime.sealing import Order, Sealed, seal_file
 
 
 @click.command()

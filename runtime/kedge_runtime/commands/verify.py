@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from kedge_runtime.commands.trust_options import read_trust, trust_options
-from kedge_runtime.engines import EngineOptions
-from kedge_runtime.output import echo, echo_json, paint
-from kedge_runtime.quiet import quiet
-from kedge_runtime.verify import Stage, verify
+from kedge_runtime.checks.verify import VerifyStage, verify
+from kedge_runtime.commands.options import read_trust, trust_options
+from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.output import echo, echo_json, paint, quiet
 
 
 @click.command("verify")
@@ -38,7 +37,7 @@ def command(artefact: Path, as_json: bool, **options: Any) -> int:
     return 0 if all(stage.passed for stage in stages) else 1
 
 
-def _plain(artefact: Path, stages: list[Stage]) -> dict[str, Any]:
+def _plain(artefact: Path, stages: list[VerifyStage]) -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
     return {
         "schema": 1,
@@ -52,12 +51,12 @@ def _plain(artefact: Path, stages: list[Stage]) -> dict[str, Any]:
     }
 
 
-def _line(stage: Stage) -> str:
+def _line(stage: VerifyStage) -> str:
     mark = paint("ok    ", "green") if stage.passed else paint("FAILED", "red")
     return f"{stage.name:<11} {mark}  {stage.detail}"
 
 
-def _verdict(artefact: Path, stages: list[Stage]) -> str:
+def _verdict(artefact: Path, stages: list[VerifyStage]) -> str:
     failed = [stage.name for stage in stages if not stage.passed]
     if not failed:
         return f"{artefact.name} runs here as it did where it was made"

@@ -1,1 +1,1 @@
-"""Accuracy drift: an artefact against the float original, picture by picture, with a verdict."""
+"""Accuracy drift: an artefact against the float model, image by image, with a verdict."""

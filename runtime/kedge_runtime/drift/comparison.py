@@ -10,32 +10,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kedge_runtime import __version__
-from kedge_runtime.artefact import Artefact, read_artefact
-from kedge_runtime.contract import Label
+from kedge_runtime.arrays import Indices
+from kedge_runtime.artefact.contract import Label
+from kedge_runtime.artefact.file import Artefact, read_artefact
 from kedge_runtime.drift import journal, report
-from kedge_runtime.drift.evidence import Evidence
-from kedge_runtime.drift.intervals import Indices
-from kedge_runtime.drift.journal import Journal
-from kedge_runtime.drift.measure import Part, Task, measure_all
+from kedge_runtime.drift.journal import Journal, Pictures
+from kedge_runtime.drift.measure import Evidence, Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
-from kedge_runtime.drift.noted import Parts, shards_of
-from kedge_runtime.drift.original import Sample
-from kedge_runtime.drift.pictures import Pictures
+from kedge_runtime.drift.recording import Parts, Sample, shards_of
 from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.rows import ROW
-from kedge_runtime.drift.summary import Limits, check_limits, summarise
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.drift.summary import GateLimits, check_limits, summarise
+from kedge_runtime.drift.truth import truth_by
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import LostError, UsageError
-from kedge_runtime.pool import Pool, executor
+from kedge_runtime.pool.executors import Pool, executor
 from kedge_runtime.progress import Bar
-from kedge_runtime.truth import truth_by
 
 if TYPE_CHECKING:
-    from kedge_runtime.signature import Trust
+    from kedge_runtime.artefact.signing import Trust
 
 
 @dataclass(frozen=True)
-class Request:
+class DriftRequest:
     """What the user asks. `labels`: auto, none, a scheme of `truth.SCHEMES`, or a file.
 
     `out`: where the report goes; unfinished work is kept beside it. `pool`: where it is done.
@@ -45,7 +42,7 @@ class Request:
     artefacts: tuple[Path, ...]
     images: Path
     labels: str
-    limits: Limits
+    limits: GateLimits
     options: EngineOptions
     out: Path | None = None
     pool: Pool = Pool()
@@ -56,7 +53,7 @@ class Request:
 class Comparison:
     """A request whose files are there. `truth`: each picture's class, int64 [n], or None."""
 
-    request: Request
+    request: DriftRequest
     artefacts: tuple[Artefact, ...]
     pictures: Pictures
     truth: Indices | None
@@ -69,7 +66,7 @@ class Comparison:
         return Sample(paths, None if self.truth is None else self.truth[chosen])
 
 
-def prepare(request: Request) -> Comparison:
+def prepare(request: DriftRequest) -> Comparison:
     """Find everything that is asked for, before any model runs.
 
     Raises ArtefactError for an artefact that isn't sealed; UsageError for a model of features, a
@@ -103,7 +100,7 @@ def unfinished_reference(out: Path) -> Path:
     return out.with_name(f".{out.name}.reference{SUFFIX}")
 
 
-def finish(request: Request) -> None:
+def finish(request: DriftRequest) -> None:
     """Remove what a rerun would have gone on from: the report is written."""
     if request.out is None:
         return
@@ -120,7 +117,7 @@ def _read(path: Path, trust: "Trust | None") -> Artefact:
     return artefact
 
 
-def _refuse_labels(request: Request) -> None:
+def _refuse_labels(request: DriftRequest) -> None:
     """Raise UsageError where labels are asked for that can't be held against the answers."""
     if request.labels not in ("auto", "none"):
         raise UsageError(
@@ -155,7 +152,7 @@ def _drift(
     return summarise(evidence, _described(task, artefact), request.limits)
 
 
-def _task(artefact: Artefact, known: Reference, pictures: Pictures, request: Request) -> Task:
+def _task(artefact: Artefact, known: Reference, pictures: Pictures, request: DriftRequest) -> Task:
     """Return the task so that it is the same one elsewhere: other folder, other number of cores."""
     places = (path.absolute() for path in (artefact.path, known.path, pictures.folder))
     path, reference, folder = places
@@ -184,10 +181,10 @@ def _journal_path(out: Path, number: int) -> Path:
     return journal.beside(out.with_name(f"{out.name}.{number}"))
 
 
-def _described(task: Task, artefact: Artefact) -> report.Artefact:
+def _described(task: Task, artefact: Artefact) -> report.ArtefactDrift:
     classifier, _ = loaded(task)
     provenance, size = artefact.contract.provenance, artefact.path.stat().st_size
-    return report.Artefact(
+    return report.ArtefactDrift(
         path=str(artefact.path),
         digest=artefact.digest,
         target=provenance.target,

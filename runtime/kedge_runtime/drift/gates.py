@@ -4,15 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kedge_runtime.drift import planning
-from kedge_runtime.drift.intervals import (
-    Flags,
-    Indices,
-    drop_differs,
-    paired_drop,
-    share_differs,
-    wilson,
-)
+from kedge_runtime.arrays import Flags, Indices
+from kedge_runtime.drift import intervals
+from kedge_runtime.drift.intervals import drop_differs, paired_drop, share_differs, wilson
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 GateName = Literal["max_drop", "min_agreement"]
@@ -106,9 +100,9 @@ def min_agreement(limit: float, agreed: int, total: int) -> Gate:
     return _open(Gate("min_agreement", limit, value, "INCONCLUSIVE"), counts, decides)
 
 
-def _open(gate: Gate, counts: Sequence[int], decides: planning.Decides) -> Gate:
-    needed = planning.images(counts, decides)
-    naive = planning.images_as_measured(counts, decides)
+def _open(gate: Gate, counts: Sequence[int], decides: intervals.Decides) -> Gate:
+    needed = intervals.images(counts, decides)
+    naive = intervals.images_as_measured(counts, decides)
     return replace(gate, images=needed, images_as_measured=naive)
 
 

@@ -1,24 +1,20 @@
-"""Intervals and exact tests for shares and for differences between paired shares, in numpy alone.
-
-All take counts, single numbers or arrays of them, and give 95 % two-sided intervals as (low, high).
-docs/drift.md has the formulas, their sources, and their coverage by simulation; the tests hold
-them against scipy.
-"""
+"""Compute confidence intervals, exact tests, and how many images would decide a gate."""
 
 import math
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from kedge_runtime.arrays import Doubles, Flags, Indices
 
 LEVEL = 0.95
 # The normal quantile of (1 + LEVEL) / 2.
 Z = 1.959963984540054
 
-Numbers = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Flags = NDArray[np.bool_]
-Interval = tuple[Numbers, Numbers]
+
+Interval = tuple[Doubles, Doubles]
 
 # Halvings of [-1, 1]: the bounds are right to 2**-52.
 _HALVINGS = 53
@@ -64,7 +60,7 @@ def share_differs(count: ArrayLike, total: ArrayLike, limit: float) -> Flags:
     return np.asarray(error**2 > Z**2 * limit * (1 - limit) / n)
 
 
-def _bound(b: Numbers, c: Numbers, n: Numbers, far: Numbers, near: Numbers) -> Numbers:
+def _bound(b: Doubles, c: Doubles, n: Doubles, far: Doubles, near: Doubles) -> Doubles:
     """Return where the test begins to reject, between the estimate (`near`) and an end (`far`)."""
     for _ in range(_HALVINGS):
         middle = (far + near) / 2
@@ -73,7 +69,7 @@ def _bound(b: Numbers, c: Numbers, n: Numbers, far: Numbers, near: Numbers) -> N
     return near
 
 
-def _score_squared(b: Numbers, c: Numbers, n: Numbers, difference: Numbers) -> Numbers:
+def _score_squared(b: Doubles, c: Doubles, n: Doubles, difference: Doubles) -> Doubles:
     """Return the squared statistic of Tango's test that lost - gained is `difference` * n."""
     # The likeliest share of gained pairs under the difference: Tango 1998, equation (7).
     first = 2 * n
@@ -86,7 +82,7 @@ def _score_squared(b: Numbers, c: Numbers, n: Numbers, difference: Numbers) -> N
         return np.where(error == 0, 0.0, np.where(variance > 0, error / variance, np.inf))
 
 
-def mean_interval(values: Numbers) -> tuple[float, float]:
+def mean_interval(values: Doubles) -> tuple[float, float]:
     """Return the normal interval of the mean of [n] values, n >= 2; exact sums, in any order."""
     n = len(values)
     mean = math.fsum(values) / n
@@ -125,11 +121,11 @@ def hypergeometric_tail(drawn: int, marked: int, total: int, found: int) -> floa
 
 
 @cache
-def _log_factorial(n: int) -> Numbers:
+def _log_factorial(n: int) -> Doubles:
     return np.array([math.lgamma(k + 1) for k in range(n + 1)])
 
 
-def benjamini_hochberg(values: ArrayLike) -> Numbers:
+def benjamini_hochberg(values: ArrayLike) -> Doubles:
     """Return the adjusted p-values of [n] tests: those <= q have a false discovery rate of q.
 
     Benjamini and Hochberg 1995, JRSS B 57, 289-300.
@@ -140,3 +136,55 @@ def benjamini_hochberg(values: ArrayLike) -> Numbers:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.minimum.accumulate(p[order] * len(p) / ranks), 1)
     return adjusted
+
+
+POWER = 0.9
+# A little more is asked of the draws here, so that others hold POWER too (standard error .005).
+_MARGIN = 0.02
+_DRAWS = 4000
+# Beyond this many times the pictures nothing is promised.
+_MOST = 2**20
+# The search ends when the number is known to 2 %.
+_STEP = 1.02
+
+# Counts, int [draws, cells], and their sum -> whether a run with them decides.
+Decides = Callable[[Indices, int], Flags]
+
+
+def images(counts: Sequence[int], decides: Decides) -> int | None:
+    """Return how many pictures decide with a probability of POWER, all that is known considered.
+
+    None when _MOST times as many don't.
+    """
+    shares = np.random.default_rng(0).dirichlet(np.asarray(counts) + 0.5, _DRAWS)
+    return _least(shares, sum(counts), decides)
+
+
+def images_as_measured(counts: Sequence[int], decides: Decides) -> int | None:
+    """Return how many would if the measured shares were the true ones; None for no number."""
+    total = sum(counts)
+    return _least(np.tile(np.asarray(counts) / total, (_DRAWS, 1)), total, decides)
+
+
+def _least(shares: Doubles, n: int, decides: Decides) -> int | None:
+    low, high = float(n), 2.0 * n
+    while not _enough(shares, round(high), decides):
+        low, high = high, 2 * high
+        if high > _MOST * n:
+            return None
+    while high / low > _STEP:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if _enough(shares, round(middle), decides) else (middle, high)
+    return rounded_up(high)
+
+
+def _enough(shares: Doubles, count: int, decides: Decides) -> bool:
+    """Whether a run on `count` pictures decides often enough; the same draws for every count."""
+    drawn = np.random.default_rng(1).multinomial(count, shares)
+    return bool(decides(drawn, count).mean() >= POWER + _MARGIN)
+
+
+def rounded_up(count: float) -> int:
+    """Return two leading digits, rounded up: more would feign a precision that isn't there."""
+    unit: int = 10 ** max(0, math.floor(math.log10(max(count, 1))) - 1)
+    return math.ceil(count / unit) * unit

@@ -1,10 +1,6 @@
-"""An artefact on some pictures: a pure function of a task and a shard, and the sum of its parts.
+"""Measure an artefact on images, shard by shard, and hold what a report is made of."""
 
-Shards may be done in any order, by any process on any machine that sees the files: `merge` gives
-the same rows for every division.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,22 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.classifier import Classifier
-from kedge_runtime.content import read_content
-from kedge_runtime.drift.journal import Journal
-from kedge_runtime.drift.pictures import Failure, Pictures, Shard, content_digest
+from kedge_runtime.arrays import Flags, Indices
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Label
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import check_finite
+from kedge_runtime.classify.results import BACKGROUND, Prediction
+from kedge_runtime.drift.journal import Failure, Journal, Pictures, Shard, content_digest
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.rows import ROW, Rows, row
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ImageError
-from kedge_runtime.head import check_finite
-from kedge_runtime.image import read_bytes
-from kedge_runtime.pool.here import Here
+from kedge_runtime.image.decode import read_bytes
+from kedge_runtime.output import quiet
+from kedge_runtime.pool.executors import Here
 from kedge_runtime.progress import Bar
-from kedge_runtime.quiet import quiet
 
 if TYPE_CHECKING:
-    from kedge_runtime.signature import Trust
+    from kedge_runtime.artefact.signing import Trust
 
 
 @dataclass(frozen=True)
@@ -144,3 +142,51 @@ def measure_all(
         bar.advance(len(shard.names))
         parts.append(part)
     return merge(parts)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`names`: of all pictures, by the rows' `picture`. `truth`: each picture's true class as an
+    index of `labels`, int64 [pictures], or None where nothing tells. `multi_label`: an answer is
+    a set of independent classes, of which labels of pictures tell nothing.
+    """
+
+    names: Sequence[str]
+    labels: Sequence[Label]
+    part: Part
+    truth: Indices | None = None
+    multi_label: bool = False
+
+    @property
+    def rows(self) -> Rows:
+        """The measured pictures, [n], in their order."""
+        return self.part.rows
+
+    @property
+    def true(self) -> Indices | None:
+        """The true class of each row, [n]."""
+        return None if self.truth is None else self.truth[self.rows["picture"]]
+
+    @property
+    def flipped(self) -> Flags:
+        """Which rows the two sides answer differently, [n]."""
+        if self.multi_label:
+            return np.asarray(self.rows["changed"])
+        return np.not_equal(self.best("original"), self.best("artefact"))
+
+    def best(self, side: str) -> Indices:
+        """Return the best class of `original` or `artefact`, [n]."""
+        return np.asarray(self.rows[side]["top"][:, 0], np.int64)
+
+    def holds(self, side: str, classes: Indices, k: int) -> Flags:
+        """Return whether a class, [n], is among the k best of a side, [n]."""
+        return np.asarray((self.rows[side]["top"][:, :k] == classes[:, None]).any(axis=1))
+
+    def prediction(self, index: int, confidence: float) -> Prediction:
+        """Return a class with its probability."""
+        label = self.label(index)
+        return Prediction(index, label.id, label.name, confidence)
+
+    def label(self, index: int) -> Label:
+        """Return a class's label; -1 is the background's."""
+        return self.labels[index] if index >= 0 else BACKGROUND

@@ -20,15 +20,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime import npz
-from kedge_runtime.content import open_plain
-from kedge_runtime.contract import Contract, Geometry, Normalisation, Output, Tensor
-from kedge_runtime.drift.pictures import DIGEST_BYTES, Failure
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import open_plain
+from kedge_runtime.artefact.contract import Contract, Geometry, Normalisation, Output, Tensor
+from kedge_runtime.drift.journal import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
 from kedge_runtime.files import whole_file
-from kedge_runtime.head import Floats
+from kedge_runtime.modelfile import archives
+from kedge_runtime.modelfile.archives import FAULTS, opened
 from kedge_runtime.records import decode, encode
-from kedge_runtime.zips import FAULTS, opened
 
 SCHEMA = 2
 SUFFIX = ".npz"
@@ -39,7 +39,7 @@ _HEADER_BYTES = 1 << 10
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReferenceFacts:
     """What the answers are of: a reference of another model, or fed otherwise, is refused.
 
     `weights_digest` is empty where another artefact answered, fed as its own contract says.
@@ -58,7 +58,7 @@ class Facts:
     schema: int = SCHEMA
 
     @classmethod
-    def of(cls, contract: Contract) -> "Facts":
+    def of(cls, contract: Contract) -> "ReferenceFacts":
         """Return what a contract says of the original that its artefact was made from."""
         return cls(
             contract.provenance.source,
@@ -146,7 +146,7 @@ class Reference:
         if not self.facts.weights_digest:
             self._check_answers(contract, artefact)
             return
-        wanted = Facts.of(contract)
+        wanted = ReferenceFacts.of(contract)
         for name in ("weights_digest", "geometry", "normalisation", "output"):
             found, stated = getattr(self.facts, name), getattr(wanted, name)
             if found != stated:
@@ -166,13 +166,13 @@ class Reference:
             )
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> npz.Arrays:
+def _members(archive: zipfile.ZipFile, path: Path) -> archives.Arrays:
     members = [archive.getinfo(f"{name}.npy") for name in (*_SMALL, "outputs")]
     # So that it never unpacks to more than the file's own size, however many pictures there are.
     if any(info.compress_type for info in members):
         raise _damaged(path, "it is compressed")
     contents = {info.filename: archive.read(info) for info in members[:-1]}
-    return {name.removesuffix(".npy"): npz.read_array(npy) for name, npy in contents.items()}
+    return {name.removesuffix(".npy"): archives.read_array(npy) for name, npy in contents.items()}
 
 
 def _json(array: NDArray[Any]) -> Any:
@@ -194,12 +194,12 @@ def _names(array: NDArray[Any]) -> list[str]:
     return names
 
 
-def _facts(array: NDArray[Any], path: Path) -> Facts:
+def _facts(array: NDArray[Any], path: Path) -> ReferenceFacts:
     try:
         data = _json(array)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ValueError("it is of another version of kedge")
-        return decode(Facts, data, "facts")
+        return decode(ReferenceFacts, data, "facts")
     except (ValueError, KedgeError) as error:
         raise _damaged(path, error) from None
 
@@ -208,7 +208,7 @@ def _outputs(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> tuple[int
     """Return where in the file the numbers begin, and their shape."""
     info = archive.getinfo("outputs.npy")
     with archive.open(info) as member:
-        header = npz.read_header(member.read(_HEADER_BYTES))
+        header = archives.read_header(member.read(_HEADER_BYTES))
         # To the end, whose CRC zipfile compares: a damaged reference is found before it is used.
         member.seek(0)
         while member.read(_CHUNK):
@@ -240,7 +240,9 @@ class Recorded:
     outputs: Floats
 
 
-def write_reference(path: Path, facts: Facts, parts: Callable[[], Iterable[Recorded]]) -> None:
+def write_reference(
+    path: Path, facts: ReferenceFacts, parts: Callable[[], Iterable[Recorded]]
+) -> None:
     """Write what `parts()` yields, one in memory at a time; it is called twice.
 
     Raises UsageError when the disk or the folder refuses it, or when there is no picture in them.

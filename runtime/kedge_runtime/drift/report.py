@@ -6,10 +6,10 @@ that needs what isn't there (labels, outputs of the same kind) is None.
 
 from dataclasses import dataclass
 
+from kedge_runtime.classify.results import Prediction
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
-from kedge_runtime.drift.pictures import Failure
-from kedge_runtime.metrics import AgreementBy
-from kedge_runtime.results import Prediction
+from kedge_runtime.drift.journal import Failure
+from kedge_runtime.drift.metrics import AgreementBy
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Artefact:
+class ArtefactDrift:
     """What ran: `ratio` is its size to that of the original's weights in float32."""
 
     path: str
@@ -186,7 +186,7 @@ class Artefact:
 
 
 @dataclass(frozen=True)
-class Step:
+class AttributionStep:
     """One step from Keras to the device, and what it adds to the drift.
 
     `drop`: accuracy before it minus after it, None without labels; `disagreement`: how much it adds
@@ -209,7 +209,7 @@ class Attribution:
     """
 
     pictures: int
-    steps: tuple[Step, ...]
+    steps: tuple[AttributionStep, ...]
     drop: Estimate | None
     disagreement: float
 
@@ -222,7 +222,7 @@ class Drift:
     independent ones have; these have neither a best five nor drifts per class.
     """
 
-    artefact: Artefact
+    artefact: ArtefactDrift
     verdict: Verdict
     gates: tuple[Gate, ...]
     pictures: int

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime import head, metrics
-from kedge_runtime.contract import Output
-from kedge_runtime.drift.intervals import Flags
-from kedge_runtime.head import Floats
+from kedge_runtime.arrays import Flags, Floats
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.classify import outputs as head
+from kedge_runtime.drift import metrics
 
 TOP = 5
 Rows = NDArray[np.void]

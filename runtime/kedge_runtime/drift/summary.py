@@ -9,19 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kedge_runtime.arrays import Doubles, Indices
 from kedge_runtime.drift import gates, report
-from kedge_runtime.drift.calibration import calibrations
-from kedge_runtime.drift.evidence import Evidence
-from kedge_runtime.drift.flips import flips
+from kedge_runtime.drift.breakdown import calibrations, flips, per_class
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs
-from kedge_runtime.drift.intervals import Indices, Numbers, mcnemar, mean_interval
-from kedge_runtime.drift.per_class import per_class
+from kedge_runtime.drift.intervals import mcnemar, mean_interval
+from kedge_runtime.drift.measure import Evidence
 from kedge_runtime.drift.rows import TOP, Rows
 from kedge_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Limits:
+class GateLimits:
     """The gates; None for one that isn't asked for. Both are shares, 0..1."""
 
     max_drop: float | None = None
@@ -29,14 +28,14 @@ class Limits:
 
     def __bool__(self) -> bool:
         """Whether any gate is asked for."""
-        return self != Limits()
+        return self != GateLimits()
 
 
 # Where no gate is asked for: a point of accuracy if labels tell it, else the agreement.
-WITH_LABELS, WITHOUT_LABELS = Limits(max_drop=0.01), Limits(min_agreement=0.95)
+WITH_LABELS, WITHOUT_LABELS = GateLimits(max_drop=0.01), GateLimits(min_agreement=0.95)
 
 
-def check_limits(limits: Limits, *, labelled: bool, multi_label: bool = False) -> None:
+def check_limits(limits: GateLimits, *, labelled: bool, multi_label: bool = False) -> None:
     """Raise UsageError for a gate that can't be judged, before the work is done."""
     if limits.max_drop is not None and multi_label:
         raise UsageError(
@@ -49,7 +48,9 @@ def check_limits(limits: Limits, *, labelled: bool, multi_label: bool = False) -
         )
 
 
-def summarise(evidence: Evidence, artefact: report.Artefact, limits: Limits) -> report.Drift:
+def summarise(
+    evidence: Evidence, artefact: report.ArtefactDrift, limits: GateLimits
+) -> report.Drift:
     """Return everything that is said of an artefact, and the verdict of its gates.
 
     Raises UsageError when fewer than two pictures could be read.
@@ -87,7 +88,9 @@ def _within_five(evidence: Evidence) -> Estimate | None:
     return gates.share(int(held.sum()), len(held))
 
 
-def _judged(limits: Limits, top1: report.Accuracy | None, agreed: int, n: int) -> tuple[Gate, ...]:
+def _judged(
+    limits: GateLimits, top1: report.Accuracy | None, agreed: int, n: int
+) -> tuple[Gate, ...]:
     asked = limits or (WITHOUT_LABELS if top1 is None else WITH_LABELS)
     judged = []
     if asked.max_drop is not None and top1 is not None:
@@ -139,10 +142,10 @@ def _distances(rows: Rows) -> report.Distances:
     )
 
 
-def _latency(seconds: Numbers) -> report.Latency:
+def _latency(seconds: Doubles) -> report.Latency:
     median, p90 = (float(np.quantile(seconds, share)) * 1e3 for share in (0.5, 0.9))
     return report.Latency(round(median, 4), round(p90, 4))
 
 
-def _mean(values: Numbers) -> float:
+def _mean(values: Doubles) -> float:
     return math.fsum(values) / len(values)

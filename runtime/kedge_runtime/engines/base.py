@@ -13,13 +13,11 @@ from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.contract import DType, Layout, Quantisation, Tensor
-from kedge_runtime.engines import ENGINES, how_to_install, is_installed, numpy_gate
+from kedge_runtime.arrays import Array
+from kedge_runtime.artefact.contract import DType, Layout, Quantisation, Tensor
+from kedge_runtime.engines.choice import ENGINES, how_to_install, is_installed, numpy_gate
 from kedge_runtime.errors import EngineError, counted, one_line
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

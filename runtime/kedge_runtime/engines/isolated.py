@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from kedge_runtime.content import ModelContent
-from kedge_runtime.contract import Quantisation, Tensor
-from kedge_runtime.engines import EngineOptions, engine_for
-from kedge_runtime.engines.base import Array, Engine, Port
-from kedge_runtime.engines.wire import LostError, receive, send
+from kedge_runtime.arrays import Array
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.contract import Quantisation, Tensor
+from kedge_runtime.engines.base import Engine, Port
+from kedge_runtime.engines.choice import EngineOptions, engine_for
+from kedge_runtime.engines.isolated_child import ChildLostError, receive, send
 from kedge_runtime.errors import DiedError, EngineError
-from kedge_runtime.inspect.tflite_shapes import Cost
+from kedge_runtime.modelfile.check.tflite_shapes import Cost
 
 MEMORY = 400 << 20  # bytes beside the model: the check lets 320 MB of activations pass
 COPIES = 3  # of the weights: the bytes, what LiteRT copies, what XNNPACK packs
@@ -116,7 +117,7 @@ class Child:
             with suppress(BrokenPipeError):  # its last words may say why
                 send(self._descriptor(self.process.stdin), head, body)
             found = receive(self._descriptor(self.process.stdout), most, seconds)
-        except LostError as lost:
+        except ChildLostError as lost:
             raise self.died(f"it took more than {seconds:.0f} s" if lost.late else "") from None
         except ValueError:
             raise self.died("it answered nonsense") from None
@@ -148,7 +149,7 @@ class Child:
 
     def _descriptor(self, pipe: Any) -> int:
         if pipe is None or pipe.closed:
-            raise LostError
+            raise ChildLostError
         return int(pipe.fileno())
 
 

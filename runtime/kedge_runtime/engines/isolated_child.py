@@ -1,8 +1,12 @@
-"""What runs in the process of an isolated engine: it opens one model and obeys its steps."""
+"""Serve one engine in a process of its own, by messages of JSON and raw bytes."""
 
+import json
 import os
 import re
+import select
 import signal
+import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,11 +16,72 @@ from typing import Any
 
 import numpy as np
 
-from kedge_runtime.content import ModelContent
-from kedge_runtime.engines import ENGINES, EngineOptions
-from kedge_runtime.engines.base import Array, Engine, import_library
-from kedge_runtime.engines.wire import LostError, receive, send
+from kedge_runtime.arrays import Array
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.engines.base import Engine, import_library
+from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import KedgeError, one_line
+
+_SIZES = struct.Struct("<IQ")
+MAX_HEAD = 1 << 16
+_CHUNK = 1 << 20
+
+
+class ChildLostError(Exception):
+    """Nobody answers any more; `late`: because the time was up."""
+
+    def __init__(self, late: bool = False) -> None:
+        """Take the reason."""
+        super().__init__("late" if late else "closed")
+        self.late = late
+
+
+def send(descriptor: int, head: dict[str, Any], body: bytes | memoryview = b"") -> None:
+    """Write a message. Raises BrokenPipeError when nobody reads."""
+    text = json.dumps(head).encode()
+    _write(descriptor, memoryview(_SIZES.pack(len(text), len(body)) + text))
+    _write(descriptor, memoryview(body))
+
+
+def _write(descriptor: int, content: memoryview) -> None:
+    while len(content):
+        content = content[os.write(descriptor, content[:_CHUNK]) :]
+
+
+def receive(
+    descriptor: int, most: int, seconds: float | None = None
+) -> tuple[dict[str, Any], bytes]:
+    """Read a message whose bytes are at most so many, within so many seconds (None: any time).
+
+    Raises LostError when the other end is closed or late, ValueError for what is no message.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    head, body = _SIZES.unpack(_read(descriptor, _SIZES.size, end))
+    if head > MAX_HEAD or body > most:
+        raise ValueError(f"a message of {head} and {body} bytes")
+    found = json.loads(_read(descriptor, head, end))
+    if not isinstance(found, dict):
+        raise ValueError("a message that is no object")
+    return found, _read(descriptor, body, end)
+
+
+def _read(descriptor: int, size: int, end: float | None) -> bytes:
+    parts, left = [], size
+    # select knows no descriptor above 1023, and a service may have thousands.
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    while left:
+        if end is not None:
+            room = max(0.0, end - time.monotonic())
+            if not waiting.poll(room * 1000):
+                raise ChildLostError(late=True)
+        part = os.read(descriptor, min(left, _CHUNK))
+        if not part:
+            raise ChildLostError
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
 
 MODEL_BYTES = 2 << 30  # the most that either format can have
 
@@ -26,7 +91,7 @@ def serve(parent: int) -> None:
     _prepare(parent)
     replies = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no reply
-    with suppress(LostError, BrokenPipeError):
+    with suppress(ChildLostError, BrokenPipeError):
         _serve(replies)
 
 
@@ -103,7 +168,7 @@ def _reply(replies: int, task: Callable[[], Any]) -> Any:
         found = task()
     except (KedgeError, MemoryError) as error:
         send(replies, {"memory": True} if isinstance(error, MemoryError) else {"error": str(error)})
-        raise LostError from None
+        raise ChildLostError from None
     send(replies, _described(found) if isinstance(found, Engine) else {})
     return found
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from kedge_runtime.content import ModelContent
-from kedge_runtime.engines import EngineOptions
+from kedge_runtime.arrays import Array
+from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.engines.base import (
-    Array,
     Engine,
     Port,
     float_port,
@@ -13,6 +12,7 @@ from kedge_runtime.engines.base import (
     import_library,
     only_ends,
 )
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import EngineError, one_line
 
 # Without it, x86 processors that lack VNNI add products of int8 in 16 bits, which saturate: a net

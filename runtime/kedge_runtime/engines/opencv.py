@@ -10,11 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kedge_runtime.content import ModelContent
-from kedge_runtime.engines import ENGINES, EngineOptions, version_gate
-from kedge_runtime.engines.base import Array, Engine, float_port, image_port, only_ends
-from kedge_runtime.engines.onnx_graph import Graph, read_graph
+from kedge_runtime.arrays import Array
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.engines.base import Engine, float_port, image_port, only_ends
+from kedge_runtime.engines.choice import ENGINES, EngineOptions, version_gate
 from kedge_runtime.errors import EngineError, one_line
+from kedge_runtime.modelfile.onnx import GraphOutline, read_outline
 
 # What the names of integer operators have in common: QuantizeLinear, QLinearConv, MatMulInteger.
 _INTEGER = ("Quantize", "QLinear", "Integer")
@@ -28,7 +29,7 @@ class OpenCV(Engine):
     faults = (cv2.error,)
     batches = False
 
-    def __init__(self, net: Any, graph: Graph) -> None:
+    def __init__(self, net: Any, graph: GraphOutline) -> None:
         """Take a network and what its file says of it."""
         taken, given = only_ends(graph.inputs, graph.outputs)
         entry = image_port(float_port(taken.shape, taken.dtype))
@@ -58,7 +59,7 @@ def open_engine(content: ModelContent, options: EngineOptions) -> OpenCV:
     if gate := version_gate(library, cv2.__version__):
         raise EngineError(gate)
     try:
-        graph = read_graph(content.data)
+        graph = read_outline(content.data)
         _check_float32(graph)
         net = cv2.dnn.readNetFromONNX(np.frombuffer(content.data, np.uint8))
         if options.threads:
@@ -70,7 +71,7 @@ def open_engine(content: ModelContent, options: EngineOptions) -> OpenCV:
         raise EngineError(f"{content.path}: OpenCV can't load it: {one_line(error)}") from None
 
 
-def _check_float32(graph: Graph) -> None:
+def _check_float32(graph: GraphOutline) -> None:
     ends = {end.dtype for end in (*graph.inputs, *graph.outputs)}
     integer = sorted(op for op in graph.operators if any(part in op for part in _INTEGER))
     if found := integer or sorted(ends - {"float32"}):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_runtime.contract import Geometry, Input, Label, Output
+from kedge_runtime.arrays import Doubles, Indices, Pixels
+from kedge_runtime.artefact.contract import Geometry, Input, Label, Output
+from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import UsageError
-from kedge_runtime.fitting import candidates, images, scores
-from kedge_runtime.fitting.candidates import Candidate
-from kedge_runtime.fitting.scores import MARGIN, Classes, Numbers, Score, accuracy_lost
-from kedge_runtime.image import Pixels
-from kedge_runtime.normalisations import formula, in_rgb
-from kedge_runtime.truth import read_truth
+from kedge_runtime.fitting import candidates, scores
+from kedge_runtime.fitting.candidates import InputCandidate
+from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
+from kedge_runtime.image.pipelines import formula, in_rgb
 
 IMAGES = 100  # at most
 LEAST = 20  # fewer decide nothing
@@ -22,7 +22,7 @@ LEVEL = 0.99  # a conversion that is stopped in vain costs more than one that go
 
 
 @dataclass(frozen=True)
-class Finding:
+class InputFinding:
     """A candidate that fits the model significantly better than the input in use.
 
     `used`, `better`: their scores on the same images. `line`: for the user.
@@ -44,7 +44,7 @@ class Asked:
     name: str
     input: Input
     output: Output
-    answers: Callable[[Pixels, Input], Numbers]
+    answers: Callable[[Pixels, Input], Doubles]
 
 
 def true_outputs(
@@ -61,7 +61,7 @@ def true_outputs(
 
 def better_input(
     asked: Asked, paths: Sequence[Path], classes: Sequence[int] | None
-) -> Finding | None:
+) -> InputFinding | None:
     """Return the known input that fits significantly better than `asked.input`, or None.
 
     `paths`: readable images; `classes`: the index of each one's true output. Takes about five times
@@ -86,9 +86,9 @@ class _Check:
 
     asked: Asked
     paths: tuple[Path, ...]
-    classes: Classes
+    classes: Indices
 
-    def normalisation(self) -> Finding | None:
+    def normalisation(self) -> InputFinding | None:
         """Try every normalisation and colour order on the geometry in use."""
         fed = self.asked.input
         channels = fed.normalisation.channels
@@ -100,24 +100,26 @@ class _Check:
             for one in known
             if (in_rgb(one.input.normalisation), one.input.normalisation.colour) != used
         ]
-        pixels = images.load(self.paths, fed, [fed.geometry]).sized[fed.geometry]
+        pixels = candidates.load(self.paths, fed, [fed.geometry]).sized[fed.geometry]
         return self._better(rivals, dict.fromkeys([fed.geometry], pixels))
 
-    def geometry(self) -> Finding | None:
+    def geometry(self) -> InputFinding | None:
         """Try every geometry with the normalisation in use."""
         fed = self.asked.input
         size = fed.geometry.height, fed.geometry.width
         ways = {g: names for g, names in candidates.geometries(*size).items() if g != fed.geometry}
-        loaded = images.load(self.paths, fed, [fed.geometry, *ways])
+        loaded = candidates.load(self.paths, fed, [fed.geometry, *ways])
         rivals = [
-            Candidate("", names, Input(g, fed.normalisation, fed.tensor))
+            InputCandidate("", names, Input(g, fed.normalisation, fed.tensor))
             for g, names in ways.items()
         ]
         return self._better(rivals, loaded.sized)
 
-    def _better(self, rivals: list[Candidate], sized: dict[Geometry, Pixels]) -> Finding | None:
+    def _better(
+        self, rivals: list[InputCandidate], sized: dict[Geometry, Pixels]
+    ) -> InputFinding | None:
         """Return the rival that is best on a part, if it is better on all images, too."""
-        used = Candidate("", (), self.asked.input)
+        used = InputCandidate("", (), self.asked.input)
         part = [self._score(one, sized, PART) for one in rivals]
         best = max(part, key=lambda one: one.mean)
         if best.mean <= self._score(used, sized, PART).mean:
@@ -127,9 +129,9 @@ class _Check:
         margin = 0.0 if best.candidate.normalisation else MARGIN
         if scores.z_score(other.values, one.values) <= limit or not _more_right(one, other, margin):
             return None
-        return Finding(one, other, self._line(one, other))
+        return InputFinding(one, other, self._line(one, other))
 
-    def _score(self, candidate: Candidate, sized: dict[Geometry, Pixels], count: int) -> Score:
+    def _score(self, candidate: InputCandidate, sized: dict[Geometry, Pixels], count: int) -> Score:
         pixels, classes = sized[candidate.input.geometry][:count], self.classes[:count]
         given = self.asked.answers(pixels, candidate.input)
         right = given.argmax(axis=1) == classes

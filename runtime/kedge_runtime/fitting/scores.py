@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.contract import Output
+from kedge_runtime.arrays import Doubles, Flags, Indices
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.classify.outputs import sigmoid
 from kedge_runtime.drift.intervals import paired_drop
-from kedge_runtime.fitting.candidates import Candidate
-from kedge_runtime.head import sigmoid
-
-Numbers = NDArray[np.float64]
-Classes = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from kedge_runtime.fitting.candidates import InputCandidate
 
 LEVEL = 0.95
 CLEARLY = 4.0  # standard errors behind the best: out of question
@@ -45,8 +42,8 @@ class Score:
     without ground truth.
     """
 
-    candidate: Candidate
-    values: Numbers
+    candidate: InputCandidate
+    values: Doubles
     right: Flags | None = None
 
     @property
@@ -55,7 +52,7 @@ class Score:
         return float(self.values.mean())
 
 
-def evidence(answers: NDArray[Any], output: Output) -> Numbers:
+def evidence(answers: NDArray[Any], output: Output) -> Doubles:
     """Return logarithms of the classes' weights, [images, classes], of a model's numbers.
 
     Independent classes are compared by the logarithm of each one's probability. What is not finite
@@ -71,25 +68,25 @@ def evidence(answers: NDArray[Any], output: Output) -> Numbers:
     return np.asarray(values - values.max(axis=1, keepdims=True))
 
 
-def log_softmax(values: Numbers) -> Numbers:
+def log_softmax(values: Doubles) -> Doubles:
     """Return log probabilities along the last axis."""
     highest = values.max(axis=-1, keepdims=True)
     shifted = values - highest
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-def likelihood(values: Numbers, classes: Classes) -> Numbers:
+def likelihood(values: Doubles, classes: Indices) -> Doubles:
     """Return the log-likelihood of each image's true class less chance's, [images], in nats."""
     rows, count = np.arange(len(classes)), values.shape[1]
 
-    def judged(sharp: float) -> Numbers:
+    def judged(sharp: float) -> Doubles:
         ratio = count * np.exp(log_softmax(values * sharp)[rows, classes])
         return np.asarray(np.log(_CHANCE + (1 - _CHANCE) * ratio))
 
     return _sharpest(judged, SHARPNESS)
 
 
-def agreement(values: Numbers, other: Numbers) -> Numbers:
+def agreement(values: Doubles, other: Doubles) -> Doubles:
     """Return how much one view of each image tells of the other's answer, [images], in nats.
 
     The logarithm of the chance that two views of one image draw the same class over that for views
@@ -97,7 +94,7 @@ def agreement(values: Numbers, other: Numbers) -> Numbers:
     temperature: without true classes, a wrong input that makes the answers surer would win.
     """
 
-    def shared(sharp: float) -> Numbers:
+    def shared(sharp: float) -> Doubles:
         one, two = np.exp(log_softmax(values * sharp)), np.exp(log_softmax(other * sharp))
         overall = np.maximum((one.mean(axis=0) + two.mean(axis=0)) / 2, _LEAST)
         ratio = (one * two / overall).sum(axis=1)
@@ -106,12 +103,12 @@ def agreement(values: Numbers, other: Numbers) -> Numbers:
     return _sharpest(shared, _SHARPER)
 
 
-def _sharpest(judge: Callable[[float], Numbers], sharpness: Numbers) -> Numbers:
+def _sharpest(judge: Callable[[float], Doubles], sharpness: Doubles) -> Doubles:
     """Return what `judge` gives at the inverse temperature that suits it best."""
     return max(map(judge, map(float, sharpness)), key=lambda one: float(one.mean()))
 
 
-def z_score(better: Numbers, worse: Numbers) -> float:
+def z_score(better: Doubles, worse: Doubles) -> float:
     """Return the mean paired difference over its standard error; 0 where all are the same."""
     differences = better - worse
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
@@ -130,7 +127,7 @@ def quantile(images: int, compared: int, level: float = LEVEL) -> float:
     return z + first + second
 
 
-def may_be_best(values: Sequence[Numbers]) -> tuple[bool, ...]:
+def may_be_best(values: Sequence[Doubles]) -> tuple[bool, ...]:
     """Return which of the candidates' per-image values, each [images], may be the best one's.
 
     The set holds the best with 95 % (Hsu 1984, Annals of Statistics 12, 1136-1144, with

@@ -9,20 +9,25 @@ for answer in classify_stream(Classifier.open("mobilenet.int8.tflite"), open_vid
 docs/streams.md says how to choose the gates, and what a camera needs.
 """
 
-from kedge_runtime.streams.answers import Answer, Tally, Watch, classify_stream
-from kedge_runtime.streams.capture import open_camera, open_video
-from kedge_runtime.streams.debounce import Debounce, Votes
-from kedge_runtime.streams.frames import Frame, numbered
+from kedge_runtime.streams.answers import (
+    Answer,
+    Debounce,
+    Motion,
+    StreamTally,
+    UnsureFolder,
+    Votes,
+    Watch,
+    classify_stream,
+)
 from kedge_runtime.streams.mailbox import latest
-from kedge_runtime.streams.motion import Motion
-from kedge_runtime.streams.unsure import UnsureFolder
+from kedge_runtime.streams.sources import Frame, numbered, open_camera, open_video
 
 __all__ = [
     "Answer",
     "Debounce",
     "Frame",
     "Motion",
-    "Tally",
+    "StreamTally",
     "UnsureFolder",
     "Votes",
     "Watch",

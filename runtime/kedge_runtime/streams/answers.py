@@ -1,20 +1,142 @@
-"""From frames to answers: motion first, then the model, then whether it stays."""
+"""Answer frames as they come: motion first, then the model, then whether the answer stays."""
 
+import re
+import time
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.answering import Answering
-from kedge_runtime.contract import Colour
-from kedge_runtime.errors import UsageError
-from kedge_runtime.results import Result, Rule
-from kedge_runtime.streams.debounce import Debounce, Votes
-from kedge_runtime.streams.frames import Frame, ended, numbered
-from kedge_runtime.streams.motion import Motion
-from kedge_runtime.streams.unsure import LIMIT, UnsureFolder
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.classify.classifier import Predictor
+from kedge_runtime.classify.results import Result, Rule
+from kedge_runtime.errors import UsageError, reason_of
+from kedge_runtime.files import write_whole
+from kedge_runtime.streams.sources import Clock, Frame, ended, numbered
+
+# Pixels of a side: small enough to blur a sensor's noise away, large enough for a hand.
+SIDE = 32
+# Pixels that the shorter side is thinned to, about, before it is averaged: 16 for each pixel of the
+# thumbnail are enough, and averaging all of a large frame would cost more than the model.
+THINNED = 128
+
+
+class Motion:
+    """Compares each frame with the last one that moved."""
+
+    def __init__(self, threshold: float) -> None:
+        """Take the mean grey difference that counts as motion, 0..255. Raises UsageError."""
+        if not 0 <= threshold <= 255:
+            raise UsageError(f"motion is {threshold}, allowed are 0 (any change) to 255")
+        self._threshold = threshold
+        self._last: NDArray[np.int16] | None = None
+
+    def __call__(self, pixels: Pixels) -> bool:
+        """Return whether RGB uint8 [h, w, 3] differ by more than the threshold; the first does."""
+        thumbnail = _thumbnail(pixels)
+        if self._last is not None and _difference(self._last, thumbnail) <= self._threshold:
+            return False
+        self._last = thumbnail
+        return True
+
+
+def _thumbnail(pixels: Pixels) -> NDArray[np.int16]:
+    step = max(1, min(pixels.shape[:2]) // THINNED)
+    thinned = np.ascontiguousarray(pixels[::step, ::step])
+    grey = cv2.cvtColor(thinned, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.int16)
+
+
+def _difference(one: NDArray[np.int16], other: NDArray[np.int16]) -> float:
+    return float(np.abs(one - other).mean())
+
+
+@dataclass(frozen=True)
+class Votes:
+    """`needed` of the last `frames` must agree, 1 <= needed <= frames. Raises UsageError."""
+
+    needed: int
+    frames: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no frames could meet."""
+        if not 1 <= self.needed <= self.frames:
+            raise UsageError(f"{self.needed}/{self.frames}: can't be; 3/5 means 3 of 5 frames")
+
+    @classmethod
+    def read(cls, text: str) -> "Votes":
+        """Return the votes of a text such as "3/5"."""
+        found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+        if not found:
+            raise UsageError(f"{text}: expected k/n, such as 3/5 for 3 of the last 5 frames")
+        return cls(int(found[1]), int(found[2]))
+
+
+class Debounce:
+    """The stable answer of a stream; asked frame by frame."""
+
+    def __init__(self, votes: Votes) -> None:
+        """Begin without a stable answer."""
+        self._votes = votes
+        self._last: deque[Hashable] = deque(maxlen=votes.frames)
+        self._stable: tuple[Hashable, ...] = ()
+
+    def __call__(self, answer: Hashable) -> bool:
+        """Take a frame's answer; return whether it has just become the stable one."""
+        self._last.append(answer)
+        if self._stable == (answer,) or self._last.count(answer) < self._votes.needed:
+            return False
+        self._stable = (answer,)
+        return True
+
+
+QUALITY = 95  # of JPEG, 0..100
+# About 200 MB of 640x480 pixels at this quality: an SD card doesn't fill over a night.
+LIMIT = 1000
+
+
+class UnsureFolder:
+    """Saves frames as JPEG until the folder holds `limit` of them, those of earlier runs too."""
+
+    def __init__(self, folder: str | Path, limit: int = LIMIT, clock: Clock = time.time) -> None:
+        """Make the folder if need be. Raises UsageError when it can't be."""
+        self._folder, self._clock = Path(folder), clock
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._room = limit - sum(1 for _ in self._folder.glob("*.jpg"))
+        except OSError as error:
+            reason = reason_of(error)
+            raise UsageError(
+                f"{folder}: can't be a folder ({reason}); choose another place"
+            ) from None
+
+    def save(self, frame: Frame) -> bool:
+        """Save a frame, named by the UTC time and its index; return False when the folder is full.
+
+        Raises UsageError when the disk refuses it.
+        """
+        if self._room <= 0:
+            return False
+        pixels = cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)
+        _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        write_whole(self._free(frame.index), content.tobytes())
+        self._room -= 1
+        return True
+
+    def _free(self, index: int) -> Path:
+        moment = datetime.fromtimestamp(self._clock(), timezone.utc)
+        name = f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond:06}Z-{index}"
+        # A clock may stand still or go back: a Raspberry Pi has no battery for it.
+        names = (f"{name}{f'-{again}' if again else ''}.jpg" for again in count())
+        return next(path for path in map(self._folder.joinpath, names) if not path.exists())
 
 
 @dataclass(frozen=True)
@@ -43,7 +165,7 @@ class Answer:
 
 
 @dataclass
-class Tally:
+class StreamTally:
     """What has become of a stream's frames so far."""
 
     frames: int = 0
@@ -54,12 +176,12 @@ class Tally:
 
 
 def classify_stream(
-    model: Answering,
+    model: Predictor,
     frames: Iterable[Frame | NDArray[Any]],
     watch: Watch = Watch(),
     *,
     colour: Colour = "rgb",
-    tally: Tally | None = None,
+    tally: StreamTally | None = None,
 ) -> Iterator[Answer]:
     """Yield the answers to a stream, each as soon as its frame is there.
 
@@ -67,7 +189,7 @@ def classify_stream(
     `colour`; a generator is closed with this one. With `debounce` a still frame counts as the last
     one classified. `tally` is kept up to date. Raises ImageError for frames that can't be read.
     """
-    return _answers(Observer(model, watch, tally or Tally()), frames, colour)
+    return _answers(Observer(model, watch, tally or StreamTally()), frames, colour)
 
 
 def _answers(
@@ -82,7 +204,7 @@ def _answers(
 class Observer:
     """Sees frame after frame; keeps the last result for those in which nothing moves."""
 
-    def __init__(self, model: Answering, watch: Watch, tally: Tally) -> None:
+    def __init__(self, model: Predictor, watch: Watch, tally: StreamTally) -> None:
         """Set the gates up. Raises UsageError for a folder of unsure frames that stays empty."""
         rule, folder = watch.rule, watch.save_unsure
         sure = not model.classes.multi_label and (rule.min_confidence, rule.max_entropy) == (0, 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from kedge_runtime.errors import ImageError
-from kedge_runtime.streams.frames import Frame, ended, numbered
+from kedge_runtime.streams.sources import Frame, ended, numbered
 
 # Seconds without a frame after which a camera counts as gone; OpenCV's own patience is as long.
 TIMEOUT = 10.0

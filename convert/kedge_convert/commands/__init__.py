@@ -1,0 +1,1 @@
+"""The converter's commands: one module each, named like the command."""

@@ -1,0 +1,39 @@
+"""What `--device NAME` chooses: a device's profile in the converter's words."""
+
+from kedge_convert.export.exported import Scheme
+from kedge_convert.targets import TARGETS, Target, parse_targets
+from kedge_models.devices import Device
+from kedge_runtime.errors import UsageError
+
+ALL = "all"
+
+
+def targets_for(device: Device | None, asked: str | None = None) -> tuple[Target, ...]:
+    """Return what to make: what is `asked` for, else the device's own targets, else all.
+
+    `all` are those that the device runs. Raises UsageError for a target that it can't run.
+    """
+    if device is None:
+        return parse_targets(asked or ALL)
+    if asked == ALL:
+        return tuple(target for target in TARGETS if runs(device, target))
+    chosen = parse_targets(asked or ",".join(device.targets))
+    for target in chosen:
+        if not runs(device, target):
+            able = ", ".join(f"{f}:{p}" for f, each in device.precisions.items() for p in each)
+            raise UsageError(f"--to: {device.name} can't run {target}, allowed are {able}")
+    return chosen
+
+
+def runs(device: Device, target: Target) -> bool:
+    """Whether a device runs a target's precision in its format."""
+    return target.precision in device.precisions.get(target.form, ())
+
+
+def scheme_for(device: Device | None) -> Scheme:
+    """Return how a device wants its integers; without one as every CPU takes them."""
+    if device is None:
+        return Scheme()
+    return Scheme(
+        device.inputs[0], device.outputs[0], device.per_channel_dense, device.reduce_range
+    )

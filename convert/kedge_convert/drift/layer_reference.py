@@ -1,0 +1,159 @@
+"""The float original, layer by layer: its graph, its layers' names, and values that can be set.
+
+`Values` computes what is asked for and no more. A tensor that is set to what the shipped file has
+there cuts the graph: what comes after is computed from it, so that a layer's own part of the drift
+can be told from what it was given.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kedge_convert.prepare.equalise import groups
+from kedge_convert.prepare.fold import fold
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, trace
+from kedge_runtime.arrays import Floats
+
+
+@dataclass(frozen=True)
+class LayerReference:
+    """The traced graph. By each node's output: `producers`, what it takes (`inputs`), and its
+    layer's name (`names`), with nested models' before a slash.
+
+    `scalable`: tensors whose channels preparation may have multiplied (docs/quantisation.md).
+    """
+
+    graph: Graph
+    producers: dict[GraphTensor, Node]
+    inputs: dict[GraphTensor, tuple[GraphTensor, ...]]
+    names: dict[GraphTensor, str]
+    scalable: frozenset[GraphTensor]
+
+    @cached_property
+    def order(self) -> dict[GraphTensor, int]:
+        """The place of each node in the execution order, by its output."""
+        return {node.output: i for i, node in enumerate(self.graph.nodes)}
+
+    @cached_property
+    def layers(self) -> frozenset[str]:
+        """The layers' own names in lower case, as the file's tensors may have them."""
+        return frozenset(node.layer.name.lower() for node in self.graph.nodes)
+
+    def segment(self, tensor: GraphTensor, stops: "frozenset[GraphTensor]") -> list[Node]:
+        """Return the nodes between a tensor and the stops before it, in execution order."""
+        found: dict[GraphTensor, Node] = {}
+        waiting = [tensor]
+        while waiting:
+            one = waiting.pop()
+            if one in found or one not in self.producers or (one in stops and one != tensor):
+                continue
+            found[one] = self.producers[one]
+            waiting += self.inputs[one]
+        return sorted(found.values(), key=lambda node: self.order[node.output])
+
+
+def layer_reference(model: Any) -> LayerReference:
+    """Return the reference of a Keras model, pictures to logits."""
+    graph = trace(model)
+    producers = {node.output: node for node in graph.nodes}
+    inputs = {node.output: tuple(node.inputs) for node in graph.nodes}
+    return LayerReference(graph, producers, inputs, _names(graph, model), _scalable(graph))
+
+
+def weighted(node: Node) -> bool:
+    """Whether a node's layer has a kernel."""
+    return any(len(weight.shape) > 1 for weight in getattr(node.layer, "weights", ()))
+
+
+def main(nodes: Sequence[Node]) -> Node:
+    """Return the node that a person would name: the last one with a kernel, else the last one."""
+    return next((node for node in reversed(nodes) if weighted(node)), nodes[-1])
+
+
+class Values:
+    """The values of a reference on some pictures, float32 [n, ...]; any of them can be set."""
+
+    def __init__(self, source: LayerReference, pictures: Floats) -> None:
+        """Start from the pictures."""
+        self._source = source
+        self._set = {source.graph.input: pictures}
+        self._computed: dict[GraphTensor, Floats] = {}
+
+    @property
+    def stops(self) -> frozenset[GraphTensor]:
+        """The tensors that are set."""
+        return frozenset(self._set)
+
+    def __getitem__(self, tensor: GraphTensor) -> Floats:
+        """Return a tensor's value, computed from those that are set."""
+        for node in self._missing(tensor):
+            value = node.run(self._known)
+            self._computed[node.output] = np.asarray(value, np.float32)
+        return self._known(tensor)
+
+    def set(self, tensor: GraphTensor, value: Floats) -> None:
+        """Set a tensor; what was computed from its former value is forgotten."""
+        self._set[tensor] = value
+        stale = {tensor}
+        for node in self._source.graph.nodes:
+            taken = self._source.inputs[node.output]
+            if stale.intersection(taken) and node.output not in self._set:
+                stale.add(node.output)
+                self._computed.pop(node.output, None)
+        self._computed.pop(tensor, None)
+
+    def unset(self, tensor: GraphTensor) -> None:
+        """Let a tensor be computed again."""
+        self.set(tensor, self._set[tensor])
+        del self._set[tensor]
+
+    def forget(self, tensor: GraphTensor) -> None:
+        """Drop a value that nothing will ask for again."""
+        self._set.pop(tensor, None)
+        self._computed.pop(tensor, None)
+
+    def _known(self, tensor: GraphTensor) -> Floats:
+        return self._set[tensor] if tensor in self._set else self._computed[tensor]
+
+    def _missing(self, tensor: GraphTensor) -> list[Node]:
+        known = self.stops.union(self._computed)
+        return [] if tensor in known else self._source.segment(tensor, known)
+
+
+def _names(graph: Graph, model: Any) -> dict[GraphTensor, str]:
+    """Return each node's name; a layer's second call is told from its first."""
+    paths = dict(_paths(model, ""))
+    calls: dict[str, int] = {}
+    names = {}
+    for node in graph.nodes:
+        name = paths.get(id(node.layer), node.layer.name)
+        calls[name] = calls.get(name, 0) + 1
+        names[node.output] = name if calls[name] == 1 else f"{name} (call {calls[name]})"
+    return names
+
+
+def _paths(model: Any, prefix: str) -> Iterator[tuple[int, str]]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _paths(layer, f"{prefix}{layer.name}/")
+        else:
+            yield id(layer), prefix + layer.name
+
+
+def _scalable(graph: Graph) -> frozenset[GraphTensor]:
+    """Return the traced tensors that stand for one which equalisation may scale."""
+    folded = fold(graph)
+    shapes: dict[GraphTensor, tuple[int, ...]] = {}
+    zeros = np.zeros((1, *graph.shape), np.float32)
+    fold_over(folded, zeros, lambda tensor, value: shapes.__setitem__(tensor, value.shape))
+    free = {tensor for group in groups(folded, shapes) for tensor in group.tensors}
+    kept = {node.output for node in folded.nodes}
+    stands_for: dict[GraphTensor, GraphTensor] = {}
+    for node in graph.nodes:
+        first = node.inputs[0]
+        merged = node.output not in kept
+        stands_for[node.output] = stands_for.get(first, first) if merged else node.output
+    return frozenset(tensor for tensor, kept_one in stands_for.items() if kept_one in free)

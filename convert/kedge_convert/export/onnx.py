@@ -1,0 +1,201 @@
+"""An open batch for ONNX: several pictures at once, on request."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kedge_convert.export import onnx_precisions, structure
+from kedge_convert.export.exported import PLAIN, Exported, Scheme, once
+from kedge_convert.export.onnx_graph import INPUT, OUTPUT, canonical
+from kedge_convert.export.onnx_precisions import guard
+from kedge_convert.export.tf2onnx import ROUTES, Route
+from kedge_convert.images import Tick, tensors
+from kedge_convert.source import Source
+from kedge_convert.toolkit import ConversionError, require
+from kedge_runtime.artefact.contract import Contract, Precision
+from kedge_runtime.errors import one_line
+from kedge_runtime.files import temporary_folder
+from kedge_runtime.output import quiet
+
+# Of the largest logit: a graph that is wrong is off by far more. How exact the chosen one is, is
+# for the parity check to say, on more pictures.
+TOLERANCE = 1e-3
+# Routes whose errors differ by less are equally exact: sums in another order differ by 1e-6.
+EQUAL = 1e-5
+PROBES = 4
+
+
+Recipe = Callable[[Source, Path, Sequence[Path], Tick, Scheme], bytes]
+
+
+def export(
+    source: Source,
+    precision: Precision,
+    calibration: Sequence[Path],
+    tick: Tick,
+    scheme: Scheme = PLAIN,
+) -> Exported:
+    """Return the serialised ModelProto of `source`, its structure checked.
+
+    Input `input`, output `logits`, batch 1. Raises ConversionError.
+    """
+    with quiet(), _logs_off(), temporary_folder() as folder:
+        floats = folder / "float32.onnx"
+        floats.write_bytes(float32(source))
+        content = RECIPES[precision](source, floats, calibration, tick, scheme)
+    structure.check("onnx", content, source)
+    return Exported(content)
+
+
+def describe(content: bytes, contract: Contract) -> Exported:
+    """Return the file as it is: ONNX has no convention for what a classifier's ends mean."""
+    return Exported(content)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The model of one route. `error`: the largest of its logits, as a share of the largest."""
+
+    nodes: int
+    error: float
+    content: bytes
+
+
+@once
+def float32(source: Source) -> bytes:
+    """Return the float model, made once for all that starts from it.
+
+    Of the routes whose model passes every check it is the most exact one; of those that are equally
+    exact the one with the fewest nodes.
+    """
+    reasons: list[str] = []
+    models: list[Made] = []
+    with temporary_folder() as folder:
+        for name, route in ROUTES.items():
+            try:
+                models.append(checked(route, source, folder))
+            except OSError:  # a full disk is no fault of the route's
+                raise
+            # tf2onnx raises whatever its parts raise; another route may do, or all are named.
+            except Exception as error:
+                reasons.append(f"{name}: {one_line(error)}")
+    if not models:
+        raise ConversionError(f"{source.name}: no route to ONNX: {'; '.join(reasons)}")
+    return best(models).content
+
+
+def best(models: Sequence[Made]) -> Made:
+    """Return the one with the fewest nodes of those within EQUAL of the most exact."""
+    least = min(made.error for made in models)
+    exact = [made for made in models if made.error <= least + EQUAL]
+    return min(exact, key=attrgetter("nodes"))
+
+
+def checked(route: Route, source: Source, folder: Path) -> Made:
+    """Return the model of one route. Raises for a model that is wrong."""
+    names: Any = require("tf2onnx.utils")
+    names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
+    model = canonical(onnx_precisions.reduced(guard(route(source, folder))))
+    content: bytes = model.SerializeToString(deterministic=True)
+    structure.check("onnx", content, source)
+    error = _probe(content, source)
+    # Written so that a NaN fails.
+    if not error <= TOLERANCE:
+        raise ConversionError(f"its logits are off by {error:.2g} of the largest")
+    return Made(len(model.graph.node), error, content)
+
+
+def _probe(content: bytes, source: Source) -> float:
+    """Return the relative error of the logits on the source's pictures, or else on noise."""
+    probes = list(tensors(source.pictures, source.input)) or structure.probes(source, PROBES)
+    reference = source.logits(iter(probes))
+    session = require("onnxruntime").InferenceSession(content)
+    rows = [session.run([OUTPUT], {INPUT: probe})[0].reshape(1, -1) for probe in probes]
+    answers = np.concatenate(rows)
+    return float(np.abs(answers - reference).max() / max(np.abs(reference).max(), 1e-12))
+
+
+def _float32(
+    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
+) -> bytes:
+    return floats.read_bytes()
+
+
+def _float16(
+    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
+) -> bytes:
+    return onnx_precisions.halved(floats.read_bytes())
+
+
+RECIPES: dict[Precision, Recipe] = {
+    "float32": _float32,
+    "float16": _float16,
+    "int8": onnx_precisions.stock,
+}
+
+
+@contextlib.contextmanager
+def _logs_off() -> Iterator[None]:
+    """Silence the toolkits' loggers, which hold handlers of their own."""
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+BATCH = "batch"  # the symbolic size's name in the file
+TRIED = 3  # pictures
+# Of the largest logit: other sizes of batch are summed in another order.
+BATCH_TOLERANCE = 1e-4
+
+
+def opened(exported: Exported, source: Source) -> Exported:
+    """Return the model of `source` with any number of pictures in and as many answers out.
+
+    Raises ConversionError when its answers for a batch aren't those for its pictures one by one.
+    """
+    onnx = require("onnx")
+    model = onnx.load_from_string(exported.content)
+    graph = model.graph
+    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    for initializer in graph.initializer:
+        if initializer.name in shapes:
+            _open_first(initializer, onnx.numpy_helper)
+    for end in (*graph.input, *graph.output):
+        end.type.tensor_type.shape.dim[0].dim_param = BATCH
+    del graph.value_info[:]
+    content: bytes = model.SerializeToString(deterministic=True)
+    if fault := _fault(content, source):
+        raise ConversionError(f"{source.name}: no open batch for this network: {fault}")
+    return replace(exported, content=content)
+
+
+def _open_first(initializer: Any, numpy_helper: Any) -> None:
+    """Have a Reshape find its first size, which pictures multiply.
+
+    That is -1, or where another size is found already, 0: the first of what it takes.
+    """
+    sizes = numpy_helper.to_array(initializer).copy()
+    if sizes.size and (sizes[0] == 1 or -1 not in sizes):
+        sizes[0] = 0 if -1 in sizes[1:] else -1
+        initializer.CopyFrom(numpy_helper.from_array(sizes, initializer.name))
+
+
+def _fault(content: bytes, source: Source) -> str:
+    pictures = structure.probes(source, TRIED)
+    try:
+        session = require("onnxruntime").InferenceSession(content)
+        single = [session.run([OUTPUT], {INPUT: picture})[0] for picture in pictures]
+        (together,) = session.run([OUTPUT], {INPUT: np.concatenate(pictures)})
+    # onnxruntime's errors have no base of their own.
+    except Exception as error:
+        return one_line(error)
+    off = np.abs(together - np.concatenate(single)).max() / np.abs(together).max()
+    return "" if off <= BATCH_TOLERANCE else f"its answers for a batch are off by {off:.2g}"

@@ -1,0 +1,80 @@
+"""Build Keras applications from their cards, and load the demo."""
+
+import contextlib
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kedge_convert.load import keras_file, weights_file
+from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
+from kedge_convert.toolkit import require
+from kedge_models.cards import Card, card
+from kedge_models.demo import files
+from kedge_runtime.errors import UsageError
+from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES
+
+
+class AbsentError(UsageError):
+    """Weights that are not in Keras's cache, and can't be downloaded from here."""
+
+
+UNTRAINED = "none"  # as --weights: random ones, which initialise.py settles
+
+
+def cache_folder() -> Path:
+    """Return the folder where Keras looks for weights before it downloads them."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+
+
+def build(card: Card, weights: str) -> Any:
+    """Return the application with `imagenet` weights, downloaded by Keras, a file's, or `none`.
+
+    Raises AbsentError when the download fails, and UsageError when the file does.
+    """
+    keras = require("keras")
+    # MobileNetV3 has no size of its own in Keras 3; for the others this is their default.
+    application = partial(
+        getattr(keras.applications, card.application), input_shape=(card.size, card.size, 3)
+    )
+    if weights == "imagenet":
+        return _download(application, card)
+    if weights == UNTRAINED:
+        return application(weights=None, **card.arguments)
+    model = application(weights=None, **card.arguments)
+    weights_file.load_into(model, Path(weights), card.name)
+    return model
+
+
+def _download(application: Any, card: Card) -> Any:
+    try:
+        # Keras draws its own progress bar, on stdout: that belongs to the answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            return application(weights="imagenet", **card.arguments)
+    except Exception as error:
+        wanted = re.search(r"[\w.-]+\.(?:h5|keras)\b", str(error))
+        # A cache that can't be written to is named without the file.
+        if not wanted and not isinstance(error, OSError):
+            raise
+        file = wanted.group() if wanted else "their file"
+        raise AbsentError(
+            f"{card.name}: the ImageNet weights can't be downloaded: put {file} into "
+            f"{cache_folder()}, or give --weights FILE, or try `kedge convert demo`"
+        ) from error
+
+
+DEMO = "demo"
+
+
+def load(request: SourceRequest) -> LoadedModel:
+    """Return the demo, or the application that a card describes."""
+    if request.model == DEMO:
+        facts = SourceFacts("", PIPELINES["imagenet"], NORMALISATIONS["tf"], files.LABELS)
+        return LoadedModel(DEMO, keras_file.load_file(files.MODEL), facts)
+    found = card(request.model)
+    # Nobody shall take random weights for the application's own.
+    suffix = "-untrained" if request.weights == UNTRAINED else ""
+    model = build(found, request.weights)
+    return LoadedModel(found.name.lower() + suffix, model, SourceFacts.of(found))

@@ -1,0 +1,247 @@
+"""Results by what they were made from: entries that name blobs, both proved when they are read.
+
+```
+CACHE/entries/KEY.json    what is known of a result, its files' SHA-256, and a proof of both
+CACHE/blobs/SHA256        a file, under the digest of its content
+CACHE/locks/KEY           held (flock) by whoever makes the result; the system frees a dead one's
+CACHE/work/               folders of unfinished conversions
+```
+Every file is written beside its place, synced and renamed, so that none is ever half there; an
+entry or a blob that doesn't match its digest is taken for missing, and made again.
+
+Who can write here can put anything under a key, with digests that match. So the folder is its
+user's alone; where it is shared, the proof is an HMAC under the key in KEDGE_CACHE_KEY.
+"""
+
+import fcntl
+import functools
+import hashlib
+import hmac
+import json
+import os
+import re
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from kedge_convert.matrix.keys import digest
+from kedge_runtime import files as leftovers
+from kedge_runtime.errors import UsageError, one_line, reason_of
+from kedge_runtime.files import synced, temporary_folder, unwritable, write_whole
+from kedge_runtime.output import say
+
+FOLDERS = ("entries", "blobs", "locks", "work")
+KEY = "KEDGE_CACHE_KEY"
+SHORTEST = 32  # characters; half of what `openssl rand -hex 32` gives
+# Some flipped images, layers and histograms of a drift take kilobytes.
+MAX_ENTRY = 64 << 20  # bytes
+_CHUNK = 1 << 20
+_SHA256 = re.compile("[0-9a-f]{64}")
+NONE: Mapping[str, bytes] = MappingProxyType({})
+
+
+def default_folder() -> Path:
+    """Return the user's own cache (XDG Base Directory Specification, XDG_CACHE_HOME)."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "kedge"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a result, as plain data, and the SHA-256 of its files by their names."""
+
+    facts: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder of results; any number of processes may use it at once."""
+
+    folder: Path
+
+    def open(self) -> None:
+        """Make the folders, and sweep what killed processes left.
+
+        Raises UsageError for a folder that can't be made, or that others can write to without a
+        key.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _secret():
+                _check_private(self.folder)
+            for name in FOLDERS:
+                (self.folder / name).mkdir(exist_ok=True)
+                leftovers.sweep(self.folder / name)
+        except OSError as error:
+            reason = reason_of(error)
+            raise UsageError(f"--cache: {self.folder}: {reason}; choose another folder") from None
+
+    def get(self, key: str) -> Entry | None:
+        """Return an intact result, or None; why one that is there isn't believed is said."""
+        try:
+            return self._believed(key)
+        except FileNotFoundError:
+            return None
+        # Whatever else can be wrong with JSON of unknown origin.
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self.doubt(key, one_line(error))
+            return None
+
+    def put(self, key: str, facts: dict[str, Any], files: Mapping[str, bytes] = NONE) -> Entry:
+        """Keep a result, its files before the entry that names them."""
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        for name, content in files.items():
+            if not self._is_intact(digests[name]):
+                write_whole(self.blob(digests[name]), content)
+        entry = {"facts": facts, "files": digests}
+        stored = json.dumps({"entry": entry, **_proof(key, entry)})
+        write_whole(self._entry(key), stored.encode())
+        # As a later run will read it: tuples have become lists.
+        return Entry(**json.loads(stored)["entry"])
+
+    def doubt(self, key: str, reason: str) -> None:
+        """Say, once, why a result that is there isn't believed."""
+        _say_once(f"cache: {self._entry(key)}: {reason}; it is made again")
+
+    def blob(self, sha256: str) -> Path:
+        """Return where a file lies."""
+        return self.folder / "blobs" / sha256
+
+    def content(self, sha256: str) -> bytes:
+        """Return a file's content, proved as it is read. Raises UsageError when it has changed."""
+        try:
+            content = self.blob(sha256).read_bytes()
+        except OSError as error:
+            raise self._changed(sha256, reason_of(error)) from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise self._changed(sha256, "changed since it was checked")
+        return content
+
+    def take(self, sha256: str, path: Path) -> None:
+        """Write a copy of a file, proved as it is read. Raises UsageError when it has changed."""
+        hasher = hashlib.sha256()
+        try:
+            with self.blob(sha256).open("rb") as file, synced(path) as copy:
+                while chunk := file.read(_CHUNK):
+                    hasher.update(chunk)
+                    copy.write(chunk)
+        except OSError as error:
+            raise self._changed(sha256, reason_of(error)) from None
+        if hasher.hexdigest() != sha256:
+            raise self._changed(sha256, "changed since it was checked")
+
+    @contextmanager
+    def lock(self, key: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold a key while the block runs; call `waiting` and wait if someone else holds it."""
+        path, flags = self.folder / "locks" / key, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise UsageError(f"--cache: {path}: {unwritable(error)}; remove it") from None
+        with os.fdopen(descriptor, "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def workshop(self) -> AbstractContextManager[Path]:
+        """Yield a folder for unfinished work; it is removed after the block."""
+        return temporary_folder(self.folder / "work")
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / "entries" / f"{key}.json"
+
+    def _believed(self, key: str) -> Entry:
+        """Return an entry whose proof and files are right; else raise, ValueError for most."""
+        with self._entry(key).open("rb") as file:
+            # What somebody planted while the folder was open to all is no result of this user's.
+            if not _secret() and os.fstat(file.fileno()).st_uid != os.geteuid():
+                raise ValueError("belongs to another user")
+            content = file.read(MAX_ENTRY + 1)
+        if len(content) > MAX_ENTRY:
+            raise ValueError(f"has more than {MAX_ENTRY} bytes")
+        stored = json.loads(content)
+        _check_proof(stored, _proof(key, stored["entry"]))
+        entry = Entry(**stored["entry"])
+        if not isinstance(entry.facts, dict):
+            raise TypeError("its facts are no table")
+        if not all(map(self._is_intact, entry.files.values())):
+            raise ValueError("a file of it is missing or damaged")
+        return entry
+
+    def _is_intact(self, sha256: str) -> bool:
+        if not _SHA256.fullmatch(sha256):
+            return False  # a path, say
+        try:
+            return hashlib.sha256(self.blob(sha256).read_bytes()).hexdigest() == sha256
+        except OSError:
+            return False
+
+    def _changed(self, sha256: str, reason: str) -> UsageError:
+        return UsageError(f"--cache: {self.blob(sha256)}: {reason}; build again")
+
+
+def _secret() -> bytes:
+    """Return the key that results are proved by, empty without. Raises UsageError for a short one.
+
+    It is read where it is used, and so never sent to a worker: each has its own environment.
+    """
+    key = os.environ.get(KEY, "")
+    if 0 < len(key) < SHORTEST:
+        raise UsageError(
+            f"{KEY}: has {len(key)} characters, at least {SHORTEST} are needed: "
+            "`openssl rand -hex 32` makes one"
+        )
+    return os.fsencode(key)
+
+
+def _proof(key: str, entry: dict[str, Any]) -> dict[str, str]:
+    """Return what proves that an entry is the one of a key, by the kind of the proof."""
+    text = digest({"key": key, "entry": entry})
+    if secret := _secret():
+        return {"hmac": hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()}
+    return {"digest": text}
+
+
+def _check_proof(stored: dict[str, Any], right: dict[str, str]) -> None:
+    """Raise ValueError unless an entry has the right proof."""
+    ((kind, value),) = right.items()
+    if kind not in stored and kind == "hmac":
+        raise ValueError(f"was made without a key, and {KEY} is set")
+    if kind not in stored and "hmac" in stored:
+        raise ValueError(f"was made with a key, and {KEY} isn't set")
+    if not hmac.compare_digest(stored[kind].encode(), value.encode()):
+        raise ValueError(
+            f"was made with another {KEY}, or changed" if kind == "hmac" else "damaged"
+        )
+
+
+def _check_private(folder: Path) -> None:
+    """Make a folder its user's alone. Raises UsageError where others may have changed it."""
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise UsageError(
+            f"--cache: {folder}: belongs to another user, who can put anything in it; choose a "
+            f"folder of your own, or set {KEY}"
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o022:
+        raise UsageError(
+            f"--cache: {folder}: other users can write to it (mode {mode:o}): if you trust what is "
+            f"in it, `chmod 700 {shlex.quote(str(folder))}`; to share it, set {KEY}"
+        )
+    if mode != 0o700:  # who could only read has changed nothing
+        folder.chmod(0o700)
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)

@@ -1,0 +1,116 @@
+"""Cells: every model in every target with every combination of options, and their names."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kedge_convert.device.choices import targets_for
+from kedge_convert.images import Sampling
+from kedge_convert.job import Job
+from kedge_convert.matrix.config import (
+    BuildConfig,
+    BuildGates,
+    ModelConfig,
+    Options,
+    Variant,
+    placed,
+)
+from kedge_convert.targets import Target
+from kedge_models.devices import device
+from kedge_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One artefact to build. `name` is its file's, and it alone has it."""
+
+    model: ModelConfig
+    variant: Variant
+    target: Target
+    gates: BuildGates
+
+    @property
+    def name(self) -> str:
+        """As `mobilenet.prepare-false.int8.tflite`; options are named where several are tried."""
+        return self.target.file_name(self.model.name + self.variant.label)
+
+    @property
+    def options(self) -> Options:
+        """How it is converted."""
+        return self.variant.options
+
+    @property
+    def float32(self) -> str:
+        """The name of the cell with which its latency is compared."""
+        return replace(self, target=replace(self.target, precision="float32")).name
+
+
+@dataclass(frozen=True)
+class CellGroup:
+    """The cells of one model with the same options: they share the loaded, prepared model."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def name(self) -> str:
+        """The model's name, and the options where several are tried."""
+        return self.cells[0].model.name + self.cells[0].variant.label
+
+    def rooted(self) -> "CellGroup":
+        """Return it with all files named from the root, for whoever works in another folder."""
+        model = placed(self.cells[0].model, Path.cwd())
+        return CellGroup(tuple(replace(cell, model=model) for cell in self.cells))
+
+    def job(self, targets: tuple[Target, ...], out: Path) -> Job:
+        """Return what is asked of the converter."""
+        model, options = self.cells[0].model, self.cells[0].options
+        return Job(
+            request=model.request(options),
+            targets=targets,
+            out=out,
+            calibrate=Path(model.calibrate) if model.calibrate else None,
+            sampling=Sampling(options.calibrate_count, options.check_count, options.seed),
+            prepare=options.prepare,
+            dynamic_batch=options.dynamic_batch,
+            device=model.profile,
+            gates=model.gates.on_device,
+            force_input=model.force_input,
+        )
+
+
+def groups(config: BuildConfig) -> tuple[CellGroup, ...]:
+    """Return all cells. Raises UsageError for a target, device or gate that can't be."""
+    found = tuple(
+        CellGroup(tuple(_cells(config, model, variant)))
+        for model in config.model
+        for variant in config.options
+    )
+    if not found:
+        raise UsageError("there is no [[model]] to build; docs/build.md shows one")
+    names = {cell.name for group in found for cell in group.cells}
+    for group in found:
+        for cell in group.cells:
+            _check(cell, names)
+    return found
+
+
+def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterator[Cell]:
+    special = {target.name: target.gates for target in config.target}
+    wanted = model.targets or tuple(special)
+    if not wanted and model.device is None:
+        raise UsageError(f"{model.name}: has no targets; write targets = [...] or a [[target]]")
+    for target in targets_for(model.profile, ",".join(wanted)):
+        own = special.get(str(target), BuildGates())
+        yield Cell(model, variant, target, replace(model.gates, **own.given))
+
+
+def _check(cell: Cell, names: set[str]) -> None:
+    gates, given = cell.gates, cell.gates.given
+    if gates.device:
+        device(gates.device)
+    if not cell.model.images and {"max_drop", "min_agreement"} & given.keys():
+        raise UsageError(f"{cell.name}: its gates need pictures: give images = DIR")
+    if gates.max_latency_ratio is not None and cell.float32 not in names:
+        raise UsageError(
+            f"{cell.name}: max_latency_ratio compares with {cell.float32}: add its target"
+        )

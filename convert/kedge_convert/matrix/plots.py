@@ -1,0 +1,256 @@
+"""Draw the plots of a report as SVG that takes its colours from the page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from markupsafe import Markup
+
+from kedge_convert.matrix import figures
+from kedge_convert.matrix.record import CellReport
+from kedge_runtime.drift.gates import Estimate, Verdict
+from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
+from kedge_runtime.printable import printable
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Values from `low` to `high`, drawn from pixel `start` to pixel `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """Return a value's pixel."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def ticks(self, about: int = 4) -> list[float]:
+        """Return round values, multiples of 1, 2 or 5 times a power of ten."""
+        step = _step((self.high - self.low) / about)
+        first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
+        return [number * step for number in range(first, last + 1)]
+
+
+def _step(rough: float) -> float:
+    power = 10.0 ** floor(log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+
+def canvas(width: int, height: int, title: str) -> Element:
+    """Return an image with a name for those who don't see it."""
+    size = f"0 0 {width} {height}"
+    root = Element("svg", {"viewBox": size, "role": "img", "aria-label": title, "class": "plot"})
+    root.set("style", f"max-width:{width}px")
+    SubElement(root, "title").text = title
+    return root
+
+
+def add(root: Element, kind: str, look: str, **places: float | str) -> Element:
+    """Add an element with a class of the style sheet; `_` in a name stands for `-`."""
+    named = {name.replace("_", "-"): f"{value}" for name, value in places.items()}
+    return SubElement(root, kind, {"class": look, **named})
+
+
+def write(root: Element, text: str, at: Point, look: str = "", anchor: str = "start") -> None:
+    """Add a text that begins, is centred (`middle`) or ends at a point."""
+    add(root, "text", look, x=at[0], y=at[1], text_anchor=anchor).text = printable(text)
+
+
+def line(root: Element, points: Sequence[Point], look: str) -> None:
+    """Add a line through points."""
+    add(root, "polyline", look, points=" ".join(f"{x},{y}" for x, y in points))
+
+
+def markup(root: Element) -> Markup:
+    """Return the image for a page."""
+    return Markup(tostring(root, "unicode"))  # ElementTree has escaped it
+
+
+WIDTH, HEIGHT = 340, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 14, 24, 40
+LABEL = 12  # pixels between two numbers
+ROW = 26
+
+
+@dataclass(frozen=True)
+class PlotPoint:
+    """One artefact in a plot: what it costs, how good it is (0..1), and its number in the list.
+
+    `low`, `high`: the 95 % interval of `quality`, or itself where none is known.
+    """
+
+    number: int
+    cost: float
+    quality: float
+    low: float
+    high: float
+    verdict: Verdict
+
+
+def quality(cell: CellReport) -> Estimate | None:
+    """Return the accuracy where labels tell it, else the agreement with its interval."""
+    if cell.drift is None:
+        return None
+    if cell.drift.top1 is None:
+        return cell.drift.agreement
+    return Estimate(*[cell.drift.top1.artefact] * 3)
+
+
+def size(cell: CellReport) -> float:
+    """Return an artefact's size in 10^6 bytes."""
+    return (cell.bytes or 0) / 1e6
+
+
+def latency(cell: CellReport) -> float:
+    """Return an artefact's latency in milliseconds."""
+    return cell.drift.latency.median_ms if cell.drift else 0.0
+
+
+def pareto(
+    cells: Sequence[CellReport], cost: Callable[[CellReport], float], unit: str, what: str
+) -> Markup:
+    """Draw quality against a cost; the line joins those that nothing beats in both."""
+    places = [
+        PlotPoint(number, cost(cell), good.value, good.low, good.high, cell.verdict)
+        for number, cell in enumerate(cells, 1)
+        if (good := quality(cell)) is not None
+    ]
+    best = front(places)
+    names = ", ".join(f"{place.number}" for place in best)
+    title = f"{what} against {unit} of {len(places)} artefacts; not beaten in both: {names}"
+    root = canvas(WIDTH, HEIGHT, title)
+    across, up = _axes(places)
+    _frame(root, across, up, (what, unit))
+    line(root, [(across.at(p.cost), up.at(p.quality)) for p in best], "front")
+    for place in places:
+        x = across.at(place.cost)
+        line(root, [(x, up.at(place.low)), (x, up.at(place.high))], "interval")
+        _mark(root, place.verdict, x, up.at(place.quality))
+    _number(root, places, across, up)
+    return markup(root)
+
+
+def front(places: Sequence[PlotPoint]) -> list[PlotPoint]:
+    """Return those than which none is both better and no dearer, by their cost."""
+    found: list[PlotPoint] = []
+    for place in sorted(places, key=lambda p: (p.cost, -p.quality)):
+        if not found or place.quality > found[-1].quality:
+            found.append(place)
+    return found
+
+
+def _axes(places: Sequence[PlotPoint]) -> tuple[Axis, Axis]:
+    least, most = min(place.low for place in places), max(place.high for place in places)
+    spread = max(most - least, 0.01)
+    low, high = max(0.0, least - 0.1 * spread), min(1.0, most + 0.1 * spread)
+    dearest = max(place.cost for place in places) or 1.0
+    across = Axis(0.0, 1.1 * dearest, LEFT, WIDTH - RIGHT)
+    return across, Axis(low, high, HEIGHT - BOTTOM, TOP)
+
+
+def _frame(root: Element, across: Axis, up: Axis, names: tuple[str, str]) -> None:
+    for tick in up.ticks():
+        y = up.at(tick)
+        line(root, [(across.start, y), (across.end, y)], "grid")
+        write(root, f"{100 * tick:.4g} %", (across.start - 6, y + 4), "tick", "end")
+    for tick in across.ticks():
+        write(root, f"{tick:.4g}", (across.at(tick), up.start + 15), "tick", "middle")
+    line(root, [(across.start, up.start), (across.end, up.start)], "axis")
+    write(root, names[0], (4, 11), "tick")
+    write(root, names[1], ((across.start + across.end) / 2, up.start + 31), "tick", "middle")
+
+
+def _mark(root: Element, verdict: Verdict, x: float, y: float) -> None:
+    """Draw a round mark for a pass, a cross for a failure, a triangle for an open verdict."""
+    paths = {
+        "PASS": f"M{x - 5},{y}a5,5 0 1,0 10,0a5,5 0 1,0 -10,0",
+        "FAIL": f"M{x - 5},{y - 5}l10,10m0,-10l-10,10",
+        "INCONCLUSIVE": f"M{x},{y - 6}l6,11h-12z",
+    }
+    add(root, "path", f"mark {verdict.lower()}", d=paths[verdict])
+
+
+def _number(root: Element, places: Sequence[PlotPoint], across: Axis, up: Axis) -> None:
+    """Write the numbers beside the marks, pushed apart where marks lie together."""
+    taken: list[tuple[float, float]] = []
+    for place in sorted(places, key=lambda p: -p.quality):
+        x, y = across.at(place.cost) + 8, up.at(place.quality) + 4
+        while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in taken):
+            y += LABEL
+        taken.append((x, y))
+        write(root, str(place.number), (x, y), "number")
+
+
+def reliability(found: Calibrations) -> Markup:
+    """Draw how often answers of a confidence are right, of both sides."""
+    sides = {"original": found.original, "artefact": found.artefact}
+    errors = ", ".join(f"{name} {figures.percent(side.ece)}" for name, side in sides.items())
+    root = canvas(WIDTH, HEIGHT, f"reliability diagram; calibration error: {errors}")
+    across, up = Axis(0, 1, LEFT, WIDTH - RIGHT), Axis(0, 1, HEIGHT - BOTTOM, TOP)
+    _frame(root, across, up, ("right", "confidence"))
+    line(root, [(across.at(0), up.at(0)), (across.at(1), up.at(1))], "diagonal")
+    for name, side in sides.items():
+        bins = _bins(side)
+        line(root, [(across.at(c), up.at(a)) for c, a, _ in bins], f"line {name}")
+        for confidence, accuracy, weight in bins:
+            _dot(root, name, (across.at(confidence), up.at(accuracy)), weight)
+    return markup(root)
+
+
+def _bins(side: Calibration) -> list[tuple[float, float, float]]:
+    """Return confidence, accuracy and the pictures, as a share of the largest bin's."""
+    most = max(found.pictures for found in side.bins)
+    return [
+        (found.confidence, found.accuracy, found.pictures / most)
+        for found in side.bins
+        if found.confidence is not None and found.accuracy is not None
+    ]
+
+
+def _dot(root: Element, name: str, at: Point, weight: float) -> None:
+    """Draw a mark whose area, from its smallest, goes with the pictures."""
+    radius = round(1.5 + 4 * weight**0.5, 1)
+    if name == "original":
+        add(root, "circle", "dot original", cx=at[0], cy=at[1], r=radius)
+    else:
+        corner = {"x": round(at[0] - radius, 1), "y": round(at[1] - radius, 1)}
+        add(root, "rect", "dot artefact", width=2 * radius, height=2 * radius, **corner)
+
+
+def waterfall(found: Attribution) -> Markup:
+    """Draw each step's share of a drift, one behind the other, and the total."""
+    # A fall of accuracy is drawn to the left, more answers that differ to the right.
+    what = "answers that differ from Keras's" if found.drop is None else "change of top-1"
+    shares = [step.disagreement if step.drop is None else -step.drop.value for step in found.steps]
+    total = found.disagreement if found.drop is None else -found.drop.value
+    names = [*(step.name for step in found.steps), "total"]
+    starts = [sum(shares[:i]) for i in range(len(shares))] + [0.0]
+    bars = list(zip(names, starts, [*shares, total], strict=True))
+    said = ", ".join(f"{name} {figures.points(value)}" for name, _, value in bars)
+    root = canvas(WIDTH, ROW * len(bars) + 12, f"{what} by step: {said}")
+    _bars(root, bars, 1 if found.drop is None else -1)
+    return markup(root)
+
+
+def _bars(root: Element, bars: Sequence[tuple[str, float, float]], worse: int) -> None:
+    """Draw rows of (name, start, value); values with the sign of `worse` are losses."""
+    looks = {0: "none", worse: "worse", -worse: "better"}
+    ends = [end for _, start, value in bars for end in (start, start + value)]
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    across = Axis(low, high if high > low else low + 0.01, 104, WIDTH - 66)
+    zero = across.at(0)
+    line(root, [(zero, 4), (zero, ROW * len(bars) + 4)], "axis")
+    for row, (name, start, value) in enumerate(bars):
+        y = 8 + row * ROW
+        left, right = sorted((across.at(start), across.at(start + value)))
+        sign = (value > 0) - (value < 0)
+        look = "total" if name == "total" else looks[sign]
+        write(root, name, (98, y + 13), "label", "end")
+        add(root, "rect", f"bar {look}", x=left, y=y, width=max(right - left, 1.5), height=ROW - 8)
+        write(root, figures.points(value), (right + 5, y + 13), "label")

@@ -1,0 +1,1 @@
+"""The process in which a conversion runs, and the progress that it reports."""

@@ -1,0 +1,1 @@
+"""The artefact: the sealed file, its contract, golden set, labels and signature."""

@@ -1,0 +1,301 @@
+"""The contract: everything a device must know to run an artefact the way it was verified.
+
+It travels inside the artefact as JSON. Converter, parity check and device build their
+preprocessing and decoding from this one record, so nothing about a model is known in two places.
+"""
+
+import json
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Final, Literal, get_args
+
+from kedge_runtime.errors import ContractError, counted
+from kedge_runtime.printable import is_printable, printable
+from kedge_runtime.records import decode, encode
+
+# 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.
+SCHEMA = 2
+READABLE = (1, 2)
+MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold when it is read
+
+# fmt: off
+Resize = Literal[
+    "nearest", "bilinear", "pyramid", "area", "tf_bilinear",
+    "pillow_bilinear", "pillow_bicubic", "pillow_lanczos", "pillow_box", "pillow_hamming",
+]
+# fmt: on
+Fit = Literal["crop", "stretch", "letterbox", "keras_crop", "pillow_fit", "torchvision_crop"]
+PILLOW_RESIZES: Final[tuple[Resize, ...]] = tuple(
+    method for method in get_args(Resize) if method.startswith("pillow_")
+)
+PILLOW_FITS: Final = ("pillow_fit", "torchvision_crop")  # their arithmetic is Pillow's
+Colour = Literal["rgb", "bgr", "grey"]
+Orientation = Literal["exif", "ignore"]
+Layout = Literal["nhwc", "nchw", "nhw", "flat"]
+DType = Literal["float32", "float16", "int8", "uint8", "int16"]
+# `unknown` is a foreign file's, which kedge didn't make.
+Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed", "unknown"]
+Method = Literal["stock", "prepared"]
+Kind = Literal["softmax", "logits", "sigmoid", "features"]
+Activation = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a picture of any size becomes `height` x `width` pixels.
+
+    `resize`: `nearest` is Pillow's and Keras's default; `bilinear` samples four pixels; `pyramid`
+    halves first, so that big images don't alias; `area` averages; `tf_bilinear` is TensorFlow's
+    bilinear, with finer weights; `pillow_*` are Pillow's filters, which look at every source pixel.
+    `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
+    `torchvision_crop` does so with torchvision's roundings (with a Pillow filter only); `stretch`
+    ignores the aspect ratio; `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of
+    the target's aspect ratio out first, in whole pixels, as Keras's `smart_resize`; `pillow_fit`
+    does so in fractions of pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
+    `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
+    `scaled_decode`: whether a big JPEG may be decoded at a half, a quarter or an eighth of its size
+    as long as that is not below what is needed; `nearest` never uses it.
+    """
+
+    height: int
+    width: int
+    resize: Resize = "pyramid"
+    fit: Fit = "crop"
+    crop_fraction: float = 0.875
+    orientation: Orientation = "exif"
+    scaled_decode: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and fractions that no picture could meet."""
+        if not (0 < self.height <= 8192 and 0 < self.width <= 8192):
+            size = f"{self.height}x{self.width}"
+            raise ContractError(f"input size is {size}, allowed are 1x1 to 8192x8192")
+        if not 0.1 <= self.crop_fraction <= 1:
+            raise ContractError(f"crop_fraction is {self.crop_fraction}, allowed are 0.1 to 1")
+        if self.fit in PILLOW_FITS and not self.resize.startswith("pillow"):
+            raise ContractError(f"fit {self.fit} needs a pillow filter, not {self.resize}")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a byte becomes the number the network was trained on: (byte / divisor - mean) / std.
+
+    `mean` and `std` stand in the order of `colour`, one number a channel; `grey` images have one
+    channel, Pillow's `convert("L")`. The modes of keras.applications are instances of it: see
+    `kedge_runtime.image.pipelines`.
+    """
+
+    colour: Colour = "rgb"
+    divisor: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse a division by zero or by what is no number, and numbers for other channels."""
+        if not all(0 < value < float("inf") for value in (self.divisor, *self.std)):
+            raise ContractError(f"divisor {self.divisor} and std {self.std} must be positive")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not all(map(isfinite, values)):
+                raise ContractError(f"{name} {values} must be finite numbers")
+            if self.channels == 1 and len(values) == 3 and len(set(values)) == 1:
+                values = values[:1]  # a mode of three channels that treats them alike
+                object.__setattr__(self, name, values)
+            if len(values) != self.channels:
+                channels = counted(self.channels, "channel")
+                raise ContractError(f"{name} is {values}: {self.colour} images have {channels}")
+
+    @property
+    def channels(self) -> int:
+        """The number of channels: 1 for grey images, else 3."""
+        return 1 if self.colour == "grey" else 3
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Affine quantisation: real = scale * (integer - zero_point)."""
+
+    scale: float
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that carries nothing."""
+        if not 0 < self.scale < float("inf"):
+            raise ContractError(f"quantisation scale is {self.scale}, it must be positive")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What the engine takes or gives; `layout` matters for images only.
+
+    `nhw` (no channel axis) and `flat` ([n, h * w]) are grey.
+    """
+
+    dtype: DType = "float32"
+    quantisation: Quantisation | None = None
+    layout: Layout = "nhwc"
+
+    def __post_init__(self) -> None:
+        """Refuse integers that nobody can turn into real numbers, and floats that need no turn."""
+        if "int" in self.dtype and self.quantisation is None:
+            raise ContractError(f"a tensor of {self.dtype} needs a quantisation")
+        if "int" not in self.dtype and self.quantisation is not None:
+            raise ContractError(
+                f"a tensor of {self.dtype} takes no quantisation: leave it out, or state the "
+                "integer dtype"
+            )
+
+
+@dataclass(frozen=True)
+class Input:
+    """From a decoded image to the engine's input.
+
+    `pipeline`: the name of the training pipeline that it reproduces (`image/pipelines.py`),
+    empty where its parts were given one by one.
+    """
+
+    geometry: Geometry
+    normalisation: Normalisation
+    tensor: Tensor = Tensor()
+    pipeline: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse colour where the tensor has no axis for it."""
+        if self.tensor.layout in ("nhw", "flat") and self.normalisation.channels != 1:
+            raise ContractError(
+                f"layout {self.tensor.layout} has one channel, the colour is "
+                f"{self.normalisation.colour}: state the colour grey"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the engine's input for one image."""
+        height, width = self.geometry.height, self.geometry.width
+        channels = self.normalisation.channels
+        shapes: dict[Layout, tuple[int, ...]] = {
+            "nhwc": (1, height, width, channels),
+            "nchw": (1, channels, height, width),
+            "nhw": (1, height, width),
+            "flat": (1, height * width),
+        }
+        return shapes[self.tensor.layout]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the engine's numbers mean. `kind` is what they ARE, so nothing is softmaxed twice.
+
+    `activation` is what turns logits into probabilities; it is not applied to any other kind.
+    `temperature` divides logits before it (Guo et al. 2017, arXiv:1706.04599).
+    `thresholds` are for independent classes (sigmoid): the probability, 0..1, from which a class
+    belongs to the answer; none means .5, one is for all classes, else one per label.
+    `label_offset` is the number of outputs before the first label's: 1 where output 0 is the
+    background, as in TensorFlow's 1001-class ImageNet models.
+    """
+
+    kind: Kind = "logits"
+    tensor: Tensor = Tensor()
+    activation: Activation = "softmax"
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
+    label_offset: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a temperature that would turn the answers round, and other nonsense."""
+        if not 0 < self.temperature < float("inf"):
+            raise ContractError(f"temperature is {self.temperature}, it must be positive")
+        if not all(0 <= value <= 1 for value in self.thresholds):
+            raise ContractError(f"thresholds are {self.thresholds}, allowed are 0 to 1")
+        if self.label_offset not in (0, 1):
+            raise ContractError(f"label_offset is {self.label_offset}, allowed are 0 and 1")
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each class has a probability of its own, so that several can be right."""
+        return (self.activation if self.kind == "logits" else self.kind) == "sigmoid"
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: `id` is its synset (ImageNet) or any stable key, `name` is for people."""
+
+    id: str
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what would act on a terminal or in a log: control characters, newlines, ..."""
+        for text in (self.id, self.name):
+            if not is_printable(text):
+                raise ContractError(
+                    f"label {printable(text, 80)}: labels have no control characters, newlines, "
+                    "tabs, bidi marks and bytes that are not UTF-8: remove them"
+                )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artefact came from: enough to make it again and to recognise its original.
+
+    `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not; `ranges`:
+    how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file;
+    `device`: whose profile chose how its integers are laid out, if one did; `head`: what the
+    original's own numbers were, found or told; None of a file that doesn't know; `output`,
+    `signature`: which of several was asked for, empty without.
+    """
+
+    source: str
+    weights_digest: str
+    precision: Precision
+    target: str
+    card: str = ""
+    parameters: int = 0
+    method: Method = "stock"
+    calibration_digest: str = ""
+    calibration_count: int = 0
+    tools: dict[str, str] = field(default_factory=dict)
+    ranges: str = ""
+    kept: tuple[str, ...] = ()
+    device: str = ""
+    head: Kind | None = None
+    output: str = ""
+    signature: str = ""
+
+
+FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The whole of it; `labels` has one entry per class, in the order of the output.
+
+    What `kedge convert` seals has every field. For a foreign file a person may leave out the
+    tensors (the engine tells them), the labels (the classes are numbered) and the provenance.
+    """
+
+    input: Input
+    output: Output
+    labels: tuple[Label, ...] = ()
+    provenance: Provenance = FOREIGN
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Write the contract as JSON with sorted keys: the same contract, the same bytes."""
+        return json.dumps(encode(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Contract":
+        """Read and check a contract. Raises ContractError naming the key that is wrong."""
+        if len(text) > MAX_JSON:
+            raise ContractError(f"the contract has {len(text)} bytes, allowed are {MAX_JSON}")
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ContractError(f"the contract is no JSON: {error}") from None
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if schema not in READABLE:
+            known = ", ".join(map(str, READABLE))
+            raise ContractError(
+                f"the contract has schema {schema!r}, this kedge reads {known}: "
+                "install the kedge that made the artefact, or convert again"
+            )
+        return decode(cls, data, "contract")

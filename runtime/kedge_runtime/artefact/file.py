@@ -1,0 +1,119 @@
+"""The sealed file: a model with its contract and golden set inside, and a digest over all of it."""
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.content import (
+    DIGEST_BYTES,
+    ModelContent,
+    open_plain,
+    read_content,
+    told,
+)
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.classify.results import BACKGROUND
+from kedge_runtime.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from kedge_runtime.artefact.signing import Trust
+
+CONTRACT = "kedge/contract.json"
+GOLDEN = "kedge/golden.npz"
+# Where other programs look for the classes' names, by format; ONNX has no such place.
+LABELS = {"tflite": "labels.txt"}
+
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A sealed file whose digest held when it was read."""
+
+    path: Path
+    contract: Contract
+    golden: Golden
+    digest: str
+
+
+def seal(
+    form: str,
+    model: bytes,
+    contract: Contract,
+    golden: Golden,
+    others: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """Return the bytes of a sealed file; `form` is a key of `containers.FORMATS`.
+
+    `others`: members that other programs put behind the model (`containers.split`).
+    """
+    # Python's escape for a byte of a name that is no UTF-8 is JSON's, too.
+    text = contract.to_json().encode(errors="backslashreplace")
+    members = {**(others or {}), CONTRACT: text, GOLDEN: golden.to_bytes()}
+    if form in LABELS and contract.labels:
+        members[LABELS[form]] = _lines(contract)
+    return containers.append(form, model, members)
+
+
+def _lines(contract: Contract) -> bytes:
+    """Return the name of each output's class on a line of its own."""
+    classes = (BACKGROUND,) * contract.output.label_offset + contract.labels
+    return "".join(" ".join(label.name.split()) + "\n" for label in classes).encode()
+
+
+def read_artefact(path: Path, form: str | None = None, trust: "Trust | None" = None) -> Artefact:
+    """Read a sealed file; `form` is its format where the suffix doesn't tell.
+
+    `trust`: the signature that is demanded. Raises ArtefactError when the file is missing, of
+    another format, unsealed, or changed since.
+    """
+    return artefact_of(read_content(path, form, trust))
+
+
+def artefact_of(content: ModelContent) -> Artefact:
+    """Check the digest, then read contract and golden set.
+
+    Raises ArtefactError when the bytes are unsealed, or changed since.
+    """
+    stated = _check_digest(content)
+    try:
+        members = containers.FORMATS[content.format].read(content)
+        contract, golden = members[CONTRACT], members[GOLDEN]
+    except (KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtefactError(
+            f"{content.path}: no readable contract in it ({error}); convert again"
+        ) from None
+    return Artefact(content.path, Contract.from_json(contract), Golden.from_bytes(golden), stated)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the file ends in a digest; if it holds is another question. Raises ArtefactError."""
+    with told(path), open_plain(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - DIGEST_BYTES))
+        return ends_in_digest(file.read())
+
+
+def ends_in_digest(data: bytes) -> bool:
+    """Whether a model's bytes end in a digest; if it holds is another question."""
+    return _DIGEST.fullmatch(data[-DIGEST_BYTES:]) is not None
+
+
+def _check_digest(content: ModelContent) -> str:
+    stated = content.data[-DIGEST_BYTES:]
+    if not _DIGEST.fullmatch(stated):
+        raise ArtefactError(
+            f"{content.path}: carries no kedge seal: cut short (copy it again), or not made by "
+            "`kedge convert` (`kedge seal` gives it one; classify and bench take --contract)"
+        )
+    if not content.sealed:
+        raise ArtefactError(
+            f"{content.path}: changed since it was sealed; copy it again, or convert again"
+        )
+    return stated.decode()

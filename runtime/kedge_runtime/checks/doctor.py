@@ -1,0 +1,209 @@
+"""What this machine can run, and the fix for what it can't.
+
+It is called where things are broken, so it imports nothing that may be: libraries are tried in a
+process of their own, which also survives a wheel that was built for another processor.
+"""
+
+import platform
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+from kedge_runtime import __version__, sandbox
+from kedge_runtime.checks import hardware
+from kedge_runtime.checks.hardware import Finding, Machine, State
+from kedge_runtime.checks.holes import check_holes
+from kedge_runtime.engines.choice import (
+    ENGINES,
+    EngineKind,
+    Library,
+    how_to_install,
+    is_installed,
+    numpy_gate,
+    version_gate,
+)
+
+NUMPY = Library("numpy", "numpy")
+
+# What a failed import says -> what to do; {package} is the library's name for pip.
+HEADLESS = "opencv-python-headless"
+CURES = {
+    r"libGL\.so|libgthread|libglib|libSM\.so|libXext": (
+        f"pip uninstall -y opencv-python {HEADLESS} && pip install {HEADLESS}"
+    ),
+    r"multiarray|_ARRAY_API|NumPy 1\.x": (
+        "pip install --upgrade {package}, or pip install 'numpy<2' for an old one"
+    ),
+    r"libopenblas|libatlas": "apt install libopenblas0",
+    r"GLIBC": "this system is too old for it: upgrade the system, or install an older {package}",
+    r"SIGILL": "{package} was built for another processor: use the system's own package",
+}
+REINSTALL = "pip install --force-reinstall {package}"
+
+TIMEOUT = 120  # seconds; a cold import on the slowest boards takes ten
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How the import of a library went in a process of its own: its version, or why it failed."""
+
+    version: str = ""
+    reason: str = ""
+
+
+def check_kedge(machine: Machine) -> Finding:
+    """Tell the versions of kedge, Python and the system."""
+    return Finding("ok", f"{__version__}, Python {platform.python_version()}, {_system(machine)}")
+
+
+def check_library(library: Library, machine: Machine) -> Finding:
+    """Import a library that everything needs."""
+    if not is_installed(library):
+        return Finding("problem", "not installed", f"pip install {library.package}")
+    trial = try_import(library)
+    if trial.reason:
+        return Finding("problem", trial.reason, cure(trial.reason, library))
+    return Finding("ok", trial.version)
+
+
+def check_engine(name: str, machine: Machine) -> Finding:
+    """Try an engine's libraries, as opening a model does; the first that works is the one."""
+    kind = ENGINES[name]
+    found = [_check_library_of(kind, library, machine) for library in _installed(kind)]
+    if not found:
+        # One engine is enough; the default install brings LiteRT.
+        state: State = "problem" if name == "litert" else "note"
+        return Finding(state, "not installed", how_to_install(name, machine.processor))
+    return next((finding for finding in found if finding.state == "ok"), found[0])
+
+
+def _check_library_of(kind: EngineKind, library: Library, machine: Machine) -> Finding:
+    if gate := numpy_gate(library, _version("numpy") or "0"):
+        what, _, fix = gate.partition(": ")
+        return Finding("problem", what, fix)
+    found = check_library(library, machine)
+    if found.state != "ok":
+        return found
+    if gate := version_gate(library, found.detail, machine.processor):
+        what, _, fix = gate.partition(": ")
+        return Finding("note", what, fix)
+    return Finding("ok", f"{library.name} {found.detail}: {kind.runs}")
+
+
+def _installed(kind: EngineKind) -> list[Library]:
+    return [library for library in kind.libraries if is_installed(library)]
+
+
+def check_converter(machine: Machine) -> Finding:
+    """Tell whether models can be converted here, by metadata alone."""
+    names = ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx")
+    found = {name: number for name in names if (number := _version(name))}
+    missing = {"keras", "tf2onnx", "onnx"} - set(found)
+    if missing or not any(name.startswith("tensorflow") for name in found):
+        detail = "not installed; running models needs none"
+        return Finding("ok", detail, "pip install './kedge[convert]' where models are converted")
+    return Finding("ok", ", ".join(f"{name} {number}" for name, number in found.items()))
+
+
+def check_sandbox(machine: Machine) -> Finding:
+    """Tell whether conversions can be held to their own files, without a network."""
+    missing = sandbox.lacks()
+    if not missing:
+        return Finding("ok", "conversions get no network and their own files alone")
+    detail = "; ".join(f"{what} not held back: {reason}" for what, reason in missing.items())
+    fix = "convert files of strangers in a container or a virtual machine, or on a newer Linux"
+    return Finding("note", f"conversions are not confined: {detail}", fix)
+
+
+CHECKS: dict[str, Callable[[Machine], Finding]] = {
+    "kedge": check_kedge,
+    "numpy": partial(check_library, NUMPY),
+    **{name: partial(check_engine, name) for name in ENGINES},
+    "processor": hardware.processor,
+    "memory": hardware.memory,
+    "temperature": hardware.temperature,
+    "clock": hardware.clock,
+    "camera": hardware.camera,
+    "coral": hardware.coral,
+    "converter": check_converter,
+    "sandbox": check_sandbox,
+    "security": check_holes,
+}
+
+
+def examine(machine: Machine | None = None) -> dict[str, Finding]:
+    """Run every check; one that fails itself is a finding too."""
+    return {name: _guarded(check, machine or Machine()) for name, check in CHECKS.items()}
+
+
+def runnable(findings: dict[str, Finding]) -> dict[str, list[str]]:
+    """Return the engines that can run each format; none without numpy, and OpenCV for pictures."""
+    formats = sorted({form for kind in ENGINES.values() for form in kind.formats}, reverse=True)
+    if "problem" in {findings["numpy"].state, findings["opencv"].state}:
+        return {form: [] for form in formats}
+    ready = [name for name in ENGINES if findings[name].state == "ok"]
+    return {form: [n for n in ready if form in ENGINES[n].formats] for form in formats}
+
+
+def try_import(library: Library) -> Trial:
+    """Import a library in a process of its own, with this process's search path."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; import importlib; "
+        f"module = importlib.import_module({library.module!r}); "
+        "print('kedge', getattr(module, '__version__', ''))"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Trial(reason=f"its import takes more than {TIMEOUT} s")
+    except OSError as error:
+        return Trial(reason=f"can't be tried: {error}")
+    if done.returncode:
+        return Trial(reason=_reason(done.returncode, done.stderr))
+    said = done.stdout.splitlines()[-1].partition("kedge ")[2]
+    return Trial(said or _version(library.package) or "version unknown")
+
+
+def cure(reason: str, library: Library) -> str:
+    """Return what to do about a failed import."""
+    fix = next((fix for pattern, fix in CURES.items() if re.search(pattern, reason)), REINSTALL)
+    return fix.format(package=library.package)
+
+
+def _reason(code: int, stderr: str) -> str:
+    if code < 0:
+        return f"its import ends with {signal.Signals(-code).name}"
+    return (stderr.strip().splitlines() or ["its import fails without a word"])[-1]
+
+
+def _guarded(check: Callable[[Machine], Finding], machine: Machine) -> Finding:
+    # A doctor that dies of what it finds is no use: whatever a check raises is shown.
+    try:
+        return check(machine)
+    except Exception as error:
+        return Finding("note", f"can't be checked: {type(error).__name__}: {error}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _system(machine: Machine) -> str:
+    release = re.search(r'^PRETTY_NAME="?([^"\n]*)', machine.read("etc/os-release"), re.MULTILINE)
+    name = release[1] if release else platform.system()
+    return f"{name}, {machine.processor}"

@@ -1,0 +1,1 @@
+"""From images to answers: the classifier, its outputs and its results."""

@@ -1,0 +1,214 @@
+"""The contact sheet: pictures with each model's answers below them, drawn by OpenCV alone.
+
+All measures are in pixels, all colours in RGB. OpenCV's letters are ASCII: accents are dropped, and
+what has no ASCII is drawn as `?`.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.classify.results import Prediction, Result, disagree
+from kedge_runtime.image.decode import read_image
+from kedge_runtime.image.geometry import reduction, resize
+
+# A sheet of LIMIT pictures takes about 100 MB while it is drawn.
+LIMIT = 200
+COLUMNS = 4
+PHOTO = Geometry(216, 288, fit="letterbox")
+MARGIN, GUTTER, INSET = 28, 20, 12
+CARD_WIDTH = PHOTO.width + 2 * INSET
+LINE, BAR_WIDTH, BAR_HEIGHT, PERCENT_WIDTH = 22, 48, 8, 52
+FONT, SCALE = cv2.FONT_HERSHEY_DUPLEX, 0.45
+# How many classes a single model names, and how many lines a name may take.
+NAMED, NAME_LINES = 3, 2
+
+Colour = tuple[int, int, int]
+PAPER, CARD, RAIL = (241, 243, 245), (255, 255, 255), (226, 229, 234)
+INK, FAINT, ALARM = (31, 41, 55), (112, 120, 132), (200, 40, 60)
+# One colour a model, told apart by colour-blind eyes too (Okabe and Ito 2008).
+HUES: tuple[Colour, ...] = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+)
+
+
+class Caption(NamedTuple):
+    """One bar with its name below a picture, the name already broken into lines."""
+
+    hue: Colour
+    probability: float
+    lines: list[str]
+
+
+class Tile(NamedTuple):
+    """One picture of the sheet, at most PHOTO in size."""
+
+    photo: Pixels
+    name: str
+    answers: list[Caption]
+    alarm: bool
+
+    @property
+    def height(self) -> int:
+        """What the card needs."""
+        lines = 1 + sum(len(answer.lines) for answer in self.answers)
+        return PHOTO.height + 2 * INSET + LINE * lines + LINE // 2
+
+
+@dataclass
+class Sheet:
+    """Pictures are added as they are answered and kept small; `png` draws them all."""
+
+    titles: Sequence[str]
+    tiles: list[Tile] = field(default_factory=list)
+    left_out: int = 0
+
+    def add(self, picture: Path, results: Sequence[Result]) -> None:
+        """Add a picture with each model's answer. Raises ImageError; LIMIT pictures are kept."""
+        if len(self.tiles) >= LIMIT:
+            self.left_out += 1
+            return
+        pixels = read_image(picture, reduction=partial(reduction, PHOTO))
+        name = _cut(_ascii(picture.name), PHOTO.width)
+        self.tiles.append(Tile(_shrunk(pixels), name, _answers(results), disagree(results)))
+
+    def png(self) -> bytes:
+        """Return the sheet, encoded."""
+        rows = [self.tiles[i : i + COLUMNS] for i in range(0, len(self.tiles), COLUMNS)]
+        across = max(1, min(COLUMNS, len(self.tiles)))
+        width = 2 * MARGIN + across * (CARD_WIDTH + GUTTER) - GUTTER
+        strips = [_head(self.titles, width), *(_strip(row, width) for row in rows)]
+        canvas = np.concatenate(strips)
+        return cv2.imencode(".png", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _answers(results: Sequence[Result]) -> list[Caption]:
+    """One model names several classes, several models one each."""
+    if len(results) > 1:
+        return [_answer(i, result.best, result.unknown) for i, result in enumerate(results)]
+    (result,) = results
+    named = result.predictions[:NAMED] or (result.best,)
+    return [_answer(0, prediction, result.unknown) for prediction in named]
+
+
+def _answer(model: int, prediction: Prediction, unknown: bool) -> Caption:
+    name = prediction.name.replace("_", " ") + (" (unknown)" if unknown else "")
+    room = PHOTO.width - BAR_WIDTH - PERCENT_WIDTH
+    return Caption(HUES[model % len(HUES)], prediction.probability, _wrap(_ascii(name), room))
+
+
+def _head(titles: Sequence[str], width: int) -> Pixels:
+    """Return the legend: a chip of each model's colour and its file, and what red means."""
+    chips = [(HUES[i % len(HUES)], title) for i, title in enumerate(titles)]
+    if len(titles) > 1:
+        chips.append((ALARM, "the models disagree"))
+    strip = _filled(MARGIN + LINE * len(chips) + LINE // 2, width, PAPER)
+    for i, (hue, title) in enumerate(chips):
+        top = MARGIN + LINE * i
+        _box(strip, (MARGIN, top - 10), (12, 12), hue)
+        _text(strip, (MARGIN + 22, top), _cut(_ascii(title), width - 2 * MARGIN - 22), INK)
+    return strip
+
+
+def _strip(tiles: Sequence[Tile], width: int) -> Pixels:
+    height = max(tile.height for tile in tiles)
+    strip = _filled(height + GUTTER, width, PAPER)
+    for i, tile in enumerate(tiles):
+        _card(strip[:height, MARGIN + i * (CARD_WIDTH + GUTTER) :][:, :CARD_WIDTH], tile)
+    return strip
+
+
+def _card(canvas: Pixels, tile: Tile) -> None:
+    canvas[:] = CARD
+    if tile.alarm:
+        canvas[:4] = ALARM
+    frame = canvas[INSET : INSET + PHOTO.height, INSET : INSET + PHOTO.width]
+    frame[:] = RAIL
+    height, width = tile.photo.shape[:2]
+    top, left = (PHOTO.height - height) // 2, (PHOTO.width - width) // 2
+    frame[top : top + height, left : left + width] = tile.photo
+    base = INSET + PHOTO.height + LINE
+    _text(canvas, (INSET, base), tile.name, FAINT)
+    base += LINE + LINE // 4
+    for answer in tile.answers:
+        _draw(canvas, base, answer)
+        base += LINE * len(answer.lines)
+
+
+def _draw(canvas: Pixels, base: int, answer: Caption) -> None:
+    """Draw a bar on its rail, the per cent and the name; `base` is the first line's."""
+    corner = (INSET, base - BAR_HEIGHT)
+    _box(canvas, corner, (BAR_WIDTH, BAR_HEIGHT), RAIL)
+    _box(canvas, corner, (round(BAR_WIDTH * answer.probability), BAR_HEIGHT), answer.hue)
+    percent = f"{answer.probability:.0%}"
+    right = INSET + BAR_WIDTH + PERCENT_WIDTH - 8
+    _text(canvas, (right - _width(percent), base), percent, INK)
+    for i, line in enumerate(answer.lines):
+        _text(canvas, (right + 8, base + LINE * i), line, INK)
+
+
+def _shrunk(pixels: Pixels) -> Pixels:
+    scale = min(PHOTO.height / pixels.shape[0], PHOTO.width / pixels.shape[1], 1.0)
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return resize(pixels, height, width, PHOTO.resize)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Break `text` into at most NAME_LINES lines of `width`."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or _width(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    kept = lines[:NAME_LINES]
+    kept[-1] += "..." * (len(lines) > NAME_LINES)
+    return [_cut(line, width) for line in kept]
+
+
+def _cut(text: str, width: int) -> str:
+    """Return `text`, its end replaced by dots when it is wider than `width`."""
+    if _width(text) <= width:
+        return text
+    while text and _width(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip(" .,") + "..."
+
+
+def _ascii(text: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return plain.encode("ascii", "replace").decode()
+
+
+def _width(text: str) -> int:
+    return int(cv2.getTextSize(text, FONT, SCALE, 1)[0][0])
+
+
+def _text(canvas: Pixels, start: tuple[int, int], text: str, colour: Colour) -> None:
+    # putText wants memory of its own: a slice of a slice is drawn on a copy.
+    drawn = np.ascontiguousarray(canvas)
+    cv2.putText(drawn, text, start, FONT, SCALE, colour, 1, cv2.LINE_AA)
+    canvas[:] = drawn
+
+
+def _box(canvas: Pixels, at: tuple[int, int], size: tuple[int, int], colour: Colour) -> None:
+    (x, y), (width, height) = at, size
+    canvas[y : y + height, x : x + width] = colour
+
+
+def _filled(height: int, width: int, colour: Colour) -> Pixels:
+    return np.full((height, width, 3), colour, np.uint8)

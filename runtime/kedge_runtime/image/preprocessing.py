@@ -1,0 +1,141 @@
+"""From a picture to the engine's input tensor: the code that converter, check and device share.
+
+A byte has 256 values, so normalising and quantising is one look-up table per channel, exact by
+construction and the same on every machine.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Contract, Input, Normalisation, Tensor
+from kedge_runtime.image.decode import LIMITS, ImageLimits, Source, read_image
+from kedge_runtime.image.geometry import fit_to, reduction
+
+
+@dataclass(frozen=True)
+class Luma:
+    """ITU-R 601-2 luma in integers: (weights of R, G, B . pixel + half) >> bits."""
+
+    weights: tuple[int, int, int]
+    bits: int
+    half: int
+
+    def of(self, colours: Pixels) -> Pixels:
+        """Return the luma of uint8 [n, 3], uint8 [n]."""
+        sums = colours.astype(np.uint32) @ np.array(self.weights, np.uint32)
+        return ((sums + self.half) >> self.bits).astype(np.uint8)
+
+
+# convert("L") of Pillow (libImaging/Convert.c) rounds; TensorFlow reads a PNG by libpng's
+# png_set_rgb_to_gray (pngrtran.c), which cuts.
+PILLOW = Luma((19595, 38470, 7471), 16, 1 << 15)
+LIBPNG = Luma((9797, 19234, 3737), 15, 0)
+RUN = 1 << 16  # pixels that are made grey at once
+
+
+class Preprocessor:
+    """The plan of one contract's input: its table is built once, `tensor` is a straight line."""
+
+    def __init__(self, spec: Input, limits: ImageLimits = LIMITS) -> None:
+        """Build the table for `spec`; `limits` are what a picture may cost."""
+        self.spec, self.limits = spec, limits
+        self._reduction = partial(reduction, spec.geometry)
+        self._dtype = np.dtype(spec.tensor.dtype)
+        entries = table(spec.normalisation, spec.tensor)
+        # OpenCV 4.6 has no tables of float16; which bits it copies is all the same to it.
+        entries = entries.view(np.int16) if self._dtype == np.float16 else entries
+        # One table for all channels takes half the time of three.
+        alike = (entries == entries[..., :1]).all()
+        self._table = np.ascontiguousarray(entries[..., 0]) if alike else entries
+        self._swap = spec.normalisation.colour == "bgr"
+        self._grey = spec.normalisation.colour == "grey"
+        self._planar = spec.tensor.layout == "nchw"
+
+    def read(self, source: Source) -> Pixels:
+        """Return a picture's pixels, oriented as the contract says, RGB uint8 [h, w, 3].
+
+        A JPEG much larger than the contract needs comes at a half, a quarter or an eighth. An array
+        may be [h, w] where the contract is grey.
+        """
+        if self._grey and isinstance(source, np.ndarray) and source.ndim == 2:
+            source = np.repeat(source[..., None], 3, axis=2)
+        return read_image(
+            source,
+            self.spec.geometry.orientation,
+            limits=self.limits,
+            reduction=self._reduction,
+        )
+
+    def tensor(self, pixels: Pixels) -> NDArray[Any]:
+        """Return the engine's input, in the contract's shape."""
+        return self.look_up(self.fit(pixels))
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Return the pixels at the network's size, RGB uint8 [height, width, 3].
+
+        Where the contract is grey the three channels are alike, and are so before they are resized.
+        """
+        geometry = self.spec.geometry
+        luma = LIBPNG if geometry.resize == "tf_bilinear" else PILLOW
+        return fit_to(_greyed(pixels, luma) if self._grey else pixels, geometry)
+
+    def look_up(self, fitted: Pixels) -> NDArray[Any]:
+        """Return the engine's input of pixels at the network's size."""
+        if self._grey:
+            values = cv2.LUT(cv2.extractChannel(fitted, 0), self._table).view(self._dtype)
+            return values.reshape(self.spec.shape)
+        ordered = cv2.cvtColor(fitted, cv2.COLOR_RGB2BGR) if self._swap else fitted
+        values = cv2.LUT(ordered, self._table).view(self._dtype)
+        return np.ascontiguousarray(values.transpose(2, 0, 1) if self._planar else values)[None]
+
+
+def _greyed(pixels: Pixels, luma: Luma) -> Pixels:
+    """Return the luma of RGB pixels, three times."""
+    colours = pixels.reshape(-1, 3)
+    result = np.empty_like(colours)
+    for start in range(0, len(colours), RUN):
+        result[start : start + RUN] = luma.of(colours[start : start + RUN])[:, None]
+    return result.reshape(pixels.shape)
+
+
+def preprocess(contract: Contract | Input, source: Source) -> NDArray[Any]:
+    """Return the input tensor of one picture: a path, encoded bytes or an RGB uint8 array.
+
+    Its shape and dtype are the contract's: [1, height, width, 3] unless that says otherwise.
+    """
+    plan = Preprocessor(contract.input if isinstance(contract, Contract) else contract)
+    return plan.tensor(plan.read(source))
+
+
+def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
+    """Return what each byte becomes in each channel: [1, 256, channels] in the tensor's dtype.
+
+    float32 steps in Keras's order, so that float tables equal `preprocess_input` bit for bit.
+    """
+    byte = np.arange(256, dtype=np.float32)[:, None] / np.float32(normalisation.divisor)
+    mean, std = np.array([normalisation.mean, normalisation.std], np.float32)
+    return quantise((byte - mean) / std, tensor)[None]
+
+
+def quantise(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
+    """Return `values` in the tensor's dtype: round(x / scale) + zero_point, saturated, for ints."""
+    if tensor.quantisation is None:
+        return values.astype(tensor.dtype)
+    limits = np.iinfo(tensor.dtype)
+    steps = np.rint(values.astype(np.float64) / tensor.quantisation.scale)
+    integers = np.clip(steps + tensor.quantisation.zero_point, limits.min, limits.max)
+    return np.asarray(integers, tensor.dtype)
+
+
+def dequantise(values: NDArray[Any], tensor: Tensor) -> NDArray[np.float32]:
+    """Return real numbers, float32, of a raw output."""
+    real = values.astype(np.float32)
+    if tensor.quantisation is None:
+        return real
+    return (real - tensor.quantisation.zero_point) * np.float32(tensor.quantisation.scale)

@@ -1,0 +1,1 @@
+"""Readers of model files of unknown origin, without any engine."""

@@ -1,0 +1,107 @@
+"""What a model file is made of, the same records for every format."""
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kedge_runtime.modelfile.tflite_schema import ITEM_BYTES
+
+
+@dataclass(frozen=True)
+class Scales:
+    """A tensor's quantisation: how many scales it has, their range, the first zero point.
+
+    One scale is per tensor, more are per channel.
+    """
+
+    count: int
+    smallest: float
+    largest: float
+    zero_point: int = 0
+
+    @classmethod
+    def of(cls, numbers: Sequence[float], zero_point: int = 0) -> "Scales | None":
+        """Count some scales, or return None for none. Raises ValueError for what is no number."""
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a tensor's scale is no number")
+        if not numbers:
+            return None
+        return cls(len(numbers), min(numbers), max(numbers), zero_point)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph. `shape` is None where the file doesn't state it, -1 is an open side.
+
+    `data` are a constant's bytes in place, None is an activation.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str
+    scales: Scales | None = None
+    data: memoryview | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def constant(self) -> bool:
+        """Whether the file holds its numbers."""
+        return self.data is not None
+
+    @property
+    def elements(self) -> int | None:
+        """The number of its elements, or None where a side is open or unknown."""
+        if self.shape is None or any(side < 0 for side in self.shape):
+            return None
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int | None:
+        """What it takes in memory, or None where that can't be told."""
+        size = ITEM_BYTES.get(self.dtype)
+        return None if size is None or self.elements is None else size * self.elements
+
+    def integers(self) -> tuple[int, ...]:
+        """Return a small constant's numbers: an operator's axes, paddings, sizes."""
+        kind = {"int32": "i", "int64": "q"}.get(self.dtype)
+        if self.data is None or kind is None or self.data.nbytes != self.bytes:
+            return ()
+        return struct.unpack_from(f"<{self.elements or 0}{kind}", self.data)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A node. `kind` is its name in the format, `version` the one that it asks for.
+
+    `inputs`, `outputs`: places in Network.values; an input left out is -1.
+    `options`: those that a device's rules ask for, by their name in the format's schema.
+    """
+
+    kind: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model file's graph: operators in the order of their running."""
+
+    form: str
+    values: tuple[Value, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def read_by(self, operator: Operator) -> tuple[Value, ...]:
+        """Return what an operator reads, without what is left out."""
+        return tuple(self.values[i] for i in operator.inputs if i >= 0)
+
+    def written_by(self, operator: Operator) -> tuple[Value, ...]:
+        """Return what an operator writes."""
+        return tuple(self.values[i] for i in operator.outputs)
+
+    def producers(self) -> dict[int, int]:
+        """Return which operator writes each value, by their places."""
+        return {value: i for i, each in enumerate(self.operators) for value in each.outputs}

@@ -1,0 +1,181 @@
+"""Read frames from video files, cameras and Picamera2."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.errors import ImageError, UsageError, reason_of
+from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a stream.
+
+    `index` counts from 0 what the source gave, dropped frames included. `seconds`: of a video since
+    its first frame, of anything live since 1970. `pixels`: RGB uint8 [h, w, 3]. `dropped`: how many
+    frames were passed over so far because newer ones came before they could be taken.
+    """
+
+    index: int
+    seconds: float
+    pixels: Pixels
+    dropped: int = 0
+
+
+def numbered(
+    frames: Iterable[Frame | NDArray[Any]], colour: Colour = "rgb", clock: Clock = time.time
+) -> Iterator[Frame]:
+    """Yield arrays, uint8 [h, w, 3] in the order of `colour`, as frames; frames pass as they are.
+
+    Picamera2's format "RGB888" lies in memory as "bgr", its "BGR888" as "rgb". Raises ImageError
+    for any other array, such as the four channels of "XRGB8888", and for None.
+    """
+    for index, item in enumerate(frames):
+        if isinstance(item, Frame):
+            yield item
+        else:
+            yield Frame(index, clock(), as_rgb(item, colour))
+
+
+def as_rgb(pixels: NDArray[Any], colour: Colour) -> Pixels:
+    """Return uint8 [h, w, 3] in RGB, of pixels in the order of `colour`.
+
+    Raises ImageError for any other array, and for None: a camera's driver gives it now and then.
+    """
+    if not isinstance(pixels, np.ndarray):
+        raise ImageError(
+            f"a frame is {type(pixels).__name__}, expected an array of uint8 (height, width, 3): "
+            "leave empty frames out"
+        )
+    pixels = read_image(pixels)
+    ordered = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if colour == "bgr" else pixels
+    return np.asarray(ordered, np.uint8)
+
+
+def ended(frames: object) -> AbstractContextManager[object]:
+    """Close a generator when the block ends: behind it may be a thread and a camera."""
+    return closing(frames) if hasattr(frames, "close") else nullcontext()
+
+
+# A camera may fail to give one frame, and USB ones do. One that gives none for 30 reads with 50 ms
+# between them, 1.5 s, is gone.
+FAILURES, PAUSE = 30, 0.05
+# Bytes a pixel, measured on frames of 66 megapixels: FFmpeg's, OpenCV's copy and the one in RGB.
+_FRAME_BYTES = 14
+
+
+def open_video(path: str | Path, every: int = 1, limits: ImageLimits = LIMITS) -> Iterator[Frame]:
+    """Open a video file; return its frames, or of each `every` frames the first.
+
+    The file is opened now, and closed after the last frame or with the generator. Raises ImageError
+    for what is no video, for frames of more pixels than `limits` allow, and, from the generator,
+    for a video without a readable frame.
+    """
+    if every < 1:
+        raise UsageError(f"every is {every}, allowed are 1 (all frames) and more")
+    _check_video(Path(path))
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise ImageError(f"{path}: no video that OpenCV can read; convert it to MP4 (H.264)")
+    width, height = _size(capture)
+    most = min(limits.pixels, limits.memory // _FRAME_BYTES)
+    if width * height > most:
+        capture.release()
+        raise ImageError(
+            f"{path}: frames of {width}x{height} pixels, allowed are {most} in all; shrink it first"
+        )
+    return _file_frames(capture, path, every)
+
+
+def _check_video(path: Path) -> None:
+    """Raise ImageError unless it is a file that may be read: OpenCV says no more than no."""
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path}: no such video file")
+        path.open("rb").close()
+    except OSError as error:
+        raise ImageError(f"{path}: {reason_of(error)}") from None
+
+
+def _size(capture: cv2.VideoCapture) -> tuple[int, int]:
+    sides = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    width, height = (int(capture.get(side)) for side in sides)
+    return width, height
+
+
+def _file_frames(capture: cv2.VideoCapture, path: str | Path, every: int) -> Iterator[Frame]:
+    # The first frame's position is 0 or one frame, depending on OpenCV's version.
+    start = None
+    try:
+        for index in count():
+            if not capture.grab():
+                break
+            position = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            start = position if start is None else start
+            if index % every == 0:
+                read, pixels = capture.retrieve()
+                if not read or pixels is None:
+                    break
+                yield Frame(index, max(position - start, 0.0), as_rgb(pixels, "bgr"))
+    finally:
+        capture.release()
+    if index == 0:
+        raise ImageError(f"{path}: a video without a frame that can be read")
+
+
+def camera_name(name: str) -> str:
+    """Return what messages call a camera: an address without its user and password."""
+    return "camera " + re.sub(r"//[^?#]*@", "//", name)
+
+
+def open_camera(
+    name: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
+) -> Iterator[Frame]:
+    """Open a camera by number, device or address (rtsp://...); return its frames, without an end.
+
+    Frames come at the camera's pace: take them through `latest`. The camera is opened now, and
+    released with the generator. Raises ImageError for a camera that isn't there, and, from the
+    generator, for one that stops giving frames.
+    """
+    capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+    if not capture.isOpened():
+        raise ImageError(
+            f"{camera_name(name)}: can't be opened; is it plugged in, listed by `ls /dev/video*`, "
+            "unused by other programs, and are you in the group video? Raspberry Pi camera modules "
+            "need Picamera2 (docs/streams.md)"
+        )
+    return _camera_frames(capture, name, clock, pause)
+
+
+def _camera_frames(
+    capture: cv2.VideoCapture, name: str, clock: Clock, pause: Callable[[float], None]
+) -> Iterator[Frame]:
+    index = failures = 0
+    try:
+        while failures < FAILURES:
+            read, pixels = capture.read()
+            if read and pixels is not None:
+                yield Frame(index, clock(), as_rgb(pixels, "bgr"))
+                index, failures = index + 1, 0
+            else:
+                failures += 1
+                pause(PAUSE)
+    finally:
+        capture.release()
+    raise ImageError(
+        f"{camera_name(name)}: stopped giving frames after {index}; check its cable and its power"
+    )
