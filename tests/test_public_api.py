@@ -36,7 +36,7 @@ def test_a_type_checker_sees_the_same_list() -> None:
     tree = ast.parse(Path(kedge_runtime.__file__).read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     homes = {
-        alias.name: (node.module or "").rpartition(".")[2]
+        alias.name: (node.module or "").removeprefix("kedge_runtime.")
         for node in imports
         for alias in node.names
         if (node.module or "").startswith("kedge_runtime.")

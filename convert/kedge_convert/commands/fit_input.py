@@ -25,6 +25,7 @@ from kedge_runtime.printable import printable
 if TYPE_CHECKING:
     from kedge_convert.fitting.subject import Subject
     from kedge_convert.worker.progress import Progress
+    from kedge_runtime.arrays import Indices
 
 COUNT = 200
 LEAST = 10
