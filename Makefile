@@ -48,7 +48,7 @@ MINUTES ?= 10
 FUZZ := $(if $(INPUTS),--inputs $(INPUTS),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
   $(if $(DOOR),--door "$(DOOR)") $(if $(INPUT),--input "$(INPUT)") $(if $(RECORD),--record)
 fuzz: $(VENV)/.dev
-	PYTHONPATH=tests:benchmarks $(BIN)/python -m fuzz $(FUZZ)
+	PYTHONPATH=tests:tests/helpers:benchmarks $(BIN)/python -m fuzz $(FUZZ)
 
 # What no test notices: mutants of the modules in tools/mutants.toml, or of MODULE alone;
 # AGAIN=1 tries those that survived.

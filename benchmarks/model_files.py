@@ -1,7 +1,7 @@
 """Which model files that people have does kedge convert, and are the artefacts right?
 
-Converts every file that tests/make_model_files.py made, one at a time, as a user would: with the
-options that its description states. Each artefact is judged twice against the answers of the
+Converts every file that tests/helpers/make_model_files.py made, one at a time, as a user would:
+with the options that its description states. Each artefact is judged twice against the answers of the
 file's own framework: fed with the framework's own tensors, through LiteRT or onnxruntime without
 kedge; and end to end, from the image files.
 
@@ -45,7 +45,7 @@ from people_files import (
 )
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
 
 
 TARGETS = ("tflite:float32", "tflite:int8", "onnx:float32")

@@ -9,7 +9,7 @@ INTRODUCTION = """\
 # Model files as people have them
 
 `benchmarks/model_files.py` writes this page. Each row is a file that its own program saved
-(`tests/make_model_files.py`). kedge converts it to `tflite:float32`, `tflite:int8` and
+(`tests/helpers/make_model_files.py`). kedge converts it to `tflite:float32`, `tflite:int8` and
 `onnx:float32` with the options of its user, and 12 images are classified.
 
 - **model**: largest difference in probability between the artefact and the model in its own

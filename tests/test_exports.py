@@ -69,7 +69,7 @@ def test_every_target_of_every_family(family: str, target: Target, pictures: Pat
 @pytest.mark.parametrize("family", ["convnext", "mobilenet_v3"])
 def test_another_process_makes_the_same_bytes(family: str, pictures: Path) -> None:
     """Also one that has exported another model before. The hash seed is the worker's."""
-    folder = str(Path(__file__).parent)
+    folder = str(Path(families.__file__).parent)
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": folder}
     answers = []
     for order in ([family], ["vgg", family]):

@@ -55,7 +55,9 @@ def test_the_same_seed_makes_the_same_inputs() -> None:
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what the fuzzer sees of bad doors."""
-    found: dict[str, Any] = _json(TESTS / "bad_doors.py", tmp_path_factory.mktemp("findings"))
+    found: dict[str, Any] = _json(
+        TESTS / "helpers" / "bad_doors.py", tmp_path_factory.mktemp("findings")
+    )
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import skips
 from skips import MAY_SKIP, VARIABLE
 
 CONFTEST = "from skips import pytest_make_collect_report, pytest_runtest_makereport\n"
@@ -20,7 +21,7 @@ def run(folder: Path, text: str, *options: str, ci: bool) -> "subprocess.Complet
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_one.py").write_text(text)
     around = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    around |= {"PYTHONPATH": str(Path(__file__).parent)} | ({VARIABLE: "1"} if ci else {})
+    around |= {"PYTHONPATH": str(Path(skips.__file__).parent)} | ({VARIABLE: "1"} if ci else {})
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     return subprocess.run(
         command, cwd=folder, env=around, capture_output=True, text=True, timeout=120

@@ -199,7 +199,8 @@ def hanging(plan: Path, out: Path, temporary: Path) -> "subprocess.Popen[str]":
     """Return a running supervisor whose worker hangs in its second target."""
     plan.write_text(json.dumps({str(SECOND): "hang"}))
     command = [sys.executable, "-c", "import deadly; deadly.main()", str(plan), str(out)]
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    helpers = str(Path(deadly.__file__).parent)
+    path = os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)}
     parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert parent.stderr

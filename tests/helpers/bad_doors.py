@@ -1,6 +1,6 @@
 """Doors that are as bad as their names say: what a fuzzer has to see.
 
-    python tests/bad_doors.py FOLDER
+    python tests/helpers/bad_doors.py FOLDER
 
 Prints a JSON object: by door, the kinds and places of faults seen in a batch and alone, and the
 content of the finding's file in FOLDER.

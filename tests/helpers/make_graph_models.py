@@ -1,7 +1,8 @@
 """Write `models/graphs/`: what TensorFlow 2.15 and its model optimisation made, and their answers.
 
 Needs an environment of its own, Python 3.11: `python -m venv v; v/bin/pip install
-tensorflow==2.15.1 tensorflow-model-optimization==0.8.0; v/bin/python tests/make_graph_models.py`.
+tensorflow==2.15.1 tensorflow-model-optimization==0.8.0`, then
+`v/bin/python tests/helpers/make_graph_models.py`.
 """
 
 import os
@@ -17,7 +18,7 @@ import numpy as np
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
-FOLDER = Path(__file__).parent / "models" / "graphs"
+FOLDER = Path(__file__).parents[1] / "models" / "graphs"
 SHAPE = (16, 16, 3)
 CLASSES = 5
 PICTURES = np.random.default_rng(0).uniform(-1, 1, (8, *SHAPE)).astype(np.float32)

@@ -1,7 +1,7 @@
 """Trains `models/small-*.keras`: three kinds of blocks that int8 is known to hurt, in small.
 
-`python tests/make_small_nets.py [NAME...]`; about two minutes each on two cores. They classify the
-demo's pictograms, made hard by noise and low contrast, so that they err and can drift.
+`python tests/helpers/make_small_nets.py [NAME...]`; about two minutes each on two cores. They
+classify the demo's pictograms, made hard by noise and low contrast, so that they err and can drift.
 """
 
 import sys
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kedge_models.demo import train
 from kedge_models.demo.pictograms import NAMES, Picture, dataset
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parents[1] / "models"
 SIDE = 48
 PICTURES, EPOCHS, BATCH, SEED = 5000, 14, 64, 11
 NOISE = 30.0  # standard deviation, in bytes

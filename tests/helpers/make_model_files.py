@@ -2,12 +2,12 @@
 
 One run makes the files of one program, in the environment that it runs in:
 
-    python tests/make_model_files.py OUT                       TensorFlow 2.12 or 2.15 (Keras 2)
-    python tests/make_model_files.py OUT --program tfmot       TensorFlow 2.15, tf_keras 2.15, tfmot
-    python tests/make_model_files.py OUT --program tf_keras    tf_keras beside TensorFlow 2.16+
-    python tests/make_model_files.py OUT --program keras3      Keras 3 with TensorFlow
-    python tests/make_model_files.py OUT --program jax         Keras 3 with JAX, without TensorFlow
-    python tests/make_model_files.py OUT --program torch       Keras 3 with PyTorch, likewise
+    python make_model_files.py OUT                       TensorFlow 2.12 or 2.15 (Keras 2)
+    python make_model_files.py OUT --program tfmot       TensorFlow 2.15, tf_keras 2.15, tfmot
+    python make_model_files.py OUT --program tf_keras    tf_keras beside TensorFlow 2.16+
+    python make_model_files.py OUT --program keras3      Keras 3 with TensorFlow
+    python make_model_files.py OUT --program jax         Keras 3 with JAX, without TensorFlow
+    python make_model_files.py OUT --program torch       Keras 3 with PyTorch, likewise
 
 tfmot is tensorflow-model-optimization. All need Pillow. OUT/images holds the
 class folders that all programs share. What is there already is not made again. With `--commit` it
@@ -35,7 +35,7 @@ from people_shapes import SHAPES, Saved
 
 EPOCHS, SEED = 12, 3
 POSITIVE = people_images.CLASSES.index("square")
-COMMITTED = Path(__file__).parent / "models" / "people"
+COMMITTED = Path(__file__).parents[1] / "models" / "people"
 # Those that the tests' own environment hasn't; of the other backends' files small ones do.
 OLD, LARGEST = ("tf2.12", "tf2.15", "tfmot"), 125_000
 BACKENDS, SMALL = ("jax", "torch"), 60_000

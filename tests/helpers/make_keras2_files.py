@@ -1,7 +1,7 @@
 """Write `models/keras2/`: what TensorFlow's own Keras 2 saved, and what it answered.
 
 Run it with TensorFlow 2.12 and with TensorFlow 2.15 and tensorflow-model-optimization, in an
-environment each: `python tests/make_keras2_files.py`.
+environment each: `python tests/helpers/make_keras2_files.py`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-FOLDER = Path(__file__).parent / "models" / "keras2"
+FOLDER = Path(__file__).parents[1] / "models" / "keras2"
 SHAPE = (16, 16, 3)
 
 

@@ -1,7 +1,7 @@
 """Make `models/tiny.onnx` and `models/tiny.tflite`, which the runtime's tests run.
 
-Run it again after a change: `python tests/make_models.py` (needs kedge[convert]). The weights are
-set by hand so that a picture of one colour has a known answer: red, green, blue or dark.
+Run it again after a change: `python tests/helpers/make_models.py` (needs kedge[convert]). The
+weights are set by hand so that a picture of one colour has a known answer: red, green, blue or dark.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-MODELS = Path(__file__).parent / "models"
+MODELS = Path(__file__).parents[1] / "models"
 
 # One row per channel of the mean colour in -1..1, one column per class.
 WEIGHTS = np.array([[4, 0, 0, -2], [0, 4, 0, -2], [0, 0, 4, -2]], np.float32)

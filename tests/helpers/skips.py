@@ -39,7 +39,7 @@ def judged(report: Report) -> Report:
             report.outcome = "failed"
             report.longrepr = (
                 f"{report.nodeid} skipped itself under {VARIABLE}: {reason}; install what it "
-                "needs, or add the reason to tests/skips.py"
+                "needs, or add the reason to tests/helpers/skips.py"
             )
     return report
 

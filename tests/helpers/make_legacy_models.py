@@ -1,7 +1,7 @@
 """Write `models/legacy/`: what Keras 2 saved, by the real thing, and its answers.
 
 Needs `tf_keras` (Keras 2 for TensorFlow 2.16 and later), in an environment of its own:
-`python -m venv v; v/bin/pip install tf_keras; v/bin/python tests/make_legacy_models.py`.
+`python -m venv v; v/bin/pip install tf_keras; v/bin/python tests/helpers/make_legacy_models.py`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-FOLDER = Path(__file__).parent / "models" / "legacy"
+FOLDER = Path(__file__).parents[1] / "models" / "legacy"
 SHAPE = (8, 8, 3)
 
 

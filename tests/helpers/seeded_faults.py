@@ -19,7 +19,7 @@ from kedge_convert.toolkit import require
 from kedge_runtime.artefact.contract import Contract, Label, Quantisation
 
 Weights = dict[str, NDArray[np.float32]]
-TINY = Path(__file__).parent / "models"
+TINY = Path(__file__).parents[1] / "models"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Small image classifiers of keras_hub, with random weights, and the preprocessors that they have.
 
-    python tests/hub_nets.py
+    python tests/helpers/hub_nets.py
 
 writes `models/hub/vit_tiny.keras`; it needs `kedge[hub]`.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 SEED, CLASSES, SIDE = 5, 10, 32
 SHAPE = (SIDE, SIDE, 3)
-COMMITTED = Path(__file__).parent / "models" / "hub" / "vit_tiny.keras"
+COMMITTED = Path(__file__).parents[1] / "models" / "hub" / "vit_tiny.keras"
 
 
 def converter(**words: Any) -> Any:

@@ -3,7 +3,7 @@
 As a script it writes the corpus into a folder, reads each picture with `read_image` in this one
 process under a ceiling of memory, reads a good picture after each, and prints a JSON list:
 
-    python tests/hostile_images.py FOLDER [IMAGE...]
+    python tests/helpers/hostile_images.py FOLDER [IMAGE...]
 
 Further images must be refused. A case is bytes, or a function that makes a file of another kind,
 and what must come of it: the words of an ImageError, or the right pixels (within a tolerance, the
