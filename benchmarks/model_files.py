@@ -1,9 +1,9 @@
 """Which model files that people have does kedge convert, and are the artefacts right?
 
 Converts every file that tests/helpers/make_model_files.py made, one at a time, as a user would:
-with the options that its description states. Each artefact is judged twice against the answers of the
-file's own framework: fed with the framework's own tensors, through LiteRT or onnxruntime without
-kedge; and end to end, from the image files.
+with the options that its description states. Each artefact is judged twice against the answers of
+the file's own framework: fed with the framework's own tensors, through LiteRT or onnxruntime
+without kedge; and end to end, from the image files.
 
     python benchmarks/model_files.py --files OUT
 

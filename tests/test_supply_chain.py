@@ -244,5 +244,5 @@ def test_the_bill_of_materials_lies_beside_the_wheel(tmp_path: Path) -> None:
 
 
 (PROJECT_VERSION,) = re.findall(
-    r'__version__ = "(.*)"', (ROOT / "runtime/kedge_runtime.py").read_text()
+    r'__version__ = "(.*)"', (ROOT / "runtime/kedge_runtime/__init__.py").read_text()
 )

@@ -1,7 +1,7 @@
 """Make `models/tiny.onnx` and `models/tiny.tflite`, which the runtime's tests run.
 
 Run it again after a change: `python tests/helpers/make_models.py` (needs kedge[convert]). The
-weights are set by hand so that a picture of one colour has a known answer: red, green, blue or dark.
+weights are set by hand so that an image of one colour has a known answer: red, green, blue, dark.
 """
 
 from pathlib import Path

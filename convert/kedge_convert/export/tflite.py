@@ -15,9 +15,12 @@ from kedge_convert.export.tflite_converter import (
     single,
     target_of,
 )
+from kedge_convert.export.tflite_metadata import describe
 from kedge_convert.images import Tick
 from kedge_convert.source import Source
 from kedge_runtime.artefact.contract import Precision
+
+__all__ = ["RECIPES", "describe", "export", "single"]
 
 # Gets TensorFlow, its converter and the calibration pictures behind the scheme.
 Settings = Callable[[Scheme, Any, Any, Samples], None]
