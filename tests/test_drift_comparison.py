@@ -179,6 +179,15 @@ def test_a_rerun_against_another_reference_measures_again(
     assert len(read) == 2 * COUNT
 
 
+def test_an_artefact_of_another_model_is_refused_by_name(asked: Request, desk: Path) -> None:
+    second = desk / "second.onnx"
+    second.write_bytes(asked.artefacts[0].read_bytes())
+    _sealed_anew(second, weights_digest="sha256:1")
+    comparison = prepare(replace(asked, artefacts=(*asked.artefacts, second)))
+    with pytest.raises(UsageError, match=rf"is no reference of {second}: its weights_digest"):
+        compare(comparison, desk / "same.npz")
+
+
 def test_all_cores_are_as_many_as_there_are(asked: Request, desk: Path, read: list[str]) -> None:
     """A rerun on a machine with other cores is another measurement."""
     for threads in (cores(), None):
@@ -264,6 +273,8 @@ def test_independent_classes_take_no_labels(asked: Request, desk: Path) -> None:
     contract = replace(artefact.contract, output=output)
     path = desk / "several.onnx"
     path.write_bytes(seal("onnx", (MODELS / "tiny.onnx").read_bytes(), contract, artefact.golden))
+    (desk / "photos" / "odd").rename(desk / "photos" / "green")
+    (desk / "photos" / "even").rename(desk / "photos" / "red")
     # One such artefact is enough.
     for paths in ((path,), (asked.artefacts[0], path)):
         several = replace(asked, artefacts=paths)
