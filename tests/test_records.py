@@ -35,6 +35,13 @@ class Tree:
     even: Annotated[int, _even] = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pot:
+    size: float = 1.0
+    plant: str
+    label: tuple[str] = ("",)
+
+
 SMALL: dict[str, Any] = {"leaf": {"name": "x"}, "count": 1}
 
 ROUND_TRIPS = [
@@ -63,6 +70,14 @@ def test_an_integer_is_a_float_where_one_is_expected() -> None:
 
 def test_none_is_allowed_where_the_type_says_so() -> None:
     assert decode(Tree, {**SMALL, "maybe": None}, "tree").maybe is None
+
+
+def test_fields_may_stand_in_any_order_and_tuples_hold_one() -> None:
+    assert decode(Pot, {"plant": "x", "label": ["y"]}, "pot") == Pot(plant="x", label=("y",))
+    with pytest.raises(ContractError, match=r"^pot: the key 'plant' is missing$"):
+        decode(Pot, {"label": ["y"]}, "pot")
+    with pytest.raises(ContractError, match=r"^pot.label: got 2 values, expected 1$"):
+        decode(Pot, {"plant": "x", "label": ["y", "z"]}, "pot")
 
 
 WRONG: dict[str, tuple[Any, str]] = {
