@@ -147,7 +147,10 @@ def test_what_was_never_sealed_is_refused(form: str, case: str, tmp_path: Path) 
 def test_an_unsealed_model_is_refused(form: str, models: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / f"m.{form}"
     path.write_bytes(models[form])
-    with pytest.raises(ArtefactError, match="carries no kedge seal"):
+    remedies = (
+        r"by `kedge convert` \(`kedge seal` gives it one; classify and bench take --contract\)$"
+    )
+    with pytest.raises(ArtefactError, match=rf"^{path}: carries no kedge seal: .*{remedies}"):
         read_artefact(path)
 
 
