@@ -90,6 +90,8 @@ REFUSED_PNGS = {
     "with a short header": PNG[:8] + chunk(b"IHDR", PNG[16:28]) + PNG[HEAD:],
     "with a long header": PNG[:8] + chunk(b"IHDR", PNG[16:29] + b"\0") + PNG[HEAD:],
     "that begins with a text of a header's size": PNG[:8] + chunk(b"tEXt", bytes(13)) + PNG[8:],
+    "of 2^31 columns": png_of(1 << 31, 1),
+    "of 2^31 rows": png_of(1, 1 << 31),
     "of texts for pixels": PNG[:HEAD] + chunk(b"tEXt", bytes(9999)) + END,
 }
 

@@ -81,9 +81,10 @@ JPEGS = {
     "of two frames": (JPEG[:2] + frame(0x11, 0x11, 0x11, size=(8, 9)) + JPEG[2:], (8, 9), 0),
     "with a segment of no length": (JPEG[:2] + b"\xff\xfe\0\0" + JPEG[2:], (64, 48), 0),
     "with a segment of one byte": (JPEG[:2] + b"\xff\xfe\0\1" + JPEG[2:], (64, 48), 0),
-    "with a long segment": (JPEG[:2] + segment(0xFE, ENDED * 200) + JPEG[2:], (64, 48), 0),
+    "with a long segment": (JPEG[:2] + segment(0xFE, ENDED * 20_000) + JPEG[2:], (64, 48), 0),
     "with filling before markers": (JPEG[:2] + b"\xff" * 9 + JPEG[2:], (64, 48), 0),
     "with a restart between segments": (JPEG[:2] + b"\xff\xd0\xff\xd7" + JPEG[2:], (64, 48), 0),
+    "of the largest size": (of_scan([0x11], (65535, 65535), 1 << 24), (65535, 65535), 0),
     "with another behind it": (JPEG + JPEG, (64, 48), 0),
 }
 
@@ -112,6 +113,8 @@ def test_a_jpegs_only_scan_has_two_bits_for_each_block(
 ) -> None:
     assert stated(of_scan(factors, size, least))[1:3] == size
     assert refusal(of_scan(factors, size, least - 1)) == CUT
+    # Others that a camera appends don't make up for it.
+    assert refusal(of_scan(factors, size, least - 1) + JPEG) == CUT
 
 
 RARE = "a JPEG of a rare kind (SOF{}, {} bits); save it as baseline JPEG"

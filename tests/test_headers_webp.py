@@ -86,6 +86,11 @@ REFUSED = {
         riff(FRAME, (b"XMP ", b""))[:-4] + b"\1\0\0\0",
         CUT,
     ),
+    "whose last chunk states 4 GB": (
+        riff(FRAME, (b"XMP ", b""))[:-4] + b"\xf8\xff\xff\xff",
+        CUT,
+    ),
+    "that states 4 GB": (WEBP[:4] + b"\xff\xff\xff\xff" + WEBP[8:], CUT),
     "of no width": (riff(lossy(0, 7)), "a WebP of 0x7 pixels, it is empty"),
     "by Pillow, animated": (animation("WEBP"), ANIMATED),
     "told to be animated": (riff(extended(2, 64, 48), FRAME), ANIMATED),
@@ -105,3 +110,4 @@ def test_a_webp_has_no_more_chunks_than_allowed() -> None:
     assert stated(riff(*most)).width == 64
     assert stated(cut(riff(*most, (b"\1\1\1\1", b"")), 1)).width == 64
     assert refusal(riff(*most, ICC)) == "a WebP of more than 100 chunks; save it anew"
+    assert refusal(riff(*most, (b"XMP ", b""))) == refusal(riff(*most, ICC))
