@@ -50,7 +50,7 @@ WEBPS = {
     "with 63 zeros at its end": (riff(FRAME, (b"XMP ", b"\1" + bytes(63))), 64, 48, 0),
     "whose last chunk lacks its padding": (cut(riff(FRAME, ICC), 1), 64, 48, 0),
     # The format's pattern has any four bytes for the length.
-    "whose length has a line's end": (riff(lossy(9, 7), (b"XMP ", bytes(202) + b"x")), 9, 7, 0),
+    "whose length has a line's end": (riff(lossy(9, 7), (b"XMP ", bytes(225) + b"x")), 9, 7, 0),
 }
 
 
