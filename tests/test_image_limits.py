@@ -93,6 +93,8 @@ def test_a_file_of_one_byte_too_many_is_not_read(tmp_path: Path) -> None:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(ImageError, match="67108865 bytes, allowed are 67108864"):
         read_bytes(path)
+    # The caller's own limit holds before the file is read.
+    assert "67108865 bytes, allowed are 20;" in refusal(path, limits=Limits(bytes=20))
 
 
 def test_a_file_is_read_to_the_size_that_was_checked() -> None:
