@@ -186,7 +186,7 @@ def test_two_runs_at_once_are_refused(place: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/helpers"]
 from kedge_runtime.drift.journal import Journal
 from kedge_runtime.errors import UsageError
 from test_journal import WORK, Plain
