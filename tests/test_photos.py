@@ -177,7 +177,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no pictures in it"):
+    with pytest.raises(UsageError, match="no images in it"):
         collect(tmp_path, Sampling())
 
 
@@ -282,7 +282,7 @@ def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
     assert len(find_images(tmp_path)) == 2
     (tmp_path / "only" / "c.gif").parent.mkdir()
     (tmp_path / "only" / "c.gif").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"no pictures in it .*; 1 file of another kind left out"):
+    with pytest.raises(UsageError, match=r"no images in it .*; 1 file of another kind left out"):
         find_images(tmp_path / "only")
 
 

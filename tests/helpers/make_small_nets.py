@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_models.demo import train
-from kedge_models.demo.pictograms import NAMES, Pixels, dataset
+from kedge_models.demo.pictograms import NAMES, dataset
+from kedge_runtime.arrays import Pixels
 
 MODELS = Path(__file__).parents[1] / "models"
 SIDE = 48
