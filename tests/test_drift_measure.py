@@ -301,7 +301,7 @@ def test_a_link_to_nowhere_is_a_picture_with_a_fingerprint(tmp_path: Path) -> No
 
 def test_no_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(KedgeError, match=r"no pictures in it|no such folder"):
+        with pytest.raises(KedgeError, match=r"no images in it|no such folder"):
             Pictures.of(folder)
 
 

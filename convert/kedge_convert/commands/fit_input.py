@@ -93,10 +93,10 @@ def _fit(options: dict[str, Any], progress: "Progress") -> "InputFit":
     from kedge_convert.fitting.subject import open_subject
     from kedge_runtime.errors import UsageError
     from kedge_runtime.fitting import candidates
-    from kedge_runtime.image.folder import find
+    from kedge_runtime.image.folder import find_images
     from kedge_runtime.output import quiet
 
-    paths = _drawn(find(options["images"], "--images"), options["count"], options["seed"])
+    paths = _drawn(find_images(options["images"], "--images"), options["count"], options["seed"])
     given = {
         each.name: options[each.name] for each in fields(SourceRequest) if each.name in options
     }
@@ -236,7 +236,7 @@ def _names(found: Sequence[Score]) -> str:
 
 
 def _how(candidate: InputCandidate) -> str:
-    return "; ".join(PIPELINES[name].what for name in candidate.pipelines)
+    return "; ".join(PIPELINES[name].code for name in candidate.pipelines)
 
 
 def _normalisation(candidate: InputCandidate) -> tuple[str, ...]:

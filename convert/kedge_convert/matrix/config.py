@@ -17,7 +17,7 @@ from kedge_runtime.artefact.contract import Colour, Fit, Kind, Resize
 from kedge_runtime.commands.options import read_drop
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import ContractError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.records import decode, shown
 
 Table = dict[str, Any]
@@ -136,10 +136,10 @@ class ModelConfig:
         """Return what is said of the model to the converter."""
         named = {field.name for field in fields(SourceRequest)} & vars(self).keys()
         said: Table = {name: getattr(self, name) for name in named}
-        words: Table = {field.name: getattr(self, field.name) for field in fields(PixelWords)}
+        words: Table = {field.name: getattr(self, field.name) for field in fields(InputOptions)}
         words["preprocess"] = options.preprocess or self.preprocess
         return SourceRequest(
-            **{**said, "model": self.source, "pixels": PixelWords(**words)}, folder=self.calibrate
+            **{**said, "model": self.source, "pixels": InputOptions(**words)}, folder=self.calibrate
         )
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_models.demo.shapes import CANVAS, SHAPES, mask
+from kedge_runtime.arrays import Pixels
 
-Picture = NDArray[np.uint8]
 Canvas = NDArray[np.float32]
 
 NAMES = tuple(SHAPES)
 CONTRAST = 120.0
-"""Least distance of a pictogram's colour from its ground's colours, in bytes (Euclidean, RGB)."""
+"""Least distance of a pictogram's colour from its ground's colours: Euclidean, RGB, in bytes."""
 
 
 class _Palette(NamedTuple):
@@ -26,8 +26,8 @@ class _Palette(NamedTuple):
     ink: Canvas
 
 
-def render(index: int, rng: np.random.Generator, size: int = 160) -> Picture:
-    """Render one picture of class `index` (0 to 9): RGB, uint8, (height, width, 3).
+def render(index: int, rng: np.random.Generator, size: int = 160) -> Pixels:
+    """Render one image of class `index` (0 to 9): RGB, uint8, (height, width, 3).
 
     Height and width are drawn separately, from 3/4 to 3/2 of `size`. The pictogram lies within, or
     a little over the edge of, the centre square of 7/8 of the short side.
@@ -35,28 +35,28 @@ def render(index: int, rng: np.random.Generator, size: int = 160) -> Picture:
     height, width = (int(side) for side in rng.integers(size * 3 // 4, size * 3 // 2 + 1, size=2))
     palette = _palette(rng)
     ground = GROUNDS[int(rng.integers(len(GROUNDS)))]
-    picture = _clutter(ground(palette, height, width, rng), rng)
+    image = _clutter(ground(palette, height, width, rng), rng)
     cover = _place(mask(NAMES[index]), height, width, rng)
-    return _spoil(_paint(picture, cover, palette, rng), rng)
+    return _degrade(_paint(image, cover, palette, rng), rng)
 
 
-def dataset(count: int, seed: int) -> tuple[list[Picture], NDArray[np.int64]]:
-    """Render `count` pictures and their classes, int64 (count,): 0, 1, ... 9, 0, 1, ..."""
+def dataset(count: int, seed: int) -> tuple[list[Pixels], NDArray[np.int64]]:
+    """Render `count` images and their classes, int64 (count,): 0, 1, ... 9, 0, 1, ..."""
     rng = np.random.default_rng(seed)
     classes = np.arange(count, dtype=np.int64) % len(NAMES)
     return [render(int(index), rng) for index in classes], classes
 
 
 def write(folder: Path, count: int, seed: int) -> list[Path]:
-    """Write the pictures of `dataset` as JPEG files `<class name>_<number>.jpg`; makes the folder.
+    """Write the images of `dataset` as JPEG files `<class name>_<number>.jpg`; makes the folder.
 
-    The number counts the pictures of a class from 0. Raises OSError if a file can't be written.
+    The number counts the images of a class from 0. Raises OSError if a file can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for position, (picture, index) in enumerate(zip(*dataset(count, seed), strict=True)):
+    for position, (image, index) in enumerate(zip(*dataset(count, seed), strict=True)):
         path = folder / f"{NAMES[index]}_{position // len(NAMES)}.jpg"
-        path.write_bytes(_jpeg(picture, quality=90).tobytes())
+        path.write_bytes(_jpeg(image, quality=90).tobytes())
         written.append(path)
     return written
 
@@ -77,7 +77,7 @@ def _mix(palette: _Palette, share: Canvas) -> Canvas:
 
 
 def _ramp(height: int, width: int, rng: np.random.Generator) -> Canvas:
-    """Rise from 0 to 1 across the picture in a random direction; (height, width)."""
+    """Rise from 0 to 1 across the image in a random direction; (height, width)."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
@@ -109,18 +109,18 @@ Ground = Callable[[_Palette, int, int, np.random.Generator], Canvas]
 GROUNDS: tuple[Ground, ...] = (_plain, _gradient, _stripes, _clouds)
 
 
-def _clutter(picture: Canvas, rng: np.random.Generator) -> Canvas:
-    """Draw up to three lines and up to three small blobs that mean nothing."""
-    height, width = picture.shape[:2]
+def _clutter(image: Canvas, rng: np.random.Generator) -> Canvas:
+    """Draw up to three lines and up to three small blobs as distractors."""
+    height, width = image.shape[:2]
     for _ in range(rng.integers(0, 4)):
         start, end = (rng.integers(0, (width, height)).tolist() for _ in range(2))
         thickness = int(rng.integers(1, 5))
-        cv2.line(picture, start, end, _colour(rng), thickness, cv2.LINE_AA)
+        cv2.line(image, start, end, _colour(rng), thickness, cv2.LINE_AA)
     for _ in range(rng.integers(0, 4)):
         centre = rng.integers(0, (width, height)).tolist()
         axes = rng.integers(2, 10, size=2).tolist()
-        cv2.ellipse(picture, centre, axes, rng.uniform(0, 180), 0, 360, _colour(rng), cv2.FILLED)
-    return picture
+        cv2.ellipse(image, centre, axes, rng.uniform(0, 180), 0, 360, _colour(rng), cv2.FILLED)
+    return image
 
 
 def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -136,8 +136,8 @@ def _warp(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(turn @ np.array([[1, shear], [0, 1]]) @ stretch, dtype=np.float64)
 
 
-def _place(shape: Picture, height: int, width: int, rng: np.random.Generator) -> Canvas:
-    """Warp, scale and move a mask; returns the cover, (height, width), 0 to 1."""
+def _place(shape: Pixels, height: int, width: int, rng: np.random.Generator) -> Canvas:
+    """Warp, scale and move a mask; return the cover, (height, width), 0 to 1."""
     short = min(height, width)
     reach = rng.uniform(0.6, 0.88) * short
     matrix = _warp(rng) * reach / CANVAS
@@ -152,30 +152,30 @@ def _place(shape: Picture, height: int, width: int, rng: np.random.Generator) ->
     return np.asarray(cover, dtype=np.float32) / np.float32(255)
 
 
-def _paint(picture: Canvas, cover: Canvas, palette: _Palette, rng: np.random.Generator) -> Canvas:
-    """Lay the pictogram over the picture: shaded, perhaps with a shadow, perhaps translucent."""
+def _paint(image: Canvas, cover: Canvas, palette: _Palette, rng: np.random.Generator) -> Canvas:
+    """Lay the pictogram over the image: shaded, perhaps with a shadow, perhaps translucent."""
     height, width = cover.shape
     if rng.random() < 0.3:
         shift = np.roll(cover, rng.integers(-6, 7, size=2).tolist(), axis=(0, 1))
-        picture = picture * (1 - 0.4 * shift[:, :, None])
+        image = image * (1 - 0.4 * shift[:, :, None])
     shade = 1 + rng.uniform(-0.3, 0.3) * (_ramp(height, width, rng)[:, :, None] - 0.5)
     part = cover[:, :, None] * np.float32(rng.uniform(0.85, 1.0))
-    return np.asarray(picture * (1 - part) + palette.ink * shade * part, dtype=np.float32)
+    return np.asarray(image * (1 - part) + palette.ink * shade * part, dtype=np.float32)
 
 
-def _spoil(picture: Canvas, rng: np.random.Generator) -> Picture:
-    """Blur, light, noise and JPEG: what a cheap camera does; returns uint8."""
+def _degrade(image: Canvas, rng: np.random.Generator) -> Pixels:
+    """Degrade an image as a cheap camera does: blur, light, noise and JPEG; return uint8."""
     if rng.random() < 0.6:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 2.0)))
-    picture = picture * np.float32(rng.uniform(0.7, 1.15))
-    picture = picture + rng.uniform(0, 15) * rng.standard_normal(picture.shape, dtype=np.float32)
-    exposed = np.clip(picture, 0, 255).astype(np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 2.0)))
+    image = image * np.float32(rng.uniform(0.7, 1.15))
+    image = image + rng.uniform(0, 15) * rng.standard_normal(image.shape, dtype=np.float32)
+    exposed = np.clip(image, 0, 255).astype(np.uint8)
     encoded = _jpeg(exposed, quality=int(rng.integers(25, 96)))
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _jpeg(picture: Picture, quality: int) -> Picture:
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+def _jpeg(image: Pixels, quality: int) -> Pixels:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(encoded, dtype=np.uint8)

@@ -42,7 +42,7 @@ from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
 from kedge_runtime.identity import identity
-from kedge_runtime.image.folder import left_out
+from kedge_runtime.image.folder import unread_files
 from kedge_runtime.output import json_text, say
 from kedge_runtime.pool.executors import MAX_JOBS, Pool
 
@@ -129,7 +129,7 @@ def drift(**options: Any) -> int:
     if options["by_layer"]:
         lines += _by_layer(original, comparison, report, options)
     _publish(report, lines, options)
-    if others := left_out(options["images"]):
+    if others := unread_files(options["images"]):
         say(f"{options['images']}: {others}")
     for drift in drifts:
         for line in notes(drift):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import unwritable
-from kedge_runtime.image.folder import find
+from kedge_runtime.image.folder import find_images
 
 # Pictures done between two entries of a journal: some seconds of a small board's work.
 SHARD = 32
@@ -51,7 +51,7 @@ class Pictures:
     @classmethod
     def of(cls, folder: Path) -> "Pictures":
         """Search a folder. Raises UsageError when it is none or holds none."""
-        found = find(folder, "--images")
+        found = find_images(folder, "--images")
         names = sorted(path.relative_to(folder).as_posix() for path in found)
         return cls(folder, tuple(names))
 

@@ -1,4 +1,4 @@
-"""The header of a WebP: developers.google.com/speed/webp/docs/riff_container."""
+"""Read the header of a WebP: developers.google.com/speed/webp/docs/riff_container."""
 
 import struct
 from collections.abc import Callable, Iterator
