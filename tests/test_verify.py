@@ -358,7 +358,7 @@ def test_a_model_that_computes_no_number_is_the_engines_fault(
     model = _onnx_with(_model(original), lambda values: values * np.float32("nan"))
     stages = _verify(_sealed(original, tmp_path, read_artefact(original).contract, model))
     assert _first_failure(stages) == "engine"
-    assert "isn't finite" in stages[-1].detail
+    assert "aren't finite" in stages[-1].detail
 
 
 def test_an_engine_that_can_not_open_it_is_named(artefacts: Path) -> None:

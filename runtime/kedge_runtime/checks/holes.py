@@ -1,7 +1,7 @@
-"""Versions of libraries with known security holes that files or images of strangers can reach.
+"""Check for library versions with known security holes that untrusted files can reach.
 
-The lower bounds of pyproject.toml exclude them; `kedge doctor` finds those that came another way.
-Debian mends the libraries that it packages itself, under their old versions: they are left out.
+The lower bounds of pyproject.toml exclude them; `kedge doctor` finds those installed otherwise.
+Debian fixes the libraries that it packages under their old versions, so they are skipped.
 """
 
 import re
@@ -15,7 +15,7 @@ from kedge_runtime.checks.hardware import Finding, Machine
 
 @dataclass(frozen=True)
 class Hole:
-    """A hole in the versions of a package from `since` to before `fixed`."""
+    """A security hole in the versions of a package from `since` to before `fixed`."""
 
     package: str
     since: str
@@ -65,7 +65,7 @@ HOLES = (
 
 
 def holes_in(installed: Mapping[str, str]) -> list[Hole]:
-    """Return the holes of packages, by their versions."""
+    """Return the known holes of installed packages, given as name: version."""
     return [
         hole
         for hole in HOLES
@@ -75,7 +75,7 @@ def holes_in(installed: Mapping[str, str]) -> list[Hole]:
 
 
 def check_holes(machine: Machine) -> Finding:
-    """Tell which installed packages have known holes, and how to upgrade them."""
+    """Report which installed packages have known holes, and how to upgrade them."""
     installed = _installed()
     found = holes_in(installed)
     if not found:

@@ -25,14 +25,14 @@ MARK, GAP = "! ", "  "
 
 
 def words(path: str | Path, result: Result, top: int) -> str:
-    """Return one line per picture for `top` 1, else the picture and a line per class."""
-    picture = printable(path)
+    """Return one line per image for `top` 1, else the image and a line per class."""
+    image = printable(path)
     named = [_class(prediction) for prediction in result.predictions]
     if top == 1 and len(named) == 1:
         said = short(_said(result), NAME_COLUMNS)
-        return f"{_percent(result.best)}  {said:{NAME_COLUMNS}}  {picture}"
+        return f"{_percent(result.best)}  {said:{NAME_COLUMNS}}  {image}"
     rows = [f"  {line}" for line in named] or [f"  none is likely; most: {_class(result.best)}"]
-    heading = f"{picture}: unknown" if result.unknown else picture
+    heading = f"{image}: unknown" if result.unknown else image
     return page([heading, *rows])
 
 
@@ -40,11 +40,11 @@ def comparison_head(titles: Sequence[str]) -> str:
     """Return the numbered models and the head of the table below them."""
     numbers = [str(i) for i in range(1, len(titles) + 1)]
     legend = [f"{number:>2}  {title}" for number, title in zip(numbers, titles, strict=True)]
-    return page([*legend, "", _row("  ", "picture", [f"{n:>4}" for n in numbers])])
+    return page([*legend, "", _row("  ", "image", [f"{n:>4}" for n in numbers])])
 
 
 def comparison_row(path: Path, results: Sequence[Result]) -> str:
-    """Return a picture and each model's best answer; `!` marks those that disagree."""
+    """Return an image and each model's best answer; `!` marks those that disagree."""
     cells = [f"{result.best.probability:4.0%} {_said(result)}" for result in results]
     return _row(MARK if disagree(results) else "  ", str(path), cells)
 
@@ -66,12 +66,12 @@ def facts(result: Result) -> dict[str, Any]:
     }
 
 
-def _row(mark: str, picture: str, cells: Sequence[str]) -> str:
+def _row(mark: str, image: str, cells: Sequence[str]) -> str:
     room = shutil.get_terminal_size().columns - len(mark)
     # Many models in a narrow terminal leave no room at all.
     first = max(room // (len(cells) + 1), 1)
     other = max((room - first) // len(cells) - len(GAP), 1)
-    name = f"{short(picture, first, keep_end=True):{first}}"
+    name = f"{short(image, first, keep_end=True):{first}}"
     return (mark + name + "".join(f"{GAP}{short(c, other):{other}}" for c in cells)).rstrip()
 
 
@@ -106,30 +106,30 @@ Answer = TypeVar("Answer")
 def split(
     words: Iterable[str], *, streaming: bool = False, optional: bool = False, zips: bool = False
 ) -> tuple[list[Path], Iterator[Path]]:
-    """Return artefacts (they end in .tflite or .onnx) and pictures, in the order given.
+    """Return artefacts (they end in .tflite or .onnx) and images, in the order given.
 
     A pattern that the shell left alone is expanded, a folder is searched, `-` reads names from
     stdin, one a line, as they come. `zips`: whether a zip is a model. Raises
-    UsageError when there is no artefact, or no picture though they aren't `optional`, or when there
+    UsageError when there is no artefact, or no image though they aren't `optional`, or when there
     is one beside a stream.
     """
     paths = list(chain.from_iterable(map(_expanded, words)))
     kinds = {*FORMATS, "zip"} if zips else {*FORMATS}
     artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in kinds]
-    pictures = [path for path in paths if path not in artefacts]
+    images = [path for path in paths if path not in artefacts]
     if not artefacts:
         allowed = ", ".join("." + name for name in FORMATS)
         raise UsageError(
             f"no artefact given, such files end in {allowed}; got {paths[0]} "
             "(`kedge convert` makes them)"
         )
-    if pictures and streaming:
-        raise UsageError(f"{pictures[0]}: pictures or a stream, one at a time")
-    if not (pictures or streaming or optional):
+    if images and streaming:
+        raise UsageError(f"{images[0]}: images or a stream, one at a time")
+    if not (images or streaming or optional):
         raise UsageError(
-            "no pictures given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
+            "no images given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
         )
-    return artefacts, chain.from_iterable([_found(path) for path in pictures])
+    return artefacts, chain.from_iterable([_found(path) for path in images])
 
 
 def _expanded(word: str) -> list[Path]:
@@ -153,19 +153,19 @@ def _found(path: Path) -> Iterable[Path]:
 
 @dataclass
 class Batch:
-    """Pictures one after the other; one that can't be read is told and passed over."""
+    """Images one after the other; one that can't be read is told and passed over."""
 
     count: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def run(
-        self, pictures: Iterable[Path], ask: Callable[[Path], Answer]
+        self, images: Iterable[Path], ask: Callable[[Path], Answer]
     ) -> Iterator[tuple[Path, Answer]]:
-        """Yield each readable picture with its answer."""
-        for path in pictures:
+        """Yield each readable image with its answer."""
+        for path in images:
             self.count += 1
             try:
-                # OpenCV has its own words about a damaged picture; one line is enough.
+                # OpenCV has its own words about a damaged image; one line is enough.
                 with quiet():
                     answer = ask(path)
             except ImageError as error:
@@ -177,8 +177,8 @@ class Batch:
     def close(self) -> int:
         """Sum up on stderr when some failed; return the exit code. Raises UsageError for none."""
         if not self.count:
-            raise UsageError("no pictures came: stdin holds no names")
+            raise UsageError("no images came: stdin holds no names")
         if not self.failed:
             return 0
-        say(f"{self.count} pictures, {len(self.failed)} failed")
+        say(f"{self.count} images, {len(self.failed)} failed")
         return 2

@@ -21,9 +21,9 @@ from kedge_runtime.checks.bench import (
     Seconds,
     Timing,
     cases,
+    images_for,
     measure_apart,
     notes,
-    pictures_for,
 )
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.commands.answers import Batch, split
@@ -88,32 +88,32 @@ class Several(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--rounds",
     type=click.IntRange(2, MAX_ROUNDS),
-    help=f"Pictures to time [default: {ROUNDS}, or all if more are given].",
+    help=f"Images to time [default: {ROUNDS}, or all if more are given].",
 )
 @click.option(
     "--warm-up",
     type=click.IntRange(0, MAX_ROUNDS),
     default=WARM_UP,
     show_default=True,
-    help="Pictures before the first that counts.",
+    help="Images before the first that counts.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def bench(**options: Any) -> int:
     """Time every step of a classification, from the file to the answer.
 
     Artefacts, engines and numbers of threads stand side by side, each measured in a process of its
-    own. IMAGE is a file, a folder or a 'pattern/*.jpg' in quotes; without one the golden pictures
+    own. IMAGE is a file, a folder or a 'pattern/*.jpg' in quotes; without one the golden images
     in the artefacts are taken, which are small: decoding your own may well take longer.
     """
     artefacts, words = split(options["words"], optional=True)
     failed: Failed = []
     trust = read_trust(options)
     bases = _bases(artefacts, options, trust, failed)
-    pictures = _readable(words, failed)
+    images = _readable(words, failed)
     if not bases:
         return 2
     sealed = [base.artefact for base in bases if base.contract is None]
-    with pictures_for(pictures, sealed, trust) as taken:
+    with images_for(images, sealed, trust) as taken:
         plan = Plan(taken, options["rounds"] or max(ROUNDS, len(taken)), options["warm_up"])
         ways = [cases(base, options["engines"], options["threads"]) for base in bases]
         timings = _measured(list(chain.from_iterable(ways)), plan, failed)
@@ -159,12 +159,12 @@ def _passed_over(artefact: Path, failed: Failed) -> Iterator[None]:
 
 
 def _readable(words: Iterable[Path], failed: Failed) -> tuple[Path, ...]:
-    """Return the pictures that can be read. Raises UsageError when there are none among some."""
+    """Return the images that can be read. Raises UsageError when there are none among some."""
     batch = Batch()
     found = tuple(path for path, _ in batch.run(words, read_image))
     failed += batch.failed
     if batch.failed and not found:
-        raise UsageError("none of the pictures can be read: there is nothing to time")
+        raise UsageError("none of the images can be read: there is nothing to time")
     return found
 
 
@@ -239,7 +239,7 @@ def _print_json(timings: Sequence[Timing], failed: Failed, said: Sequence[str], 
         "command": "bench",
         "machine": identity(),
         "notes": list(said),
-        "pictures": len(plan.pictures),
+        "images": len(plan.images),
         "rounds": plan.rounds,
         "warm_up": plan.warm_up,
         "cases": [_plain(timing) for timing in timings],

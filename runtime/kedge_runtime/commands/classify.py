@@ -40,7 +40,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="ARTEFACT... IMAGE...")
 @click.option(
-    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="Answers per picture."
+    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="Answers per image."
 )
 @click.option("--ensemble", is_flag=True, help="Average the artefacts' probabilities.")
 @click.option("--min-confidence", type=SHARE, help="Less than this is unknown.")
@@ -48,7 +48,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--threshold", type=SHARE, help="For models with several answers, instead of their own."
 )
-@click.option("--sheet", type=FILE, metavar="PNG", help="Draw the pictures with their answers.")
+@click.option("--sheet", type=FILE, metavar="PNG", help="Draw the images with their answers.")
 @click.option(
     "--save-features", type=FILE, metavar="NPZ", help="For models without a top: their embeddings."
 )
@@ -66,7 +66,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--json", "as_json", is_flag=True, help="Print one JSON object; of a stream one per line."
 )
 def classify(**options: Any) -> int:
-    """Name what is in pictures.
+    """Name what is in images.
 
     ARTEFACT ends in .tflite or .onnx. IMAGE is a file, a folder that is searched, a 'pattern/*.jpg'
     in quotes, or - for names on stdin. Several artefacts are compared side by side.
@@ -74,20 +74,20 @@ def classify(**options: Any) -> int:
     A model that kedge didn't make, or Teachable Machine's zip, runs with --labels, --preprocess,
     --normalisation and --head, as `kedge seal` takes them.
 
-    --camera or --video takes the place of pictures and answers frame by frame, until Ctrl-C.
+    --camera or --video takes the place of images and answers frame by frame, until Ctrl-C.
     """
     _check_places(options)
     streaming = is_stream(options)
-    artefacts, pictures = split(options["words"], streaming=streaming, zips=True)
+    artefacts, images = split(options["words"], streaming=streaming, zips=True)
     classifiers = _open(artefacts, options)
     if options["save_features"]:
-        return _features(classifiers, pictures, options)
+        return _features(classifiers, images, options)
     for classifier in classifiers:
         classifier.check_answers()
     session = _session(classifiers, options)
     if streaming:
         return _watch(session, options)
-    return _answers(session, pictures, options)
+    return _answers(session, images, options)
 
 
 def _check_places(options: dict[str, Any]) -> None:
@@ -128,16 +128,16 @@ class Session:
     top: int
     rule: Rule
 
-    def ask(self, picture: Path) -> list[Result]:
+    def ask(self, image: Path) -> list[Result]:
         """Return each model's answer. Raises ImageError."""
-        return [model(picture, top=self.top, rule=self.rule) for model in self.models]
+        return [model(image, top=self.top, rule=self.rule) for model in self.models]
 
 
 def _session(classifiers: list[Classifier], options: dict[str, Any]) -> Session:
     limits = ("min_confidence", "max_entropy", "threshold")
     rule = Rule(**{name: options[name] for name in limits if options[name] is not None})
     if rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
-        raise UsageError("--threshold: each of its pictures has one answer; see --min-confidence")
+        raise UsageError("--threshold: each of its images has one answer; see --min-confidence")
     names = tuple(str(classifier.artefact.path) for classifier in classifiers)
     if options["ensemble"]:
         return Session(names, (Ensemble(classifiers),), ("ensemble",), options["top"], rule)
@@ -150,26 +150,26 @@ def _watch(session: Session, options: dict[str, Any]) -> int:
     return watch(session.models[0], session.artefacts, session.rule, options)
 
 
-def _answers(session: Session, pictures: Iterable[Path], options: dict[str, Any]) -> int:
+def _answers(session: Session, images: Iterable[Path], options: dict[str, Any]) -> int:
     printed = click.get_current_context().obj
     if options["sheet"] and printed:
         printed.goes_on = True  # for the sheet, when nobody reads the words
-    batch, board = Batch(), contact_sheet.Sheet(session.titles)
+    batch, board = Batch(), contact_sheet.ContactSheet(session.titles)
     rows: list[dict[str, Any]] = []
 
-    def ask(picture: Path) -> list[Result]:
-        results = session.ask(picture)
+    def ask(image: Path) -> list[Result]:
+        results = session.ask(image)
         if options["sheet"]:
-            board.add(picture, results)
+            board.add(image, results)
         return results
 
     shown = _silent if options["as_json"] else _shown
-    for picture, results in shown(session, batch.run(pictures, ask)):
-        rows += map(partial(answers.plain, picture), session.titles, results)
+    for image, results in shown(session, batch.run(images, ask)):
+        rows += map(partial(answers.plain, image), session.titles, results)
     if options["sheet"] and board.tiles:
         write_whole(options["sheet"], board.png())
-    if board.left_out:
-        say(f"the sheet holds {len(board.tiles)} pictures of {batch.count}")
+    if board.skipped:
+        say(f"the contact sheet holds {len(board.tiles)} images of {batch.count}")
     if options["as_json"]:
         _print_json(session.artefacts, rows, batch, ensemble=options["ensemble"])
     return batch.close()
@@ -179,20 +179,20 @@ Answered = Iterator[tuple[Path, list[Result]]]
 
 
 def _shown(session: Session, answered: Answered) -> Answered:
-    """Print each picture's answers on their way."""
+    """Print each image's answers on their way."""
     if len(session.titles) == 1:
-        for picture, results in answered:
-            click.echo(answers.words(picture, results[0], session.top))
-            yield picture, results
+        for image, results in answered:
+            click.echo(answers.words(image, results[0], session.top))
+            yield image, results
         return
     split_votes = count = 0
     click.echo(answers.comparison_head(session.titles))
-    for picture, results in answered:
+    for image, results in answered:
         count += 1
         split_votes += disagree(results)
-        echo(answers.comparison_row(picture, results))
-        yield picture, results
-    echo("", f"! the models disagree on {split_votes} of {count} pictures")
+        echo(answers.comparison_row(image, results))
+        yield image, results
+    echo("", f"! the models disagree on {split_votes} of {count} images")
 
 
 def _silent(_: Session, answered: Answered) -> Answered:
@@ -200,15 +200,15 @@ def _silent(_: Session, answered: Answered) -> Answered:
 
 
 def _features(
-    classifiers: list[Classifier], pictures: Iterable[Path], options: dict[str, Any]
+    classifiers: list[Classifier], images: Iterable[Path], options: dict[str, Any]
 ) -> int:
-    """Save the embeddings of all readable pictures: `names` and `features`, [pictures, ...]."""
+    """Save the embeddings of all readable images: `names` and `features`, [images, ...]."""
     if len(classifiers) != 1:
         raise UsageError("--save-features: takes one artefact at a time")
     (classifier,) = classifiers
     classifier.check_features()
     batch = Batch()
-    rows = dict(batch.run(pictures, classifier.features))
+    rows = dict(batch.run(images, classifier.features))
     if rows:
         file = io.BytesIO()
         names = np.array([str(path) for path in rows])
@@ -219,7 +219,7 @@ def _features(
         _print_json([artefact], [_shape(path, artefact, row) for path, row in rows.items()], batch)
     else:
         shape = " x ".join(map(str, classifier.engine.output_shape[1:]))
-        echo(f"{options['save_features']}: {len(rows)} pictures, {shape} numbers each")
+        echo(f"{options['save_features']}: {len(rows)} images, {shape} numbers each")
     return batch.close()
 
 

@@ -13,8 +13,15 @@ from kedge_runtime.classify.classifier import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands import answers
 from kedge_runtime.errors import KedgeError, UsageError
-from kedge_runtime.output import json_text, only_ours, say
-from kedge_runtime.streams.answers import LIMIT, Answer, StreamTally, Votes, Watch, classify_stream
+from kedge_runtime.output import json_text, only_python_stderr, say
+from kedge_runtime.streams.answers import (
+    LIMIT,
+    Answer,
+    StreamOptions,
+    StreamTally,
+    Votes,
+    classify_stream,
+)
 from kedge_runtime.streams.mailbox import latest
 from kedge_runtime.streams.sources import Frame, camera_name, ended, open_camera, open_video
 
@@ -47,7 +54,7 @@ OPTIONS = (
     ),
 )
 GATES = ("every", "debounce", "motion", "save_unsure", "unsure_limit")
-PICTURES = ("sheet", "save_features")
+IMAGES_ONLY = ("sheet", "save_features")
 
 
 def stream_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -62,8 +69,8 @@ def is_stream(options: dict[str, Any]) -> bool:
     sources = _given(("camera", "video"), options)
     if len(sources) > 1:
         raise UsageError("--camera: one stream at a time; leave it or --video out")
-    for option in _given(PICTURES if sources else GATES, options):
-        kind = "pictures in files" if sources else "streams; name one with --camera or --video"
+    for option in _given(IMAGES_ONLY if sources else GATES, options):
+        kind = "images in files" if sources else "streams; name one with --camera or --video"
         raise UsageError(f"{option}: is for {kind}")
     return bool(sources)
 
@@ -99,8 +106,8 @@ def _local_time(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
-def _watch(options: dict[str, Any], rule: Rule) -> Watch:
-    return Watch(
+def _watch(options: dict[str, Any], rule: Rule) -> StreamOptions:
+    return StreamOptions(
         top=options["top"],
         rule=rule,
         debounce=Votes.read(options["debounce"]) if options["debounce"] else None,
@@ -112,7 +119,7 @@ def _watch(options: dict[str, Any], rule: Rule) -> Watch:
 
 def watch(model: Predictor, artefacts: Sequence[str], rule: Rule, options: dict[str, Any]) -> int:
     """Print the answers to a stream until it ends; return the exit code."""
-    with only_ours():
+    with only_python_stderr():
         return _watched(model, artefacts, rule, options)
 
 

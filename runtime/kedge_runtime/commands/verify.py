@@ -21,7 +21,7 @@ from kedge_runtime.output import echo, echo_json, paint, quiet
 def command(artefact: Path, as_json: bool, **options: Any) -> int:
     """Check that ARTEFACT does on this machine what it did where it was made.
 
-    Its golden pictures go through decoding, preprocessing, engine and answer, and every step is
+    Its golden images go through decoding, preprocessing, engine and answer, and every step is
     compared with what the converter recorded. The first step that fails is where the fault lies.
     Exit code 1 when any does.
 
