@@ -119,104 +119,6 @@ class Timing:
         return float(np.median(halves[1]) / np.median(halves[0]))
 
 
-def steps(classifier: Classifier) -> dict[str, Callable[[Any], Any]]:
-    """Return the steps of a classification by name; each takes the result of the one before."""
-    plan, engine = classifier.preprocessor, classifier.engine
-    return {
-        "read": read_bytes,
-        "decode": plan.read,
-        "resize": plan.fit,
-        "table": plan.look_up,
-        "set": engine.set,
-        "invoke": lambda _: engine.invoke(),
-        "get": lambda _: engine.get(),
-        "head": _head(classifier),
-    }
-
-
-def _head(classifier: Classifier) -> Callable[[Any], Any]:
-    output = classifier.contract.output
-    if output.kind == "features":
-        return lambda raw: check_finite(classifier.numbers(raw))
-    return lambda raw: classifier.classes.result(
-        probabilities(check_finite(classifier.numbers(raw)), output)
-    )
-
-
-def notes(timings: Sequence[Timing], machine: Machine) -> list[str]:
-    """Return the reasons to doubt the figures: the clock, heat, and cases that slowed down."""
-    findings = [hardware.clock(machine), hardware.temperature(machine)]
-    lines = [f"{finding.detail}; {finding.fix}" for finding in findings if finding.state != "ok"]
-    lines += dict.fromkeys(f"{each.case.artefact}: {each.note}" for each in timings if each.note)
-    slower = [i for i, timing in enumerate(timings, 1) if timing.drift > DRIFT]
-    return lines + [
-        f"case {i} slowed down by {timings[i - 1].drift - 1:.0%} while it ran: "
-        "the processor was throttled or another program ran; measure again"
-        for i in slower
-    ]
-
-
-def measure(case: BenchCase, plan: Plan) -> Timing:
-    """Time one case in this process. Raises what opening and classifying raise."""
-    classifier = case.open()
-    features = classifier.contract.output.kind == "features"
-    call = classifier.features if features else classifier
-    stages = steps(classifier)
-    images = list(islice(cycle(plan.images), plan.warm_up + plan.rounds))
-    turns = [_round(call, stages, image, turn) for turn, image in enumerate(images)]
-    rows = np.array(turns)[plan.warm_up :]
-    return Timing(
-        case=case,
-        engine=classifier.engine.name,
-        library=classifier.engine.library,
-        precision=classifier.contract.provenance.precision,
-        stages=dict(zip(stages, rows[:, 1:].T, strict=True)),
-        total=rows[:, 0],
-        peak=peak_memory(),
-        note=classifier.engine.note,
-    )
-
-
-Step = Callable[[Any], Any]
-
-
-def _round(call: Step, stages: dict[str, Step], image: Path, turn: int) -> list[float]:
-    """Return the seconds of the whole call and of each step, on one image."""
-    # The second finds warm caches, so the order alternates.
-    if turn % 2:
-        parts = _clocked(list(stages.values()), image)
-        return _clocked([call], image) + parts
-    return _clocked([call], image) + _clocked(list(stages.values()), image)
-
-
-def _clocked(steps: list[Step], value: Any) -> list[float]:
-    """Return the seconds of each step; each takes the result of the one before."""
-    clock = [perf_counter()]
-    for step in steps:
-        value = step(value)
-        clock.append(perf_counter())
-    return [after - before for before, after in pairwise(clock)]
-
-
-def measure_apart(case: BenchCase, plan: Plan) -> Timing:
-    """Time one case in a fresh process. Raises DiedError when that process dies."""
-    case.probe()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        running = pool.submit(_measure_quietly, case, plan)
-        (process,) = pool._processes.values()  # nothing else has its exit code
-        try:
-            return running.result()
-        except BrokenProcessPool:
-            process.join()
-            reason = how_it_died(process.exitcode or 0)
-            raise DiedError(died(case.artefact, reason)) from None
-
-
-def _measure_quietly(case: BenchCase, plan: Plan) -> Timing:
-    with quiet():
-        return measure(case, plan)
-
-
 def cases(
     base: BenchCase, engines: Sequence[str], threads: Sequence[int | None]
 ) -> Iterator[BenchCase]:
@@ -256,6 +158,104 @@ def images_for(
         if not paths:
             raise UsageError("the artefacts have no golden images: give IMAGE")
         yield tuple(paths)
+
+
+def measure_apart(case: BenchCase, plan: Plan) -> Timing:
+    """Time one case in a fresh process. Raises DiedError when that process dies."""
+    case.probe()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        running = pool.submit(_measure_quietly, case, plan)
+        (process,) = pool._processes.values()  # nothing else has its exit code
+        try:
+            return running.result()
+        except BrokenProcessPool:
+            process.join()
+            reason = how_it_died(process.exitcode or 0)
+            raise DiedError(died(case.artefact, reason)) from None
+
+
+def _measure_quietly(case: BenchCase, plan: Plan) -> Timing:
+    with quiet():
+        return measure(case, plan)
+
+
+def measure(case: BenchCase, plan: Plan) -> Timing:
+    """Time one case in this process. Raises what opening and classifying raise."""
+    classifier = case.open()
+    features = classifier.contract.output.kind == "features"
+    call = classifier.features if features else classifier
+    stages = steps(classifier)
+    images = list(islice(cycle(plan.images), plan.warm_up + plan.rounds))
+    turns = [_round(call, stages, image, turn) for turn, image in enumerate(images)]
+    rows = np.array(turns)[plan.warm_up :]
+    return Timing(
+        case=case,
+        engine=classifier.engine.name,
+        library=classifier.engine.library,
+        precision=classifier.contract.provenance.precision,
+        stages=dict(zip(stages, rows[:, 1:].T, strict=True)),
+        total=rows[:, 0],
+        peak=peak_memory(),
+        note=classifier.engine.note,
+    )
+
+
+Step = Callable[[Any], Any]
+
+
+def steps(classifier: Classifier) -> dict[str, Step]:
+    """Return the steps of a classification by name; each takes the result of the one before."""
+    plan, engine = classifier.preprocessor, classifier.engine
+    return {
+        "read": read_bytes,
+        "decode": plan.read,
+        "resize": plan.fit,
+        "table": plan.look_up,
+        "set": engine.set,
+        "invoke": lambda _: engine.invoke(),
+        "get": lambda _: engine.get(),
+        "head": _head(classifier),
+    }
+
+
+def _head(classifier: Classifier) -> Step:
+    output = classifier.contract.output
+    if output.kind == "features":
+        return lambda raw: check_finite(classifier.numbers(raw))
+    return lambda raw: classifier.classes.result(
+        probabilities(check_finite(classifier.numbers(raw)), output)
+    )
+
+
+def _round(call: Step, stages: dict[str, Step], image: Path, turn: int) -> list[float]:
+    """Return the seconds of the whole call and of each step, on one image."""
+    # The second finds warm caches, so the order alternates.
+    if turn % 2:
+        parts = _clocked(list(stages.values()), image)
+        return _clocked([call], image) + parts
+    return _clocked([call], image) + _clocked(list(stages.values()), image)
+
+
+def _clocked(steps: list[Step], value: Any) -> list[float]:
+    """Return the seconds of each step; each takes the result of the one before."""
+    clock = [perf_counter()]
+    for step in steps:
+        value = step(value)
+        clock.append(perf_counter())
+    return [after - before for before, after in pairwise(clock)]
+
+
+def notes(timings: Sequence[Timing], machine: Machine) -> list[str]:
+    """Return the reasons to doubt the figures: the clock, heat, and cases that slowed down."""
+    findings = [hardware.clock(machine), hardware.temperature(machine)]
+    lines = [f"{finding.detail}; {finding.fix}" for finding in findings if finding.state != "ok"]
+    lines += dict.fromkeys(f"{each.case.artefact}: {each.note}" for each in timings if each.note)
+    slower = [i for i, timing in enumerate(timings, 1) if timing.drift > DRIFT]
+    return lines + [
+        f"case {i} slowed down by {timings[i - 1].drift - 1:.0%} while it ran: "
+        "the processor was throttled or another program ran; measure again"
+        for i in slower
+    ]
 
 
 def peak_memory() -> int:

@@ -92,6 +92,81 @@ class StageEvidence:
         return self.artefact.golden
 
 
+class FailedStageError(Exception):
+    """Raised by a check; the message says what is wrong and where to look.
+
+    `stage`: the stage that failed before the checks began.
+    """
+
+    def __init__(self, message: str, stage: str = "") -> None:
+        """Take the message."""
+        super().__init__(message)
+        self.stage = stage
+
+
+def verify(path: Path, options: EngineOptions, trust: "Trust | None" = None) -> list[VerifyStage]:
+    """Check an artefact on this machine; the fault lies in the first stage that fails.
+
+    `trust`: the demanded signature. Raises ArtefactError for a missing file or an unknown format.
+    """
+    content, stages = read_content(path), list[VerifyStage]()
+    try:
+        if trust is not None:
+            stages.append(_check_signature(content, trust))
+        artefact = _check_file(content)
+        stages.append(
+            VerifyStage("file", True, f"unchanged since it was sealed ({artefact.digest[:19]}...)")
+        )
+        evidence = _walk_golden_images(content, artefact, options)
+    except FailedStageError as failure:
+        return [*stages, VerifyStage(failure.stage, False, str(failure))]
+    return stages + [_run_check(name, check, evidence) for name, check in CHECKS.items()]
+
+
+def _check_signature(content: ModelContent, trust: "Trust") -> VerifyStage:
+    with _failing_at("signature", SignatureError):
+        signature = trust.check(content)
+    detail = f"key {signature.key_id}, serial number {signature.serial}"
+    return VerifyStage("signature", True, detail, signature.serial)
+
+
+def _check_file(content: ModelContent) -> Artefact:
+    with _failing_at("file"):
+        artefact = artefact_of(content)
+    if not artefact.golden.images:
+        raise FailedStageError("the artefact has no golden images; convert it again", "file")
+    return artefact
+
+
+def _walk_golden_images(
+    content: ModelContent, artefact: Artefact, options: EngineOptions
+) -> StageEvidence:
+    # The file isn't trusted before verify passes, so it doesn't run in this process.
+    with _failing_at("engine"):
+        engine = open_engine(content, replace(options, isolate=True))
+    with _failing_at("contract"):
+        classifier = Classifier(artefact, engine)
+    with _failing_at("decode", ImageError), _failing_at("engine", EngineError):
+        walks = [walk(classifier, image) for image in artefact.golden.images]
+    return StageEvidence(content, classifier, walks)
+
+
+@contextmanager
+def _failing_at(stage: str, kind: type[KedgeError] = KedgeError) -> Iterator[None]:
+    """Turn an error into the failure of a stage."""
+    try:
+        yield
+    except kind as error:
+        raise FailedStageError(str(error), stage) from None
+
+
+def _run_check(name: str, check: "Check", evidence: StageEvidence) -> VerifyStage:
+    try:
+        return VerifyStage(name, True, check(evidence))
+    except (FailedStageError, EngineError) as broken:
+        return VerifyStage(name, False, str(broken))
+
+
 def walk(classifier: Classifier, image: bytes) -> Walk:
     """Run every step on one encoded image. Raises ImageError, EngineError."""
     plan = Preprocessor(classifier.contract.input)
@@ -114,85 +189,6 @@ def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
     scaled = outputs / max(float(outputs.std()), 1e-6)
     best = classifier.classes.result(probabilities(scaled, classifier.contract.output)).best
     return best.id, best.probability
-
-
-def verify(path: Path, options: EngineOptions, trust: "Trust | None" = None) -> list[VerifyStage]:
-    """Check an artefact on this machine; the fault lies in the first stage that fails.
-
-    `trust`: the demanded signature. Raises ArtefactError for a missing file or an unknown format.
-    """
-    content = read_content(path)
-    stages = []
-    if trust is not None:
-        stages.append(_signature(content, trust))
-        if not stages[-1].passed:
-            return stages
-    return stages + _stages(content, options)
-
-
-def _signature(content: ModelContent, trust: "Trust") -> VerifyStage:
-    try:
-        found = trust.check(content)
-    except SignatureError as error:
-        return VerifyStage("signature", False, str(error))
-    detail = f"key {found.key_id}, serial number {found.serial}"
-    return VerifyStage("signature", True, detail, found.serial)
-
-
-def _stages(content: ModelContent, options: EngineOptions) -> list[VerifyStage]:
-    try:
-        artefact = artefact_of(content)
-    except KedgeError as error:
-        return [VerifyStage("file", False, str(error))]
-    if not artefact.golden.images:
-        return [VerifyStage("file", False, "the artefact has no golden images; convert it again")]
-    stages = [
-        VerifyStage("file", True, f"unchanged since it was sealed ({artefact.digest[:19]}...)")
-    ]
-    try:
-        evidence = _run(content, artefact, options)
-    except FailedStageError as broken:
-        return [*stages, VerifyStage(broken.stage, False, str(broken))]
-    return stages + [_stage(name, check, evidence) for name, check in CHECKS.items()]
-
-
-def _run(content: ModelContent, artefact: Artefact, options: EngineOptions) -> StageEvidence:
-    # The file isn't trusted before verify passes, so it doesn't run in this process.
-    with _failing_at("engine"):
-        engine = open_engine(content, replace(options, isolate=True))
-    with _failing_at("contract"):
-        classifier = Classifier(artefact, engine)
-    with _failing_at("decode", ImageError), _failing_at("engine", EngineError):
-        walks = [walk(classifier, image) for image in artefact.golden.images]
-    return StageEvidence(content, classifier, walks)
-
-
-@contextmanager
-def _failing_at(stage: str, kind: type[KedgeError] = KedgeError) -> Iterator[None]:
-    """Turn an error into the failure of a stage."""
-    try:
-        yield
-    except kind as error:
-        raise FailedStageError(str(error), stage) from None
-
-
-def _stage(name: str, check: "Check", evidence: StageEvidence) -> VerifyStage:
-    try:
-        return VerifyStage(name, True, check(evidence))
-    except (FailedStageError, EngineError) as broken:
-        return VerifyStage(name, False, str(broken))
-
-
-class FailedStageError(Exception):
-    """Raised by a check; the message says what is wrong and where to look.
-
-    `stage`: the stage that failed before the checks began.
-    """
-
-    def __init__(self, message: str, stage: str = "") -> None:
-        """Take the message."""
-        super().__init__(message)
-        self.stage = stage
 
 
 Check = Callable[[StageEvidence], str]
@@ -245,7 +241,7 @@ def _exactness(evidence: StageEvidence) -> str:
         return "skipped: the contract's precision is unknown, only integers are exact"
     contract, images = evidence.artefact.contract, evidence.golden.images
     found = exact_outputs(evidence.content, contract, images, isolate=True)
-    if not alike(found, evidence.golden.exact, evidence.classifier.engine.library):
+    if not same_integers(found, evidence.golden.exact, evidence.classifier.engine.library):
         raise FailedStageError(
             "the reference kernels give other integers than recorded: the model's weights "
             "have changed"
@@ -255,7 +251,7 @@ def _exactness(evidence: StageEvidence) -> str:
     return f"reference kernels: {same} integers identical{others}"
 
 
-def alike(found: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
+def same_integers(found: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
     """Compare the reference kernels' integers of `library` with those recorded."""
     if found.shape != recorded.shape:
         return False
@@ -290,6 +286,15 @@ CHECKS: dict[str, Check] = {
 }
 
 
+EXACT = frozenset({"int8", "int16x8"})
+
+
+def exactly_held(contract: Contract) -> bool:
+    """Whether a model has only integer operators, on an engine with exact kernels."""
+    format, _, _ = contract.provenance.target.partition(":")
+    return format == "tflite" and contract.provenance.precision in EXACT
+
+
 def exact_outputs(
     content: ModelContent,
     contract: Contract,
@@ -307,15 +312,6 @@ def exact_outputs(
     plan = Preprocessor(contract.input)
     rows = [engine.run(plan.tensor(plan.read(image))).reshape(-1) for image in images]
     return np.stack(rows)
-
-
-def exactly_held(contract: Contract) -> bool:
-    """Whether a model has only integer operators, on an engine with exact kernels."""
-    format, _, _ = contract.provenance.target.partition(":")
-    return format == "tflite" and contract.provenance.precision in EXACT
-
-
-EXACT = frozenset({"int8", "int16x8"})
 
 
 def _digest(array: NDArray[Any]) -> NDArray[np.uint8]:
