@@ -177,7 +177,7 @@ CASES = [
     ("a sheet of another kind", "its name must end in .png"),
     ("a sheet nowhere", "can't be written there"),
     ("confidence above one", "1.5 is not in the range 0<=x<=1"),
-    ("a contract too many", "every artefact carries its own"),
+    ("a contract too many", "every artefact has its own"),
     ("no contract", "none.json: no such file"),
     ("another engine", "onnxruntime runs no .tflite files"),
     ("changed artefact", "changed since it was sealed"),
@@ -303,7 +303,7 @@ def test_names_on_stdin_are_bytes_whatever_ends_their_lines(
 def test_no_names_on_stdin_are_a_mistake(artefact: Path, names: str) -> None:
     done = _kedge("classify", artefact, "-", stdin=names)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "kedge: no images came: stdin holds no names\n"
+    assert done.stderr == "kedge: no images: stdin has no names\n"
 
 
 def test_a_name_that_looks_like_a_pattern_is_a_name(artefact: Path, pictures: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_model_with_several_answers_names_all_that_reach_their_threshold(
         assert [p["name"] for p in result["predictions"]] == expected
         assert result["unknown"] is (expected == [])
     done = _kedge("classify", path, red, "--threshold", 0.999)
-    assert "none is likely; most: " in done.stdout
+    assert "no class reaches its threshold; best: " in done.stdout
 
 
 def test_both_formats_answer_alike(artefacts: Path, pictures: Path) -> None:

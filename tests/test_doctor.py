@@ -74,7 +74,7 @@ def test_it_lives_when_numpy_and_opencv_can_not_be_imported(tmp_path: Path) -> N
 def test_the_table_of_a_broken_machine_ends_with_what_follows(tmp_path: Path) -> None:
     done = _doctor(PYTHONPATH=str(_broken(tmp_path, numpy="no")))
     assert done.returncode == 1
-    assert done.stdout.endswith("No model can run here until the problems above are mended.\n")
+    assert done.stdout.endswith("No model can run here: fix the problems above.\n")
 
 
 NOTHING_HEAVY = """

@@ -59,7 +59,7 @@ REFUSED = {
     "kedge verify m.tflite > /dev/full": "what is printed can't be written: no space left on",
     "kedge verify m.tflite >&-": "stdout is closed; send it to a file or to /dev/null",
     "kedge classify m.tflite photos >&-": "stdout is closed; send it to a file or to /dev/null",
-    "kedge classify m.tflite - <&-": "no images came: stdin holds no names",
+    "kedge classify m.tflite - <&-": "no images: stdin has no names",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
-from kedge_runtime.commands.options import pixel_options, pixel_words
+from kedge_runtime.commands.options import pixel_options
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES
 from kedge_runtime.image.pixels import PixelWords, line, missing, settled
@@ -198,8 +198,8 @@ def read(arguments: list[str]) -> PixelWords:
 
     @click.command()
     @pixel_options
-    def command(**options: Any) -> None:
-        found.append(pixel_words(options))
+    def command(pixels: PixelWords) -> None:
+        found.append(pixels)
 
     ran = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
     if ran.exception:

@@ -149,7 +149,7 @@ def test_a_camera_that_stops_is_one_line_after_the_summary(
 
 MISTAKES = [
     (["--video", "missing.mp4"], "missing.mp4: no such video file"),
-    (["--video", "text.mp4"], "text.mp4: not a video that OpenCV can read"),
+    (["--video", "text.mp4"], "text.mp4: no video that OpenCV can read"),
     (["--camera", "97"], "camera 97: can't be opened; check that"),
     (["--camera", "97", "--video", "text.mp4"], "one stream at a time"),
     (["--camera", "97", "text.jpg"], "text.jpg: images or a stream"),

@@ -90,7 +90,7 @@ def open_video(path: str | Path, every: int = 1, limits: ImageLimits = LIMITS) -
     _check_video(Path(path))
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise ImageError(f"{path}: not a video that OpenCV can read; convert it to MP4 (H.264)")
+        raise ImageError(f"{path}: no video that OpenCV can read; convert it to MP4 (H.264)")
     width, height = _size(capture)
     most = min(limits.pixels, limits.memory // _FRAME_BYTES)
     if width * height > most:
