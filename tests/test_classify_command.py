@@ -224,7 +224,7 @@ def test_a_narrow_terminal_has_room_for_any_number_of_models(
     monkeypatch.setenv("COLUMNS", str(columns))
     table = comparison_head(["model"] * count).splitlines()
     assert len(table) == count + 2
-    assert table[-1].startswith("  p")
+    assert table[-1].startswith("  i")
 
 
 def test_models_that_disagree_are_marked(several: list[Path], pictures: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who measured: the machine's identity, which every result carries and is named by."""
+"""Identify this machine and its libraries; every result carries it."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 
 from kedge_runtime.checks.hardware import Machine, processor_name
 
-# What has a part in a figure, by the name of its distribution.
+# The packages that influence a measurement.
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def identity(machine: Machine | None = None) -> dict[str, Any]:
-    """Return processor, cores, memory, system, and the versions of the libraries that are there."""
+    """Return processor, cores, memory, system, and the versions of the installed libraries."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": processor_name(machine or Machine()),
@@ -31,7 +31,7 @@ def identity(machine: Machine | None = None) -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "packages": {name: number for name in PACKAGES if (number := package_version(name))},
     }
 
 
@@ -42,7 +42,8 @@ def slug(machine: Machine | None = None) -> str:
     return f"{words}-{os.cpu_count()}-cores"
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of an installed package, or an empty text."""
     try:
         return version(package)
     except PackageNotFoundError:
