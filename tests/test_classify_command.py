@@ -171,7 +171,7 @@ CASES = [
     ("missing artefact", "no such file"),
     ("wrong suffix", "end in .tflite, .onnx"),
     ("no artefact", "end in .tflite, .onnx"),
-    ("a pattern of nothing", "*.gif: matches nothing"),
+    ("a pattern of nothing", "*.gif: no file matches"),
     ("a threshold for one answer", "see --min-confidence"),
     ("features of a classifier", "outputs logits, not features"),
     ("a sheet of another kind", "its name must end in .png"),

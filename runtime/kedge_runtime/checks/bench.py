@@ -129,23 +129,23 @@ def cases(
     format = format_of(base.artefact)
     able: list[str | None] = [name for name in engines if format in ENGINES[name].formats]
     if engines and not able:
-        known = ", ".join(name for name, kind in ENGINES.items() if format in kind.formats)
-        raise UsageError(f"--engine: none of them runs {base.artefact}; allowed are {known}")
+        allowed = ", ".join(name for name, kind in ENGINES.items() if format in kind.formats)
+        raise UsageError(f"--engine: none of them runs {base.artefact}; allowed are {allowed}")
     for engine, count in product(able or [None], threads):
         yield replace(base, engine=engine, threads=count)
 
 
 @contextmanager
 def images_for(
-    given: Sequence[Path], sealed: Sequence[Path], trust: "Trust | None" = None
+    images: Sequence[Path], sealed: Sequence[Path], trust: "Trust | None" = None
 ) -> Iterator[tuple[Path, ...]]:
     """Yield the images to time: those given, else the golden images of sealed files, as files.
 
     `trust`: the demanded signature. Raises UsageError when there are no images, ArtefactError for
     a file that changed after sealing.
     """
-    if given:
-        yield tuple(given)
+    if images:
+        yield tuple(images)
         return
     contents = chain.from_iterable(
         read_artefact(path, trust=trust).golden.images for path in sealed
@@ -265,8 +265,8 @@ def peak_memory() -> int:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return _peak_by_rusage()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) << 10 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak[1]) << 10 if peak else 0
 
 
 def _peak_by_rusage() -> int:

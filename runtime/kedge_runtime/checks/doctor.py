@@ -74,25 +74,25 @@ def check_library(library: Library, machine: Machine) -> Finding:
 def check_engine(name: str, machine: Machine) -> Finding:
     """Try an engine's libraries in their order; the first that works counts."""
     kind = ENGINES[name]
-    found = [_check_library_of(kind, library, machine) for library in _installed(kind)]
-    if not found:
+    findings = [_check_library_of(kind, library, machine) for library in _installed(kind)]
+    if not findings:
         # One engine is enough; the default install includes LiteRT.
         state: State = "problem" if name == "litert" else "note"
         return Finding(state, "not installed", how_to_install(name, machine.processor))
-    return next((finding for finding in found if finding.state == "ok"), found[0])
+    return next((finding for finding in findings if finding.state == "ok"), findings[0])
 
 
 def _check_library_of(kind: EngineKind, library: Library, machine: Machine) -> Finding:
     if gate := numpy_gate(library, package_version("numpy") or "0"):
         what, _, fix = gate.partition(": ")
         return Finding("problem", what, fix)
-    found = check_library(library, machine)
-    if found.state != "ok":
-        return found
-    if gate := version_gate(library, found.detail, machine.processor):
+    finding = check_library(library, machine)
+    if finding.state != "ok":
+        return finding
+    if gate := version_gate(library, finding.detail, machine.processor):
         what, _, fix = gate.partition(": ")
         return Finding("note", what, fix)
-    return Finding("ok", f"{library.name} {found.detail}: {kind.runs}")
+    return Finding("ok", f"{library.name} {finding.detail}: {kind.runs}")
 
 
 def _installed(kind: EngineKind) -> list[Library]:
@@ -102,12 +102,12 @@ def _installed(kind: EngineKind) -> list[Library]:
 def check_converter(machine: Machine) -> Finding:
     """Report by package metadata whether models can be converted here."""
     names = ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx")
-    found = {name: number for name in names if (number := package_version(name))}
-    missing = {"keras", "tf2onnx", "onnx"} - set(found)
-    if missing or not any(name.startswith("tensorflow") for name in found):
+    versions = {name: number for name in names if (number := package_version(name))}
+    missing = {"keras", "tf2onnx", "onnx"} - set(versions)
+    if missing or not any(name.startswith("tensorflow") for name in versions):
         detail = "not installed; not needed to run models"
         return Finding("ok", detail, "pip install './kedge[convert]' where models are converted")
-    return Finding("ok", ", ".join(f"{name} {number}" for name, number in found.items()))
+    return Finding("ok", ", ".join(f"{name} {number}" for name, number in versions.items()))
 
 
 def check_sandbox(machine: Machine) -> Finding:
@@ -172,8 +172,8 @@ def try_import(library: Library) -> Trial:
         return Trial(reason=f"can't be tried: {error}")
     if done.returncode:
         return Trial(reason=_reason(done.returncode, done.stderr))
-    said = done.stdout.splitlines()[-1].partition("kedge ")[2]
-    return Trial(said or package_version(library.package) or "version unknown")
+    imported = done.stdout.splitlines()[-1].partition("kedge ")[2]
+    return Trial(imported or package_version(library.package) or "version unknown")
 
 
 def cure(reason: str, library: Library) -> str:

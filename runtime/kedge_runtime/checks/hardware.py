@@ -109,7 +109,7 @@ def _cpuinfo(machine: Machine) -> dict[str, str]:
 def memory(machine: Machine) -> Finding:
     """Report the total and the available memory."""
     lines = [line.split() for line in machine.read("proc/meminfo").splitlines()]
-    kilobytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
+    kilobytes = {parts[0].rstrip(":"): int(parts[1]) for parts in lines if len(parts) > 1}
     if "MemTotal" not in kilobytes:
         return Finding("ok", "can't be read here")
     total = kilobytes["MemTotal"] << 10
@@ -156,16 +156,16 @@ def camera(machine: Machine) -> Finding:
     """Report the camera devices, and whether Picamera2 is installed."""
     devices = machine.find("dev/video*")
     closed = [device.name for device in devices if not os.access(device, os.R_OK)]
-    found = [device.name for device in devices]
+    names = [device.name for device in devices]
     if is_installed(Library("picamera2", "picamera2")):
-        found.append("picamera2")
+        names.append("picamera2")
     if closed:
         return Finding(
             "problem",
             f"/dev/{closed[0]} can't be opened",
             "sudo usermod -aG video $USER, then log in again",
         )
-    return Finding("ok", ", ".join(found) or "no camera: images and videos can be classified")
+    return Finding("ok", ", ".join(names) or "no camera: images and videos can be classified")
 
 
 def coral(machine: Machine) -> Finding:

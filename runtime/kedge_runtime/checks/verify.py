@@ -201,8 +201,8 @@ def _contract(evidence: StageEvidence) -> str:
 
 
 def _decoding(evidence: StageEvidence) -> str:
-    for found, recorded in zip(evidence.walks, evidence.golden.pixels, strict=True):
-        if not np.array_equal(found.pixels, recorded):
+    for here, recorded in zip(evidence.walks, evidence.golden.pixels, strict=True):
+        if not np.array_equal(here.pixels, recorded):
             raise FailedStageError(
                 "the JPEG decoder gives other pixels: check that OpenCV is built with libjpeg-turbo"
             )
@@ -210,8 +210,8 @@ def _decoding(evidence: StageEvidence) -> str:
 
 
 def _preprocessing(evidence: StageEvidence) -> str:
-    for found, recorded in zip(evidence.walks, evidence.golden.tensors, strict=True):
-        if not np.array_equal(found.tensor, recorded):
+    for here, recorded in zip(evidence.walks, evidence.golden.tensors, strict=True):
+        if not np.array_equal(here.tensor, recorded):
             raise FailedStageError(
                 "the input tensor differs: check size, crop, resize, colour order and normalisation"
             )
@@ -219,8 +219,8 @@ def _preprocessing(evidence: StageEvidence) -> str:
 
 
 def _engine(evidence: StageEvidence) -> str:
-    found = np.stack([walk.outputs for walk in evidence.walks])
-    noise = sqnr(evidence.golden.recorded, found)
+    outputs = np.stack([walk.outputs for walk in evidence.walks])
+    noise = sqnr(evidence.golden.recorded, outputs)
     least = TOLERANCES[evidence.artefact.contract.provenance.precision]
     if not noise >= least:
         raise FailedStageError(
@@ -229,7 +229,7 @@ def _engine(evidence: StageEvidence) -> str:
         )
     note = evidence.classifier.engine.note
     remark = f"; {note}" if note else ""
-    if np.array_equal(found, evidence.golden.recorded):
+    if np.array_equal(outputs, evidence.golden.recorded):
         return f"outputs identical to those recorded{remark}"
     return f"outputs {noise:.0f} dB from those recorded (at least {least:.0f}){remark}"
 
@@ -240,31 +240,31 @@ def _exactness(evidence: StageEvidence) -> str:
     if evidence.artefact.contract.provenance.precision == "unknown":
         return "skipped: the contract's precision is unknown, only integers are exact"
     contract, images = evidence.artefact.contract, evidence.golden.images
-    found = exact_outputs(evidence.content, contract, images, isolate=True)
-    if not same_integers(found, evidence.golden.exact, evidence.classifier.engine.library):
+    integers = exact_outputs(evidence.content, contract, images, isolate=True)
+    if not same_integers(integers, evidence.golden.exact, evidence.classifier.engine.library):
         raise FailedStageError(
             "the reference kernels give other integers than recorded: the model's weights "
             "have changed"
         )
-    same = int((found == evidence.golden.exact).sum())
-    others = f", {found.size - same} one step off" if same < found.size else ""
+    same = int((integers == evidence.golden.exact).sum())
+    others = f", {integers.size - same} one step off" if same < integers.size else ""
     return f"reference kernels: {same} integers identical{others}"
 
 
-def same_integers(found: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
+def same_integers(integers: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
     """Compare the reference kernels' integers of `library` with those recorded."""
-    if found.shape != recorded.shape:
+    if integers.shape != recorded.shape:
         return False
-    steps = np.abs(found.astype(np.int32) - recorded)
+    steps = np.abs(integers.astype(np.int32) - recorded)
     return bool(steps.max() <= 1 and np.mean(steps > 0) <= ONE_STEP_OFF.get(library, 0.0))
 
 
 def _answers(evidence: StageEvidence) -> str:
     golden = evidence.golden
-    for found, label in zip(evidence.walks, golden.ids, strict=True):
-        if found.id != label:
+    for here, label in zip(evidence.walks, golden.ids, strict=True):
+        if here.id != label:
             raise FailedStageError(
-                f"the label is {found.id}, recorded was {label}: are the labels shifted?"
+                f"the label is {here.id}, recorded was {label}: are the labels shifted?"
             )
     for outputs, recorded in zip(golden.recorded, golden.confidence, strict=True):
         _, confidence = answer(evidence.classifier, outputs)

@@ -19,7 +19,7 @@ STDIN = "-"
 
 
 def split(
-    words: Iterable[str], *, streaming: bool = False, optional: bool = False, zips: bool = False
+    arguments: Iterable[str], *, streaming: bool = False, optional: bool = False, zips: bool = False
 ) -> tuple[list[Path], Iterator[Path]]:
     """Return the artefacts (.tflite, .onnx) and the images, in their order.
 
@@ -27,7 +27,7 @@ def split(
     `streaming`: refuse images; `optional`: allow no images; `zips`: count a zip as a model. Raises
     UsageError for a missing artefact, for missing images, and for images beside a stream.
     """
-    paths = list(chain.from_iterable(map(_expand, words)))
+    paths = list(chain.from_iterable(map(_expand, arguments)))
     suffixes = {*FORMATS, "zip"} if zips else {*FORMATS}
     artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in suffixes]
     images = [path for path in paths if path not in artefacts]
@@ -46,14 +46,14 @@ def split(
     return artefacts, chain.from_iterable([_images(path) for path in images])
 
 
-def _expand(word: str) -> list[Path]:
-    path = Path(word)
-    if not glob.has_magic(word) or path.exists():
+def _expand(argument: str) -> list[Path]:
+    path = Path(argument)
+    if not glob.has_magic(argument) or path.exists():
         return [path]
     # Path.glob takes no absolute patterns.
-    matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
+    matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
     if not matches:
-        raise UsageError(f"{word}: matches nothing")
+        raise UsageError(f"{argument}: no file matches")
     return [Path(name) for name in matches]
 
 

@@ -56,7 +56,7 @@ Failed = list[dict[str, str]]
 class BenchOptions:
     """The options of `kedge bench`."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     engine: EngineChoices
     foreign: ForeignOptions
     trust: "Trust | None"
@@ -66,7 +66,7 @@ class BenchOptions:
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="ARTEFACT... [IMAGE...]")
+@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT... [IMAGE...]")
 @engine_choices
 @contract_options
 @trust_options
@@ -96,9 +96,9 @@ def bench(**options: Any) -> int:
 def run(options: BenchOptions) -> int:
     """Time all cases and print the figures; return the exit code."""
     failed: Failed = []
-    artefacts, words = split(options.words, optional=True)
+    artefacts, paths = split(options.arguments, optional=True)
     bases = _bases(artefacts, options, failed)
-    images = _readable(words, failed)
+    images = _readable(paths, failed)
     if not bases:
         return 2
     choices, timings = options.engine, list[Timing]()

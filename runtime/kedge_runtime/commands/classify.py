@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class ClassifyOptions:
     """The options of `kedge classify`."""
 
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     top: int
     ensemble: bool
     rule: Rule
@@ -75,7 +75,7 @@ def _rule(**limits: float | None) -> Rule:
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="ARTEFACT... IMAGE...")
+@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT... IMAGE...")
 @click.option(
     "--top",
     default=5,
@@ -124,7 +124,7 @@ def classify(**options: Any) -> int:
 
 def run(options: ClassifyOptions) -> int:
     """Classify images or frames, or save features; return the exit code."""
-    artefacts, images = split(options.words, streaming=options.stream.given, zips=True)
+    artefacts, images = split(options.arguments, streaming=options.stream.given, zips=True)
     classifiers = open_all(artefacts, options)
     if options.save_features:
         return save_features(classifiers, images, options.save_features, as_json=options.as_json)

@@ -97,8 +97,8 @@ def read_drop(value: str | float) -> float:
     `0.5pp` (percentage points), `0.5%` or `.005`. Raises ValueError for anything else. A bare 1 is
     refused too: it is meant as a point, and as a share no artefact would fail it.
     """
-    found = _DROP.fullmatch(str(value).strip())
-    number, unit = (float(found[1]), found[2]) if found else (-1.0, None)
+    match = _DROP.fullmatch(str(value).strip())
+    number, unit = (float(match[1]), match[2]) if match else (-1.0, None)
     if not 0 <= number <= 100:
         raise ValueError(f"{value!r} is no drop: allowed are 0pp to 100pp, as 0.5pp or .005")
     if unit is None and number >= 1:

@@ -74,10 +74,10 @@ class Votes:
     @classmethod
     def read(cls, text: str) -> "Votes":
         """Return the votes of a text such as "3/5"."""
-        found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-        if not found:
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+        if not match:
             raise UsageError(f"{text}: expected k/n, such as 3/5 for 3 of the last 5 frames")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
 
 class Debounce:

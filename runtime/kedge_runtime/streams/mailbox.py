@@ -63,13 +63,14 @@ class Mailbox:
 
 
 def latest(
-    frames: Iterable[Frame], name: str = "the camera", timeout: float = TIMEOUT
+    frames: Iterable[Frame], source: str = "the camera", timeout: float = TIMEOUT
 ) -> Iterator[Frame]:
     """Yield the newest of `frames` on each request; a separate thread reads them.
 
     The thread starts with the first request. It ends, and closes `frames`, after the last frame or
-    when this generator is closed. `dropped` counts the skipped frames. Raises what `frames` raises,
-    and ImageError when no frame arrives for `timeout` seconds.
+    when this generator is closed. `source`: its name in messages. `dropped` of a frame counts the
+    skipped ones. Raises what `frames` raises, and ImageError when no frame arrives for `timeout`
+    seconds.
     """
     box = Mailbox()
     thread = threading.Thread(target=_fill, args=(box, frames), name="kedge-capture", daemon=True)
@@ -79,7 +80,7 @@ def latest(
             yield frame
     except TimeoutError:
         raise ImageError(
-            f"{name}: no frame for {timeout:g} s; check its cable and its power"
+            f"{source}: no frame for {timeout:g} s; check its cable and its power"
         ) from None
     finally:
         box.end()

@@ -137,13 +137,13 @@ def _file_frames(capture: cv2.VideoCapture, path: str | Path, every: int) -> Ite
         raise ImageError(f"{path}: the video has no readable frame")
 
 
-def camera_name(name: str) -> str:
+def camera_name(camera: str) -> str:
     """Return the name of a camera for messages: an address without its user and password."""
-    return "camera " + re.sub(r"//[^?#]*@", "//", name)
+    return "camera " + re.sub(r"//[^?#]*@", "//", camera)
 
 
 def open_camera(
-    name: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
+    camera: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[Frame]:
     """Open a camera by number, device or address (rtsp://...); return its endless frames.
 
@@ -151,18 +151,18 @@ def open_camera(
     released with the generator. Raises ImageError for a camera that can't be opened. The generator
     raises it when the camera stops.
     """
-    capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+    capture = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
     if not capture.isOpened():
         raise ImageError(
-            f"{camera_name(name)}: can't be opened; check that `ls /dev/video*` lists it, "
+            f"{camera_name(camera)}: can't be opened; check that `ls /dev/video*` lists it, "
             "that no other program uses it and that you are in the group video. Raspberry Pi "
             "camera modules need Picamera2 (docs/streams.md)"
         )
-    return _camera_frames(capture, name, clock, pause)
+    return _camera_frames(capture, camera, clock, pause)
 
 
 def _camera_frames(
-    capture: cv2.VideoCapture, name: str, clock: Clock, pause: Callable[[float], None]
+    capture: cv2.VideoCapture, camera: str, clock: Clock, pause: Callable[[float], None]
 ) -> Iterator[Frame]:
     index = failures = 0
     try:
@@ -177,5 +177,5 @@ def _camera_frames(
     finally:
         capture.release()
     raise ImageError(
-        f"{camera_name(name)}: stopped after {index} frames; check its cable and its power"
+        f"{camera_name(camera)}: stopped after {index} frames; check its cable and its power"
     )
