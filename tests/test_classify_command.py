@@ -372,7 +372,7 @@ def test_features_without_a_readable_picture_are_not_saved(embedding: Path, pict
 def test_features_are_no_answers(embedding: Path, pictures: Path) -> None:
     done = _kedge("classify", embedding, pictures / "red.png")
     assert done.returncode == 2
-    assert "take them with --save-features" in done.stderr
+    assert "use --save-features" in done.stderr
 
 
 def _multi(

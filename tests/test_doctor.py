@@ -243,7 +243,7 @@ BOARDS: dict[str, tuple[Check, dict[str, str], str, str, str]] = {
     "steady": (hardware.clock, {THROTTLED: "0\n", GOVERNOR: "performance"}, "ok", "perform", ""),
     "on demand": (hardware.clock, {GOVERNOR: "ondemand\n"}, "note", "ondemand", "cpupower"),
     "camera": (hardware.camera, {"dev/video0": "", "dev/video1": ""}, "ok", "video0, video1", ""),
-    "no camera": (hardware.camera, {}, "ok", "none: ", ""),
+    "no camera": (hardware.camera, {}, "ok", "no camera: ", ""),
     "Coral new": (hardware.coral, USB, "problem", "(USB) without", "libedgetpu1-std"),
     "Coral used": (hardware.coral, USED, "problem", "(USB) without", "libedgetpu1-std"),
     "Coral PCI": (hardware.coral, {"dev/apex_0": ""}, "problem", "/dev/apex_0", "libedgetpu1"),

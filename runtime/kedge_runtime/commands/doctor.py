@@ -7,12 +7,12 @@ import click
 
 from kedge_runtime.checks.doctor import examine, runnable
 from kedge_runtime.commands.findings import WIDEST, lines
-from kedge_runtime.commands.options import as_json
 from kedge_runtime.output import echo, echo_json
 
 
 @click.command()
-@as_json
+# Not that of options.py, which imports libraries that may be broken.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def doctor(as_json: bool) -> int:
     """Check this machine and suggest fixes.
 
