@@ -157,8 +157,8 @@ MISTAKES = [
     (["--camera", "97", "--sheet", "a.png"], "--sheet: is for images"),
     (["text.jpg", "--motion", "3"], "--motion: is for streams; name one with --camera"),
     (["text.jpg", "--save-unsure", "u"], "--save-unsure: is for streams"),
-    (["--video", "walk.avi", "--debounce", "5/3"], "5/3: can't be; 3/5 means"),
-    (["--video", "walk.avi", "--save-unsure", "u"], "nothing is unsure without"),
+    (["--video", "walk.avi", "--debounce", "5/3"], "5/3: not possible; 3/5 means"),
+    (["--video", "walk.avi", "--save-unsure", "u"], "--save-unsure needs --min-confidence"),
 ]
 
 

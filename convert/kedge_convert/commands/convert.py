@@ -204,7 +204,6 @@ def _request(options: dict[str, Any]) -> SourceRequest:
     names = {field.name for field in fields(SourceRequest)} & options.keys()
     return SourceRequest(
         **{name: options[name] for name in names},
-        pixels=options["pixels"],
         folder=str(options["calibrate"]) if options["calibrate"] else None,
         command=shlex.join(["kedge", *sys.argv[1:]]),
     )
