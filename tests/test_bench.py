@@ -183,7 +183,7 @@ def test_cases_are_every_engine_with_every_number_of_threads(artefacts: Path, wa
 
 
 def test_an_engine_for_none_of_the_artefacts_is_named(artefacts: Path) -> None:
-    with pytest.raises(UsageError, match=r"none of them runs .*tiny\.tflite; litert would"):
+    with pytest.raises(UsageError, match=r"none of them runs .*tiny\.tflite; allowed are litert"):
         list(cases(BenchCase(artefacts / "tiny.tflite"), ("onnxruntime", "opencv"), (1,)))
 
 
@@ -248,10 +248,10 @@ def test_json_is_all_that_stdout_holds(sealed: Path) -> None:
     done = _kedge(*names, "--threads", "1,2", "--rounds", 3, "--warm-up", 1, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    keys = "schema command machine notes pictures rounds warm_up cases failed"
+    keys = "schema command machine notes images rounds warm_up cases failed"
     assert list(answer) == keys.split()
     assert (answer["schema"], answer["command"], answer["failed"]) == (1, "bench", [])
-    assert (answer["pictures"], answer["rounds"], answer["warm_up"]) == (2, 3, 1)
+    assert (answer["images"], answer["rounds"], answer["warm_up"]) == (2, 3, 1)
     assert answer["machine"]["processor"]
     assert "numpy" in answer["machine"]["packages"]
     found = [(case["artefact"], case["engine"], case["threads"]) for case in answer["cases"]]
@@ -295,7 +295,7 @@ def test_a_bad_artefact_and_a_bad_picture_do_not_end_the_others(
     words = [damaged, sealed / "none.onnx", sealed / "tiny.tflite", broken, pictures[0]]
     done = _kedge(*words, "--rounds", 2, "--json")
     answer = json.loads(done.stdout)
-    assert (done.returncode, answer["pictures"]) == (2, 1)
+    assert (done.returncode, answer["images"]) == (2, 1)
     assert [case["artefact"] for case in answer["cases"]] == [str(sealed / "tiny.tflite")]
     failed = [failure.get("artefact", failure.get("image")) for failure in answer["failed"]]
     assert failed == list(map(str, [damaged, sealed / "none.onnx", broken]))
@@ -303,12 +303,12 @@ def test_a_bad_artefact_and_a_bad_picture_do_not_end_the_others(
 
 
 MISTAKES = {
-    "no golden pictures": (["features.tflite"], "no golden pictures"),
+    "no golden pictures": (["features.tflite"], "no golden images"),
     "a picture that isn't there": (["tiny.tflite", "gone.jpg"], "gone.jpg: no such file"),
     "an unknown engine": (["tiny.tflite", "--engine", "litert,gpu"], "'gpu' is not one of"),
     "no thread": (["tiny.tflite", "--threads", "1,0"], "0 is not in the range"),
     "one round": (["tiny.tflite", "--rounds", "1"], "1 is not in the range"),
-    "an engine for other files": (["tiny.tflite", "--engine", "opencv"], "litert would"),
+    "an engine for other files": (["tiny.tflite", "--engine", "opencv"], "allowed are litert"),
 }
 
 

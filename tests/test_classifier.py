@@ -79,7 +79,7 @@ def test_a_list_ends_at_the_first_bad_picture_and_says_which(
 ) -> None:
     missing = tmp_path / "none.jpg"
     pictures: list[Source] = [_plain(COLOURS["red"]), missing, _plain(COLOURS["blue"])]
-    with pytest.raises(ImageError, match=r"^picture 2 of 3: .*none\.jpg: no such file"):
+    with pytest.raises(ImageError, match=r"^image 2 of 3: .*none\.jpg: no such file"):
         classifier(pictures)
     assert classifier([]) == []
 
@@ -249,9 +249,9 @@ def test_features_are_the_models_numbers_untouched(
 def test_features_are_no_answers_and_answers_no_features(artefacts: Path) -> None:
     artefact = read_artefact(artefacts / "tiny.onnx")
     featured = _featured(artefact)
-    with pytest.raises(UsageError, match=r"gives features, not classes; .*classifier\.features"):
+    with pytest.raises(UsageError, match=r"outputs features, not classes; .*classifier\.features"):
         Classifier(featured, _Spatial(featured.contract, (1, 6)))(_plain(COLOURS["red"]))
-    with pytest.raises(UsageError, match=r"gives logits, not features; .*include_top=False"):
+    with pytest.raises(UsageError, match=r"outputs logits, not features; .*include_top=False"):
         Classifier(artefact, _Spatial(artefact.contract, (1, 4))).features(_plain(COLOURS["red"]))
 
 
@@ -264,7 +264,7 @@ class _Broken(_Engine):
 
 def test_an_answer_that_is_no_number_is_an_error(artefacts: Path) -> None:
     artefact = read_artefact(artefacts / "tiny.onnx")
-    with pytest.raises(EngineError, match="isn't finite"):
+    with pytest.raises(EngineError, match="aren't finite"):
         Classifier(artefact, _Broken(artefact.contract, (1, 4)))(_plain(COLOURS["red"]))
 
 

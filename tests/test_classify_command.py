@@ -113,7 +113,7 @@ def test_one_bad_picture_costs_one_line_and_the_good_ones_are_answered(
     assert failed["image"] == str(bad)
     assert done.stderr.splitlines() == [
         f"kedge: {failed['error']}",
-        "kedge: 3 pictures, 1 failed",
+        "kedge: 3 images, 1 failed",
     ]
     assert failed["error"].startswith(f"{bad}: ")
 
@@ -171,17 +171,17 @@ CASES = [
     ("missing artefact", "no such file"),
     ("wrong suffix", "end in .tflite, .onnx"),
     ("no artefact", "end in .tflite, .onnx"),
-    ("a pattern of nothing", "*.gif: matches nothing"),
+    ("a pattern of nothing", "*.gif: no file matches"),
     ("a threshold for one answer", "see --min-confidence"),
-    ("features of a classifier", "gives logits, not features"),
+    ("features of a classifier", "outputs logits, not features"),
     ("a sheet of another kind", "its name must end in .png"),
     ("a sheet nowhere", "can't be written there"),
     ("confidence above one", "1.5 is not in the range 0<=x<=1"),
-    ("a contract too many", "every artefact carries its own"),
+    ("a contract too many", "every artefact has its own"),
     ("no contract", "none.json: no such file"),
     ("another engine", "onnxruntime runs no .tflite files"),
     ("changed artefact", "changed since it was sealed"),
-    ("no picture", "no pictures given: name files, folders"),
+    ("no picture", "no images given: name files, folders"),
     ("top of nothing", "0 is not in the range x>=1"),
     ("unknown option", "No such option"),
 ]
@@ -214,7 +214,7 @@ def test_several_artefacts_are_compared_in_one_table(several: list[Path], pictur
         assert len(re.findall(rf"\d+% {colour}\b", row)) == 2
         assert row.startswith("  ")
     assert max(map(len, lines[3:])) <= 80
-    assert lines[-1] == "! the models disagree on 0 of 3 pictures"
+    assert lines[-1] == "! the models disagree on 0 of 3 images"
 
 
 @pytest.mark.parametrize(("count", "columns"), [(39, 80), (8, 16), (3, 1)])
@@ -224,7 +224,7 @@ def test_a_narrow_terminal_has_room_for_any_number_of_models(
     monkeypatch.setenv("COLUMNS", str(columns))
     table = comparison_head(["model"] * count).splitlines()
     assert len(table) == count + 2
-    assert table[-1].startswith("  p")
+    assert table[-1].startswith("  i")
 
 
 def test_models_that_disagree_are_marked(several: list[Path], pictures: Path) -> None:
@@ -236,7 +236,7 @@ def test_models_that_disagree_are_marked(several: list[Path], pictures: Path) ->
     done = _kedge("classify", *several, blue, "--min-confidence", between)
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("! ")][:1]
     assert "unknown (blue?)" in row
-    assert done.stdout.endswith("! the models disagree on 1 of 1 pictures\n")
+    assert done.stdout.endswith("! the models disagree on 1 of 1 images\n")
 
 
 def test_a_comparison_in_json_has_a_result_per_picture_and_artefact(
@@ -282,7 +282,7 @@ def test_a_pattern_in_quotes_and_names_on_stdin(artefact: Path, pictures: Path) 
     answer = json.loads(done.stdout)
     assert [result["label"] for result in answer["results"]] == ["red", "green"]
     assert done.returncode == 2
-    assert done.stderr.endswith("kedge: 3 pictures, 1 failed\n")
+    assert done.stderr.endswith("kedge: 3 images, 1 failed\n")
 
 
 def test_names_on_stdin_are_bytes_whatever_ends_their_lines(
@@ -303,7 +303,7 @@ def test_names_on_stdin_are_bytes_whatever_ends_their_lines(
 def test_no_names_on_stdin_are_a_mistake(artefact: Path, names: str) -> None:
     done = _kedge("classify", artefact, "-", stdin=names)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "kedge: no pictures came: stdin holds no names\n"
+    assert done.stderr == "kedge: no images: stdin has no names\n"
 
 
 def test_a_name_that_looks_like_a_pattern_is_a_name(artefact: Path, pictures: Path) -> None:
@@ -352,7 +352,7 @@ def test_features_are_saved_with_their_names(embedding: Path, pictures: Path) ->
     words = (embedding, pictures / "red.png", pictures / "none.png", pictures / "green.png")
     done = _kedge("classify", *words, "--save-features", out, "--json")
     assert done.returncode == 2
-    assert done.stderr.endswith("kedge: 3 pictures, 1 failed\n")
+    assert done.stderr.endswith("kedge: 3 images, 1 failed\n")
     with np.load(out, allow_pickle=False) as saved:
         assert sorted(saved) == ["features", "names"]
         assert saved["names"].tolist() == [str(words[1]), str(words[3])]
@@ -372,7 +372,7 @@ def test_features_without_a_readable_picture_are_not_saved(embedding: Path, pict
 def test_features_are_no_answers(embedding: Path, pictures: Path) -> None:
     done = _kedge("classify", embedding, pictures / "red.png")
     assert done.returncode == 2
-    assert "take them with --save-features" in done.stderr
+    assert "use --save-features" in done.stderr
 
 
 def _multi(
@@ -396,7 +396,7 @@ def test_a_model_with_several_answers_names_all_that_reach_their_threshold(
         assert [p["name"] for p in result["predictions"]] == expected
         assert result["unknown"] is (expected == [])
     done = _kedge("classify", path, red, "--threshold", 0.999)
-    assert "none is likely; most: " in done.stdout
+    assert "no class reaches its threshold; best: " in done.stdout
 
 
 def test_both_formats_answer_alike(artefacts: Path, pictures: Path) -> None:

@@ -74,7 +74,7 @@ def test_it_lives_when_numpy_and_opencv_can_not_be_imported(tmp_path: Path) -> N
 def test_the_table_of_a_broken_machine_ends_with_what_follows(tmp_path: Path) -> None:
     done = _doctor(PYTHONPATH=str(_broken(tmp_path, numpy="no")))
     assert done.returncode == 1
-    assert done.stdout.endswith("No model can run here until the problems above are mended.\n")
+    assert done.stdout.endswith("No model can run here: fix the problems above.\n")
 
 
 NOTHING_HEAVY = """
@@ -141,7 +141,7 @@ def test_every_cure_can_be_filled_in() -> None:
 
 def test_tflite_runtime_beside_numpy_2_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "is_installed", lambda library: library.name == "tflite_runtime")
-    monkeypatch.setattr(doctor, "_version", lambda package: "2.1.0")
+    monkeypatch.setattr(doctor, "package_version", lambda package: "2.1.0")
     found = check_engine("litert", Machine())
     assert found == Finding(
         "problem", "tflite-runtime fails with numpy 2.1.0", "pip install 'numpy<2'"
@@ -151,7 +151,7 @@ def test_tflite_runtime_beside_numpy_2_is_a_problem(monkeypatch: pytest.MonkeyPa
 def test_a_broken_library_yields_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = {"ai-edge-litert": Trial(reason="GLIBC_2.99"), "tflite-runtime": Trial("2.14.0")}
     monkeypatch.setattr(doctor, "is_installed", lambda library: True)
-    monkeypatch.setattr(doctor, "_version", lambda package: "1.26.4")
+    monkeypatch.setattr(doctor, "package_version", lambda package: "1.26.4")
     monkeypatch.setattr(doctor, "try_import", lambda library: trials[library.package])
     found = check_engine("litert", Machine())
     assert (found.state, found.detail) == ("ok", "tflite_runtime 2.14.0: .tflite files")
@@ -243,7 +243,7 @@ BOARDS: dict[str, tuple[Check, dict[str, str], str, str, str]] = {
     "steady": (hardware.clock, {THROTTLED: "0\n", GOVERNOR: "performance"}, "ok", "perform", ""),
     "on demand": (hardware.clock, {GOVERNOR: "ondemand\n"}, "note", "ondemand", "cpupower"),
     "camera": (hardware.camera, {"dev/video0": "", "dev/video1": ""}, "ok", "video0, video1", ""),
-    "no camera": (hardware.camera, {}, "ok", "none: ", ""),
+    "no camera": (hardware.camera, {}, "ok", "no camera: ", ""),
     "Coral new": (hardware.coral, USB, "problem", "(USB) without", "libedgetpu1-std"),
     "Coral used": (hardware.coral, USED, "problem", "(USB) without", "libedgetpu1-std"),
     "Coral PCI": (hardware.coral, {"dev/apex_0": ""}, "problem", "/dev/apex_0", "libedgetpu1"),

@@ -66,10 +66,10 @@ def test_verdicts_and_exit_codes(
 def test_the_line_says_how_many_pictures_would_decide(drift: Run) -> None:
     _, said, error = drift("same", "--min-agreement", ".97")
     line = error.splitlines()[-1]
-    why = "pictures are too few to tell whether agreement is at least 97.0%"
+    why = "images are too few to decide whether agreement is at least 97.0 %"
     assert line.startswith(f"kedge: tiny.tflite: {COUNT} {why}: ")
-    assert line.endswith("would if what was measured were exact)")
-    judged = "agreement 100.0% (96.9% .. 100.0%), at least 97.0%"
+    assert line.endswith("decide it in nine of ten cases")
+    judged = "agreement 100.0 % (96.9 .. 100.0 %), at least 97.0 %"
     assert [(said + error).count(words) for words in (judged, "INCONCLUSIVE")] == [1, 1]
 
 
@@ -79,7 +79,7 @@ def test_a_gate_that_no_number_of_pictures_decides(
     monkeypatch.setattr(intervals, "images", lambda *_: None)
     code, _, error = drift("same", "--min-agreement", "1")
     assert code == 3
-    assert "at least 100.0%: no number decides it in nine of ten cases (none would" in error
+    assert "at least 100.0 %: no number of images decides it in nine of ten cases" in error
 
 
 def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
@@ -89,7 +89,7 @@ def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
     assert (found["pictures"], len(found["failed"])) == (COUNT, 1)
     assert found["failed"][0]["image"] == drift_references.BROKEN
     assert f"kedge: {drift_references.BROKEN}: couldn't be read when" in error
-    assert "kedge: 1 picture couldn't be read and counts for nothing" in error
+    assert "kedge: 1 image skipped: can't be read" in error
 
 
 def test_names_that_are_no_text_are_compared_and_reported(
@@ -125,7 +125,7 @@ def test_the_report_is_whole_and_is_what_json_prints(drift: Run, tmp_path: Path)
     assert json.loads(place.read_text()) == report
     assert (report["schema"], report["command"], report["verdict"]) == (1, "drift", "INCONCLUSIVE")
     assert code == 3
-    assert report["reference"]["pictures"] == COUNT
+    assert report["reference"]["images"] == COUNT
     (found,) = report["drifts"]
     assert found["top1"] is None
     assert found["agreement"]["low"] <= found["agreement"]["value"] <= found["agreement"]["high"]
@@ -167,7 +167,7 @@ def test_independent_classes_drift_by_their_sets(kedge: Run, several: Path, desk
     assert first["best"] is None
     assert first["labels"]["count"] == len(first["labels"]["listed"])
     assert (found["per_class"], found["agreement_top5"], found["top1"]) == (None, None, None)
-    for option, said in (("--max-drop", "1pp"), ("--labels", "folders")):
+    for option, said in (("--max-drop", "1pp"), ("--truth", "folders")):
         code, _, error = kedge(*words, option, said)
         assert (code, len(error.splitlines())) == (2, 1)
         assert f"kedge: {option}" in error
@@ -179,7 +179,7 @@ def test_labels_make_it_a_drop(drift: Run, desk: Path, tmp_path: Path) -> None:
     ]
     table = tmp_path / "truth.csv"
     table.write_text("\n".join(rows))
-    code, out, _ = drift("same", "--labels", table, "--json", "--max-drop", "5pp")
+    code, out, _ = drift("same", "--truth", table, "--json", "--max-drop", "5pp")
     (found,) = json.loads(out)["drifts"]
     assert code == 0
     assert found["top1"]["drop"]["value"] == 0
@@ -251,12 +251,12 @@ def test_a_rerun_against_a_model_goes_on_too(
     ("against", "words", "message"),
     [
         ("none.npz", [], "none.npz: no such file"),
-        ("same", ["--max-drop", "1pp"], "--max-drop: needs the true classes: give --labels"),
+        ("same", ["--max-drop", "1pp"], "--max-drop: needs the true classes: give --truth"),
         ("same", ["--max-drop", "1"], "1 would be 100 points: give 1pp or .01"),
         ("same", ["--record", "new.npz"], "--record: needs the model itself"),
         ("same", ["--attribute", "5"], "--attribute: needs the model itself"),
-        ("same", ["--labels", "folders"], "--labels folders: folders tell the class of no picture"),
-        ("same", ["--labels", "none.csv"], "can't read the table none.csv"),
+        ("same", ["--truth", "folders"], "--truth folders: folders tell the class of no picture"),
+        ("same", ["--truth", "none.csv"], "can't read the table none.csv"),
         ("same", ["--out", "report.txt"], "--out: got report.txt, its name must end in .json"),
         ("same", ["--images", "nowhere"], "--images: nowhere: no such folder"),
     ],

@@ -88,8 +88,8 @@ def _features(contract: Contract) -> Contract:
 REFUSED: dict[str, tuple[Callable[[Contract], Contract], str]] = {
     "other labels": (_other_labels, "has other classes than"),
     "a background": (_background, "has other classes than"),
-    "other kind": (_other_kind, "has the same classes in another way than"),
-    "features": (_features, "gives features, not classes"),
+    "other kind": (_other_kind, "has another type of output than"),
+    "features": (_features, "outputs features, not classes"),
 }
 
 

@@ -170,7 +170,7 @@ COSTLY = {
     "seal raw.tflite --labels /dev/zero --preprocess tf_resize --normalisation tf --head logits": (
         "label file /dev/zero: has more than 64 MiB"
     ),
-    "drift m.tflite --images photos --against m.tflite --labels /dev/zero": "has more than 64 MiB",
+    "drift m.tflite --images photos --against m.tflite --truth /dev/zero": "has more than 64 MiB",
     "drift m.tflite --images photos --against m.tflite --jobs 9999999999": "not in the range",
     f"verify m.tflite --threads {10**30}": "allowed are 1 to 1024",
     f"classify m.tflite photos --threads {10**30}": "allowed are 1 to 1024",

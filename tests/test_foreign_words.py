@@ -37,14 +37,14 @@ def test_a_sealed_file_keeps_its_contract(sealed: Path, pictures: Path, kedge: R
     for command in ("classify", "bench"):
         code, _, err = kedge(command, sealed, pictures, "--normalisation", "unit")
         assert (code, err.count("\n")) == (2, 1)
-        assert "--normalisation unit: every artefact carries its own contract" in err
+        assert "--normalisation unit: every artefact has its own contract" in err
 
 
 def test_a_contract_and_words_are_too_much(foreign: Path, pictures: Path, kedge: Run) -> None:
     words = ("--contract", "facts.json", "--preprocess", "load_img")
     code, _, err = kedge("classify", foreign, pictures, *words)
     assert code == 2
-    assert "--contract: says what --preprocess load_img says" in err
+    assert "--contract: replaces --preprocess load_img" in err
 
 
 def test_a_missing_word_names_the_command(foreign: Path, pictures: Path, kedge: Run) -> None:

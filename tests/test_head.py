@@ -166,7 +166,7 @@ def test_independent_classes_have_an_entropy_each(values: list[float], expected:
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_refused(wrong: float) -> None:
-    with pytest.raises(EngineError, match="isn't finite"):
+    with pytest.raises(EngineError, match="aren't finite"):
         check_finite(_floats(0.0, wrong, 1.0))
     np.testing.assert_array_equal(check_finite(_floats(0.0, 1.0)), [0, 1])
 

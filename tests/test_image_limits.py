@@ -17,10 +17,10 @@ from kedge_runtime.image.decode import (
     MAX_MEMORY,
     MAX_PIXELS,
     ImageLimits,
+    full_size,
     is_readable,
     read_bytes,
     read_image,
-    whole,
 )
 from kedge_runtime.image.formats import read_header
 
@@ -168,7 +168,7 @@ def test_a_reduced_jpeg_costs_the_memory_of_its_fraction() -> None:
     assert read_image(content, limits=limits, reduction=lambda h, w: 4).shape == (120, 160, 3)
     assert "decoding it takes" in refusal(content, limits=limits, reduction=lambda h, w: 2)
     assert "decoding it takes" in refusal(content, limits=limits)
-    assert whole(480, 640) == 1
+    assert full_size(480, 640) == 1
 
 
 UNDECODABLE = {

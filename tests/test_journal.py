@@ -422,7 +422,7 @@ def test_an_original_without_finite_answers_is_refused(
         return answering.answer(tensors) * np.float32(np.nan)
 
     facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
-    with pytest.raises(EngineError, match="isn't finite"):
+    with pytest.raises(EngineError, match="aren't finite"):
         recording.write(
             tmp_path / "a.npz", facts, Pictures.of(photos), replace(answering, answer=answer)
         )

@@ -56,10 +56,10 @@ def test_a_sheet_is_drawn_though_nobody_reads_the_words(desk: Path) -> None:
 
 # What can't be printed -> what is said.
 REFUSED = {
-    "kedge verify m.tflite > /dev/full": "what is printed can't be written: no space left on",
-    "kedge verify m.tflite >&-": "stdout is closed; send it to a file or to /dev/null",
-    "kedge classify m.tflite photos >&-": "stdout is closed; send it to a file or to /dev/null",
-    "kedge classify m.tflite - <&-": "no pictures came: stdin holds no names",
+    "kedge verify m.tflite > /dev/full": "stdout can't be written: no space left on",
+    "kedge verify m.tflite >&-": "stdout is closed; redirect it to a file or to /dev/null",
+    "kedge classify m.tflite photos >&-": "stdout is closed; redirect it to a file or to /dev/null",
+    "kedge classify m.tflite - <&-": "no images: stdin has no names",
 }
 
 
@@ -72,7 +72,7 @@ def test_what_can_not_be_printed_is_one_line(desk: Path, line: str) -> None:
 
 def test_without_stderr_stdout_has_the_answer(desk: Path) -> None:
     done = _shell("kedge verify m.tflite 2>&-", desk)
-    assert (done.returncode, done.stdout.count("FAILED")) == (1, 1)
+    assert (done.returncode, done.stdout.count("FAILED  ")) == (1, 1)
 
 
 def test_a_sign_that_stdout_lacks_is_a_question_mark(desk: Path) -> None:

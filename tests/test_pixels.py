@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
-from kedge_runtime.commands.options import pixel_options, pixel_words
+from kedge_runtime.commands.options import pixel_options
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import (
     InputOptions,
@@ -209,8 +209,8 @@ def read(arguments: list[str]) -> InputOptions:
 
     @click.command()
     @pixel_options
-    def command(**options: Any) -> None:
-        found.append(pixel_words(options))
+    def command(pixels: InputOptions) -> None:
+        found.append(pixels)
 
     ran = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
     if ran.exception:

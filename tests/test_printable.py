@@ -202,8 +202,8 @@ def test_drift(desk: Path) -> None:
     first, second = _names(desk, ".tflite")[:2]
     for labels in ("none", "folders", desk / "classes" / HOSTILE["newline"]):
         words = ("drift", first, "--against", second, "--images", "classes")
-        _kedge(desk, *words, "--labels", str(labels))
-        _kedge(desk, *words, "--labels", str(labels), "--json")
+        _kedge(desk, *words, "--truth", str(labels))
+        _kedge(desk, *words, "--truth", str(labels), "--json")
 
 
 def test_seal_and_foreign_files(desk: Path, models: dict[str, bytes]) -> None:

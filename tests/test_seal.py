@@ -79,7 +79,7 @@ def test_a_changed_weight_is_found_by_its_own_golden_set(
     sealed.write_bytes(containers.append(form, broken, members))
     code, out, _ = kedge("verify", sealed)
     assert code == 1
-    assert "the fault lies in `engine`" in out
+    assert "FAILED at stage `engine`" in out
 
 
 def _doubled(model: bytes) -> bytes:

@@ -17,10 +17,10 @@ from kedge_runtime.classify.contact_sheet import (
     ALARM,
     CARD_WIDTH,
     COLUMNS,
+    FRAME,
     HUES,
     LIMIT,
-    PHOTO,
-    Sheet,
+    ContactSheet,
 )
 from kedge_runtime.classify.results import Prediction, Result
 from kedge_runtime.errors import ImageError
@@ -40,7 +40,7 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def _drawn(board: Sheet) -> NDArray[np.uint8]:
+def _drawn(board: ContactSheet) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(board.png(), np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
@@ -51,16 +51,16 @@ def _count(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
 
 
 def test_every_picture_is_on_the_sheet_whole(photo: Path) -> None:
-    board = Sheet(["one.tflite"])
+    board = ContactSheet(["one.tflite"])
     for _ in range(COLUMNS + 1):
         board.add(photo, [_result("thing")])
     pixels = _drawn(board)
-    assert _count(pixels, (20, 250, 10)) == (COLUMNS + 1) * PHOTO.width * PHOTO.width // 2
+    assert _count(pixels, (20, 250, 10)) == (COLUMNS + 1) * FRAME.width * FRAME.width // 2
     assert pixels.shape[1] == 2 * contact_sheet.MARGIN + COLUMNS * (CARD_WIDTH + 20) - 20
 
 
 def test_a_bar_is_as_long_as_its_probability(photo: Path) -> None:
-    board = Sheet(["one.tflite", "two.tflite"])
+    board = ContactSheet(["one.tflite", "two.tflite"])
     board.add(photo, [_result("thing", 1.0), _result("thing", 0.25)])
     pixels = _drawn(board)
     chip, bar = 12 * 12, contact_sheet.BAR_WIDTH * contact_sheet.BAR_HEIGHT
@@ -72,7 +72,7 @@ def test_a_bar_is_as_long_as_its_probability(photo: Path) -> None:
 def test_models_that_disagree_raise_an_alarm(
     photo: Path, names: tuple[str, str], cards: int
 ) -> None:
-    board = Sheet(["one.tflite", "two.tflite"])
+    board = ContactSheet(["one.tflite", "two.tflite"])
     board.add(photo, [_result(name) for name in names])
     assert _count(_drawn(board), ALARM) == 12 * 12 + cards * 4 * CARD_WIDTH
 
@@ -88,8 +88,8 @@ LONG = [
 
 @pytest.mark.parametrize("name", LONG)
 def test_a_long_name_stays_on_its_card(photo: Path, name: str) -> None:
-    room = PHOTO.width - contact_sheet.BAR_WIDTH - contact_sheet.PERCENT_WIDTH
-    board = Sheet(["t" * 500])
+    room = FRAME.width - contact_sheet.BAR_WIDTH - contact_sheet.PERCENT_WIDTH
+    board = ContactSheet(["t" * 500])
     board.add(photo, [_result(name)])
     (tile,) = board.tiles
     (answer,) = tile.answers
@@ -108,7 +108,7 @@ def test_accents_become_ascii() -> None:
 
 def test_one_model_names_its_best_classes_and_none_is_shown_too(photo: Path) -> None:
     ranked = tuple(Prediction(i, "", f"n{i}", 0.9 - i / 10) for i in range(5))
-    board = Sheet(["one.tflite"])
+    board = ContactSheet(["one.tflite"])
     board.add(photo, [Result(ranked[0], ranked, 0.1, 0.1)])
     board.add(photo, [Result(ranked[0], (), 0.1, 0.1, unknown=True)])
     first, second = board.tiles
@@ -119,14 +119,14 @@ def test_one_model_names_its_best_classes_and_none_is_shown_too(photo: Path) -> 
 def test_a_sheet_is_bounded(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert LIMIT <= 200
     monkeypatch.setattr(contact_sheet, "LIMIT", 2)
-    board = Sheet(["one.tflite"])
+    board = ContactSheet(["one.tflite"])
     for _ in range(5):
         board.add(photo, [_result("thing")])
-    assert (len(board.tiles), board.left_out) == (2, 3)
+    assert (len(board.tiles), board.skipped) == (2, 3)
 
 
 def test_what_is_no_picture_is_no_tile(tmp_path: Path) -> None:
-    board = Sheet(["one.tflite"])
+    board = ContactSheet(["one.tflite"])
     with pytest.raises(ImageError):
         board.add(tmp_path / "none.jpg", [_result("thing")])
     assert board.tiles == []
@@ -143,5 +143,5 @@ def test_the_command_draws_what_it_answers(artefacts: Path, photo: Path) -> None
     assert len(json.loads(done.stdout)["results"]) == 1
     drawn = cv2.imread(str(out))
     assert drawn is not None
-    assert _count(np.asarray(drawn, np.uint8), (10, 250, 20)) == PHOTO.width * PHOTO.width // 2
+    assert _count(np.asarray(drawn, np.uint8), (10, 250, 20)) == FRAME.width * FRAME.width // 2
     assert not list(photo.parent.glob(".kedge-*"))

@@ -139,7 +139,7 @@ def test_drift_takes_signed_files(
         pictures,
         "--against",
         sealed_file,
-        "--labels",
+        "--truth",
         "none",
     )
     done = run(*words, "--jobs", "2", "--key", f"{key_pair}.pub", "--min-serial", str(SERIAL))

@@ -18,10 +18,10 @@ from kedge_runtime.image.decode import read_image
 from kedge_runtime.streams.answers import (
     Debounce,
     Motion,
+    StreamOptions,
     StreamTally,
     UnsureFolder,
     Votes,
-    Watch,
     classify_stream,
 )
 from kedge_runtime.streams.sources import Frame
@@ -149,7 +149,7 @@ def test_the_folder_is_never_fuller_than_its_limit(tmp_path: Path) -> None:
 
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("words")
-    with pytest.raises(UsageError, match="can't be a folder"):
+    with pytest.raises(UsageError, match="can't create this folder"):
         UnsureFolder(tmp_path / "file" / "unsure")
 
 
@@ -157,15 +157,15 @@ def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def said(
-    classifier: Classifier, colours: Iterable[tuple[int, int, int]], watch: Watch
+    classifier: Classifier, colours: Iterable[tuple[int, int, int]], options: StreamOptions
 ) -> tuple[list[tuple[int, str | None]], StreamTally]:
     tally = StreamTally()
-    stream = classify_stream(classifier, map(plain, colours), watch, tally=tally)
+    stream = classify_stream(classifier, map(plain, colours), options, tally=tally)
     return [(answer.frame.index, answer.result.label) for answer in stream], tally
 
 
 def test_every_frame_is_answered_without_gates(classifier: Classifier) -> None:
-    found, tally = said(classifier, [RED, RED, GREEN, BLUE], Watch())
+    found, tally = said(classifier, [RED, RED, GREEN, BLUE], StreamOptions())
     assert found == [(0, "red"), (1, "red"), (2, "green"), (3, "blue")]
     assert tally == StreamTally(frames=4, classified=4, answers=4)
 
@@ -174,19 +174,19 @@ def test_every_frame_is_answered_without_gates(classifier: Classifier) -> None:
 def test_arrays_are_answered_in_their_colour_order(
     classifier: Classifier, colour: Any, pixels: Any
 ) -> None:
-    (answer,) = classify_stream(classifier, [plain(pixels)], Watch(top=2), colour=colour)
+    (answer,) = classify_stream(classifier, [plain(pixels)], StreamOptions(top=2), colour=colour)
     assert (answer.result.label, len(answer.result.predictions)) == ("red", 2)
 
 
 def test_a_still_frame_votes_for_the_last_answer(classifier: Classifier) -> None:
     colours = [RED, *[GREEN] * 5]
-    found, tally = said(classifier, colours, Watch(debounce=Votes(3, 5), motion=3))
+    found, tally = said(classifier, colours, StreamOptions(debounce=Votes(3, 5), motion=3))
     assert found == [(3, "green")]
     assert tally == StreamTally(frames=6, classified=2, answers=1)
 
 
 def test_motion_alone_answers_what_moved(classifier: Classifier) -> None:
-    found, tally = said(classifier, [RED, RED, BLUE, BLUE, RED], Watch(motion=3))
+    found, tally = said(classifier, [RED, RED, BLUE, BLUE, RED], StreamOptions(motion=3))
     assert found == [(0, "red"), (2, "blue"), (4, "red")]
     assert tally == StreamTally(frames=5, classified=3, answers=3)
 
@@ -216,7 +216,7 @@ def test_frames_agree_when_their_classes_are_the_same(
     multi_label: bool, names: Any, colours: Any, expected: list[int]
 ) -> None:
     model = ByColour(names, multi_label=multi_label)
-    stream = classify_stream(model, map(plain, colours), Watch(debounce=Votes(2, 2)))
+    stream = classify_stream(model, map(plain, colours), StreamOptions(debounce=Votes(2, 2)))
     assert [answer.frame.index for answer in stream] == expected
 
 
@@ -224,8 +224,8 @@ def test_unknown_frames_are_saved_and_the_others_are_not(
     classifier: Classifier, tmp_path: Path
 ) -> None:
     pale = (180, 90, 90)  # .62 red, where pure colours have .90
-    watch = Watch(rule=Rule(min_confidence=0.8), save_unsure=tmp_path, unsure_limit=2)
-    found, tally = said(classifier, [pale, GREEN, pale, pale], watch)
+    options = StreamOptions(rule=Rule(min_confidence=0.8), save_unsure=tmp_path, unsure_limit=2)
+    found, tally = said(classifier, [pale, GREEN, pale, pale], options)
     assert found == [(0, None), (1, "green"), (2, None), (3, None)]
     assert tally == StreamTally(frames=4, classified=4, answers=4, saved=2)
     indices = sorted(path.stem.rpartition("-")[2] for path in tmp_path.iterdir())
@@ -235,8 +235,8 @@ def test_unknown_frames_are_saved_and_the_others_are_not(
 
 
 def test_saving_what_can_not_be_unsure_is_refused(classifier: Classifier, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="without a least confidence"):
-        classify_stream(classifier, [], Watch(save_unsure=tmp_path / "unsure"))
+    with pytest.raises(UsageError, match="needs --min-confidence"):
+        classify_stream(classifier, [], StreamOptions(save_unsure=tmp_path / "unsure"))
     assert not (tmp_path / "unsure").exists()
 
 

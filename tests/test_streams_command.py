@@ -29,7 +29,7 @@ ENDLESS = """
 import itertools, signal, sys, threading
 import numpy as np
 from kedge_runtime.cli import main
-from kedge_runtime.commands import watch
+from kedge_runtime.commands import stream
 from kedge_runtime.streams import Frame, mailbox
 
 def endless(*_):
@@ -38,7 +38,7 @@ def endless(*_):
         if {hangs}:
             threading.Event().wait()
 
-watch.open_camera = watch.open_video = endless
+stream.open_camera = stream.open_video = endless
 mailbox.PATIENCE = 0.1
 # A shell that starts things in the background has them ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -144,21 +144,21 @@ def test_a_camera_that_stops_is_one_line_after_the_summary(
     assert frames[-1] == 8
     assert summary.startswith(f"kedge: {len(frames)} frames, ")
     assert f", {dropped} dropped, " in summary
-    assert error.startswith(f"kedge: camera {video}: stopped giving frames after 9; check its")
+    assert error.startswith(f"kedge: camera {video}: stopped after 9 frames; check its")
 
 
 MISTAKES = [
     (["--video", "missing.mp4"], "missing.mp4: no such video file"),
     (["--video", "text.mp4"], "text.mp4: no video that OpenCV can read"),
-    (["--camera", "97"], "camera 97: can't be opened; is it plugged in"),
+    (["--camera", "97"], "camera 97: can't be opened; check that"),
     (["--camera", "97", "--video", "text.mp4"], "one stream at a time"),
-    (["--camera", "97", "text.jpg"], "text.jpg: pictures or a stream"),
+    (["--camera", "97", "text.jpg"], "text.jpg: images or a stream"),
     (["--camera", "97", "--every", "2"], "--every: is for videos"),
-    (["--camera", "97", "--sheet", "a.png"], "--sheet: is for pictures"),
+    (["--camera", "97", "--sheet", "a.png"], "--sheet: is for images"),
     (["text.jpg", "--motion", "3"], "--motion: is for streams; name one with --camera"),
     (["text.jpg", "--save-unsure", "u"], "--save-unsure: is for streams"),
-    (["--video", "walk.avi", "--debounce", "5/3"], "5/3: can't be; 3/5 means"),
-    (["--video", "walk.avi", "--save-unsure", "u"], "nothing is unsure without"),
+    (["--video", "walk.avi", "--debounce", "5/3"], "5/3: not possible; 3/5 means"),
+    (["--video", "walk.avi", "--save-unsure", "u"], "--save-unsure needs --min-confidence"),
 ]
 
 
@@ -283,6 +283,6 @@ def test_the_commands_shown_are_commands(
         words = shlex.split(line.partition(" #")[0].replace("--camera 0", "--camera walk.mp4"))
         code, out, err = kedge(*words[1:])
         assert code == (2 if "--camera" in words else 0), err
-        assert ("stopped giving frames" in err) == (code == 2), err
+        assert ("stopped after" in err) == (code == 2), err
         assert " frames per second\n" in err
         assert out or "--debounce" in words

@@ -21,7 +21,7 @@ from kedge_runtime.artefact.content import format_of
 from kedge_runtime.artefact.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.artefact.golden import Golden
-from kedge_runtime.checks.verify import CHECKS, TOLERANCES, VerifyStage, alike, verify
+from kedge_runtime.checks.verify import CHECKS, TOLERANCES, VerifyStage, same_integers, verify
 from kedge_runtime.classify import outputs, results
 from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.engines.isolated import Isolated
@@ -340,7 +340,7 @@ def test_a_changed_file_is_found_before_anything_runs(
     assert (code, err) == (1, "")
     first, verdict = out.splitlines()
     assert first.startswith("file        FAILED")
-    assert verdict == f"{INT8} must not be trusted here: the fault lies in `file`"
+    assert verdict == f"{INT8}: FAILED at stage `file`: do not deploy on this machine"
 
 
 def test_golden_pictures_that_no_decoder_reads_are_the_decoders_fault(
@@ -358,7 +358,7 @@ def test_a_model_that_computes_no_number_is_the_engines_fault(
     model = _onnx_with(_model(original), lambda values: values * np.float32("nan"))
     stages = _verify(_sealed(original, tmp_path, read_artefact(original).contract, model))
     assert _first_failure(stages) == "engine"
-    assert "isn't finite" in stages[-1].detail
+    assert "aren't finite" in stages[-1].detail
 
 
 def test_an_engine_that_can_not_open_it_is_named(artefacts: Path) -> None:
@@ -412,5 +412,5 @@ def test_exact_is_exact_but_for_an_older_library(
     recorded = np.full((1, 1000), 127, np.int8)
     found = recorded.copy()
     found[0, :count] -= by
-    assert alike(found, recorded, library) is passes
-    assert not alike(found[:, :-1], recorded, library)
+    assert same_integers(found, recorded, library) is passes
+    assert not same_integers(found[:, :-1], recorded, library)

@@ -10,39 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kedge_runtime.artefact.contract import Contract
-    from kedge_runtime.artefact.foreign import read_contract
-    from kedge_runtime.classify.classifier import Classifier
-    from kedge_runtime.classify.ensemble import Ensemble
-    from kedge_runtime.classify.results import Prediction, Result, Rule
-    from kedge_runtime.errors import (
-        ArtefactError,
-        ContractError,
-        EngineError,
-        ImageError,
-        KedgeError,
-        UsageError,
-    )
-    from kedge_runtime.image.preprocessing import preprocess
+    from kedge_runtime.artefact.contract import Contract as Contract
+    from kedge_runtime.artefact.foreign import read_contract as read_contract
+    from kedge_runtime.classify.classifier import Classifier as Classifier
+    from kedge_runtime.classify.ensemble import Ensemble as Ensemble
+    from kedge_runtime.classify.results import Prediction as Prediction
+    from kedge_runtime.classify.results import Result as Result
+    from kedge_runtime.classify.results import Rule as Rule
+    from kedge_runtime.errors import ArtefactError as ArtefactError
+    from kedge_runtime.errors import ContractError as ContractError
+    from kedge_runtime.errors import EngineError as EngineError
+    from kedge_runtime.errors import ImageError as ImageError
+    from kedge_runtime.errors import KedgeError as KedgeError
+    from kedge_runtime.errors import UsageError as UsageError
+    from kedge_runtime.image.preprocessing import preprocess as preprocess
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "ArtefactError",
-    "Classifier",
-    "Contract",
-    "ContractError",
-    "EngineError",
-    "Ensemble",
-    "ImageError",
-    "KedgeError",
-    "Prediction",
-    "Result",
-    "Rule",
-    "UsageError",
-    "preprocess",
-    "read_contract",
-]
 
 _HOMES = {
     "ArtefactError": "errors",
@@ -60,6 +43,8 @@ _HOMES = {
     "preprocess": "image.preprocessing",
     "read_contract": "artefact.foreign",
 }
+
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

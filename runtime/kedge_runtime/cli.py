@@ -1,5 +1,7 @@
-"""The command `kedge`. Commands are loaded when they are called: a device never imports the
-converter, and `--help` imports nothing but click.
+"""Run the command `kedge`.
+
+Each command is imported when it is called: a device never imports the converter, and `--help`
+imports only click.
 """
 
 import os
@@ -10,41 +12,50 @@ from typing import Any
 import click
 
 from kedge_runtime import __version__
-from kedge_runtime.exits import BugError, exit_code, threads_in_one_line
+from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
 
-# Name -> where it is, and the line that `kedge --help` shows.
+# Name -> its module and function, and the line that `kedge --help` shows.
 COMMANDS = {
-    "models": ("kedge_models.command:models", "List the Keras applications that kedge knows."),
+    "models": ("kedge_models.command:models", "List the Keras models that have a card."),
     "convert": (
         "kedge_convert.commands.convert:convert",
-        "Make verified TFLite and ONNX artefacts.",
+        "Convert a Keras model to verified TFLite and ONNX artefacts.",
     ),
-    "seal": ("kedge_runtime.commands.seal:command", "Make a foreign model file an artefact."),
-    "classify": ("kedge_runtime.commands.classify:classify", "Name what is in pictures."),
-    "verify": ("kedge_runtime.commands.verify:command", "Check an artefact on this machine."),
-    "sign": ("kedge_runtime.commands.sign:sign", "Sign a sealed file."),
-    "keygen": ("kedge_runtime.commands.sign:keygen", "Make a pair of keys for signatures."),
-    "drift": ("kedge_runtime.commands.drift:drift", "Tell how far artefacts have drifted."),
-    "build": ("kedge_convert.commands.build:build", "Build a matrix with gates, for CI."),
-    "inspect": ("kedge_convert.commands.inspect:command", "Show what is inside an artefact."),
-    "bench": ("kedge_runtime.commands.bench:bench", "Time every step of a classification."),
+    "seal": (
+        "kedge_runtime.commands.seal:command",
+        "Turn another tool's model file into an artefact.",
+    ),
+    "classify": ("kedge_runtime.commands.classify:classify", "Classify images."),
+    "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
+    "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
+    "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
+    "drift": (
+        "kedge_runtime.commands.drift:drift",
+        "Measure the accuracy drift of artefacts against the float model.",
+    ),
+    "build": (
+        "kedge_convert.commands.build:build",
+        "Build and gate a matrix of artefacts, for CI.",
+    ),
+    "inspect": ("kedge_convert.commands.inspect:command", "Show the contents of a model file."),
+    "bench": ("kedge_runtime.commands.bench:bench", "Time each step of a classification."),
     "fit-input": (
         "kedge_convert.commands.fit_input:command",
         "Find the preprocessing that a model was trained with.",
     ),
-    "doctor": ("kedge_runtime.commands.doctor:doctor", "Tell what this machine can run."),
+    "doctor": ("kedge_runtime.commands.doctor:doctor", "Check this machine and suggest fixes."),
 }
 
-# What answers ends when nobody reads on; the exit code of the others is a verdict.
-ANSWERING = frozenset({"classify", "models"})
+# These stop when stdout is closed early. The others go on: their exit code is a verdict.
+STOPS_WITHOUT_READER = frozenset({"classify", "models"})
 
 
 class LazyGroup(click.Group):
     """A group that imports a command only to run it or to show its own help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the work."""
+        """Return the names in the order of COMMANDS."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -58,15 +69,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and say whether it goes on when nobody reads what it prints."""
-        found = super().resolve_command(ctx, args)
+        """Find the command, and note whether it goes on when stdout is closed early."""
+        resolved = super().resolve_command(ctx, args)
         if ctx.obj is not None:
-            ctx.obj.goes_on = found[0] not in ANSWERING
-        return found
+            ctx.obj.goes_on = resolved[0] not in STOPS_WITHOUT_READER
+        return resolved
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Raises BugError for what click would take for Ctrl-D or a closed pipe:
-        it has other exit codes for these.
+        """Run the command.
+
+        Raises BugError for what click would take for Ctrl-D or a closed pipe, with its exit codes.
         """
         try:
             return super().invoke(ctx)
@@ -82,28 +94,28 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kedge")
 def kedge() -> None:
-    """Carry Keras image classifiers to the edge, and prove that they arrived.
+    """Convert Keras image classifiers for edge devices and verify the result.
 
     Exit codes: 0 passed, 1 a gate failed, 2 usage error, 3 inconclusive, 70 a bug in kedge.
     """
 
 
 def main() -> None:
-    """Run the command line. Every end but the answer's is one line on stderr and an exit code."""
+    """Run the command line. Every error is one line on stderr and an exit code."""
     _hold_descriptors()
     if sys.stdout is None:
-        say("stdout is closed; send it to a file or to /dev/null")
+        say("stdout is closed; redirect it to a file or to /dev/null")
         sys.exit(2)
     try:
-        with outputs() as printed, threads_in_one_line():
+        with outputs() as printed, thread_errors_in_one_line():
             code = _run(printed)
-    except Exception as error:  # the end of what is printed can't be written
+    except Exception as error:  # the last output can't be written
         code = exit_code(error)
     sys.exit(code)
 
 
 def _hold_descriptors() -> None:
-    """Open what the caller closed of the first three, lest a model's file takes its number."""
+    """Open those of stdin, stdout and stderr that are closed, so that no file gets their number."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -112,7 +124,7 @@ def _hold_descriptors() -> None:
 
 
 def _run(printed: OutputStream | None) -> int:
-    """Return the exit code of the command that was called."""
+    """Run the called command; return its exit code."""
     try:
         code: int = kedge.main(prog_name="kedge", standalone_mode=False, obj=printed)
     except Exception as error:

@@ -1,7 +1,7 @@
-"""How a command ends: one line on stderr and one exit code for each kind of error.
+"""Turn each type of error into one line on stderr and one exit code.
 
-What is not foreseen is a bug in kedge: exit code 70 (EX_SOFTWARE of sysexits.h), never 1, which
-says that a gate failed. With KEDGE_DEBUG=1 the traceback comes before the line.
+Any other error is a bug in kedge: exit code 70 (EX_SOFTWARE of sysexits.h). Exit code 1 means that
+a gate failed. With KEDGE_DEBUG=1 the traceback comes before the line.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from kedge_runtime.output import UnreadError, say
 
 USAGE, INTERRUPTED, BUG = 2, 130, 70
 DEBUG = "KEDGE_DEBUG"
-# Import name -> what installs it; all others belong to the converter.
+# Import name -> package; all others belong to the converter.
 DEVICE = {"numpy": "numpy", "cv2": "opencv-python-headless", "tomli": "tomli"}
 
 
-# What a system says of a file that no code of kedge could mend.
+# Errors of the system about a file that only the user can correct.
 REFUSALS = frozenset(
     (
         errno.EACCES,
@@ -45,32 +45,32 @@ class BugError(Exception):
 
 
 def exit_code(error: Exception) -> int:
-    """Say in one line on stderr how the command ended; return its exit code."""
-    kinds = (kind for kind in ENDS if isinstance(error, kind))
-    return ENDS[next(kinds)](error)
+    """Print one line about an error on stderr; return the exit code."""
+    types = (kind for kind in HANDLERS if isinstance(error, kind))
+    return HANDLERS[next(types)](error)
 
 
 def _help(error: Exception) -> int:
-    """Show the help: kedge was called without a command."""
+    """Show the help, as kedge was called without a command."""
     if isinstance(error, click.ClickException):
         error.show()
     return USAGE
 
 
 def _usage(error: Exception) -> int:
-    say(_click_words(error) if isinstance(error, click.ClickException) else error)
+    say(_click_message(error) if isinstance(error, click.ClickException) else error)
     return error.exit_code if isinstance(error, KedgeError) else USAGE
 
 
-def _click_words(error: click.ClickException) -> str:
-    """Return click's own words on a usage error, with what it proposes, and where to read on."""
-    said = " ".join(error.format_message().split())
+def _click_message(error: click.ClickException) -> str:
+    """Return click's message about a usage error, its suggestion, and where to find help."""
+    text = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
-    return f"{said} (see {context.command_path} --help)" if context else said
+    return f"{text} (see {context.command_path} --help)" if context else text
 
 
 def _missing(error: Exception) -> int:
-    """Tell which package is missing; a module within kedge is a bug."""
+    """Report a missing package; a missing module of kedge is a bug."""
     name, within, _ = (getattr(error, "name", None) or "kedge.").partition(".")
     if name.startswith("kedge") and within:
         return _bug(error)
@@ -84,26 +84,26 @@ def _missing(error: Exception) -> int:
 
 
 def _unloadable(error: Exception) -> int:
-    """Tell of a library that is there, but lacks another one or memory; other failures are bugs."""
+    """Report an installed library that can't be loaded; other failures are bugs."""
     name = getattr(error, "name", None)
     if name not in DEVICE:
         return _bug(error)
-    cure = f"pip install --force-reinstall {DEVICE[name]}"
-    return _usage(UsageError(f"{name} can't be loaded ({error}): free memory, or {cure}"))
+    fix = f"pip install --force-reinstall {DEVICE[name]}"
+    return _usage(UsageError(f"{name} can't be loaded ({error}): free memory, or {fix}"))
 
 
 def _bug(error: Exception) -> int:
-    tell_bug(error)
+    report_bug(error)
     return BUG
 
 
-def _past_click(error: Exception) -> int:
-    """Tell what the system refuses the user; any other error is a bug."""
+def _outside_click(error: Exception) -> int:
+    """Report an error of the system about a file; any other error is a bug."""
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.filename is not None and cause.errno in REFUSALS:
         _trace(cause)
         return _usage(UsageError(f"{os.fsdecode(cause.filename)}: {reason_of(cause)}"))
-    tell_bug(cause or error)
+    report_bug(cause or error)
     return BUG
 
 
@@ -112,34 +112,34 @@ def _trace(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-def tell_bug(error: BaseException) -> None:
-    """Say that an error is a bug in kedge; with KEDGE_DEBUG=1 its traceback comes first."""
+def report_bug(error: BaseException) -> None:
+    """Report an error as a bug in kedge; with KEDGE_DEBUG=1 its traceback comes first."""
     _trace(error)
-    words = str(error).strip()
-    if "Traceback (most recent call last)" in words:  # of a worker process
-        words = words.splitlines()[-1]
-    said = ": ".join(filter(None, [type(error).__name__, " ".join(words.split())]))
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:  # of a worker process
+        text = text.splitlines()[-1]
+    reason = ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
     say(
-        f"internal error: {said}; this is a bug in kedge: run again with {DEBUG}=1 for the "
+        f"internal error: {reason}; this is a bug in kedge: run again with {DEBUG}=1 for the "
         "traceback"
     )
 
 
 @contextlib.contextmanager
-def threads_in_one_line() -> Iterator[None]:
-    """Tell an error that ends a thread, or that nobody can catch, in one line, too."""
+def thread_errors_in_one_line() -> Iterator[None]:
+    """Report errors that end a thread, or that can't be caught, in one line too."""
     hooks = threading.excepthook, sys.unraisablehook
-    threading.excepthook = lambda ended: tell_bug(ended.exc_value or ended.exc_type())
-    sys.unraisablehook = lambda ended: tell_bug(ended.exc_value or ended.exc_type())
+    threading.excepthook = lambda ended: report_bug(ended.exc_value or ended.exc_type())
+    sys.unraisablehook = lambda ended: report_bug(ended.exc_value or ended.exc_type())
     try:
         yield
     finally:
         threading.excepthook, sys.unraisablehook = hooks
 
 
-# The first kind that fits says how the command ends. NoArgsIsHelpError is of click 8.2 and on;
-# older ones show the help themselves.
-ENDS: dict[type[Exception], Callable[[Exception], int]] = {
+# The first type that fits handles the error. NoArgsIsHelpError exists since click 8.2; older
+# versions show the help themselves.
+HANDLERS: dict[type[Exception], Callable[[Exception], int]] = {
     UnreadError: lambda _: 0,
     getattr(click.exceptions, "NoArgsIsHelpError", UnreadError): _help,
     click.ClickException: _usage,
@@ -147,6 +147,6 @@ ENDS: dict[type[Exception], Callable[[Exception], int]] = {
     click.Abort: lambda _: INTERRUPTED,
     ModuleNotFoundError: _missing,
     ImportError: _unloadable,
-    BugError: _past_click,
+    BugError: _outside_click,
     Exception: _bug,
 }

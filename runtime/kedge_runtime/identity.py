@@ -31,7 +31,7 @@ def identity(machine: Machine | None = None) -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: number for name in PACKAGES if (number := installed_version(name))},
+        "packages": {name: number for name in PACKAGES if (number := package_version(name))},
     }
 
 
@@ -42,7 +42,7 @@ def slug(machine: Machine | None = None) -> str:
     return f"{stem}-{os.cpu_count()}-cores"
 
 
-def installed_version(package: str) -> str:
+def package_version(package: str) -> str:
     """Return the version of an installed distribution, "" for one that isn't installed."""
     try:
         return version(package)

@@ -1,4 +1,4 @@
-"""Write to stdout and stderr, whose reader may leave and whose disk may be full.
+"""Write to stdout and stderr, also where a pipe is closed or the disk is full.
 
 `quiet` silences libraries that write there themselves.
 """
@@ -19,30 +19,30 @@ import click
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.printable import message, printable, without_commands
 
-# ESC of kedge's own colours, until `echo` writes them: no file can know it.
+# Stands for ESC in kedge's own colours until `echo` writes them; no file can contain it.
 _PAINT = f"\ufdd0{os.urandom(8).hex()}\ufdd1"
-# What a line holds beside text: on a terminal rich and progress.py move the cursor and colour.
+# Control characters; on a terminal rich and progress.py need cursor moves and colours.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL_ON_TERMINAL = re.compile(r"(?!\x1b\[[\d;?]*[A-Za-z]|\r)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class UnreadError(Exception):
-    """Nobody reads the rest of what is printed."""
+    """Raised when stdout is closed before all is printed."""
 
 
 class OutputStream(io.FileIO):
-    """A copy of a descriptor of the process, to write to.
+    """Writes to a copy of a descriptor of the process.
 
-    Its first failure is told, unless it `goes_on` without a reader; what comes then goes nowhere,
-    as Python flushes once more at its end.
+    The first failure raises, except a closed pipe where the stream `goes_on`. Later output is
+    discarded, as Python flushes once more at its end.
     """
 
     goes_on = True
-    required = True  # else nothing that fails is told: stderr has nowhere to tell it
+    required = True  # False for stderr, whose failures can't be reported anywhere
     _failed = False
 
     def write(self, data: Any) -> int:
-        """Write bytes. Raises UnreadError without a reader, UsageError for what else fails."""
+        """Write bytes. Raises UnreadError for a closed pipe, UsageError for other failures."""
         if self._failed:
             return memoryview(data).nbytes
         try:
@@ -50,49 +50,49 @@ class OutputStream(io.FileIO):
         except OSError as error:
             self._failed = True
             if self.required:
-                self._tell(error)
+                self._report(error)
             return memoryview(data).nbytes
 
-    def _tell(self, error: OSError) -> None:
+    def _report(self, error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):
             reason = reason_of(error)
-            raise UsageError(f"what is printed can't be written: {reason}") from None
+            raise UsageError(f"stdout can't be written: {reason}") from None
         if not self.goes_on:
             raise UnreadError from None
 
 
 class Text(io.TextIOWrapper):
-    """Text on its way to a terminal or a log, without control characters and CI commands.
+    """Writes text to a terminal or a log, without control characters and CI commands.
 
-    The last guard: names are escaped where they are put into a line (`echo`, `say`), as only there
-    their newlines can be told from kedge's own.
+    This is the last guard: `echo` and `say` escape names where they enter a line, as only there
+    their newlines differ from kedge's own.
     """
 
-    _begins = True  # whether a line does
+    _at_line_start = True
 
     def write(self, text: str) -> int:
         """Write a text; return its length."""
         control = _CONTROL_ON_TERMINAL if self.isatty() or _is_coloured() else _CONTROL
-        safe = control.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-        first, end, others = safe.partition("\n") if not self._begins else ("", "", safe)
+        safe = control.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+        first, end, others = safe.partition("\n") if not self._at_line_start else ("", "", safe)
         super().write(f"{first}{end}{without_commands(others)}")
         if text:
-            self._begins = not text.rpartition("\n")[2].strip()
+            self._at_line_start = not text.rpartition("\n")[2].strip()
         return len(text)
 
 
 def _is_coloured() -> bool:
-    """Whether rich colours what is no terminal, as CI systems ask for."""
+    """Whether rich colours a log, as CI systems demand."""
     return bool(os.environ.get("FORCE_COLOR"))
 
 
 def echo(*lines: str) -> None:
-    """Print lines on stdout, as `page` writes them."""
+    """Print lines on stdout, escaped by `page`."""
     click.echo(page(lines))
 
 
 def page(lines: Iterable[str]) -> str:
-    """Join lines to a text for click.echo: names in them are escaped, `paint` is shown."""
+    """Join lines to a text for click.echo: escape names, show the colours of `paint`."""
     return "\n".join(printable(line).replace(_PAINT, "\x1b") for line in lines)
 
 
@@ -122,73 +122,72 @@ def json_text(payload: Any, indent: int | None = 2) -> str:
 
 @contextlib.contextmanager
 def outputs() -> Iterator[OutputStream | None]:
-    """Put such outputs in the place of Python's stdout and stderr; yield that of stdout.
+    """Replace Python's stdout and stderr by output streams; yield that of stdout.
 
-    Streams that aren't the process's own, such as a notebook's or a test's, stay: None.
+    Other streams, such as a notebook's or a test's, stay, and None is yielded.
     """
     printed, stdout, stderr = None, sys.__stdout__, sys.__stderr__
     with contextlib.ExitStack() as stack:
         if stderr and stderr is sys.stderr:
-            said = speaker(stderr.encoding)
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(said)))
+            text = copy_of_stderr(stderr.encoding)
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(text)))
         if stdout and stdout is sys.stdout:
             printed = OutputStream(os.dup(1), "w")
-            # What the terminal has no sign for, or half of one in a name, is a question mark.
+            # A character that the encoding lacks, or half of one, becomes a question mark.
             text = text_to(printed, stdout.encoding, "replace")
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(text)))
         yield printed
 
 
-def speaker(encoding: str = "utf-8") -> TextIO:
-    """Return a copy of stderr, for any name, with a reader or not."""
+def copy_of_stderr(encoding: str = "utf-8") -> TextIO:
+    """Return a copy of stderr that writes any name, and whose failures are ignored."""
     raw = OutputStream(os.dup(2), "w")
     raw.required = False
     return text_to(raw, encoding, "backslashreplace")
 
 
 def text_to(raw: OutputStream, encoding: str, errors: str) -> TextIO:
-    """Return a file of text over an output, flushed at each end of a line."""
+    """Return a text file on an output stream, flushed after each line."""
     return Text(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
 
 
-# Where it all goes; the converter's worker has a log instead.
+# Where `quiet` sends output; the worker process of the converter sets a log instead.
 SINK = os.devnull
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Send stdout and stderr, Python's and the process's, to nowhere while a framework talks."""
+    """Discard stdout and stderr, Python's and the process's, while a library prints."""
     with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
+        sink = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
         if sys.stdout is not None:
             sys.stdout.flush()
         for descriptor in (1, 2):
-            stack.enter_context(_turned(descriptor, nowhere.fileno()))
-        stack.enter_context(contextlib.redirect_stdout(nowhere))
-        stack.enter_context(contextlib.redirect_stderr(nowhere))
-        # Deprecations between the frameworks are theirs to mend, not the user's.
+            stack.enter_context(_redirected(descriptor, sink.fileno()))
+        stack.enter_context(contextlib.redirect_stdout(sink))
+        stack.enter_context(contextlib.redirect_stderr(sink))
+        # Users can't fix deprecations between the frameworks.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         yield
 
 
 @contextlib.contextmanager
-def only_ours() -> Iterator[None]:
-    """Send what libraries write to the process's stderr to nowhere, in every thread, for long.
+def only_python_stderr() -> Iterator[None]:
+    """Discard what libraries write to the process's stderr, in every thread.
 
-    Python's own stderr goes on, through another descriptor.
+    Python's own stderr still works, through another descriptor.
     """
-
     with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        sink = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if sys.stderr is sys.__stderr__:
-            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(speaker())))
-        stack.enter_context(_turned(2, nowhere.fileno()))
+            stack.enter_context(contextlib.redirect_stderr(stack.enter_context(copy_of_stderr())))
+        stack.enter_context(_redirected(2, sink.fileno()))
         yield
 
 
 @contextlib.contextmanager
-def _turned(descriptor: int, target: int) -> Iterator[None]:
+def _redirected(descriptor: int, target: int) -> Iterator[None]:
     saved = os.dup(descriptor)
     os.dup2(target, descriptor)
     try:

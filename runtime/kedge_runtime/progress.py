@@ -1,6 +1,6 @@
-"""A bar on stderr while a device works: how far, how fast, how long it will take. A line in a log.
+"""Show a progress bar on stderr, or one line in a log.
 
-The device has no rich; this is all that it needs of it.
+The device install has no rich.
 """
 
 import shutil
@@ -12,14 +12,14 @@ from typing import TextIO
 from kedge_runtime.printable import printable
 
 NAME, WIDTH = 29, 24
-# Seconds between two drawings.
+# Seconds between two updates.
 PAUSE = 0.1
 
 
 class Bar:
-    """A named piece of work of `total` items; a context manager.
+    """Shows the progress of a task of `total` items; a context manager.
 
-    On a terminal it is drawn again and again in one line, elsewhere its name is printed once.
+    On a terminal one line is redrawn; elsewhere the name is printed once.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Bar:
         stream: TextIO | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Begin at 0; `stream` is stderr unless it is given."""
+        """Start at 0; `stream` is stderr by default."""
         self.name, self.total, self.done = printable(name), total, 0
         self._stream = stream or sys.stderr
         self._clock = clock
@@ -37,7 +37,7 @@ class Bar:
         self._began, self._drawn, self._skipped = clock(), float("-inf"), 0
 
     def __enter__(self) -> "Bar":
-        """Show it."""
+        """Show the bar."""
         if self._live:
             self._draw()
         else:
@@ -45,36 +45,36 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last state in its line."""
+        """Draw the last state and end the line."""
         if self._live:
             self._draw()
             print(file=self._stream, flush=True)
 
     def advance(self, count: int = 1) -> None:
-        """Note that `count` more items are done."""
+        """Add `count` finished items."""
         self.done += count
         if self._live and self._clock() - self._drawn >= PAUSE:
             self._draw()
 
     def skip(self, count: int) -> None:
-        """Note items that an earlier run did: they say nothing of the rate."""
+        """Add items of an earlier run, which don't count for the rate."""
         self._skipped += count
         self.advance(count)
 
     def line(self, columns: int = 120) -> str:
         """Return the bar as text, e.g. `int8.tflite ####---- 120/500  31.2/s  0:12 left`.
 
-        At the end it says how long it took: `500/500  31.2/s  0:16`. The bar takes what room is
-        left in `columns`, up to WIDTH.
+        At the end it has the elapsed time: `500/500  31.2/s  0:16`. The bar fills the rest of
+        `columns`, up to WIDTH.
         """
-        said = self._figures()
-        room = max(min(WIDTH, columns - NAME - len(said) - 2), 0)
+        figures = self._figures()
+        room = max(min(WIDTH, columns - NAME - len(figures) - 2), 0)
         full = room * self.done // max(self.total, 1)
         name = self.name if len(self.name) <= NAME else self.name[: NAME - 1] + "…"
-        return f"{name:<{NAME}} {'#' * full:-<{room}} {said}"[:columns]
+        return f"{name:<{NAME}} {'#' * full:-<{room}} {figures}"[:columns]
 
     def _figures(self) -> str:
-        """Return how far it is, how fast, and how long it will take or took."""
+        """Return the count, the rate, and the time left or elapsed."""
         count = f"{self.done}/{self.total}"
         elapsed, fresh = self._clock() - self._began, self.done - self._skipped
         rate = fresh / elapsed if elapsed > 0 else 0.0
@@ -87,9 +87,9 @@ class Bar:
 
     def _draw(self) -> None:
         self._drawn = self._clock()
-        # In a full line the next return would begin another one.
+        # After a full line the next return would start a new one.
         line = self.line(shutil.get_terminal_size().columns - 1)
-        # \x1b[K clears what a longer line left behind.
+        # \x1b[K clears the rest of a longer line.
         self._stream.write(f"\r{line}\x1b[K")
         self._stream.flush()
 

@@ -18,7 +18,7 @@ from kedge_convert.rewrite.on_request import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
-from kedge_runtime.commands.options import DROP, SHARE, pixel_options, pixel_words
+from kedge_runtime.commands.options import DROP, SHARE, pixel_options
 from kedge_runtime.output import echo_json
 
 if TYPE_CHECKING:
@@ -204,7 +204,6 @@ def _request(options: dict[str, Any]) -> SourceRequest:
     names = {field.name for field in fields(SourceRequest)} & options.keys()
     return SourceRequest(
         **{name: options[name] for name in names},
-        pixels=pixel_words(options),
         folder=str(options["calibrate"]) if options["calibrate"] else None,
         command=shlex.join(["kedge", *sys.argv[1:]]),
     )

@@ -14,7 +14,7 @@ from kedge_convert.commands.options import device_options
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.forecast import CompilerForecast
 from kedge_runtime.artefact.contract import Contract, Kind, Output
-from kedge_runtime.commands.doctor import WIDEST, lines
+from kedge_runtime.commands.findings import WIDEST, lines
 from kedge_runtime.modelfile.network import Value
 from kedge_runtime.modelfile.report import FileReport
 from kedge_runtime.output import echo, echo_json, paint

@@ -27,7 +27,7 @@ from kedge_models.devices import device
 from kedge_runtime.checks.hardware import Machine, processor_name
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import sha256_of_file
-from kedge_runtime.identity import PACKAGES, installed_version
+from kedge_runtime.identity import PACKAGES, package_version
 from kedge_runtime.image.folder import files
 from kedge_runtime.records import encode
 
@@ -170,7 +170,7 @@ def code() -> str:
 @cache
 def tools() -> dict[str, str]:
     """Return the versions of Python and of every library that has a part; none is imported."""
-    named = {name: installed_version(name) for name in sorted({*PACKAGES, *TOOLS, "ethos-u-vela"})}
+    named = {name: package_version(name) for name in sorted({*PACKAGES, *TOOLS, "ethos-u-vela"})}
     return {"python": platform.python_version(), **{n: v for n, v in named.items() if v}}
 
 

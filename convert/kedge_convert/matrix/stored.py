@@ -185,7 +185,7 @@ class Known:
         return found
 
     def _seconds(self, cell: Cell, entry: Entry) -> list[float]:
-        with self._file(cell, entry) as path, bench.pictures_for((), [path]) as pictures:
+        with self._file(cell, entry) as path, bench.images_for((), [path]) as pictures:
             timing = bench.measure_apart(bench.BenchCase(path), bench.Plan(pictures))
         return list(timing.total.tolist())
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kedge_convert.worker.events import Begun, Ended, Event, Noted, Said, Ticked
-from kedge_runtime.output import speaker
+from kedge_runtime.output import copy_of_stderr
 from kedge_runtime.printable import message
 from kedge_runtime.progress import clock_time
 
@@ -17,7 +17,7 @@ class Screen:
 
     def __init__(self, *, silent: bool = False) -> None:
         """Open a copy of stderr; `silent` keeps everything but lines for the user to itself."""
-        self._console = Console(file=speaker(), highlight=False, markup=False, emoji=False)
+        self._console = Console(file=copy_of_stderr(), highlight=False, markup=False, emoji=False)
         self._silent = silent
         self._bar: rich_progress.Progress | None = None
 

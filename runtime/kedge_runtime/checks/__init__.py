@@ -1,1 +1,1 @@
-"""What a machine is asked: does it answer right, how fast is it, what does it lack."""
+"""Check an artefact on a machine, time it, and examine the machine."""

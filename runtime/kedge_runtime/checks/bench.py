@@ -1,8 +1,8 @@
-"""What each step of a classification costs on this machine, from the file to the answer.
+"""Time each step of a classification on this machine, from the file to the result.
 
-A round classifies one picture twice: as a user does, and step by step with a clock between the
-steps. Each case, an artefact on an engine with so many threads, is measured in a process of its
-own, so that its peak memory is its own.
+A round classifies one image twice: in one call, and step by step with a clock between the steps. A
+case is an artefact on an engine with a number of threads. Each case runs in its own process, so
+that its peak memory is its own.
 """
 
 import re
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
 
 ROUNDS, WARM_UP = 50, 10
-# How much slower the second half may be than the first before it is said.
+# The ratio of the second half's time to the first's from which a note is given.
 DRIFT = 1.15
 
 Seconds = NDArray[np.float64]
@@ -47,7 +47,7 @@ Seconds = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BenchCase:
-    """One way to run one artefact; None is the default of the engine or of the machine."""
+    """One artefact on one engine; None is the default of the engine or of the machine."""
 
     artefact: Path
     engine: str | None = None
@@ -58,7 +58,7 @@ class BenchCase:
 
     def open(self) -> Classifier:
         """Load it. Raises ArtefactError, EngineError, UsageError."""
-        # The case has a process already; a second one would be timed too.
+        # Not isolated: the case has its own process, and a second one would be timed too.
         return Classifier.of(self._content(), self.options, self.contract)
 
     def _content(self) -> ModelContent:
@@ -66,31 +66,31 @@ class BenchCase:
 
     @property
     def options(self) -> EngineOptions:
-        """How its engine is opened."""
+        """The options of its engine."""
         return EngineOptions(self.threads, self.delegate, self.engine)
 
     def probe(self) -> None:
-        """Run a file without a seal once, isolated. Raises EngineError, DiedError among them."""
+        """Run an unsealed file once, isolated. Raises EngineError or DiedError."""
         if self.contract is not None:
             open_engine(self._content(), replace(self.options, isolate=True)).warm_up()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is timed: `rounds` pictures, taken from `pictures` in turn, after `warm_up` others."""
+    """What to time: `rounds` images, cycling through `images`, after `warm_up` untimed ones."""
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     rounds: int = ROUNDS
     warm_up: int = WARM_UP
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one case took.
+    """The measurement of one case.
 
-    `stages`: seconds per round of each step, [rounds], in their order; `total`: the same of the
-    whole call, `classifier(path)`. `peak`: the process's peak resident memory in bytes, 0 where it
-    can't be told. `engine`, `library`, `precision`: what ran. `note`: what the engine said of it.
+    `stages`: seconds per round of each step, [rounds], in their order; `total`: those of the whole
+    call, `classifier(path)`. `peak`: the process's peak resident memory in bytes, 0 where it is
+    unknown. `engine`, `library`, `precision`: what ran. `note`: the engine's remark.
     """
 
     case: BenchCase
@@ -104,66 +104,89 @@ class Timing:
 
     @property
     def threads(self) -> int:
-        """How many threads the engine was given."""
+        """The number of the engine's threads."""
         return EngineOptions(self.case.threads).thread_count
 
     @property
     def accounted(self) -> float:
-        """The steps' sum as a share of the whole call, by their medians over the rounds."""
+        """The sum of the steps as a share of the whole call, both as medians over the rounds."""
         return float(np.median(sum(self.stages.values())) / np.median(self.total))
 
     @property
     def drift(self) -> float:
-        """How many times longer the second half of the rounds took than the first, by medians."""
+        """The median time of the second half of the rounds, divided by that of the first."""
         halves = np.array_split(self.total, 2)
         return float(np.median(halves[1]) / np.median(halves[0]))
 
 
-def steps(classifier: Classifier) -> dict[str, Callable[[Any], Any]]:
-    """Return the steps of a classification by name: each takes what the one before gave."""
-    plan, engine = classifier.preprocessor, classifier.engine
-    return {
-        "read": read_bytes,
-        "decode": plan.read,
-        "resize": plan.fit,
-        "table": plan.look_up,
-        "set": engine.set,
-        "invoke": lambda _: engine.invoke(),
-        "get": lambda _: engine.get(),
-        "head": _head(classifier),
-    }
+def cases(
+    base: BenchCase, engines: Sequence[str], threads: Sequence[int | None]
+) -> Iterator[BenchCase]:
+    """Yield a case for every engine that runs the format, with every number of threads.
+
+    No engines means the format's default. Raises UsageError when none of them runs it.
+    """
+    format = format_of(base.artefact)
+    able: list[str | None] = [name for name in engines if format in ENGINES[name].formats]
+    if engines and not able:
+        allowed = ", ".join(name for name, kind in ENGINES.items() if format in kind.formats)
+        raise UsageError(f"--engine: none of them runs {base.artefact}; allowed are {allowed}")
+    for engine, count in product(able or [None], threads):
+        yield replace(base, engine=engine, threads=count)
 
 
-def _head(classifier: Classifier) -> Callable[[Any], Any]:
-    output = classifier.contract.output
-    if output.kind == "features":
-        return lambda raw: check_finite(classifier.numbers(raw))
-    return lambda raw: classifier.classes.result(
-        probabilities(check_finite(classifier.numbers(raw)), output)
+@contextmanager
+def images_for(
+    images: Sequence[Path], sealed: Sequence[Path], trust: "Trust | None" = None
+) -> Iterator[tuple[Path, ...]]:
+    """Yield the images to time: those given, else the golden images of sealed files, as files.
+
+    `trust`: the demanded signature. Raises UsageError when there are no images, ArtefactError for
+    a file that changed after sealing.
+    """
+    if images:
+        yield tuple(images)
+        return
+    contents = chain.from_iterable(
+        read_artefact(path, trust=trust).golden.images for path in sealed
     )
+    with temporary_folder() as folder:
+        paths = []
+        for i, content in enumerate(dict.fromkeys(contents), 1):
+            paths.append(folder / f"golden {i}.jpg")
+            paths[-1].write_bytes(content)
+        if not paths:
+            raise UsageError("the artefacts have no golden images: give IMAGE")
+        yield tuple(paths)
 
 
-def notes(timings: Sequence[Timing], machine: Machine) -> list[str]:
-    """Return what makes the figures doubtful: the clock, heat, and cases that slowed down."""
-    findings = [hardware.clock(machine), hardware.temperature(machine)]
-    said = [f"{found.detail}; {found.fix}" for found in findings if found.state != "ok"]
-    said += dict.fromkeys(f"{each.case.artefact}: {each.note}" for each in timings if each.note)
-    slower = [i for i, timing in enumerate(timings, 1) if timing.drift > DRIFT]
-    return said + [
-        f"case {i} slowed down by {timings[i - 1].drift - 1:.0%} while it ran: "
-        "throttled, or something else ran; measure again"
-        for i in slower
-    ]
+def measure_apart(case: BenchCase, plan: Plan) -> Timing:
+    """Time one case in a fresh process. Raises DiedError when that process dies."""
+    case.probe()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        running = pool.submit(_measure_quietly, case, plan)
+        (process,) = pool._processes.values()  # nothing else has its exit code
+        try:
+            return running.result()
+        except BrokenProcessPool:
+            process.join()
+            reason = describe_exit(process.exitcode or 0)
+            raise DiedError(death_message(case.artefact, reason)) from None
+
+
+def _measure_quietly(case: BenchCase, plan: Plan) -> Timing:
+    with quiet():
+        return measure(case, plan)
 
 
 def measure(case: BenchCase, plan: Plan) -> Timing:
-    """Time one case in this process. Raises what opening and classifying do."""
+    """Time one case in this process. Raises what opening and classifying raise."""
     classifier = case.open()
     features = classifier.contract.output.kind == "features"
     call = classifier.features if features else classifier
     stages = steps(classifier)
-    pictures = list(islice(cycle(plan.pictures), plan.warm_up + plan.rounds))
-    turns = [_round(call, stages, picture, turn) for turn, picture in enumerate(pictures)]
+    images = list(islice(cycle(plan.images), plan.warm_up + plan.rounds))
+    turns = [_round(call, stages, image, turn) for turn, image in enumerate(images)]
     rows = np.array(turns)[plan.warm_up :]
     return Timing(
         case=case,
@@ -180,93 +203,70 @@ def measure(case: BenchCase, plan: Plan) -> Timing:
 Step = Callable[[Any], Any]
 
 
-def _round(call: Step, stages: dict[str, Step], picture: Path, turn: int) -> list[float]:
-    """Return the seconds of the whole call and of each step, on one picture."""
-    # Whoever comes second finds the caches warm, so they take turns.
+def steps(classifier: Classifier) -> dict[str, Step]:
+    """Return the steps of a classification by name; each takes the result of the one before."""
+    plan, engine = classifier.preprocessor, classifier.engine
+    return {
+        "read": read_bytes,
+        "decode": plan.read,
+        "resize": plan.fit,
+        "table": plan.look_up,
+        "set": engine.set,
+        "invoke": lambda _: engine.invoke(),
+        "get": lambda _: engine.get(),
+        "head": _head(classifier),
+    }
+
+
+def _head(classifier: Classifier) -> Step:
+    output = classifier.contract.output
+    if output.kind == "features":
+        return lambda raw: check_finite(classifier.numbers(raw))
+    return lambda raw: classifier.classes.result(
+        probabilities(check_finite(classifier.numbers(raw)), output)
+    )
+
+
+def _round(call: Step, stages: dict[str, Step], image: Path, turn: int) -> list[float]:
+    """Return the seconds of the whole call and of each step, on one image."""
+    # The second finds warm caches, so the order alternates.
     if turn % 2:
-        parts = _clocked(list(stages.values()), picture)
-        return _clocked([call], picture) + parts
-    return _clocked([call], picture) + _clocked(list(stages.values()), picture)
+        parts = _clocked(list(stages.values()), image)
+        return _clocked([call], image) + parts
+    return _clocked([call], image) + _clocked(list(stages.values()), image)
 
 
-def _clocked(line: list[Step], value: Any) -> list[float]:
-    """Return the seconds of each step of a line, where each takes what the one before gave."""
+def _clocked(steps: list[Step], value: Any) -> list[float]:
+    """Return the seconds of each step; each takes the result of the one before."""
     clock = [perf_counter()]
-    for step in line:
+    for step in steps:
         value = step(value)
         clock.append(perf_counter())
     return [after - before for before, after in pairwise(clock)]
 
 
-def measure_apart(case: BenchCase, plan: Plan) -> Timing:
-    """Time one case in a fresh process. Raises EngineError as well when that process dies."""
-    case.probe()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        running = pool.submit(_silently, case, plan)
-        (process,) = pool._processes.values()  # by no other way is its end told
-        try:
-            return running.result()
-        except BrokenProcessPool:
-            process.join()
-            reason = describe_exit(process.exitcode or 0)
-            raise DiedError(death_message(case.artefact, reason)) from None
-
-
-def _silently(case: BenchCase, plan: Plan) -> Timing:
-    with quiet():
-        return measure(case, plan)
-
-
-def cases(
-    base: BenchCase, engines: Sequence[str], threads: Sequence[int | None]
-) -> Iterator[BenchCase]:
-    """Yield a case on every engine that runs its format, with every number of threads.
-
-    No engines means the format's own. Raises UsageError when none of them runs it.
-    """
-    form = format_of(base.artefact)
-    able: list[str | None] = [name for name in engines if form in ENGINES[name].formats]
-    if engines and not able:
-        known = ", ".join(name for name, kind in ENGINES.items() if form in kind.formats)
-        raise UsageError(f"--engine: none of them runs {base.artefact}; {known} would")
-    for engine, count in product(able or [None], threads):
-        yield replace(base, engine=engine, threads=count)
-
-
-@contextmanager
-def pictures_for(
-    given: Sequence[Path], sealed: Sequence[Path], trust: "Trust | None" = None
-) -> Iterator[tuple[Path, ...]]:
-    """Give the pictures to time with: those given, else the sealed files' golden ones, as files.
-
-    `trust`: the signature that is demanded. Raises UsageError when there are none, ArtefactError
-    for a file that isn't what was sealed.
-    """
-    if given:
-        yield tuple(given)
-        return
-    contents = chain.from_iterable(
-        read_artefact(path, trust=trust).golden.images for path in sealed
-    )
-    with temporary_folder() as folder:
-        paths = []
-        for i, content in enumerate(dict.fromkeys(contents), 1):
-            paths.append(folder / f"golden {i}.jpg")
-            paths[-1].write_bytes(content)
-        if not paths:
-            raise UsageError("there are no golden pictures in the artefacts: name some of your own")
-        yield tuple(paths)
+def notes(timings: Sequence[Timing], machine: Machine) -> list[str]:
+    """Return the reasons to doubt the figures: the clock, heat, and cases that slowed down."""
+    findings = [hardware.clock(machine), hardware.temperature(machine)]
+    lines = [f"{finding.detail}; {finding.fix}" for finding in findings if finding.state != "ok"]
+    lines += dict.fromkeys(f"{each.case.artefact}: {each.note}" for each in timings if each.note)
+    slower = [i for i, timing in enumerate(timings, 1) if timing.drift > DRIFT]
+    return lines + [
+        f"case {i} slowed down by {timings[i - 1].drift - 1:.0%} while it ran: "
+        "the processor was throttled or another program ran; measure again"
+        for i in slower
+    ]
 
 
 def peak_memory() -> int:
-    """Return this process's peak resident memory in bytes, or 0 where it can't be told."""
-    # getrusage's figure begins with the memory of the parent that forked the process.
+    """Return this process's peak resident memory in bytes, or 0 where it is unknown."""
+    # getrusage's figure starts at the memory of the parent that forked the process.
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return _peak_by_rusage()
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) << 10 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(peak[1]) << 10 if peak else 0
 
 
 def _peak_by_rusage() -> int:

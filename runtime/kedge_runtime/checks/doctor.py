@@ -1,7 +1,7 @@
-"""What this machine can run, and the fix for what it can't.
+"""Check this machine and suggest fixes.
 
-It is called where things are broken, so it imports nothing that may be: libraries are tried in a
-process of their own, which also survives a wheel that was built for another processor.
+This module imports no library that may be broken: each is tried in a separate process. That also
+survives a wheel that was built for another processor.
 """
 
 import platform
@@ -26,11 +26,11 @@ from kedge_runtime.engines.choice import (
     numpy_gate,
     version_gate,
 )
-from kedge_runtime.identity import installed_version
+from kedge_runtime.identity import package_version
 
 NUMPY = Library("numpy", "numpy")
 
-# What a failed import says -> what to do; {package} is the library's name for pip.
+# Pattern in the message of a failed import -> the fix; {package} is the library's name for pip.
 HEADLESS = "opencv-python-headless"
 CURES = {
     r"libGL\.so|libgthread|libglib|libSM\.so|libXext": (
@@ -40,29 +40,29 @@ CURES = {
         "pip install --upgrade {package}, or pip install 'numpy<2' for an old one"
     ),
     r"libopenblas|libatlas": "apt install libopenblas0",
-    r"GLIBC": "this system is too old for it: upgrade the system, or install an older {package}",
+    r"GLIBC": "this system is too old: upgrade it, or install an older {package}",
     r"SIGILL": "{package} was built for another processor: use the system's own package",
 }
 REINSTALL = "pip install --force-reinstall {package}"
 
-TIMEOUT = 120  # seconds; a cold import on the slowest boards takes ten
+TIMEOUT = 120  # seconds; a first import on the slowest boards takes ten
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How the import of a library went in a process of its own: its version, or why it failed."""
+    """The result of importing a library in a separate process: its version, or why it failed."""
 
     version: str = ""
     reason: str = ""
 
 
 def check_kedge(machine: Machine) -> Finding:
-    """Tell the versions of kedge, Python and the system."""
+    """Report the versions of kedge, Python and the system."""
     return Finding("ok", f"{__version__}, Python {platform.python_version()}, {_system(machine)}")
 
 
 def check_library(library: Library, machine: Machine) -> Finding:
-    """Import a library that everything needs."""
+    """Import a library that all engines need."""
     if not is_installed(library):
         return Finding("problem", "not installed", f"pip install {library.package}")
     trial = try_import(library)
@@ -72,27 +72,27 @@ def check_library(library: Library, machine: Machine) -> Finding:
 
 
 def check_engine(name: str, machine: Machine) -> Finding:
-    """Try an engine's libraries, as opening a model does; the first that works is the one."""
+    """Try an engine's libraries in their order; the first that works counts."""
     kind = ENGINES[name]
-    found = [_check_library_of(kind, library, machine) for library in _installed(kind)]
-    if not found:
-        # One engine is enough; the default install brings LiteRT.
+    findings = [_check_library_of(kind, library, machine) for library in _installed(kind)]
+    if not findings:
+        # One engine is enough; the default install includes LiteRT.
         state: State = "problem" if name == "litert" else "note"
         return Finding(state, "not installed", how_to_install(name, machine.processor))
-    return next((finding for finding in found if finding.state == "ok"), found[0])
+    return next((finding for finding in findings if finding.state == "ok"), findings[0])
 
 
 def _check_library_of(kind: EngineKind, library: Library, machine: Machine) -> Finding:
-    if gate := numpy_gate(library, installed_version("numpy") or "0"):
+    if gate := numpy_gate(library, package_version("numpy") or "0"):
         what, _, fix = gate.partition(": ")
         return Finding("problem", what, fix)
-    found = check_library(library, machine)
-    if found.state != "ok":
-        return found
-    if gate := version_gate(library, found.detail, machine.processor):
+    finding = check_library(library, machine)
+    if finding.state != "ok":
+        return finding
+    if gate := version_gate(library, finding.detail, machine.processor):
         what, _, fix = gate.partition(": ")
         return Finding("note", what, fix)
-    return Finding("ok", f"{library.name} {found.detail}: {kind.runs}")
+    return Finding("ok", f"{library.name} {finding.detail}: {kind.runs}")
 
 
 def _installed(kind: EngineKind) -> list[Library]:
@@ -100,14 +100,14 @@ def _installed(kind: EngineKind) -> list[Library]:
 
 
 def check_converter(machine: Machine) -> Finding:
-    """Tell whether models can be converted here, by metadata alone."""
+    """Report by package metadata whether models can be converted here."""
     names = ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx")
-    found = {name: number for name in names if (number := installed_version(name))}
-    missing = {"keras", "tf2onnx", "onnx"} - set(found)
-    if missing or not any(name.startswith("tensorflow") for name in found):
-        detail = "not installed; running models needs none"
+    versions = {name: number for name in names if (number := package_version(name))}
+    missing = {"keras", "tf2onnx", "onnx"} - set(versions)
+    if missing or not any(name.startswith("tensorflow") for name in versions):
+        detail = "not installed; not needed to run models"
         return Finding("ok", detail, "pip install './kedge[convert]' where models are converted")
-    return Finding("ok", ", ".join(f"{name} {number}" for name, number in found.items()))
+    return Finding("ok", ", ".join(f"{name} {number}" for name, number in versions.items()))
 
 
 def check_sandbox(machine: Machine) -> Finding:
@@ -137,21 +137,21 @@ CHECKS: dict[str, Callable[[Machine], Finding]] = {
 
 
 def examine(machine: Machine | None = None) -> dict[str, Finding]:
-    """Run every check; one that fails itself is a finding too."""
+    """Run every check; a check that raises becomes a finding."""
     return {name: _guarded(check, machine or Machine()) for name, check in CHECKS.items()}
 
 
 def runnable(findings: dict[str, Finding]) -> dict[str, list[str]]:
-    """Return the engines that can run each format; none without numpy, and OpenCV for pictures."""
-    formats = sorted({form for kind in ENGINES.values() for form in kind.formats}, reverse=True)
+    """Return the engines that can run each format; none without numpy and OpenCV."""
+    formats = sorted({name for kind in ENGINES.values() for name in kind.formats}, reverse=True)
     if "problem" in {findings["numpy"].state, findings["opencv"].state}:
-        return {form: [] for form in formats}
+        return {format: [] for format in formats}
     ready = [name for name in ENGINES if findings[name].state == "ok"]
-    return {form: [n for n in ready if form in ENGINES[n].formats] for form in formats}
+    return {format: [n for n in ready if format in ENGINES[n].formats] for format in formats}
 
 
 def try_import(library: Library) -> Trial:
-    """Import a library in a process of its own, with this process's search path."""
+    """Import a library in a separate process, with this process's search path."""
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; import importlib; "
         f"module = importlib.import_module({library.module!r}); "
@@ -172,8 +172,8 @@ def try_import(library: Library) -> Trial:
         return Trial(reason=f"can't be tried: {error}")
     if done.returncode:
         return Trial(reason=_reason(done.returncode, done.stderr))
-    said = done.stdout.splitlines()[-1].partition("kedge ")[2]
-    return Trial(said or installed_version(library.package) or "version unknown")
+    imported = done.stdout.splitlines()[-1].partition("kedge ")[2]
+    return Trial(imported or package_version(library.package) or "version unknown")
 
 
 def cure(reason: str, library: Library) -> str:
@@ -185,11 +185,11 @@ def cure(reason: str, library: Library) -> str:
 def _reason(code: int, stderr: str) -> str:
     if code < 0:
         return f"its import ends with {signal.Signals(-code).name}"
-    return (stderr.strip().splitlines() or ["its import fails without a word"])[-1]
+    return (stderr.strip().splitlines() or ["its import fails without a message"])[-1]
 
 
 def _guarded(check: Callable[[Machine], Finding], machine: Machine) -> Finding:
-    # A doctor that dies of what it finds is no use: whatever a check raises is shown.
+    # One broken check must not hide the findings of the others.
     try:
         return check(machine)
     except Exception as error:

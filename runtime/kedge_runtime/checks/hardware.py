@@ -15,7 +15,7 @@ State = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found. `fix` says what to do about it, if there is anything to do."""
+    """The result of one check. `fix`: what to do about it, empty if nothing."""
 
     state: State
     detail: str
@@ -24,28 +24,28 @@ class Finding:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a check looks: this machine, or in tests a folder that plays one."""
+    """The machine to check: this one, or in tests a folder that stands for one."""
 
     root: Path = Path("/")
     processor: str = field(default_factory=machine)
 
     def read(self, path: str) -> str:
-        """Return a file's text, stripped, or nothing when it can't be read."""
+        """Return a file's text, stripped, or an empty text when it can't be read."""
         try:
             return (self.root / path).read_text(encoding="utf-8", errors="replace").strip("\0 \n")
         except OSError:
             return ""
 
     def find(self, pattern: str) -> list[Path]:
-        """Return what matches a pattern below the root, in order."""
+        """Return the paths below the root that match a pattern, sorted."""
         try:
             return sorted(self.root.glob(pattern))
         except OSError:
             return []
 
 
-# What speeds a network up: Linux's name in /proc/cpuinfo -> ours, by processor. `DOT` are those
-# that multiply and add int8 in one instruction.
+# Instructions that speed up networks, by processor: the name in /proc/cpuinfo -> the name shown.
+# `DOT` are those that multiply and add int8 in one instruction.
 FEATURES = {
     "x86_64": {
         "avx2": "AVX2",
@@ -64,11 +64,11 @@ NO_DOT = {
     "armv7l": "a 64-bit system runs networks faster on the same board",
 }
 
-SMALL_MEMORY, LITTLE_MEMORY = 512 << 20, 128 << 20  # bytes: all of it, and what is available
+SMALL_MEMORY, LITTLE_MEMORY = 512 << 20, 128 << 20  # bytes: in total, and available
 HOT = 80  # °C, where a Raspberry Pi begins to lower its clock
 
-# Bits of the Raspberry Pi firmware's get_throttled, and what the same shifted tell: what is wrong
-# now goes before all that was.
+# Bits of the Raspberry Pi firmware's get_throttled. Shifted by WHEN they report the present, which
+# is checked first, and the past.
 THROTTLED = {
     0: ("under-voltage", "use the official power supply and a short cable"),
     1: ("clock capped", "cool the board, or give it a better power supply"),
@@ -83,7 +83,7 @@ CORAL_USB = frozenset({("1a6e", "089a"), ("18d1", "9302")})
 
 
 def processor(machine: Machine) -> Finding:
-    """Name the processor, its cores, and the instructions that matter to a network."""
+    """Report the processor, its cores, and the instructions that speed up networks."""
     facts = _cpuinfo(machine)
     flags = set((facts.get("flags") or facts.get("Features") or "").split())
     names = [ours for flag, ours in FEATURES.get(machine.processor, {}).items() if flag in flags]
@@ -107,9 +107,9 @@ def _cpuinfo(machine: Machine) -> dict[str, str]:
 
 
 def memory(machine: Machine) -> Finding:
-    """Tell the memory, all and available."""
+    """Report the total and the available memory."""
     lines = [line.split() for line in machine.read("proc/meminfo").splitlines()]
-    kilobytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
+    kilobytes = {parts[0].rstrip(":"): int(parts[1]) for parts in lines if len(parts) > 1}
     if "MemTotal" not in kilobytes:
         return Finding("ok", "can't be read here")
     total = kilobytes["MemTotal"] << 10
@@ -123,7 +123,7 @@ def memory(machine: Machine) -> Finding:
 
 
 def temperature(machine: Machine) -> Finding:
-    """Tell the hottest sensor."""
+    """Report the hottest sensor."""
     zones = machine.find("sys/class/thermal/thermal_zone*/temp")
     texts = [machine.read(str(zone.relative_to(machine.root))) for zone in zones]
     degrees = [int(text) / 1000 for text in texts if text.lstrip("-").isdigit()]
@@ -132,11 +132,13 @@ def temperature(machine: Machine) -> Finding:
     hottest = max(degrees)
     if hottest < HOT:
         return Finding("ok", f"{hottest:.0f} °C")
-    return Finding("note", f"{hottest:.0f} °C: the clock goes down", "add a heat sink or a fan")
+    return Finding(
+        "note", f"{hottest:.0f} °C: the processor lowers its clock", "add a heat sink or a fan"
+    )
 
 
 def clock(machine: Machine) -> Finding:
-    """Tell who sets the clock, and whether a Raspberry Pi's firmware has lowered it."""
+    """Report the governor, and whether a Raspberry Pi's firmware has lowered the clock."""
     text = machine.read("sys/devices/platform/soc/soc:firmware/get_throttled")
     bits = int(text, 16) if text else 0
     for shift, (state, when) in WHEN.items():
@@ -146,41 +148,41 @@ def clock(machine: Machine) -> Finding:
     governor = machine.read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     if governor in ("", "performance"):
         return Finding("ok", f"governor {governor}" if governor else "no governor can be read")
-    steady = "for steady figures: sudo cpupower frequency-set -g performance"
-    return Finding("note", f"governor {governor}: timings follow the load", steady)
+    steady = "for steady timings: sudo cpupower frequency-set -g performance"
+    return Finding("note", f"governor {governor}: timings depend on the load", steady)
 
 
 def camera(machine: Machine) -> Finding:
-    """Tell the camera devices, and whether Picamera2 is there."""
+    """Report the camera devices, and whether Picamera2 is installed."""
     devices = machine.find("dev/video*")
     closed = [device.name for device in devices if not os.access(device, os.R_OK)]
-    found = [device.name for device in devices]
+    names = [device.name for device in devices]
     if is_installed(Library("picamera2", "picamera2")):
-        found.append("picamera2")
+        names.append("picamera2")
     if closed:
         return Finding(
             "problem",
-            f"/dev/{closed[0]} may not be opened",
+            f"/dev/{closed[0]} can't be opened",
             "sudo usermod -aG video $USER, then log in again",
         )
-    return Finding("ok", ", ".join(found) or "none: only pictures and videos can be classified")
+    return Finding("ok", ", ".join(names) or "no camera: images and videos can be classified")
 
 
 def coral(machine: Machine) -> Finding:
-    """Tell an Edge TPU on USB or PCI, and whether its library can be loaded."""
+    """Report an Edge TPU on USB or PCI, and whether its library can be loaded."""
     boards = machine.find("dev/apex_*")
     devices = ["USB"] * sum(map(_is_coral, machine.find("sys/bus/usb/devices/*/idVendor")))
     devices += [f"/dev/{board.name}" for board in boards]
     library = _loads(EDGETPU_LIBRARY)
     if not devices:
-        extra = f" ({EDGETPU_LIBRARY} is there)" if library else ""
+        extra = f" ({EDGETPU_LIBRARY} is installed)" if library else ""
         return Finding("ok", f"no Edge TPU{extra}")
     if not library:
         detail = f"Edge TPU ({', '.join(devices)}) without {EDGETPU_LIBRARY}"
         return Finding("problem", detail, EDGETPU_INSTALL)
     if closed := [board for board in boards if not os.access(board, os.R_OK | os.W_OK)]:
         fix = "sudo usermod -aG apex $USER, then log in again"
-        return Finding("problem", f"/dev/{closed[0].name} may not be opened", fix)
+        return Finding("problem", f"/dev/{closed[0].name} can't be opened", fix)
     return Finding("ok", f"Edge TPU ({', '.join(devices)}): --delegate edgetpu")
 
 

@@ -1,21 +1,22 @@
-"""Versions of libraries with known security holes that files or images of strangers can reach.
+"""Check for library versions with known security holes that untrusted files can reach.
 
-The lower bounds of pyproject.toml exclude them; `kedge doctor` finds those that came another way.
-Debian mends the libraries that it packages itself, under their old versions: they are left out.
+The lower bounds of pyproject.toml exclude them; `kedge doctor` finds those installed otherwise.
+Debian fixes the libraries that it packages under their old versions, so they are skipped.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import distribution
 from pathlib import Path
 
 from kedge_runtime.checks.hardware import Finding, Machine
+from kedge_runtime.identity import package_version
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A hole in the versions of a package from `since` to before `fixed`."""
+    """A security hole in the versions of a package from `since` to before `fixed`."""
 
     package: str
     since: str
@@ -65,7 +66,7 @@ HOLES = (
 
 
 def holes_in(installed: Mapping[str, str]) -> list[Hole]:
-    """Return the holes of packages, by their versions."""
+    """Return the known holes of installed packages, given as name: version."""
     return [
         hole
         for hole in HOLES
@@ -75,30 +76,23 @@ def holes_in(installed: Mapping[str, str]) -> list[Hole]:
 
 
 def check_holes(machine: Machine) -> Finding:
-    """Tell which installed packages have known holes, and how to upgrade them."""
+    """Report which installed packages have known holes, and how to upgrade them."""
     installed = _installed()
-    found = holes_in(installed)
-    if not found:
+    holes = holes_in(installed)
+    if not holes:
         return Finding("ok", f"none known in {len(installed)} packages")
-    told = [f"{hole.package} {installed[hole.package]}: {hole.why}" for hole in found]
-    wanted = " ".join(f"'{hole.package}>={hole.fixed}'" for hole in found)
-    return Finding("note", "; ".join(told), f"pip install --upgrade {wanted}")
+    detail = "; ".join(f"{hole.package} {installed[hole.package]}: {hole.why}" for hole in holes)
+    fixed = " ".join(f"'{hole.package}>={hole.fixed}'" for hole in holes)
+    return Finding("note", detail, f"pip install --upgrade {fixed}")
 
 
 def _installed() -> dict[str, str]:
-    found = {}
-    for name in {hole.package for hole in HOLES}:
-        try:
-            package = distribution(name)
-        except PackageNotFoundError:
-            continue
-        if not _is_debians(package):
-            found[name] = package.version
-    return found
+    versions = {hole.package: package_version(hole.package) for hole in HOLES}
+    return {name: number for name, number in versions.items() if number and not _is_debians(name)}
 
 
-def _is_debians(package: Distribution) -> bool:
-    return "dist-packages" in Path(str(package.locate_file(""))).parts
+def _is_debians(package: str) -> bool:
+    return "dist-packages" in Path(str(distribution(package).locate_file(""))).parts
 
 
 def _numbers(version: str) -> tuple[int, ...]:

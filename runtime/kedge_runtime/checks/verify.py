@@ -1,7 +1,7 @@
-"""Does this machine give what the converter saw? Each step of a classification, held by itself.
+"""Check step by step that this machine gives the results that the converter recorded.
 
-The artefact's golden set has what every step gave when the artefact was made. Running it again here
-and comparing step by step says not only that something is wrong but where.
+The artefact's golden set holds the result of every step. Comparing each step shows where a fault
+lies.
 """
 
 import hashlib
@@ -29,9 +29,9 @@ from kedge_runtime.image.preprocessing import Preprocessor
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
 
-# The least signal-to-noise ratio, in dB, of the outputs here against those recorded. Engines and
-# processors sum in other orders, and integer kernels round otherwise: docs/verify.md has what was
-# measured. Other weights come out near 0 dB.
+# The minimum signal-to-noise ratio, in dB, of the outputs here against those recorded. Engines and
+# processors differ in summation order and integer kernels in rounding: docs/verify.md has the
+# measurements. Other weights give about 0 dB.
 TOLERANCES: dict[Precision, float] = {
     "float32": 60.0,
     "float16": 30.0,
@@ -39,18 +39,18 @@ TOLERANCES: dict[Precision, float] = {
     "int8": 12.0,
     "int16x8": 30.0,
     "mixed": 12.0,
-    "unknown": 12.0,  # it may be any of them, so the widest holds
+    "unknown": 12.0,  # it may be any of them, so the loosest applies
 }
-# Both sides come of the same recorded outputs, so only the last bits of exp differ.
+# Both sides use the same recorded outputs, so only the last bits of exp differ.
 CONFIDENCE_TOLERANCE = 1e-5
-# The share of the exact integers that may be one step off, by the library that gives them: 32 of
-# 100 000 were with tflite-runtime 2.14, which is older than those that record (docs/verify.md).
+# The share of exact integers that may be one step off, by library. It was 32 of 100 000 with
+# tflite-runtime 2.14, which is older than the recording libraries (docs/verify.md).
 ONE_STEP_OFF = {"tflite_runtime": 0.01}
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What each step gives for one picture. Digests are the 32 bytes of a SHA-256."""
+    """The result of each step for one image. Digests are the 32 bytes of a SHA-256."""
 
     pixels: NDArray[np.uint8]
     tensor: NDArray[np.uint8]
@@ -62,9 +62,9 @@ class Walk:
 
 @dataclass(frozen=True)
 class VerifyStage:
-    """One step's verdict; `detail` says what was compared, or what is wrong.
+    """The verdict on one step; `detail` says what was compared, or what is wrong.
 
-    `serial`: the file's serial number, of a signature that holds.
+    `serial`: the serial number of a valid signature.
     """
 
     name: str
@@ -75,7 +75,7 @@ class VerifyStage:
 
 @dataclass(frozen=True)
 class StageEvidence:
-    """What the stages look at: the artefact's record and this machine's walks over it."""
+    """What the stages compare: the artefact's golden set and this machine's walks over it."""
 
     content: ModelContent
     classifier: Classifier
@@ -83,111 +83,19 @@ class StageEvidence:
 
     @property
     def artefact(self) -> Artefact:
-        """The file and its contract."""
+        """The artefact."""
         return self.classifier.artefact
 
     @property
     def golden(self) -> Golden:
-        """The record."""
+        """The golden set."""
         return self.artefact.golden
 
 
-def walk(classifier: Classifier, picture: bytes) -> Walk:
-    """Take one encoded picture through every step. Raises ImageError, EngineError."""
-    plan = Preprocessor(classifier.contract.input)
-    pixels = plan.read(picture)
-    tensor = plan.tensor(pixels)
-    raw = classifier.engine.run(tensor)
-    outputs = check_finite(classifier.run(pixels))
-    best, confidence = answer(classifier, outputs)
-    return Walk(_digest(pixels), _digest(tensor), raw.reshape(-1), outputs, best, confidence)
+class FailedStageError(Exception):
+    """Raised by a check; the message says what is wrong and where to look.
 
-
-def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
-    """Return the best label's id and its probability, or ("", 0) for a model of features.
-
-    The outputs are brought to a spread of 1 first: golden pictures are sure ones, and at a
-    probability of 1.000 no temperature and no second softmax would show.
-    """
-    if classifier.contract.output.kind == "features":
-        return "", 0.0
-    level = outputs / max(float(outputs.std()), 1e-6)
-    best = classifier.classes.result(probabilities(level, classifier.contract.output)).best
-    return best.id, best.probability
-
-
-def verify(path: Path, options: EngineOptions, trust: "Trust | None" = None) -> list[VerifyStage]:
-    """Check an artefact on this machine; the first stage that failed is where the fault lies.
-
-    `trust`: the signature that is demanded. Raises ArtefactError for a path that is no file, or
-    none of a known format.
-    """
-    content = read_content(path)
-    stages = []
-    if trust is not None:
-        stages.append(_signature(content, trust))
-        if not stages[-1].passed:
-            return stages
-    return stages + _stages(content, options)
-
-
-def _signature(content: ModelContent, trust: "Trust") -> VerifyStage:
-    try:
-        found = trust.check(content)
-    except SignatureError as error:
-        return VerifyStage("signature", False, str(error))
-    detail = f"key {found.key_id}, serial number {found.serial}"
-    return VerifyStage("signature", True, detail, found.serial)
-
-
-def _stages(content: ModelContent, options: EngineOptions) -> list[VerifyStage]:
-    try:
-        artefact = artefact_of(content)
-    except KedgeError as error:
-        return [VerifyStage("file", False, str(error))]
-    if not artefact.golden.images:
-        return [VerifyStage("file", False, "it carries no golden pictures; convert again")]
-    stages = [
-        VerifyStage("file", True, f"unchanged since it was sealed ({artefact.digest[:19]}...)")
-    ]
-    try:
-        evidence = _run(content, artefact, options)
-    except BrokenError as broken:
-        return [*stages, VerifyStage(broken.stage, False, str(broken))]
-    return stages + [_stage(name, check, evidence) for name, check in CHECKS.items()]
-
-
-def _run(content: ModelContent, artefact: Artefact, options: EngineOptions) -> StageEvidence:
-    # The gate before a file is trusted: nothing of it runs in this process.
-    with _blaming("engine"):
-        engine = open_engine(content, replace(options, isolate=True))
-    with _blaming("contract"):
-        classifier = Classifier(artefact, engine)
-    with _blaming("decode", ImageError), _blaming("engine", EngineError):
-        walks = [walk(classifier, picture) for picture in artefact.golden.images]
-    return StageEvidence(content, classifier, walks)
-
-
-@contextmanager
-def _blaming(stage: str, kind: type[KedgeError] = KedgeError) -> Iterator[None]:
-    """Turn an error into a verdict on a stage."""
-    try:
-        yield
-    except kind as error:
-        raise BrokenError(str(error), stage) from None
-
-
-def _stage(name: str, check: "Check", evidence: StageEvidence) -> VerifyStage:
-    try:
-        return VerifyStage(name, True, check(evidence))
-    except (BrokenError, EngineError) as broken:
-        return VerifyStage(name, False, str(broken))
-
-
-class BrokenError(Exception):
-    """What a check raises; the message says what is wrong and where to look.
-
-    `stage` is given by what happens before the checks.
+    `stage`: the stage that failed before the checks began.
     """
 
     def __init__(self, message: str, stage: str = "") -> None:
@@ -196,88 +104,174 @@ class BrokenError(Exception):
         self.stage = stage
 
 
+def verify(path: Path, options: EngineOptions, trust: "Trust | None" = None) -> list[VerifyStage]:
+    """Check an artefact on this machine; the fault lies in the first stage that fails.
+
+    `trust`: the demanded signature. Raises ArtefactError for a missing file or an unknown format.
+    """
+    content, stages = read_content(path), list[VerifyStage]()
+    try:
+        if trust is not None:
+            stages.append(_check_signature(content, trust))
+        artefact = _check_file(content)
+        stages.append(
+            VerifyStage("file", True, f"unchanged since it was sealed ({artefact.digest[:19]}...)")
+        )
+        evidence = _walk_golden_images(content, artefact, options)
+    except FailedStageError as failure:
+        return [*stages, VerifyStage(failure.stage, False, str(failure))]
+    return stages + [_run_check(name, check, evidence) for name, check in CHECKS.items()]
+
+
+def _check_signature(content: ModelContent, trust: "Trust") -> VerifyStage:
+    with _failing_at("signature", SignatureError):
+        signature = trust.check(content)
+    detail = f"key {signature.key_id}, serial number {signature.serial}"
+    return VerifyStage("signature", True, detail, signature.serial)
+
+
+def _check_file(content: ModelContent) -> Artefact:
+    with _failing_at("file"):
+        artefact = artefact_of(content)
+    if not artefact.golden.images:
+        raise FailedStageError("the artefact has no golden images; convert it again", "file")
+    return artefact
+
+
+def _walk_golden_images(
+    content: ModelContent, artefact: Artefact, options: EngineOptions
+) -> StageEvidence:
+    # The file isn't trusted before verify passes, so it doesn't run in this process.
+    with _failing_at("engine"):
+        engine = open_engine(content, replace(options, isolate=True))
+    with _failing_at("contract"):
+        classifier = Classifier(artefact, engine)
+    with _failing_at("decode", ImageError), _failing_at("engine", EngineError):
+        walks = [walk(classifier, image) for image in artefact.golden.images]
+    return StageEvidence(content, classifier, walks)
+
+
+@contextmanager
+def _failing_at(stage: str, kind: type[KedgeError] = KedgeError) -> Iterator[None]:
+    """Turn an error into the failure of a stage."""
+    try:
+        yield
+    except kind as error:
+        raise FailedStageError(str(error), stage) from None
+
+
+def _run_check(name: str, check: "Check", evidence: StageEvidence) -> VerifyStage:
+    try:
+        return VerifyStage(name, True, check(evidence))
+    except (FailedStageError, EngineError) as broken:
+        return VerifyStage(name, False, str(broken))
+
+
+def walk(classifier: Classifier, image: bytes) -> Walk:
+    """Run every step on one encoded image. Raises ImageError, EngineError."""
+    plan = Preprocessor(classifier.contract.input)
+    pixels = plan.read(image)
+    tensor = plan.tensor(pixels)
+    raw = classifier.engine.run(tensor)
+    outputs = check_finite(classifier.run(pixels))
+    best, confidence = answer(classifier, outputs)
+    return Walk(_digest(pixels), _digest(tensor), raw.reshape(-1), outputs, best, confidence)
+
+
+def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
+    """Return the best label's id and its probability, or ("", 0) for a feature model.
+
+    The outputs are first scaled to a standard deviation of 1. Golden images have clear answers, and
+    a probability of 1.000 would hide a wrong temperature or a second softmax.
+    """
+    if classifier.contract.output.kind == "features":
+        return "", 0.0
+    scaled = outputs / max(float(outputs.std()), 1e-6)
+    best = classifier.classes.result(probabilities(scaled, classifier.contract.output)).best
+    return best.id, best.probability
+
+
 Check = Callable[[StageEvidence], str]
 
 
 def _contract(evidence: StageEvidence) -> str:
     contract = evidence.artefact.contract
-    # The classifier compared them when it was opened.
-    return f"the engine takes {contract.input.tensor.dtype} and gives what the contract promises"
+    # Opening the classifier compared them.
+    return f"the engine takes {contract.input.tensor.dtype}; all tensors match the contract"
 
 
 def _decoding(evidence: StageEvidence) -> str:
-    for found, recorded in zip(evidence.walks, evidence.golden.pixels, strict=True):
-        if not np.array_equal(found.pixels, recorded):
-            raise BrokenError(
-                "the JPEG decoder gives other pixels: is OpenCV built with libjpeg-turbo?"
+    for here, recorded in zip(evidence.walks, evidence.golden.pixels, strict=True):
+        if not np.array_equal(here.pixels, recorded):
+            raise FailedStageError(
+                "the JPEG decoder gives other pixels: check that OpenCV is built with libjpeg-turbo"
             )
-    return f"{len(evidence.walks)} golden pictures, pixels identical"
+    return f"{len(evidence.walks)} golden images, pixels identical"
 
 
 def _preprocessing(evidence: StageEvidence) -> str:
-    for found, recorded in zip(evidence.walks, evidence.golden.tensors, strict=True):
-        if not np.array_equal(found.tensor, recorded):
-            raise BrokenError(
-                "the input tensor differs: size, crop, resize, colour order or normalisation "
-                "are not those the artefact was checked with"
+    for here, recorded in zip(evidence.walks, evidence.golden.tensors, strict=True):
+        if not np.array_equal(here.tensor, recorded):
+            raise FailedStageError(
+                "the input tensor differs: check size, crop, resize, colour order and normalisation"
             )
     return f"{len(evidence.walks)} input tensors identical"
 
 
 def _engine(evidence: StageEvidence) -> str:
-    found = np.stack([walk.outputs for walk in evidence.walks])
-    noise = sqnr(evidence.golden.recorded, found)
+    outputs = np.stack([walk.outputs for walk in evidence.walks])
+    noise = sqnr(evidence.golden.recorded, outputs)
     least = TOLERANCES[evidence.artefact.contract.provenance.precision]
     if not noise >= least:
-        raise BrokenError(
-            f"the outputs are {noise:.0f} dB from those recorded, at least {least:.0f} are "
-            "expected: other weights, or an engine that computes wrongly"
+        raise FailedStageError(
+            f"the outputs are {noise:.0f} dB from those recorded, at least {least:.0f} dB are "
+            "required: other weights, or an engine that computes wrongly"
         )
     note = evidence.classifier.engine.note
-    told = f"; {note}" if note else ""
-    if np.array_equal(found, evidence.golden.recorded):
-        return f"outputs identical to those recorded{told}"
-    return f"outputs {noise:.0f} dB from those recorded (at least {least:.0f}){told}"
+    remark = f"; {note}" if note else ""
+    if np.array_equal(outputs, evidence.golden.recorded):
+        return f"outputs identical to those recorded{remark}"
+    return f"outputs {noise:.0f} dB from those recorded (at least {least:.0f}){remark}"
 
 
 def _exactness(evidence: StageEvidence) -> str:
     if not evidence.golden.exact.size:
-        return "not asked for: only integer models on LiteRT have exact kernels, for most operators"
+        return "skipped: only integer models on LiteRT have exact kernels, for most operators"
     if evidence.artefact.contract.provenance.precision == "unknown":
-        return "not compared: the contract's precision is unknown, only integers are exact"
+        return "skipped: the contract's precision is unknown, only integers are exact"
     contract, images = evidence.artefact.contract, evidence.golden.images
-    found = exact_outputs(evidence.content, contract, images, isolate=True)
-    if not alike(found, evidence.golden.exact, evidence.classifier.engine.library):
-        raise BrokenError(
+    integers = exact_outputs(evidence.content, contract, images, isolate=True)
+    if not same_integers(integers, evidence.golden.exact, evidence.classifier.engine.library):
+        raise FailedStageError(
             "the reference kernels give other integers than recorded: the model's weights "
-            "are not those that were checked"
+            "have changed"
         )
-    same = int((found == evidence.golden.exact).sum())
-    others = f", {found.size - same} one step off" if same < found.size else ""
+    same = int((integers == evidence.golden.exact).sum())
+    others = f", {integers.size - same} one step off" if same < integers.size else ""
     return f"reference kernels: {same} integers identical{others}"
 
 
-def alike(found: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
-    """Tell whether the reference kernels of `library` gave the integers that were recorded."""
-    if found.shape != recorded.shape:
+def same_integers(integers: NDArray[Any], recorded: NDArray[Any], library: str) -> bool:
+    """Compare the reference kernels' integers of `library` with those recorded."""
+    if integers.shape != recorded.shape:
         return False
-    steps = np.abs(found.astype(np.int32) - recorded)
+    steps = np.abs(integers.astype(np.int32) - recorded)
     return bool(steps.max() <= 1 and np.mean(steps > 0) <= ONE_STEP_OFF.get(library, 0.0))
 
 
 def _answers(evidence: StageEvidence) -> str:
     golden = evidence.golden
-    for found, label in zip(evidence.walks, golden.ids, strict=True):
-        if found.id != label:
-            raise BrokenError(
-                f"answers {found.id} where {label} was recorded: are the labels shifted?"
+    for here, label in zip(evidence.walks, golden.ids, strict=True):
+        if here.id != label:
+            raise FailedStageError(
+                f"the label is {here.id}, recorded was {label}: are the labels shifted?"
             )
     for outputs, recorded in zip(golden.recorded, golden.confidence, strict=True):
         _, confidence = answer(evidence.classifier, outputs)
         if not abs(confidence - recorded) <= CONFIDENCE_TOLERANCE:
-            raise BrokenError(
-                f"a probability of {confidence:.3f} where {recorded:.3f} was recorded, both at a "
-                "spread of 1: is the softmax applied twice, or not at all?"
+            raise FailedStageError(
+                f"the probability is {confidence:.3f}, recorded was {recorded:.3f}: "
+                "softmax applied twice, or missing?"
             )
     return f"{len(evidence.walks)} labels and probabilities as recorded"
 
@@ -292,32 +286,32 @@ CHECKS: dict[str, Check] = {
 }
 
 
+EXACT = frozenset({"int8", "int16x8"})
+
+
+def exactly_held(contract: Contract) -> bool:
+    """Whether a model has only integer operators, on an engine with exact kernels."""
+    format, _, _ = contract.provenance.target.partition(":")
+    return format == "tflite" and contract.provenance.precision in EXACT
+
+
 def exact_outputs(
     content: ModelContent,
     contract: Contract,
-    pictures: tuple[bytes, ...],
+    images: tuple[bytes, ...],
     isolate: bool = False,
 ) -> NDArray[Any]:
     """Return the raw integers, [n, classes], of the engine's bit-exact reference kernels.
 
-    [0, 0] for models that aren't integer throughout and for engines without such kernels. Raises
-    EngineError when the kernels lack one of its operators.
+    The shape is [0, 0] for models with float operators and for engines without such kernels.
+    Raises EngineError when the kernels lack an operator.
     """
     if content.format != "tflite" or not exactly_held(contract):
         return np.zeros((0, 0), np.int8)
     engine = open_engine(content, EngineOptions(kernels="reference", isolate=isolate))
     plan = Preprocessor(contract.input)
-    rows = [engine.run(plan.tensor(plan.read(picture))).reshape(-1) for picture in pictures]
+    rows = [engine.run(plan.tensor(plan.read(image))).reshape(-1) for image in images]
     return np.stack(rows)
-
-
-def exactly_held(contract: Contract) -> bool:
-    """Whether a model is integer throughout, on an engine with exact kernels."""
-    form, _, _ = contract.provenance.target.partition(":")
-    return form == "tflite" and contract.provenance.precision in EXACT
-
-
-EXACT = frozenset({"int8", "int16x8"})
 
 
 def _digest(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""An artefact, opened once and called on pictures."""
+"""Open an artefact once, and classify images with it."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ AnySource = TypeVar("AnySource", bound=Source)
 
 
 class Predictor(ABC):
-    """Something that gives probabilities for a picture, and names for them."""
+    """Classifies images: a classifier, or an ensemble of them."""
 
     classes: Classes
 
@@ -52,11 +52,11 @@ class Predictor(ABC):
         rule: Rule = Rule(),
         colour: Colour = "rgb",
     ) -> Result | list[Result]:
-        """Classify one picture, or a list of them one after the other.
+        """Classify one image, or a list of them one after the other.
 
-        A picture is a path, encoded bytes, or a uint8 array [h, w, 3], whose channels stand in the
-        order of `colour`: a frame of cv2.VideoCapture is "bgr". `top`: the most classes to name.
-        Raises ImageError for the first picture that can't be read; see `each`.
+        An image is a path, encoded bytes, or a uint8 array [h, w, 3], whose channels are in the
+        order of `colour`: a frame of cv2.VideoCapture is "bgr". `top`: the most classes to return.
+        Raises ImageError for the first image that can't be read; see `each`.
         """
         if not isinstance(image, list):
             return self.classes.result(self.probabilities(image, colour), top, rule)
@@ -65,7 +65,7 @@ class Predictor(ABC):
             try:
                 answers.append(self(item, top=top, rule=rule, colour=colour))
             except ImageError as error:
-                raise ImageError(f"picture {i} of {len(image)}: {error}") from None
+                raise ImageError(f"image {i} of {len(image)}: {error}") from None
         return answers
 
     def each(
@@ -76,7 +76,7 @@ class Predictor(ABC):
         rule: Rule = Rule(),
         colour: Colour = "rgb",
     ) -> Iterator[Result | ImageError]:
-        """Yield an answer per picture, or the error of one that can't be read, and go on."""
+        """Yield a result per image, or the error of one that can't be read."""
         for image in images:
             try:
                 yield self(image, top=top, rule=rule, colour=colour)
@@ -85,10 +85,10 @@ class Predictor(ABC):
 
 
 class Classifier(Predictor):
-    """Pixels in, answers out, as the artefact's contract says. Threads may share it."""
+    """Classifies images as the artefact's contract says. Threads may share it."""
 
     def __init__(self, artefact: Artefact, engine: Engine) -> None:
-        """Join an artefact with an engine that loaded it; raise EngineError if they disagree."""
+        """Join an artefact and the engine that loaded it. Raises EngineError if they disagree."""
         self.artefact, self.engine = artefact, engine
         self.contract = artefact.contract
         _check_agreement(self.contract, engine, artefact.path)
@@ -110,11 +110,11 @@ class Classifier(Predictor):
     ) -> "Classifier":
         """Check the artefact's digest, read its contract, and load its engine.
 
-        `threads`, `delegate`, `engine`, `isolate`: see EngineOptions. `contract`: for a file that
-        kedge didn't make, which carries none of its own and runs isolated. `key`: a public key's
-        file; the artefact must be signed with it, and have a serial number of `min_serial` or more.
-        Raises ArtefactError for a file that isn't what was sealed, or signed (SignatureError),
-        EngineError for an engine that is missing or refuses it.
+        `threads`, `delegate`, `engine`, `isolate`: see EngineOptions. `contract`: for a file
+        without a seal, which runs isolated. `key`: a public key's file; the artefact must be signed
+        with it, and have a serial number of `min_serial` or more. Raises ArtefactError for a file
+        that changed after sealing, SignatureError for one without the demanded signature,
+        EngineError for an engine that is missing or refuses the file.
         """
         isolate = isolate or contract is not None
         options = EngineOptions(threads, delegate, engine, isolate=isolate)
@@ -125,10 +125,10 @@ class Classifier(Predictor):
     def of(
         cls, content: ModelContent, options: EngineOptions, contract: Contract | None = None
     ) -> "Classifier":
-        """Do the same with a file that was read already."""
+        """Open an artefact whose file is already read. Raises what `open` does."""
         if contract is None:
             return cls(artefact_of(content), open_engine(content, options))
-        # With a contract only: most devices run sealed files alone.
+        # Imported here, as most devices run sealed files only.
         from kedge_runtime.artefact.foreign import complete, unsealed
 
         artefact = unsealed(content, contract)
@@ -141,62 +141,62 @@ class Classifier(Predictor):
         return self.probabilities_of(self.read(image, colour))
 
     def probabilities_of(self, pixels: Pixels) -> Floats:
-        """Return the same for pixels that are decoded already, RGB uint8 [h, w, 3]."""
+        """Return each class's probability for decoded pixels, RGB uint8 [h, w, 3]."""
         return probabilities(check_finite(self.run(pixels)), self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
-        """Return the embedding of a model that ends in features, float32.
+        """Return the embedding of a feature model, float32.
 
-        Its shape is the model's own without the batch: [d] when pooled, else spatial, [h, w, d] or
-        as the model orders it. Raises UsageError for a model that ends in classes.
+        Its shape is the model's output without the batch: [d] when pooled, else spatial, [h, w, d]
+        or as the model orders it. Raises UsageError for a model that outputs classes.
         """
         self.check_features()
         values = check_finite(self.run(self.read(image, colour)))
         return values.reshape(self.engine.output_shape[1:])
 
     def outputs(self, image: Source) -> Floats:
-        """Return the artefact's numbers for one picture, float32, flat, before activation."""
+        """Return the model's outputs for one image, float32, flat, before activation."""
         return self.run(self.read(image))
 
     def read(self, image: Source, colour: Colour = "rgb") -> Pixels:
-        """Return a picture's pixels, RGB uint8 [h, w, 3]; `colour` is the order of an array's.
+        """Return an image's pixels, RGB uint8 [h, w, 3]; `colour` is the order of an array's.
 
         For a grey model an array may be [h, w].
         """
         if colour != "bgr" or (isinstance(image, np.ndarray) and image.ndim == 2):
             return self.preprocessor.read(image)
         if not isinstance(image, np.ndarray):
-            raise UsageError("colour='bgr' is for arrays; a file's or its bytes' order is known")
+            raise UsageError("colour='bgr' is for arrays only; files and bytes have a known order")
         return np.asarray(cv2.cvtColor(self.preprocessor.read(image), cv2.COLOR_BGR2RGB), np.uint8)
 
     def run(self, pixels: Pixels) -> Floats:
-        """Return the model's numbers for pixels, float32, flat, before activation."""
+        """Return the model's outputs for pixels, float32, flat, before activation."""
         return self.numbers(self.engine.run(self.preprocessor.tensor(pixels)))
 
     def numbers(self, raw: NDArray[Any]) -> Floats:
-        """Return what the engine gave for one picture as real numbers, float32, flat."""
+        """Dequantise an engine's output for one image: float32, flat."""
         return dequantise(raw, self.contract.output.tensor).reshape(-1)
 
     def check_answers(self) -> None:
-        """Raise UsageError for a model that gives features, which aren't answers."""
+        """Raise UsageError for a model that outputs features instead of classes."""
         if self.contract.output.kind == "features":
             raise UsageError(
-                f"{self.artefact.path}: gives features, not classes; "
-                "take them with --save-features or classifier.features(image)"
+                f"{self.artefact.path}: the model outputs features, not classes; "
+                "use --save-features or classifier.features(image)"
             )
 
     def check_features(self) -> None:
-        """Raise UsageError for a model that gives classes, which aren't features."""
+        """Raise UsageError for a model that outputs classes instead of features."""
         kind = self.contract.output.kind
         if kind != "features":
             raise UsageError(
-                f"{self.artefact.path}: gives {kind}, not features; "
-                "take a model without its top (include_top=False)"
+                f"{self.artefact.path}: the model outputs {kind}, not features; "
+                "use a model without its top (include_top=False)"
             )
 
 
 def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
-    """The engine's word on its own tensors must be the contract's."""
+    """Raise EngineError unless the engine's tensors are those of the contract."""
     _check_channels(engine, path)
     pairs = {
         "input shape": (engine.input_shape, contract.input.shape),
@@ -206,10 +206,10 @@ def _check_agreement(contract: Contract, engine: Engine, path: Path) -> None:
     if contract.output.kind != "features":
         classes = len(contract.labels) + contract.output.label_offset
         pairs["number of classes"] = (math.prod(engine.output_shape), classes)
-    for what, (found, promised) in pairs.items():
-        if found != promised:
+    for what, (actual, promised) in pairs.items():
+        if actual != promised:
             raise EngineError(
-                f"{path}: the model's {what} is {found}, its contract says {promised}; "
+                f"{path}: the model's {what} is {actual}, its contract says {promised}; "
                 f"{_remedy(contract)}"
             )
 
@@ -218,10 +218,10 @@ def _check_channels(engine: Engine, path: Path) -> None:
     shape = engine.input_shape
     if len(shape) == 4 and 4 in (shape[1], shape[3]) and not {1, 3} & {shape[1], shape[3]}:
         raise EngineError(
-            f"{path}: the model takes images of four channels, kedge feeds three or one (grey): "
+            f"{path}: the model takes images of four channels, allowed are three (RGB) or one: "
             "convert a model that takes RGB and adds the fourth channel itself"
         )
 
 
 def _remedy(contract: Contract) -> str:
-    return "mend the contract" if contract.provenance.precision == "unknown" else "convert again"
+    return "correct the contract" if contract.provenance.precision == "unknown" else "convert again"

@@ -1,7 +1,7 @@
-"""The contact sheet: pictures with each model's answers below them, drawn by OpenCV alone.
+"""Draw the contact sheet: images with each model's results below them.
 
-All measures are in pixels, all colours in RGB. OpenCV's letters are ASCII: accents are dropped, and
-what has no ASCII is drawn as `?`.
+All measures are in pixels, all colours in RGB. OpenCV draws ASCII only: accents are dropped, and
+other characters become `?`.
 """
 
 import unicodedata
@@ -20,21 +20,21 @@ from kedge_runtime.classify.results import Prediction, Result, disagree
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.geometry import reduction, resize
 
-# A sheet of LIMIT pictures takes about 100 MB while it is drawn.
+# A contact sheet of LIMIT images takes about 100 MB while it is drawn.
 LIMIT = 200
 COLUMNS = 4
-PHOTO = Geometry(216, 288, fit="letterbox")
+FRAME = Geometry(216, 288, fit="letterbox")
 MARGIN, GUTTER, INSET = 28, 20, 12
-CARD_WIDTH = PHOTO.width + 2 * INSET
+CARD_WIDTH = FRAME.width + 2 * INSET
 LINE, BAR_WIDTH, BAR_HEIGHT, PERCENT_WIDTH = 22, 48, 8, 52
 FONT, SCALE = cv2.FONT_HERSHEY_DUPLEX, 0.45
-# How many classes a single model names, and how many lines a name may take.
+# The number of classes shown for a single model, and of lines for a name.
 NAMED, NAME_LINES = 3, 2
 
 Colour = tuple[int, int, int]
 PAPER, CARD, RAIL = (241, 243, 245), (255, 255, 255), (226, 229, 234)
 INK, FAINT, ALARM = (31, 41, 55), (112, 120, 132), (200, 40, 60)
-# One colour a model, told apart by colour-blind eyes too (Okabe and Ito 2008).
+# One colour per model; colour-blind readers can tell them apart (Okabe and Ito 2008).
 HUES: tuple[Colour, ...] = (
     (0, 114, 178),
     (230, 159, 0),
@@ -46,7 +46,7 @@ HUES: tuple[Colour, ...] = (
 
 
 class Caption(NamedTuple):
-    """One bar with its name below a picture, the name already broken into lines."""
+    """One bar with its name, broken into lines, below an image."""
 
     hue: Colour
     probability: float
@@ -54,39 +54,39 @@ class Caption(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """One picture of the sheet, at most PHOTO in size."""
+    """One image of the contact sheet, at most FRAME in size."""
 
-    photo: Pixels
+    pixels: Pixels
     name: str
     answers: list[Caption]
     alarm: bool
 
     @property
     def height(self) -> int:
-        """What the card needs."""
+        """The height of its card."""
         lines = 1 + sum(len(answer.lines) for answer in self.answers)
-        return PHOTO.height + 2 * INSET + LINE * lines + LINE // 2
+        return FRAME.height + 2 * INSET + LINE * lines + LINE // 2
 
 
 @dataclass
-class Sheet:
-    """Pictures are added as they are answered and kept small; `png` draws them all."""
+class ContactSheet:
+    """Collects small copies of images with their results; `png` draws them all."""
 
     titles: Sequence[str]
     tiles: list[Tile] = field(default_factory=list)
-    left_out: int = 0
+    skipped: int = 0
 
-    def add(self, picture: Path, results: Sequence[Result]) -> None:
-        """Add a picture with each model's answer. Raises ImageError; LIMIT pictures are kept."""
+    def add(self, image: Path, results: Sequence[Result]) -> None:
+        """Add an image with each model's result, up to LIMIT images. Raises ImageError."""
         if len(self.tiles) >= LIMIT:
-            self.left_out += 1
+            self.skipped += 1
             return
-        pixels = read_image(picture, reduction=partial(reduction, PHOTO))
-        name = _cut(_ascii(picture.name), PHOTO.width)
+        pixels = read_image(image, reduction=partial(reduction, FRAME))
+        name = _cut(_ascii(image.name), FRAME.width)
         self.tiles.append(Tile(_shrunk(pixels), name, _answers(results), disagree(results)))
 
     def png(self) -> bytes:
-        """Return the sheet, encoded."""
+        """Return the contact sheet as an encoded PNG."""
         rows = [self.tiles[i : i + COLUMNS] for i in range(0, len(self.tiles), COLUMNS)]
         across = max(1, min(COLUMNS, len(self.tiles)))
         width = 2 * MARGIN + across * (CARD_WIDTH + GUTTER) - GUTTER
@@ -96,7 +96,7 @@ class Sheet:
 
 
 def _answers(results: Sequence[Result]) -> list[Caption]:
-    """One model names several classes, several models one each."""
+    """Return several classes of a single model, or the best class of each model."""
     if len(results) > 1:
         return [_answer(i, result.best, result.unknown) for i, result in enumerate(results)]
     (result,) = results
@@ -106,7 +106,7 @@ def _answers(results: Sequence[Result]) -> list[Caption]:
 
 def _answer(model: int, prediction: Prediction, unknown: bool) -> Caption:
     name = prediction.name.replace("_", " ") + (" (unknown)" if unknown else "")
-    room = PHOTO.width - BAR_WIDTH - PERCENT_WIDTH
+    room = FRAME.width - BAR_WIDTH - PERCENT_WIDTH
     return Caption(HUES[model % len(HUES)], prediction.probability, _wrap(_ascii(name), room))
 
 
@@ -135,12 +135,12 @@ def _card(canvas: Pixels, tile: Tile) -> None:
     canvas[:] = CARD
     if tile.alarm:
         canvas[:4] = ALARM
-    frame = canvas[INSET : INSET + PHOTO.height, INSET : INSET + PHOTO.width]
+    frame = canvas[INSET : INSET + FRAME.height, INSET : INSET + FRAME.width]
     frame[:] = RAIL
-    height, width = tile.photo.shape[:2]
-    top, left = (PHOTO.height - height) // 2, (PHOTO.width - width) // 2
-    frame[top : top + height, left : left + width] = tile.photo
-    base = INSET + PHOTO.height + LINE
+    height, width = tile.pixels.shape[:2]
+    top, left = (FRAME.height - height) // 2, (FRAME.width - width) // 2
+    frame[top : top + height, left : left + width] = tile.pixels
+    base = INSET + FRAME.height + LINE
     _text(canvas, (INSET, base), tile.name, FAINT)
     base += LINE + LINE // 4
     for answer in tile.answers:
@@ -149,7 +149,7 @@ def _card(canvas: Pixels, tile: Tile) -> None:
 
 
 def _draw(canvas: Pixels, base: int, answer: Caption) -> None:
-    """Draw a bar on its rail, the per cent and the name; `base` is the first line's."""
+    """Draw the bar, the percentage and the name; `base` is the baseline of the first line."""
     corner = (INSET, base - BAR_HEIGHT)
     _box(canvas, corner, (BAR_WIDTH, BAR_HEIGHT), RAIL)
     _box(canvas, corner, (round(BAR_WIDTH * answer.probability), BAR_HEIGHT), answer.hue)
@@ -161,9 +161,9 @@ def _draw(canvas: Pixels, base: int, answer: Caption) -> None:
 
 
 def _shrunk(pixels: Pixels) -> Pixels:
-    scale = min(PHOTO.height / pixels.shape[0], PHOTO.width / pixels.shape[1], 1.0)
+    scale = min(FRAME.height / pixels.shape[0], FRAME.width / pixels.shape[1], 1.0)
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    return resize(pixels, height, width, PHOTO.resize)
+    return resize(pixels, height, width, FRAME.resize)
 
 
 def _wrap(text: str, width: int) -> list[str]:
@@ -199,7 +199,7 @@ def _width(text: str) -> int:
 
 
 def _text(canvas: Pixels, start: tuple[int, int], text: str, colour: Colour) -> None:
-    # putText wants memory of its own: a slice of a slice is drawn on a copy.
+    # putText needs contiguous memory, which a slice of a slice isn't.
     drawn = np.ascontiguousarray(canvas)
     cv2.putText(drawn, text, start, FONT, SCALE, colour, 1, cv2.LINE_AA)
     canvas[:] = drawn

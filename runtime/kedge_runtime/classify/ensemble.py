@@ -1,4 +1,4 @@
-"""Several classifiers that answer as one."""
+"""Average the probabilities of several classifiers."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,15 @@ from kedge_runtime.image.decode import Source
 
 
 class Ensemble(Predictor):
-    """The mean of several classifiers' probabilities. Threads may share it."""
+    """Classifies with the mean of several classifiers' probabilities. Threads may share it."""
 
     def __init__(self, members: Sequence[Classifier]) -> None:
-        """Join classifiers of the same classes; thresholds, if any, are the first one's.
+        """Join classifiers of the same classes; the first one's thresholds count.
 
-        Raises UsageError for none at all, for classes that differ, and for models that give
-        features.
+        Raises UsageError for an empty list, for classes that differ, and for feature models.
         """
         if not members:
-            raise UsageError("an ensemble of no classifiers; give at least one")
+            raise UsageError("the ensemble has no classifiers; give at least one")
         self.members = tuple(members)
         for member in self.members:
             member.check_answers()
@@ -31,15 +30,16 @@ class Ensemble(Predictor):
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the mean of the members' probabilities, float32 [classes], 0..1.
 
-        Members that see pictures the same way share one decoded picture.
+        Members with the same geometry share one decoded image.
         """
         decoded = {
-            member.contract.input.geometry: member.read(image, colour) for member in self._viewers()
+            member.contract.input.geometry: member.read(image, colour)
+            for member in self._one_per_geometry()
         }
         rows = [m.probabilities_of(decoded[m.contract.input.geometry]) for m in self.members]
         return np.asarray(np.mean(rows, axis=0), np.float32)
 
-    def _viewers(self) -> Sequence[Classifier]:
+    def _one_per_geometry(self) -> Sequence[Classifier]:
         return tuple({m.contract.input.geometry: m for m in self.members}.values())
 
 
@@ -47,8 +47,8 @@ def _check_classes(first: Classifier, other: Classifier) -> None:
     ours, theirs = first.classes, other.classes
     if (ours.labels, ours.multi_label) == (theirs.labels, theirs.multi_label):
         return
-    reason = "the same classes in another way" if ours.labels == theirs.labels else "other classes"
+    what = "another type of output" if ours.labels == theirs.labels else "other classes"
     raise UsageError(
-        f"{other.artefact.path}: has {reason} than {first.artefact.path}; "
-        "an ensemble needs the same labels in the same order, and one kind of answer"
+        f"{other.artefact.path}: has {what} than {first.artefact.path}; "
+        "an ensemble needs the same labels in the same order and the same type of output"
     )

@@ -1,4 +1,4 @@
-"""The answer for one picture, and when it counts as one."""
+"""Turn probabilities into the result of an image, and decide when it is unknown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BACKGROUND = Label("background", "background")
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of an answer.
+    """One class of a result.
 
     `index` counts the labels from 0, and is -1 for the background of a model that has an output
     before its first label; `probability` is in 0..1.
@@ -30,13 +30,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer for one picture.
+    """The result of one image.
 
-    `best` is the most probable class, always. `predictions` go down in probability, ties by index:
-    the `top` classes of exclusive ones, or of independent ones (sigmoid) those that reach their
-    threshold, which may be none. `margin` is the best probability minus the second, `entropy` is
-    0 (sure) to 1 (no idea): H / ln(classes), or of independent classes the mean of each one's own
-    in bits. `unknown` says that the answer doesn't hold by the rule it was asked with.
+    `best` is always the most probable class. `predictions` are sorted by descending probability,
+    ties by index: the `top` exclusive classes, or all independent ones (sigmoid) that reach their
+    threshold, maybe none. `margin` is the best probability minus the second. `entropy` is in 0..1:
+    H / ln(classes), or the mean of the independent classes' entropies in bits. `unknown`: the
+    result misses the rule of the call.
     """
 
     best: Prediction
@@ -52,7 +52,7 @@ class Result:
 
 
 def disagree(results: Sequence[Result]) -> bool:
-    """Whether several models answer one picture differently; unknown is an answer too.
+    """Whether several models give one image different labels; unknown counts as a label.
 
     Label files differ in spelling ("black_stork", "black stork, Ciconia nigra"): the first name of
     a class is compared, without regard to case.
@@ -66,10 +66,10 @@ def _spoken(label: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Rule:
-    """When an answer counts; what misses it is `unknown`.
+    """Decides which results are `unknown`.
 
-    `min_confidence`: the least probability of the best class, 0..1. `max_entropy`: the largest
-    normalised entropy, 0..1. `threshold`: instead of the contract's, for independent classes, 0..1.
+    `min_confidence`: the minimum probability of the best class, 0..1. `max_entropy`: the maximum
+    normalised entropy, 0..1. `threshold`: replaces the contract's for independent classes, 0..1.
     Raises UsageError for a number outside.
     """
 
@@ -78,7 +78,7 @@ class Rule:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no probability could meet, NaN included."""
+        """Refuse numbers outside 0..1, NaN included."""
         for name, value in vars(self).items():
             if value is not None and not 0 <= value <= 1:
                 raise UsageError(f"{name} is {value}, allowed are 0 to 1")
@@ -86,7 +86,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the outputs are called: one label per output, the background before them if any."""
+    """Names the outputs: one label per output, after the background if there is one."""
 
     labels: tuple[Label, ...]
     offset: int = 0
@@ -94,12 +94,12 @@ class Classes:
     thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse thresholds for other classes than these."""
+        """Raise ContractError for a wrong number of thresholds."""
         labels = len(self.labels) - self.offset
         if len(self.thresholds) not in (0, 1, labels):
             raise ContractError(
-                f"there are {len(self.thresholds)} thresholds for {labels} labels; "
-                "give none, one for all, or one per label"
+                f"{len(self.thresholds)} thresholds for {labels} labels; "
+                "allowed are none, one for all, or one per label"
             )
 
     @classmethod
@@ -115,7 +115,7 @@ class Classes:
         return Prediction(output - self.offset, label.id, label.name, probability)
 
     def result(self, values: Floats, top: int = 5, rule: Rule = Rule()) -> Result:
-        """Return the answer to probabilities, float32 [outputs]."""
+        """Return the result of probabilities, float32 [outputs]."""
         order = descending(values, max(top, 2))
         best, *others = values[order].tolist()
         chosen = self._reached(values, rule) if self.multi_label else order[:top]

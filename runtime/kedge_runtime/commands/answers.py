@@ -1,61 +1,56 @@
-"""Split a command line into artefacts and images, and print their answers."""
+"""Show the results of images: as text, as a table that compares models, or as JSON."""
 
-import glob
-import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from kedge_runtime.artefact.containers import FORMATS
+import click
+
 from kedge_runtime.classify.results import Prediction, Result, disagree
-from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.files import is_folder
-from kedge_runtime.image.folder import find_images
-from kedge_runtime.output import page, quiet, say
+from kedge_runtime.output import echo, echo_json, page
 from kedge_runtime.printable import printable
 
+ENSEMBLE = "ensemble"  # the title of an ensemble
 NAME_COLUMNS = 30
-LONGEST = 200  # characters of a name where a line holds little else
-# The mark of a row, and the gap between columns of the comparison.
+LONGEST = 200  # characters of a name that has a line for itself
+# Marks a row in which models disagree; separates the columns of the comparison.
 MARK, GAP = "! ", "  "
 
 
-def words(path: str | Path, result: Result, top: int) -> str:
-    """Return one line per picture for `top` 1, else the picture and a line per class."""
-    picture = printable(path)
-    named = [_class(prediction) for prediction in result.predictions]
-    if top == 1 and len(named) == 1:
-        said = short(_said(result), NAME_COLUMNS)
-        return f"{_percent(result.best)}  {said:{NAME_COLUMNS}}  {picture}"
-    rows = [f"  {line}" for line in named] or [f"  none is likely; most: {_class(result.best)}"]
-    heading = f"{picture}: unknown" if result.unknown else picture
+Failures = list[dict[str, str]]
+
+
+def text(path: str | Path, result: Result, top: int) -> str:
+    """Return one line per image for `top` 1, else the image and a line per class."""
+    image = printable(path)
+    classes = [_class(prediction) for prediction in result.predictions]
+    if top == 1 and len(classes) == 1:
+        label = short(_label(result), NAME_COLUMNS)
+        return f"{_percent(result.best)}  {label:{NAME_COLUMNS}}  {image}"
+    rows = [f"  {line}" for line in classes] or [
+        f"  no class reaches its threshold; best: {_class(result.best)}"
+    ]
+    heading = f"{image}: unknown" if result.unknown else image
     return page([heading, *rows])
 
 
 def comparison_head(titles: Sequence[str]) -> str:
-    """Return the numbered models and the head of the table below them."""
+    """Return the numbered models and the head of the table."""
     numbers = [str(i) for i in range(1, len(titles) + 1)]
     legend = [f"{number:>2}  {title}" for number, title in zip(numbers, titles, strict=True)]
-    return page([*legend, "", _row("  ", "picture", [f"{n:>4}" for n in numbers])])
+    return page([*legend, "", _row("  ", "image", [f"{n:>4}" for n in numbers])])
 
 
 def comparison_row(path: Path, results: Sequence[Result]) -> str:
-    """Return a picture and each model's best answer; `!` marks those that disagree."""
-    cells = [f"{result.best.probability:4.0%} {_said(result)}" for result in results]
+    """Return the row of an image: each model's best class, and `!` where they disagree."""
+    cells = [f"{result.best.probability:4.0%} {_label(result)}" for result in results]
     return _row(MARK if disagree(results) else "  ", str(path), cells)
 
 
-def plain(path: Path, artefact: str, result: Result) -> dict[str, Any]:
-    """Return the documented object (docs/json.md)."""
-    return {"image": str(path), "artefact": artefact, **facts(result)}
-
-
-def facts(result: Result) -> dict[str, Any]:
-    """Return what the documented objects say of an answer."""
+def payload(result: Result) -> dict[str, Any]:
+    """Return the JSON keys of a result (docs/json.md)."""
     return {
         "label": result.label,
         "unknown": result.unknown,
@@ -66,12 +61,12 @@ def facts(result: Result) -> dict[str, Any]:
     }
 
 
-def _row(mark: str, picture: str, cells: Sequence[str]) -> str:
+def _row(mark: str, image: str, cells: Sequence[str]) -> str:
     room = shutil.get_terminal_size().columns - len(mark)
-    # Many models in a narrow terminal leave no room at all.
+    # Many models in a narrow terminal may leave no room.
     first = max(room // (len(cells) + 1), 1)
     other = max((room - first) // len(cells) - len(GAP), 1)
-    name = f"{short(picture, first, keep_end=True):{first}}"
+    name = f"{short(image, first, keep_end=True):{first}}"
     return (mark + name + "".join(f"{GAP}{short(c, other):{other}}" for c in cells)).rstrip()
 
 
@@ -80,7 +75,7 @@ def _class(prediction: Prediction) -> str:
     return f"{_percent(prediction)}  {printable(prediction.name, LONGEST)}{key}"
 
 
-def _said(result: Result) -> str:
+def _label(result: Result) -> str:
     return f"unknown ({result.best.name}?)" if result.unknown else result.best.name
 
 
@@ -89,7 +84,7 @@ def _percent(prediction: Prediction) -> str:
 
 
 def short(text: str, columns: int, *, keep_end: bool = False) -> str:
-    """Return a name in at most so many columns; `…` stands for what was cut off."""
+    """Shorten a name to at most `columns`; `…` replaces the rest."""
     text = printable(text)
     if len(text) <= columns:
         return text
@@ -98,87 +93,74 @@ def short(text: str, columns: int, *, keep_end: bool = False) -> str:
     return "…" + text[1 - columns :] if keep_end else text[: columns - 1] + "…"
 
 
-STDIN = "-"
+class TextPrinter:
+    """Prints the results of one predictor."""
 
-Answer = TypeVar("Answer")
+    def __init__(self, top: int) -> None:
+        """Take the number of classes."""
+        self._top = top
 
+    def add(self, image: Path, results: Sequence[Result]) -> None:
+        """Print the results of an image."""
+        click.echo(text(image, results[0], self._top))
 
-def split(
-    words: Iterable[str], *, streaming: bool = False, optional: bool = False, zips: bool = False
-) -> tuple[list[Path], Iterator[Path]]:
-    """Return artefacts (they end in .tflite or .onnx) and pictures, in the order given.
-
-    A pattern that the shell left alone is expanded, a folder is searched, `-` reads names from
-    stdin, one a line, as they come. `zips`: whether a zip is a model. Raises
-    UsageError when there is no artefact, or no picture though they aren't `optional`, or when there
-    is one beside a stream.
-    """
-    paths = list(chain.from_iterable(map(_expanded, words)))
-    kinds = {*FORMATS, "zip"} if zips else {*FORMATS}
-    artefacts = [path for path in paths if path.suffix.lower().lstrip(".") in kinds]
-    pictures = [path for path in paths if path not in artefacts]
-    if not artefacts:
-        allowed = ", ".join("." + name for name in FORMATS)
-        raise UsageError(
-            f"no artefact given, such files end in {allowed}; got {paths[0]} "
-            "(`kedge convert` makes them)"
-        )
-    if pictures and streaming:
-        raise UsageError(f"{pictures[0]}: pictures or a stream, one at a time")
-    if not (pictures or streaming or optional):
-        raise UsageError(
-            "no pictures given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
-        )
-    return artefacts, chain.from_iterable([_found(path) for path in pictures])
+    def close(self, failed: Failures) -> None:
+        """Print nothing more."""
 
 
-def _expanded(word: str) -> list[Path]:
-    path = Path(word)
-    if not glob.has_magic(word) or path.exists():
-        return [path]
-    # Path.glob takes no absolute patterns.
-    found = sorted(glob.glob(word, recursive=True))  # noqa: PTH207
-    if not found:
-        raise UsageError(f"{word}: matches nothing")
-    return [Path(name) for name in found]
+class ComparisonPrinter:
+    """Prints a table that compares several predictors."""
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        """Print the head of the table."""
+        self._images = self._disagreements = 0
+        click.echo(comparison_head(titles))
+
+    def add(self, image: Path, results: Sequence[Result]) -> None:
+        """Print the row of an image."""
+        self._images += 1
+        self._disagreements += disagree(results)
+        echo(comparison_row(image, results))
+
+    def close(self, failed: Failures) -> None:
+        """Print the number of disagreements."""
+        echo("", f"! the models disagree on {self._disagreements} of {self._images} images")
 
 
-def _found(path: Path) -> Iterable[Path]:
-    if str(path) == STDIN:
-        # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
-        lines = (line.rstrip(b"\r\n") for line in (sys.stdin.buffer if sys.stdin else ()))
-        return (Path(os.fsdecode(line)) for line in lines if line.strip())
-    return find_images(path) if is_folder(path) else [path]
+class JsonPrinter:
+    """Collects the results, and prints the documented object (docs/json.md)."""
+
+    def __init__(self, titles: Sequence[str], artefacts: Sequence[str]) -> None:
+        """Take the names of the predictors and of the artefacts; an ensemble is one of several."""
+        self._titles, self._rows = titles, list[dict[str, Any]]()
+        self._head = {
+            "schema": 1,
+            "command": "classify",
+            "artefacts": list(artefacts),
+            "ensemble": list(titles) == [ENSEMBLE],
+        }
+
+    def add(self, image: Path, results: Sequence[Result]) -> None:
+        """Add the results of an image."""
+        for title, result in zip(self._titles, results, strict=True):
+            self.add_row(image, title, payload(result))
+
+    def add_row(self, image: Path, artefact: str, row: dict[str, Any]) -> None:
+        """Add one object of the list `results`."""
+        self._rows.append({"image": str(image), "artefact": artefact, **row})
+
+    def close(self, failed: Failures) -> None:
+        """Print the object."""
+        echo_json({**self._head, "results": self._rows, "failed": failed})
 
 
-@dataclass
-class Batch:
-    """Pictures one after the other; one that can't be read is told and passed over."""
+Printer = TextPrinter | ComparisonPrinter | JsonPrinter
 
-    count: int = 0
-    failed: list[dict[str, str]] = field(default_factory=list)
 
-    def run(
-        self, pictures: Iterable[Path], ask: Callable[[Path], Answer]
-    ) -> Iterator[tuple[Path, Answer]]:
-        """Yield each readable picture with its answer."""
-        for path in pictures:
-            self.count += 1
-            try:
-                # OpenCV has its own words about a damaged picture; one line is enough.
-                with quiet():
-                    answer = ask(path)
-            except ImageError as error:
-                self.failed.append({"image": str(path), "error": str(error)})
-                say(error)
-            else:
-                yield path, answer
-
-    def close(self) -> int:
-        """Sum up on stderr when some failed; return the exit code. Raises UsageError for none."""
-        if not self.count:
-            raise UsageError("no pictures came: stdin holds no names")
-        if not self.failed:
-            return 0
-        say(f"{self.count} pictures, {len(self.failed)} failed")
-        return 2
+def printer_for(
+    titles: Sequence[str], artefacts: Sequence[str], top: int, *, as_json: bool
+) -> Printer:
+    """Return the printer of the results of predictors."""
+    if as_json:
+        return JsonPrinter(titles, artefacts)
+    return TextPrinter(top) if len(titles) == 1 else ComparisonPrinter(titles)

@@ -1,242 +1,232 @@
-"""`kedge classify`."""
+"""Classify images: the command `kedge classify`."""
 
 import io
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.foreign import ModelFile, read_model
-from kedge_runtime.classify import contact_sheet
 from kedge_runtime.classify.classifier import Classifier, Predictor
+from kedge_runtime.classify.contact_sheet import ContactSheet
 from kedge_runtime.classify.ensemble import Ensemble
-from kedge_runtime.classify.results import Result, Rule, disagree
-from kedge_runtime.commands import answers
-from kedge_runtime.commands.answers import Batch, split
+from kedge_runtime.classify.results import Rule
+from kedge_runtime.commands.answers import ENSEMBLE, JsonPrinter, printer_for
+from kedge_runtime.commands.arguments import Batch, split
 from kedge_runtime.commands.options import (
+    FILE,
     SHARE,
     ForeignOptions,
-    foreign_options,
-    isolate_option,
-    read_said,
-    read_trust,
+    contract_options,
+    isolated_engine_options,
+    record,
     trust_options,
 )
-from kedge_runtime.commands.stream import is_stream, stream_options, watch
-from kedge_runtime.engines.choice import ENGINES, EngineOptions
+from kedge_runtime.commands.stream import (
+    StreamReport,
+    StreamRequest,
+    classify_frames,
+    stream_options,
+)
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.output import echo, echo_json, quiet, say
+from kedge_runtime.output import echo, quiet, say
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+if TYPE_CHECKING:
+    from kedge_runtime.artefact.signing import Trust
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """The options of `kedge classify`."""
+
+    arguments: tuple[str, ...]
+    top: int
+    ensemble: bool
+    rule: Rule
+    sheet: Path | None
+    save_features: Path | None
+    foreign: ForeignOptions
+    trust: "Trust | None"
+    engine: EngineOptions
+    stream: StreamRequest
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        """Refuse unwritable paths, and options that exclude each other."""
+        files = {"--sheet": (self.sheet, ".png"), "--save-features": (self.save_features, ".npz")}
+        for option, (path, suffix) in files.items():
+            if path is None:
+                continue
+            check_place(option, path, suffix)
+            if self.stream.given:
+                raise UsageError(f"{option}: is for images in files, not for streams")
+        if self.sheet and self.save_features:
+            raise UsageError("--sheet: shows results, not features; omit it or --save-features")
+
+
+def _rule(**limits: float | None) -> Rule:
+    return Rule(**{name: limit for name, limit in limits.items() if limit is not None})
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="ARTEFACT... IMAGE...")
+@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT... IMAGE...")
 @click.option(
-    "--top", default=5, show_default=True, type=click.IntRange(min=1), help="Answers per picture."
+    "--top",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of classes per image.",
 )
 @click.option("--ensemble", is_flag=True, help="Average the artefacts' probabilities.")
-@click.option("--min-confidence", type=SHARE, help="Less than this is unknown.")
-@click.option("--max-entropy", type=SHARE, help="More than this is unknown; 0 sure, 1 no idea.")
-@click.option(
-    "--threshold", type=SHARE, help="For models with several answers, instead of their own."
+@record(
+    "rule",
+    _rule,
+    click.option(
+        "--min-confidence", type=SHARE, help='Below this confidence the answer is "unknown".'
+    ),
+    click.option(
+        "--max-entropy",
+        type=SHARE,
+        help='Above this normalised entropy (0 to 1) the answer is "unknown".',
+    ),
+    click.option("--threshold", type=SHARE, help="Override the threshold of a multi-label model."),
 )
-@click.option("--sheet", type=FILE, metavar="PNG", help="Draw the pictures with their answers.")
+@click.option("--sheet", type=FILE, metavar="PNG", help="Draw a contact sheet with the results.")
 @click.option(
-    "--save-features", type=FILE, metavar="NPZ", help="For models without a top: their embeddings."
+    "--save-features", type=FILE, metavar="NPZ", help="Save a feature model's embeddings."
 )
-@click.option("--contract", type=FILE, metavar="JSON", help="For artefacts that kedge didn't make.")
-@foreign_options
+@contract_options
 @trust_options
-@click.option("--engine", type=click.Choice(list(ENGINES)), help="[default: the format's]")
-@click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads of the engine [default: all cores]."
-)
-@isolate_option
+@isolated_engine_options
 @stream_options
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object; of a stream one per line."
 )
 def classify(**options: Any) -> int:
-    """Name what is in pictures.
+    """Classify images.
 
     ARTEFACT ends in .tflite or .onnx. IMAGE is a file, a folder that is searched, a 'pattern/*.jpg'
     in quotes, or - for names on stdin. Several artefacts are compared side by side.
 
-    A model that kedge didn't make, or Teachable Machine's zip, runs with --labels, --preprocess,
+    A model file without a seal, or Teachable Machine's zip, needs --labels, --preprocess,
     --normalisation and --head, as `kedge seal` takes them.
 
-    --camera or --video takes the place of pictures and answers frame by frame, until Ctrl-C.
+    --camera or --video replaces the images: each frame is classified, until Ctrl-C.
     """
-    _check_places(options)
-    streaming = is_stream(options)
-    artefacts, pictures = split(options["words"], streaming=streaming, zips=True)
-    classifiers = _open(artefacts, options)
-    if options["save_features"]:
-        return _features(classifiers, pictures, options)
-    for classifier in classifiers:
-        classifier.check_answers()
-    session = _session(classifiers, options)
-    if streaming:
-        return _watch(session, options)
-    return _answers(session, pictures, options)
+    return run(ClassifyOptions(**options))
 
 
-def _check_places(options: dict[str, Any]) -> None:
-    for name, suffix in {"sheet": ".png", "save_features": ".npz"}.items():
-        if options[name]:
-            check_place("--" + name.replace("_", "-"), options[name], suffix)
-    if options["sheet"] and options["save_features"]:
-        raise UsageError("--sheet: features are no answers; leave it or --save-features out")
+def run(options: ClassifyOptions) -> int:
+    """Classify images or frames, or save features; return the exit code."""
+    artefacts, images = split(options.arguments, streaming=options.stream.given, zips=True)
+    classifiers = open_all(artefacts, options)
+    if options.save_features:
+        return save_features(classifiers, images, options.save_features, as_json=options.as_json)
+    predictors = check_predictors(classifiers, options)
+    names = [str(classifier.artefact.path) for classifier in classifiers]
+    if not options.stream.given:
+        return classify_images(predictors, names, images, options)
+    if len(predictors) != 1:
+        raise UsageError("a stream takes one artefact, or several with --ensemble")
+    report = StreamReport(names, options.top, options.as_json)
+    return classify_frames(predictors[0], options.stream, options.rule, report)
 
 
-def _open(artefacts: list[Path], options: dict[str, Any]) -> list[Classifier]:
-    engine = {name: options[name] for name in ("threads", "delegate", "engine", "isolate")}
-    said = read_said(options, EngineOptions(**engine))
-    trust = read_trust(options)
-    classifiers = [_loaded(read_model(path, trust), said) for path in artefacts]
-    said.refuse_all_sealed(bool(classifier.artefact.digest) for classifier in classifiers)
+def open_all(artefacts: Sequence[Path], options: ClassifyOptions) -> list[Classifier]:
+    """Open the artefacts. Raises ArtefactError, ContractError, EngineError, UsageError."""
+    classifiers = [_open(read_model(path, options.trust), options) for path in artefacts]
+    options.foreign.refuse_all_sealed(bool(each.artefact.digest) for each in classifiers)
     return classifiers
 
 
-def _loaded(model: ModelFile, said: ForeignOptions) -> Classifier:
-    contract = said.contract(model, f"kedge classify {shlex.quote(model.name)} IMAGE")
+def _open(model: ModelFile, options: ClassifyOptions) -> Classifier:
+    command = f"kedge classify {shlex.quote(model.name)} IMAGE"
+    contract = options.foreign.contract(model, options.engine, command)
     with quiet():
-        # What carries no seal may come from anybody.
-        engine = replace(said.engine, isolate=said.engine.isolate or contract is not None)
-        classifier = Classifier.of(model.content, engine, contract)
+        # A file without a seal isn't trusted, so it runs isolated.
+        isolate = options.engine.isolate or contract is not None
+        classifier = Classifier.of(
+            model.content, replace(options.engine, isolate=isolate), contract
+        )
     if classifier.engine.note:
         say(f"{model.name}: {classifier.engine.note}")
     return classifier
 
 
-@dataclass(frozen=True)
-class Session:
-    """What answers (a classifier each, or one ensemble of them), its names, and the question."""
-
-    artefacts: tuple[str, ...]
-    models: tuple[Predictor, ...]
-    titles: tuple[str, ...]
-    top: int
-    rule: Rule
-
-    def ask(self, picture: Path) -> list[Result]:
-        """Return each model's answer. Raises ImageError."""
-        return [model(picture, top=self.top, rule=self.rule) for model in self.models]
+def check_predictors(
+    classifiers: Sequence[Classifier], options: ClassifyOptions
+) -> Sequence[Predictor]:
+    """Return the classifiers, or their ensemble. Raises UsageError where options don't fit them."""
+    for classifier in classifiers:
+        classifier.check_answers()
+    if options.rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
+        raise UsageError("--threshold is for multi-label models only; see --min-confidence")
+    return [Ensemble(classifiers)] if options.ensemble else classifiers
 
 
-def _session(classifiers: list[Classifier], options: dict[str, Any]) -> Session:
-    limits = ("min_confidence", "max_entropy", "threshold")
-    rule = Rule(**{name: options[name] for name in limits if options[name] is not None})
-    if rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
-        raise UsageError("--threshold: each of its pictures has one answer; see --min-confidence")
-    names = tuple(str(classifier.artefact.path) for classifier in classifiers)
-    if options["ensemble"]:
-        return Session(names, (Ensemble(classifiers),), ("ensemble",), options["top"], rule)
-    return Session(names, tuple(classifiers), names, options["top"], rule)
-
-
-def _watch(session: Session, options: dict[str, Any]) -> int:
-    if len(session.models) != 1:
-        raise UsageError("a stream takes one artefact, or several with --ensemble")
-    return watch(session.models[0], session.artefacts, session.rule, options)
-
-
-def _answers(session: Session, pictures: Iterable[Path], options: dict[str, Any]) -> int:
-    printed = click.get_current_context().obj
-    if options["sheet"] and printed:
-        printed.goes_on = True  # for the sheet, when nobody reads the words
-    batch, board = Batch(), contact_sheet.Sheet(session.titles)
-    rows: list[dict[str, Any]] = []
-
-    def ask(picture: Path) -> list[Result]:
-        results = session.ask(picture)
-        if options["sheet"]:
-            board.add(picture, results)
-        return results
-
-    shown = _silent if options["as_json"] else _shown
-    for picture, results in shown(session, batch.run(pictures, ask)):
-        rows += map(partial(answers.plain, picture), session.titles, results)
-    if options["sheet"] and board.tiles:
-        write_whole(options["sheet"], board.png())
-    if board.left_out:
-        say(f"the sheet holds {len(board.tiles)} pictures of {batch.count}")
-    if options["as_json"]:
-        _print_json(session.artefacts, rows, batch, ensemble=options["ensemble"])
+def classify_images(
+    predictors: Sequence[Predictor],
+    artefacts: Sequence[str],
+    images: Iterable[Path],
+    options: ClassifyOptions,
+) -> int:
+    """Classify each image with each predictor, and print the results; return the exit code."""
+    titles = [ENSEMBLE] if options.ensemble else list(artefacts)
+    printer = printer_for(titles, artefacts, options.top, as_json=options.as_json)
+    sheet = ContactSheet(titles) if options.sheet else None
+    if options.sheet:
+        _finish_without_reader()
+    batch = Batch()
+    for image in images:
+        with batch.skipping(image):
+            with quiet():  # OpenCV prints about damaged images
+                results = [p(image, top=options.top, rule=options.rule) for p in predictors]
+                if sheet:
+                    sheet.add(image, results)
+            printer.add(image, results)
+    if options.sheet and sheet and sheet.tiles:
+        write_whole(options.sheet, sheet.png())
+        if sheet.skipped:
+            say(f"the contact sheet has {len(sheet.tiles)} images of {batch.count}")
+    printer.close(batch.failed)
     return batch.close()
 
 
-Answered = Iterator[tuple[Path, list[Result]]]
+def _finish_without_reader() -> None:
+    """Go on when stdout is closed: the contact sheet is still wanted."""
+    if stdout := click.get_current_context().obj:
+        stdout.goes_on = True
 
 
-def _shown(session: Session, answered: Answered) -> Answered:
-    """Print each picture's answers on their way."""
-    if len(session.titles) == 1:
-        for picture, results in answered:
-            click.echo(answers.words(picture, results[0], session.top))
-            yield picture, results
-        return
-    split_votes = count = 0
-    click.echo(answers.comparison_head(session.titles))
-    for picture, results in answered:
-        count += 1
-        split_votes += disagree(results)
-        echo(answers.comparison_row(picture, results))
-        yield picture, results
-    echo("", f"! the models disagree on {split_votes} of {count} pictures")
-
-
-def _silent(_: Session, answered: Answered) -> Answered:
-    return answered
-
-
-def _features(
-    classifiers: list[Classifier], pictures: Iterable[Path], options: dict[str, Any]
+def save_features(
+    classifiers: Sequence[Classifier], images: Iterable[Path], path: Path, *, as_json: bool
 ) -> int:
-    """Save the embeddings of all readable pictures: `names` and `features`, [pictures, ...]."""
+    """Save the embeddings of all readable images: `names` and `features`, [images, ...]."""
     if len(classifiers) != 1:
         raise UsageError("--save-features: takes one artefact at a time")
     (classifier,) = classifiers
     classifier.check_features()
-    batch = Batch()
-    rows = dict(batch.run(pictures, classifier.features))
+    artefact, batch, rows = str(classifier.artefact.path), Batch(), {}
+    for image in images:
+        with batch.skipping(image), quiet():
+            rows[image] = classifier.features(image)
     if rows:
         file = io.BytesIO()
-        names = np.array([str(path) for path in rows])
+        names = np.array([str(image) for image in rows])
         np.savez(file, names=names, features=np.stack(list(rows.values())))
-        write_whole(options["save_features"], file.getvalue())
-    artefact = str(classifier.artefact.path)
-    if options["as_json"]:
-        _print_json([artefact], [_shape(path, artefact, row) for path, row in rows.items()], batch)
+        write_whole(path, file.getvalue())
+    if as_json:
+        printer = JsonPrinter([artefact], [artefact])
+        for image, row in rows.items():
+            printer.add_row(image, artefact, {"shape": list(row.shape)})
+        printer.close(batch.failed)
     else:
         shape = " x ".join(map(str, classifier.engine.output_shape[1:]))
-        echo(f"{options['save_features']}: {len(rows)} pictures, {shape} numbers each")
+        echo(f"{path}: {len(rows)} images, {shape} numbers each")
     return batch.close()
-
-
-def _shape(path: Path, artefact: str, row: Floats) -> dict[str, Any]:
-    return {"image": str(path), "artefact": artefact, "shape": list(row.shape)}
-
-
-def _print_json(
-    artefacts: Sequence[str], results: list[dict[str, Any]], batch: Batch, *, ensemble: bool = False
-) -> None:
-    """Print the documented object (docs/json.md)."""
-    payload = {
-        "schema": 1,
-        "command": "classify",
-        "artefacts": list(artefacts),
-        "ensemble": ensemble,
-        "results": results,
-        "failed": batch.failed,
-    }
-    echo_json(payload)

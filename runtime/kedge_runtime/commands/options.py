@@ -1,8 +1,13 @@
-"""Options that several commands share, and the records that they become."""
+"""Define the options that several commands share, and the records that they become.
+
+A group of options is a decorator: it adds the options to a command, and passes their values as one
+record. A command collects its records and single options in a record of its own.
+"""
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -13,36 +18,68 @@ from kedge_runtime.artefact.contract import Contract, Kind
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
 from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contract
-from kedge_runtime.engines.choice import EngineOptions, open_engine
+from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
 from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.output import quiet, say
 
 if TYPE_CHECKING:
-    from kedge_runtime.artefact.signing import Trust
+    pass
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Option = Callable[[Command], Command]
+
+PLACE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def group(*options: Option[Any]) -> Option[Any]:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def record(name: str, read: Callable[..., Any], *options: Option[Any]) -> Option[Any]:
+    """Return a decorator that adds options, and passes `read` of their values as `name`."""
+
+    @group(*options)
+    def holder() -> None: ...
+
+    names = [parameter.name for parameter in holder.__click_params__]
+
+    def add(command: Command) -> Any:
+        @wraps(command)
+        def run(**values: Any) -> Any:
+            own = {option: values.pop(option) for option in names}
+            return command(**values, **{name: read(**own)})
+
+        return group(*options)(run)
+
+    return add
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 scheduler = click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Let a Dask cluster do it, which sees the same files: tcp://HOST:8786.",
-)
-
-
-isolate_option = click.option(
-    "--isolate",
-    is_flag=True,
-    help="Run the engine in a process of its own, under memory and time bounds.",
+    help="Run on a Dask cluster that sees the same paths: tcp://HOST:8786.",
 )
 
 
 class Share(click.FloatRange):
-    """A number in 0..1; who gives per cent is told how to write it."""
+    """A number in 0..1; a percentage is refused with the right spelling."""
 
     name = "share"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the share. Fails for what is no number, or lies outside."""
+        """Return the share. Fails for a text that is no number, or one outside 0..1."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
@@ -57,11 +94,11 @@ _DROP = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp|%)?")
 def read_drop(value: str | float) -> float:
     """Return a drop in accuracy, a share of the images, 0..1.
 
-    `0.5pp` (percentage points), `0.5%` or `.005`. Raises ValueError for anything else, a bare 1
-    included: who writes it means a point, and as a share it is a gate that nothing fails.
+    `0.5pp` (percentage points), `0.5%` or `.005`. Raises ValueError for anything else. A bare 1 is
+    refused too: it is meant as a point, and as a share no artefact would fail it.
     """
-    found = _DROP.fullmatch(str(value).strip())
-    number, unit = (float(found[1]), found[2]) if found else (-1.0, None)
+    match = _DROP.fullmatch(str(value).strip())
+    number, unit = (float(match[1]), match[2]) if match else (-1.0, None)
     if not 0 <= number <= 100:
         raise ValueError(f"{value!r} is no drop: allowed are 0pp to 100pp, as 0.5pp or .005")
     if unit is None and number >= 1:
@@ -87,33 +124,89 @@ class Drop(click.ParamType):  # type: ignore[type-arg]
 DROP = Drop()
 
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+class Several(click.ParamType):  # type: ignore[type-arg]
+    """Values separated by commas, each checked by another type."""
+
+    def __init__(self, kind: Any) -> None:
+        """Take the type of one value."""
+        self.kind = kind
+        self.name = kind.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        """Return the values. Fails for an empty one and for what `kind` refuses."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
 
 
-def trust_options(command: Command) -> Command:
-    """Add the options; `read_trust` reads them."""
-    key = click.option(
-        "--key",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="PUB",
-        help="Demand a signature with this key.",
-    )
-    serial = click.option(
+_ENGINE, _THREADS = click.Choice(list(ENGINES)), click.IntRange(min=1)
+_ALL_CORES = "Threads of the engine [default: all cores]."
+
+delegate = click.option("--delegate", help="edgetpu[:usb|pci|N], or the path of a delegate.")
+
+_SINGLE_ENGINE = (
+    click.option("--engine", type=_ENGINE, help="[default: the format's]"),
+    delegate,
+    click.option("--threads", type=_THREADS, help=_ALL_CORES),
+)
+
+# One engine, as `engine`: EngineOptions.
+engine_options = record("engine", EngineOptions, *_SINGLE_ENGINE)
+isolated_engine_options = record(
+    "engine",
+    EngineOptions,
+    *_SINGLE_ENGINE,
+    click.option(
+        "--isolate",
+        is_flag=True,
+        help="Run the engine in a worker process with memory and time limits.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class EngineChoices:
+    """Engines and numbers of threads to combine; None is the default of the machine."""
+
+    engines: tuple[str, ...]
+    delegate: str | None
+    threads: tuple[int | None, ...]
+
+
+# Several engines, as `engine`: EngineChoices.
+engine_choices = record(
+    "engine",
+    EngineChoices,
+    click.option(
+        "--engine",
+        "engines",
+        type=Several(_ENGINE),
+        metavar="NAME,...",
+        default=(),
+        help=f"{', '.join(ENGINES)} [default: the format's].",
+    ),
+    click.option(
+        "--threads", type=Several(_THREADS), metavar="N,...", default=(None,), help=_ALL_CORES
+    ),
+    delegate,
+)
+
+
+# The demanded signature, as `trust`: Trust | None.
+trust_options = record(
+    "trust",
+    trust_of,
+    click.option("--key", type=FILE, metavar="PUB", help="Require a signature by this public key."),
+    click.option(
         "--min-serial",
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help="Demand a signature with this serial number or a higher one.",
-    )
-    return key(serial(command))
+        help="Require this serial number, or a higher one, in the signature.",
+    ),
+)
 
 
-def read_trust(options: dict[str, Any]) -> "Trust | None":
-    """Return what the options demand, None for nothing. Raises UsageError."""
-    return trust_of(options["key"], options["min_serial"])
-
-
-# click's types became generic in 8.3; kedge runs on older ones.
 class _Word(click.Choice):  # type: ignore[type-arg]
     """One of the words that ALLOWED has for an option; another is refused with the nearest."""
 
@@ -133,25 +226,25 @@ _PIXELS = (
         "--preprocess",
         type=_Word("preprocess"),
         metavar="PIPELINE",
-        help=f"How images were loaded in training: {', '.join(ALLOWED['preprocess'])}.",
+        help=f"How training loaded the images: {', '.join(ALLOWED['preprocess'])}.",
     ),
     click.option(
         "--normalisation",
         metavar="NAME|NUMBERS",
         help=f"{', '.join(NORMALISATIONS)}, or numbers: 'scale=1/255 mean=.5 std=.5'.",
     ),
-    click.option("--colour", type=_Word("colour"), help="Order of the input's channels."),
+    click.option("--colour", type=_Word("colour"), help="Channel order of the input."),
     click.option(
         "--resize",
         type=_Word("resize"),
         metavar="METHOD",
-        help=f"Instead of the pipeline's: {', '.join(ALLOWED['resize'])}.",
+        help=f"Replaces the pipeline's: {', '.join(ALLOWED['resize'])}.",
     ),
     click.option(
         "--fit",
         type=_Word("fit"),
         metavar="FIT",
-        help=f"Instead of the pipeline's: {', '.join(ALLOWED['fit'])}.",
+        help=f"Replaces the pipeline's: {', '.join(ALLOWED['fit'])}.",
     ),
     click.option(
         "--crop",
@@ -159,64 +252,64 @@ _PIXELS = (
         metavar="FRACTION",
         help="Part of the image that --fit crop keeps, as .875.",
     ),
-    click.option(
-        "--exif/--no-exif", default=None, help="Turn images by their EXIF orientation, or not."
-    ),
+    click.option("--exif/--no-exif", default=None, help="Apply the EXIF orientation, or not."),
 )
 
-
-def pixel_options(command: Command) -> Command:
-    """Add the options; `pixel_words` reads them."""
-    for option in reversed(_PIXELS):
-        command = option(command)
-    return command
-
-
-def pixel_words(options: dict[str, Any]) -> InputOptions:
-    """Return what the options say. Raises UsageError."""
-    return InputOptions(**{each.name: options[each.name] for each in fields(InputOptions)})
-
-
-FILE = click.Path(path_type=Path, dir_okay=False)
+# What the command line says of the preprocessing, as `pixels`: InputOptions.
+pixel_options = record("pixels", InputOptions, *_PIXELS)
 
 _FOREIGN = (
     click.option(
-        "--labels", type=FILE, metavar="FILE", help="A class a line, in the order of the output."
+        "--labels",
+        type=FILE,
+        metavar="FILE",
+        help="Class names, one per line, in the order of the outputs.",
     ),
-    click.option("--head", type=click.Choice(get_args(Kind)), help="What the model's numbers are."),
+    click.option(
+        "--head",
+        type=click.Choice(get_args(Kind)),
+        help="Output type. Detected from the last layer by default.",
+    ),
+    *_PIXELS,
 )
 
 
-def foreign_options(command: Command) -> Command:
-    """Add the options; `foreign_words` reads them."""
-    for option in reversed(_FOREIGN):
-        command = option(pixel_options(command) if option is _FOREIGN[-1] else command)
-    return command
+def _foreign_words(labels: Path | None, head: Kind | None, **pixels: Any) -> ModelOptions:
+    return ModelOptions(InputOptions(**pixels), labels, head)
 
 
-def foreign_words(options: dict[str, Any], threshold: float | None = None) -> ModelOptions:
-    """Return what the options say. Raises UsageError."""
-    return ModelOptions(pixel_words(options), options["labels"], options["head"], threshold)
+# What the command line says of a model file without a seal, as `words`: ModelOptions.
+foreign_options = record("words", _foreign_words, *_FOREIGN)
 
 
 @dataclass(frozen=True)
 class ForeignOptions:
-    """What was said of the unsealed files among those of a call: a contract's parts, or words."""
+    """What the command line says of the unsealed files: the facts of --contract, or options."""
 
     facts: ForeignFacts | None
     words: ModelOptions
-    engine: EngineOptions
+
+    @classmethod
+    def read(cls, contract: Path | None, **words: Any) -> "ForeignOptions":
+        """Read the options. Raises UsageError for --contract beside others."""
+        options = _foreign_words(**words)
+        if contract is None:
+            return cls(None, options)
+        if options.given:
+            raise UsageError(f"--contract: replaces {options.options()}; give one of them only")
+        return cls(read_facts(contract), options)
 
     @property
-    def given(self) -> str:
-        """The options that were said; empty for none."""
+    def flags(self) -> str:
+        """The options as on the command line; empty for none."""
         return "--contract" if self.facts else self.words.options()
 
-    def contract(self, model: ModelFile, command: str) -> Contract | None:
-        """Return the contract of an unsealed file; what was taken goes to stderr, a line each.
+    def contract(self, model: ModelFile, engine: EngineOptions, command: str) -> Contract | None:
+        """Return the contract of an unsealed file; print each detected fact on stderr.
 
-        None for a sealed file, which carries its own, and for what is no model at all. `command`:
-        the call, for the message on missing facts. Raises UsageError, ContractError, EngineError.
+        None for a sealed file, which has its own contract, and for a file that is no model.
+        `command`: the call, for the message on missing facts. Raises UsageError, ContractError,
+        EngineError.
         """
         if ends_in_digest(model.content.data):
             return None
@@ -224,30 +317,29 @@ class ForeignOptions:
             return self.facts.contract(model.content)
         with quiet():
             try:
-                engine = open_engine(model.content, replace(self.engine, isolate=True))
+                opened = open_engine(model.content, replace(engine, isolate=True))
             except (ArtefactError, EngineError):
                 if self.words.given or model.unpacked:
                     raise
-                return None  # whoever reads the seal says better what this isn't
-            found = derive_contract(model, self.words, engine, command)
-        for line in found.lines:
+                return None  # reading the seal gives a better message
+            detected = derive_contract(model, self.words, opened, command)
+        for line in detected.lines:
             say(line)
-        return found.contract
+        return detected.contract
 
     def refuse_all_sealed(self, sealed: Iterable[bool]) -> None:
-        """Raise UsageError where there is no file that what was said could be of."""
-        if self.given and all(sealed):
+        """Raise UsageError for options of unsealed files where all files are sealed."""
+        if self.flags and all(sealed):
             raise UsageError(
-                f"{self.given}: every artefact carries its own contract; leave it out "
-                "(`kedge seal --reseal` replaces one)"
+                f"{self.flags}: every artefact has its own contract; omit the option "
+                "(`kedge seal --reseal` replaces a contract)"
             )
 
 
-def read_said(options: dict[str, Any], engine: EngineOptions) -> ForeignOptions:
-    """Return what the options say. Raises UsageError for --contract beside others."""
-    words = foreign_words(options)
-    if options["contract"] and words.given:
-        raise UsageError(f"--contract: says what {words.options()} says; leave one of them out")
-    return ForeignOptions(
-        read_facts(options["contract"]) if options["contract"] else None, words, engine
-    )
+# What the command line says of unsealed files among artefacts, as `foreign`: ForeignOptions.
+contract_options = record(
+    "foreign",
+    ForeignOptions.read,
+    click.option("--contract", type=FILE, metavar="JSON", help="Contract of unsealed files."),
+    *_FOREIGN,
+)

@@ -1,7 +1,9 @@
-"""`kedge sign` and `kedge keygen`."""
+"""Sign artefacts: the commands `kedge sign` and `kedge keygen`."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,18 +18,19 @@ from kedge_runtime.artefact.signing import (
     signed,
     write_pair,
 )
+from kedge_runtime.commands.options import FILE, PLACE, as_json
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import echo, echo_json
 
 
 @click.command()
-@click.argument("name", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.argument("name", type=PLACE)
+@as_json
 def keygen(name: Path, as_json: bool) -> int:
-    """Make an Ed25519 key pair: NAME.key signs, NAME.pub verifies.
+    """Create an Ed25519 key pair: NAME.key signs, NAME.pub verifies.
 
-    Keep NAME.key secret: whoever has it can sign. Existing files are never overwritten.
+    Keep NAME.key secret: it can sign any file. Existing files are never overwritten.
     """
     key = generate()
     private, public = (name.with_name(name.name + suffix) for suffix in (PRIVATE, PUBLIC))
@@ -43,7 +46,15 @@ def keygen(name: Path, as_json: bool) -> int:
     return 0
 
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+@dataclass(frozen=True)
+class SignOptions:
+    """The options of `kedge sign`."""
+
+    file: Path
+    key: Path
+    serial: int | None
+    out: Path | None
+    as_json: bool
 
 
 @click.command()
@@ -56,23 +67,29 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     help="Serial number, against roll-back [default: seconds since 1970].",
 )
 @click.option("--out", type=FILE, metavar="FILE", help="[default: FILE itself]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def sign(file: Path, key: Path, serial: int | None, out: Path | None, as_json: bool) -> int:
+@as_json
+def sign(**options: Any) -> int:
     """Sign the sealed FILE with a private key of `kedge keygen`.
 
-    The signature lies inside the file. A new one replaces the old one. Devices check it with
+    The signature is stored in the file. A new one replaces the old one. Devices check it with
     --key, and refuse lower serial numbers than --min-serial.
     """
-    content, place = read_content(file), out or file.resolve()  # what a link means, not the link
-    if place.suffix.lower() != f".{content.format}":
-        raise UsageError(f"--out: got {place}, its name must end in .{content.format}")
+    return run(SignOptions(**options))
+
+
+def run(options: SignOptions) -> int:
+    """Sign a file; return the exit code."""
+    content = read_content(options.file)
+    path = options.out or options.file.resolve()  # the target of a link, not the link
+    if path.suffix.lower() != f".{content.format}":
+        raise UsageError(f"--out: got {path}, its name must end in .{content.format}")
     artefact_of(content)
-    private = read_private(key)
-    number = int(time.time()) if serial is None else serial
-    write_whole(place, signed(content, private, number))
-    if as_json:
-        body = {"artefact": str(place), "key": private.public.id, "serial": number}
+    private = read_private(options.key)
+    serial = int(time.time()) if options.serial is None else options.serial
+    write_whole(path, signed(content, private, serial))
+    if options.as_json:
+        body = {"artefact": str(path), "key": private.public.id, "serial": serial}
         echo_json({"schema": 1, "command": "sign", **body})
     else:
-        echo(f"{place}: signed with key {private.public.id}, serial number {number}")
+        echo(f"{path}: signed with key {private.public.id}, serial number {serial}")
     return 0

@@ -1,53 +1,69 @@
-"""`kedge verify`."""
+"""Check an artefact on this machine: the command `kedge verify`."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kedge_runtime.checks.verify import VerifyStage, verify
-from kedge_runtime.commands.options import read_trust, trust_options
+from kedge_runtime.commands.options import PLACE, as_json, engine_options, trust_options
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.output import echo, echo_json, paint, quiet
 
+if TYPE_CHECKING:
+    from kedge_runtime.artefact.signing import Trust
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The options of `kedge verify`."""
+
+    artefact: Path
+    engine: EngineOptions
+    trust: "Trust | None"
+    as_json: bool
+
 
 @click.command("verify")
-@click.argument("artefact", type=click.Path(path_type=Path))
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the engine.")
-@click.option("--engine", help="Instead of the format's own engine.")
-@click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
+@click.argument("artefact", type=PLACE)
+@engine_options
 @trust_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(artefact: Path, as_json: bool, **options: Any) -> int:
-    """Check that ARTEFACT does on this machine what it did where it was made.
+@as_json
+def command(**options: Any) -> int:
+    """Check that ARTEFACT gives the same results on this machine as where it was made.
 
-    Its golden pictures go through decoding, preprocessing, engine and answer, and every step is
-    compared with what the converter recorded. The first step that fails is where the fault lies.
-    Exit code 1 when any does.
+    Its golden images pass through decoding, preprocessing, engine and answer. Each step is compared
+    with the results recorded at conversion. The fault lies in the first step that fails; the exit
+    code is then 1.
 
-    With --key, the signature comes first: without it, nothing else of the file is looked at.
+    With --key, the signature is checked first: if it fails, no other part of the file is read.
     """
-    engine = {name: options[name] for name in ("threads", "delegate", "engine")}
+    return run(VerifyOptions(**options))
+
+
+def run(options: VerifyOptions) -> int:
+    """Verify an artefact and print the stages; return the exit code."""
     with quiet():
-        stages = verify(artefact, EngineOptions(**engine), read_trust(options))
-    if as_json:
-        echo_json(_plain(artefact, stages))
+        stages = verify(options.artefact, options.engine, options.trust)
+    if options.as_json:
+        echo_json(_payload(options.artefact, stages))
     else:
-        echo(*map(_line, stages), _verdict(artefact, stages))
+        echo(*map(_line, stages), _verdict(options.artefact, stages))
     return 0 if all(stage.passed for stage in stages) else 1
 
 
-def _plain(artefact: Path, stages: list[VerifyStage]) -> dict[str, Any]:
+def _payload(artefact: Path, stages: list[VerifyStage]) -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
+    rows = [asdict(stage) for stage in stages]
+    serials = [row.pop("serial") for row in rows]
     return {
         "schema": 1,
         "command": "verify",
         "artefact": str(artefact),
         "passed": all(stage.passed for stage in stages),
-        "serial": next((each.serial for each in stages if each.serial is not None), None),
-        "stages": [
-            {"name": stage.name, "passed": stage.passed, "detail": stage.detail} for stage in stages
-        ],
+        "serial": next((serial for serial in serials if serial is not None), None),
+        "stages": rows,
     }
 
 
@@ -59,5 +75,5 @@ def _line(stage: VerifyStage) -> str:
 def _verdict(artefact: Path, stages: list[VerifyStage]) -> str:
     failed = [stage.name for stage in stages if not stage.passed]
     if not failed:
-        return f"{artefact.name} runs here as it did where it was made"
-    return f"{artefact.name} must not be trusted here: the fault lies in `{failed[0]}`"
+        return f"{artefact.name}: results on this machine are as recorded"
+    return f"{artefact.name}: FAILED at stage `{failed[0]}`: do not deploy on this machine"

@@ -121,7 +121,7 @@ def _refuse_labels(request: DriftRequest) -> None:
     """Raise UsageError where labels are asked for that can't be held against the answers."""
     if request.labels not in ("auto", "none"):
         raise UsageError(
-            f"--labels {request.labels}: tells one class of a picture, and the answers are sets of "
+            f"--truth {request.labels}: tells one class of a picture, and the answers are sets of "
             "independent ones: leave it out"
         )
 

@@ -44,7 +44,7 @@ def check_limits(limits: GateLimits, *, labelled: bool, multi_label: bool = Fals
         )
     if limits.max_drop is not None and not labelled:
         raise UsageError(
-            "--max-drop: needs the true classes: give --labels, or gate with --min-agreement"
+            "--max-drop: needs the true classes: give --truth, or gate with --min-agreement"
         )
 
 

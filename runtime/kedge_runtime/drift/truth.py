@@ -36,7 +36,7 @@ def ground_truth(place: Path) -> Path:
     for folder in (place, place / "data"):
         if (folder / GROUND_TRUTH).is_file():
             return folder / GROUND_TRUTH
-    raise UsageError(f"--labels: {place}: there is no {GROUND_TRUTH} in it")
+    raise UsageError(f"--truth: {place}: there is no {GROUND_TRUTH} in it")
 
 
 def number_of(image: Path) -> int | None:
@@ -146,7 +146,7 @@ def truth_by(how: str, images: Sequence[Path], labels: tuple[Label, ...]) -> Tru
     what, scheme = SCHEMES[how]
     if found := scheme(images, labels):
         return _complete(found, images, what)
-    raise UsageError(f"--labels {how}: {what} tell the class of no picture, as {images[0]}")
+    raise UsageError(f"--truth {how}: {what} tell the class of no picture, as {images[0]}")
 
 
 def _by_file(images: Sequence[Path], labels: tuple[Label, ...], place: Path) -> Truth:

@@ -1,4 +1,4 @@
-"""Streams: one picture after the other from a video, a camera or Picamera2, answered as they come.
+"""Classify the frames of a video, a camera or Picamera2 as they arrive.
 
 from kedge_runtime import Classifier
 from kedge_runtime.streams import classify_stream, open_video
@@ -6,17 +6,17 @@ from kedge_runtime.streams import classify_stream, open_video
 for answer in classify_stream(Classifier.open("mobilenet.int8.tflite"), open_video("walk.mp4")):
     print(answer.frame.seconds, answer.result.label)
 
-docs/streams.md says how to choose the gates, and what a camera needs.
+docs/streams.md explains how to choose the gates, and what a camera needs.
 """
 
 from kedge_runtime.streams.answers import (
     Answer,
     Debounce,
     Motion,
+    StreamOptions,
     StreamTally,
     UnsureFolder,
     Votes,
-    Watch,
     classify_stream,
 )
 from kedge_runtime.streams.mailbox import latest
@@ -27,10 +27,10 @@ __all__ = [
     "Debounce",
     "Frame",
     "Motion",
+    "StreamOptions",
     "StreamTally",
     "UnsureFolder",
     "Votes",
-    "Watch",
     "classify_stream",
     "latest",
     "numbered",

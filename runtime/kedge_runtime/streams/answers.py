@@ -1,4 +1,4 @@
-"""Answer frames as they come: motion first, then the model, then whether the answer stays."""
+"""Classify frames as they arrive: first the motion gate, then the model, then the debounce gate."""
 
 import re
 import time
@@ -30,7 +30,7 @@ THINNED = 128
 
 
 class Motion:
-    """Compares each frame with the last one that moved."""
+    """Compares each frame with the last one that showed motion."""
 
     def __init__(self, threshold: float) -> None:
         """Take the mean grey difference that counts as motion, 0..255. Raises UsageError."""
@@ -40,7 +40,7 @@ class Motion:
         self._last: NDArray[np.int16] | None = None
 
     def __call__(self, pixels: Pixels) -> bool:
-        """Return whether RGB uint8 [h, w, 3] differ by more than the threshold; the first does."""
+        """Return whether RGB uint8 [h, w, 3] differ by more than the threshold, as the first do."""
         thumbnail = _thumbnail(pixels)
         if self._last is not None and _difference(self._last, thumbnail) <= self._threshold:
             return False
@@ -67,21 +67,21 @@ class Votes:
     frames: int
 
     def __post_init__(self) -> None:
-        """Refuse what no frames could meet."""
+        """Refuse votes that no frames can give."""
         if not 1 <= self.needed <= self.frames:
-            raise UsageError(f"{self.needed}/{self.frames}: can't be; 3/5 means 3 of 5 frames")
+            raise UsageError(f"{self.needed}/{self.frames}: not possible; 3/5 means 3 of 5 frames")
 
     @classmethod
     def read(cls, text: str) -> "Votes":
         """Return the votes of a text such as "3/5"."""
-        found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-        if not found:
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+        if not match:
             raise UsageError(f"{text}: expected k/n, such as 3/5 for 3 of the last 5 frames")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
 
 class Debounce:
-    """The stable answer of a stream; asked frame by frame."""
+    """Holds the stable answer of a stream; called for each frame."""
 
     def __init__(self, votes: Votes) -> None:
         """Begin without a stable answer."""
@@ -90,7 +90,7 @@ class Debounce:
         self._stable: tuple[Hashable, ...] = ()
 
     def __call__(self, answer: Hashable) -> bool:
-        """Take a frame's answer; return whether it has just become the stable one."""
+        """Add a frame's answer; return whether it has just become the stable one."""
         self._last.append(answer)
         if self._stable == (answer,) or self._last.count(answer) < self._votes.needed:
             return False
@@ -104,10 +104,10 @@ LIMIT = 1000
 
 
 class UnsureFolder:
-    """Saves frames as JPEG until the folder holds `limit` of them, those of earlier runs too."""
+    """Saves frames as JPEG until the folder holds `limit` of them, earlier runs included."""
 
     def __init__(self, folder: str | Path, limit: int = LIMIT, clock: Clock = time.time) -> None:
-        """Make the folder if need be. Raises UsageError when it can't be."""
+        """Create the folder if it is missing. Raises UsageError when that fails."""
         self._folder, self._clock = Path(folder), clock
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -115,13 +115,13 @@ class UnsureFolder:
         except OSError as error:
             reason = reason_of(error)
             raise UsageError(
-                f"{folder}: can't be a folder ({reason}); choose another place"
+                f"{folder}: can't create this folder ({reason}); choose another path"
             ) from None
 
     def save(self, frame: Frame) -> bool:
         """Save a frame, named by the UTC time and its index; return False when the folder is full.
 
-        Raises UsageError when the disk refuses it.
+        Raises UsageError when the file can't be written.
         """
         if self._room <= 0:
             return False
@@ -140,12 +140,12 @@ class UnsureFolder:
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What is asked of each frame, and which answers come out.
+class StreamOptions:
+    """Hold the options of a stream: how frames are classified, and which answers are reported.
 
-    `top` and `rule`: as for one picture. `debounce`: only answers that stay, once each time.
-    `motion`: only frames that differ from the last one classified by more than this, 0..255.
-    `save_unsure`: a folder for unknown frames, `unsure_limit` of them.
+    `top` and `rule`: as for one image. `debounce`: report stable answers only, each change
+    once. `motion`: classify only frames that differ by more than this from the last one
+    classified, 0..255. `save_unsure`: a folder for at most `unsure_limit` unknown frames.
     """
 
     top: int = 5
@@ -158,7 +158,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Answer:
-    """A frame and what the model says of it."""
+    """A frame and its result."""
 
     frame: Frame
     result: Result
@@ -166,7 +166,7 @@ class Answer:
 
 @dataclass
 class StreamTally:
-    """What has become of a stream's frames so far."""
+    """Counts what happened to the frames of a stream so far."""
 
     frames: int = 0
     classified: int = 0
@@ -178,65 +178,66 @@ class StreamTally:
 def classify_stream(
     model: Predictor,
     frames: Iterable[Frame | NDArray[Any]],
-    watch: Watch = Watch(),
+    options: StreamOptions = StreamOptions(),
     *,
     colour: Colour = "rgb",
     tally: StreamTally | None = None,
 ) -> Iterator[Answer]:
-    """Yield the answers to a stream, each as soon as its frame is there.
+    """Yield the answers to a stream, each as soon as its frame arrives.
 
-    `frames`: of open_video, latest(open_camera(...)), or uint8 arrays [h, w, 3] in the order of
-    `colour`; a generator is closed with this one. With `debounce` a still frame counts as the last
-    one classified. `tally` is kept up to date. Raises ImageError for frames that can't be read.
+    `frames`: from open_video, latest(open_camera(...)), or uint8 arrays [h, w, 3] in the order of
+    `colour`; a generator is closed with this one. With `debounce` a frame without motion counts as
+    the last one classified. `tally` is kept up to date. Raises ImageError for
+    a frame that can't be read.
     """
-    return _answers(Observer(model, watch, tally or StreamTally()), frames, colour)
+    return _answers(FrameClassifier(model, options, tally or StreamTally()), frames, colour)
 
 
 def _answers(
-    observer: "Observer", frames: Iterable[Frame | NDArray[Any]], colour: Colour
+    classifier: "FrameClassifier", frames: Iterable[Frame | NDArray[Any]], colour: Colour
 ) -> Iterator[Answer]:
     with ended(frames):
         for frame in numbered(frames, colour):
-            if (result := observer.see(frame)) is not None:
+            if (result := classifier.classify(frame)) is not None:
                 yield Answer(frame, result)
 
 
-class Observer:
-    """Sees frame after frame; keeps the last result for those in which nothing moves."""
+class FrameClassifier:
+    """Classifies frame after frame; repeats the last result for frames without motion."""
 
-    def __init__(self, model: Predictor, watch: Watch, tally: StreamTally) -> None:
-        """Set the gates up. Raises UsageError for a folder of unsure frames that stays empty."""
-        rule, folder = watch.rule, watch.save_unsure
+    def __init__(self, model: Predictor, options: StreamOptions, tally: StreamTally) -> None:
+        """Create the gates. Raises UsageError when no frame can be unsure."""
+        rule, folder = options.rule, options.save_unsure
         sure = not model.classes.multi_label and (rule.min_confidence, rule.max_entropy) == (0, 1)
         if folder and sure:
-            raise UsageError("nothing is unsure without a least confidence or a largest entropy")
-        self._model, self._watch, self._tally = model, watch, tally
-        self._debounce = Debounce(watch.debounce) if watch.debounce else None
-        self._motion = None if watch.motion is None else Motion(watch.motion)
-        self._unsure = UnsureFolder(folder, watch.unsure_limit) if folder else None
+            raise UsageError("--save-unsure needs --min-confidence or --max-entropy")
+        self._model, self._options, self._tally = model, options, tally
+        self._debounce = Debounce(options.debounce) if options.debounce else None
+        self._motion = None if options.motion is None else Motion(options.motion)
+        self._unsure = UnsureFolder(folder, options.unsure_limit) if folder else None
         self._result: Result | None = None
 
-    def see(self, frame: Frame) -> Result | None:
-        """Return the result when it is to come out. Raises ImageError."""
+    def classify(self, frame: Frame) -> Result | None:
+        """Return the result, or None when a gate holds it back. Raises ImageError."""
         self._tally.frames += 1
         self._tally.dropped = frame.dropped
         moved = self._motion is None or self._motion(frame.pixels)
-        result = self._ask(frame) if moved or self._result is None else self._result
+        result = self._predict(frame) if moved or self._result is None else self._result
         self._result = result
         if not (self._debounce(self._vote(result)) if self._debounce else moved):
             return None
         self._tally.answers += 1
         return result
 
-    def _ask(self, frame: Frame) -> Result:
-        result = self._model(frame.pixels, top=self._watch.top, rule=self._watch.rule)
+    def _predict(self, frame: Frame) -> Result:
+        result = self._model(frame.pixels, top=self._options.top, rule=self._options.rule)
         self._tally.classified += 1
         if result.unknown and self._unsure:
             self._tally.saved += self._unsure.save(frame)
         return result
 
     def _vote(self, result: Result) -> Hashable:
-        """Indices, since two classes may share a name; those of several answers, in any order."""
+        """Return what the frames vote on: class indices, as two classes may share a name."""
         if result.unknown:
             return None
         if self._model.classes.multi_label:

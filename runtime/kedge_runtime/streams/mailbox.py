@@ -1,5 +1,6 @@
-"""The newest frame of something live: capturing never waits for the model, and memory holds one
-frame however slow the model is.
+"""Hand over the newest frame of a live source.
+
+Capturing never waits for the model, and memory holds one frame however slow the model is.
 """
 
 import threading
@@ -11,12 +12,12 @@ from kedge_runtime.streams.sources import Frame, ended, numbered
 
 # Seconds without a frame after which a camera counts as gone; OpenCV's own patience is as long.
 TIMEOUT = 10.0
-# Seconds for which the end of a stream waits for the thread; a read that hangs can't be ended.
+# Seconds that the end of a stream waits for its thread; a hanging read can't be ended.
 PATIENCE = 2.0
 
 
 class Mailbox:
-    """One slot between two threads: what is put in replaces what lies there."""
+    """Holds one frame between two threads: a new frame replaces the older one."""
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -27,7 +28,7 @@ class Mailbox:
         self._error: BaseException | None = None
 
     def put(self, frame: Frame) -> bool:
-        """Put a frame in, dropping an older one; return False when nobody takes them any more."""
+        """Put a frame in, dropping an older one; return False after the end."""
         with self._changed:
             if not self._ended:
                 self.dropped += self._frame is not None
@@ -36,7 +37,7 @@ class Mailbox:
             return not self._ended
 
     def end(self, error: BaseException | None = None) -> None:
-        """Put nothing in any more, because of `error` if there is one."""
+        """Accept no more frames, because of `error` if there is one."""
         with self._changed:
             if not self._ended:
                 self._ended, self._error = True, error
@@ -62,13 +63,14 @@ class Mailbox:
 
 
 def latest(
-    frames: Iterable[Frame], name: str = "the camera", timeout: float = TIMEOUT
+    frames: Iterable[Frame], source: str = "the camera", timeout: float = TIMEOUT
 ) -> Iterator[Frame]:
-    """Yield the newest of `frames` each time one is asked for; a thread of its own reads them.
+    """Yield the newest of `frames` on each request; a separate thread reads them.
 
-    The thread begins with the first frame asked for. It ends, and closes `frames`, with `frames`
-    themselves or when this generator is closed. `dropped` counts what was passed over. Raises what
-    `frames` raises, and ImageError when there is no frame for `timeout` seconds.
+    The thread starts with the first request. It ends, and closes `frames`, after the last frame or
+    when this generator is closed. `source`: its name in messages. `dropped` of a frame counts the
+    skipped ones. Raises what `frames` raises, and ImageError when no frame arrives for `timeout`
+    seconds.
     """
     box = Mailbox()
     thread = threading.Thread(target=_fill, args=(box, frames), name="kedge-capture", daemon=True)
@@ -78,7 +80,7 @@ def latest(
             yield frame
     except TimeoutError:
         raise ImageError(
-            f"{name}: gave no frame for {timeout:g} s; check its cable and its power"
+            f"{source}: no frame for {timeout:g} s; check its cable and its power"
         ) from None
     finally:
         box.end()
@@ -92,7 +94,7 @@ def _fill(box: Mailbox, frames: Iterable[Frame]) -> None:
                 if not box.put(frame):
                     return
     except BaseException as error:
-        # Whatever it is, it is the consumer's to see.
+        # Whatever it is, the consumer has to see it.
         box.end(error)
     else:
         box.end()

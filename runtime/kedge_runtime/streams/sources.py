@@ -23,11 +23,11 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a stream.
+    """One image of a stream.
 
-    `index` counts from 0 what the source gave, dropped frames included. `seconds`: of a video since
-    its first frame, of anything live since 1970. `pixels`: RGB uint8 [h, w, 3]. `dropped`: how many
-    frames were passed over so far because newer ones came before they could be taken.
+    `index` counts the source's frames from 0, dropped ones included. `seconds`: in a video since
+    its first frame, in a live source since 1970. `pixels`: RGB uint8 [h, w, 3]. `dropped`: the
+    number of frames skipped so far because newer ones arrived first.
     """
 
     index: int
@@ -39,7 +39,7 @@ class Frame:
 def numbered(
     frames: Iterable[Frame | NDArray[Any]], colour: Colour = "rgb", clock: Clock = time.time
 ) -> Iterator[Frame]:
-    """Yield arrays, uint8 [h, w, 3] in the order of `colour`, as frames; frames pass as they are.
+    """Yield arrays, uint8 [h, w, 3] in the order of `colour`, as frames; yield frames unchanged.
 
     Picamera2's format "RGB888" lies in memory as "bgr", its "BGR888" as "rgb". Raises ImageError
     for any other array, such as the four channels of "XRGB8888", and for None.
@@ -54,12 +54,12 @@ def numbered(
 def as_rgb(pixels: NDArray[Any], colour: Colour) -> Pixels:
     """Return uint8 [h, w, 3] in RGB, of pixels in the order of `colour`.
 
-    Raises ImageError for any other array, and for None: a camera's driver gives it now and then.
+    Raises ImageError for any other array, and for None, which some camera drivers return.
     """
     if not isinstance(pixels, np.ndarray):
         raise ImageError(
             f"a frame is {type(pixels).__name__}, expected an array of uint8 (height, width, 3): "
-            "leave empty frames out"
+            "skip empty frames"
         )
     pixels = read_image(pixels)
     ordered = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if colour == "bgr" else pixels
@@ -67,23 +67,23 @@ def as_rgb(pixels: NDArray[Any], colour: Colour) -> Pixels:
 
 
 def ended(frames: object) -> AbstractContextManager[object]:
-    """Close a generator when the block ends: behind it may be a thread and a camera."""
+    """Close a generator when the block ends; it may hold a thread and a camera."""
     return closing(frames) if hasattr(frames, "close") else nullcontext()
 
 
-# A camera may fail to give one frame, and USB ones do. One that gives none for 30 reads with 50 ms
-# between them, 1.5 s, is gone.
+# Single reads of a USB camera fail now and then. After 30 failed reads with 50 ms between them,
+# 1.5 s, the camera counts as gone.
 FAILURES, PAUSE = 30, 0.05
 # Bytes a pixel, measured on frames of 66 megapixels: FFmpeg's, OpenCV's copy and the one in RGB.
 _FRAME_BYTES = 14
 
 
 def open_video(path: str | Path, every: int = 1, limits: ImageLimits = LIMITS) -> Iterator[Frame]:
-    """Open a video file; return its frames, or of each `every` frames the first.
+    """Open a video file; return its frames, or the first of each `every` frames.
 
     The file is opened now, and closed after the last frame or with the generator. Raises ImageError
-    for what is no video, for frames of more pixels than `limits` allow, and, from the generator,
-    for a video without a readable frame.
+    for a file that is no video and for frames of more pixels than `limits` allow. The generator
+    raises it for a video without a readable frame.
     """
     if every < 1:
         raise UsageError(f"every is {every}, allowed are 1 (all frames) and more")
@@ -96,13 +96,13 @@ def open_video(path: str | Path, every: int = 1, limits: ImageLimits = LIMITS) -
     if width * height > most:
         capture.release()
         raise ImageError(
-            f"{path}: frames of {width}x{height} pixels, allowed are {most} in all; shrink it first"
+            f"{path}: frames of {width}x{height} pixels, allowed are {most} in all; shrink it"
         )
     return _file_frames(capture, path, every)
 
 
 def _check_video(path: Path) -> None:
-    """Raise ImageError unless it is a file that may be read: OpenCV says no more than no."""
+    """Raise ImageError unless the file can be read: OpenCV gives no reason."""
     try:
         if not path.is_file():
             raise ImageError(f"{path}: no such video file")
@@ -134,35 +134,35 @@ def _file_frames(capture: cv2.VideoCapture, path: str | Path, every: int) -> Ite
     finally:
         capture.release()
     if index == 0:
-        raise ImageError(f"{path}: a video without a frame that can be read")
+        raise ImageError(f"{path}: the video has no readable frame")
 
 
-def camera_name(name: str) -> str:
-    """Return what messages call a camera: an address without its user and password."""
-    return "camera " + re.sub(r"//[^?#]*@", "//", name)
+def camera_name(camera: str) -> str:
+    """Return the name of a camera for messages: an address without its user and password."""
+    return "camera " + re.sub(r"//[^?#]*@", "//", camera)
 
 
 def open_camera(
-    name: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
+    camera: str, clock: Clock = time.time, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[Frame]:
-    """Open a camera by number, device or address (rtsp://...); return its frames, without an end.
+    """Open a camera by number, device or address (rtsp://...); return its endless frames.
 
-    Frames come at the camera's pace: take them through `latest`. The camera is opened now, and
-    released with the generator. Raises ImageError for a camera that isn't there, and, from the
-    generator, for one that stops giving frames.
+    Frames arrive at the camera's pace: read them through `latest`. The camera is opened now, and
+    released with the generator. Raises ImageError for a camera that can't be opened. The generator
+    raises it when the camera stops.
     """
-    capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+    capture = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
     if not capture.isOpened():
         raise ImageError(
-            f"{camera_name(name)}: can't be opened; is it plugged in, listed by `ls /dev/video*`, "
-            "unused by other programs, and are you in the group video? Raspberry Pi camera modules "
-            "need Picamera2 (docs/streams.md)"
+            f"{camera_name(camera)}: can't be opened; check that `ls /dev/video*` lists it, "
+            "that no other program uses it and that you are in the group video. Raspberry Pi "
+            "camera modules need Picamera2 (docs/streams.md)"
         )
-    return _camera_frames(capture, name, clock, pause)
+    return _camera_frames(capture, camera, clock, pause)
 
 
 def _camera_frames(
-    capture: cv2.VideoCapture, name: str, clock: Clock, pause: Callable[[float], None]
+    capture: cv2.VideoCapture, camera: str, clock: Clock, pause: Callable[[float], None]
 ) -> Iterator[Frame]:
     index = failures = 0
     try:
@@ -177,5 +177,5 @@ def _camera_frames(
     finally:
         capture.release()
     raise ImageError(
-        f"{camera_name(name)}: stopped giving frames after {index}; check its cable and its power"
+        f"{camera_name(camera)}: stopped after {index} frames; check its cable and its power"
     )
