@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.load.augmentation import RANDOM
+from kedge_convert.load.graph_augmentation import RANDOM
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.toolkit import require

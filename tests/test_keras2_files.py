@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kedge_convert.load import keras2 as judge
-from kedge_convert.load import rebuild, tfmot
+from kedge_convert.load import keras2_rebuild, tfmot
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import LoadedModel, SourceRequest
 from kedge_convert.source import load_source
@@ -230,7 +230,7 @@ def original(name: str) -> Any:
 @pytest.mark.parametrize("layer", ["conv2d", "dense"])
 def test_the_judge_sees_a_weight_that_is_off(layer: str) -> None:
     keras2 = original("teachable-2.15.h5")
-    rebuilt = rebuild.rebuilt(keras2)
+    rebuilt = keras2_rebuild.rebuilt(keras2)
     judge.check(keras2, rebuilt)
     kernel = next(each for each in rebuilt.model.layers if each.name.startswith(layer)).kernel
     kernel.assign(kernel * 1.001)
@@ -242,7 +242,7 @@ def test_the_judge_sees_behind_a_saturated_softmax() -> None:
     keras2 = original("teachable-2.15.h5")
     kernel = keras2.layers[-1].layers[-1].kernel
     kernel.assign(kernel * 1e4)
-    rebuilt = rebuild.rebuilt(keras2)
+    rebuilt = keras2_rebuild.rebuilt(keras2)
     last = rebuilt.model.layers[-1]
     last.kernel.assign(last.kernel * 1.01)
     with pytest.raises(ValueError, match="its answers differ by"):

@@ -10,8 +10,8 @@ import numpy as np
 
 from kedge_convert import asking, doubts, own_pixels, parity, sealing
 from kedge_convert.device import fit
+from kedge_convert.device.compilers import compiled_name
 from kedge_convert.device.fit import DeviceFit
-from kedge_convert.device.release import compiled_name
 from kedge_convert.export import onnx, structure
 from kedge_convert.export.exported import Exported, Way
 from kedge_convert.export.formats import FORMATS

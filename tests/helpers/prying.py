@@ -14,7 +14,7 @@ import numpy as np
 
 from kedge_convert import pipeline
 from kedge_convert.job import Job, Outcome, failed
-from kedge_convert.load import application, programs
+from kedge_convert.load import application
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.errors import reason_of
 

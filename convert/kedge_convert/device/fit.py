@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kedge_convert.device.compilation import Compilation
+from kedge_convert.device.compilers import COMPILERS, Attempt, attempt
 from kedge_convert.device.forecast import COMPILED, CompilerForecast, forecast
-from kedge_convert.device.release import COMPILERS, Attempt, attempt
 from kedge_models.devices import Device
 from kedge_runtime.checks.hardware import Finding
 from kedge_runtime.modelfile.network import Network

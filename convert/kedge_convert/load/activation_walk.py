@@ -136,7 +136,7 @@ def _undo_merge(tensor: Any, copies: Copies) -> OutputEnd:
 
 
 def _kind_of(last: Any) -> Kind | None:
-    if hasattr(last, "graph_kind"):  # sources/frozen.py
+    if hasattr(last, "graph_kind"):  # graph_layer.py
         kind: Kind | None = last.graph_kind()
         return kind
     activation = _activation_of(last)
@@ -176,7 +176,7 @@ def _weighs(last: Any) -> bool:
 
 def _without(last: Any, copies: Copies) -> Any:
     """Return the operation `last` without its activation; the same one each time it is asked."""
-    if hasattr(last, "without_activation"):  # sources/frozen.py
+    if hasattr(last, "without_activation"):  # graph_layer.py
         return last.without_activation()
     if not getattr(last, "weights", ()):
         return lambda taken: taken

@@ -136,7 +136,7 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-# A graph holds no Python, and each of its operations is checked (programs.py).
+# A graph holds no Python, and each of its operations is checked (graph_safety.py).
 REMEDY = (
     "export its graph where it was trained, model.export('folder'): kedge loads graphs that only "
     "compute"

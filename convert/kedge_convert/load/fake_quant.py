@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.load.frozen import FAKE_QUANT, FrozenGraph, as_identity, node_name
+from kedge_convert.load.graph_layer import FAKE_QUANT, FrozenGraph, as_identity, node_name
 from kedge_convert.rewrite.activations import Stand
 from kedge_convert.rewrite.lowering import lower
 from kedge_convert.toolkit import require
@@ -60,7 +60,7 @@ def plain(graph: FrozenGraph) -> Plain:
 def trained(model: Any) -> Any:
     """Return a Keras model with the fake quantisation that it was trained with; None if it wasn't.
 
-    `model`: any that a graph of `frozen.as_layer` is a part of.
+    `model`: any that a graph of `graph_layer.as_layer` is a part of.
     """
     graphs = [each.trained for each in model._flatten_layers() if getattr(each, "trained", None)]
     if not graphs:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
-from kedge_convert.load.rebuild import left_out_note, registered
+from kedge_convert.load.keras2_rebuild import left_out_note, registered
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import quiet

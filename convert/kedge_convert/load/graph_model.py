@@ -6,8 +6,8 @@ What no device can run is refused here, and what belongs to training is taken ou
 from dataclasses import replace
 from typing import Any
 
-from kedge_convert.load import fake_quant, frozen
-from kedge_convert.load.augmentation import Inseparable, without_random
+from kedge_convert.load import fake_quant, graph_layer
+from kedge_convert.load.graph_augmentation import Inseparable, without_random
 from kedge_runtime.errors import UsageError, counted
 
 # Beginnings of operations that keep state or look tables up.
@@ -27,7 +27,7 @@ UNKNOWN: Shape = (None, None, None, 3)  # where a graph doesn't say what it take
 
 
 def graph_model(
-    graph: frozen.FrozenGraph, shape: Shape, dtype: str, name: str
+    graph: graph_layer.FrozenGraph, shape: Shape, dtype: str, name: str
 ) -> tuple[Any, Notes]:
     """Return the Keras model of a graph, and what is to be said of it.
 
@@ -41,10 +41,12 @@ def graph_model(
     trained = graph if plain.activations else None
     if plain.kernels or trained:
         notes = (*notes, str(plain))
-    return frozen.as_keras(plain.graph, shape, trained), notes
+    return graph_layer.as_keras(plain.graph, shape, trained), notes
 
 
-def _without_random(graph: frozen.FrozenGraph, name: str) -> tuple[frozen.FrozenGraph, Notes]:
+def _without_random(
+    graph: graph_layer.FrozenGraph, name: str
+) -> tuple[graph_layer.FrozenGraph, Notes]:
     try:
         graph, layers = without_random(graph)
     except Inseparable as error:
@@ -57,7 +59,7 @@ def _without_random(graph: frozen.FrozenGraph, name: str) -> tuple[frozen.Frozen
     return graph, (f"random {word} that the export left on, taken out: {', '.join(layers)}",)
 
 
-def _refuse(graph: frozen.FrozenGraph, name: str) -> None:
+def _refuse(graph: graph_layer.FrozenGraph, name: str) -> None:
     """Raise UsageError for operations that no device runs."""
     nodes = graph.definition.node
     # Not attr["T"] alone: asking a message's map for a key puts it in.
@@ -93,11 +95,11 @@ def _by_batch(node: Any) -> bool:
     return bool(node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b)
 
 
-def _from_floats(graph: frozen.FrozenGraph, dtype: str, name: str) -> frozen.FrozenGraph:
+def _from_floats(graph: graph_layer.FrozenGraph, dtype: str, name: str) -> graph_layer.FrozenGraph:
     """Return the graph with a float32 input: one of bytes begins where these are cast."""
     if dtype == "float32":
         return graph
-    readers = graph.readers(frozen.node_name(graph.picture))
+    readers = graph.readers(graph_layer.node_name(graph.picture))
     while [each.op for each in readers] == ["Identity"]:
         readers = graph.readers(readers[0].name)
     if dtype == "uint8" and [each.op for each in readers] == ["Cast"]:

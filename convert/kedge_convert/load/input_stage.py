@@ -126,7 +126,7 @@ def _walk(model: Any, pictures: Any, steps: list[InputStep]) -> Any:
 
 
 def _through_nodes(layer: Any, pictures: Any, steps: list[InputStep]) -> Any:
-    """Return what a SavedModel's graph (`frozen.py`) makes of `pictures` before its weights."""
+    """Return what a SavedModel's graph (`graph_layer.py`) makes of `pictures` before its weights."""
     with quiet():
         nodes, given = layer.begin(pictures, _ARITHMETIC | _MOVING)
     steps.extend(InputStep(node, node.op) for node in nodes)

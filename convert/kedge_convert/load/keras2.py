@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.load import frozen, rebuild, tfmot, tfmot_qat, weights_file
+from kedge_convert.load import graph_layer, keras2_rebuild, tfmot, tfmot_qat, weights_file
 from kedge_convert.load.configuration import CONFIG, refusal, refuse_links, screen
 from kedge_convert.load.graph_model import Notes, graph_model
 from kedge_convert.load.inputs import noise
+from kedge_convert.load.keras2_rebuild import Rebuilt
 from kedge_convert.load.outputs import chosen
-from kedge_convert.load.rebuild import Rebuilt
 from kedge_convert.load.request import LoadedModel
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line
@@ -38,7 +38,7 @@ def traced(original: Any, output: str | None, name: str) -> tuple[Any, Notes]:
     definition = flat.graph.as_graph_def()
     names = tuple(original.output_names)
     index = chosen(name, "output", names, output) if len(names) > 1 else 0
-    graph = frozen.FrozenGraph(definition, flat.inputs[0].name, flat.outputs[index].name)
+    graph = graph_layer.FrozenGraph(definition, flat.inputs[0].name, flat.outputs[index].name)
     return graph_model(graph, tuple(shape), "float32", name)
 
 
@@ -148,7 +148,7 @@ def _found(saved: Saved, load: Callable[[Any], Any]) -> LoadedModel:
         raise refusal(saved.path, error, "tf_keras") from error
     try:
         with quiet():
-            rebuilt = rebuild.rebuilt(original)
+            rebuilt = keras2_rebuild.rebuilt(original)
             check(original, rebuilt)
         return LoadedModel(saved.name, rebuilt.model, notes=rebuilt.notes)
     # Whatever Keras 3 can't hold or answers otherwise, tf_keras has it: its graph goes on.

@@ -12,7 +12,7 @@ from kedge_convert.load import (
     application,
     architecture,
     for_inference,
-    frozen_pb,
+    frozen_graph,
     hub,
     keras_file,
     legacy_h5,
@@ -50,7 +50,7 @@ KINDS: dict[str, SourceKind] = {
     "legacy HDF5 file": SourceKind(legacy_h5.holds, legacy_h5.load, legacy_h5.check),
     "SavedModel": SourceKind(saved_model.holds, saved_model.load, chooses=True),
     "preset of keras_hub": SourceKind(hub.holds, hub.load),
-    "frozen graph": SourceKind(frozen_pb.holds, frozen_pb.load, chooses=True),
+    "frozen graph": SourceKind(frozen_graph.holds, frozen_graph.load, chooses=True),
     ARCHITECTURE: SourceKind(architecture.holds, architecture.load, architecture.check),
 }
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.load import frozen
+from kedge_convert.load import graph_layer
 from kedge_convert.load.graph_model import UNKNOWN, graph_model
+from kedge_convert.load.graph_safety import GRAPH, VARIABLES, checked
 from kedge_convert.load.outputs import chosen
-from kedge_convert.load.programs import GRAPH, VARIABLES, checked
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line
@@ -174,13 +174,13 @@ def _signature(path: Path, signatures: Any, asked: str | None) -> Any:
     return signatures[names[chosen(str(path), "signature", names, asked, SIGNATURES)]]
 
 
-def _frozen(path: Path, signature: Any, index: int) -> frozen.FrozenGraph:
+def _frozen(path: Path, signature: Any, index: int) -> graph_layer.FrozenGraph:
     """Return the signature's graph from its one picture to the output of `index`,
     variables made constants."""
     captured = {inner.name for _, inner in signature.graph.captures}
     taken = [tensor.name for tensor in signature.inputs if tensor.name not in captured]
     if len(taken) != 1:
-        names = ", ".join(sorted(map(frozen.node_name, taken)))
+        names = ", ".join(sorted(map(graph_layer.node_name, taken)))
         raise UsageError(f"{path}: no classifier: its signature takes {names}, not one picture")
     if written := sorted({node.name for node in writers(signature)}):
         if not draws(signature):
@@ -192,4 +192,4 @@ def _frozen(path: Path, signature: Any, index: int) -> frozen.FrozenGraph:
     module = "tensorflow.python.framework.convert_to_constants"
     flat = require(module).convert_variables_to_constants_v2(signature)
     answer = flat.outputs[index]
-    return frozen.FrozenGraph(flat.graph.as_graph_def(), flat.inputs[0].name, answer.name)
+    return graph_layer.FrozenGraph(flat.graph.as_graph_def(), flat.inputs[0].name, answer.name)

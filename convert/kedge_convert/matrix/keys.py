@@ -16,7 +16,7 @@ from typing import Any
 import kedge_convert
 import kedge_models
 import kedge_runtime
-from kedge_convert.device.release import COMPILERS
+from kedge_convert.device.compilers import COMPILERS
 from kedge_convert.load import architecture
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix.cells import Cell, CellGroup

@@ -1,7 +1,7 @@
 """Refuse SavedModels and graphs that do more than compute: TensorFlow runs them as programs.
 
 Loading a SavedModel runs its initialisers, so the file is read as a record first: TensorFlow's
-classes for the message run nothing. An allowlist decides (`computing.py`), over the main graph and
+classes for the message run nothing. An allowlist decides (`allowed_operations.py`), over the main graph and
 every function of every meta graph, whether anything calls them or not.
 """
 
@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.load.computing import COMPUTING
+from kedge_convert.load.allowed_operations import COMPUTING
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import temporary_folder

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kedge_convert.load.frozen import FrozenGraph, node_name, tensor_name
+from kedge_convert.load.graph_layer import FrozenGraph, node_name, tensor_name
 from kedge_convert.toolkit import require
 
 Varies = Callable[[Any], bool]  # whether a node gives something else each time

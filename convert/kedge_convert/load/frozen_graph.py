@@ -7,10 +7,10 @@ the one node that nobody reads are, or those that the user names.
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.load.frozen import FrozenGraph, node_name
+from kedge_convert.load.graph_layer import FrozenGraph, node_name
 from kedge_convert.load.graph_model import UNKNOWN, Shape, graph_model
+from kedge_convert.load.graph_safety import refuse_graph
 from kedge_convert.load.outputs import chosen
-from kedge_convert.load.programs import refuse_graph
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line

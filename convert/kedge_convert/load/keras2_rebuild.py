@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from kedge_convert.load import operations, tfmot
+from kedge_convert.load import keras2_operations, tfmot
 from kedge_convert.toolkit import require
 
 PACKAGE = "kedge"
@@ -172,8 +172,8 @@ class _Walk:
         if kind in _TRAINING or kind.startswith(_RANDOM):
             return args[0]
         arguments = {key: kwargs[key] for key in kwargs if key not in ("training", "mask")}
-        if kind in operations.KINDS:
-            return operations.call(layer, args, arguments, self.free_name)
+        if kind in keras2_operations.KINDS:
+            return keras2_operations.call(layer, args, arguments, self.free_name)
         return self._counterpart(layer, args, arguments)
 
     def _resized(self, crop: Any, images: Any) -> Any:
