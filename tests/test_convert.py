@@ -154,7 +154,7 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
     assert str(tmp_path / "tiny.float32.tflite") in out
     assert err.split("\n")[:-1] == [
         "load model",
-        "head: softmax, 5 classes; taken off, the device computes it in float",
+        "head: softmax, 5 classes; the device computes the softmax in float",
         "input: 32x32 rgb, pyramid, crop 87.5 %, EXIF, x / 127.5 - 1 "
         "(--preprocess imagenet --normalisation tf)",
         "read pictures",
