@@ -39,7 +39,7 @@ def test_a_frozen_graph_answers_as_in_tensorflow(name: str, asked: str | None, a
 REFUSED = {
     "two_outputs": r"its outputs are doubled, softmax: name one with --output, such as --output d",
     "undecided": r"training switch without a default, keep_prob \(float32\)",
-    "decoding": r"decodes files of pictures itself \(DecodeJpeg\): save it with a signature that",
+    "decoding": r"decodes image files itself \(DecodeJpeg\): save it with a signature that",
 }
 
 
