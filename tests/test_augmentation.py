@@ -203,7 +203,7 @@ def test_a_random_crop_of_keras_2_resizes_out_of_training(tmp_path: Path, side: 
 def test_norms_in_training_are_refused_and_the_remedy_helps(tmp_path: Path) -> None:
     model = network(lambda layers: [layers.BatchNormalization()])
     request = module(lambda x: model(x, training=True), model.variables, tmp_path / "it")
-    with pytest.raises(UsageError, match=r"writes variables with every picture .*training=False"):
+    with pytest.raises(UsageError, match=r"writes variables with every image .*training=False"):
         load(request)
     request = module(lambda x: model(x, training=False), model.variables, tmp_path / "remedy")
     expected = np.asarray(model(PICTURES, training=False))

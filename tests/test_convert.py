@@ -150,7 +150,7 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
     assert code == 0
     row = next(line for line in out.splitlines() if "tflite:float32" in line)
     assert "passed" in row
-    assert "1.000" in row
+    assert "100.0 %" in row
     assert str(tmp_path / "tiny.float32.tflite") in out
     assert err.split("\n")[:-1] == [
         "load model",
@@ -170,7 +170,7 @@ def test_fewer_pictures_than_asked_for_are_told(
     arguments = options(tiny_model, pictures, tmp_path, "tflite:float32")
     code, _, err = kedge("convert", *arguments, "--check-count", 100)
     assert code == 0
-    assert "only 25 pictures to calibrate with and 15 to check with (25 and 100 were" in err
+    assert "only 25 calibration images and 15 validation images (25 and 100 requested" in err
 
 
 def test_a_miss_is_set_aside_and_the_users_good_file_stays(

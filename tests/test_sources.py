@@ -410,7 +410,7 @@ def test_a_model_of_several_pictures_at_once(tf: Any, tmp_path: Path) -> None:
     assert source.logits(iter(pictures)).shape == (3, 5)
     fixed = keras.Model(image, keras.ops.reshape(feature, (5, 5)))
     path = keras_file(tf, fixed, tmp_path)
-    with pytest.raises(UsageError, match="takes 5 pictures at once, and its operations hold that"):
+    with pytest.raises(UsageError, match="takes 5 images at once, and its operations hold that"):
         load_source(SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
 
 

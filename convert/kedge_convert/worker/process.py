@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -289,3 +290,17 @@ def started(request: WorkerRequest) -> Iterator[WorkerProcess]:
     finally:
         worker.end()
         sweep(request.job.out, worker.pid)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Clean up, as after Ctrl-C, when the terminal is closed or `timeout` ends the command."""
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
