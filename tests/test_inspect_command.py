@@ -111,7 +111,7 @@ def test_the_object(kedge: Run, artefacts: Path) -> None:
 
 
 FITS: list[tuple[str, str, int, dict[str, str]]] = [
-    ("tiny.tflite", "coral", 0, {"dense": "note", "operators": "note", "ends": "ok"}),
+    ("tiny.tflite", "coral", 0, {"dense": "note", "operators": "note", "I/O dtype": "ok"}),
     ("tiny.onnx", "coral", 1, {"precision": "problem"}),
     ("tiny.tflite", "pi-zero2", 0, {"precision": "ok", "memory": "ok"}),
     ("tiny.onnx", "pi5", 0, {"precision": "ok"}),
