@@ -3,6 +3,7 @@
 It refuses what no device can run, and takes out what belongs to training.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,38 +66,58 @@ def _without_random(graph: FrozenGraph) -> tuple[FrozenGraph, tuple[str, ...]]:
 
 def _refuse(graph: FrozenGraph) -> None:
     """Raise UsageError for operations that no device runs."""
-    nodes = graph.definition.node
+    for matches, reason in _REFUSALS:
+        if nodes := [node for node in graph.definition.node if matches(node)]:
+            raise UsageError(reason(nodes))
+
+
+def _is_half(node: Any) -> bool:
     # Not attr["T"] alone: reading a missing key of a message's map adds it.
-    halves = [node.name for node in nodes if "T" in node.attr and node.attr["T"].type == HALF]
-    if halves:
-        raise UsageError(
-            f"its graph computes in float16 ({counted(len(halves), 'operation')}, {halves[0]} "
-            "first): give the .keras file, or export it in float32"
-        )
-    if decoding := [node.op for node in nodes if node.op.startswith(DECODING)]:
-        raise UsageError(
-            f"its graph decodes image files itself ({decoding[0]}): save it with a signature that "
-            "takes pixels, tf.TensorSpec((None, height, width, 3), tf.float32)"
-        )
-    if foreign := sorted({node.op for node in nodes if node.op.startswith(FOREIGN)}):
-        raise UsageError(
-            f"its graph needs {', '.join(foreign)}, which no device has: save it from pixels to "
-            "numbers"
-        )
-    if loops := [node.name for node in nodes if node.op in LOOPS]:
-        raise UsageError(
-            f"its graph has a loop ({loops[0]}), as recurrent layers have: give the .keras file, "
-            "whose loops kedge unrolls, or export it with unroll=True in these layers"
-        )
-    if training := [node.name for node in nodes if _by_batch(node)]:
-        raise UsageError(
-            f"its graph normalises by each batch's own mean ({training[0]}), as in training: "
-            "export it as model(x, training=False)"
-        )
+    return bool("T" in node.attr and node.attr["T"].type == HALF)
 
 
 def _by_batch(node: Any) -> bool:
     return bool(node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b)
+
+
+# Which nodes are refused -> the reason, of all such nodes.
+_REFUSALS: tuple[tuple[Callable[[Any], bool], Callable[[list[Any]], str]], ...] = (
+    (
+        _is_half,
+        lambda nodes: (
+            f"its graph computes in float16 ({counted(len(nodes), 'operation')}, {nodes[0].name} "
+            "first): give the .keras file, or export it in float32"
+        ),
+    ),
+    (
+        lambda node: bool(node.op.startswith(DECODING)),
+        lambda nodes: (
+            f"its graph decodes image files itself ({nodes[0].op}): save it with a signature that "
+            "takes pixels, tf.TensorSpec((None, height, width, 3), tf.float32)"
+        ),
+    ),
+    (
+        lambda node: bool(node.op.startswith(FOREIGN)),
+        lambda nodes: (
+            f"its graph needs {', '.join(sorted({node.op for node in nodes}))}, which no device "
+            "has: save it from pixels to numbers"
+        ),
+    ),
+    (
+        lambda node: node.op in LOOPS,
+        lambda nodes: (
+            f"its graph has a loop ({nodes[0].name}), as recurrent layers have: give the .keras "
+            "file, whose loops kedge unrolls, or export it with unroll=True in these layers"
+        ),
+    ),
+    (
+        _by_batch,
+        lambda nodes: (
+            f"its graph normalises by each batch's own mean ({nodes[0].name}), as in training: "
+            "export it as model(x, training=False)"
+        ),
+    ),
+)
 
 
 def _from_floats(graph: FrozenGraph, dtype: str) -> FrozenGraph:

@@ -71,9 +71,9 @@ def _shape(layers: list[dict[str, Any]]) -> tuple[int | None, ...] | None:
     for layer in layers:
         config = layer.get("config")
         if isinstance(config, dict):
-            found = config.get("batch_input_shape") or config.get("batch_shape")
-            if isinstance(found, list) and found:
-                return tuple(found[1:])
+            shape = config.get("batch_input_shape") or config.get("batch_shape")
+            if isinstance(shape, list) and shape:
+                return tuple(shape[1:])
     return None
 
 

@@ -164,12 +164,12 @@ def find(model: Any, declared: Kind | None = None) -> Head:
     end = remove_activation(model.outputs[0], {})
     # Built anew in any case: whatever names they had, one tensor in, one out.
     bare = require("keras").Model(model.inputs[0], end.tensor, name=model.name)
-    found = end.kind
+    detected = end.kind
     if not end.certain and declared is None:
-        found = _by_predictions(bare) or found
-    kind = _settled(found, declared, activation_name(model))
+        detected = _by_predictions(bare) or detected
+    kind = _settled(detected, declared, activation_name(model))
     # Without a sigmoid only the user knows: the number may as well be a measurement.
-    if bare.outputs[0].shape[1:] == (1,) and (found == "sigmoid" or declared == "logits"):
+    if bare.outputs[0].shape[1:] == (1,) and (detected == "sigmoid" or declared == "logits"):
         removed = end.removed or declared == "logits"
         return _verified(_two_classes(bare, kind, removed=removed), model)
     _check_shape(bare, kind, declared)
@@ -238,17 +238,17 @@ def _sums_to_one(answers: Floats) -> bool:
     return bool(abs(answers.sum(axis=-1) - 1).max() < TOLERANCE)
 
 
-def _settled(found: Kind | None, declared: Kind | None, activation: str) -> Kind:
+def _settled(detected: Kind | None, declared: Kind | None, activation: str) -> Kind:
     """Return the output type. Raises UsageError where layers and user contradict each other."""
     if declared is None:
-        if found is None:
+        if detected is None:
             raise UsageError(
                 f"its last activation is {activation}; allowed are {', '.join(KINDS)}: end the "
                 "model in one of these, or give its output type with --head"
             )
-        return found
-    if found in ("softmax", "sigmoid") and found != declared:
-        raise UsageError(f"ends in {found}, which contradicts --head {declared}")
+        return detected
+    if detected in ("softmax", "sigmoid") and detected != declared:
+        raise UsageError(f"ends in {detected}, which contradicts --head {declared}")
     return declared
 
 

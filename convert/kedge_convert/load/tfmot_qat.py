@@ -245,13 +245,20 @@ class QuantizeAwareActivation:
         return require("tf_keras").activations.deserialize(config["activation"])
 
 
-@cache
 def stand_ins() -> dict[str, Any]:
     """Return the custom objects by which tf_keras loads a quantisation-aware model."""
-    keras, tf = require("tf_keras"), require("tensorflow")
+    layers = (_quantize_layer(), *_wrappers(), NoOpActivation, QuantizeAwareActivation)
+    return {each.__name__: each for each in layers}
 
-    def add_step(layer: Any) -> None:
-        layer.add_weight(name="optimizer_step", shape=(), dtype=tf.int32, trainable=False)
+
+def _add_step(layer: Any) -> None:
+    dtype = require("tensorflow").int32
+    layer.add_weight(name="optimizer_step", shape=(), dtype=dtype, trainable=False)
+
+
+@cache
+def _quantize_layer() -> type:
+    keras = require("tf_keras")
 
     class QuantizeLayer(keras.layers.Layer):  # type: ignore[misc,name-defined]
         def __init__(self, quantizer: Any, **kwargs: Any) -> None:
@@ -261,11 +268,19 @@ def stand_ins() -> dict[str, Any]:
         def build(self, input_shape: Any) -> None:
             if self.quantiser:
                 self.span = self.quantiser.build(input_shape, self.name, self)
-            add_step(self)
+            _add_step(self)
             super().build(input_shape)
 
         def call(self, value: Any) -> Any:
             return self.quantiser(value, self.span) if self.quantiser else value
+
+    return QuantizeLayer
+
+
+@cache
+def _wrappers() -> tuple[type, type]:
+    """Return QuantizeWrapper and QuantizeWrapperV2."""
+    keras = require("tf_keras")
 
     class QuantizeWrapper(keras.layers.Wrapper):  # type: ignore[misc,name-defined]
         def __init__(self, layer: Any, quantize_config: Any, **kwargs: Any) -> None:
@@ -281,7 +296,7 @@ def stand_ins() -> dict[str, Any]:
 
         def build(self, input_shape: Any) -> None:
             super().build(input_shape)
-            add_step(self)
+            _add_step(self)
             self.kernels = []
             for name, quantiser in self.settings.kernels(self.layer):
                 weight = getattr(self.layer, name)
@@ -330,5 +345,4 @@ def stand_ins() -> dict[str, Any]:
         def trainable_weights(self) -> Any:
             return self._dedup_weights(self._trainable_weights + self.layer.trainable_weights)
 
-    layers = (QuantizeLayer, QuantizeWrapper, QuantizeWrapperV2)
-    return {each.__name__: each for each in (*layers, NoOpActivation, QuantizeAwareActivation)}
+    return QuantizeWrapper, QuantizeWrapperV2
