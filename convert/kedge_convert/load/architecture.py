@@ -32,21 +32,21 @@ def load(request: SourceRequest) -> LoadedModel:
     Raises UsageError where there is none, or where they don't match.
     """
     model = Path(request.model)
-    parts = _parts(request)
-    name = model.resolve().name if model.is_dir() else parts.path.stem
-    if parts.saved.is_keras_2:
-        saved = Saved(name, parts.path, parts.saved.content, request.output)
-        return keras2.of_parts(saved, parts.weights)
-    return LoadedModel(name, _of_keras_3(parts))
+    files = _files_of(request)
+    name = model.resolve().name if model.is_dir() else files.path.stem
+    if files.saved.is_keras_2:
+        saved = Saved(name, files.path, files.saved.content, request.output)
+        return keras2.of_parts(saved, files.weights)
+    return LoadedModel(name, _of_keras_3(files))
 
 
 def check(request: SourceRequest) -> None:
     """Raise UsageError for an architecture without weights, or in YAML."""
-    _parts(request)
+    _files_of(request)
 
 
 @dataclass(frozen=True)
-class Parts:
+class ArchitectureFiles:
     """The file of an architecture, its content, and the file of its weights."""
 
     path: Path
@@ -54,12 +54,12 @@ class Parts:
     weights: Path
 
 
-def _parts(request: SourceRequest) -> Parts:
+def _files_of(request: SourceRequest) -> ArchitectureFiles:
     path = architecture_in(Path(request.model))
     saved = configuration.of_json(path)
     if saved is None:
         raise UsageError(_YAML_REMEDY)
-    return Parts(path, saved, weights_of(path, request.weights))
+    return ArchitectureFiles(path, saved, weights_of(path, request.weights))
 
 
 def architecture_in(model: Path) -> Path:
@@ -67,15 +67,15 @@ def architecture_in(model: Path) -> Path:
     return model if model.is_file() else next(iter(_architectures(model)))
 
 
-def _of_keras_3(parts: Parts) -> Any:
-    refuse_unsafe(parts.saved.content)
+def _of_keras_3(files: ArchitectureFiles) -> Any:
+    refuse_unsafe(files.saved.content)
     try:
         with quiet(), for_inference():
-            model = require("keras").models.model_from_json(parts.path.read_text("utf-8"))
+            model = require("keras").models.model_from_json(files.path.read_text("utf-8"))
     # Keras raises whatever the user's file causes.
     except Exception as error:
-        raise refusal(parts.path, error) from error
-    weights_file.load_into(model, parts.weights, parts.path.name)
+        raise refusal(files.path, error) from error
+    weights_file.load_into(model, files.weights, files.path.name)
     return model
 
 

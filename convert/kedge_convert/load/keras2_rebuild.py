@@ -110,7 +110,7 @@ def rebuilt(model: Any) -> Rebuilt:
 
     Raises ValueError for layers and functions that Keras 3 lacks, and whatever Keras 3 raises.
     """
-    keras, walk = require("keras"), _Walk()
+    keras, walk = require("keras"), _Rebuild()
     inputs = [
         keras.Input(batch_shape=tuple(each.shape), dtype="float32", name=walk.free_name(each.name))
         for each in model.inputs
@@ -123,7 +123,7 @@ def rebuilt(model: Any) -> Rebuilt:
 
 
 @dataclass
-class _Walk:
+class _Rebuild:
     """The state of a walk through a model: `layers` are old and new ones by the old one's id."""
 
     layers: dict[int, tuple[Any, Any]] = field(default_factory=dict)
