@@ -81,7 +81,7 @@ def test_the_table_tells_what_agrees_in_independent_classes(
     instead([Outcome(TARGETS[0], Verdict(), checked("a.tflite", parity))], monkeypatch)
     _, out, _ = kedge("convert", "demo")
     assert "top-1" not in out
-    assert "agreement: images with the float model's set of labels," in out
+    assert "agreement: images with the float model's set of labels\n" in out
     assert "95 % CI of the agreement on 1 image: 20.0 % to 100.0 %" in out
 
 

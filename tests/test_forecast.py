@@ -178,7 +178,7 @@ CASES: list[tuple[str, Made, str]] = [
     ("maps", _one("RESHAPE", (1, 1, 1, 5000), (1, 5000)), ""),
     ("maps", _one("RESHAPE", (1, 6, 6, 64), (1, 2304)), ""),
     ("uncertain", _one("TRANSPOSE", (1, 6, 6, 4), (1, 4, 6, 6)), "published logs"),
-    ("uncertain", _one("RESHAPE", (1, 7, 7, 512), (1, 25088)), "more than a file has shown"),
+    ("uncertain", _one("RESHAPE", (1, 7, 7, 512), (1, 25088)), "more than published examples"),
 ]
 
 

@@ -64,7 +64,8 @@ def _explain(console: Console, checked: "Sequence[Checked]") -> None:
             images = f"{counts[0]} to {counts[-1]} images"
         # All targets are of one model.
         agreement = AGREEMENTS[checked[0].parity.agreement_by]
-        console.print(f"ratio: to the float32 weights; agreement: {agreement},")
+        console.print("ratio: to the float32 weights")
+        console.print(f"agreement: {agreement}")
         console.print(f"errors: in logits, on {images} not used for calibration")
         _explain_own_pixels(console, checked)
         _print_interval(console, checked)
