@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
+from kedge_convert.load.graph_layer import INPUT_NAME
 from kedge_convert.load.keras2_rebuild import registered, skipped_note
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
@@ -14,7 +15,7 @@ from kedge_runtime.output import quiet
 # Names that TensorFlow allows for a scope; with JAX and PyTorch Keras allows any.
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 # Names of inputs that conversions put before a model.
-_OURS = frozenset({"input", "picture"})
+_OURS = frozenset({"input", INPUT_NAME})
 
 
 def plain(model: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kedge_convert.toolkit import require
 
+INPUT_NAME = "picture"  # of a graph's Keras model; it is a part of the artefacts' bytes
 # TensorFlow's module that makes constants of variables.
 CONSTANTS = "tensorflow.python.framework.convert_to_constants"
 # Quantise and dequantise at once, as a model trained for int8 does (fake_quant.py).
@@ -147,8 +148,7 @@ def as_keras(
     `trained`: the same graph with the fake quantisation that it was trained with.
     """
     keras = require("keras")
-    # The name is a part of the model's bytes.
-    image = keras.Input(batch_shape=shape, name="picture")
+    image = keras.Input(batch_shape=shape, name=INPUT_NAME)
     layer = as_layer(*split(graph), "frozen", trained)
     return keras.Model(image, layer(image), name="saved")
 
