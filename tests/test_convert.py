@@ -237,7 +237,7 @@ def test_a_map_of_features_goes_to_both_formats(pictures: Path, tmp_path: Path, 
     command = ["convert", tmp_path / "body.keras", *words.split(), "--calibrate", pictures]
     code, _, error = kedge(*command, "--out", tmp_path)
     assert code == 2
-    assert "(None, 7, 7, 6), not one answer for each image: give --head features" in error
+    assert "(None, 7, 7, 6), not one output for each image: give --head features" in error
     code, out, _ = kedge(*command, "--out", tmp_path, "--head", "features", "--json")
     assert [item["passed"] for item in json.loads(out)["artefacts"]] == [True, True], out
     for form in ("tflite", "onnx"):
