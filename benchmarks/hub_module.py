@@ -37,7 +37,7 @@ def main() -> None:
     arguments = _arguments()
     with quiet():
         loaded = keras.models.load_model(arguments.model, compile=False)
-        module = Module(output_activation.find(loaded, arguments.model).model, arguments.form)
+        module = Module(output_activation.find(loaded).model, arguments.form)
         tf.saved_model.save(module, arguments.out, signatures=module.run)
 
 

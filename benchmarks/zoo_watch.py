@@ -5,7 +5,7 @@ import threading
 from time import monotonic
 from typing import Any
 
-from kedge_convert.worker.events import Event, Turned
+from kedge_convert.worker.events import Event, PartStarted
 from kedge_convert.worker.process import held
 
 INTERVAL = 0.1  # seconds between two looks at the memory
@@ -37,7 +37,7 @@ class Watch:
 
     def show(self, event: Event) -> None:
         """Take an event: what `Progress` calls."""
-        if isinstance(event, Turned):
+        if isinstance(event, PartStarted):
             self._turn(event.part)
 
     def _turn(self, part: str) -> None:

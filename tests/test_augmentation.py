@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.load.augmentation import RANDOM
+from kedge_convert.load.graph_augmentation import RANDOM
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.toolkit import require
@@ -203,7 +203,7 @@ def test_a_random_crop_of_keras_2_resizes_out_of_training(tmp_path: Path, side: 
 def test_norms_in_training_are_refused_and_the_remedy_helps(tmp_path: Path) -> None:
     model = network(lambda layers: [layers.BatchNormalization()])
     request = module(lambda x: model(x, training=True), model.variables, tmp_path / "it")
-    with pytest.raises(UsageError, match=r"writes variables with every picture .*training=False"):
+    with pytest.raises(UsageError, match=r"writes variables with every image .*training=False"):
         load(request)
     request = module(lambda x: model(x, training=False), model.variables, tmp_path / "remedy")
     expected = np.asarray(model(PICTURES, training=False))

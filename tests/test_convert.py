@@ -150,11 +150,11 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
     assert code == 0
     row = next(line for line in out.splitlines() if "tflite:float32" in line)
     assert "passed" in row
-    assert "1.000" in row
+    assert "100.0 %" in row
     assert str(tmp_path / "tiny.float32.tflite") in out
     assert err.split("\n")[:-1] == [
         "load model",
-        "head: softmax, 5 classes; taken off, the device computes it in float",
+        "head: softmax, 5 classes; the device computes the softmax in float",
         "input: 32x32 rgb, pyramid, crop 87.5 %, EXIF, x / 127.5 - 1 "
         "(--preprocess imagenet --normalisation tf)",
         "read pictures",
@@ -170,7 +170,7 @@ def test_fewer_pictures_than_asked_for_are_told(
     arguments = options(tiny_model, pictures, tmp_path, "tflite:float32")
     code, _, err = kedge("convert", *arguments, "--check-count", 100)
     assert code == 0
-    assert "only 25 pictures to calibrate with and 15 to check with (25 and 100 were" in err
+    assert "only 25 calibration images and 15 validation images (25 and 100 requested" in err
 
 
 def test_a_miss_is_set_aside_and_the_users_good_file_stays(
@@ -237,7 +237,7 @@ def test_a_map_of_features_goes_to_both_formats(pictures: Path, tmp_path: Path, 
     command = ["convert", tmp_path / "body.keras", *words.split(), "--calibrate", pictures]
     code, _, error = kedge(*command, "--out", tmp_path)
     assert code == 2
-    assert "(None, 7, 7, 6), not one answer for each image: give --head features" in error
+    assert "(None, 7, 7, 6), not one output for each image: give --head features" in error
     code, out, _ = kedge(*command, "--out", tmp_path, "--head", "features", "--json")
     assert [item["passed"] for item in json.loads(out)["artefacts"]] == [True, True], out
     for form in ("tflite", "onnx"):

@@ -71,7 +71,7 @@ def test_the_table_tells_failed_from_rejected(kedge: Run, monkeypatch: pytest.Mo
     assert "one op stays [float]" in lines
     assert "rejected: wrong" in lines
     assert f"failed: {REASON}" in lines
-    assert "a picture that was not used" in out
+    assert "on 1 image not used" in out
 
 
 def test_the_table_tells_what_agrees_in_independent_classes(
@@ -81,8 +81,8 @@ def test_the_table_tells_what_agrees_in_independent_classes(
     instead([Outcome(TARGETS[0], Verdict(), checked("a.tflite", parity))], monkeypatch)
     _, out, _ = kedge("convert", "demo")
     assert "top-1" not in out
-    assert "labels: pictures with the float original's set," in out
-    assert "an agreement of 1.000 may be 0.200 to 1.000" in out
+    assert "agreement: images with the float model's set of labels\n" in out
+    assert "95 % CI of the agreement on 1 image: 20.0 % to 100.0 %" in out
 
 
 def test_the_table_tells_what_was_adjusted_and_why(
@@ -104,11 +104,11 @@ def test_the_table_tells_what_was_adjusted_and_why(
     _, out, _ = kedge("convert", "demo")
     words = " ".join(out.split())
     assert (
-        "int8 weights adjusted before quantising, which measured nearer to the float original "
-        "than the stock conversion: tflite:int8, tflite:dynamic a.tflite"
+        "Prepared int8 weights used (closer to the float model than stock): "
+        "tflite:int8, tflite:dynamic a.tflite"
     ) in words
     instead(made[1:4], monkeypatch)
-    assert "adjusted" not in kedge("convert", "demo")[1]
+    assert "Prepared" not in kedge("convert", "demo")[1]
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_the_table_tells_what_was_adjusted_and_why(
     [
         (
             {"images": 60, "drop": 0.0123, "drop_interval": (-0.02, 0.0456)},
-            "drop in accuracy: 1.23 pp (95 %: -2.00 .. 4.56) on 60 pictures",
+            "drop in accuracy: 1.23 points (95 % CI: -2.00 to 4.56) on 60 images",
         ),
-        ({"top1": 0.975}, "drop in accuracy: 2.50 pp at most, as no true classes are known"),
+        ({"top1": 0.975}, "drop in accuracy: at most 2.50 points, as there is no ground truth"),
     ],
 )
 def test_a_drop_that_is_limited_is_told(
@@ -138,8 +138,8 @@ def test_the_table_tells_how_many_pictures_each_figure_is_of(
     made = [Outcome(TARGETS[0], Verdict(), checked("a", each)) for each in (few, many)]
     instead(made, monkeypatch)
     _, out, _ = kedge("convert", "demo")
-    assert "on 100 to 400 pictures that were not used for calibration" in out
-    assert "on 400 pictures a top-1 of 0.900 may be 0.867 to 0.926" in out
+    assert "on 100 to 400 images not used for calibration" in out
+    assert "95 % CI of the agreement on 400 images: 86.7 % to 92.6 %" in out
 
 
 def test_when_all_failed_there_is_nothing_to_explain(

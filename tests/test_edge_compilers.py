@@ -12,9 +12,9 @@ import pytest
 import test_delegates
 from kedge_convert.device import edgetpu, vela
 from kedge_convert.device.compilation import Compilation, Row, reseal
+from kedge_convert.device.compilers import COMPILERS, Attempt, attempt, compiled_name
 from kedge_convert.device.fit import DeviceGates, fit
 from kedge_convert.device.forecast import forecast
-from kedge_convert.device.release import COMPILERS, Attempt, attempt, compiled_name
 from kedge_convert.toolkit import ConversionError
 from kedge_models.devices import Device, device, devices
 from kedge_runtime.artefact.content import read_content

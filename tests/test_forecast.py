@@ -173,12 +173,12 @@ CASES: list[tuple[str, Made, str]] = [
     ("stays", _slice([1, 1], ellipsis_mask=1), "ellipsis"),
     ("stays", _slice([1, 1], new_axis_mask=2), "new axes"),
     ("maps", _one("RESIZE_BILINEAR", (1, 6, 6, 4), (1, 12, 12, 4)), ""),
-    ("uncertain", _one("RESIZE_BILINEAR", (1, 6, 6, 4), (1, 18, 18, 4)), "no file has shown"),
+    ("uncertain", _one("RESIZE_BILINEAR", (1, 6, 6, 4), (1, 18, 18, 4)), "published example"),
     ("stays", _one("RESIZE_NEAREST_NEIGHBOR", (1, 1, 1, 4), (1, 33, 33, 4)), "too far"),
     ("maps", _one("RESHAPE", (1, 1, 1, 5000), (1, 5000)), ""),
     ("maps", _one("RESHAPE", (1, 6, 6, 64), (1, 2304)), ""),
     ("uncertain", _one("TRANSPOSE", (1, 6, 6, 4), (1, 4, 6, 6)), "published logs"),
-    ("uncertain", _one("RESHAPE", (1, 7, 7, 512), (1, 25088)), "more than a file has shown"),
+    ("uncertain", _one("RESHAPE", (1, 7, 7, 512), (1, 25088)), "more than published examples"),
 ]
 
 

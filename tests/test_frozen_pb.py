@@ -38,8 +38,8 @@ def test_a_frozen_graph_answers_as_in_tensorflow(name: str, asked: str | None, a
 
 REFUSED = {
     "two_outputs": r"its outputs are doubled, softmax: name one with --output, such as --output d",
-    "undecided": r"told by keep_prob \(float32\) whether it is trained, and has no default",
-    "decoding": r"decodes files of pictures itself \(DecodeJpeg\): save it with a signature that",
+    "undecided": r"training switch without a default, keep_prob \(float32\)",
+    "decoding": r"decodes image files itself \(DecodeJpeg\): save it with a signature that",
 }
 
 

@@ -188,13 +188,13 @@ def test_the_activation_of_the_new_logits_is_the_old_answer(
 ) -> None:
     model = saved(keras, MODELS[name](keras), tmp_path)
     expected = answers(model)
-    head = output_activation.find(model, "x")
+    head = output_activation.find(model)
     activation: Activation = "sigmoid" if "sigmoid" in name else "softmax"
     assert (head.kind, head.output) == (activation, Output("logits", activation=activation))
     np.testing.assert_allclose(ACTIVATIONS[activation](answers(head.model)), expected, atol=1e-6)
     assert np.abs(answers(head.model) - expected).max() > 0.01
     assert head.model.name == model.name
-    assert str(head) == f"{activation}, 5 classes; taken off, the device computes it in float"
+    assert str(head) == f"{activation}, 5 classes; the device computes the {activation} in float"
 
 
 @pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
@@ -202,7 +202,7 @@ def test_the_activation_of_the_new_logits_is_the_old_answer(
 def test_logits_stay_as_they_are(keras: Any, tmp_path: Path, name: str) -> None:
     model = saved(keras, LINEAR[name](keras), tmp_path)
     expected = answers(model)
-    head = output_activation.find(model, "x")
+    head = output_activation.find(model)
     assert (head.kind, head.output, str(head)) == ("logits", Output(), "logits, 5 classes")
     np.testing.assert_array_equal(answers(head.model), expected)
 
@@ -225,7 +225,7 @@ def test_probabilities_of_several_heads_are_shipped_as_they_are(
 ) -> None:
     make, kind = BLENDS[name]
     model = saved(keras, make(keras), tmp_path)
-    head = output_activation.find(model, "x")
+    head = output_activation.find(model)
     assert (head.kind, head.output) == (kind, Output(kind, activation=kind))
     np.testing.assert_array_equal(answers(head.model), answers(model))
 
@@ -240,9 +240,9 @@ UNCLEAR: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("name", UNCLEAR)
 def test_heads_whose_sum_nobody_can_tell(keras: Any, name: str) -> None:
     model = UNCLEAR[name](keras)
-    with pytest.raises(UsageError, match=r"^x: its last activation is hidden by .*allowed are"):
-        output_activation.find(model, "x")
-    assert output_activation.find(model, "x", "logits").kind == "logits"
+    with pytest.raises(UsageError, match=r"^its last activation is hidden by .*allowed are"):
+        output_activation.find(model)
+    assert output_activation.find(model, "logits").kind == "logits"
 
 
 def test_features_side_by_side_are_features(keras: Any) -> None:
@@ -250,7 +250,7 @@ def test_features_side_by_side_are_features(keras: Any) -> None:
     body = keras.layers.Conv2D(CLASSES, 3, activation="relu")(image)
     pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.GlobalMaxPooling2D()]
     joined = keras.layers.Concatenate()([layer(body) for layer in pooled])
-    assert output_activation.find(keras.Model(image, joined), "x").kind == "features"
+    assert output_activation.find(keras.Model(image, joined)).kind == "features"
 
 
 def single(keras: Any, activation: Any = "sigmoid") -> Any:
@@ -275,7 +275,7 @@ SINGLES: dict[str, Callable[[Any], Any]] = {
 def test_one_sigmoid_is_a_softmax_of_two_classes(keras: Any, tmp_path: Path, name: str) -> None:
     model = saved(keras, SINGLES[name](keras), tmp_path)
     probability = answers(model)
-    head = output_activation.find(model, "x")
+    head = output_activation.find(model)
     assert (head.kind, head.output) == ("sigmoid", Output("logits"))
     assert str(head) == "sigmoid, one number: two classes, the second where it is large"
     both = ACTIVATIONS["softmax"](answers(head.model))
@@ -285,42 +285,42 @@ def test_one_sigmoid_is_a_softmax_of_two_classes(keras: Any, tmp_path: Path, nam
 
 def test_a_mean_of_single_sigmoids_is_two_probabilities(keras: Any, tmp_path: Path) -> None:
     model = saved(keras, merged(keras, keras.layers.Average(), "sigmoid", (1, 1)), tmp_path)
-    head = output_activation.find(model, "x")
+    head = output_activation.find(model)
     assert (head.kind, head.output, head.single) == ("sigmoid", Output("softmax"), True)
     p = answers(model)
     np.testing.assert_allclose(answers(head.model), np.hstack([1 - p, p]), atol=1e-6)
     with pytest.raises(UsageError, match="contradicts --head logits"):
-        output_activation.find(model, "x", "logits")
+        output_activation.find(model, "logits")
 
 
 def test_one_number_without_a_sigmoid_is_the_users_to_say(keras: Any) -> None:
     model = ending(keras, single(keras, None))
-    with pytest.raises(UsageError, match="gives one number: say --head logits"):
-        output_activation.find(model, "x")
-    both = answers(output_activation.find(model, "x", "logits").model)
+    with pytest.raises(UsageError, match="gives one number: give --head logits"):
+        output_activation.find(model)
+    both = answers(output_activation.find(model, "logits").model)
     np.testing.assert_allclose(both[:, 1:] - both[:, :1], answers(model), rtol=1e-5)
     with pytest.raises(UsageError, match="gives one number"):
-        output_activation.find(ending(keras, single(keras, "softmax")), "x")
+        output_activation.find(ending(keras, single(keras, "softmax")))
 
 
 def test_an_activation_of_ones_own_before_one_logit_stays(keras: Any, tmp_path: Path) -> None:
     model = saved(keras, ending(keras, single(keras, "tanh")), tmp_path)
-    both = answers(output_activation.find(model, "x", "logits").model)
+    both = answers(output_activation.find(model, "logits").model)
     np.testing.assert_allclose(both[:, 1:] - both[:, :1], answers(model), rtol=1e-5)
 
 
 def test_one_number_is_no_row_of_features(keras: Any) -> None:
     with pytest.raises(UsageError, match=r"features are \(None, 1\), not \(n, 2 or more\)"):
-        output_activation.find(ending(keras, single(keras, None)), "x", "features")
+        output_activation.find(ending(keras, single(keras, None)), "features")
 
 
 def test_a_softmax_of_each_row_is_not_one_of_all(keras: Any, tmp_path: Path) -> None:
     rows = (keras.layers.Reshape((2, 3)), keras.layers.Softmax(), keras.layers.Flatten())
     model = saved(keras, ending(keras, *rows), tmp_path)
-    head = output_activation.find(model, "x")
+    head = output_activation.find(model)
     assert head.output.kind == "softmax"
     with pytest.raises(UsageError, match="add up to 2"):
-        output_activation.check_answers(answers(head.model), head.output, "x", told=head.told)
+        output_activation.check_answers(answers(head.model), head.output, certain=head.certain)
 
 
 def relu_map(keras: Any, *layers: Any) -> Any:
@@ -346,18 +346,18 @@ BODIES: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
 
 def test_a_map_is_asked_for(keras: Any) -> None:
     """A detector's trunk ends in one as well as a body without its top."""
-    with pytest.raises(UsageError, match=r"^x: gives a map, \(None, 6, 7, 5\), .*--head features"):
-        output_activation.find(relu_map(keras), "x")
-    head = output_activation.find(relu_map(keras), "x", "features")
+    with pytest.raises(UsageError, match=r"^gives a map, \(None, 6, 7, 5\), .*--head features"):
+        output_activation.find(relu_map(keras))
+    head = output_activation.find(relu_map(keras), "features")
     assert (head.kind, str(head)) == ("features", "features, 6x7x5 numbers")
     pooled = keras.layers.GlobalAveragePooling2D()
-    assert output_activation.find(relu_map(keras, pooled), "x").kind == "features"
+    assert output_activation.find(relu_map(keras, pooled)).kind == "features"
 
 
 @pytest.mark.parametrize("name", BODIES)
 def test_a_body_without_its_top_gives_features(keras: Any, name: str) -> None:
     make, shape = BODIES[name]
-    head = output_activation.find(make(keras), "x")
+    head = output_activation.find(make(keras))
     assert (head.kind, head.output.kind) == ("features", "features")
     assert tuple(head.model.outputs[0].shape[1:]) == shape
     assert str(head) == f"features, {'x'.join(map(str, shape))} numbers"
@@ -370,7 +370,7 @@ def convolutional_end(keras: Any) -> Any:
 
 
 def test_pooled_scores_are_logits(keras: Any) -> None:
-    assert output_activation.find(convolutional_end(keras), "x").kind == "logits"
+    assert output_activation.find(convolutional_end(keras)).kind == "logits"
 
 
 def own_softmax(keras: Any) -> Any:
@@ -384,7 +384,7 @@ def own_softmax(keras: Any) -> Any:
 
 
 def test_probabilities_that_no_layer_tells_of_are_told_by_the_numbers(keras: Any) -> None:
-    head = output_activation.find(own_softmax(keras), "x")
+    head = output_activation.find(own_softmax(keras))
     assert (head.kind, head.output.kind, str(head)) == ("softmax", "softmax", "softmax, 5 classes")
 
 
@@ -392,8 +392,8 @@ def test_probabilities_that_no_layer_tells_of_are_told_by_the_numbers(keras: Any
 def test_the_users_word_where_the_layers_do_not_tell(keras: Any, declared: Kind) -> None:
     model = ending(keras, dense(keras, "tanh"))
     with pytest.raises(UsageError, match="its last activation is tanh; allowed are softmax"):
-        output_activation.find(model, "x")
-    assert output_activation.find(model, "x", declared).output.kind == declared
+        output_activation.find(model)
+    assert output_activation.find(model, declared).output.kind == declared
 
 
 @pytest.mark.parametrize("found", ["softmax", "sigmoid"])
@@ -401,12 +401,10 @@ def test_the_users_word_where_the_layers_do_not_tell(keras: Any, declared: Kind)
 def test_the_users_word_against_the_layers(keras: Any, found: str, declared: Kind) -> None:
     model = ending(keras, dense(keras, found))
     if declared == found:
-        assert output_activation.find(model, "x", declared).kind == found
+        assert output_activation.find(model, declared).kind == found
         return
-    with pytest.raises(
-        UsageError, match=f"^x: ends in {found}, which contradicts --head {declared}"
-    ):
-        output_activation.find(model, "x", declared)
+    with pytest.raises(UsageError, match=f"^ends in {found}, which contradicts --head {declared}"):
+        output_activation.find(model, declared)
 
 
 def two_outputs(keras: Any) -> Any:
@@ -451,14 +449,14 @@ NO_PICTURES: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("name", NO_PICTURES)
 def test_what_takes_no_picture_is_refused(keras: Any, name: str) -> None:
     make, reason = NO_PICTURES[name]
-    with pytest.raises(UsageError, match=f"^x: .*{reason}"):
-        output_activation.check_input(make(keras), "x")
+    with pytest.raises(UsageError, match=reason):
+        output_activation.check_input(make(keras))
 
 
 def test_channels_first_behind_a_permute_are_taken(keras: Any) -> None:
     """The remedy of the refusal."""
     layers = [keras.Input((8, 9, 3)), keras.layers.Permute((3, 1, 2)), of_shape(keras, 3, 8, 9)]
-    output_activation.check_input(keras.Sequential(layers), "x")
+    output_activation.check_input(keras.Sequential(layers))
 
 
 NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -466,7 +464,7 @@ NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a map of scores": (lambda k: segmentation(k, "linear"), r"output is \(None, 8, 9, 5\)"),
     "one number as output": (
         lambda k: ending(k, k.layers.Dense(1)),
-        "gives one number: say --head logits",
+        "gives one number: give --head logits",
     ),
 }
 
@@ -474,8 +472,8 @@ NO_CLASSIFIERS: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("name", NO_CLASSIFIERS)
 def test_what_is_no_classifier_is_refused(keras: Any, name: str) -> None:
     make, reason = NO_CLASSIFIERS[name]
-    with pytest.raises(UsageError, match=f"^x: .*{reason}"):
-        output_activation.find(make(keras), "x")
+    with pytest.raises(UsageError, match=reason):
+        output_activation.find(make(keras))
 
 
 PROBABILITIES = np.array([[0.5, 0.25, 0.25], [0.0, 0.9999, 0.0001]], np.float32)
@@ -493,25 +491,23 @@ ANSWERS: dict[str, tuple[Floats, set[Kind]]] = {
 def test_answers_that_contradict_their_kind_are_refused(name: str, kind: Kind) -> None:
     answers, allowed = ANSWERS[name]
     if kind in allowed:
-        output_activation.check_answers(answers, Output(kind), "x")
+        output_activation.check_answers(answers, Output(kind))
         return
-    with pytest.raises(UsageError, match=r"^x: its answers are .*give --head"):
-        output_activation.check_answers(answers, Output(kind), "x")
+    with pytest.raises(UsageError, match=r"^its outputs are .*give --head"):
+        output_activation.check_answers(answers, Output(kind))
 
 
 WITHIN = np.array([[0.9, 0.8, 0.1], [0.2, 0.7, 0.1]], np.float32)
 
 
 def test_untold_logits_that_look_like_sigmoids_are_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"^x: its answers to 2 pictures .*give --head sigmoid, or"
-    ):
-        output_activation.check_answers(WITHIN, Output(), "x", told=False)
+    with pytest.raises(UsageError, match=r"^its outputs on 2 images .*give --head sigmoid, or"):
+        output_activation.check_answers(WITHIN, Output(), certain=False)
     # Told, beyond 1, or the same for every picture, which is another fault.
-    output_activation.check_answers(WITHIN, Output(), "x")
-    output_activation.check_answers(WITHIN * 2, Output(), "x", told=False)
-    output_activation.check_answers(WITHIN[:1].repeat(2, axis=0), Output(), "x", told=False)
-    output_activation.check_answers(WITHIN, Output("features"), "x", told=False)
+    output_activation.check_answers(WITHIN, Output())
+    output_activation.check_answers(WITHIN * 2, Output(), certain=False)
+    output_activation.check_answers(WITHIN[:1].repeat(2, axis=0), Output(), certain=False)
+    output_activation.check_answers(WITHIN, Output("features"), certain=False)
 
 
 def test_who_tells_of_logits(keras: Any) -> None:
@@ -519,7 +515,7 @@ def test_who_tells_of_logits(keras: Any) -> None:
         def call(self, tensor: Any) -> Any:
             return keras.ops.sigmoid(super().call(tensor))
 
-    assert output_activation.find(ending(keras, dense(keras)), "x").told
-    assert output_activation.find(convolutional_end(keras), "x").told
-    assert not output_activation.find(ending(keras, Own(CLASSES)), "x").told
-    assert output_activation.find(ending(keras, Own(CLASSES)), "x", "logits").told
+    assert output_activation.find(ending(keras, dense(keras))).certain
+    assert output_activation.find(convolutional_end(keras)).certain
+    assert not output_activation.find(ending(keras, Own(CLASSES))).certain
+    assert output_activation.find(ending(keras, Own(CLASSES)), "logits").certain

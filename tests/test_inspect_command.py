@@ -48,7 +48,7 @@ def test_the_page_of_a_sealed_file(kedge: Run, artefacts: Path) -> None:
         "int8 1x16x16x3, scale 0.00784314, zero point -1",
         "(byte / 127.5 - mean) / std: mean 1, 1, 1; std 1, 1, 1",
         "4: red, green, blue, ...",
-        "output is   logits, a raw score per class; the softmax that makes",
+        "output is   logits, a raw score per class; the file has no softmax",
         "1  CONV_2D                        int8       version 3",
         "weights of FULLY_CONNECTED     int8       per channel",
         "bytes of activations at once (estimate)",
@@ -59,12 +59,15 @@ def test_the_page_of_a_sealed_file(kedge: Run, artefacts: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ({}, "a raw score per class; the softmax that makes probabilities of them isn't in the"),
-        ({"activation": "sigmoid"}, "the sigmoid that makes probabilities of them isn't in the"),
-        ({"temperature": 1.5}, "a raw score per class, to be divided by 1.5; the softmax that"),
+        ({}, "a raw score per class; the file has no softmax: kedge"),
+        ({"activation": "sigmoid"}, "the file has no sigmoid: kedge"),
+        (
+            {"temperature": 1.5},
+            "a raw score per class, to be divided by 1.5; the file has no softmax",
+        ),
         ({"kind": "softmax"}, "probabilities that sum to 1; the softmax is in the file labels"),
-        ({"kind": "sigmoid"}, "a probability per class, each for itself; the sigmoid is in the"),
-        ({"kind": "features"}, "features, numbers that describe the picture; there are no classes"),
+        ({"kind": "sigmoid"}, "an independent probability per class; the sigmoid is in the"),
+        ({"kind": "features"}, "features, numbers that describe the image; there are no classes"),
     ],
 )
 def test_the_page_tells_what_the_output_is(
@@ -111,7 +114,7 @@ def test_the_object(kedge: Run, artefacts: Path) -> None:
 
 
 FITS: list[tuple[str, str, int, dict[str, str]]] = [
-    ("tiny.tflite", "coral", 0, {"dense": "note", "operators": "note", "ends": "ok"}),
+    ("tiny.tflite", "coral", 0, {"dense": "note", "operators": "note", "I/O dtype": "ok"}),
     ("tiny.onnx", "coral", 1, {"precision": "problem"}),
     ("tiny.tflite", "pi-zero2", 0, {"precision": "ok", "memory": "ok"}),
     ("tiny.onnx", "pi5", 0, {"precision": "ok"}),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kedge_convert.load import keras2 as judge
-from kedge_convert.load import rebuild, tfmot
+from kedge_convert.load import keras2_rebuild, tfmot
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import LoadedModel, SourceRequest
 from kedge_convert.source import load_source
@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent / "models" / "keras2"
 EXPECTED = {v: dict(np.load(FOLDER / f"answers-{v}.npz")) for v in ("2.12", "2.15")}
 FILES = sorted(path.name for path in FOLDER.glob("*-2.??.*") if path.suffixes[-1] != ".npz")
 WHOLE = [name for name in FILES if not name.endswith((".json", ".weights.h5"))]
-AUGMENTED = "left out, as they act in training only: RandomFlip, RandomRotation"
+AUGMENTED = "training-only layers skipped: RandomFlip, RandomRotation"
 
 
 def expected(name: str) -> Floats:
@@ -65,8 +65,8 @@ NOTES = {
     "teachable": (),
     "transfer": (AUGMENTED,),
     "unlike": (
-        "loaded as a graph, whose int8 weights are stock ones: Keras 3 can't hold its layers (the "
-        "function nn.local_response_normalization has no equal in Keras 3)",
+        "loaded as a graph, with stock int8 weights: Keras 3 can't hold its layers (the "
+        "function nn.local_response_normalization has no equivalent in Keras 3)",
     ),
 }
 
@@ -230,11 +230,11 @@ def original(name: str) -> Any:
 @pytest.mark.parametrize("layer", ["conv2d", "dense"])
 def test_the_judge_sees_a_weight_that_is_off(layer: str) -> None:
     keras2 = original("teachable-2.15.h5")
-    rebuilt = rebuild.rebuilt(keras2)
+    rebuilt = keras2_rebuild.rebuilt(keras2)
     judge.check(keras2, rebuilt)
     kernel = next(each for each in rebuilt.model.layers if each.name.startswith(layer)).kernel
     kernel.assign(kernel * 1.001)
-    with pytest.raises(ValueError, match="its answers differ by"):
+    with pytest.raises(ValueError, match="its outputs differ by"):
         judge.check(keras2, rebuilt)
 
 
@@ -242,10 +242,10 @@ def test_the_judge_sees_behind_a_saturated_softmax() -> None:
     keras2 = original("teachable-2.15.h5")
     kernel = keras2.layers[-1].layers[-1].kernel
     kernel.assign(kernel * 1e4)
-    rebuilt = rebuild.rebuilt(keras2)
+    rebuilt = keras2_rebuild.rebuilt(keras2)
     last = rebuilt.model.layers[-1]
     last.kernel.assign(last.kernel * 1.01)
-    with pytest.raises(ValueError, match="its answers differ by"):
+    with pytest.raises(ValueError, match="its outputs differ by"):
         judge.check(keras2, rebuilt)
     assert last.activation is require("keras").activations.softmax
 

@@ -15,7 +15,7 @@ from kedge_convert import pipeline
 from kedge_convert.images import MINIMUM, Photos, Sampling, collect
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.worker.events import Begun, Event, Ticked
+from kedge_convert.worker.events import Event, ItemDone, StageStarted
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError
@@ -291,5 +291,5 @@ def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:
     events: list[Event] = []
     with pipeline._pictures(job, Progress(events.append)) as photos:
         assert len(photos.calibration) + len(photos.check) == 12
-    assert events[0] == Begun("read pictures", 12)
-    assert events.count(Ticked()) == 12
+    assert events[0] == StageStarted("read pictures", 12)
+    assert events.count(ItemDone()) == 12

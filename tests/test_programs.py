@@ -12,8 +12,8 @@ import hostile_programs
 import nets
 from conftest import Run
 from hostile_programs import HOSTILE, classifier, saved
-from kedge_convert.load import programs
-from kedge_convert.load.computing import COMPUTING, FAMILIES
+from kedge_convert.load import graph_safety
+from kedge_convert.load.allowed_operations import COMPUTING, FAMILIES
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.toolkit import require
@@ -66,7 +66,7 @@ def parsed(path: Path) -> Any:
 def test_savers_functions_are_for_the_saver_alone(tmp_path: Path) -> None:
     """Every SavedModel writes and reads checkpoints; nothing that is loaded or run may call it."""
     program = parsed(saved(tmp_path))
-    programs.refuse_program(program, "it")
+    graph_safety.refuse_program(program)
     graph = program.meta_graphs[0].graph_def
     savers = [
         function.signature.name
@@ -86,7 +86,7 @@ def test_savers_functions_are_for_the_saver_alone(tmp_path: Path) -> None:
         caller.node_def.add(name="x", op="PartitionedCall").attr["f"].func.name = name
         for hostile in (bound, called):
             with pytest.raises(UsageError, match=r"SaveV2|RestoreV2"):
-                programs.refuse_program(hostile, "it")
+                graph_safety.refuse_program(hostile)
 
 
 def test_two_functions_of_one_name_are_both_looked_at(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_two_functions_of_one_name_are_both_looked_at(tmp_path: Path) -> None:
     second.node_def.add(name="x", op="WriteFile")
     library.function.add().CopyFrom(library.function[0])
     with pytest.raises(UsageError, match="WriteFile"):
-        programs.refuse_program(program, "it")
+        graph_safety.refuse_program(program)
 
 
 def test_a_function_called_like_an_operation_is_no_disguise(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_function_called_like_an_operation_is_no_disguise(tmp_path: Path) -> N
     graph.library.function.add().signature.name = "WriteFile"
     graph.node.add(name="x", op="WriteFile")
     with pytest.raises(UsageError, match="WriteFile"):
-        programs.refuse_program(program, "it")
+        graph_safety.refuse_program(program)
 
 
 def test_what_is_loaded_is_what_was_looked_at(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_what_is_loaded_is_what_was_looked_at(tmp_path: Path) -> None:
     path = saved(tmp_path)
     (path / "saved_model.cpb").write_bytes(b"another")
     (path / "fingerprint.pb").write_bytes(b"another")
-    with programs.checked(path) as folder:
+    with graph_safety.checked(path) as folder:
         assert sorted(each.name for each in folder.iterdir()) == ["saved_model.pb", "variables"]
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     found = load(SourceRequest(str(path))).model(images)
@@ -126,7 +126,7 @@ def test_what_is_not_on_the_list_is_refused(op: str) -> None:
     definition = require("tensorflow").compat.v1.GraphDef()
     definition.library.function.add().node_def.add(name="x", op=op)
     with pytest.raises(UsageError, match=re.escape(repr(op))):
-        programs.refuse_graph(definition, "it")
+        graph_safety.refuse_graph(definition)
 
 
 def test_what_the_list_holds_keeps_no_state_but_in_memory() -> None:
@@ -203,7 +203,7 @@ def older_form(folder: Path) -> Any:
     for key in [key for key in meta.collection_def if "main_op" in key]:
         del meta.collection_def[key]
     meta.signature_def.pop("__saved_model_init_op", None)
-    programs.refuse_program(program, "it")
+    graph_safety.refuse_program(program)
     return program
 
 
@@ -215,7 +215,7 @@ def test_a_checkpoint_from_elsewhere_is_refused(tmp_path: Path) -> None:
     graph.node.add(name="elsewhere", op="Const")
     restoring.input[0] = "elsewhere"
     with pytest.raises(UsageError, match="RestoreV2"):
-        programs.refuse_program(program, "it")
+        graph_safety.refuse_program(program)
 
 
 @pytest.mark.parametrize("key", ["table_initializer", "main_op", "local_variables"])
@@ -230,4 +230,4 @@ def test_collections_may_not_run_the_saver(tmp_path: Path, key: str) -> None:
     else:
         meta.collection_def[key].node_list.value.append(save)
     with pytest.raises(UsageError, match="SaveV2"):
-        programs.refuse_program(program, "it")
+        graph_safety.refuse_program(program)

@@ -14,7 +14,7 @@ import pytest
 
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.load import fake_quant
-from kedge_convert.load.frozen import FAKE_QUANT
+from kedge_convert.load.graph_layer import FAKE_QUANT
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.load.tfmot_qat import stand_ins

@@ -19,7 +19,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import LIMITS, ParityLimits
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
-from kedge_convert.worker.events import Begun, Event
+from kedge_convert.worker.events import Event, StageStarted
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
 from kedge_runtime.classify.classifier import Classifier
@@ -81,7 +81,7 @@ def stages() -> list[str]:
 @pytest.fixture
 def progress(stages: list[str]) -> Iterator[Progress]:
     def show(event: Event) -> None:
-        if isinstance(event, Begun):
+        if isinstance(event, StageStarted):
             stages.append(event.stage)
 
     with Progress(show) as progress:

@@ -89,7 +89,7 @@ def test_it_can_be_switched_off_and_the_log_tells(
     free = (*NEEDED, "write", "truncate", "remove", "move out", "list", "datagram", "signal")
     assert [name for name in free if found[name] != "done"] == []
     log = (tmp_path / "out" / "lines.log").read_text()
-    assert f"sandbox: off, as {SWITCH} says" in log
+    assert f"sandbox: disabled by {SWITCH}" in log
 
 
 @confined

@@ -9,7 +9,7 @@ import pytest
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.worker.events import Begun, Ended, Noted, Said, Ticked
+from kedge_convert.worker.events import ItemDone, NoteLine, StageEnded, StageStarted, WarningLine
 from kedge_convert.worker.screen import Screen, TimeColumn, tick
 
 
@@ -32,10 +32,10 @@ def test_a_finished_stage_of_a_conversion_tells_what_it_took(
     capfd: pytest.CaptureFixture[str], total: int | None, count: str
 ) -> None:
     screen = Screen()
-    screen.show(Begun("export tflite:int16x8, prepared", total))
+    screen.show(StageStarted("export tflite:int16x8, prepared", total))
     for _ in range(total or 0):
-        screen.show(Ticked())
-    screen.show(Ended())
+        screen.show(ItemDone())
+    screen.show(StageEnded())
     screen.close()
     line = shown(capfd)
     assert re.fullmatch(rf"export tflite:int16x8, prepared ━{{16}} +{count} \d\.\d s", line)
@@ -67,7 +67,7 @@ def test_an_item_that_outlasts_the_estimate_takes_it_away() -> None:
 
 def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
     screen = Screen()
-    for event in (Begun("work", 2), Ticked(), Ticked(), Ended()):
+    for event in (StageStarted("work", 2), ItemDone(), ItemDone(), StageEnded()):
         screen.show(event)
     screen.close()
     assert capfd.readouterr().err == "work\n"
@@ -75,7 +75,7 @@ def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixtu
 
 def test_what_users_call_things_is_no_markup(capfd: pytest.CaptureFixture[str]) -> None:
     screen = Screen()
-    for event in (Said("m[v2] calls every picture stop[/go] :dog:"), Noted("[bold]x")):
+    for event in (WarningLine("m[v2] calls every picture stop[/go] :dog:"), NoteLine("[bold]x")):
         screen.show(event)
     screen.close()
     assert capfd.readouterr().err == "m[v2] calls every picture stop[/go] :dog:\n[bold]x\n"
@@ -83,16 +83,16 @@ def test_what_users_call_things_is_no_markup(capfd: pytest.CaptureFixture[str]) 
 
 def test_a_name_that_is_no_text_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     screen = Screen()
-    screen.show(Said("caf\udce9.jpg: can't be read"))
+    screen.show(WarningLine("caf\udce9.jpg: can't be read"))
     screen.close()
     assert shown(capfd) == r"caf\udce9.jpg: can't be read"
 
 
 def test_stderr_without_a_reader_ends_no_conversion() -> None:
     code = (
-        "from kedge_convert.worker.events import Said; "
+        "from kedge_convert.worker.events import WarningLine as Line; "
         "from kedge_convert.worker.screen import Screen; "
-        "screen = Screen(); screen.show(Said('one')); screen.show(Said('two')); screen.close()"
+        "screen = Screen(); screen.show(Line('one')); screen.show(Line('two')); screen.close()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
         assert process.stderr

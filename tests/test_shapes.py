@@ -191,13 +191,13 @@ def test_a_card_with_another_normalisation_is_a_contradiction(keras: Any, tmp_pa
 SIZES: dict[str, tuple[int | None, int | None, str | None, tuple[int, int] | str]] = {
     "its own": (8, None, None, (8, 8)),
     "its own, said again": (8, None, "8", (8, 8)),
-    "another than its own": (8, None, "9", "--size 9: mine takes 8x8; leave it out"),
+    "another than its own": (8, None, "9", "--size 9: the model takes 8x8; leave it out"),
     "open": (None, None, None, r"is open: give --size"),
     "open, a square": (None, None, "9", (9, 9)),
     "open, height and width": (None, None, "9x10", (9, 10)),
     "open, with Resizing": (None, 7, None, (7, 7)),
     "open, with Resizing, said": (None, 7, "9", (9, 9)),
-    "too small": (None, None, "2", "--size 2x2: mine can't be built for it"),
+    "too small": (None, None, "2", "--size 2x2: the model can't be built for it"),
     "no size": (None, None, "big", "got 'big', allowed are 224 or 160x192"),
 }
 
@@ -209,9 +209,9 @@ def test_sizes(keras: Any, name: str) -> None:
     model = beginning(keras, *layers, side=side)
     if isinstance(expected, str):
         with pytest.raises(UsageError, match=expected):
-            input_stage.fixed(model, size, "mine")
+            input_stage.fixed(model, size)
         return
-    fixed = input_stage.fixed(model, size, "mine")
+    fixed = input_stage.fixed(model, size)
     assert tuple(fixed.inputs[0].shape[1:3]) == expected
     pictures = np.random.default_rng(0).uniform(size=(2, *expected, 3)).astype(np.float32)
     np.testing.assert_array_equal(fixed(pictures), model(pictures))

@@ -410,7 +410,7 @@ def test_a_model_of_several_pictures_at_once(tf: Any, tmp_path: Path) -> None:
     assert source.logits(iter(pictures)).shape == (3, 5)
     fixed = keras.Model(image, keras.ops.reshape(feature, (5, 5)))
     path = keras_file(tf, fixed, tmp_path)
-    with pytest.raises(UsageError, match="takes 5 pictures at once, and its operations hold that"):
+    with pytest.raises(UsageError, match="takes 5 images at once, and its operations hold that"):
         load_source(SourceRequest(str(path), pixels=InputOptions("imagenet", "tf"), labels=labels))
 
 
@@ -484,7 +484,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "a folder of nothing": (lambda folder: folder, "no Keras model in this folder"),
     "an HDF5 file cut short": (cut_hdf5, "can't load it: "),
-    "an HDF5 file of something else": (other_hdf5, "an HDF5 file without a Keras model in it"),
+    "an HDF5 file of something else": (other_hdf5, "an HDF5 file without a Keras model"),
     "weights without a model": (weights, "the file as --weights; or build the model in its"),
     "a folder with a checkpoint": (checkpoint, "a checkpoint holds weights without a model: build"),
     "a checkpoint": (
@@ -522,17 +522,17 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a SavedModel that is damaged": (damaged, "TensorFlow can't load it: "),
     "a SavedModel without its variables": (
         without_variables,
-        "TensorFlow can't load it: there is no folder variables/ in it",
+        "TensorFlow can't load it: its folder variables/ with the weights is missing",
     ),
     "two inputs": (
         lambda folder: saved(folder, lambda a, b: a + b, PICTURE, PICTURE),
-        "its signature takes a, b, not one picture",
+        "its signature takes a, b, not one image",
     ),
     "several outputs": (
         lambda folder: saved(folder, lambda a: {"boxes": a, "scores": a * 2}, PICTURE),
         "its outputs are boxes, scores: name one with --output, such as",
     ),
-    "encoded pictures": (decoding, "decodes files of pictures itself (DecodeJpeg)"),
+    "encoded pictures": (decoding, "decodes image files itself (DecodeJpeg)"),
     "half floats": (
         lambda folder: saved(folder, lambda a: a * 2, ((None, 8, 8, 3), "float16")),
         "its graph computes in float16 (",

@@ -72,7 +72,7 @@ def passed(outcomes: list[Outcome]) -> list[bool]:
 DEATHS = {
     "segfault": r"the process crashed \(SIGSEGV\)",
     "abort": r"the process crashed \(SIGABRT\)",
-    "killed": r"the process was killed \(SIGKILL\), maybe by the system for want of memory",
+    "killed": r"the process was killed \(SIGKILL\), maybe by the system for lack of memory",
     "exit": r"the process ended by itself \(exit code 3\)",
     "too large": r"out of memory",
     "fill": r"out of memory: it took 0\.[5-9]\d GB, --memory-limit is 0\.50 GB",
@@ -140,7 +140,7 @@ def test_without_preparation_the_weights_are_stock(
     said = "plan: preparation, prepare weights: the process crashed (SIGSEGV); log "
     assert all(outcome.notes[0].startswith(said) for outcome in outcomes)
     err = capfd.readouterr().err
-    assert "; going on with stock weights\n" in err
+    assert "; continuing with stock weights\n" in err
     assert err.count("a warning\n") == 1
 
 

@@ -76,7 +76,7 @@ def test_augmentation_is_left_out(tmp_path: Path, name: str, suffix: str) -> Non
     expected = np.asarray(model(IMAGES, training=False))
     model.save(tmp_path / f"it.{suffix}")
     found = load(SourceRequest(str(tmp_path / f"it.{suffix}")))
-    assert found.notes == (f"left out, as they act in training only: {kinds}",)
+    assert found.notes == (f"training-only layers skipped: {kinds}",)
     # Called as exports call it, without a word of training.
     np.testing.assert_allclose(found.model(IMAGES), expected, atol=1e-6)
 

@@ -159,5 +159,5 @@ def test_coral_takes_both_and_prefers_uint8(folder: Path) -> None:
     for name in DTYPES:
         path = folder / f"{name}.tflite"
         verdict = fit(inspect(path), device("coral"))
-        assert verdict.findings["ends"].detail == f"input {name}; output {name}"
-        assert verdict.findings["ends"].state == "ok"
+        assert verdict.findings["I/O dtype"].detail == f"input {name}; output {name}"
+        assert verdict.findings["I/O dtype"].state == "ok"

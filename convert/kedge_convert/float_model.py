@@ -14,6 +14,7 @@ from kedge_convert.fitting import better
 from kedge_convert.images import Photos, tensors, ticking
 from kedge_convert.job import Job
 from kedge_convert.load import output_activation
+from kedge_convert.load.registry import about
 from kedge_convert.quantise import search
 from kedge_convert.quantise.candidates import Sources
 from kedge_convert.quantise.search import Search
@@ -87,7 +88,8 @@ def ask(source: Source, photos: Photos, progress: Progress) -> FloatModel:
     """Run the float original over the check pictures and choose the golden ones among them."""
     with progress.stage("float original", len(photos.check)) as tick:
         logits = source.logits(ticking(tensors(photos.check, source.input), tick))
-    output_activation.check_answers(logits, source.output, source.name, told=source.told)
+    with about(source.name):
+        output_activation.check_answers(logits, source.output, certain=source.told)
     doubts.refuse_answers(logits, source.name)
     for doubt in doubts.doubts(source, photos, logits):
         progress.say(doubt)

@@ -10,8 +10,8 @@ import numpy as np
 
 from kedge_convert import asking, doubts, own_pixels, parity, sealing
 from kedge_convert.device import fit
+from kedge_convert.device.compilers import compiled_name
 from kedge_convert.device.fit import DeviceFit
-from kedge_convert.device.release import compiled_name
 from kedge_convert.export import onnx, structure
 from kedge_convert.export.exported import Exported, Way
 from kedge_convert.export.formats import FORMATS
@@ -88,7 +88,7 @@ def outcomes(job: Job, progress: Progress) -> Iterator[Outcome]:
             refuse_other_input(job, original, progress)
             original = _prepared(job, _exportable(job, original, progress), progress)
             for target in job.targets:
-                progress.turn(str(target))
+                progress.start_part(str(target))
                 yield _outcome(job, target, original, progress)
 
 
@@ -114,7 +114,7 @@ def _prepared(job: Job, original: FloatModel, progress: Progress) -> FloatModel:
         if job.mixes:
             progress.say(UNTRIED)
         return original
-    progress.turn(PREPARATION)
+    progress.start_part(PREPARATION)
     forms = tuple(target.form for target in job.targets if target.needs_calibration)
     making = candidates.Making(job.sampling.seed, job.scheme, forms)
     found = candidates.sources(original.source, original.photos, making, progress)
@@ -271,7 +271,7 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
             photos = collect(job.calibrate, sampling, tick)
         if others := unread_files(job.calibrate):
             progress.say(f"{job.calibrate}: {others}")
-        progress.warn_passed_over(photos)
+        progress.warn_skipped(photos)
         progress.warn_few(photos, sampling)
         yield photos
         return

@@ -11,6 +11,7 @@ from typing import Any
 from kedge_convert.images import CALIBRATE
 from kedge_convert.load import input_stage
 from kedge_convert.load.output_activation import Head
+from kedge_convert.load.registry import about
 from kedge_convert.load.request import LoadedModel, SourceRequest
 from kedge_models.labels.lists import imagenet
 from kedge_runtime.artefact.contract import Geometry, Input, Label, Normalisation
@@ -179,10 +180,11 @@ def _default(request: SourceRequest, found: LoadedModel) -> tuple[Pipeline | Non
         told_by = found.facts.told_by or found.name
         return found.facts.pipeline, f"card {found.facts.card}" if found.facts.card else told_by
     # The user's own size goes before what the model would do by itself.
-    layer = None if request.size else input_stage.leading(found.model, found.name)
-    if layer is None:
-        return None, ""
-    return input_stage.pipeline(layer, found.name), f"its layer {layer.name}"
+    with about(found.name):
+        layer = None if request.size else input_stage.leading(found.model)
+        if layer is None:
+            return None, ""
+        return input_stage.pipeline(layer), f"its layer {layer.name}"
 
 
 def _why(

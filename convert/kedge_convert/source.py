@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import asking
-from kedge_convert.load import application, input_stage, inputs, output_activation, registry
+from kedge_convert.load import input_stage, inputs, output_activation, registry
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.settle import fed, labelled
 from kedge_models import cards
@@ -85,10 +85,11 @@ def load_source(request: SourceRequest) -> Source:
     """
     asking.refuse_idle(request)
     found = _with_card(registry.load(request), request)
-    model = inputs.as_image(found.model, request.size, found.name)
-    output_activation.check_input(model, found.name)
-    model = input_stage.fixed(model, request.size, found.name)
-    head = output_activation.find(model, found.name, request.head)
+    with registry.about(found.name):
+        model = inputs.as_image(found.model, request.size)
+        output_activation.check_input(model)
+        model = input_stage.fixed(model, request.size)
+        head = output_activation.find(model, request.head)
     feeding, named = fed(request, found, model), labelled(request, found, head)
     asking.refuse(request, (*feeding.missing, *named.missing))
     return Source(
@@ -99,11 +100,10 @@ def load_source(request: SourceRequest) -> Source:
         labels=named.labels,
         weights_digest=digest(found.model),
         head=head.kind,
-        told=head.told,
+        told=head.certain,
         chosen=request.output or "",
         signature=request.signature or "",
         card=found.facts.card,
-        untrained=request.weights == application.UNTRAINED,
         notes=(f"head: {head}", feeding.line, *found.notes, *named.notes),
     )
 

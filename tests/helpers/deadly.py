@@ -107,12 +107,12 @@ def work(job: Job, progress: Progress) -> Iterator[Outcome]:
         _die(plan, "load model")
     progress.say("a warning")
     if job.prepare:
-        progress.turn(PREPARATION)
+        progress.start_part(PREPARATION)
         with progress.stage("prepare weights", 3) as tick:
             tick()
             _die(plan, "prepare weights")
     for target in job.targets:
-        progress.turn(str(target))
+        progress.start_part(str(target))
         yield _made(job, target, plan, progress)
 
 

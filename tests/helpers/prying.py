@@ -14,7 +14,7 @@ import numpy as np
 
 from kedge_convert import pipeline
 from kedge_convert.job import Job, Outcome, failed
-from kedge_convert.load import application, programs
+from kedge_convert.load import application, graph_safety
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.errors import reason_of
 
@@ -116,7 +116,7 @@ def work(job: Job, progress: Progress) -> Iterator[Outcome]:
 
 def unchecked(job: Job, progress: Progress) -> Iterator[Outcome]:
     """Convert without a look at what a SavedModel does."""
-    vars(programs)["refuse_program"] = lambda saved, name: None
+    vars(graph_safety)["refuse_program"] = lambda saved: None
     return pipeline.outcomes(job, progress)
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_convert.commands.convert import ended_by_signals
 from kedge_convert.worker import process
+from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.commands.options import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.output import say

@@ -1,17 +1,14 @@
 """`kedge convert`."""
 
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from kedge_convert.commands.options import device_options
+from kedge_convert.commands.options import DeviceOptions, device_options, read
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.rewrite.on_request import REWRITES
@@ -19,10 +16,43 @@ from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
 from kedge_runtime.commands.options import DROP, SHARE, pixel_options
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
 if TYPE_CHECKING:
     from kedge_convert.job import Job, Outcome
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The options of `kedge convert`, as the command line gives them."""
+
+    model: str
+    targets: str | None
+    out: Path
+    calibrate: Path | None
+    calibrate_count: int
+    check_count: int
+    seed: int
+    card: str | None
+    weights: str
+    pixels: InputOptions
+    force_input: bool
+    head: Kind | None
+    size: str | None
+    output: str | None
+    signature: str | None
+    labels: str | None
+    prepare: bool
+    dynamic_batch: bool
+    rewrites: tuple[str, ...]
+    device: DeviceOptions
+    min_agreement: float | None
+    max_drop: float | None
+    max_logit_error: float | None
+    memory_limit: str
+    time_limit: str
+    as_json: bool
 
 
 @click.command()
@@ -30,8 +60,8 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "targets",
-    show_default="all, or what --device wants",
-    help=f"all, or some of {', '.join(map(str, TARGETS))}.",
+    show_default="all, or the device's",
+    help=f"Targets: all, or some of {', '.join(map(str, TARGETS))}.",
 )
 @click.option(
     "--out",
@@ -43,31 +73,29 @@ if TYPE_CHECKING:
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    help="Folder of pictures; a part of them is kept for the check.",
+    help="Folder of images to draw calibration and validation images from.",
 )
 @click.option(
     "--calibrate-count",
     default=Sampling.calibration,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Pictures to calibrate with.",
+    help="Number of calibration images.",
 )
 @click.option(
     "--check-count",
     default=Sampling.check,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Pictures to check with.",
+    help="Number of validation images.",
 )
-@click.option(
-    "--seed", default=Sampling.seed, show_default=True, help="Seed of the draw of pictures."
-)
+@click.option("--seed", default=Sampling.seed, show_default=True, help="Seed of the draw.")
 @click.option("--card", help="The application MODEL was built from; `kedge models` lists them.")
 @click.option(
     "--weights",
     default=SourceRequest.weights,
     show_default=True,
-    help="For a card: imagenet (downloaded), a weights file, or none (random ones, to try out).",
+    help="For a card: imagenet (downloaded) or a weights file.",
 )
 @pixel_options
 @click.option(
@@ -78,7 +106,7 @@ if TYPE_CHECKING:
 @click.option(
     "--head",
     type=click.Choice(get_args(Kind)),
-    help="What MODEL's numbers are; its last layer tells, mostly.",
+    help="Output type. Detected from the last layer by default.",
 )
 @click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
 @click.option("--output", help="Name or index of the output, for a MODEL with several.")
@@ -88,40 +116,38 @@ if TYPE_CHECKING:
     "--prepare/--no-prepare",
     default=True,
     show_default=True,
-    help="Adjust the weights of integer targets first.",
+    help="Prepare the weights of integer targets before quantisation.",
 )
-@click.option(
-    "--dynamic-batch", is_flag=True, help="ONNX that takes any number of pictures at once."
-)
+@click.option("--dynamic-batch", is_flag=True, help="Give ONNX files an open batch size.")
 @click.option(
     "--rewrite",
     "rewrites",
     multiple=True,
     type=click.Choice(list(REWRITES)),
-    help="Write operators that an accelerator lacks as others.",
+    help="Replace operators that the accelerator does not support.",
 )
 @device_options
 @click.option(
     "--min-agreement",
     type=SHARE,
-    help="Least share of pictures with the original's best class, or its whole set of labels.",
+    help="Minimum agreement with the float model (top-1; multi-label: equal label sets).",
 )
 @click.option(
     "--max-drop",
     type=DROP,
-    help="Most accuracy lost, as 0.5pp. With this or --min-agreement, int8 targets keep layers in "
-    "float, or become float16, until it holds.",
+    help="Maximum drop in accuracy, as 0.5pp. With this or --min-agreement, int8 targets keep "
+    "layers in float, or become float16, until the limit holds.",
 )
 @click.option(
     "--max-logit-error",
     type=click.FloatRange(0),
-    help="Largest logit error, as a share of the largest logit.",
+    help="Maximum logit error, as a share of the largest logit.",
 )
 @click.option(
     "--memory-limit",
     default=process.MEMORY,
     show_default=True,
-    help="Memory of the conversion: 8G, a share of what is free, none.",
+    help="Memory of the conversion: 8G, a share of the free memory, none.",
 )
 @click.option(
     "--time-limit",
@@ -130,109 +156,118 @@ if TYPE_CHECKING:
     help="Time for one target: 90s, 30m, 2h, none.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def convert(**options: Any) -> int:
+def convert(**values: Any) -> int:
     """Convert MODEL to verified artefacts.
 
     MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, a SavedModel
-    folder, or a frozen .pb graph. Every artefact is run on pictures that were not used for
-    calibration and compared with the float original before it gets its name; one that misses its
-    limits is left as *.rejected, and the exit code is 1.
+    folder, or a frozen .pb graph. kedge runs each artefact on validation images and compares it
+    with the float model. An artefact that misses a limit is kept as *.rejected, and the exit code
+    is 1.
     """
     from kedge_convert import asking
-    from kedge_convert.commands import table
+    from kedge_convert.commands import convert_table
     from kedge_convert.worker import supervisor
     from kedge_convert.worker.progress import Progress
 
-    job, limits = _job(options), _bounds(options)
+    options = read(ConvertOptions, values)
+    bounds = process.ProcessLimits(options.memory_limit, options.time_limit).bounds()
+    job = _job(options)
     asking.check(job)
-    with ended_by_signals(), Progress(silent=options["as_json"]) as progress:
-        outcomes = supervisor.convert(job, progress, limits)
-    if options["as_json"]:
+    with process.ended_by_signals(), Progress(silent=options.as_json) as progress:
+        outcomes = supervisor.convert(job, progress, bounds)
+    if options.as_json:
         echo_json(_plain(job, outcomes))
     else:
-        table.table(outcomes, drop=job.limits["drop"] is not None)
+        convert_table.table(outcomes, drop=options.max_drop is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
 
 
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Clean up, as after Ctrl-C, when the terminal is closed or `timeout` ends the command."""
-    before = {
-        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _bounds(options: dict[str, Any]) -> process.Bounds:
-    memory, seconds = options["memory_limit"], options["time_limit"]
-    return process.Bounds(process.read_memory(memory), process.read_time(seconds))
-
-
-def _job(options: dict[str, Any]) -> "Job":
+def _job(options: ConvertOptions) -> "Job":
     from kedge_convert.device.choices import targets_for
-    from kedge_convert.device.fit import DeviceGates
     from kedge_convert.job import Job
-    from kedge_models.devices import device
 
-    wanted = None if options["device"] is None else device(options["device"])
+    device = options.device.profile()
     return Job(
         request=_request(options),
-        targets=targets_for(wanted, options["targets"]),
-        out=options["out"],
-        calibrate=options["calibrate"],
-        sampling=Sampling(options["calibrate_count"], options["check_count"], options["seed"]),
-        prepare=options["prepare"],
-        dynamic_batch=options["dynamic_batch"],
-        rewrites=options["rewrites"],
+        targets=targets_for(device, options.targets),
+        out=options.out,
+        calibrate=options.calibrate,
+        sampling=Sampling(options.calibrate_count, options.check_count, options.seed),
+        prepare=options.prepare,
+        dynamic_batch=options.dynamic_batch,
+        rewrites=options.rewrites,
         limits={
-            "top1": options["min_agreement"],
-            "relative_error": options["max_logit_error"],
-            "drop": options["max_drop"],
+            "top1": options.min_agreement,
+            "relative_error": options.max_logit_error,
+            "drop": options.max_drop,
         },
-        device=wanted,
-        gates=DeviceGates(options["min_mapped"], options["max_sram"]),
-        force_input=options["force_input"],
+        device=device,
+        gates=options.device.gates(),
+        force_input=options.force_input,
     )
 
 
-def _request(options: dict[str, Any]) -> SourceRequest:
-    names = {field.name for field in fields(SourceRequest)} & options.keys()
+def _request(options: ConvertOptions) -> SourceRequest:
     return SourceRequest(
-        **{name: options[name] for name in names},
-        folder=str(options["calibrate"]) if options["calibrate"] else None,
+        options.model,
+        weights=options.weights,
+        card=options.card,
+        pixels=options.pixels,
+        labels=options.labels,
+        folder=str(options.calibrate) if options.calibrate else None,
+        head=options.head,
+        size=options.size,
+        output=options.output,
+        signature=options.signature,
         command=shlex.join(["kedge", *sys.argv[1:]]),
     )
 
 
 def _plain(job: "Job", outcomes: "list[Outcome]") -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
-    artefacts = [_artefact(outcome) for outcome in outcomes]
+    artefacts = [asdict(_report(outcome)) for outcome in outcomes]
     return {"schema": 1, "command": "convert", "model": job.request.model, "artefacts": artefacts}
 
 
-def _artefact(outcome: "Outcome") -> dict[str, Any]:
-    from kedge_convert.commands.inspect import plain_fit
+@dataclass(frozen=True)
+class TargetReport:
+    """One target in the JSON; None for what only a file has, after a failed conversion."""
 
-    checked = outcome.checked
-    return {
-        "target": str(outcome.target),
-        "path": str(checked.path) if checked else None,
-        "bytes": checked.size if checked else None,
-        "ratio": checked.ratio if checked else None,
-        "precision": checked.way.precision if checked else None,
-        "ranges": checked.way.ranges if checked else None,
-        "kept": list(checked.way.kept) if checked else None,
-        "method": checked.way.method if checked else None,
-        "head": checked.head if checked else None,
-        "device": plain_fit(checked.fit) if checked and checked.fit else None,
-        "compiled": str(checked.compiled) if checked and checked.compiled else None,
-        "passed": outcome.verdict.passed,
-        "reasons": list(outcome.verdict.reasons),
-        "notes": list(outcome.notes),
-        "parity": checked.parity.plain() if checked else None,
-    }
+    target: str
+    passed: bool
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    path: str | None = None
+    bytes: int | None = None
+    ratio: float | None = None
+    precision: str | None = None
+    ranges: str | None = None
+    float_layers: tuple[str, ...] | None = None
+    method: str | None = None
+    head: Kind | None = None
+    device: dict[str, Any] | None = None
+    compiled: str | None = None
+    parity: dict[str, Any] | None = None
+
+
+def _report(outcome: "Outcome") -> TargetReport:
+    from kedge_convert.device.report import plain_fit
+
+    verdict, checked = outcome.verdict, outcome.checked
+    report = TargetReport(str(outcome.target), verdict.passed, verdict.reasons, outcome.notes)
+    if checked is None:
+        return report
+    return replace(
+        report,
+        path=str(checked.path),
+        bytes=checked.size,
+        ratio=checked.ratio,
+        precision=checked.way.precision,
+        ranges=checked.way.ranges,
+        float_layers=checked.way.kept,
+        method=checked.way.method,
+        head=checked.head,
+        device=plain_fit(checked.fit) if checked.fit else None,
+        compiled=str(checked.compiled) if checked.compiled else None,
+        parity=checked.parity.plain(),
+    )

@@ -10,9 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from kedge_convert.commands.convert import ended_by_signals
 from kedge_convert.fitting.search import InputFit, Ranking
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.artefact.contract import Kind
 from kedge_runtime.drift.intervals import wilson
 from kedge_runtime.errors import counted

@@ -1,1 +1,1 @@
-"""What a device asks of an artefact: its compiler, a forecast, whether the file fits."""
+"""Check artefacts for a device: its compiler, a forecast, and whether the file fits."""

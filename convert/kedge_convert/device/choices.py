@@ -1,4 +1,4 @@
-"""What `--device NAME` chooses: a device's profile in the converter's words."""
+"""Choose targets and scheme for a device's profile (`--device NAME`)."""
 
 from kedge_convert.export.exported import Scheme
 from kedge_convert.targets import TARGETS, Target, parse_targets
@@ -8,21 +8,21 @@ from kedge_runtime.errors import UsageError
 ALL = "all"
 
 
-def targets_for(device: Device | None, asked: str | None = None) -> tuple[Target, ...]:
-    """Return what to make: what is `asked` for, else the device's own targets, else all.
+def targets_for(device: Device | None, requested: str | None = None) -> tuple[Target, ...]:
+    """Return the `requested` targets, else the device's own, else all.
 
     `all` are those that the device runs. Raises UsageError for a target that it can't run.
     """
     if device is None:
-        return parse_targets(asked or ALL)
-    if asked == ALL:
+        return parse_targets(requested or ALL)
+    if requested == ALL:
         return tuple(target for target in TARGETS if runs(device, target))
-    chosen = parse_targets(asked or ",".join(device.targets))
-    for target in chosen:
+    targets = parse_targets(requested or ",".join(device.targets))
+    for target in targets:
         if not runs(device, target):
             able = ", ".join(f"{f}:{p}" for f, each in device.precisions.items() for p in each)
             raise UsageError(f"--to: {device.name} can't run {target}, allowed are {able}")
-    return chosen
+    return targets
 
 
 def runs(device: Device, target: Target) -> bool:
@@ -31,7 +31,7 @@ def runs(device: Device, target: Target) -> bool:
 
 
 def scheme_for(device: Device | None) -> Scheme:
-    """Return how a device wants its integers; without one as every CPU takes them."""
+    """Return a device's integer scheme; without a device, one that every CPU runs."""
     if device is None:
         return Scheme()
     return Scheme(

@@ -1,4 +1,4 @@
-"""Call a compiler as a program, and seal its file as the artefact is sealed."""
+"""Call a compiler as a program, and seal its output like the artefact."""
 
 import subprocess
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ TIMEOUT = 600  # seconds; the largest models of the zoo take one or two minutes
 
 
 def call(command: list[str | Path]) -> str:
-    """Return what a compiler says. Raises ConversionError with its last line when it fails."""
+    """Return a compiler's stdout. Raises ConversionError with its last line when it fails."""
     name = Path(command[0]).name if "-m" not in command else str(command[2])
     try:
         done = subprocess.run(
@@ -28,14 +28,14 @@ def call(command: list[str | Path]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConversionError(f"{name} can't be run ({error})") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
-        raise ConversionError(f"{name} refuses it: {said[-1]}")
+        output = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        raise ConversionError(f"{name} refuses it: {output[-1]}")
     return done.stdout
 
 
 @dataclass(frozen=True)
 class Row:
-    """So many operators of a kind, and what became of them in the compiler's own words."""
+    """The number of operators of a kind, and their status in the compiler's own words."""
 
     kind: str
     count: int
@@ -46,8 +46,8 @@ class Row:
 class Compilation:
     """`compiler`: its name and version. `mapped`: operators on the accelerator, of `operators`.
 
-    `figures`: what the compiler says of memory and time, by names that end in their unit:
-    docs/inspect.md lists them.
+    `figures`: memory and time by the compiler, under names that end in their unit
+    (docs/inspect.md).
     """
 
     compiler: str
@@ -62,20 +62,20 @@ class Compilation:
         return self.mapped / max(self.operators, 1)
 
 
-def reseal(original: Path, compiled: Path, compiler: str) -> bytes:
-    """Return the compiled model with the original's contract, labels and golden pictures.
+def reseal(path: Path, compiled: Path, compiler: str) -> bytes:
+    """Return a compiled model with the contract, labels and golden images of the file at `path`.
 
-    The compiler's name joins the tools of its provenance. The bit-exact answers are dropped: the
-    kernels that give them can't run what is compiled. An unsealed original gives the bare model.
+    The compiler's name joins the tools of the provenance. The bit-exact golden outputs are dropped:
+    their kernels can't run compiled code. An unsealed file gives the bare model.
     """
     content = compiled.read_bytes()
     model = content[: model_end(content)]
-    if not is_sealed(original):
+    if not is_sealed(path):
         return content
-    artefact = read_artefact(original)
+    artefact = read_artefact(path)
     name, _, version = compiler.partition(" ")
-    made = artefact.contract.provenance
-    provenance = replace(made, tools={**made.tools, name: version})
+    origin = artefact.contract.provenance
+    provenance = replace(origin, tools={**origin.tools, name: version})
     contract = replace(artefact.contract, provenance=provenance)
     golden = replace(artefact.golden, exact=np.zeros((0, 0), np.int8))
     return seal("tflite", model, contract, golden)

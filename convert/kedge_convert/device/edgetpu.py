@@ -1,4 +1,4 @@
-"""The Edge TPU compiler, called and read: coral.ai/docs/edgetpu/compiler."""
+"""Call the Edge TPU compiler and read its log: coral.ai/docs/edgetpu/compiler."""
 
 import re
 import shutil
@@ -24,44 +24,44 @@ _SEGMENTS = re.compile(r"Number of Edge TPU subgraphs: (\d+)")
 
 
 def missing() -> str:
-    """Return why the compiler can't be called, or nothing."""
+    """Return why the compiler can't be called, or ""."""
     return "" if shutil.which(COMMAND) else f"no {COMMAND} on PATH"
 
 
 def version() -> str:
-    """Return the compiler's own words on its version. Raises ConversionError when it has none."""
+    """Return the compiler's own version line. Raises ConversionError when it fails."""
     return call([COMMAND, "--version"]).strip()
 
 
 def compile_model(path: Path, device: Device, folder: Path) -> tuple[Compilation, Path]:
-    """Compile a .tflite file into a folder; return what the log says, and the file.
+    """Compile a .tflite file into a folder; return its log's figures, and the file.
 
     Raises ConversionError when the compiler fails or writes no file.
     """
-    said = call([COMMAND, "-s", "-o", folder, path])
-    made = folder / f"{path.stem}_edgetpu.tflite"
-    log = made.with_suffix(".log")
-    if not made.is_file():
-        raise ConversionError(f"{COMMAND} wrote no {made.name}")
-    return parse(said, log.read_text(encoding="utf-8") if log.is_file() else said), made
+    output = call([COMMAND, "-s", "-o", folder, path])
+    compiled = folder / f"{path.stem}_edgetpu.tflite"
+    log = compiled.with_suffix(".log")
+    if not compiled.is_file():
+        raise ConversionError(f"{COMMAND} wrote no {compiled.name}")
+    return parse(output, log.read_text(encoding="utf-8") if log.is_file() else output), compiled
 
 
-def parse(said: str, log: str) -> Compilation:
+def parse(output: str, log: str) -> Compilation:
     """Read the compiler's figures and the table of its log. Raises ConversionError."""
     rows = tuple(Row(kind, int(count), status.strip()) for kind, count, status in _ROW.findall(log))
-    stated = _VERSION.search(said) or _VERSION.search(log)
-    if not rows or stated is None:
+    version = _VERSION.search(output) or _VERSION.search(log)
+    if not rows or version is None:
         raise ConversionError(f"{COMMAND}: its log has no table of operators")
     mapped = sum(row.count for row in rows if row.status == MAPPED)
     return Compilation(
-        f"{COMMAND} {stated[1]}", mapped, sum(row.count for row in rows), rows, _figures(said)
+        f"{COMMAND} {version[1]}", mapped, sum(row.count for row in rows), rows, _figures(output)
     )
 
 
-def _figures(said: str) -> dict[str, float]:
-    found = {}
+def _figures(output: str) -> dict[str, float]:
+    figures = {}
     for line, name in _SIZES.items():
-        if size := re.search(rf"{line}: ([\d.]+)(\w+)", said):
-            found[name] = round(float(size[1]) * _UNITS[size[2]], 2)
-    segments = _SEGMENTS.search(said)
-    return found | ({"segments": float(segments[1])} if segments else {})
+        if size := re.search(rf"{line}: ([\d.]+)(\w+)", output):
+            figures[name] = round(float(size[1]) * _UNITS[size[2]], 2)
+    segments = _SEGMENTS.search(output)
+    return figures | ({"segments": float(segments[1])} if segments else {})

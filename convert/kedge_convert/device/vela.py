@@ -1,4 +1,4 @@
-"""Vela, Arm's compiler for Ethos-U, called and read: the extra `kedge[ethos-u]`."""
+"""Call Vela, Arm's compiler for Ethos-U, and read its summary: the extra `kedge[ethos-u]`."""
 
 import csv
 import re
@@ -14,7 +14,7 @@ from kedge_models.devices import Device
 CONFIGURATION = "Arm/vela.ini"
 
 _COUNT = re.compile(r"^(CPU|NPU) operators = (\d+)", re.MULTILINE)
-# A column of the summary -> the figure, and what it is multiplied by. Vela's memory is in KiB.
+# A column of the summary -> the figure, and its factor. Vela's memory is in KiB.
 _FIGURES = {
     "sram_memory_used": ("sram_kb", 1.0),
     "dram_memory_used": ("dram_kb", 1.0),
@@ -26,7 +26,7 @@ _FIGURES = {
 
 
 def missing() -> str:
-    """Return why the compiler can't be called, or nothing."""
+    """Return why the compiler can't be called, or ""."""
     return "" if find_spec("ethosu") else "Vela isn't installed: pip install './kedge[ethos-u]'"
 
 
@@ -36,21 +36,21 @@ def version() -> str:
 
 
 def compile_model(path: Path, device: Device, folder: Path) -> tuple[Compilation, Path]:
-    """Compile a .tflite file into a folder; return what the summary says, and the file.
+    """Compile a .tflite file into a folder; return its summary's figures, and the file.
 
     Raises ConversionError when Vela fails or writes no summary.
     """
-    said = call([sys.executable, "-m", "ethosu.vela", *_options(device, folder), path])
-    made = folder / f"{path.stem}_vela.tflite"
+    output = call([sys.executable, "-m", "ethosu.vela", *_options(device, folder), path])
+    compiled = folder / f"{path.stem}_vela.tflite"
     summary = next(iter(folder.glob("*_summary_*.csv")), None)
-    if summary is None or not made.is_file():
-        raise ConversionError(f"Vela wrote no {made.name} and summary")
-    return parse(said, summary.read_text(encoding="utf-8")), made
+    if summary is None or not compiled.is_file():
+        raise ConversionError(f"Vela wrote no {compiled.name} and summary")
+    return parse(output, summary.read_text(encoding="utf-8")), compiled
 
 
-def parse(said: str, summary: str) -> Compilation:
-    """Read Vela's words and the one row of its summary. Raises ConversionError."""
-    counts = {unit: int(count) for unit, count in _COUNT.findall(said)}
+def parse(output: str, summary: str) -> Compilation:
+    """Read Vela's output and the one row of its summary. Raises ConversionError."""
+    counts = {unit: int(count) for unit, count in _COUNT.findall(output)}
     row = next(csv.DictReader(summary.splitlines()), None)
     if counts.keys() != {"CPU", "NPU"} or row is None or not _FIGURES.keys() <= row.keys():
         raise ConversionError("Vela: its summary isn't as version 5 writes it")

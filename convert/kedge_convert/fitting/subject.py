@@ -66,10 +66,11 @@ def open_subject(request: SourceRequest) -> Subject:
     Raises UsageError when it can't be read or gives no classes.
     """
     found = registry.load(request)
-    model = channels_of.as_image(found.model, request.size, found.name)
-    output_activation.check_input(model, found.name)
-    model = input_stage.fixed(model, request.size, found.name)
-    head = output_activation.find(model, found.name, request.head)
+    with registry.about(found.name):
+        model = channels_of.as_image(found.model, request.size)
+        output_activation.check_input(model)
+        model = input_stage.fixed(model, request.size)
+        head = output_activation.find(model, request.head)
     if head.kind == "features":
         raise UsageError(
             f"{found.name}: gives features, which are neither right nor wrong: give the model with "

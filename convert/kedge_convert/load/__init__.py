@@ -1,1 +1,1 @@
-"""Load models, whatever made them, as one float Keras model in the form that converts."""
+"""Load models of every source as one float Keras model, ready for conversion."""

@@ -21,18 +21,15 @@ class AbsentError(UsageError):
     """Weights that are not in Keras's cache, and can't be downloaded from here."""
 
 
-UNTRAINED = "none"  # as --weights: random ones, which initialise.py settles
-
-
 def cache_folder() -> Path:
-    """Return the folder where Keras looks for weights before it downloads them."""
+    """Return the folder of Keras's downloaded weights."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
 def build(card: Card, weights: str) -> Any:
-    """Return the application with `imagenet` weights, downloaded by Keras, a file's, or `none`.
+    """Return the application with `imagenet` weights, downloaded by Keras, or with a file's.
 
-    Raises AbsentError when the download fails, and UsageError when the file does.
+    Raises AbsentError when the download fails, and UsageError when the file doesn't fit.
     """
     keras = require("keras")
     # MobileNetV3 has no size of its own in Keras 3; for the others this is their default.
@@ -41,8 +38,6 @@ def build(card: Card, weights: str) -> Any:
     )
     if weights == "imagenet":
         return _download(application, card)
-    if weights == UNTRAINED:
-        return application(weights=None, **card.arguments)
     model = application(weights=None, **card.arguments)
     weights_file.load_into(model, Path(weights), card.name)
     return model
@@ -50,18 +45,18 @@ def build(card: Card, weights: str) -> Any:
 
 def _download(application: Any, card: Card) -> Any:
     try:
-        # Keras draws its own progress bar, on stdout: that belongs to the answer.
+        # Keras draws its own progress bar, on stdout: that belongs to the result.
         with contextlib.redirect_stdout(sys.stderr):
             return application(weights="imagenet", **card.arguments)
     except Exception as error:
-        wanted = re.search(r"[\w.-]+\.(?:h5|keras)\b", str(error))
+        match = re.search(r"[\w.-]+\.(?:h5|keras)\b", str(error))
         # A cache that can't be written to is named without the file.
-        if not wanted and not isinstance(error, OSError):
+        if not match and not isinstance(error, OSError):
             raise
-        file = wanted.group() if wanted else "their file"
+        file = match.group() if match else "their file"
         raise AbsentError(
-            f"{card.name}: the ImageNet weights can't be downloaded: put {file} into "
-            f"{cache_folder()}, or give --weights FILE, or try `kedge convert demo`"
+            f"the ImageNet weights can't be downloaded: put {file} into {cache_folder()}, or give "
+            "--weights FILE, or try `kedge convert demo`"
         ) from error
 
 
@@ -69,12 +64,10 @@ DEMO = "demo"
 
 
 def load(request: SourceRequest) -> LoadedModel:
-    """Return the demo, or the application that a card describes."""
+    """Return the demo, or a card's application."""
     if request.model == DEMO:
         facts = SourceFacts("", PIPELINES["imagenet"], NORMALISATIONS["tf"], files.LABELS)
         return LoadedModel(DEMO, keras_file.load_file(files.MODEL), facts)
-    found = card(request.model)
-    # Nobody shall take random weights for the application's own.
-    suffix = "-untrained" if request.weights == UNTRAINED else ""
-    model = build(found, request.weights)
-    return LoadedModel(found.name.lower() + suffix, model, SourceFacts.of(found))
+    description = card(request.model)
+    model = build(description, request.weights)
+    return LoadedModel(description.name.lower(), model, SourceFacts.of(description))

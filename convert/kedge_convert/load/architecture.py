@@ -1,6 +1,8 @@
-"""An architecture, as `model.to_json()` writes it, and weights in a file of their own."""
+"""Load an architecture, as `model.to_json()` writes it, with weights from a separate file."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kedge_convert.load import configuration, keras2, weights_file
 from kedge_convert.load.configuration import Configuration, is_hdf5, refusal, refuse_unsafe
@@ -14,7 +16,7 @@ from kedge_runtime.output import quiet
 SHOWN = 3  # files of weights, where several lie beside an architecture
 YAML = (".yaml", ".yml")
 _YAML_REMEDY = (
-    "an architecture in YAML, which Keras itself has given up: write it as JSON, "
+    "an architecture in YAML, which Keras no longer reads: write it as JSON, "
     "json.dump(yaml.safe_load(open('model.yaml')), open('model.json', 'w')), and give that file"
 )
 
@@ -25,75 +27,87 @@ def holds(path: Path) -> bool:
 
 
 def load(request: SourceRequest) -> LoadedModel:
-    """Load an architecture and `--weights`, or the one file of weights beside it.
+    """Load an architecture with `--weights`, or with the one file of weights beside it.
 
-    Raises UsageError where there is none, or where they don't belong together.
+    Raises UsageError where there is none, or where they don't match.
     """
-    given = Path(request.model)
-    path, saved, weights = _parts(request)
-    name = given.resolve().name if given.is_dir() else path.stem
-    if saved.is_keras_2:
-        return keras2.of_parts(Saved(name, path, saved.content, request.output), weights)
-    return _of_keras_3(name, path, saved, weights)
+    model = Path(request.model)
+    files = _files_of(request)
+    name = model.resolve().name if model.is_dir() else files.path.stem
+    if files.saved.is_keras_2:
+        saved = Saved(name, files.path, files.saved.content, request.output)
+        return keras2.of_parts(saved, files.weights)
+    return LoadedModel(name, _of_keras_3(files))
 
 
 def check(request: SourceRequest) -> None:
     """Raise UsageError for an architecture without weights, or in YAML."""
-    _parts(request)
+    _files_of(request)
 
 
-def _parts(request: SourceRequest) -> tuple[Path, Configuration, Path]:
-    """Return the file of an architecture, what it holds, and the file of its weights."""
+@dataclass(frozen=True)
+class ArchitectureFiles:
+    """The file of an architecture, its content, and the file of its weights."""
+
+    path: Path
+    saved: Configuration
+    weights: Path
+
+
+def _files_of(request: SourceRequest) -> ArchitectureFiles:
     path = architecture_in(Path(request.model))
     saved = configuration.of_json(path)
     if saved is None:
-        raise UsageError(f"{path}: {_YAML_REMEDY}")
-    return path, saved, weights_of(path, request.weights)
+        raise UsageError(_YAML_REMEDY)
+    return ArchitectureFiles(path, saved, weights_of(path, request.weights))
 
 
-def _of_keras_3(name: str, path: Path, saved: Configuration, weights: Path) -> LoadedModel:
-    refuse_unsafe(path, saved.content)
+def architecture_in(model: Path) -> Path:
+    """Return the file of an architecture, or the one in a folder."""
+    return model if model.is_file() else next(iter(_architectures(model)))
+
+
+def _of_keras_3(files: ArchitectureFiles) -> Any:
+    refuse_unsafe(files.saved.content)
     try:
         with quiet(), for_inference():
-            model = require("keras").models.model_from_json(path.read_text("utf-8"))
-    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+            model = require("keras").models.model_from_json(files.path.read_text("utf-8"))
+    # Keras raises whatever the user's file causes.
     except Exception as error:
-        raise refusal(path, error) from error
-    weights_file.load_into(model, weights, path.name)
-    return LoadedModel(name, model)
+        raise refusal(files.path, error) from error
+    weights_file.load_into(model, files.weights, files.path.name)
+    return model
 
 
-def architecture_in(given: Path) -> Path:
-    """Return the file of an architecture, or the one in a folder."""
-    return given if given.is_file() else next(iter(_architectures(given)))
-
-
-def weights_of(path: Path, asked: str) -> Path:
-    """Return the file that `--weights` names, else the only one beside an architecture.
+def weights_of(path: Path, requested: str) -> Path:
+    """Return the file of `--weights`, else the only one beside an architecture.
 
     Raises UsageError where there is none.
     """
-    if asked != SourceRequest.weights:
-        found = Path(asked)
-        if not is_hdf5(found):
-            what = "no HDF5 file" if found.exists() else "no such file"
-            raise UsageError(f"--weights: {found}: {what}; give the weights of {path.name}, an .h5")
-        return found
+    if requested != SourceRequest.weights:
+        file = Path(requested)
+        if not is_hdf5(file):
+            what = "no HDF5 file" if file.exists() else "no such file"
+            raise UsageError(f"--weights: {file}: {what}; give the weights of {path.name}, an .h5")
+        return file
     beside = sorted(each for each in path.parent.glob("*.h5") if is_hdf5(each))
     if len(beside) != 1:
-        # The one that is called like the architecture is the likeliest.
-        beside.sort(key=lambda each: not each.name.startswith(path.stem))
-        names = ", ".join(each.name for each in beside[:SHOWN]) or "none"
-        names += ", ..." if len(beside) > SHOWN else ""
-        raise UsageError(
-            f"{path}: an architecture without weights: give --weights FILE (.h5 files beside it: "
-            f"{names})"
-        )
+        raise _without_weights(path, beside)
     return beside[0]
 
 
+def _without_weights(path: Path, beside: list[Path]) -> UsageError:
+    # The one named like the architecture is the likeliest.
+    likeliest = sorted(beside, key=lambda each: not each.name.startswith(path.stem))
+    names = ", ".join(each.name for each in likeliest[:SHOWN]) or "none"
+    names += ", ..." if len(beside) > SHOWN else ""
+    return UsageError(
+        f"an architecture without weights: give --weights FILE (.h5 files beside it: {names})"
+    )
+
+
 def _architectures(folder: Path) -> list[Path]:
-    """Return the files of a folder that hold an architecture in JSON."""
+    """Return a folder's architectures in JSON."""
     return [each for each in sorted(folder.glob("*.json")) if _is_json(each)]
 
 

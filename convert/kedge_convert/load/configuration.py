@@ -1,4 +1,4 @@
-"""Read the configuration of a saved model, refuse code in it, and say why Keras can't load it."""
+"""Read a saved model's configuration, refuse code in it, and explain why Keras can't load it."""
 
 import io
 import json
@@ -18,8 +18,8 @@ from kedge_runtime.modelfile.archives import FAULTS, opened
 
 
 @contextmanager
-def called(path: Path, name: str) -> Iterator[Path]:
-    """Yield a link to a file, called `name`."""
+def linked_as(path: Path, name: str) -> Iterator[Path]:
+    """Yield a link to a file under another name: Keras chooses its reader by the suffix."""
     with temporary_folder() as folder:
         link = folder / name
         link.symlink_to(path.resolve())
@@ -41,8 +41,8 @@ def is_hdf5(path: Path) -> bool:
 def refuse_links(path: Path, content: bytes | None = None) -> None:
     """Raise UsageError for an HDF5 file that keeps a part of itself in other files.
 
-    HDF5 reads whatever file its links, external arrays and virtual arrays name. `content`: where it
-    is a member of the archive at `path`. Raises what h5py does for damaged files.
+    HDF5 reads every file that its links, external arrays and virtual arrays name. `content`: the
+    HDF5 member of an archive at `path`. Raises what h5py does for damaged files.
     """
     h5py = require("h5py")
     with h5py.File(path if content is None else io.BytesIO(content)) as file:
@@ -59,7 +59,7 @@ def refuse_links(path: Path, content: bytes | None = None) -> None:
 
 
 def _linked(path: Path, group: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what lies in a group; soft links, which stay in the file, lead to nothing more."""
+    """Yield a group's items without soft links, which stay in the file."""
     h5py = require("h5py")
     for name in group:
         kind = group.get(name, getlink=True, getclass=True)
@@ -71,8 +71,8 @@ def _linked(path: Path, group: Any) -> Iterator[tuple[str, Any]]:
 
 def _elsewhere(path: Path, name: str) -> UsageError:
     return UsageError(
-        f"{path}: keeps {name[:60]!r} in another file, and kedge reads none that a model names: "
-        "save it whole, model.save('x.keras')"
+        f"{path.name} keeps {name[:60]!r} in another file, and kedge reads none that a model "
+        "names: save it whole, model.save('x.keras')"
     )
 
 
@@ -81,9 +81,9 @@ CONFIG = "config.json"  # its member of a .keras archive
 
 @dataclass(frozen=True)
 class Configuration:
-    """The JSON by which Keras builds a model (None: there is none), and its Keras version.
+    """The JSON from which Keras builds a model, and the Keras version that wrote it.
 
-    `only_weights`: an HDF5 file that holds weights without a model.
+    `content`: None where the file has none. `only_weights`: an HDF5 file without a model.
     """
 
     version: str
@@ -106,7 +106,7 @@ def of_hdf5(path: Path) -> Configuration:
 
 
 def of_archive(path: Path) -> Configuration:
-    """Read a `.keras` archive; one that is no Keras file counts as Keras 3's, which refuses it."""
+    """Read a `.keras` archive; a damaged one counts as Keras 3's, which refuses it."""
     try:
         with opened(path) as archive:
             metadata = json.loads(archive.read("metadata.json"))
@@ -118,10 +118,10 @@ def of_archive(path: Path) -> Configuration:
 
 
 def of_json(path: Path) -> Configuration | None:
-    """Read what `model.to_json()` wrote; None for any other file."""
+    """Read the output of `model.to_json()`; None for any other file."""
     try:
         with path.open("rb") as file:
-            # Any file may be asked about, and be gigabytes.
+            # Any file may come here, and be gigabytes.
             begin = file.read(1)
             content = json.loads(begin + file.read()) if begin == b"{" else None
     except (OSError, RecursionError, ValueError):
@@ -136,14 +136,14 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-# A graph holds no Python, and each of its operations is checked (programs.py).
+# A graph holds no Python, and each of its operations is checked (graph_safety.py).
 REMEDY = (
     "export its graph where it was trained, model.export('folder'): kedge loads graphs that only "
     "compute"
 )
-# Where a class may come from; tfmot's have stand-ins (tfmot.py).
+# Allowed modules of classes; tfmot's have stand-ins (tfmot.py).
 _MODULES = ("keras", "tf_keras", "tensorflow.keras", "builtins", "tensorflow_model_optimization")
-# TensorFlow's functions that compute, by what their names begin with. Others read and write files.
+# Prefixes of TensorFlow's functions that compute. Others read and write files.
 _COMPUTING = ("math.", "nn.", "image.", "linalg.", "signal.", "__operators__.", "bitwise.")
 # fmt: off
 _FUNCTIONS = frozenset({
@@ -157,59 +157,63 @@ _FUNCTIONS = frozenset({
 _CALLING = ("TFOpLambda", "SlicingOpLambda")
 
 
-def screen(path: Path, config: Any) -> None:
+def refuse_foreign(config: Any) -> None:
     """Raise UsageError for a configuration with code, or with classes of other modules."""
-    refuse_unsafe(path, config)
-    known = stand_ins()
+    refuse_unsafe(config)
     for layer in objects(config):
-        module, name = layer.get("module"), layer["class_name"]
-        if name in STRIPPED:
-            raise UsageError(
-                f"{path}: holds wrappers of tfmot ({name}), which serve training: save "
-                f"{STRIPPED[name]} where it was trained, and give that file"
-            )
-        if name not in known and (_is_registered(layer) or not _is_of(module, _MODULES)):
-            raise UsageError(f"{path}: {_own(layer)}")
-        function = layer["config"].get("function") if name in _CALLING else None
+        _refuse_class(layer)
+        function = layer["config"].get("function") if layer["class_name"] in _CALLING else None
         if function is not None and not _computes(str(function)):
             raise UsageError(
-                f"{path}: calls TensorFlow's function {function}, which kedge doesn't run from a "
-                f"file; {REMEDY}"
+                f"calls TensorFlow's function {function}, which kedge doesn't run from a file; "
+                f"{REMEDY}"
             )
 
 
-def refuse_unsafe(path: Path, config: Any) -> None:
+def _refuse_class(layer: dict[str, Any]) -> None:
+    name = layer["class_name"]
+    if name in STRIPPED:
+        raise UsageError(
+            f"holds wrappers of tfmot ({name}), which serve training: save {STRIPPED[name]} where "
+            "it was trained, and give that file"
+        )
+    is_foreign = _is_registered(layer) or not _is_of(layer.get("module"), _MODULES)
+    if name not in stand_ins() and is_foreign:
+        is_function = name == "function"
+        what, own = ("function", layer["config"]) if is_function else ("class", name)
+        raise UsageError(_missing(what, own, "Keras"))
+
+
+def _missing(what: str, name: str, library: str) -> str:
+    return f"needs the {what} {name!r} of its author's own, which isn't in {library}; {REMEDY}"
+
+
+def refuse_unsafe(config: Any) -> None:
     """Raise UsageError for Python's byte code, and for layers that read another file."""
-    refuse_lambdas(path, config)
+    refuse_lambdas(config)
     for layer in objects(config):
         settings = layer.get("config")
         vocabulary = settings.get("vocabulary") if isinstance(settings, dict) else None
         if layer["class_name"] == "TFSMLayer" or isinstance(vocabulary, str):
             name = str(layer["class_name"])[:60]
             raise UsageError(
-                f"{path}: its layer {name!r} reads another file, and kedge reads none that a model "
-                f"names; {REMEDY}"
+                f"its layer {name!r} reads another file, and kedge reads none that a model names; "
+                f"{REMEDY}"
             )
 
 
-def refuse_lambdas(path: Path, config: Any) -> None:
+def refuse_lambdas(config: Any) -> None:
     """Raise UsageError for Lambda layers whose function is Python's byte code."""
     if names := list(_lambdas(config)):
         word, verb = ("layer", "is") if len(names) == 1 else ("layers", "are")
         raise UsageError(
-            f"{path}: its Lambda {word} {', '.join(map(repr, names))} {verb} Python code, which "
-            f"kedge doesn't run; {REMEDY}"
+            f"its Lambda {word} {', '.join(map(repr, names))} {verb} Python code, which kedge "
+            f"doesn't run; {REMEDY}"
         )
 
 
-def _own(part: dict[str, Any]) -> str:
-    is_function = part["class_name"] == "function"
-    what, name = ("function", part["config"]) if is_function else ("class", part["class_name"])
-    return f"needs the {what} {name!r} of its author's own, which isn't in Keras; {REMEDY}"
-
-
 def _is_registered(part: dict[str, Any]) -> bool:
-    """Whether the author registered it, under a package of their own: `my>Mine`."""
+    """Whether its author registered it under a package: `my>Mine`."""
     return ">" in str(part.get("registered_name"))
 
 
@@ -225,7 +229,7 @@ def _computes(function: str) -> bool:
 
 
 def objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Yield every part of a configuration that names a class, nested ones too, however deep."""
+    """Yield every part of a configuration that names a class, at any depth."""
     waiting = [config]
     while waiting:
         part = waiting.pop()
@@ -240,20 +244,20 @@ def objects(config: Any) -> Iterator[dict[str, Any]]:
 def _lambdas(config: Any) -> Iterator[str]:
     """Yield the names of the Lambda layers whose function is Python's byte code."""
     for layer in objects(config):
-        found = layer.get("config")
-        if layer["class_name"] == "Lambda" and found and _is_code(found.get("function")):
-            yield str(found.get("name"))
+        settings = layer.get("config")
+        if layer["class_name"] == "Lambda" and settings and _is_code(settings.get("function")):
+            yield str(settings.get("name"))
 
 
 def _is_code(function: Any) -> bool:
-    """Keras 3 writes a dictionary of it, Keras 2 a list; a function's name is no code."""
-    written = isinstance(function, dict) and function.get("class_name") == "__lambda__"
-    return written or isinstance(function, list)
+    """Recognise code: Keras 3 writes a dictionary, Keras 2 a list, and a name is no code."""
+    of_keras_3 = isinstance(function, dict) and function.get("class_name") == "__lambda__"
+    return of_keras_3 or isinstance(function, list)
 
 
 # Keras 3: Could not locate class 'Mine'. Keras 2's files: Unknown layer: 'Mine'; tf_keras's: object
 # of type `Mine`.
-_MISSING = re.compile(
+_UNKNOWN_CLASS = re.compile(
     r"Could not locate (\w+) '([^']+)'|Unknown ([\w ]+): '([^']+)'|object of (type) `([^`]+)`"
 )
 
@@ -263,28 +267,25 @@ _ADVICE = re.compile(r"safe_mode|unsafe|allow_pickle|weights_only|at your own ri
 
 
 def refusal(path: Path, error: Exception, library: str = "keras") -> UsageError:
-    """Return the one line for a file that keras or tf_keras can't load, stumbling over `error`."""
+    """Return one line on why keras or tf_keras can't load a file. Raises it for Lambda layers."""
     version = f"{_NAMES[library]} {require(library).__version__}"
-    refuse_lambdas(path, content_of(path))
+    refuse_lambdas(content_of(path))
     # The last is the innermost: Keras wraps the message once a nesting.
-    if found := _MISSING.findall(str(error)):
-        kind, name = (part for part in found[-1] if part)
-        return UsageError(
-            f"{path}: needs the {kind} {name!r} of its author's own, which isn't in {version}; "
-            f"{REMEDY}"
-        )
-    return UsageError(f"{path}: {version} can't load it: {_without_advice(error)}; {REMEDY}")
+    if matches := _UNKNOWN_CLASS.findall(str(error)):
+        kind, name = (part for part in matches[-1] if part)
+        return UsageError(_missing(kind, name, version))
+    return UsageError(f"{version} can't load it: {_without_advice(error)}; {REMEDY}")
 
 
 def _without_advice(error: Exception) -> str:
-    """Return an error in one line, without the sentences that advise to load what isn't safe."""
+    """Return an error in one line, without sentences that advise to load unsafe files."""
     sentences = re.split(r"(?<=[.!;:])\s+", one_line(error, 2000))
     kept = [each for each in sentences if not _ADVICE.search(each)]
     return one_line(ValueError(" ".join(kept)), 300).rstrip(".;:") or type(error).__name__
 
 
 def content_of(path: Path) -> Any:
-    """Return the configuration in a file, None when there is none that can be read."""
+    """Return the configuration in a file, None when it has no readable one."""
     read = of_hdf5 if is_hdf5(path) else of_archive
     try:
         return read(path).content

@@ -1,7 +1,7 @@
-"""Fake quantisation: the ranges and integers that a quantisation-aware model was trained with.
+"""Keep the ranges and rounded kernels of quantisation-aware training: fake quantisation.
 
 A node FakeQuant* rounds to one of 256 steps of its range, in float. On a kernel the rounded numbers
-are the model; on an activation it only stands for what an int8 device does.
+are the model; on an activation it only imitates an int8 device.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.load.frozen import FAKE_QUANT, FrozenGraph, as_identity, node_name
+from kedge_convert.load.graph_layer import FAKE_QUANT, FrozenGraph, as_identity, node_name
 from kedge_convert.rewrite.activations import Stand
 from kedge_convert.rewrite.lowering import lower
 from kedge_convert.toolkit import require
@@ -22,7 +22,7 @@ from kedge_runtime.output import quiet
 class Plain:
     """A graph without fake quantisation.
 
-    `kernels`: constants rounded as the model was trained; `activations`: ranges taken out.
+    `kernels`: number of constants, rounded as in training; `activations`: of ranges taken out.
     """
 
     graph: FrozenGraph
@@ -39,11 +39,11 @@ class Plain:
 
 
 def plain(graph: FrozenGraph) -> Plain:
-    """Return the graph with its kernels rounded for good, and float activations."""
+    """Return the graph with its kernels rounded, and float activations."""
     fakes = [node.name for node in graph.definition.node if node.op in FAKE_QUANT]
     if not fakes:
         return Plain(graph)
-    behind = graph.behind(node_name(graph.picture)) | {node_name(graph.picture)}
+    behind = graph.downstream(node_name(graph.input)) | {node_name(graph.input)}
     kernels = [name for name in fakes if name not in behind]
     rounded = dict(zip(kernels, _values(graph, kernels), strict=True))
 
@@ -58,9 +58,9 @@ def plain(graph: FrozenGraph) -> Plain:
 
 
 def trained(model: Any) -> Any:
-    """Return a Keras model with the fake quantisation that it was trained with; None if it wasn't.
+    """Return a Keras model with its fake quantisation; None where it was trained without.
 
-    `model`: any that a graph of `frozen.as_layer` is a part of.
+    `model`: any with a layer of `graph_layer.as_layer`.
     """
     graphs = [each.trained for each in model._flatten_layers() if getattr(each, "trained", None)]
     if not graphs:
@@ -73,11 +73,11 @@ def _with_ranges(layer: Any) -> Any:
 
 
 def _two_logits(graph: FrozenGraph, layer: Any) -> Any:
-    """Return what gives -z/2 and z/2 in the steps of z, the one number of a graph (heads.binary).
+    """Return the replacement that gives -z/2 and z/2 in the steps of z, a graph's one number.
 
-    Nothing was trained for them: without ranges they would stay float.
+    Their layer (output_activation.two_logits) has no trained ranges, and would stay float.
     """
-    last = graph.last_range()
+    last = graph.output_range()
     if getattr(layer, "units", 0) != 2 or layer.kernel.shape != (1, 2) or last is None:
         return None
     low, high = (float(each) for each in _values(graph, [node_name(each) for each in last]))
@@ -93,14 +93,14 @@ def _two_logits(graph: FrozenGraph, layer: Any) -> Any:
 
 
 def _values(graph: FrozenGraph, names: list[str]) -> list[Any]:
-    """Return what nodes give that take nothing of the picture."""
+    """Return the outputs of nodes that don't depend on the image."""
     tf = require("tensorflow")
     if not names:
         return []
     extract = tf.compat.v1.graph_util.extract_sub_graph
-    definition, wanted = extract(graph.definition, names), [f"{name}:0" for name in names]
+    definition, outputs = extract(graph.definition, names), [f"{name}:0" for name in names]
     run = tf.function(
-        lambda: tf.graph_util.import_graph_def(definition, {}, wanted, name=""), autograph=False
+        lambda: tf.graph_util.import_graph_def(definition, {}, outputs, name=""), autograph=False
     )
     with quiet():
         return [np.asarray(value) for value in run()]

@@ -6,34 +6,25 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
-from kedge_convert.load.rebuild import left_out_note, registered
+from kedge_convert.load.graph_layer import INPUT_NAME
+from kedge_convert.load.keras2_rebuild import registered, skipped_note
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import quiet
 
-# What TensorFlow takes as the name of a scope; with JAX and PyTorch Keras takes any.
+# Names that TensorFlow allows for a scope; with JAX and PyTorch Keras allows any.
 _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 # Names of inputs that conversions put before a model.
-_OURS = frozenset({"input", "picture"})
+_OURS = frozenset({"input", INPUT_NAME})
 
 
-def plain(model: Any, name: str) -> Any:
-    """Return the model, changed in place: without LoRA and loops, and not called as our inputs are.
+def plain(model: Any) -> Any:
+    """Return the model, changed in place: without LoRA, loops, and the name of an input of ours.
 
-    Raises UsageError for one whose weights Keras has quantised, and for names that TensorFlow
-    can't take. `name` is for messages.
+    Raises UsageError for weights that Keras has quantised, and for names that TensorFlow refuses.
     """
     for layer in model._flatten_layers():
-        if getattr(layer, "quantization_mode", None):
-            raise UsageError(
-                f"{name}: Keras has quantised its layer {layer.name} "
-                f"({layer.quantization_mode}): give the float model that it was made from"
-            )
-        if type(layer).__name__ != "InputLayer" and not _SCOPE.fullmatch(layer.name):
-            raise UsageError(
-                f"{name}: TensorFlow can't have a layer called {layer.name!r}, allowed are letters "
-                "of ASCII, digits and _.-/>: name it so where the model is built"
-            )
+        _refuse_layer(layer)
         if getattr(layer, "lora_enabled", False):
             _drop_lora(layer)
         if hasattr(layer, "unroll"):
@@ -44,8 +35,21 @@ def plain(model: Any, name: str) -> Any:
     return model
 
 
+def _refuse_layer(layer: Any) -> None:
+    if getattr(layer, "quantization_mode", None):
+        raise UsageError(
+            f"Keras has quantised its layer {layer.name} ({layer.quantization_mode}): give the "
+            "float model that it was made from"
+        )
+    if type(layer).__name__ != "InputLayer" and not _SCOPE.fullmatch(layer.name):
+        raise UsageError(
+            f"TensorFlow can't have a layer called {layer.name!r}, allowed are letters of ASCII, "
+            "digits and _.-/>: name it so where the model is built"
+        )
+
+
 def _drop_lora(layer: Any) -> None:
-    """Take the factors off a layer: those that a file holds are in its kernel already."""
+    """Take the factors off a layer: a file's kernel includes them already."""
     layer._tracker.unlock()
     for factor in (layer.lora_kernel_a, layer.lora_kernel_b):
         layer._untrack_variable(factor)
@@ -53,36 +57,36 @@ def _drop_lora(layer: Any) -> None:
     layer.lora_enabled, layer.lora_rank = False, None
 
 
-# Beginnings of the names of Keras's layers that do nothing but augment.
+# Prefixes of Keras's layers that only augment.
 _AUGMENTING = ("AugMix", "CutMix", "MixUp", "Rand")
 
 
 def without_augmentation(model: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return the model without layers that augment, nested ones too, and what is to be said of it.
+    """Return the model without layers that augment, nested ones too, and notes for the user.
 
-    A model without any is returned as it is; of others, the weights are copied.
+    A model without any is unchanged; otherwise the weights are copied.
     """
     if not any(map(_augments, model._flatten_layers())):
         return model, ()
-    left_out = list[str]()
+    skipped = list[str]()
 
-    def kept_or_identity(layer: Any) -> Any:
+    def clone_layer(layer: Any) -> Any:
         if not _augments(layer):
             return type(layer).from_config(layer.get_config())
-        left_out.append(type(layer).__name__)
+        skipped.append(type(layer).__name__)
         return _identity()(name=layer.name)
 
     with quiet():
         clone_model = require("keras").models.clone_model
-        clone = clone_model(model, clone_function=kept_or_identity, recursive=True)
-        for old, new in zip(_kept(model), _kept(clone), strict=True):
+        clone = clone_model(model, clone_function=clone_layer, recursive=True)
+        for old, new in zip(_with_weights(model), _with_weights(clone), strict=True):
             _copy_weights(old, new)
-    return clone, (left_out_note(left_out),)
+    return clone, (skipped_note(skipped),)
 
 
 @cache
 def _identity() -> Any:
-    """Return the class of what stands for a layer that augments: it may be told of training."""
+    """Return the class of replacements of layers that augment; they accept `training`."""
 
     class Identity(require("keras").layers.Identity):  # type: ignore[misc]
         def call(self, inputs: Any, training: Any = None) -> Any:
@@ -100,7 +104,7 @@ def _augments(layer: Any) -> bool:
     return is_keras and type(layer).__name__.startswith(_AUGMENTING)
 
 
-def _kept(model: Any) -> Iterator[Any]:
+def _with_weights(model: Any) -> Iterator[Any]:
     """Yield every layer with weights of its own, in the order of the model."""
     for layer in model._flatten_layers():
         if not _augments(layer) and layer._trainable_variables + layer._non_trainable_variables:
@@ -114,16 +118,17 @@ def _copy_weights(old: Any, new: Any) -> None:
     new.load_own_variables(store)
 
 
-# As Keras calls its policies: mixed_float16, bfloat16, int8_from_mixed_bfloat16.
+# Keras's policies: mixed_float16, bfloat16, int8_from_mixed_bfloat16.
 _OTHER_FLOATS = re.compile(r"(mixed_)?b?float(16|64)")
 
 
 def in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return the model with every layer computing in float32, and what is to be said of it.
+    """Return the model with every layer computing in float32, and notes for the user.
 
     Weights keep their values, except for float64's.
     """
-    policies = sorted({each.dtype_policy.name for each in _layers(model) if _differs(each)})
+    names = {layer.dtype_policy.name for layer in model._flatten_layers()}
+    policies = sorted(filter(_OTHER_FLOATS.search, names))
     if not policies:
         return model, ()
     saving = require("keras").saving
@@ -132,15 +137,6 @@ def in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:
         single = saving.deserialize_keras_object({**config, "compile_config": None})
         single.set_weights(model.get_weights())
     return single, (f"computed in float32 (was {', '.join(policies)})",)
-
-
-def _layers(model: Any) -> Any:
-    """Return the layers, nested ones and those inside wrappers too."""
-    return model._flatten_layers()
-
-
-def _differs(layer: Any) -> bool:
-    return bool(_OTHER_FLOATS.search(layer.dtype_policy.name))
 
 
 def _with_float32(config: Any, of_dtype: bool = False) -> Any:
@@ -154,46 +150,46 @@ def _with_float32(config: Any, of_dtype: bool = False) -> Any:
     return config
 
 
-# What takes the place of the author's own: weights are loaded, and nothing is trained.
-_IN_PLACE = {"constraints": None, "initializers": "zeros", "regularizers": None}
+# Replacements of the author's own: weights are loaded, and nothing is trained.
+_REPLACEMENTS = {"constraints": None, "initializers": "zeros", "regularizers": None}
 
 
 @contextmanager
 def for_inference() -> Iterator[None]:
-    """Have Keras 3 build models without what serves training only and may be their author's.
+    """Make Keras 3 build models without parts that only training needs.
 
-    Losses, metrics and optimisers are never built: `compile=False` speaks for the outermost model
-    alone, and an optimiser may be another backend's. Of initialisers, regularisers and
-    constraints, only Keras's own are.
+    These may be the author's own. Losses, metrics and optimisers are never built: `compile=False`
+    covers the outermost model alone, and an optimiser may be another backend's. Initialisers,
+    regularisers and constraints are built where they are Keras's own.
     """
     with ExitStack() as stack:
-        # Not all that builds models from configurations sets it: layers then read files.
+        # Not every builder of models from configurations sets it: layers then read files.
         stack.enter_context(require("keras.src.saving.serialization_lib").SafeModeScope(True))
-        stack.enter_context(_replaced(require("keras").Model, "compile_from_config", _left))
-        for name, instead in _IN_PLACE.items():
+        stack.enter_context(_replaced(require("keras").Model, "compile_from_config", _skip))
+        for name, replacement in _REPLACEMENTS.items():
             # Keras's layers call `get` of these modules, and not of keras.initializers.
             module = require(f"keras.src.{name}")
-            stack.enter_context(_replaced(module, "get", _get(module.get, instead)))
+            stack.enter_context(_replaced(module, "get", _get(module.get, replacement)))
         yield
 
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    kept = getattr(owner, name)
+    before = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, kept)
+        setattr(owner, name, before)
 
 
-def _left(model: Any, config: Any) -> None:
-    """Leave a model as it was built."""
+def _skip(model: Any, config: Any) -> None:
+    """Leave a model without losses, metrics and optimisers."""
 
 
-def _get(of_keras: Callable[[Any], Any], instead: str | None) -> Callable[[Any], Any]:
-    """Return Keras's `get`, which takes `instead` for what isn't Keras's."""
-    return lambda identifier: of_keras(instead if _is_own(identifier) else identifier)
+def _get(of_keras: Callable[[Any], Any], replacement: str | None) -> Callable[[Any], Any]:
+    """Return Keras's `get`, with a replacement for what isn't Keras's."""
+    return lambda identifier: of_keras(replacement if _is_own(identifier) else identifier)
 
 
 def _is_own(identifier: Any) -> bool:

@@ -1,7 +1,7 @@
 """keras_hub's image classifiers: `.keras` files and preset folders that name its classes.
 
-A task of keras_hub takes images as its preprocessor leaves them. The preprocessor is no part of
-the model's graph, so what it does goes into the contract, and the graph alone is converted.
+The preprocessor of such a model is no part of its graph. So the contract takes over what it does,
+and the graph alone is converted.
 """
 
 import json
@@ -25,12 +25,12 @@ PACKAGE = "keras_hub"
 _PRESET = ("config.json", "model.weights.h5", "metadata.json")
 _TASK = "task.json"
 _SAVED = "save the classifier with model.save('x.keras'), and give that file"
-# Of the numbers at 0 and 255: Keras multiplies where kedge divides.
+# Tolerance of the numbers at 0 and 255: Keras multiplies where kedge divides.
 _EQUAL = 1e-5
 
 
 def holds(path: Path) -> bool:
-    """Whether a path is a folder that `save_to_preset` of keras_hub wrote."""
+    """Whether a path is a folder written by `save_to_preset` of keras_hub."""
     return path.is_dir() and all((path / name).is_file() for name in _PRESET)
 
 
@@ -41,12 +41,10 @@ def is_needed(config: Any) -> bool:
     return any(name.startswith((f"{PACKAGE}>", f"{PACKAGE}.")) for name in names)
 
 
-def bring(path: Path) -> Any:
-    """Import keras_hub for the file at `path`. Raises UsageError where it isn't installed."""
+def import_package() -> Any:
+    """Import keras_hub. Raises UsageError where it isn't installed."""
     if find_spec(PACKAGE) is None:
-        raise UsageError(
-            f"{path}: needs keras_hub, which isn't installed: pip install './kedge[hub]'"
-        )
+        raise UsageError("needs keras_hub, which isn't installed: pip install './kedge[hub]'")
     with quiet():
         return require(PACKAGE)
 
@@ -54,35 +52,35 @@ def bring(path: Path) -> Any:
 def load(request: SourceRequest) -> LoadedModel:
     """Load the classifier of a preset folder. Raises UsageError for presets of anything else."""
     path = Path(request.model)
-    hub = bring(path)
+    hub = import_package()
     if not _is_classifier(hub, path):
-        raise UsageError(f"{path}: a preset of keras_hub without an image classifier: {_SAVED}")
+        raise UsageError(f"a preset of keras_hub without an image classifier: {_SAVED}")
     for weights in sorted(path.glob("*.h5")):
         refuse_links(weights)
     try:
         with quiet():
             # Absolute: a bare name could be that of a preset to be downloaded.
             task = hub.models.ImageClassifier.from_preset(str(path.resolve()))
-    # Keras lets whatever it stumbles over through; here it stumbled over the user's files.
+    # Keras raises whatever the user's files cause.
     except Exception as error:
         raise refusal(path, error) from error
-    return found(path.resolve().name, task, request)
+    return loaded(path.resolve().name, task, request)
 
 
-def found(name: str, model: Any, request: SourceRequest) -> LoadedModel:
-    """Return what a model of keras_hub's is to the converter; others as they are."""
+def loaded(name: str, model: Any, request: SourceRequest) -> LoadedModel:
+    """Return a model of keras_hub's without its preprocessor, and what that states."""
     if not hasattr(model, "preprocessor"):
         return LoadedModel(name, model)
     preprocessor = model.preprocessor
     converter = getattr(preprocessor, "image_converter", None)
     plain = require("keras").Model(model.inputs, model.outputs, name=model.name)
     if converter is None:
-        note = "its preprocessor is no image converter of keras_hub's, and was left out"
+        note = "preprocessor skipped: it is no image converter of keras_hub's"
         return LoadedModel(name, plain, notes=(note,) if preprocessor is not None else ())
     size = converter.image_size
     if size is not None and request.size is None:
         plain = _of_size(plain, size)
-    facts, notes = _facts(converter, name, plain.inputs[0].shape[-1])
+    facts, notes = _facts(converter, plain.inputs[0].shape[-1])
     return LoadedModel(name, plain, facts, notes)
 
 
@@ -97,24 +95,23 @@ def _is_classifier(hub: Any, path: Path) -> bool:
 
 
 def _of_size(model: Any, size: tuple[int, int]) -> Any:
-    """Return a model of open size for the size that its preprocessor makes."""
+    """Return a model of open size for its preprocessor's size."""
     _, height, width, channels = model.inputs[0].shape
     if None not in (height, width):
         return model
     return behind(model, (None, *size, channels))
 
 
-def _facts(converter: Any, name: str, channels: int) -> tuple[SourceFacts, tuple[str, ...]]:
-    """Return what an ImageConverter tells, and notes on what kedge has no equal of."""
+def _facts(converter: Any, channels: int) -> tuple[SourceFacts, tuple[str, ...]]:
+    """Return what an ImageConverter states, and notes on what kedge can't reproduce."""
     resizes = converter.image_size is not None
-    pipeline = _pipeline(converter, name) if resizes else None
+    pipeline = _pipeline(converter) if resizes else None
     normalisation = _normalisation(converter, channels)
-    lacks = [f"resizing ({_resizing(converter)})"] if resizes and pipeline is None else []
-    lacks += ["scale, which is not positive"] if normalisation is None else []
-    notes = tuple(f"kedge has no equal of its preprocessor's {each}" for each in lacks)
-    return SourceFacts(
-        pipeline=pipeline, normalisation=normalisation, told_by="its preprocessor"
-    ), notes
+    missing = [f"resizing ({_resizing(converter)})"] if resizes and pipeline is None else []
+    missing += ["scale, which is not positive"] if normalisation is None else []
+    notes = tuple(f"kedge has no equivalent of its preprocessor's {each}" for each in missing)
+    facts = SourceFacts(pipeline=pipeline, normalisation=normalisation, told_by="its preprocessor")
+    return facts, notes
 
 
 def _resizing(converter: Any) -> str:
@@ -124,14 +121,14 @@ def _resizing(converter: Any) -> str:
     return ", ".join(words)
 
 
-def _pipeline(converter: Any, name: str) -> Pipeline | None:
-    """Return how the device does what the converter's Resizing does; None where it can't."""
+def _pipeline(converter: Any) -> Pipeline | None:
+    """Return the device's equivalent of the converter's Resizing; None where there is none."""
     layer = converter.resizing
-    return input_stage.pipeline(layer, name) if input_stage.is_known(layer) else None
+    return input_stage.pipeline(layer) if input_stage.is_known(layer) else None
 
 
 def _normalisation(converter: Any, channels: int) -> Normalisation | None:
-    """Return x * scale + offset as the contract has it; None where it can't hold it."""
+    """Return x * scale + offset as a contract's normalisation; None where it can't hold it."""
     scale, offset = (
         np.broadcast_to(np.asarray(default if value is None else value, np.float64), channels)
         for value, default in ((converter.scale, 1.0), (converter.offset, 0.0))
@@ -147,7 +144,7 @@ def _normalisation(converter: Any, channels: int) -> Normalisation | None:
 
 
 def _same(known: Normalisation, scale: Any, offset: Any) -> bool:
-    """Whether a byte becomes the same number, at both ends of its range."""
+    """Whether both give the same numbers for bytes 0 and 255."""
     ends = np.array([[0.0], [255.0]])
     theirs = (ends / known.divisor - np.array(known.mean)) / np.array(known.std)
     ours = ends * scale + offset

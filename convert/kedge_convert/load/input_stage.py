@@ -18,8 +18,10 @@ from kedge_runtime.output import quiet
 def behind(
     model: Any, shape: tuple[int | None, ...], change: Callable[[Any], Any] = lambda image: image
 ) -> Any:
-    """Return the model behind an input of `shape`, the batch included, which `change` turns into
-    what the model takes. Raises whatever Keras does where the model can't take that.
+    """Return the model behind a new input of `shape`, batch included.
+
+    `change` makes the model's input from the new one. Raises whatever Keras does where the model
+    can't take that.
     """
     keras = require("keras")
     image = keras.Input(batch_shape=shape, name="input")
@@ -43,17 +45,17 @@ _MOVING = frozenset({
 # The same, of layers alone: operations and nodes that reshape may hold a batch of one.
 _MOVING_LAYERS = frozenset({"Cropping2D", "Flatten", "Permute", "Reshape", "UpSampling2D"})
 # fmt: on
-# Beginnings of the names of layers that hand a picture on unless the model is being trained.
+# Prefixes of layers that return their input unless the model is being trained.
 _TRAINING = ("AugMix", "CutMix", "Dropout", "Gaussian", "MixUp", "Rand", "SpatialDropout")
-# The side of the pictures where any is taken: no side that a layer would crop or resize to.
+# The side of the images where any is allowed: no side that a layer would crop or resize to.
 _SIDE = 251
 
 
 @dataclass(frozen=True)
 class InputStep:
-    """One operation of a beginning, of Keras or a node of TensorFlow's; `kind`: its class.
+    """One operation of an input stage, of Keras or a node of TensorFlow's; `kind`: its class.
 
-    `resizes`: whether its picture has another size than before.
+    `resizes`: whether it changes the size of the image.
     """
 
     operation: Any
@@ -73,7 +75,7 @@ class InputStep:
 
 @dataclass(frozen=True)
 class InputStage:
-    """`steps` in order; `black` and `white`: what becomes of bytes 0 and 255, float32 [h, w, c]."""
+    """`steps` in order; `black` and `white`: its output for bytes 0 and 255, float32 [h, w, c]."""
 
     steps: tuple[InputStep, ...]
     black: Floats
@@ -81,7 +83,7 @@ class InputStage:
 
 
 class _Ended(Exception):  # noqa: N818 - it ends a walk, and is no error
-    """The graph has come to a layer that is no part of the beginning; `value` is what it takes."""
+    """The walk has met a layer behind the input stage; `value` is that layer's input."""
 
     def __init__(self, value: Any) -> None:
         super().__init__()
@@ -92,60 +94,60 @@ def input_stage(model: Any) -> InputStage:
     """Follow a Functional or Sequential model from its input [n, h, w, 3] on, into nested ones."""
     steps: list[InputStep] = []
     try:
-        ends = _walk(model, _pictures(model), steps)
+        result = _walk(model, _black_and_white(model), steps)
     except _Ended as ended:
-        ends = ended.value
-    black, white = np.asarray(_first_pictures(ends), np.float32)
+        result = ended.value
+    black, white = np.asarray(_first_images(result), np.float32)
     return InputStage(tuple(steps), black, white)
 
 
-def _pictures(model: Any) -> Floats:
-    """Return a black and a white picture of the model's size, [2, h, w, 3]."""
+def _black_and_white(model: Any) -> Floats:
+    """Return a black and a white image of the model's size, [2, h, w, 3]."""
     shape = [side or _SIDE for side in model.inputs[0].shape[1:]]
     return np.stack([np.full(shape, value, np.float32) for value in (0, 255)])
 
 
-def _walk(model: Any, pictures: Any, steps: list[InputStep]) -> Any:
-    """Return what a model makes of `pictures`, adding to `steps`. Raises _Ended."""
+def _walk(model: Any, images: Any, steps: list[InputStep]) -> Any:
+    """Run a model on `images`, adding to `steps`; return its output. Raises _Ended."""
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         inner = getattr(operation, "_functional", operation)
         if hasattr(inner, "_run_through_graph"):
             return _walk(inner, args[0], steps)
-        taken = _first_pictures((args, kwargs))
-        if hasattr(operation, "begin"):
-            raise _Ended(_through_nodes(operation, taken, steps))
-        given = _run(operation, taken, args, kwargs)
-        size = tuple(_first_pictures(given).shape[1:3])
-        resizes = size != tuple(taken.shape[1:3])
+        before = _first_images((args, kwargs))
+        if hasattr(operation, "run_input_stage"):
+            raise _Ended(_through_nodes(operation, before, steps))
+        result = _run(operation, before, args, kwargs)
+        size = tuple(_first_images(result).shape[1:3])
+        resizes = size != tuple(before.shape[1:3])
         steps.append(InputStep(operation, type(operation).__name__, resizes))
-        return given
+        return result
 
     inner = getattr(model, "_functional", model)
-    return inner._run_through_graph(pictures, lambda each: each, call)
+    return inner._run_through_graph(images, lambda each: each, call)
 
 
-def _through_nodes(layer: Any, pictures: Any, steps: list[InputStep]) -> Any:
-    """Return what a SavedModel's graph (`frozen.py`) makes of `pictures` before its weights."""
+def _through_nodes(layer: Any, images: Any, steps: list[InputStep]) -> Any:
+    """Run the part of a graph (`graph_layer.py`) that lies before its weights."""
     with quiet():
-        nodes, given = layer.begin(pictures, _ARITHMETIC | _MOVING)
+        nodes, result = layer.run_input_stage(images, _ARITHMETIC | _MOVING)
     steps.extend(InputStep(node, node.op) for node in nodes)
-    return given
+    return result
 
 
-def _run(operation: Any, taken: Any, args: Any, kwargs: Any) -> Any:
-    """Return what an operation of a beginning gives, out of training. Raises _Ended for another."""
+def _run(operation: Any, images: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operation of an input stage, out of training. Raises _Ended for any other."""
     kind = type(operation).__name__
     if kind.startswith(_TRAINING):
-        return taken
+        return images
     is_layer = isinstance(operation, require("keras").Layer)
     if kind not in _ARITHMETIC | _MOVING and not (is_layer and kind in _MOVING_LAYERS):
-        raise _Ended(taken)
+        raise _Ended(images)
     return operation(*args, **kwargs)
 
 
-def _first_pictures(values: Any) -> Any:
-    """Return the first of nested values that is of both pictures, no constant; else nothing."""
+def _first_images(values: Any) -> Any:
+    """Return the first of nested values that holds both images, no constant; else nothing."""
     for leaf in require("keras").tree.flatten(values):
         if len(getattr(leaf, "shape", ())) > 1 and leaf.shape[0] == 2:
             return leaf
@@ -164,10 +166,10 @@ _METHODS: dict[tuple[str, bool], Resize] = {
 _REMEDY = "give --size, the size that its images had in training, and --preprocess"
 
 
-def leading(model: Any, name: str) -> Any:
-    """Return the layer that resizes every picture of a model whose size is open, or None.
+def leading(model: Any) -> Any:
+    """Return the layer that resizes every image of a model of open size, or None.
 
-    Raises UsageError when something else changes a picture's size before it.
+    Raises UsageError when something before it changes an image's size.
     """
     if None not in model.inputs[0].shape[1:3]:
         return None
@@ -178,24 +180,24 @@ def leading(model: Any, name: str) -> Any:
     first = next(step for step in steps if step.resizes or step is layer)
     if first is not layer:
         raise UsageError(
-            f"{name}: takes pictures of any size, and {first.kind} ({first.name}) cuts them before "
-            f"its Resizing: {_REMEDY}"
+            f"takes images of any size, and {first.kind} ({first.name}) cuts them before its "
+            f"Resizing: {_REMEDY}"
         )
     return layer.operation
 
 
 def is_known(layer: Any) -> bool:
-    """Whether the device resizes as a Resizing layer does, and not only nearly so."""
+    """Whether the device resizes exactly as a Resizing layer does."""
     known = (layer.interpolation, bool(layer.antialias)) in _METHODS
     return known and not layer.pad_to_aspect_ratio
 
 
-def pipeline(layer: Any, name: str) -> Pipeline:
-    """Return how the device does what a Resizing layer would. Raises UsageError where it can't."""
+def pipeline(layer: Any) -> Pipeline:
+    """Return the device's equivalent of a Resizing layer. Raises UsageError for none."""
     if layer.pad_to_aspect_ratio:
         raise UsageError(
-            f"{name}: its Resizing ({layer.name}) pads images with {layer.fill_value:g}, which "
-            f"the device doesn't: {_REMEDY}"
+            f"its Resizing ({layer.name}) pads images with {layer.fill_value:g}, which the device "
+            f"doesn't: {_REMEDY}"
         )
     method = _METHODS.get((layer.interpolation, bool(layer.antialias)), "pyramid")
     return Pipeline(
@@ -207,80 +209,80 @@ def pipeline(layer: Any, name: str) -> Pipeline:
     )
 
 
-# How far 0..255 may be apart behind a beginning for bytes: x/255 gives 1, x/127.5 - 1 gives 2,
+# Distance of 0 and 255 behind an input stage for bytes: x/255 gives 1, x/127.5 - 1 gives 2,
 # and a division by the deviation of photos, about 58, gives 4.4. One for 0..1 goes far beyond.
 SPREAD = (0.5, 10.0)
-# A beginning that shifts by more than this, and scales nothing up, takes off a mean of bytes.
+# An input stage that shifts by more than this, and scales nothing up, subtracts a mean of bytes.
 SHIFT = 10.0
 
 
-def fixed(model: Any, size: str | None, name: str) -> Any:
+def fixed(model: Any, size: str | None) -> Any:
     """Return the model with a fixed height and width: its own, its Resizing layer's, or `size`.
 
-    `size` is `224` or `160x192` (height x width). Raises UsageError when it is needed and missing,
-    or given in vain.
+    `size` is `224` or `160x192` (height x width). Raises UsageError when it is missing, or
+    contradicts the model.
     """
     batch, *shape = model.inputs[0].shape
-    asked = parsed(size)
+    requested = parsed(size)
     if None not in shape[:2]:
-        if asked not in (None, tuple(shape[:2])):
+        if requested not in (None, tuple(shape[:2])):
             height, width = shape[:2]
-            raise UsageError(f"--size {size}: {name} takes {height}x{width}; leave it out")
-        return model if batch in (None, 1) else _of_one(model, batch, name)
-    asked = asked or _resized(model, name)
-    if asked is None:
+            raise UsageError(f"--size {size}: the model takes {height}x{width}; leave it out")
+        return model if batch in (None, 1) else _single(model, batch)
+    requested = requested or _resized(model)
+    if requested is None:
         raise UsageError(
-            f"{name}: its input size {(batch, *shape)} is open: give --size, such as --size 224"
+            f"its input size {(batch, *shape)} is open: give --size, such as --size 224"
         )
     try:
-        return _fed(model, None if batch is None else 1, asked)
+        return _with_input(model, None if batch is None else 1, requested)
     except Exception as error:
-        height, width = asked
-        raise UsageError(f"--size {height}x{width}: {name} can't be built for it") from error
+        height, width = requested
+        raise UsageError(f"--size {height}x{width}: the model can't be built for it") from error
 
 
-def _of_one(model: Any, batch: int, name: str) -> Any:
-    """Return the model of a larger batch for one picture at a time, as devices have them."""
+def _single(model: Any, batch: int) -> Any:
+    """Return the model of a larger batch for one image at a time, as devices run it."""
     try:
-        return _fed(model, 1, model.inputs[0].shape[1:3])
+        return _with_input(model, 1, model.inputs[0].shape[1:3])
     except Exception as error:
         raise UsageError(
-            f"{name}: takes {batch} pictures at once, and its operations hold that number: build "
-            "it with keras.Input(shape), which leaves the batch open"
+            f"takes {batch} images at once, and its operations hold that number: build it with "
+            "keras.Input(shape), which leaves the batch open"
         ) from error
 
 
-def _fed(model: Any, batch: int | None, size: tuple[int, int]) -> Any:
-    """Return the model for a batch of pictures of a size."""
+def _with_input(model: Any, batch: int | None, size: tuple[int, int]) -> Any:
+    """Return the model for a batch of images of a size."""
     return behind(model, (batch, *size, model.inputs[0].shape[3]))
 
 
 def normalises(model: Any) -> str | None:
     """Return the names of the operations by which a model normalises bytes itself, or None."""
-    found = input_stage(model)
-    names = [step.name for step in found.steps if step.is_arithmetic]
-    return ", ".join(names) if names and _takes_bytes(found) else None
+    stage = input_stage(model)
+    names = [step.name for step in stage.steps if step.is_arithmetic]
+    return ", ".join(names) if names and _takes_bytes(stage) else None
 
 
 def parsed(size: str | None) -> tuple[int, int] | None:
     """Return the height and width of `224` or `160x192`, or None. Raises UsageError."""
     if size is None:
         return None
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", size)
-    if not found:
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", size)
+    if not match:
         raise UsageError(f"--size: got {size!r}, allowed are 224 or 160x192 (height x width)")
-    height, width = found.groups()
+    height, width = match.groups()
     return int(height), int(width or height)
 
 
-def _resized(model: Any, name: str) -> tuple[int, int] | None:
-    """Return the size that a leading Resizing layer brings every picture to."""
-    layer = leading(model, name)
+def _resized(model: Any) -> tuple[int, int] | None:
+    """Return the size that a leading Resizing layer gives every image."""
+    layer = leading(model)
     return None if layer is None else (int(layer.height), int(layer.width))
 
 
-def _takes_bytes(found: InputStage) -> bool:
-    spread = np.abs(found.white - found.black)
+def _takes_bytes(stage: InputStage) -> bool:
+    spread = np.abs(stage.white - stage.black)
     narrowed = (spread > SPREAD[0]).all() and (spread < SPREAD[1]).all()
-    shifted = (np.abs(found.black) > SHIFT).all() and (spread < 256).all()
-    return bool(found.black.size and (narrowed or shifted))
+    shifted = (np.abs(stage.black) > SHIFT).all() and (spread < 256).all()
+    return bool(stage.black.size and (narrowed or shifted))

@@ -1,4 +1,4 @@
-"""Load models of Keras 1 and 2 with tf_keras, rebuild them in Keras 3, and compare the answers."""
+"""Load models of Keras 1 and 2 with tf_keras, rebuild them in Keras 3, and compare both."""
 
 import json
 import zipfile
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.load import frozen, rebuild, tfmot, tfmot_qat, weights_file
-from kedge_convert.load.configuration import CONFIG, refusal, refuse_links, screen
-from kedge_convert.load.graph_model import Notes, graph_model
+from kedge_convert.load import keras2_rebuild, tfmot, tfmot_qat, weights_file
+from kedge_convert.load.configuration import CONFIG, refusal, refuse_foreign, refuse_links
+from kedge_convert.load.graph_layer import CONSTANTS, FrozenGraph
+from kedge_convert.load.graph_model import GraphModel, graph_model
 from kedge_convert.load.inputs import noise
-from kedge_convert.load.outputs import chosen
-from kedge_convert.load.rebuild import Rebuilt
+from kedge_convert.load.keras2_rebuild import Rebuilt
+from kedge_convert.load.outputs import choose
 from kedge_convert.load.request import LoadedModel
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line
@@ -23,59 +24,57 @@ from kedge_runtime.files import temporary_folder
 from kedge_runtime.output import quiet
 
 
-def traced(original: Any, output: str | None, name: str) -> tuple[Any, Notes]:
-    """Return the Keras 3 model around the graph of a tf_keras model, and what is to be said of it.
+def traced(model: Any, output: str | None) -> GraphModel:
+    """Return the Keras 3 model around the graph of a tf_keras model.
 
-    `output`: the name or index of one of several outputs; `name` is for messages. Raises UsageError
-    where it isn't told which one, and for a graph that no device runs.
+    `output`: the name or index of one of several outputs. Raises UsageError where several need a
+    choice, and for a graph that no device runs.
     """
     tf = require("tensorflow")
-    module = "tensorflow.python.framework.convert_to_constants"
-    shape = original.inputs[0].shape
-    run = tf.function(lambda images: original(images, training=False), autograph=False)
+    shape = model.inputs[0].shape
+    run = tf.function(lambda images: model(images, training=False), autograph=False)
     concrete = run.get_concrete_function(tf.TensorSpec(shape, tf.float32))
-    flat = require(module).convert_variables_to_constants_v2(concrete)
+    flat = require(CONSTANTS).convert_variables_to_constants_v2(concrete)
+    names = tuple(model.output_names)
+    index = choose("output", names, output) if len(names) > 1 else 0
     definition = flat.graph.as_graph_def()
-    names = tuple(original.output_names)
-    index = chosen(name, "output", names, output) if len(names) > 1 else 0
-    graph = frozen.FrozenGraph(definition, flat.inputs[0].name, flat.outputs[index].name)
-    return graph_model(graph, tuple(shape), "float32", name)
+    graph = FrozenGraph(definition, flat.inputs[0].name, flat.outputs[index].name)
+    return graph_model(graph, tuple(shape), "float32")
 
 
-# The largest difference, as a share of the largest answer.
+# The largest difference, as a share of the largest output.
 TOLERANCE = 1e-5
 IMAGES = 2
 
 
-def check(original: Any, rebuilt: Rebuilt) -> None:
-    """Raise ValueError where a rebuilt model answers noise otherwise than the original does.
+def check(model: Any, rebuilt: Rebuilt) -> None:
+    """Raise ValueError where the outputs of a tf_keras model and its rebuilt twin differ on noise.
 
-    The answers are compared as they are, and a second time without the activation of the last
-    layer: a saturated softmax would hide whatever goes wrong before it. Where the last layer is an
-    activation without weights that can't be swapped (Softmax), the first comparison decides.
+    A second comparison leaves out the last layer's activation: a saturated softmax would hide
+    whatever goes wrong before it. Where that is a layer of its own (Softmax), the first decides.
     """
-    # Anything but one image in is refused later, by what it is.
+    # Anything but one image in is refused later, with its reason.
     if len(rebuilt.model.inputs) != 1:
         return
-    compare(original, rebuilt.model)
+    compare(model, rebuilt.model)
     with _linear(rebuilt.last):
-        compare(original, rebuilt.model)
+        compare(model, rebuilt.model)
 
 
-def compare(original: Any, model: Any) -> None:
-    """Raise ValueError where the answers to noise of two models of one input differ."""
+def compare(reference: Any, model: Any) -> None:
+    """Raise ValueError where the outputs of two models of one input differ on noise."""
     images, flatten = noise(model, IMAGES), require("keras").tree.flatten
-    expected, answers = (flatten(each(images, training=False)) for each in (original, model))
-    for wanted, found in zip(map(np.asarray, expected), map(np.asarray, answers), strict=True):
-        largest = np.abs(wanted).max()
-        difference = np.abs(wanted - found).max()
+    both = (flatten(each(images, training=False)) for each in (reference, model))
+    for expected, output in zip(*(map(np.asarray, each) for each in both), strict=True):
+        largest = np.abs(expected).max()
+        difference = np.abs(expected - output).max()
         if not difference <= TOLERANCE * largest:
-            raise ValueError(f"its answers differ by {difference:.1e} of {largest:.1e}")
+            raise ValueError(f"its outputs differ by {difference:.1e} of {largest:.1e}")
 
 
 @contextmanager
 def _linear(layers: tuple[Any, ...]) -> Iterator[None]:
-    """Switch the activation of both last layers off, where it is a function."""
+    """Switch both last layers' activation off, where it is a function."""
     activations = [getattr(layer, "activation", None) for layer in layers]
     swapped = [] if any(map(_is_no_function, activations)) else list(layers)
     for layer in swapped:
@@ -95,22 +94,20 @@ def _identity(value: Any) -> Any:
     return value
 
 
-# As they were called in Keras 1; tf_keras has the other older names.
+# Names of Keras 1; tf_keras has the other older names.
 _RENAMED = {
     "AtrousConvolution2D": "Conv2D",
     "Convolution2D": "Conv2D",
     "SeparableConvolution2D": "SeparableConv2D",
 }
 _WEIGHTS = "model.weights.h5"  # its member of a .keras archive
-# Keys without a meaning for inference: what they name may be the author's own.
+# Keys that only training needs; they may name classes of the author's own.
 _TRAINING = ("_initializer", "_regularizer", "_constraint", "compile_config", "pruning_schedule")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A model as Keras 2 saved it: what it is called, its file, the configuration, and the
-    `output` that was asked for.
-    """
+    """A model saved by Keras 2: its name, file and configuration, and the requested `output`."""
 
     name: str
     path: Path
@@ -120,7 +117,7 @@ class Saved:
 
 def of_archive(saved: Saved) -> LoadedModel:
     """Load a `.keras` archive. Raises UsageError when tf_keras can't."""
-    return _found(saved, lambda config: _from_archive(saved.path, config))
+    return _loaded(saved, lambda config: _from_archive(saved.path, config))
 
 
 def of_parts(saved: Saved, weights: Path) -> LoadedModel:
@@ -132,51 +129,52 @@ def of_parts(saved: Saved, weights: Path) -> LoadedModel:
         weights_file.fill(model, weights)
         return model
 
-    return _found(saved, load)
+    return _loaded(saved, load)
 
 
-def _found(saved: Saved, load: Callable[[Any], Any]) -> LoadedModel:
+def _loaded(saved: Saved, load: Callable[[Any], Any]) -> LoadedModel:
     try:
         # After mending: what only training needs may be the author's own, and is never built.
-        screen(saved.path, config := _mended(saved.config))
+        refuse_foreign(config := _mended(saved.config))
         with quiet():
-            original = load(config)
+            model = load(config)
     except UsageError:
         raise
-    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+    # Keras raises whatever the user's file causes.
     except Exception as error:
         raise refusal(saved.path, error, "tf_keras") from error
     try:
         with quiet():
-            rebuilt = rebuild.rebuilt(original)
-            check(original, rebuilt)
+            rebuilt = keras2_rebuild.rebuilt(model)
+            check(model, rebuilt)
         return LoadedModel(saved.name, rebuilt.model, notes=rebuilt.notes)
-    # Whatever Keras 3 can't hold or answers otherwise, tf_keras has it: its graph goes on.
+    # Whatever Keras 3 lacks or computes differently, the graph of tf_keras has it.
     except Exception as error:
-        return _as_graph(saved, original, error)
+        return _as_graph(saved, model, error)
 
 
-def _as_graph(saved: Saved, original: Any, reason: Exception) -> LoadedModel:
+def _as_graph(saved: Saved, model: Any, reason: Exception) -> LoadedModel:
     """Return the model as its graph. Raises UsageError where it has no graph of one image."""
-    if len(original.inputs or ()) != 1:
+    if len(model.inputs or ()) != 1:
         raise refusal(saved.path, reason, "tf_keras") from reason
     try:
         with quiet():
-            model, notes = traced(original, saved.output, str(saved.path))
-            # What was taken out of the graph on purpose has a note.
-            if len(original.outputs) == 1 and not notes:
-                compare(original, model)
+            graph = traced(model, saved.output)
+            # A note states what was taken out of the graph on purpose.
+            if len(model.outputs) == 1 and not graph.notes:
+                compare(model, graph.model)
     except UsageError:
         raise
     except Exception as error:
         raise refusal(saved.path, error, "tf_keras") from error
-    weights = "" if notes else ", whose int8 weights are stock ones"
+    weights = "" if graph.notes else ", with stock int8 weights"
     why = f"Keras 3 can't hold its layers ({one_line(reason, 120)})"
-    return LoadedModel(saved.name, model, notes=(f"loaded as a graph{weights}: {why}", *notes))
+    notes = (f"loaded as a graph{weights}: {why}", *graph.notes)
+    return LoadedModel(saved.name, graph.model, notes=notes)
 
 
 def _custom_objects() -> dict[str, Any]:
-    """Return the stand-ins, and the functions that Keras's own early applications defined."""
+    """Return the stand-ins, and functions that early applications of Keras defined."""
     return {**tfmot.stand_ins(), **tfmot_qat.stand_ins(), "relu6": require("tensorflow").nn.relu6}
 
 
@@ -192,7 +190,7 @@ def _from_archive(path: Path, config: Any) -> Any:
                     content = json.dumps(config).encode()
                 if member == _WEIGHTS:
                     refuse_links(path, content)
-                    content = weights_file.today(content)
+                    content = weights_file.with_current_names(content)
                 new.writestr(member, content)
         return models.load_model(copy, custom_objects=_custom_objects(), compile=False)
 
@@ -203,7 +201,7 @@ def _mended(config: Any) -> Any:
         return [_mended(each) for each in config]
     if not isinstance(config, dict):
         return config
-    if config.get("class_name") == "__numpy__":  # TensorFlow 2.12's way to write a number
+    if config.get("class_name") == "__numpy__":  # TensorFlow 2.12 writes a number so
         return config["config"]["value"]
     return {
         key: _VALUES.get(key, _mended)(value)

@@ -1,4 +1,4 @@
-"""A whole model in an HDF5 file, as Keras 1, 2 and 3 save them."""
+"""Load whole models from HDF5 files, as Keras 1, 2 and 3 save them."""
 
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ holds = is_hdf5
 
 
 def load(request: SourceRequest) -> LoadedModel:
-    """Load a file with the Keras that saved it. Raises UsageError when that fails."""
+    """Load a file with the Keras version that saved it. Raises UsageError when that fails."""
     path = Path(request.model)
     saved = _read(path)
     if saved.is_keras_2:
@@ -28,16 +28,16 @@ def load(request: SourceRequest) -> LoadedModel:
 
 
 def check(request: SourceRequest) -> None:
-    """Raise UsageError for a file without a model in it."""
+    """Raise UsageError for a file without a model."""
     _read(Path(request.model))
 
 
 def _with_operations(path: Path, config: Any) -> Any:
     """Return the model of a file of Keras 3 with `x / 255` and the like in its graph.
 
-    Keras's reader of HDF5 looks for these among the layers, in vain.
+    Keras's HDF5 reader looks for these among the layers, and finds none.
     """
-    refuse_unsafe(path, config)
+    refuse_unsafe(config)
     try:
         for each in filter(_is_operation, objects(config)):
             module = _operations()[each["class_name"]].__module__
@@ -47,14 +47,14 @@ def _with_operations(path: Path, config: Any) -> Any:
             weights_file.fill(model, path)
     except UsageError:
         raise
-    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+    # Keras raises whatever the user's file causes.
     except Exception as error:
         raise refusal(path, error) from error
     return model
 
 
 def _is_operation(part: dict[str, Any]) -> bool:
-    """Whether a part of a configuration is an operation: a layer has a dtype."""
+    """Whether a part of a configuration is an operation: only a layer has a dtype."""
     in_graph = "inbound_nodes" in part and "dtype" not in part["config"]
     return in_graph and part["class_name"] in _operations()
 
@@ -76,11 +76,11 @@ def _read(path: Path) -> Configuration:
     except (OSError, RuntimeError, ValueError) as error:
         raise refusal(path, error) from error
     if saved.content is None:
-        raise UsageError(f"{path}: {_WEIGHTS_ONLY if saved.only_weights else _NO_MODEL}")
+        raise UsageError(_WEIGHTS_ONLY if saved.only_weights else _NO_MODEL)
     return saved
 
 
-_NO_MODEL = "an HDF5 file without a Keras model in it; save yours with model.save('x.keras')"
+_NO_MODEL = "an HDF5 file without a Keras model; save yours with model.save('x.keras')"
 _WEIGHTS_ONLY = (
     "holds weights without a model: give model.json (model.to_json()) or the application they "
     f"belong to as MODEL, and the file as --weights; or {weights_file.WHOLE}"

@@ -1,7 +1,7 @@
-"""What a Keras file says of itself before TensorFlow is loaded: input, classes, normalisation.
+"""Read a Keras file's input, classes and normalisation before TensorFlow is loaded.
 
-Only its configuration is read, JSON, so that a missing fact is asked for in a tenth of a second. It
-may tell nothing: what counts is what the loaded model says.
+Only its configuration is read, JSON, so that kedge asks for a missing fact in a tenth of a second.
+It may leave all open: the loaded model decides.
 """
 
 import json
@@ -28,10 +28,10 @@ _WEIGHED = frozenset(
 
 @dataclass(frozen=True)
 class Outline:
-    """What a configuration tells; None where it doesn't.
+    """The facts in a configuration; None where it leaves them open.
 
     `shape`: the input's, without the batch; `outputs`: the number of classes; `bare`: it certainly
-    begins without a normalisation of its own; `sized`: it may bring images to its size itself.
+    has no normalisation of its own; `sized`: it may resize images itself.
     """
 
     shape: tuple[int | None, ...] | None = None
@@ -41,7 +41,7 @@ class Outline:
 
 
 def outline(path: Path) -> Outline:
-    """Return what the file of a model tells of itself; a graph has no layer that resizes."""
+    """Return the outline of a model's file; a graph has no layer that resizes."""
     if path.is_dir() or path.suffix == ".pb":
         return Outline(sized=False)
     layers = list(_layers(_configuration(path)))
@@ -50,9 +50,9 @@ def outline(path: Path) -> Outline:
     if first is None:
         return Outline()
     dense = [layer for layer in layers if layer.get("class_name") == "Dense"]
-    # The last layer alone: what stands behind a Dense may change their number.
-    ends = dense[-1:] if kinds[-1] in ("Dense", "Activation", "Softmax", "Dropout") else []
-    units = ends[0]["config"].get("units") if ends else None
+    # The last layer alone: layers behind a Dense may change the number of outputs.
+    last = dense[-1:] if kinds[-1] in ("Dense", "Activation", "Softmax", "Dropout") else []
+    units = last[0]["config"].get("units") if last else None
     return Outline(
         shape=_shape(layers[: first + 1]),
         outputs=units if isinstance(units, int) else None,
@@ -71,9 +71,9 @@ def _shape(layers: list[dict[str, Any]]) -> tuple[int | None, ...] | None:
     for layer in layers:
         config = layer.get("config")
         if isinstance(config, dict):
-            found = config.get("batch_input_shape") or config.get("batch_shape")
-            if isinstance(found, list) and found:
-                return tuple(found[1:])
+            shape = config.get("batch_input_shape") or config.get("batch_shape")
+            if isinstance(shape, list) and shape:
+                return tuple(shape[1:])
     return None
 
 
@@ -89,7 +89,7 @@ def _layers(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _configuration(path: Path) -> Any:
-    """Return a file's configuration, nothing where there is none that can be read."""
+    """Return a file's configuration, None where it has no readable one."""
     try:
         if is_hdf5(path):
             with require("h5py").File(path) as file:
@@ -98,6 +98,6 @@ def _configuration(path: Path) -> Any:
             return json.loads(path.read_text(encoding="utf-8"))
         with opened(path) as archive:
             return json.loads(archive.read("config.json"))
-    # The loader says what is wrong with a file; this only looks ahead.
+    # The loader says what is wrong with a file.
     except (KeyError, OSError, RecursionError, *FAULTS):
         return None

@@ -1,10 +1,14 @@
-"""Where models come from: one module a kind, twins with one verb.
+"""The registry of model sources: one module a kind, twins with the same verbs.
 
-`load(request) -> Found`; each raises UsageError in one line for what it can't read. The kind is
-told by what a file holds, not by how it is called.
+- `holds(path) -> bool`: recognises a file by its content, not by its name.
+- `load(request) -> LoadedModel`: raises UsageError in one line for a file that it can't read.
+- `check(request)`, where there is one: refuses without TensorFlow what `load` would refuse.
+
+Their messages leave out the model's name: `about` puts it before them, once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from kedge_convert.load import (
     application,
     architecture,
     for_inference,
-    frozen_pb,
+    frozen_graph,
     hub,
     keras_file,
     legacy_h5,
@@ -20,75 +24,88 @@ from kedge_convert.load import (
     saved_model,
     weights_file,
 )
-from kedge_convert.load.for_inference import plain, without_augmentation
 from kedge_convert.load.request import LoadedModel, SourceRequest
-from kedge_models import cards
+from kedge_models.cards import card, cards
 from kedge_runtime.errors import UsageError, reason_of
 
-_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", *architecture.YAML)
+
+@contextmanager
+def about(model: str) -> Iterator[None]:
+    """Put a model's name before the block's UsageErrors, unless these begin with an option."""
+    try:
+        yield
+    except UsageError as error:
+        if str(error).startswith("--"):
+            raise
+        raise type(error)(f"{model}: {error}") from error.__cause__
 
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of file: how it is recognised, and what loads it.
-
-    `check` raises UsageError for what `load` would refuse, as far as that is known without
-    TensorFlow. `chooses`: whether its `load` takes the output that is asked for out of several.
-    """
+    """A kind of source. `selects_output`: its `load` handles `--output` itself."""
 
     holds: Callable[[Path], bool]
     load: Callable[[SourceRequest], LoadedModel]
     check: Callable[[SourceRequest], object] | None = None
-    chooses: bool = False
+    selects_output: bool = False
 
 
-ARTEFACTS = (".tflite", ".onnx")
-_SEALED = "; a .tflite or .onnx file is converted already: kedge seal prepares it for classify"
-ARCHITECTURE = "architecture and weights"
 KINDS: dict[str, SourceKind] = {
     "Keras file": SourceKind(keras_file.holds, keras_file.load),
     "legacy HDF5 file": SourceKind(legacy_h5.holds, legacy_h5.load, legacy_h5.check),
-    "SavedModel": SourceKind(saved_model.holds, saved_model.load, chooses=True),
+    "SavedModel": SourceKind(saved_model.holds, saved_model.load, selects_output=True),
     "preset of keras_hub": SourceKind(hub.holds, hub.load),
-    "frozen graph": SourceKind(frozen_pb.holds, frozen_pb.load, chooses=True),
-    ARCHITECTURE: SourceKind(architecture.holds, architecture.load, architecture.check),
+    "frozen graph": SourceKind(frozen_graph.holds, frozen_graph.load, selects_output=True),
+    "architecture and weights": SourceKind(
+        architecture.holds, architecture.load, architecture.check
+    ),
 }
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", *architecture.YAML)
+ARTEFACTS = (".tflite", ".onnx")
+_SEALED = "; a .tflite or .onnx file is converted already: kedge seal prepares it for classify"
 
 
 def load(request: SourceRequest) -> LoadedModel:
-    """Return the model of a card or a file, in float32. Raises UsageError when there is none."""
-    kind = _checked_kind(request)
-    found = application.load(request) if kind is None else KINDS[kind].load(request)
-    model = found.model
-    if kind is None or not KINDS[kind].chooses:
-        model = outputs.only(model, request.output, found.name)
-    model, left_out = without_augmentation(plain(model, found.name))
-    model, notes = for_inference.in_float32(model)
-    return replace(found, model=model, notes=(*found.notes, *left_out, *notes))
+    """Return the model of a card or a file, in float32. Raises UsageError."""
+    kind = _kind(request)
+    with about(request.model):
+        loaded = application.load(request) if kind is None else kind.load(request)
+        model = loaded.model
+        if kind is None or not kind.selects_output:
+            model = outputs.select(model, request.output)
+        model, augmentation = for_inference.without_augmentation(for_inference.plain(model))
+        model, precision = for_inference.in_float32(model)
+    return replace(loaded, model=model, notes=(*loaded.notes, *augmentation, *precision))
 
 
 def check(request: SourceRequest) -> None:
-    """Raise UsageError for a file that `load` would refuse, as far as is known without TensorFlow.
+    """Raise UsageError for a file that `load` would refuse, as far as TensorFlow isn't needed.
 
-    What the user says of it is checked, too; a card's name is left to `load`.
+    Options are checked too; a card's name is left to `load`.
     """
-    kind = _checked_kind(request)
-    if kind is not None and (look := KINDS[kind].check):
-        look(request)
+    kind = _kind(request)
+    if kind is not None and kind.check:
+        with about(request.model):
+            kind.check(request)
 
 
-def _checked_kind(request: SourceRequest) -> str | None:
-    """Return the kind of a file, None for a card. Raises UsageError for a signature in vain."""
-    kind = kind_of(Path(request.model)) if is_path(request.model) else None
-    if request.signature is not None and kind != "SavedModel":
+def _kind(request: SourceRequest) -> SourceKind | None:
+    """Return the kind of a file, None for a card.
+
+    Raises UsageError for an unknown card, and for --signature without a SavedModel.
+    """
+    name = kind_of(Path(request.model)) if is_path(request.model) else None
+    if name is None and request.model != application.DEMO:
+        card(request.model)
+    if request.signature is not None and name != "SavedModel":
         raise UsageError(
             f"--signature: {request.model} is no SavedModel, and has none; leave it out"
         )
-    return kind
+    return None if name is None else KINDS[name]
 
 
 def is_path(model: str) -> bool:
-    """Whether MODEL means a file: a card's name wins over a folder that is called like it."""
+    """Whether MODEL means a file: a card's name has precedence over a folder of the same name."""
     path = Path(model)
     if model.lower() in {application.DEMO, *map(str.lower, cards())}:
         return False
@@ -111,22 +128,25 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """Return the name of the kind in KINDS that `path` is of. Raises UsageError for none."""
-    if _is_checkpoint(path):
-        raise UsageError(
-            f"{path}: a checkpoint holds weights without a model: {weights_file.WHOLE}"
-        )
-    if not path.exists():
-        raise UsageError(f"{path}: no such file")
-    try:
-        found = next((name for name, kind in KINDS.items() if kind.holds(path)), None)
-    except OSError as error:
-        raise UsageError(f"{path}: {reason_of(error)}") from None
-    if found:
-        return found
+    """Return the key in KINDS of a path's kind. Raises UsageError for none."""
+    with about(str(path)):
+        if _is_checkpoint(path):
+            raise UsageError(f"a checkpoint holds weights without a model: {weights_file.WHOLE}")
+        if not path.exists():
+            raise UsageError("no such file")
+        try:
+            kind = next((name for name, kind in KINDS.items() if kind.holds(path)), None)
+        except OSError as error:
+            raise UsageError(reason_of(error)) from None
+        if kind is None:
+            raise _no_model(path)
+    return kind
+
+
+def _no_model(path: Path) -> UsageError:
     what = "folder" if path.is_dir() else "file"
-    raise UsageError(
-        f"{path}: no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
+    return UsageError(
+        f"no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
         "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')), "
         "presets of keras_hub's classifiers and frozen .pb graphs"
         f"{_SEALED if path.suffix.lower() in ARTEFACTS else ''}"

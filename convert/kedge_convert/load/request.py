@@ -1,4 +1,4 @@
-"""What the user says of a model, and what a kind of source knows of it."""
+"""Records of a source: what the user requests, what its file or card states, the loaded model."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +12,16 @@ from kedge_runtime.image.pipelines import PIPELINES, Pipeline
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What the user says of the model; `None` where the card or the model itself tells.
+    """The user's options for a model; None leaves a fact to the card or the model itself.
 
-    `model`: a card's name, `demo`, a Keras file or a SavedModel folder. `weights`: `imagenet`,
-    `none` or a file, for a card. `pixels`: how images become its input. `labels`: `imagenet` or a
-    file; `folder`: of images, whose class folders name the classes where no labels do. `head`: what
-    the model's numbers are. `size`: `224` or `160x192` (height x width), for a model that takes
-    any. `output`: the name or index of one of several; `signature`: the name of one of a
-    SavedModel's. `command`: as it was typed, for messages that say how to go on. Raises UsageError
-    for empty words, as a shell's unset variable gives them.
+    `model`: a card's name, `demo`, a model file or a SavedModel folder. `weights`: `imagenet` or a
+    file, for a card. `pixels`: the preprocessing. `labels`: `imagenet` or a file; `folder`: images,
+    whose class folders name the classes where no labels do. `head`: the output type. `size`: `224`
+    or `160x192` (height x width), for a model of open size. `output`: name or index of one of
+    several outputs; `signature`: name of one of a SavedModel's. `command`: the command line, for
+    messages that suggest the next one.
+
+    Raises UsageError for empty words, which a shell's unset variable gives.
     """
 
     model: str
@@ -36,7 +37,7 @@ class SourceRequest:
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse empty words: they would count as nothing said, or as this folder."""
+        """Refuse empty words: they would count as no option, or as the current folder."""
         if not self.model:
             raise UsageError("MODEL is empty: name a card (`kedge models`), demo, a file or folder")
         for name in ("weights", "card", "labels", "size", "output", "signature"):
@@ -46,9 +47,9 @@ class SourceRequest:
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """What is known of a model before the user adds to it; None where only the user can tell.
+    """What a card or a file states of its model; None where only the user knows.
 
-    `told_by`: what of the file tells the pipeline and the normalisation, where no card does.
+    `told_by`: the part of the file that states pipeline and normalisation, where no card does.
     """
 
     card: str = ""
@@ -59,12 +60,12 @@ class SourceFacts:
 
     @classmethod
     def of(cls, card: Card) -> "SourceFacts":
-        """Return what a card knows."""
+        """Return the facts of a card."""
         return cls(card.name, _pipeline(card), card.normaliser(), card.label_list())
 
 
 def _pipeline(card: Card) -> Pipeline:
-    """Return how a card's model is evaluated: as ImageNet's are, unless the card says otherwise."""
+    """Return ImageNet's evaluation pipeline, with the card's own geometry."""
     return replace(
         PIPELINES["imagenet"],
         resize=card.resize,
@@ -76,9 +77,9 @@ def _pipeline(card: Card) -> Pipeline:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A Keras model as its source gives it, with whatever head it has; `name` is for file names.
+    """A Keras model as its source holds it, output activation included.
 
-    `notes`: what the user should know of how it was loaded, a line each.
+    `name`: for file names. `notes`: lines for the user on how it was loaded.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Stand-ins for the layers of TensorFlow Model Optimization, as far as its files need them.
+"""Stand-ins for the pruning layers of TensorFlow Model Optimization.
 
-The package itself can't be had beside today's numpy (it needs numpy 1).
+The package itself can't be installed beside today's numpy (it needs numpy 1).
 """
 
 from functools import cache
@@ -9,9 +9,9 @@ from typing import Any
 from kedge_convert.toolkit import require
 
 PRUNING = "PruneLowMagnitude"
-# Wrappers without a stand-in -> what takes them off.
+# Wrappers without a stand-in -> the call that strips them.
 STRIPPED = {"ClusterWeights": "tfmot.clustering.keras.strip_clustering(model)"}
-# The weight of a layer that pruning masks, as tfmot's registry has it; of any other layer, none.
+# Layer -> the weight that pruning masks, by tfmot's registry.
 _MASKED = {
     "Conv1D": "kernel",
     "Conv2D": "kernel",
@@ -24,7 +24,7 @@ _MASKED = {
 
 
 def stand_ins() -> dict[str, type]:
-    """Return the classes by the names that tf_keras looks them up by (custom_objects)."""
+    """Return the classes by name, as tf_keras's custom_objects."""
     return {PRUNING: _pruning()}
 
 

@@ -1,7 +1,7 @@
 """Stand-ins for the layers of tensorflow_model_optimization's quantisation-aware models.
 
-That package can't be installed beside today's numpy. These have its names, its weights in its
-order, and its arithmetic out of training: enough for tf_keras to load such a model and trace it.
+That package can't be installed beside today's numpy. The stand-ins have its names, its order of
+weights and its arithmetic out of training, so that tf_keras can load and trace such a model.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from kedge_convert.toolkit import require
 
-# Activations that a device computes from integers, and those whose result it makes integers of.
+# Activations whose input, and whose output, is fake-quantised.
 _BEFORE = frozenset({"gelu", "sigmoid", "softmax", "tanh"})
 _AFTER = frozenset({"gelu", "linear", "relu", "swish"})
 _ACTIVATION_LAYERS = frozenset({"gelu", "relu", "relu6", "swish"})
@@ -20,7 +20,7 @@ Range = dict[str, Any]
 
 @dataclass(frozen=True)
 class Quantiser:
-    """Fake quantisation by a range that it learned: one, or one a channel (`per_axis`)."""
+    """Fake quantisation by a learned range: one, or one a channel (`per_axis`)."""
 
     num_bits: int = 8
     per_axis: bool = False
@@ -48,7 +48,7 @@ class Quantiser:
 
 @dataclass(frozen=True)
 class Transposed(Quantiser):
-    """That of a transposed convolution, whose channels lie before its inputs."""
+    """The quantiser of a transposed convolution's kernel: its channels precede its inputs."""
 
     def __call__(self, value: Any, span: Range) -> Any:
         """Return the kernel rounded to the steps of its range."""
@@ -59,7 +59,7 @@ class Transposed(Quantiser):
 
 @dataclass(frozen=True)
 class Fixed(Quantiser):
-    """One of a range that was given, which is no weight."""
+    """A quantiser with a fixed range, which is no weight."""
 
     init_min: float = 0.0
     init_max: float = 0.0
@@ -76,7 +76,7 @@ ACTIVATION = Quantiser()
 
 
 class Config(Protocol):
-    """What of a layer is quantised, and how."""
+    """A layer's quantisation: of kernels, activations and output."""
 
     def kernels(self, layer: Any) -> list[tuple[str, Quantiser]]:
         """Return the names of the layer's quantised weights."""
@@ -85,7 +85,7 @@ class Config(Protocol):
         """Return the names of the layer's quantised activations."""
 
     def output(self, layer: Any) -> Quantiser | None:
-        """Return what quantises what the layer gives."""
+        """Return the quantiser of the layer's output."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +106,22 @@ class Default8Bit:
         return [(name, ACTIVATION) for name in self.activation_attrs]
 
     def output(self, layer: Any) -> Quantiser | None:
-        """Return what quantises what the layer gives."""
+        """Return the quantiser of the layer's output."""
         return ACTIVATION if self.quantize_output else None
 
 
 class OfActivation(Default8Bit):
-    """That of an Activation layer: softmax and the like give what they give."""
+    """The configuration of an Activation layer: softmax and the like stay float."""
 
     def output(self, layer: Any) -> Quantiser | None:
-        """Return what quantises what the layer gives."""
+        """Return the quantiser of the layer's output."""
         named = getattr(layer.activation, "__name__", "") in _ACTIVATION_LAYERS
         return super().output(layer) if named else None
 
 
 @dataclass(frozen=True)
 class OutputOnly:
-    """That of a layer whose weights stay float."""
+    """The configuration of a layer whose weights stay float."""
 
     inner: Config
 
@@ -134,13 +134,13 @@ class OutputOnly:
         return self.inner.activations(layer)
 
     def output(self, layer: Any) -> Quantiser | None:
-        """Return what quantises what the layer gives."""
+        """Return the quantiser of the layer's output."""
         return self.inner.output(layer)
 
 
 @dataclass(frozen=True)
 class OfFixed:
-    """That of a layer whose activations have a given range."""
+    """The configuration of a layer whose activations have a fixed range."""
 
     inner: Config
     fixed: Fixed
@@ -154,13 +154,13 @@ class OfFixed:
         return [(name, self.fixed) for name, _ in self.inner.activations(layer)]
 
     def output(self, layer: Any) -> Quantiser | None:
-        """Return what quantises what the layer gives."""
+        """Return the quantiser of the layer's output."""
         return self.fixed if self.inner.output(layer) else None
 
 
-def _config(written: dict[str, Any]) -> Config:
-    """Return a configuration as it is written. Raises ValueError for one of the author's own."""
-    name, values = written["class_name"].rpartition(">")[2], dict(written["config"])
+def _config(saved: dict[str, Any]) -> Config:
+    """Read a saved configuration. Raises ValueError for one of the author's own."""
+    name, values = saved["class_name"].rpartition(">")[2], dict(saved["config"])
     match name:
         case "NoOpQuantizeConfig":
             return Default8Bit()
@@ -185,24 +185,24 @@ _KERNELS = {
 }
 
 
-def _quantiser(written: dict[str, Any] | None) -> Quantiser | None:
-    """Return a quantiser as it is written; None for none. Raises ValueError for another."""
-    if written is None:
+def _quantiser(saved: dict[str, Any] | None) -> Quantiser | None:
+    """Read a saved quantiser; None for none. Raises ValueError for an unknown one."""
+    if saved is None:
         return None
-    name, values = written["class_name"].rpartition(">")[2], written["config"]
+    name, values = saved["class_name"].rpartition(">")[2], saved["config"]
     if name == "NoQuantizer":
         return None
-    made: dict[str, type[Quantiser]] = {
+    special: dict[str, type[Quantiser]] = {
         "FixedQuantizer": Fixed,
         "Default8BitConvTransposeWeightsQuantizer": Transposed,
     }
-    if name in made or name.endswith("Quantizer"):
-        return made.get(name, Quantiser)(**values)
+    if name in special or name.endswith("Quantizer"):
+        return special.get(name, Quantiser)(**values)
     raise ValueError(f"Unknown quantizer: '{name}'")
 
 
 class Aware:
-    """An activation between the quantisation of what it takes and of what it gives."""
+    """An activation with fake quantisation of its input and output."""
 
     def __init__(self, activation: Any, quantiser: Quantiser, layer: Any) -> None:
         """Add its ranges to the weights of a layer."""
@@ -220,7 +220,7 @@ class Aware:
 
 
 class NoOpActivation:
-    """An activation that hands on what it takes, and isn't quantised."""
+    """The identity, which isn't quantised."""
 
     def __call__(self, value: Any) -> Any:
         """Return the value."""
@@ -237,7 +237,7 @@ class NoOpActivation:
 
 
 class QuantizeAwareActivation:
-    """What a wrapped layer's activation is written as; it is wrapped anew."""
+    """The saved name of a wrapped layer's activation, which is wrapped anew."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -245,13 +245,20 @@ class QuantizeAwareActivation:
         return require("tf_keras").activations.deserialize(config["activation"])
 
 
-@cache
 def stand_ins() -> dict[str, Any]:
     """Return the custom objects by which tf_keras loads a quantisation-aware model."""
-    keras, tf = require("tf_keras"), require("tensorflow")
+    layers = (_quantize_layer(), *_wrappers(), NoOpActivation, QuantizeAwareActivation)
+    return {each.__name__: each for each in layers}
 
-    def add_step(layer: Any) -> None:
-        layer.add_weight(name="optimizer_step", shape=(), dtype=tf.int32, trainable=False)
+
+def _add_step(layer: Any) -> None:
+    dtype = require("tensorflow").int32
+    layer.add_weight(name="optimizer_step", shape=(), dtype=dtype, trainable=False)
+
+
+@cache
+def _quantize_layer() -> type:
+    keras = require("tf_keras")
 
     class QuantizeLayer(keras.layers.Layer):  # type: ignore[misc,name-defined]
         def __init__(self, quantizer: Any, **kwargs: Any) -> None:
@@ -261,11 +268,19 @@ def stand_ins() -> dict[str, Any]:
         def build(self, input_shape: Any) -> None:
             if self.quantiser:
                 self.span = self.quantiser.build(input_shape, self.name, self)
-            add_step(self)
+            _add_step(self)
             super().build(input_shape)
 
         def call(self, value: Any) -> Any:
             return self.quantiser(value, self.span) if self.quantiser else value
+
+    return QuantizeLayer
+
+
+@cache
+def _wrappers() -> tuple[type, type]:
+    """Return QuantizeWrapper and QuantizeWrapperV2."""
+    keras = require("tf_keras")
 
     class QuantizeWrapper(keras.layers.Wrapper):  # type: ignore[misc,name-defined]
         def __init__(self, layer: Any, quantize_config: Any, **kwargs: Any) -> None:
@@ -281,12 +296,12 @@ def stand_ins() -> dict[str, Any]:
 
         def build(self, input_shape: Any) -> None:
             super().build(input_shape)
-            add_step(self)
+            _add_step(self)
             self.kernels = []
             for name, quantiser in self.settings.kernels(self.layer):
                 weight = getattr(self.layer, name)
-                called = weight.name.partition(":")[0].rpartition("/")[2]
-                span = quantiser.build(weight.shape, called, self)
+                weight_name = weight.name.partition(":")[0].rpartition("/")[2]
+                span = quantiser.build(weight.shape, weight_name, self)
                 self.kernels.append((name, weight, quantiser, span))
                 # The layer's own list loses it as soon as its rounded form takes its place.
                 self._trainable_weights.append(weight)
@@ -306,8 +321,8 @@ def stand_ins() -> dict[str, Any]:
                 setattr(self.layer, name, quantiser(weight, span))
             for name, activation in self.aware.items():
                 setattr(self.layer, name, activation)
-            told = {"training": False} if self.layer._expects_training_arg else {}
-            value = self.layer.call(value, **told)
+            training = {"training": False} if self.layer._expects_training_arg else {}
+            value = self.layer.call(value, **training)
             return self.output_quantiser(value, self.span) if self.output_quantiser else value
 
         @property
@@ -330,5 +345,4 @@ def stand_ins() -> dict[str, Any]:
         def trainable_weights(self) -> Any:
             return self._dedup_weights(self._trainable_weights + self.layer.trainable_weights)
 
-    made = (QuantizeLayer, QuantizeWrapper, QuantizeWrapperV2)
-    return {each.__name__: each for each in (*made, NoOpActivation, QuantizeAwareActivation)}
+    return QuantizeWrapper, QuantizeWrapperV2

@@ -1,4 +1,4 @@
-"""Load weights from HDF5 files, whatever Keras named its layers when it wrote them."""
+"""Load weights from HDF5 files, with old and new names of layers."""
 
 import io
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.load.configuration import called, is_hdf5, refuse_links
+from kedge_convert.load.configuration import is_hdf5, linked_as, refuse_links
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError, one_line
 from kedge_runtime.files import temporary_folder
@@ -15,10 +15,10 @@ from kedge_runtime.output import quiet
 _OLD_LAYERS = "_layer_checkpoint_dependencies"
 
 
-def today(weights: bytes) -> bytes:
-    """Return HDF5 weights under the names that Keras looks for; most files as they are.
+def with_current_names(weights: bytes) -> bytes:
+    """Return HDF5 weights under the names that Keras looks for; most files are unchanged.
 
-    TensorFlow 2.12 called a model's layers something else, and counted those with weights twice:
+    TensorFlow 2.12 used another name for a model's layers, and counted those with weights twice:
     dense, dense_2, dense_4.
     """
     if _OLD_LAYERS.encode() not in weights:
@@ -41,7 +41,7 @@ def _copy(old: Any, new: Any, are_layers: bool = False) -> None:
 
 
 def _counted(names: Iterable[str]) -> dict[str, str]:
-    """Return the names of layers with those of one kind counted without gaps: dense, dense_1."""
+    """Return new names of layers by the old ones, counted without gaps: dense, dense_1."""
     kinds = defaultdict[str, list[tuple[int, str]]](list)
     for name in names:
         kind, _, number = name.rpartition("_")
@@ -49,24 +49,27 @@ def _counted(names: Iterable[str]) -> dict[str, str]:
         kinds[kind].append((int(number), name))
     return {
         name: f"{kind}_{i}" if i else kind
-        for kind, found in kinds.items()
-        for i, (_, name) in enumerate(sorted(found))
+        for kind, numbered in kinds.items()
+        for i, (_, name) in enumerate(sorted(numbered))
     }
 
 
-# What to do with weights alone.
+# The remedy for weights without a model.
 WHOLE = "build the model in its program, model.load_weights(...), then model.save('model.keras')"
 
 
 def load_into(model: Any, path: Path, what: str) -> None:
-    """Load a file's weights into `model`, called `what`. Raises UsageError when they don't fit."""
+    """Load a file's weights into `model`; messages call it `what`.
+
+    Raises UsageError when they don't fit.
+    """
     if not path.is_file():
-        raise UsageError(f"--weights: {path}: no such file (or say imagenet or none)")
+        raise UsageError(f"--weights: {path}: no such file (or say imagenet)")
     try:
         fill(model, path)
     except UsageError:
         raise
-    # Keras lets whatever it stumbles over through; here it stumbled over the user's file.
+    # Keras raises whatever the user's file causes.
     except Exception as error:
         reason = one_line(error, 300)
         raise UsageError(f"--weights: {path} doesn't fit {what}: {reason}") from error
@@ -75,21 +78,21 @@ def load_into(model: Any, path: Path, what: str) -> None:
 def fill(model: Any, path: Path) -> None:
     """Load a file's weights into `model`.
 
-    Raises whatever Keras does, and UsageError for a file that reads others.
+    Raises whatever Keras does, and UsageError for a file with links to others.
     """
     if is_hdf5(path):
         refuse_links(path)
     if is_hdf5(path) and not _by_layer_order(path):
         _fill_by_name(model, path)
         return
-    with quiet(), called(path, "old.h5" if is_hdf5(path) else "model.keras") as link:
+    with quiet(), linked_as(path, "old.h5" if is_hdf5(path) else "model.keras") as link:
         model.load_weights(link)
 
 
 def _fill_by_name(model: Any, path: Path) -> None:
     with quiet(), temporary_folder() as folder:
         copy = folder / "new.weights.h5"
-        copy.write_bytes(today(path.read_bytes()))
+        copy.write_bytes(with_current_names(path.read_bytes()))
         model.load_weights(copy)
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import kedge_convert
 import kedge_models
 import kedge_runtime
-from kedge_convert.device.release import COMPILERS
+from kedge_convert.device.compilers import COMPILERS
 from kedge_convert.load import architecture
+from kedge_convert.load.registry import about
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix.cells import Cell, CellGroup
 from kedge_convert.matrix.config import WORDS, ModelConfig
@@ -118,8 +119,9 @@ def _weights_beside(model: ModelConfig) -> str | None:
         or not architecture.holds(source)
     ):
         return None
-    found = architecture.architecture_in(source)
-    return content(architecture.weights_of(found, model.weights))
+    with about(model.source):
+        file = architecture.architecture_in(source)
+        return content(architecture.weights_of(file, model.weights))
 
 
 def _pictures(cell: Cell) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def _convert(group: CellGroup, cells: list[Cell], place: Place, folder: Path) ->
     work = partial(kept, wanted(cells), place)
     with Progress(silent=place.silent) as progress:
         progress.note(f"{group.name}: {', '.join(map(str, targets))}")
-        job, bounds = group.job(targets, folder), place.limits.here()
+        job, bounds = group.job(targets, folder), place.limits.bounds()
         return supervisor.convert(job, progress, bounds, work, (place.cache.folder,))
 
 

@@ -1,1 +1,1 @@
-"""The process in which a conversion runs, and the progress that it reports."""
+"""Run a conversion in a worker process, and show its progress."""

@@ -1,4 +1,4 @@
-"""What a conversion tells while it runs. Events are small and plain: they cross processes."""
+"""The events of a running conversion. They are small and plain: they cross processes."""
 
 from dataclasses import dataclass
 
@@ -6,52 +6,52 @@ PREPARATION = "preparation"
 
 
 @dataclass(frozen=True)
-class Turned:
-    """The work turns to another part: a target, or `PREPARATION`. What precedes has no part."""
+class PartStarted:
+    """The work starts a part: a target, or `PREPARATION`; "" is the part before both."""
 
     part: str
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A stage began; `total` is the number of ticks to come, where it is known."""
+class StageStarted:
+    """A stage starts; `total` is its number of items, where it is known."""
 
     stage: str
     total: int | None = None
 
 
 @dataclass(frozen=True)
-class Ticked:
+class ItemDone:
     """One of the stage's items is done."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The stage ended; not `whole` when it was broken off."""
+class StageEnded:
+    """The stage has ended; not `complete` when it was broken off."""
 
-    whole: bool = True
+    complete: bool = True
 
 
 @dataclass(frozen=True)
-class Said:
-    """A line for the user."""
+class WarningLine:
+    """A line for the user, which even a silent screen shows."""
 
     line: str
 
 
 @dataclass(frozen=True)
-class Noted:
-    """A line for whoever watches: what was found, nothing to worry about."""
+class NoteLine:
+    """A line of information, which a silent screen drops."""
 
     line: str
 
 
-Event = Turned | Begun | Ticked | Ended | Said | Noted
+Event = PartStarted | StageStarted | ItemDone | StageEnded | WarningLine | NoteLine
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where the work stands: the part, "" before the first, and its stage."""
+    """The current part of the work, "" before the first, and its stage."""
 
     part: str = ""
     stage: str = ""
@@ -62,12 +62,12 @@ class Position:
         return ", ".join(filter(None, words)) or "start"
 
     def after(self, event: Event) -> "Position":
-        """Return where the work stands after an event; a stage that broke off is still there."""
+        """Return the position after an event; a stage that broke off stays the current one."""
         match event:
-            case Turned(part):
+            case PartStarted(part):
                 return Position(part)
-            case Begun(stage):
+            case StageStarted(stage):
                 return Position(self.part, stage)
-            case Ended(whole=True):
+            case StageEnded(complete=True):
                 return Position(self.part, f"after {self.stage}")
         return self

@@ -1,8 +1,9 @@
-"""Start one worker process, listen to it, keep it within bounds of memory and time, end it."""
+"""Start one worker process, read its messages, limit its memory and time, end it."""
 
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,12 +15,12 @@ from pathlib import Path
 from time import monotonic
 
 from kedge_convert.staging import sweep
-from kedge_convert.worker.events import Event, Turned
+from kedge_convert.worker.events import Event, PartStarted
 from kedge_convert.worker.worker import Finished, Message, WorkerRequest, run
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError
 
-# A share that leaves room for what other programs will want meanwhile.
+# A share that leaves room for other programs.
 MEMORY = "80%"
 TIME = "2h"
 
@@ -32,7 +33,7 @@ HIGHEST = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Bounds:
-    """`memory`: bytes of all of the worker's processes; `seconds`: for one part. None: any."""
+    """`memory`: bytes of all the worker's processes; `seconds`: for one part. None: no limit."""
 
     memory: int | None = None
     seconds: float | None = None
@@ -40,36 +41,36 @@ class Bounds:
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """What the user allows, in words: a share of the memory is of the machine that does the work.
+    """The user's limits as words: a share of memory depends on the machine that does the work.
 
-    Raises UsageError for words that mean nothing.
+    Raises UsageError for words that it can't read.
     """
 
     memory: str = MEMORY
     time: str = TIME
 
     def __post_init__(self) -> None:
-        """Refuse, before any work."""
-        self.here()
+        """Refuse wrong words before any work."""
+        self.bounds()
 
-    def here(self) -> Bounds:
-        """Return what that is on this machine, now."""
+    def bounds(self) -> Bounds:
+        """Return the limits on this machine, now."""
         return Bounds(read_memory(self.memory), read_time(self.time))
 
 
 def read_memory(text: str, machine: Machine = HERE) -> int | None:
     """Return the bytes of `8G`, `500M`, `80%` (of what is free now), or None for `none`.
 
-    G is 10^9. A share is None where nothing tells what is free. Raises UsageError.
+    G is 10^9. A share is None where the free memory is unknown. Raises UsageError.
     """
     if text == "none":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT%]?)B?", text.strip(), re.IGNORECASE)
-    number = float(found[1]) if found else 0.0
-    if not found or not number or (found[2] == "%" and number > 100):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT%]?)B?", text.strip(), re.IGNORECASE)
+    number = float(match[1]) if match else 0.0
+    if not match or not number or (match[2] == "%" and number > 100):
         raise UsageError(f"--memory-limit: got {text!r}, allowed are e.g. 8G, 500M, 80%, none")
-    if found[2] != "%":
-        return int(number * BYTES[found[2].upper()])
+    if match[2] != "%":
+        return int(number * BYTES[match[2].upper()])
     free = free_memory(machine)
     return None if free is None else int(free * number / 100)
 
@@ -78,25 +79,25 @@ def read_time(text: str) -> float | None:
     """Return the seconds of `90s`, `30m`, `2h`, or None for `none`. Raises UsageError."""
     if text == "none":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not match or not float(match[1]):
         raise UsageError(f"--time-limit: got {text!r}, allowed are e.g. 90s, 30m, 2h, none")
-    return float(found[1]) * SECONDS[found[2]]
+    return float(match[1]) * SECONDS[match[2]]
 
 
 def free_memory(machine: Machine = HERE) -> int | None:
-    """Return the bytes a process may still take: the machine's, or its control group's if fewer."""
+    """Return the bytes still free: the machine's, or its control group's if fewer."""
     free = [*_available(machine), *_groups(machine)]
     return min(free) if free else None
 
 
 def _available(machine: Machine) -> Iterator[int]:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", machine.read("proc/meminfo"), re.MULTILINE)
-    if found:
-        yield int(found[1]) << 10
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", machine.read("proc/meminfo"), re.MULTILINE)
+    if match:
+        yield int(match[1]) << 10
 
 
-# Names in the two versions: the limit, what is used, and how much of that are droppable files.
+# Names in the two versions: the limit, the usage, and the droppable files in it.
 VERSIONS = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -104,7 +105,7 @@ VERSIONS = {
 
 
 def _groups(machine: Machine) -> Iterator[int]:
-    """Yield what every control group around this process has left.
+    """Yield the free bytes of every control group around this process.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files, and cgroup-v1/memory.
     """
@@ -121,17 +122,17 @@ def _groups(machine: Machine) -> Iterator[int]:
 def _left(machine: Machine, folder: Path, limit: str, usage: str, files: str) -> Iterator[int]:
     most, used = (machine.read(str(folder / name)) for name in (limit, usage))
     if most.isdigit() and used.isdigit():
-        found = re.search(rf"^{files} (\d+)", machine.read(str(folder / "memory.stat")), re.M)
-        yield max(0, int(most) - int(used) + int(found[1] if found else 0))
+        match = re.search(rf"^{files} (\d+)", machine.read(str(folder / "memory.stat")), re.M)
+        yield max(0, int(most) - int(used) + int(match[1] if match else 0))
 
 
 def held(pid: int) -> int:
-    """Return the bytes that a process and its descendants hold; 0 where /proc doesn't tell."""
+    """Return the bytes that a process and its descendants hold; 0 without /proc."""
     return sum(_kilobytes(one, HELD) for one in family(pid)) << 10
 
 
 def highest(pid: int) -> dict[int, int]:
-    """Return the highest resident memory so far, mapped files included, by process, in bytes."""
+    """Return the peak resident bytes by process, mapped files included."""
     return {one: _kilobytes(one, HIGHEST) << 10 for one in family(pid)}
 
 
@@ -149,40 +150,40 @@ def _kilobytes(pid: int, pattern: re.Pattern[str]) -> int:
 
 # A page fault takes half a microsecond: in this many seconds not much more than 0.4 GB is filled.
 INTERVAL = 0.05
-PATIENCE = 2.0  # seconds to write down where it stood
+PATIENCE = 2.0  # seconds for a dying worker to write its stack
 LONGEST = 1 << 20  # bytes of a worker's log that are kept, the last ones
 
-Heard = Event | Message
+Received = Event | Message
 
 
 class WorkerDiedError(Exception):
-    """The worker is no more, or had to be ended; the message says why."""
+    """The worker process died or was ended; the message says why."""
 
 
 class Log(threading.Thread):
-    """Takes in what a worker writes. It goes through a pipe: a full disk doesn't stop the work."""
+    """Collects a worker's output through a pipe: so a full disk doesn't stop the work."""
 
     def __init__(self, pipe: Connection) -> None:
-        """Begin to read."""
+        """Start to read."""
         super().__init__(daemon=True)
         self._pipe = pipe
         self._written = b""
         self.start()
 
     def run(self) -> None:
-        """Read until all that write are gone."""
+        """Read until all writers have ended."""
         while more := os.read(self._pipe.fileno(), 1 << 16):
             self._written = (self._written + more)[-LONGEST:]
 
     def read(self) -> bytes:
-        """Return the last that was written, once the worker has ended."""
+        """Return the end of the output, once the worker has ended."""
         self.join(PATIENCE)
         return self._written
 
 
 @dataclass(frozen=True)
-class Process:
-    """A running worker, the line to it, and its log."""
+class WorkerProcess:
+    """A running worker, the connection to it, and its log."""
 
     process: SpawnProcess
     line: Connection
@@ -190,21 +191,21 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its number; its hidden files are named by it."""
+        """Its number, which its hidden files bear."""
         return self.process.pid or 0
 
-    def messages(self, bounds: Bounds) -> Iterator[Heard]:
-        """Yield what it sends until it is finished. Raises DiedError when it ends before."""
+    def messages(self, bounds: Bounds) -> Iterator[Received]:
+        """Yield its messages until it is finished. Raises WorkerDiedError when it ends before."""
         since = None
         while True:
-            for message in self._heard():
+            for message in self._receive():
                 if isinstance(message, Finished):
                     return
-                since = monotonic() if isinstance(message, Turned) else since or monotonic()
+                since = monotonic() if isinstance(message, PartStarted) else since or monotonic()
                 yield message
-            self._hold_to(bounds, monotonic() - since if since else 0.0)
+            self._enforce(bounds, monotonic() - since if since else 0.0)
 
-    def _heard(self) -> Iterator[Heard | Finished]:
+    def _receive(self) -> Iterator[Received | Finished]:
         """Yield the next message, if there is one within the interval."""
         over = self.process.exitcode is not None
         try:
@@ -219,21 +220,21 @@ class Process:
         self.process.join(PATIENCE)
         code = self.process.exitcode
         if code == -signal.SIGKILL:
-            return "the process was killed (SIGKILL), maybe by the system for want of memory"
+            return "the process was killed (SIGKILL), maybe by the system for lack of memory"
         if code is not None and code < 0:
             return f"the process crashed ({signal.Signals(-code).name})"
         return f"the process ended by itself (exit code {code})"
 
-    def _hold_to(self, bounds: Bounds, seconds: float) -> None:
+    def _enforce(self, bounds: Bounds, seconds: float) -> None:
         memory = held(self.pid) if bounds.memory else 0
         if bounds.memory and memory > bounds.memory:
             limit = f"--memory-limit is {bounds.memory / 1e9:.2f} GB"
-            self._break_off(f"out of memory: it took {memory / 1e9:.2f} GB, {limit}")
+            self._abort(f"out of memory: it took {memory / 1e9:.2f} GB, {limit}")
         if bounds.seconds and seconds > bounds.seconds:
-            self._break_off(f"out of time: --time-limit is {bounds.seconds:g} s")
+            self._abort(f"out of time: --time-limit is {bounds.seconds:g} s")
 
-    def _break_off(self, reason: str) -> None:
-        """End it by a signal at which it writes down where it stands."""
+    def _abort(self, reason: str) -> None:
+        """End it by a signal at which it writes its stack to the log."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGABRT)
         self.process.join(PATIENCE)
@@ -248,14 +249,14 @@ class Process:
         self.line.close()
 
 
-# What the worker starts with, and what it must not know: it runs models of strangers. None: unset.
-# tf2onnx walks sets of names, and files must repeat.
+# The worker's variables; None unsets one. It runs models of strangers, and must not know the key.
+# tf2onnx walks sets of names, and files must be reproducible.
 ENVIRONMENT: dict[str, str | None] = {"PYTHONHASHSEED": "0", "KEDGE_CACHE_KEY": None}
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Run a block, which starts a process, in the worker's environment."""
+    """Set the worker's environment for a block that starts a process."""
     before = {name: os.environ.get(name) for name in ENVIRONMENT}
     _set(ENVIRONMENT)
     try:
@@ -273,19 +274,33 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def started(orders: WorkerRequest) -> Iterator[Process]:
-    """Yield a worker at its orders; neither it nor its hidden files outlive the block."""
+def started(request: WorkerRequest) -> Iterator[WorkerProcess]:
+    """Yield a worker that runs a request; neither it nor its hidden files outlive the block."""
     context = get_context("spawn")
     ours, its = context.Pipe()
     reads, writes = context.Pipe(duplex=False)
-    process = context.Process(target=run, args=(its, writes, orders), name="kedge-worker")
+    process = context.Process(target=run, args=(its, writes, request), name="kedge-worker")
     with _environment():
         process.start()
     for end in (its, writes):
-        end.close()  # so that the worker's end is heard
-    worker = Process(process, ours, Log(reads))
+        end.close()  # so that the pipes close when the worker ends
+    worker = WorkerProcess(process, ours, Log(reads))
     try:
         yield worker
     finally:
         worker.end()
-        sweep(orders.job.out, worker.pid)
+        sweep(request.job.out, worker.pid)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Clean up, as after Ctrl-C, when the terminal is closed or `timeout` ends the command."""
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

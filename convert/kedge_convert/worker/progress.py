@@ -1,10 +1,19 @@
-"""How the work tells what it is at: by events, drawn here or sent to whoever draws them."""
+"""Report the progress of the work as events, to a screen or to another process."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 
 from kedge_convert.images import Photos, Sampling, Tick
-from kedge_convert.worker.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
+from kedge_convert.worker.events import (
+    Event,
+    ItemDone,
+    NoteLine,
+    PartStarted,
+    Position,
+    StageEnded,
+    StageStarted,
+    WarningLine,
+)
 from kedge_convert.worker.screen import Screen
 from kedge_runtime.errors import counted
 
@@ -12,20 +21,19 @@ from kedge_runtime.errors import counted
 class Progress:
     """Passes events to `show`, by default to a screen of its own on stderr.
 
-    `silent`: that screen keeps everything but lines for the user to itself. `position`: where the
-    work stands.
+    `silent`: that screen shows warnings only. `position`: the current part and stage.
     """
 
     def __init__(
         self, show: Callable[[Event], None] | None = None, *, silent: bool = False
     ) -> None:
         """Open the screen, unless the events go elsewhere."""
-        self._ended = contextlib.ExitStack()
+        self._stack = contextlib.ExitStack()
         self._show = show or self._open(Screen(silent=silent)).show
         self.position = Position()
 
     def _open(self, screen: Screen) -> Screen:
-        self._ended.callback(screen.close)
+        self._stack.callback(screen.close)
         return screen
 
     def __enter__(self) -> "Progress":
@@ -34,55 +42,55 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         """Close the screen."""
-        self._ended.close()
+        self._stack.close()
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Pass an event on."""
         self.position = self.position.after(event)
         self._show(event)
 
-    def turn(self, part: str) -> None:
-        """Tell which part is next."""
-        self.tell(Turned(part))
+    def start_part(self, part: str) -> None:
+        """Report which part is next."""
+        self.report(PartStarted(part))
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Tick]:
         """Show `name` while its block runs; call what is yielded once per item of `total`."""
-        self.tell(Begun(name, total))
+        self.report(StageStarted(name, total))
         try:
-            yield lambda: self.tell(Ticked())
+            yield lambda: self.report(ItemDone())
         except BaseException:
-            self.tell(Ended(whole=False))
+            self.report(StageEnded(complete=False))
             raise
-        self.tell(Ended())
+        self.report(StageEnded())
 
     def say(self, line: str) -> None:
-        """Give the user a line, whatever is drawn."""
-        self.tell(Said(line))
+        """Show a line, even on a silent screen."""
+        self.report(WarningLine(line))
 
     def note(self, line: str) -> None:
-        """Give whoever watches a line; a silent screen keeps it."""
-        self.tell(Noted(line))
+        """Show a line, but not on a silent screen."""
+        self.report(NoteLine(line))
 
     def warn_few(self, photos: Photos, sampling: Sampling) -> None:
-        """Say when the folder holds fewer pictures than asked for; a third is for the check."""
-        found = len(photos.calibration), len(photos.check)
-        if found < (sampling.calibration, sampling.check) or found[1] < sampling.check:
+        """Warn when the folder holds fewer images than requested; a third is for the check."""
+        calibration, check = len(photos.calibration), len(photos.check)
+        if (calibration, check) < (sampling.calibration, sampling.check) or check < sampling.check:
             self.say(
-                f"only {counted(found[0], 'picture')} to calibrate with and {found[1]} to check "
-                f"with ({sampling.calibration} and {sampling.check} were asked for): "
-                f"one picture is {1 / found[1]:.1%} of the agreement"
+                f"only {counted(calibration, 'calibration image')} and "
+                f"{counted(check, 'validation image')} ({sampling.calibration} and "
+                f"{sampling.check} requested): one image is {1 / check:.1%} of the agreement"
             )
 
-    def warn_passed_over(self, photos: Photos) -> None:
-        """Name pictures that are not used, by what is wrong with them."""
+    def warn_skipped(self, photos: Photos) -> None:
+        """Name skipped images, by reason."""
         reasons = {
-            "unreadable picture": photos.broken,
-            "blank picture": photos.blank,
-            "repeated picture": photos.repeated,
+            "unreadable image": photos.broken,
+            "blank image": photos.blank,
+            "repeated image": photos.repeated,
         }
         for reason, paths in reasons.items():
             if paths:
                 names = ", ".join(path.name for path in paths[:3])
                 more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-                self.say(f"passed over {counted(len(paths), reason)}: {names}{more}")
+                self.say(f"skipped {counted(len(paths), reason)}: {names}{more}")

@@ -1,12 +1,17 @@
-"""What the user sees while waiting: a named bar per stage, with the time left where it is known,
-and how long each took.
-"""
+"""Draw the progress on stderr: a named bar per stage, with the time left and the time taken."""
 
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.text import Text
 
-from kedge_convert.worker.events import Begun, Ended, Event, Noted, Said, Ticked
+from kedge_convert.worker.events import (
+    Event,
+    ItemDone,
+    NoteLine,
+    StageEnded,
+    StageStarted,
+    WarningLine,
+)
 from kedge_runtime.output import copy_of_stderr
 from kedge_runtime.printable import message
 from kedge_runtime.progress import clock_time
@@ -16,32 +21,32 @@ class Screen:
     """Events on stderr: bars on a terminal, one line a stage in a log."""
 
     def __init__(self, *, silent: bool = False) -> None:
-        """Open a copy of stderr; `silent` keeps everything but lines for the user to itself."""
+        """Open a copy of stderr; `silent` shows warnings only."""
         self._console = Console(file=copy_of_stderr(), highlight=False, markup=False, emoji=False)
         self._silent = silent
         self._bar: rich_progress.Progress | None = None
 
     def close(self) -> None:
         """Take the bar away and close the copy of stderr."""
-        self._end(whole=False)
+        self._end(complete=False)
         self._console.file.close()
 
     def show(self, event: Event) -> None:
         """Draw one event."""
         match event:
-            case Said(line):
+            case WarningLine(line):
                 self._console.print(message(line), soft_wrap=True)
-            case Noted(line) if not self._silent:
+            case NoteLine(line) if not self._silent:
                 self._console.print(message(line), soft_wrap=True)
-            case Begun(stage, total) if not self._silent:
-                self._begin(stage, total)
-            case Ticked() if self._bar:
+            case StageStarted(stage, total) if not self._silent:
+                self._start(stage, total)
+            case ItemDone() if self._bar:
                 tick(self._bar, self._bar.task_ids[0])
-            case Ended(whole):
-                self._end(whole)
+            case StageEnded(complete):
+                self._end(complete)
 
-    def _begin(self, stage: str, total: int | None) -> None:
-        self._end(whole=False)
+    def _start(self, stage: str, total: int | None) -> None:
+        self._end(complete=False)
         stage = message(stage)
         if not self._console.is_terminal:
             self._console.print(stage)
@@ -50,10 +55,10 @@ class Screen:
         self._bar.add_task(stage, total=total, counted=total is not None)
         self._bar.start()
 
-    def _end(self, whole: bool) -> None:
+    def _end(self, complete: bool) -> None:
         if self._bar is None:
             return
-        if whole:
+        if complete:
             total = self._bar.tasks[0].total or 1
             self._bar.update(self._bar.task_ids[0], total=total, completed=total)
         self._bar.stop()
@@ -61,7 +66,7 @@ class Screen:
 
 
 def tick(bar: rich_progress.Progress, task: rich_progress.TaskID) -> None:
-    """Note that one more of a stage's items is done, and when."""
+    """Advance a stage's bar by one item, and keep the time."""
     bar.update(task, advance=1, ticked=bar.get_time())
 
 
@@ -77,7 +82,7 @@ def _bar(console: Console) -> rich_progress.Progress:
 
 
 class CountColumn(rich_progress.ProgressColumn):
-    """How many items are done, where there are any to count."""
+    """The number of items done, of a stage that counts them."""
 
     def render(self, task: rich_progress.Task) -> Text:
         """Return e.g. `25/34`."""
@@ -86,10 +91,10 @@ class CountColumn(rich_progress.ProgressColumn):
 
 
 class TimeColumn(rich_progress.ProgressColumn):
-    """How long a stage has run and has left or, when it is done, how long it took.
+    """The time a stage has run and has left or, when it is done, the time it took.
 
-    Items are unequal: where one takes longer than all that are left should, nothing is said of the
-    rest, instead of the same second for as long as it takes.
+    Items are unequal. Where one takes longer than the estimate for all the rest, the column omits
+    the time left, instead of repeating the same second.
     """
 
     def render(self, task: rich_progress.Task) -> Text:

@@ -12,6 +12,9 @@ from typing import Any
 
 from kedge_convert.toolkit import require
 
+INPUT_NAME = "picture"  # of a graph's Keras model; it is a part of the artefacts' bytes
+# TensorFlow's module that makes constants of variables.
+CONSTANTS = "tensorflow.python.framework.convert_to_constants"
 # Quantise and dequantise at once, as a model trained for int8 does (fake_quant.py).
 FAKE_QUANT = frozenset(
     {
@@ -20,10 +23,10 @@ FAKE_QUANT = frozenset(
         "FakeQuantWithMinMaxVarsPerChannel",
     }
 )
-# Operations that hand on the numbers they are given, one for one.
-HANDING_ON = frozenset({"Identity", "Reshape", "Squeeze"}) | FAKE_QUANT
-# The operation that gives the numbers -> what they are. Others: only the numbers can tell.
-ENDS = {
+# Operations that keep their input's numbers, one for one.
+PASS_THROUGH = frozenset({"Identity", "Reshape", "Squeeze"}) | FAKE_QUANT
+# The operation that gives the numbers -> the output type. Others: only predictions can tell.
+OUTPUT_KINDS = {
     "Add": "logits",
     "AddV2": "logits",
     "BiasAdd": "logits",
@@ -40,40 +43,36 @@ ENDS = {
 
 @dataclass(frozen=True)
 class FrozenGraph:
-    """A flat GraphDef without variables. `picture` and `answer` are its ends' names, `conv:0`."""
+    """A flat GraphDef without variables. `input` and `output` are names of tensors, `conv:0`."""
 
     definition: Any
-    picture: str
-    answer: str
+    input: str
+    output: str
 
     def readers(self, name: str) -> list[Any]:
-        """Return the nodes that take what a node gives."""
-        return [node for node in self.definition.node if name in _taken(node)]
+        """Return the nodes that read a node's output."""
+        return [node for node in self.definition.node if name in _inputs_of(node)]
 
-    def beginning(self, kinds: frozenset[str]) -> list[Any]:
-        """Return the nodes by which the picture goes, in order, while all are of `kinds`."""
-        begun, found = {node_name(self.picture)}, list[Any]()
-        reached = self._reached()
-        names = begun | {node.name for node in reached}
+    def leading(self, kinds: frozenset[str]) -> list[Any]:
+        """Return the nodes behind the input, in order, while all are of `kinds`."""
+        done, nodes = {node_name(self.input)}, list[Any]()
+        behind = self.downstream(node_name(self.input))
+        reached = [node for node in self.definition.node if node.name in behind]
+        names = done | {node.name for node in reached}
         while ready := [
             node
             for node in reached
-            if node.op in kinds and node.name not in begun and _taken(node) & names <= begun
+            if node.op in kinds and node.name not in done and _inputs_of(node) & names <= done
         ]:
-            found += ready
-            begun |= {node.name for node in ready}
-        return found
+            nodes += ready
+            done |= {node.name for node in ready}
+        return nodes
 
-    def _reached(self) -> list[Any]:
-        """Return the nodes that the picture has a part in."""
-        names = self.behind(node_name(self.picture))
-        return [node for node in self.definition.node if node.name in names]
-
-    def behind(self, name: str) -> set[str]:
-        """Return the names of the nodes that a node has a part in, but its own."""
+    def downstream(self, name: str) -> set[str]:
+        """Return the names of the nodes that depend on a node, without its own."""
         readers = defaultdict[str, list[str]](list)
         for node in self.definition.node:
-            for each in _taken(node):
+            for each in _inputs_of(node):
                 readers[each].append(node.name)
         waiting, reached = [name], set[str]()
         while waiting:
@@ -82,18 +81,10 @@ class FrozenGraph:
             waiting += new
         return reached
 
-    def taking(self, node: Any) -> "FrozenGraph":
-        """Return the graph whose picture is what a placeholder gives."""
-        return replace(self, picture=f"{node.name}:0")
-
-    def answering(self, tensor: str) -> "FrozenGraph":
-        """Return the graph whose answer is another tensor."""
-        return replace(self, answer=tensor)
-
     def pruned(self) -> "FrozenGraph":
-        """Return the graph without the nodes that the answer doesn't need."""
+        """Return the graph without the nodes that the output doesn't need."""
         extract = require("tensorflow").compat.v1.graph_util.extract_sub_graph
-        return replace(self, definition=extract(self.definition, [node_name(self.answer)]))
+        return replace(self, definition=extract(self.definition, [node_name(self.output)]))
 
     def changed(self, change: Callable[[Any], None]) -> "FrozenGraph":
         """Return a copy of the graph; `change` is called with each node of it."""
@@ -103,45 +94,45 @@ class FrozenGraph:
             change(node)
         return replace(self, definition=definition)
 
-    def end(self) -> Any:
-        """Return the node that gives the answer's numbers, behind what only hands them on."""
-        return self._last_nodes()[-1]
+    def last_operation(self) -> str:
+        """Return the operation that gives the output's numbers."""
+        return str(self._last_nodes()[-1].op)
 
-    def last_range(self) -> tuple[str, str] | None:
-        """Return the tensors of the answer's least and largest number; None without a range."""
+    def output_range(self) -> tuple[str, str] | None:
+        """Return the tensors of the output's least and largest number; None without a range."""
         ranged = [node for node in self._last_nodes() if node.op == "FakeQuantWithMinMaxVars"]
         return (ranged[0].input[1], ranged[0].input[2]) if ranged else None
 
     def _last_nodes(self) -> list[Any]:
-        """Return the nodes from the answer back to the one that gives its numbers."""
+        """Return the nodes from the output back to the one that gives its numbers."""
         nodes = {node.name: node for node in self.definition.node}
-        passed = [nodes[node_name(self.answer)]]
-        while passed[-1].op in HANDING_ON:
-            passed.append(nodes[node_name(passed[-1].input[0])])
-        return passed
+        path = [nodes[node_name(self.output)]]
+        while path[-1].op in PASS_THROUGH:
+            path.append(nodes[node_name(path[-1].input[0])])
+        return path
 
-    def kind(self) -> str | None:
-        """Return what the answer is by the operation that gives it; None where that can't tell."""
-        return ENDS.get(self.end().op)
+    def output_kind(self) -> str | None:
+        """Return the output type by the last operation; None where that leaves it open."""
+        return OUTPUT_KINDS.get(self.last_operation())
 
     def without_activation(self) -> "FrozenGraph":
-        """Return the graph whose last softmax or sigmoid hands on what it is given.
+        """Return the graph whose last softmax or sigmoid is an identity.
 
-        Exact, whatever follows: behind it nothing but changes of shape lies before the answer.
+        Exact: behind it only changes of shape lie before the output.
         """
-        passed = self._last_nodes()
+        path = self._last_nodes()
         # A range behind the activation is one of probabilities.
-        names = {node.name for node in passed if node.op in FAKE_QUANT} | {passed[-1].name}
+        names = {node.name for node in path if node.op in FAKE_QUANT} | {path[-1].name}
 
-        def hand_on(node: Any) -> None:
+        def skip(node: Any) -> None:
             if node.name in names:
                 as_identity(node)
 
-        return self.changed(hand_on)
+        return self.changed(skip)
 
 
 def as_identity(node: Any) -> None:
-    """Make a node of floats hand on the first tensor that it takes."""
+    """Make a node of floats an identity of its first input."""
     node.op = "Identity"
     del node.input[1:]
     for key in set(node.attr) - {"T"}:
@@ -152,14 +143,14 @@ def as_identity(node: Any) -> None:
 def as_keras(
     graph: FrozenGraph, shape: tuple[int | None, ...], trained: FrozenGraph | None = None
 ) -> Any:
-    """Return the Keras model around a graph of pictures of `shape`, [n, h, w, c].
+    """Return the Keras model around a graph of images of `shape`, [n, h, w, c].
 
     `trained`: the same graph with the fake quantisation that it was trained with.
     """
     keras = require("keras")
-    picture = keras.Input(batch_shape=shape, name="picture")
+    image = keras.Input(batch_shape=shape, name=INPUT_NAME)
     layer = as_layer(*split(graph), "frozen", trained)
-    return keras.Model(picture, layer(picture), name="saved")
+    return keras.Model(image, layer(image), name="saved")
 
 
 def as_layer(
@@ -188,7 +179,7 @@ def split(graph: FrozenGraph) -> tuple[FrozenGraph, dict[str, Any]]:
 
 
 def node_name(tensor: str) -> str:
-    """Return the node that gives a tensor."""
+    """Return the name of the node that gives a tensor."""
     return tensor.removeprefix("^").partition(":")[0]
 
 
@@ -197,14 +188,14 @@ def tensor_name(name: str) -> str:
     return name if ":" in name or name[0] == "^" else f"{name}:0"
 
 
-def _taken(node: Any) -> set[str]:
-    """Return the names of the nodes that a node takes something from, or waits for."""
+def _inputs_of(node: Any) -> set[str]:
+    """Return the names of a node's inputs and control inputs."""
     return set(map(node_name, node.input))
 
 
 @cache
 def _layer_class() -> type:
-    """Return the class of the layers; Keras is imported only when one is wanted."""
+    """Return the class of the layers; Keras is imported only when one is needed."""
     keras, tf = require("keras"), require("tensorflow")
 
     class Frozen(keras.layers.Layer):  # type: ignore[misc,name-defined]
@@ -221,33 +212,33 @@ def _layer_class() -> type:
                 weight = self.add_weight(name=key.replace("/", "_"), shape=value.shape)
                 weight.assign(value)
             self.built = True
-            self._alone = tf.function(self._imported)
+            self._function = tf.function(self._imported)
 
-        def call(self, picture: Any) -> Any:
+        def call(self, image: Any) -> Any:
             # Functions within functions would have to be inlined again by every converter.
-            return self._alone(picture) if tf.executing_eagerly() else self._imported(picture)
+            return self._function(image) if tf.executing_eagerly() else self._imported(image)
 
-        def begin(self, picture: Any, kinds: frozenset[str]) -> tuple[list[Any], Any]:
-            """Return the nodes of the graph's beginning, and what they make of a picture."""
-            nodes = self.graph.beginning(kinds)
+        def run_input_stage(self, image: Any, kinds: frozenset[str]) -> tuple[list[Any], Any]:
+            """Return the graph's leading nodes of `kinds`, and their output for an image."""
+            nodes = self.graph.leading(kinds)
             if not nodes:
-                return nodes, picture
-            # What lies behind may hold a batch that two pictures aren't.
+                return nodes, image
+            # What lies behind may hold a batch other than two images.
             extract = tf.compat.v1.graph_util.extract_sub_graph
             definition = extract(self.graph.definition, [nodes[-1].name])
-            part = replace(self.graph, definition=definition, answer=f"{nodes[-1].name}:0")
-            run = tf.function(lambda given: self._imported(given, part), autograph=False)
-            return nodes, run(tf.convert_to_tensor(picture))
+            part = replace(self.graph, definition=definition, output=f"{nodes[-1].name}:0")
+            run = tf.function(lambda value: self._imported(value, part), autograph=False)
+            return nodes, run(tf.convert_to_tensor(image))
 
-        def _imported(self, picture: Any, part: FrozenGraph | None = None) -> Any:
+        def _imported(self, image: Any, part: FrozenGraph | None = None) -> Any:
             graph = part or self.graph
-            inputs = {graph.picture: picture}
-            there = {node.name for node in graph.definition.node}
+            inputs = {graph.input: image}
+            present = {node.name for node in graph.definition.node}
             for name, weight in zip(self.names, self.weights, strict=True):
-                if name in there:
+                if name in present:
                     inputs[f"{name}:0"] = tf.convert_to_tensor(weight)
-            wanted = [graph.answer]
-            return tf.graph_util.import_graph_def(graph.definition, inputs, wanted, name="")[0]
+            outputs = [graph.output]
+            return tf.graph_util.import_graph_def(graph.definition, inputs, outputs, name="")[0]
 
         def with_ranges(self) -> Any:
             """Return the layer with the fake quantisation that the graph was trained with."""
@@ -255,11 +246,11 @@ def _layer_class() -> type:
             return as_layer(*split(self.trained), self.name)
 
         def graph_kind(self) -> str | None:
-            return self.graph.kind()
+            return self.graph.output_kind()
 
         @property
-        def end_word(self) -> str:
-            return f"the operation {self.graph.end().op}"
+        def last_operation(self) -> str:
+            return f"the operation {self.graph.last_operation()}"
 
         def without_activation(self) -> Any:
             values = {

@@ -1,7 +1,7 @@
-"""TensorFlow's operations that compute, and do nothing else: what a graph from a file may hold.
+"""The allowlist of TensorFlow's operations that only compute: a file's graph may hold these.
 
-They are named one by one. TensorFlow's own registry is no help: it takes ReadFile, DebugIdentity
-(which sends tensors to a URL) and ImmutableConst (which maps a file) for free of side effects.
+They are named one by one. TensorFlow's own registry doesn't help: it marks ReadFile, DebugIdentity
+(which sends tensors to a URL) and ImmutableConst (which maps a file) as free of side effects.
 """
 
 FAMILIES: dict[str, str] = {

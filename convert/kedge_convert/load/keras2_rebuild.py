@@ -1,18 +1,18 @@
-"""Build a live model of tf_keras again as a flat model of Keras 3."""
+"""Rebuild a tf_keras model as a flat model of Keras 3."""
 
 import inspect
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from kedge_convert.load import operations, tfmot
+from kedge_convert.load import keras2_operations, tfmot
 from kedge_convert.toolkit import require
 
 PACKAGE = "kedge"
 
 
 def registered(thing: Any) -> Any:
-    """Return a function of ours, which Keras can save and load from now on."""
+    """Register a function or class of ours, so that Keras can save and load it; return it."""
     saving = require("keras").saving
     if saving.get_registered_object(f"{PACKAGE}>{thing.__name__}") is None:
         saving.register_keras_serializable(PACKAGE)(thing)
@@ -30,7 +30,7 @@ _OF_TRAINING = ("_initializer", "_regularizer", "_constraint")
 def counterpart(layer: Any, name: str) -> Any:
     """Return the layer of Keras 3, not built. Raises ValueError where there is none.
 
-    An argument that Keras 3 doesn't know is left out: judge.py tells whether it mattered.
+    An argument that Keras 3 doesn't know is skipped: keras2.check decides whether it mattered.
     """
     kind = _RENAMED.get(type(layer).__name__, type(layer).__name__)
     new = getattr(require("keras").layers, kind, None)
@@ -54,7 +54,7 @@ def copy_weights(layer: Any, new: Any) -> None:
     """Copy the weights of a layer into its counterpart, both built."""
     weights = layer.get_weights()
     if type(layer).__name__ == "Normalization":
-        # It derives what it uses from its weights as these are loaded, not as they are set.
+        # It derives its constants when weights are loaded, not when they are set.
         new.load_own_variables({str(i): weight for i, weight in enumerate(weights)})
     else:
         new.set_weights(weights)
@@ -67,14 +67,14 @@ def hard_sigmoid(value: Any) -> Any:
 
 
 def _activation(activation: Any) -> Any:
-    """Return a layer's activation, a function or a layer of tf_keras, in Keras 3's words."""
+    """Return Keras 3's activation for a layer's, a function or a layer of tf_keras."""
     if hasattr(activation, "get_config"):
         return counterpart(activation, activation.name)
     name = activation.__name__
     return registered(hard_sigmoid) if name == "hard_sigmoid" else name
 
 
-# Layers that hand on what they are given, unless the model is being trained.
+# Layers that return their input, unless the model is being trained.
 _TRAINING = frozenset(
     {
         "ActivityRegularization",
@@ -95,9 +95,9 @@ _NO_SCOPE = re.compile(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.-]")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """`model`, of Keras 3; `last`: the layer that gives its first output in the original, and here.
+    """`model`, of Keras 3; `last`: the layers of the first output, in tf_keras and in Keras 3.
 
-    `last` is empty where no layer does. `notes`: what the user should know, a line each.
+    `last` is empty where no layer gives it. `notes`: lines for the user.
     """
 
     model: Any
@@ -105,45 +105,45 @@ class Rebuilt:
     notes: tuple[str, ...] = ()
 
 
-def rebuilt(original: Any) -> Rebuilt:
+def rebuilt(model: Any) -> Rebuilt:
     """Return a Functional or Sequential model of tf_keras as a Keras 3 model, with its weights.
 
-    Raises ValueError for layers and functions without an equal, and whatever Keras 3 raises.
+    Raises ValueError for layers and functions that Keras 3 lacks, and whatever Keras 3 raises.
     """
-    keras, walk = require("keras"), _Walk()
+    keras, walk = require("keras"), _Rebuild()
     inputs = [
         keras.Input(batch_shape=tuple(each.shape), dtype="float32", name=walk.free_name(each.name))
-        for each in original.inputs
+        for each in model.inputs
     ]
-    outputs = require("tensorflow").nest.flatten(walk.through(original, inputs))
-    model = keras.Model(_unpacked(inputs), _unpacked(outputs), name=_cleaned(original.name))
+    outputs = require("tensorflow").nest.flatten(walk.through(model, inputs))
+    flat = keras.Model(_unpacked(inputs), _unpacked(outputs), name=_cleaned(model.name))
     last = outputs[0]._keras_history.operation
     pairs = ((old, new) for old, new in walk.layers.values() if new is last)
-    return Rebuilt(model, next(pairs, ()), walk.notes())
+    return Rebuilt(flat, next(pairs, ()), walk.notes())
 
 
 @dataclass
-class _Walk:
-    """What a walk through a model has met: `layers`, old and new by the old one's id."""
+class _Rebuild:
+    """The state of a walk through a model: `layers` are old and new ones by the old one's id."""
 
     layers: dict[int, tuple[Any, Any]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     pruned: int = 0
 
     def notes(self) -> tuple[str, ...]:
-        """Return what is to be said of the layers that were left out."""
-        random = [left_out_note(self.left_out)] if self.left_out else []
+        """Return notes for the user on skipped layers."""
+        random = [skipped_note(self.skipped)] if self.skipped else []
         return (*random, *(["pruning wrappers stripped"] if self.pruned else []))
 
     def through(self, model: Any, values: list[Any]) -> Any:
-        """Return what a model of tf_keras makes of tensors of Keras 3."""
+        """Run a model of tf_keras on tensors of Keras 3."""
         if isinstance(model, require("tf_keras").Sequential):
             (value,) = values
             for layer in model.layers:
                 value = self.call(layer, (value,), {})
             return value
-        # As tf_keras's own Functional runs its graph; a tensor is taken once a use.
+        # As tf_keras's own Functional runs its graph; a tensor is popped once a use.
         uses, tensors = model._tensor_usage_count, dict[str, list[Any]]()
         for key, value in zip(map(_key, model.inputs), values, strict=True):
             tensors[key] = [value] * uses[key]
@@ -151,14 +151,14 @@ class _Walk:
             for node in model._nodes_by_depth[depth]:
                 if not node.is_input:
                     args, kwargs = node.map_arguments(tensors)
-                    given = require("tensorflow").nest.flatten(self.call(node.layer, args, kwargs))
-                    for key, value in zip(map(str, node.flat_output_ids), given, strict=True):
+                    results = self.call(node.layer, args, kwargs)
+                    flat = require("tensorflow").nest.flatten(results)
+                    for key, value in zip(map(str, node.flat_output_ids), flat, strict=True):
                         tensors[key] = [value] * uses[key]
-        outputs = [tensors[_key(each)].pop() for each in model.outputs]
-        return _unpacked(outputs)
+        return _unpacked([tensors[_key(each)].pop() for each in model.outputs])
 
     def call(self, layer: Any, args: Any, kwargs: Any) -> Any:
-        """Return what a layer of tf_keras, of any kind, makes of tensors of Keras 3."""
+        """Run a layer of tf_keras, of any kind, on tensors of Keras 3."""
         kind = type(layer).__name__
         if hasattr(layer, "_nodes_by_depth") or isinstance(layer, require("tf_keras").Sequential):
             return self.through(layer, require("tensorflow").nest.flatten(args))
@@ -166,18 +166,18 @@ class _Walk:
             self.pruned += 1
             return self.call(layer.layer, args, kwargs)
         if kind.startswith(_RANDOM):
-            self.left_out.append(kind)
+            self.skipped.append(kind)
         if kind == _CROP:
             return self._resized(layer, args[0])
         if kind in _TRAINING or kind.startswith(_RANDOM):
             return args[0]
         arguments = {key: kwargs[key] for key in kwargs if key not in ("training", "mask")}
-        if kind in operations.KINDS:
-            return operations.call(layer, args, arguments, self.free_name)
+        if kind in keras2_operations.KINDS:
+            return keras2_operations.call(layer, args, arguments, self.free_name)
         return self._counterpart(layer, args, arguments)
 
     def _resized(self, crop: Any, images: Any) -> Any:
-        """Return what RandomCrop of Keras 2 gives out of training: its `smart_resize`."""
+        """Return the output of Keras 2's RandomCrop out of training: its `smart_resize`."""
         if tuple(images.shape[1:3]) == (crop.height, crop.width):
             return images
         name = self.free_name(crop.name)
@@ -194,7 +194,7 @@ class _Walk:
         return value
 
     def free_name(self, name: str) -> str:
-        """Return a name that TensorFlow can take and that nothing else has yet."""
+        """Return an unused name that TensorFlow allows."""
         name = _cleaned(name)
         while name in self.names:
             name += "_"
@@ -202,9 +202,9 @@ class _Walk:
         return name
 
 
-def left_out_note(kinds: list[str]) -> str:
-    """Return one line about layers that augment images."""
-    return f"left out, as they act in training only: {', '.join(dict.fromkeys(kinds))}"
+def skipped_note(kinds: list[str]) -> str:
+    """Return one line about skipped layers that augment images."""
+    return f"training-only layers skipped: {', '.join(dict.fromkeys(kinds))}"
 
 
 def _unpacked(tensors: list[Any]) -> Any:

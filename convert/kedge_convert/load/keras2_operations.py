@@ -1,8 +1,8 @@
-"""TensorFlow's functions in the graph of a Keras 2 model, as layers and operations of Keras 3.
+"""Replace TensorFlow's functions in a Keras 2 model by layers and operations of Keras 3.
 
 `preprocess_input(x)`, `x / 255.` or `tf.nn.relu6(x)` inside a functional model became a layer
-TFOpLambda, and `x[..., ::-1]` a SlicingOpLambda. Where Keras 3 has a layer that does the same, that
-is taken: preparation knows layers.
+TFOpLambda, and `x[..., ::-1]` a SlicingOpLambda. A layer of Keras 3 is preferred to an operation:
+preparation handles layers.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ import numpy as np
 from kedge_convert.toolkit import require
 
 KINDS = ("SlicingOpLambda", "TFOpLambda")
-Named = Callable[[str], str]  # gives a name that is free
+Named = Callable[[str], str]  # returns an unused name
 
 
 def call(layer: Any, args: Any, kwargs: Any, named: Named) -> Any:
-    """Return what a TFOpLambda makes of tensors of Keras 3. Raises ValueError for unknown ones."""
+    """Run a TFOpLambda on tensors of Keras 3. Raises ValueError for unknown functions."""
     symbol = str(layer.symbol).removeprefix("compat.v1.")
     short = symbol.rpartition(".")[2]
     arguments = {key: value for key, value in kwargs.items() if key != "name"}
@@ -28,7 +28,7 @@ def call(layer: Any, args: Any, kwargs: Any, named: Named) -> Any:
     if short in _ARITHMETIC:
         return _combined(short, name, *args, **arguments)
     if symbol not in _FUNCTIONS:
-        raise ValueError(f"the function {symbol} has no equal in Keras 3")
+        raise ValueError(f"the function {symbol} has no equivalent in Keras 3")
     return _FUNCTIONS[symbol](name, *args, **arguments)
 
 
@@ -38,7 +38,7 @@ def _sliced(tensor: Any, slice_spec: Any) -> Any:
 
 
 def _part(part: Any) -> Any:
-    """A slice is a dictionary in a configuration."""
+    """Return a slice, which is a dictionary in a configuration, or an index."""
     return slice(part["start"], part["stop"], part["step"]) if isinstance(part, dict) else part
 
 
@@ -77,12 +77,11 @@ def _combined(short: str, name: str, *args: Any, **kwargs: Any) -> Any:
     table = _RESCALED if tensors[0] else _REFLECTED
     if value.ndim > 1 or short not in table:
         function = getattr(keras.ops, "divide" if short == "truediv" else short)
-        return function(
-            *(
-                each if given else np.asarray(each, np.float32)
-                for each, given in zip((first, second), tensors, strict=True)
-            )
+        pairs = zip((first, second), tensors, strict=True)
+        operands = (
+            each if is_tensor else np.asarray(each, np.float32) for each, is_tensor in pairs
         )
+        return function(*operands)
     scale, offset = (np.asarray(each).tolist() for each in table[short](value))
     return keras.layers.Rescaling(scale, offset, name=name)(tensor)
 
@@ -108,9 +107,9 @@ def _operation(kind: str, **renamed: str) -> Callable[..., Any]:
 
 
 def _cast(name: str, x: Any, dtype: Any) -> Any:
-    """Everything is float32 here already; numbers that are cut to integers are something else."""
+    """Return the tensor: everything is float32 here. Raises ValueError for casts to integers."""
     if not require("tensorflow").as_dtype(dtype).is_floating:
-        raise ValueError(f"its numbers become {dtype} inside")
+        raise ValueError(f"its numbers are cast to {dtype} inside")
     return x
 
 
@@ -136,7 +135,7 @@ def _leaky_relu(name: str, features: Any, alpha: float = 0.2) -> Any:
 def _resized(name: str, images: Any, size: Any, method: Any = "bilinear", **more: Any) -> Any:
     if any(more.values()):
         raise ValueError(
-            f"the function image.resize with {', '.join(more)} has no equal in Keras 3"
+            f"the function image.resize with {', '.join(more)} has no equivalent in Keras 3"
         )
     height, width = (int(each) for each in size)
     resizing = require("keras").layers.Resizing

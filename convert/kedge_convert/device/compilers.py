@@ -1,4 +1,7 @@
-"""The device's compiler called on an artefact, and its file, sealed as the artefact is."""
+"""The registry of the devices' compilers, and their call on an artefact.
+
+A compiler is a module with the verbs `missing`, `version` and `compile_model`.
+"""
 
 import shutil
 from dataclasses import dataclass
@@ -11,14 +14,15 @@ from kedge_convert.toolkit import ConversionError
 from kedge_models.devices import Device
 from kedge_runtime.files import temporary_folder
 
-# By the word in a device's profile; twins, see compilation.py.
+# By the word in a device's profile.
 COMPILERS: dict[str, ModuleType] = {"edgetpu": edgetpu, "vela": vela}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of a compilation: what the compiler says of it and the sealed file's bytes, or
-    the `refusal`. All are empty where there is no compiler.
+    """The result of a compiler: the compilation and the sealed file's bytes, or its `refusal`.
+
+    All are empty where there is no compiler.
     """
 
     compilation: Compilation | None = None
@@ -27,24 +31,24 @@ class Attempt:
 
 
 def attempt(path: Path, device: Device) -> Attempt:
-    """Compile a .tflite file, sealed or not, if the device's compiler can be called here.
+    """Compile a .tflite file, sealed or not, if the device's compiler is installed.
 
-    `COMPILERS[device.compiler].missing()` says why it can't.
+    `COMPILERS[device.compiler].missing()` gives the reason where it isn't.
     """
     compiler = COMPILERS.get(device.compiler)
     if compiler is None or compiler.missing():
         return Attempt()
     with temporary_folder() as folder:
-        # A plain name: what compilers make of `demo.int8.tflite` is their own affair.
+        # A plain name: compilers differ in what they make of `demo.int8.tflite`.
         model = folder / "model.tflite"
         shutil.copyfile(path, model)
         try:
-            made, file = compiler.compile_model(model, device, folder)
+            compilation, file = compiler.compile_model(model, device, folder)
         except ConversionError as error:
             return Attempt(refusal=str(error))
-        return Attempt(made, reseal(path, file, made.compiler))
+        return Attempt(compilation, reseal(path, file, compilation.compiler))
 
 
 def compiled_name(path: Path, device: Device) -> Path:
-    """Return where an artefact's compiled file lies: `NAME_edgetpu.tflite`, `NAME_vela.tflite`."""
+    """Return an artefact's compiled path: `NAME_edgetpu.tflite` or `NAME_vela.tflite`."""
     return path.with_name(f"{path.stem}_{device.compiler}.tflite")
