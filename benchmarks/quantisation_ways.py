@@ -18,9 +18,9 @@ import numpy as np
 
 from kedge_convert import float_model as reference
 from kedge_convert import sealing
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
 from kedge_convert.quantise import candidates, search
@@ -49,7 +49,7 @@ class Job:
     """What to convert, with which pictures; `seed` drew them. `budget`: of the way that has one."""
 
     request: SourceRequest
-    photos: Photos
+    photos: ImageSplit
     seed: int
     budget: Budget
 
@@ -119,7 +119,7 @@ def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _original(job: Job) -> Original:
     source = load_source(job.request)
-    return Original(_facts(source), source.logits(tensors(job.photos.check, source.input)))
+    return Original(_facts(source), source.logits(tensors(job.photos.validation, source.input)))
 
 
 def _convert(way: str, job: Job) -> list[Made]:
@@ -170,13 +170,13 @@ def _named(path: Path, source: Source, photos: Sequence[Path]) -> Iterator[dict[
 def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
     """Calibrate by each of onnxruntime's methods and keep the best on held-out pictures."""
     start = time.perf_counter()
-    logits = source.logits(tensors(job.photos.held_out, source.input))
+    logits = source.logits(tensors(job.photos.selection, source.input))
     divergences: dict[float, Made] = {}
     for method in ("MinMax", "Entropy", "Percentile"):
         began = time.perf_counter()
         made = Made("", "onnx", _static_onnx(source, job.photos.calibration, method), note=method)
         made = replace(made, seconds=time.perf_counter() - began)
-        answers = _answers(_facts(source), made, job.photos.held_out)
+        answers = _answers(_facts(source), made, job.photos.selection)
         divergences[divergence(logits, answers, source.output)] = made
     best = divergences[min(divergences)]
     yield replace(best, note=f"{best.note}; all three in {time.perf_counter() - start:.0f} s")
@@ -255,7 +255,7 @@ def _both(
         yield replace(made, seal=_seal_size(asked, made))
 
 
-def _note(way: Way) -> str:
+def _note(way: Recipe) -> str:
     kept = f", float: {', '.join(way.kept)}" if way.kept else ""
     return f"{way.precision}, {way.method}, {way.ranges}{kept}"
 

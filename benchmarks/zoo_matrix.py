@@ -28,6 +28,7 @@ from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load.application import UNTRAINED
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.parity import UserLimits
 from kedge_convert.targets import TARGETS, Target, parse_targets
 from kedge_convert.worker import process, supervisor
 from kedge_convert.worker.progress import Progress
@@ -119,7 +120,7 @@ def _job(model: Card, targets: Sequence[Target], plan: Plan, out: Path) -> Job:
         sampling=plan.sampling,
         prepare=model.parameters <= plan.stock_above,
         # A thousand untrained classes lie near together: a change of the first says little.
-        limits={"top1": 0.0} if plan.weights == UNTRAINED else {},
+        limits=UserLimits(agreement=0.0) if plan.weights == UNTRAINED else UserLimits(),
     )
 
 
@@ -142,7 +143,7 @@ def _cell(outcome: Outcome, plan: Plan) -> Record:
     cell: Record = {"passed": not reasons, "reasons": reasons, "notes": notes}
     if (checked := outcome.checked) is None:
         return cell
-    figures = {"bytes": checked.size, "ratio": checked.ratio, "method": checked.way.method}
+    figures = {"bytes": checked.size, "ratio": checked.ratio, "method": checked.recipe.method}
     return cell | figures | {"parity": asdict(checked.parity)}
 
 

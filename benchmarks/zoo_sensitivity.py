@@ -80,7 +80,7 @@ def measure(record: Record, images: Path) -> dict[str, float]:
     with quiet():
         rounded = graph.with_nodes([_halved(node) for node in graph.nodes]).build()
         double = _in_float64(source.model)
-    pictures = [np.asarray(each) for each in tensors(photos.check, source.input)]
+    pictures = [np.asarray(each) for each in tensors(photos.validation, source.input)]
     wanted, halves, exact = (_logits(each, pictures) for each in (source.model, rounded, double))
     return {
         "float16": metrics.relative_error(wanted, halves),

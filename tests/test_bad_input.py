@@ -102,7 +102,7 @@ CASES = {
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the cases below a process each, and TensorFlow's start; the others have theirs."""
     monkeypatch.setattr(
-        supervisor, "convert", lambda job, progress, _: pipeline.convert(job, progress)
+        supervisor, "convert", lambda job, progress, _: list(pipeline.convert(job, progress))
     )
 
 

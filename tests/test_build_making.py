@@ -9,7 +9,7 @@ import pytest
 
 from conftest import tiny_contract
 from kedge_convert import pipeline
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.matrix import keys, make, stored
 from kedge_convert.matrix.cache import Cache, Entry
@@ -54,7 +54,7 @@ def sealed(models: dict[str, bytes], golden: Golden) -> Sealed:
 def outcome(cell: Cell, folder: Path, content: bytes, *reasons: str) -> Outcome:
     path = folder / cell.name
     path.write_bytes(content)
-    checked = Checked(path, len(content), 0.5, PARITY, Way(cell.target.precision), "softmax")
+    checked = Checked(path, len(content), 0.5, PARITY, Recipe(cell.target.precision), "softmax")
     return Outcome(cell.target, Verdict(reasons), checked)
 
 

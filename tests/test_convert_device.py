@@ -11,7 +11,7 @@ import pytest
 import test_edge_compilers as compilers
 from conftest import MODELS, Run
 from kedge_convert.device.fit import DeviceGates, fit
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.parity import Parity, Verdict
 from kedge_convert.targets import TARGETS
@@ -181,7 +181,7 @@ def test_people_are_told_what_fits_and_gates_reach_the_job(
     found = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 90.0, 0.0)
     fitted = fit(inspect(path), device("pi5"))
     checked = Checked(
-        path, 1, 0.5, found, Way("float32"), "softmax", fitted, Path("it_vela.tflite")
+        path, 1, 0.5, found, Recipe("float32"), "softmax", fitted, Path("it_vela.tflite")
     )
     jobs: list[Job] = []
 

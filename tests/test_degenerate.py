@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kedge_convert import doubts
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import Source, load_source
 from kedge_runtime.artefact.contract import Output
@@ -27,9 +27,9 @@ LOGITS, SIGMOID, FEATURES = (
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path) -> Photos:
+def photos(shared: Path) -> ImageSplit:
     paths = sorted((shared / "data" / "images").iterdir())
-    return Photos(tuple(paths[:20]), tuple(paths[20:40]))
+    return ImageSplit(tuple(paths[:20]), tuple(paths[20:40]))
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,12 @@ def trained(shared: Path) -> Source:
 
 
 @pytest.fixture(scope="module")
-def answers(trained: Source, photos: Photos) -> Any:
-    return trained.logits(tensors(photos.check, trained.input))
+def answers(trained: Source, photos: ImageSplit) -> Any:
+    return trained.logits(tensors(photos.validation, trained.input))
 
 
 def test_a_trained_model_on_photos_is_beyond_doubt(
-    trained: Source, photos: Photos, answers: Any
+    trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
     doubts.refuse_weights(trained.model, "net")
     doubts.refuse_answers(answers, "net")
@@ -80,7 +80,7 @@ WEAK: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("way", WEAK)
-def test_weak_answers_are_told(trained: Source, photos: Photos, answers: Any, way: str) -> None:
+def test_weak_answers_are_told(trained: Source, photos: ImageSplit, answers: Any, way: str) -> None:
     change, words = WEAK[way]
     weak = change(answers).astype(np.float32)
     doubts.refuse_answers(weak, "net")
@@ -88,7 +88,7 @@ def test_weak_answers_are_told(trained: Source, photos: Photos, answers: Any, wa
 
 
 def test_sigmoids_and_features_have_their_own_chance(
-    trained: Source, photos: Photos, answers: Any
+    trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
     def told(logits: Any, output: Output) -> list[str]:
         source = replace(trained, output=output)
@@ -114,35 +114,37 @@ def untrained(source: Source) -> Source:
     return replace(source, name="fresh", model=keras.models.clone_model(source.model))
 
 
-def test_fresh_weights_are_told(trained: Source, photos: Photos) -> None:
+def test_fresh_weights_are_told(trained: Source, photos: ImageSplit) -> None:
     fresh = untrained(trained)
-    logits = fresh.logits(tensors(photos.check, fresh.input))
+    logits = fresh.logits(tensors(photos.validation, fresh.input))
     told = list(doubts.doubts(fresh, photos, logits))
     assert told[0] == "fresh: its batch norms have never seen a picture: is it trained?"
     doubts.refuse_answers(logits, "fresh")
 
 
-def test_answers_close_to_chance_are_told(trained: Source, photos: Photos, answers: Any) -> None:
+def test_answers_close_to_chance_are_told(
+    trained: Source, photos: ImageSplit, answers: Any
+) -> None:
     (told,) = doubts.doubts(trained, photos, 0.1 * answers)
     assert "close to chance" in told
 
 
-def test_near_copies_are_told(trained: Source, photos: Photos, answers: Any) -> None:
+def test_near_copies_are_told(trained: Source, photos: ImageSplit, answers: Any) -> None:
     (told,) = doubts.doubts(trained, replace(photos, near_copies=3), answers)
     assert told.startswith("3 of the 20 pictures to check with are nearly copies")
 
 
-def one_class(photos: Photos, folder: Path) -> Photos:
+def one_class(photos: ImageSplit, folder: Path) -> ImageSplit:
     """Return the same photos under names of one class."""
     folder.mkdir()
     copies = [folder / f"n01440764_{i}.JPEG" for i in range(40)]
-    for path, copy in zip((*photos.calibration, *photos.check), copies, strict=True):
+    for path, copy in zip((*photos.calibration, *photos.validation), copies, strict=True):
         shutil.copy(path, copy)
-    return Photos(tuple(copies[:20]), tuple(copies[20:]))
+    return ImageSplit(tuple(copies[:20]), tuple(copies[20:]))
 
 
 def test_one_class_by_the_files_names(
-    trained: Source, photos: Photos, answers: Any, tmp_path: Path
+    trained: Source, photos: ImageSplit, answers: Any, tmp_path: Path
 ) -> None:
     same = one_class(photos, tmp_path / "tench")
     (told,) = doubts.doubts(trained, same, answers)
@@ -153,7 +155,9 @@ def test_one_class_by_the_files_names(
     assert told.startswith("all pictures are of one class, tench:")
 
 
-def test_one_class_by_the_models_own_answers(trained: Source, photos: Photos, answers: Any) -> None:
+def test_one_class_by_the_models_own_answers(
+    trained: Source, photos: ImageSplit, answers: Any
+) -> None:
     always = answers.copy()
     always[:, 7] = 99
     (told,) = doubts.doubts(trained, photos, always)
@@ -161,7 +165,7 @@ def test_one_class_by_the_models_own_answers(trained: Source, photos: Photos, an
 
 
 def test_one_set_of_independent_labels_for_all(
-    trained: Source, photos: Photos, answers: Any
+    trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
     source = replace(trained, output=SIGMOID)
     varied = answers - answers.mean()

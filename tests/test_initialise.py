@@ -43,7 +43,7 @@ def pictures(name: str, size: int, folder: Path) -> tuple[Floats, Floats]:
     spec = Input(type(geometry)(size, size), found.normaliser())
     photos = collect(folder, Sampling(32, 30))
     first, second = (
-        np.concatenate(list(tensors(p, spec))) for p in (photos.calibration, photos.check)
+        np.concatenate(list(tensors(p, spec))) for p in (photos.calibration, photos.validation)
     )
     return first, second
 

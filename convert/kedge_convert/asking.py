@@ -1,8 +1,8 @@
-"""What a conversion must be told, asked for once, in one message, before TensorFlow is loaded.
+"""Check a conversion's request before TensorFlow is loaded, and ask for all that is missing.
 
-Everything that a look at files and options can tell is checked here, in well under a second. What
-only the loaded model tells (a normalisation inside a SavedModel, say) is asked for by
-`source.load_source`, in the same words.
+Everything that files and options tell is checked here, in well under a second. What only the loaded
+model tells (a normalisation inside a SavedModel, say) is asked for by `source.load_source`, in the
+same words.
 """
 
 import shlex
@@ -28,7 +28,7 @@ from kedge_runtime.image.pixels import Missing
 if TYPE_CHECKING:
     from kedge_convert.job import Job
 
-# What stands for a fact in the command that a message ends with.
+# Values in the example command at the end of a message.
 EXAMPLES = {
     "--preprocess": "image_dataset",
     "--normalisation": "unit",
@@ -39,12 +39,12 @@ EXAMPLES = {
     "--crop": ".875",
     "--exif or --no-exif": "--no-exif",
 }
-LEAST = 3  # images to calibrate with: weights, reach and ranges are judged on different ones
+LEAST = 3  # calibration images: weights, equalisation strength and ranges need different ones
 IMAGES = Missing(CALIBRATE, "a folder of about 200 images like those it will see")
 
 
 def check(job: "Job") -> None:
-    """Raise UsageError for what is wrong or missing, as far as files and options tell.
+    """Raise UsageError for wrong or missing options, as far as files and options tell.
 
     All that is missing comes in one message, which ends with the command to run.
     """
@@ -62,7 +62,7 @@ def check(job: "Job") -> None:
 
 
 def refuse_idle(request: SourceRequest) -> None:
-    """Raise UsageError for an option that would change nothing: the user expects that it does."""
+    """Raise UsageError for an option that would change nothing."""
     is_path = registry.is_path(request.model)
     if request.card and not is_path:
         raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
@@ -71,7 +71,7 @@ def refuse_idle(request: SourceRequest) -> None:
 
 
 def refuse(request: SourceRequest, missing: Sequence[Missing]) -> None:
-    """Raise UsageError that asks for all that is missing, and says what to run; or do nothing."""
+    """Raise UsageError that asks for all that is missing and says what to run, if anything is."""
     if not missing:
         return
     options = [each.option for each in missing]
@@ -93,7 +93,7 @@ def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
     request = job.request
     own = registry.is_path(request.model) and request.card is None
     if own and (known.bare or not known.sized):
-        # What a model normalises itself, only the loaded one tells.
+        # Only the loaded model tells whether it normalises itself.
         inner = None if known.bare else NORMALISATIONS["raw"]
         yield from pixels.missing(request.pixels, normalisation=inner)
     named = request.labels or request.head
@@ -134,7 +134,7 @@ def _check_sampling(job: "Job") -> None:
 
 
 def _check_labels(request: SourceRequest, known: Outline) -> None:
-    """Raise UsageError where the label file can't be read, or has another number of classes."""
+    """Raise UsageError for a label file that can't be read or has another number of classes."""
     if not request.labels or request.labels == "imagenet":
         return
     count = len(read_labels(Path(request.labels)))

@@ -1,4 +1,4 @@
-"""Targets, written `format:precision`: what can be asked for, and what its file is called."""
+"""Targets, written `format:precision`: the allowed ones, and the names of their files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from kedge_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Target:
-    """One artefact to make; `form` is a key of `kedge_runtime.artefact.containers.FORMATS`."""
+    """One artefact to make; `format` is a key of `kedge_runtime.artefact.containers.FORMATS`."""
 
-    form: str
+    format: str
     precision: Precision
 
     def __str__(self) -> str:
-        """Return the target as the user writes it."""
-        return f"{self.form}:{self.precision}"
+        """Return the target as on the command line."""
+        return f"{self.format}:{self.precision}"
 
     def file_name(self, model: str) -> str:
         """Return the artefact's name, e.g. `mobilenet.int8.tflite`."""
-        return f"{model}.{self.precision}.{self.form}"
+        return f"{model}.{self.precision}.{self.format}"
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether activations become integers, whose ranges only pictures can tell."""
+        """Whether activations become integers, whose ranges come from calibration images."""
         return self.precision in CALIBRATED
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kedge_convert import pipeline
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
@@ -100,7 +100,7 @@ WAYS: dict[str, Callable[[], object]] = {
 
 
 def work(job: Job, progress: Progress) -> Iterator[Outcome]:
-    """Do as `pipeline.outcomes` does, but for the models, and die where the plan says so."""
+    """Do as `pipeline.convert` does, but for the models, and die where the plan says so."""
     plan = json.loads(Path(job.request.model).read_text())
     with progress.stage("load model"):
         os.write(1, b"loading on stdout\n")
@@ -117,7 +117,7 @@ def work(job: Job, progress: Progress) -> Iterator[Outcome]:
 
 
 def real(job: Job, progress: Progress) -> Iterator[Outcome]:
-    """Do as `pipeline.outcomes` does, with a TFLite converter that dies of some precisions."""
+    """Do as `pipeline.convert` does, with a TFLite converter that dies of some precisions."""
     tflite = FORMATS["tflite"]
     ways = {"float16": "segfault", "dynamic": "fill"}
     whole = tflite.export
@@ -128,7 +128,7 @@ def real(job: Job, progress: Progress) -> Iterator[Outcome]:
         return whole(source, precision, *others)
 
     tflite.export = export  # type: ignore[attr-defined]
-    return pipeline.outcomes(job, progress)
+    return pipeline.convert(job, progress)
 
 
 def _made(job: Job, target: Target, plan: dict[str, str], progress: Progress) -> Outcome:
@@ -141,7 +141,7 @@ def _made(job: Job, target: Target, plan: dict[str, str], progress: Progress) ->
     except ConversionError as error:
         return failed(target, str(error))
     notes = (job.unprepared,) if job.unprepared else ()
-    checked = Checked(final, 4, 1.0, SAME, Way("float32"), "softmax")
+    checked = Checked(final, 4, 1.0, SAME, Recipe("float32"), "softmax")
     return Outcome(target, Verdict(), checked, notes)
 
 

@@ -150,7 +150,7 @@ def convert(**options: Any) -> int:
     if options["as_json"]:
         echo_json(_plain(job, outcomes))
     else:
-        table.table(outcomes, drop=job.limits["drop"] is not None)
+        table.table(outcomes, drop=job.limits.drop is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
 
 
@@ -177,6 +177,7 @@ def _job(options: dict[str, Any]) -> "Job":
     from kedge_convert.device.choices import targets_for
     from kedge_convert.device.fit import DeviceGates
     from kedge_convert.job import Job
+    from kedge_convert.parity import UserLimits
     from kedge_models.devices import device
 
     wanted = None if options["device"] is None else device(options["device"])
@@ -189,11 +190,9 @@ def _job(options: dict[str, Any]) -> "Job":
         prepare=options["prepare"],
         dynamic_batch=options["dynamic_batch"],
         rewrites=options["rewrites"],
-        limits={
-            "top1": options["min_agreement"],
-            "relative_error": options["max_logit_error"],
-            "drop": options["max_drop"],
-        },
+        limits=UserLimits(
+            options["min_agreement"], options["max_logit_error"], options["max_drop"]
+        ),
         device=wanted,
         gates=DeviceGates(options["min_mapped"], options["max_sram"]),
         force_input=options["force_input"],
@@ -225,10 +224,10 @@ def _artefact(outcome: "Outcome") -> dict[str, Any]:
         "path": str(checked.path) if checked else None,
         "bytes": checked.size if checked else None,
         "ratio": checked.ratio if checked else None,
-        "precision": checked.way.precision if checked else None,
-        "ranges": checked.way.ranges if checked else None,
-        "kept": list(checked.way.kept) if checked else None,
-        "method": checked.way.method if checked else None,
+        "precision": checked.recipe.precision if checked else None,
+        "ranges": checked.recipe.ranges if checked else None,
+        "float_layers": list(checked.recipe.float_layers) if checked else None,
+        "method": checked.recipe.method if checked else None,
         "head": checked.head if checked else None,
         "device": plain_fit(checked.fit) if checked and checked.fit else None,
         "compiled": str(checked.compiled) if checked and checked.compiled else None,

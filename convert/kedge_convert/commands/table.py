@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 # The column of the agreement and what it is; features have none in it.
 COLUMNS: "dict[AgreementBy, tuple[str, str]]" = {
-    "best": ("top-1", "agreement with the float original"),
-    "labels": ("labels", "pictures with the float original's set"),
-    "cosine": ("top-1", "agreement with the float original"),
+    "best": ("agreement", "same best class as the float model"),
+    "labels": ("labels", "same label set as the float model"),
+    "cosine": ("agreement", "same best class as the float model"),
 }
 
 
@@ -48,7 +48,7 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
         grid.add_row(*_row(outcome, own=own))
     console.print(grid)
     _explain(console, checked)
-    _tell_adjusted(console, outcomes)
+    _tell_prepared(console, outcomes)
     for outcome in outcomes:
         _end(console, outcome)
         if drop and outcome.checked:
@@ -64,16 +64,16 @@ def _explain(console: Console, checked: "Sequence[Checked]") -> None:
     if checked:
         counts = sorted({one.parity.images for one in checked})
         images = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        pictures = "a picture that was" if images == "1" else f"{images} pictures that were"
         console.print(f"ratio: to the float32 weights; {': '.join(_agreement(checked))},")
-        console.print(f"errors: in logits, on {pictures} not used for calibration")
+        of = "image" if images == "1" else "images"
+        console.print(f"errors: in logits, on {images} validation {of}")
         _say_own_pixels(console, checked)
         _say_interval(console, checked)
         console.print()
 
 
 def _say_own_pixels(console: Console, checked: "Sequence[Checked]") -> None:
-    """Say what the second judge is fed with."""
+    """Name the loader of own pixels."""
     found = [one.parity.own_pixels for one in checked if one.parity.own_pixels]
     if found:
         console.print(
@@ -84,29 +84,29 @@ def _say_own_pixels(console: Console, checked: "Sequence[Checked]") -> None:
 
 
 def _say_interval(console: Console, checked: "Sequence[Checked]") -> None:
-    """Say what the pictures leave open of the lowest agreement."""
-    parities = [one.parity for one in checked]
-    known = [(p.top1, p.top1_interval, p.images) for p in parities if p.top1_interval]
+    """Print the confidence interval of the lowest agreement."""
+    rows = [one.parity for one in checked]
+    known = [(p.agreement, p.agreement_interval, p.images) for p in rows if p.agreement_interval]
     if known:
-        top1, (low, high), images = min(known)
-        what = "a top-1" if checked[0].parity.agreement_by == "best" else "an agreement"
-        on = f"95 % interval: on {counted(images, 'picture')}"
-        console.print(f"{on} {what} of {top1:.3f} may be {low:.3f} to {high:.3f}")
+        _, (low, high), images = min(known)
+        on = f"95 % CI of the agreement on {counted(images, 'image')}"
+        console.print(f"{on}: {low:.3f} to {high:.3f}")
 
 
-def _tell_adjusted(console: Console, outcomes: "Sequence[Outcome]") -> None:
-    """Name the targets that ship prepared weights; only whole int8 files were held against stock
-    ones, mixed files have a note of their own.
+def _tell_prepared(console: Console, outcomes: "Sequence[Outcome]") -> None:
+    """Name the targets that ship prepared weights.
+
+    Only whole int8 files were compared with stock ones; mixed files have a note of their own.
     """
-    ways = {str(each.target): each.checked.way for each in outcomes if each.checked}
-    adjusted = [
+    recipes = {str(each.target): each.checked.recipe for each in outcomes if each.checked}
+    prepared = [
         target
-        for target, way in ways.items()
-        if way.method == "prepared" and way.precision != "mixed"
+        for target, recipe in recipes.items()
+        if recipe.method == "prepared" and recipe.precision != "mixed"
     ]
-    if adjusted:
-        console.print("int8 weights adjusted before quantising, which measured nearer to the float")
-        console.print(f"original than the stock conversion: {', '.join(adjusted)}\n")
+    if prepared:
+        console.print("Prepared int8 weights used (closer to the float model than stock):")
+        console.print(f"{', '.join(prepared)}\n")
 
 
 def _end(console: Console, outcome: "Outcome") -> None:
@@ -127,11 +127,11 @@ def _end(console: Console, outcome: "Outcome") -> None:
 def _drop(parity: "Parity") -> str:
     """Say how much accuracy is lost, in percentage points, or how much at most."""
     if parity.drop is None or parity.drop_interval is None:
-        most = 100 * (1 - parity.agreement[1])
-        return f"drop in accuracy: {most:.2f} pp at most, as no true classes are known"
-    low, high = (f"{100 * end:.2f}" for end in parity.drop_interval)
-    images = counted(parity.images, "picture")
-    return f"drop in accuracy: {100 * parity.drop:.2f} pp (95 %: {low} .. {high}) on {images}"
+        most = 100 * (1 - parity.headline[1])
+        return f"accuracy drop: {most:.2f} points at most (no ground truth)"
+    low, high = (f"{100 * bound:.2f}" for bound in parity.drop_interval)
+    images = counted(parity.images, "image")
+    return f"accuracy drop: {100 * parity.drop:.2f} points (95 % CI {low} .. {high}) on {images}"
 
 
 def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
@@ -145,7 +145,7 @@ def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
         str(outcome.target),
         f"{checked.size / 1e6:.2f} MB",
         f"{checked.ratio:.2f}",
-        "-" if measured.top1 is None else f"{measured.top1:.3f}",
+        "-" if measured.agreement is None else f"{measured.agreement:.3f}",
         *((f"{found.agreement:.3f}" if found else "-",) if own else ()),
         f"{measured.logit_max_error:.2g}",
         f"{measured.logit_mean_error:.2g}",

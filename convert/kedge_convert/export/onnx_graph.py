@@ -14,23 +14,23 @@ COUNTERS = re.compile(r"__\d+|:0$")
 
 
 def canonical(model: Any) -> Any:
-    """Return `model` with fixed ends, nodes in order of need and names without counters.
+    """Return `model` with fixed names of input and output, sorted nodes, names without counters.
 
     Nodes and weights that nothing needs are dropped. Raises ValueError for a graph without one
     input and one output.
     """
     graph = model.graph
-    (taken,), (given,) = graph.input, graph.output
+    (source,), (result,) = graph.input, graph.output
     nodes = list(_in_order(graph))
     weights = {each.name: each for each in graph.initializer}
-    names = _Names({taken.name: INPUT, given.name: OUTPUT})
+    names = _Names({source.name: INPUT, result.name: OUTPUT})
     order = dict.fromkeys(name for node in nodes for name in node.input if name in weights)
     for node in nodes:
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
         node.name = node.output[0]
     kept = [weights[name] for name in order]
-    for each in (*kept, taken, given):
+    for each in (*kept, source, result):
         each.name = names[each.name]
     for field, content in ((graph.node, nodes), (graph.initializer, kept), (graph.value_info, ())):
         del field[:]

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from kedge_convert.images import Photos, Sampling, Tick
+from kedge_convert.images import ImageSplit, Sampling, Tick
 from kedge_convert.worker.events import Begun, Ended, Event, Noted, Position, Said, Ticked, Turned
 from kedge_convert.worker.screen import Screen
 from kedge_runtime.errors import counted
@@ -64,25 +64,25 @@ class Progress:
         """Give whoever watches a line; a silent screen keeps it."""
         self.tell(Noted(line))
 
-    def warn_few(self, photos: Photos, sampling: Sampling) -> None:
-        """Say when the folder holds fewer pictures than asked for; a third is for the check."""
-        found = len(photos.calibration), len(photos.check)
-        if found < (sampling.calibration, sampling.check) or found[1] < sampling.check:
+    def warn_few(self, images: ImageSplit, sampling: Sampling) -> None:
+        """Say when the folder holds fewer images than asked for; a third is for validation."""
+        counts = len(images.calibration), len(images.validation)
+        if counts < (sampling.calibration, sampling.check) or counts[1] < sampling.check:
             self.say(
-                f"only {counted(found[0], 'picture')} to calibrate with and {found[1]} to check "
-                f"with ({sampling.calibration} and {sampling.check} were asked for): "
-                f"one picture is {1 / found[1]:.1%} of the agreement"
+                f"only {counted(counts[0], 'calibration image')} and {counts[1]} for validation "
+                f"({sampling.calibration} and {sampling.check} were asked for): "
+                f"one image is {1 / counts[1]:.1%} of the agreement"
             )
 
-    def warn_passed_over(self, photos: Photos) -> None:
-        """Name pictures that are not used, by what is wrong with them."""
+    def warn_skipped(self, images: ImageSplit) -> None:
+        """Name images that are not used, by their fault."""
         reasons = {
-            "unreadable picture": photos.broken,
-            "blank picture": photos.blank,
-            "repeated picture": photos.repeated,
+            "unreadable image": images.broken,
+            "blank image": images.blank,
+            "repeated image": images.repeated,
         }
         for reason, paths in reasons.items():
             if paths:
                 names = ", ".join(path.name for path in paths[:3])
                 more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-                self.say(f"passed over {counted(len(paths), reason)}: {names}{more}")
+                self.say(f"skipped {counted(len(paths), reason)}: {names}{more}")

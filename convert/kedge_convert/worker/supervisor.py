@@ -37,7 +37,7 @@ def convert(
     job: Job,
     progress: Progress,
     bounds: Bounds,
-    work: Work = pipeline.outcomes,
+    work: Work = pipeline.convert,
     folders: tuple[Path, ...] = (),
 ) -> list[Outcome]:
     """Do as `pipeline.convert` does, in processes that may die.
