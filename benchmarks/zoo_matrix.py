@@ -7,8 +7,8 @@ written, as results/zoo-<machine>.md and .json.
 
     python benchmarks/zoo_matrix.py --images DIR --weights none --calibrate 32 --check 32
 
-`--weights none`: random weights settled on the pictures (docs/zoo.md). They show what converts, how
-fast and how exactly; the agreement of integer targets is no word on trained weights.
+`--weights none`: random weights settled on the images (random_weights.py, docs/zoo.md). They show
+what converts, how fast and how exactly; their integer targets say nothing about trained weights.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import random_weights
 import zoo_table
 from kedge_convert import sealing
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
-from kedge_convert.load.application import UNTRAINED
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import UserLimits
 from kedge_convert.targets import TARGETS, Target, parse_targets
@@ -113,15 +113,24 @@ def _cells(model: Card, targets: Sequence[Target], plan: Plan) -> Record:
 
 def _job(model: Card, targets: Sequence[Target], plan: Plan, out: Path) -> Job:
     return Job(
-        request=SourceRequest(model.name, weights=plan.weights),
+        request=_request(model, plan, out),
         targets=tuple(targets),
         out=out,
         calibrate=plan.images,
         sampling=plan.sampling,
         prepare=model.parameters <= plan.stock_above,
+        force_input=plan.weights == random_weights.NONE,
         # A thousand untrained classes lie near together: a change of the first says little.
-        limits=UserLimits(agreement=0.0) if plan.weights == UNTRAINED else UserLimits(),
+        limits=UserLimits(agreement=0.0) if plan.weights == random_weights.NONE else UserLimits(),
     )
+
+
+def _request(model: Card, plan: Plan, folder: Path) -> SourceRequest:
+    """Return the request for a card; random weights are written to a file of its own first."""
+    if plan.weights != random_weights.NONE:
+        return SourceRequest(model.name, weights=plan.weights)
+    path = random_weights.write(model.name, plan.images, plan.sampling, folder)
+    return SourceRequest(str(path), card=model.name, head="logits")
 
 
 def _outcomes(job: Job, plan: Plan, watch: Watch) -> list[Outcome]:
@@ -138,7 +147,11 @@ def _cell(outcome: Outcome, plan: Plan) -> Record:
     reasons = [reason.partition("; log ")[0] for reason in outcome.verdict.reasons]
     notes = list(outcome.notes)
     # Untrained weights blow the noise of integers up: how far they are off is told, not judged.
-    if plan.weights == UNTRAINED and outcome.target.precision in INTEGERS and outcome.checked:
+    if (
+        plan.weights == random_weights.NONE
+        and outcome.target.precision in INTEGERS
+        and outcome.checked
+    ):
         reasons, notes = [], [*notes, *(f"not judged: {reason}" for reason in reasons)]
     cell: Record = {"passed": not reasons, "reasons": reasons, "notes": notes}
     if (checked := outcome.checked) is None:

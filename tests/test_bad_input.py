@@ -21,9 +21,9 @@ STAGES = (
     "load model",
     "head: ",
     "input: ",
-    "read pictures",
+    "read images",
     "only ",
-    "float original",
+    "float model",
     "export ",
     "passed over ",
 )
@@ -94,7 +94,7 @@ CASES = {
     "a missing label file": (f"good.keras {TF} --labels absent", "label file absent"),
     "no such pictures": (f"{GOOD} --calibrate absent", "absent: no such folder"),
     "an empty folder of pictures": (f"{GOOD} --calibrate empty", "empty: no pictures in it"),
-    "broken pictures": (f"{GOOD} --calibrate broken", "0 usable pictures among 12"),
+    "broken pictures": (f"{GOOD} --calibrate broken", "0 usable images among 12"),
 }
 
 

@@ -232,7 +232,6 @@ def test_a_file_without_a_right_seal_is_made_again(
     [
         ({"source": "demo"}, "demo"),
         ({"source": "MobileNetV2"}, "mobilenetv2"),
-        ({"source": "mobilenetv2", "weights": "none"}, "mobilenetv2-untrained"),
         ({"source": "here/net.keras"}, "net"),
         ({"source": "here/saved"}, "saved"),
         ({"source": "here/saved.v2"}, "saved.v2"),

@@ -67,12 +67,12 @@ SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("way", SPOILT)
 def test_answers_that_prove_nothing_are_refused(answers: Any, way: str) -> None:
     change, words = SPOILT[way]
-    with pytest.raises(UsageError, match=f"^net: its answers to 20 pictures .*{words}"):
+    with pytest.raises(UsageError, match=f"^net: its answers to 20 images .*{words}"):
         doubts.refuse_answers(change(answers).astype(np.float32), "net")
 
 
 WEAK: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "nearly one answer": (lambda logits: logits[:1] + 1e-4 * logits, "from picture to picture"),
+    "nearly one answer": (lambda logits: logits[:1] + 1e-4 * logits, "from image to image"),
     "chance": (lambda logits: 1e-3 * logits, "close to chance (0.0% certain)"),
     "as small as rounding": (lambda logits: 1e-17 * logits, "close to chance (0.0% certain)"),
     "all classes alike": (lambda logits: 0 * logits + logits[:, :1], "close to chance (0.0%"),
@@ -118,7 +118,7 @@ def test_fresh_weights_are_told(trained: Source, photos: ImageSplit) -> None:
     fresh = untrained(trained)
     logits = fresh.logits(tensors(photos.validation, fresh.input))
     told = list(doubts.doubts(fresh, photos, logits))
-    assert told[0] == "fresh: its batch norms have never seen a picture: is it trained?"
+    assert told[0] == "fresh: its batch norms have never seen an image: is it trained?"
     doubts.refuse_answers(logits, "fresh")
 
 
@@ -131,7 +131,7 @@ def test_answers_close_to_chance_are_told(
 
 def test_near_copies_are_told(trained: Source, photos: ImageSplit, answers: Any) -> None:
     (told,) = doubts.doubts(trained, replace(photos, near_copies=3), answers)
-    assert told.startswith("3 of the 20 pictures to check with are nearly copies")
+    assert told.startswith("3 of the 20 validation images are nearly copies")
 
 
 def one_class(photos: ImageSplit, folder: Path) -> ImageSplit:
@@ -148,11 +148,11 @@ def test_one_class_by_the_files_names(
 ) -> None:
     same = one_class(photos, tmp_path / "tench")
     (told,) = doubts.doubts(trained, same, answers)
-    assert told.startswith("all pictures are of one class, tench:")
+    assert told.startswith("all images are of one class, tench:")
     # Whatever lies before the first label: names tell labels, not outputs.
     behind = replace(trained, output=replace(trained.output, label_offset=1))
     (told,) = doubts.doubts(behind, same, np.pad(answers, ((0, 0), (1, 0))))
-    assert told.startswith("all pictures are of one class, tench:")
+    assert told.startswith("all images are of one class, tench:")
 
 
 def test_one_class_by_the_models_own_answers(
@@ -161,7 +161,7 @@ def test_one_class_by_the_models_own_answers(
     always = answers.copy()
     always[:, 7] = 99
     (told,) = doubts.doubts(trained, photos, always)
-    assert told.startswith(f"{trained.name} calls every picture {trained.labels[7].name}:")
+    assert told.startswith(f"{trained.name} calls every image {trained.labels[7].name}:")
 
 
 def test_one_set_of_independent_labels_for_all(
@@ -175,7 +175,7 @@ def test_one_set_of_independent_labels_for_all(
     always[:, 6:8] = -always[:, 6:8]
     told = list(doubts.doubts(source, photos, always))
     names = " and ".join(label.name for label in trained.labels[6:8])
-    assert told[-1].startswith(f"{trained.name} calls every picture {names}: ")
+    assert told[-1].startswith(f"{trained.name} calls every image {names}: ")
 
 
 def spoilt_file(folder: Path, change: Callable[[Any], None]) -> Path:
@@ -203,7 +203,7 @@ def _dead(weights: dict[str, Any]) -> None:
     ("change", "words"),
     [
         pytest.param(_nan, "spoilt: the weights conv_pw_5/kernel are not finite", id="NaN"),
-        pytest.param(_dead, "spoilt: its answers to 10 pictures are the same whatever", id="dead"),
+        pytest.param(_dead, "spoilt: its answers to 10 images are all the same", id="dead"),
     ],
 )
 def test_the_command_ends_with_2_and_one_line(

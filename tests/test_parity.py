@@ -49,9 +49,9 @@ def test_exactly_on_the_limits_passes() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"agreement": 0.98}, "top-1 agreement 0.980 is below 0.99"),
+        ({"agreement": 0.98}, "agreement 0.980 is below 0.99"),
         ({"relative_error": 0.0101}, "logit error 0.01 of the largest logit is above 0.01"),
-        ({"agreement": NAN}, "top-1 agreement nan"),
+        ({"agreement": NAN}, "agreement nan"),
         ({"relative_error": NAN}, "logit error nan"),
         ({"relative_error": float("inf")}, "logit error inf"),
     ],
@@ -129,7 +129,7 @@ def test_a_default_agreement_misses_with_its_whole_interval(
 def test_what_is_left_open_is_told() -> None:
     found = replace(GOOD, agreement=0.89, agreement_interval=interval(0.89, 100))
     assert left_open(found, limits_for("int8")) == (
-        "top-1 agreement 0.890 on 100 images, 95 % CI 0.814 to 0.937: too few images to decide on "
+        "agreement 0.890 on 100 images, 95 % CI 0.814 to 0.937: too few images to decide on "
         "0.9; add images to --calibrate",
     )
 
@@ -163,10 +163,10 @@ def test_independent_classes_agree_by_their_sets(kind: Kind) -> None:
         reference, candidate = sigmoid(reference), sigmoid(candidate)
     found = compare(reference, candidate, Output(kind, activation="sigmoid"))
     assert (found.agreement_by, found.agreement, found.agreement_top5) == ("labels", 2 / 3, None)
-    assert found.headline == ("agreement of labels", 2 / 3)
+    assert found.headline == ("agreement of label sets", 2 / 3)
     assert found.agreement_interval is not None
     reasons = judge(found, ParityLimits(0.9, 9.0)).reasons
-    assert reasons == ("agreement of labels 0.667 is below 0.9",)
+    assert reasons == ("agreement of label sets 0.667 is below 0.9",)
 
 
 def test_sets_are_those_of_the_contracts_thresholds() -> None:

@@ -184,7 +184,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_too_few_pictures(tmp_path: Path) -> None:
     gallery(tmp_path, MINIMUM - 1)
     (tmp_path / "broken.png").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"9 usable pictures among 10 \(1 broken\), at least 10"):
+    with pytest.raises(UsageError, match=r"9 usable images among 10 \(1 broken\), at least 10"):
         collect(tmp_path, Sampling())
 
 
@@ -267,7 +267,7 @@ def test_too_few_that_are_different(real: Path) -> None:
         if path != first:
             shutil.copy(first, path)
     saved(real / "white.png", np.full((9, 9, 3), 255, np.uint8))
-    found = r"1 usable pictures among 21 \(.*\b19 repeated\b.*\), at least 10"
+    found = r"1 usable images among 21 \(.*\b19 repeated\b.*\), at least 10"
     with pytest.raises(UsageError, match=found):
         collect(real, Sampling())
 

@@ -149,7 +149,7 @@ def test_a_folder_without_more_decides_nothing(made: Made, progress: Progress) -
     assert measured.images == CHECK
     assert parity.judge(measured, limits).passed
     (line,) = parity.left_open(measured, limits)
-    assert line.startswith(f"top-1 agreement {measured.agreement:.3f} on {CHECK} images, 95 % CI ")
+    assert line.startswith(f"agreement {measured.agreement:.3f} on {CHECK} images, 95 % CI ")
 
 
 def test_true_classes_are_known_of_the_added_ones(made: Made, progress: Progress) -> None:

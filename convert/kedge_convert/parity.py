@@ -21,8 +21,8 @@ from kedge_runtime.errors import counted
 from kedge_runtime.output import quiet
 
 AGREEMENTS: dict[AgreementBy, str] = {
-    "best": "top-1 agreement",
-    "labels": "agreement of labels",
+    "best": "agreement",
+    "labels": "agreement of label sets",
     "cosine": "cosine",
 }
 
@@ -320,7 +320,7 @@ def excused(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
         "" if rest.agreement is None else f"; on the other {rest.images} it is {rest.agreement:.3f}"
     )
     return (
-        f"top-1 agreement {agreement:.3f} says little: on {parity.images - rest.images} "
+        f"agreement {agreement:.3f} says little: on {parity.images - rest.images} "
         f"of {parity.images} images the float model's two best classes lie within {rest.step:.2g}, "
         f"one step of int8{told}",
     )

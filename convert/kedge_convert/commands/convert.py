@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     "--weights",
     default=SourceRequest.weights,
     show_default=True,
-    help="For a card: imagenet (downloaded), a weights file, or none (random ones, to try out).",
+    help="For a card: imagenet (downloaded) or a weights file.",
 )
 @pixel_options
 @click.option(

@@ -21,16 +21,13 @@ class AbsentError(UsageError):
     """Weights that are not in Keras's cache, and can't be downloaded from here."""
 
 
-UNTRAINED = "none"  # as --weights: random ones, which initialise.py settles
-
-
 def cache_folder() -> Path:
     """Return the folder where Keras looks for weights before it downloads them."""
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
 def build(card: Card, weights: str) -> Any:
-    """Return the application with `imagenet` weights, downloaded by Keras, a file's, or `none`.
+    """Return the application with `imagenet` weights, downloaded by Keras, or a file's.
 
     Raises AbsentError when the download fails, and UsageError when the file does.
     """
@@ -41,8 +38,6 @@ def build(card: Card, weights: str) -> Any:
     )
     if weights == "imagenet":
         return _download(application, card)
-    if weights == UNTRAINED:
-        return application(weights=None, **card.arguments)
     model = application(weights=None, **card.arguments)
     weights_file.load_into(model, Path(weights), card.name)
     return model
@@ -74,7 +69,5 @@ def load(request: SourceRequest) -> LoadedModel:
         facts = SourceFacts("", PIPELINES["imagenet"], NORMALISATIONS["tf"], files.LABELS)
         return LoadedModel(DEMO, keras_file.load_file(files.MODEL), facts)
     found = card(request.model)
-    # Nobody shall take random weights for the application's own.
-    suffix = "-untrained" if request.weights == UNTRAINED else ""
     model = build(found, request.weights)
-    return LoadedModel(found.name.lower() + suffix, model, SourceFacts.of(found))
+    return LoadedModel(found.name.lower(), model, SourceFacts.of(found))

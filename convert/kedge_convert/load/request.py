@@ -14,8 +14,8 @@ from kedge_runtime.image.pixels import PixelWords
 class SourceRequest:
     """What the user says of the model; `None` where the card or the model itself tells.
 
-    `model`: a card's name, `demo`, a Keras file or a SavedModel folder. `weights`: `imagenet`,
-    `none` or a file, for a card. `pixels`: how images become its input. `labels`: `imagenet` or a
+    `model`: a card's name, `demo`, a Keras file or a SavedModel folder. `weights`: `imagenet` or
+    a file, for a card. `pixels`: how images become its input. `labels`: `imagenet` or a
     file; `folder`: of images, whose class folders name the classes where no labels do. `head`: what
     the model's numbers are. `size`: `224` or `160x192` (height x width), for a model that takes
     any. `output`: the name or index of one of several; `signature`: the name of one of a

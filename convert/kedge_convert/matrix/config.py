@@ -26,7 +26,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 # What isn't a file where a file may stand, by the model's field.
 WORDS = {
     "source": {"demo", *map(str.lower, cards())},
-    "weights": {"imagenet", "none"},
+    "weights": {"imagenet"},
     "labels": {"imagenet"},
     "truth": {"auto", "none", *SCHEMES},
     "calibrate": set[str](),

@@ -134,7 +134,7 @@ def _names(cell: Cell) -> set[str]:
     by_card = {name.lower() for name in cards() if name.lower() == source.lower()}
     places = (Path(source), Path(source).resolve())
     by_file = {name for place in places for name in (place.name, place.stem)}
-    return by_card | {f"{name}-untrained" for name in by_card} | by_file
+    return by_card | by_file
 
 
 Made = tuple[Cell, Entry]
