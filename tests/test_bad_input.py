@@ -25,7 +25,7 @@ STAGES = (
     "only ",
     "float model",
     "export ",
-    "passed over ",
+    "skipped ",
 )
 LABELS = "one\ntwo\nthree\nfour\nfive\n"
 

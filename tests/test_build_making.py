@@ -72,7 +72,7 @@ def kept(
     wanted = make.wanted(cells)
     keys.content.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
-        patch.setattr(pipeline, "outcomes", lambda *_: outcomes)
+        patch.setattr(pipeline, "convert", lambda *_: outcomes)
         yield from make.kept(wanted, place, groups_job(cells), progress)
 
 
@@ -171,7 +171,7 @@ def _put(cell: Cell, cache: Cache, content: bytes, **facts: Any) -> None:
         "reasons": [],
         "notes": [],
         "ratio": 0.5,
-        "way": {"precision": "float32"},
+        "recipe": {"precision": "float32"},
         "images": 20,
     }
     cache.put(keys.artefact_key(cell), {**right, **facts}, {"artefact": content})
@@ -187,7 +187,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "of another size": ({}, {"bytes": 5}, "asked for is 5"),
     "with a size that is a text": ({}, {"bytes": "5"}, "conversion.bytes: got '5'"),
     "with reasons that are a text": ({}, {"reasons": "no"}, "conversion.reasons: got 'no'"),
-    "made in no way": ({}, {"way": {}}, "the key 'precision' is missing"),
+    "made in no way": ({}, {"recipe": {}}, "the key 'precision' is missing"),
     "with a fact more": ({}, {"more": 1}, "unknown key 'more'"),
 }
 

@@ -58,9 +58,9 @@ def test_a_trained_model_on_photos_is_beyond_doubt(
 SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a NaN": (lambda logits: np.where(logits == logits.max(), np.nan, logits), "not finite"),
     "an infinity": (lambda logits: np.where(logits == logits.max(), np.inf, logits), "not finite"),
-    "one answer": (lambda logits: logits[:1].repeat(len(logits), 0), "the same whatever"),
-    "one answer but for rounding": (lambda logits: logits[:1] + 1e-7 * logits, "the same whatever"),
-    "zeros": (np.zeros_like, "the same whatever"),
+    "one answer": (lambda logits: logits[:1].repeat(len(logits), 0), "are all the same"),
+    "one answer but for rounding": (lambda logits: logits[:1] + 1e-7 * logits, "are all the same"),
+    "zeros": (np.zeros_like, "are all the same"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Drawing pictures: what calibrates never checks, and what can't be read is passed over."""
+"""Drawing pictures: what calibrates never checks, and what can't be read is skipped."""
 
 import errno
 import hashlib
