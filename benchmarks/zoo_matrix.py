@@ -99,8 +99,10 @@ def _convert(model: Card, plan: Plan) -> None:
 
 def _cells(model: Card, targets: Sequence[Target], plan: Plan) -> Record:
     """Return each target's cell; `shared` is what all of them needed."""
-    with tempfile.TemporaryDirectory(prefix="kedge-zoo-") as folder, Watch() as watch:
-        outcomes = _outcomes(_job(model, targets, plan, Path(folder)), plan, watch)
+    with tempfile.TemporaryDirectory(prefix="kedge-zoo-") as folder:
+        job = _job(model, targets, plan, Path(folder))
+        with Watch() as watch:
+            outcomes = _outcomes(job, plan, watch)
     spent, idle = watch.parts(), {"seconds": 0.0, "peak_gb": 0.0}
     shared = {name: cost for name, cost in spent.items() if name not in map(str, targets)}
     return {

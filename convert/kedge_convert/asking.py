@@ -56,9 +56,9 @@ def check(job: "Job") -> None:
     if request.card:
         card(request.card)
     _check_sampling(job)
-    known = outline(Path(request.model)) if registry.is_path(request.model) else Outline()
-    _check_labels(request, known)
-    refuse(request, list(_missing(job, known)))
+    outlined = outline(Path(request.model)) if registry.is_path(request.model) else Outline()
+    _check_labels(request, outlined)
+    refuse(request, list(_missing(job, outlined)))
 
 
 def refuse_idle(request: SourceRequest) -> None:
@@ -89,16 +89,16 @@ def _example(option: str) -> str:
     return example if example.startswith("--") else f"{option} {example}"
 
 
-def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
+def _missing(job: "Job", outlined: Outline) -> Iterator[Missing]:
     request = job.request
     own = registry.is_path(request.model) and request.card is None
-    if own and (known.bare or not known.sized):
+    if own and (outlined.bare or not outlined.sized):
         # Only the loaded model tells whether it normalises itself.
-        inner = None if known.bare else NORMALISATIONS["raw"]
+        inner = None if outlined.bare else NORMALISATIONS["raw"]
         yield from pixels.missing(request.pixels, normalisation=inner)
     named = request.labels or request.head
-    if own and not named and known.outputs not in (None, 1, len(class_folders(request.folder))):
-        yield classes(known.outputs or 0)
+    if own and not named and outlined.outputs not in (None, 1, len(class_folders(request.folder))):
+        yield classes(outlined.outputs or 0)
     yield from _missing_images(job)
 
 
@@ -133,16 +133,19 @@ def _check_sampling(job: "Job") -> None:
         )
 
 
-def _check_labels(request: SourceRequest, known: Outline) -> None:
+def _check_labels(request: SourceRequest, outlined: Outline) -> None:
     """Raise UsageError for a label file that can't be read or has another number of classes."""
     if not request.labels or request.labels == "imagenet":
         return
     count = len(read_labels(Path(request.labels)))
-    if known.outputs and known.outputs > 1 and count != known.outputs:
-        wanted = (known.outputs, known.outputs - 1 if count == len(imagenet()) else known.outputs)
+    if outlined.outputs and outlined.outputs > 1 and count != outlined.outputs:
+        wanted = (
+            outlined.outputs,
+            outlined.outputs - 1 if count == len(imagenet()) else outlined.outputs,
+        )
         if count not in wanted:
             raise UsageError(
-                f"{request.model}: it has {known.outputs} classes, but {request.labels} has "
+                f"{request.model}: it has {outlined.outputs} classes, but {request.labels} has "
                 f"{counted(count, 'line')}: a label file has one class a line, in the order of the "
                 "output"
             )

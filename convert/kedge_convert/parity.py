@@ -316,13 +316,13 @@ def excused(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     if not are_tied(parity, limits) or parity.clear is None or agreement >= limits.agreement:
         return ()
     rest = parity.clear
-    told = (
+    others = (
         "" if rest.agreement is None else f"; on the other {rest.images} it is {rest.agreement:.3f}"
     )
     return (
         f"agreement {agreement:.3f} says little: on {parity.images - rest.images} "
         f"of {parity.images} images the float model's two best classes lie within {rest.step:.2g}, "
-        f"one step of int8{told}",
+        f"one step of int8{others}",
     )
 
 
@@ -363,16 +363,16 @@ def judge(parity: Parity, limits: ParityLimits) -> Verdict:
 
 def _on_own_pixels(own: OwnPixels, least: float) -> str:
     low, high = own.interval
-    found = (
+    fault = (
         f"agreement on own pixels, loaded by {own.library}, is {own.agreement:.3f} (95 % CI "
         f"{low:.3f} to {high:.3f}), below {least:g}"
     )
     if own.float_agreement >= least:
         return (
-            f"{found}: the float model has {own.float_agreement:.3f} on kedge's pixels, so the "
+            f"{fault}: the float model has {own.float_agreement:.3f} on kedge's pixels, so the "
             "precision is the cause: choose a wider one, such as float16"
         )
     return (
-        f"{found}: the pipeline loads other pixels than kedge: check --preprocess; "
+        f"{fault}: the pipeline loads other pixels than kedge: check --preprocess; "
         "kedge fit-input finds it from labelled images"
     )

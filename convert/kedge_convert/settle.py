@@ -49,15 +49,15 @@ def labelled(request: SourceRequest, loaded: LoadedModel, head: Head) -> Labelli
         if request.labels:
             raise UsageError(f"--labels: {name} gives features, which have no names; leave it out")
         return Labelling()
-    known, notes = _named(request, loaded, outputs)
-    if known is None:
+    names, notes = _named(request, loaded, outputs)
+    if names is None:
         return Labelling(missing=(classes(outputs),))
     # TensorFlow's own ImageNet models: output 0 is the background, and has no label.
-    if outputs == len(known) + 1 and known == imagenet():
-        return Labelling(known, 1, notes=notes)
-    if len(known) != outputs:
-        raise _miscounted(request, name, outputs, len(known))
-    return Labelling(known, notes=notes)
+    if outputs == len(names) + 1 and names == imagenet():
+        return Labelling(names, 1, notes=notes)
+    if len(names) != outputs:
+        raise _miscounted(request, name, outputs, len(names))
+    return Labelling(names, notes=notes)
 
 
 Named = tuple[tuple[Label, ...] | None, tuple[str, ...]]
@@ -80,10 +80,10 @@ def _named(request: SourceRequest, loaded: LoadedModel, outputs: int) -> Named:
 
 
 def _read(path: str) -> Named:
-    given = read_labels(Path(path))
-    names = without_numbers(given)
-    if names == given:
-        return given, ()
+    lines = read_labels(Path(path))
+    names = without_numbers(lines)
+    if names == lines:
+        return lines, ()
     return names, (f"labels: {path} numbers its lines; the numbers are left out",)
 
 

@@ -49,17 +49,17 @@ def parse_targets(text: str) -> tuple[Target, ...]:
     """
     if text.strip() == "all":
         return TARGETS
-    known = {str(target): target for target in TARGETS}
+    allowed = {str(target): target for target in TARGETS}
     parts = [part.strip() for part in text.split(",") if part.strip()]
     for part in parts or [text]:
-        if part not in known:
+        if part not in allowed:
             raise UsageError(
-                f"--to: got {part!r}, allowed are all, {', '.join(known)}{_meant(part, known)}"
+                f"--to: got {part!r}, allowed are all, {', '.join(allowed)}{_meant(part, allowed)}"
             )
-    return tuple(dict.fromkeys(known[part] for part in parts))
+    return tuple(dict.fromkeys(allowed[part] for part in parts))
 
 
-def _meant(part: str, known: Iterable[str]) -> str:
-    """Ask back after half a target, such as `int8` or `tflite`."""
-    meant = [name for name in known if part.lower() in name.split(":")]
+def _meant(part: str, allowed: Iterable[str]) -> str:
+    """Return a suggestion for half a target, such as `int8` or `tflite`."""
+    meant = [name for name in allowed if part.lower() in name.split(":")]
     return f"; did you mean {','.join(meant)}?" if meant else ""

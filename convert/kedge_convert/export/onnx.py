@@ -94,8 +94,8 @@ def _float32(source: Source) -> bytes:
 
 def best(models: Sequence[RoutedModel]) -> RoutedModel:
     """Return the one with the fewest nodes of those within EQUAL of the most exact."""
-    least = min(made.error for made in models)
-    exact = [made for made in models if made.error <= least + EQUAL]
+    least = min(model.error for model in models)
+    exact = [model for model in models if model.error <= least + EQUAL]
     return min(exact, key=attrgetter("nodes"))
 
 
@@ -178,7 +178,7 @@ def opened(exported: Exported, source: Source) -> Exported:
 def _open_first(initializer: Any, numpy_helper: Any) -> None:
     """Have a Reshape find its first size, which the batch multiplies.
 
-    That is -1, or where another size is found already, 0: the first of its input.
+    That is -1, or where another size is -1 already, 0: the first of its input.
     """
     sizes = numpy_helper.to_array(initializer).copy()
     if sizes.size and (sizes[0] == 1 or -1 not in sizes):

@@ -165,10 +165,10 @@ def check_precision(content: ModelContent, precision: Precision, name: str) -> N
 
     A toolkit that could not quantise may give the float model, which answers all too well.
     """
-    found = precision_of(read_network(content))
-    if found not in ALSO.get(precision, {precision}):
+    actual = precision_of(read_network(content))
+    if actual not in ALSO.get(precision, {precision}):
         raise ConversionError(
-            f"{name}: the .{content.format} file that was made is {found} throughout"
+            f"{name}: the .{content.format} file has {actual} throughout, not {precision}"
         )
 
 
@@ -184,7 +184,7 @@ def _noise(source: Source, count: int) -> NDArray[np.uint8]:
 
 
 def _fault(format: str, source: Source, fault: str) -> ConversionError:
-    return ConversionError(f"{source.name}: the {format} file that was made {fault}")
+    return ConversionError(f"{source.name}: the {format} file {fault}")
 
 
 def _empty(skeleton: Skeleton, source: Source) -> str:
@@ -219,10 +219,10 @@ def _weights(skeleton: Skeleton, source: Source) -> str:
         return ""
     # Before a file is called wrong: converters keep neither what has no part in the answer, such
     # as a branch of a nested model, nor equal constants twice.
-    wanted = _count(_distinct(_needed(trace(model))))
-    if skeleton.numbers >= LEAST_SHARE * wanted:
+    needed = _count(_distinct(_needed(trace(model))))
+    if skeleton.numbers >= LEAST_SHARE * needed:
         return ""
-    return f"holds {skeleton.numbers} numbers, the model's kernels have {wanted}: weights are lost"
+    return f"holds {skeleton.numbers} numbers, the model's kernels have {needed}: weights are lost"
 
 
 def _count(weights: Iterable[Any]) -> int:

@@ -11,7 +11,7 @@ from kedge_runtime.artefact.contract import Precision
 
 __all__ = ["describe", "export", "single"]
 
-# Precision -> the file of a float file. All that is float is made from one conversion.
+# Precision -> its file, from the float file. All float targets share one conversion.
 FROM_FLOAT: dict[Precision, Callable[[bytes], bytes]] = {
     "float32": bytes,
     "float16": tflite_converter.halved,

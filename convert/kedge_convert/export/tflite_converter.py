@@ -131,7 +131,7 @@ def dynamic(source: Source, options: ExportOptions) -> Exported:
     return Exported(converted(single(source), DYNAMIC, target_of(source, "dynamic")))
 
 
-KERNEL = 1  # its place among an operator's inputs
+KERNEL = 1  # its index among an operator's inputs
 HALVED = frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 DEQUANTIZE_VERSION = 3  # the first that takes float16 (lite/tools/versioning/op_version.cc)
 

@@ -9,7 +9,7 @@ import numpy as np
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
-INPUT = "picture"  # the name of a built model's input: files repeat only while it stays
+INPUT = "image"  # the name of a built model's input
 Lookup = Callable[["GraphTensor"], Any]
 
 
@@ -100,7 +100,7 @@ class Item:
     """One output of an operation that has several; it is run again for each of them."""
 
     def __init__(self, operation: Any, index: int) -> None:
-        """Take the operation and the output's place among all that it gives."""
+        """Take the operation and the index of the output among its outputs."""
         self.operation, self.index = operation, index
         self.name = f"{operation.name}_{index}"
         self.weights = getattr(operation, "weights", [])
@@ -138,11 +138,11 @@ class Graph:
                 layer.name += "_"
 
     def with_nodes(self, nodes: "list[Node] | tuple[Node, ...]") -> "Graph":
-        """Return the graph with other nodes between the same ends."""
+        """Return the graph with other nodes between the same input and output."""
         return replace(self, nodes=tuple(nodes))
 
     def uses(self) -> dict[GraphTensor, int]:
-        """Return how many times each tensor is taken; the output counts once more."""
+        """Count the readers of each tensor; the output counts once more."""
         counts = {self.output: 1}
         for node in self.nodes:
             for tensor in node.inputs:
@@ -242,7 +242,7 @@ def quantised(node: Node, value: Floats) -> Floats:
     """Return the value as an int8 tensor would hold it: 256 steps from its least to its largest.
 
     In place. Zero is one of the steps, as padding needs it. Values that keep their input's scale
-    are given back as they are.
+    are returned as they are.
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value

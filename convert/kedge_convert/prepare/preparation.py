@@ -112,8 +112,8 @@ def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generato
     """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
     if node.weights is None:
         return node
-    taken = node.inputs[0]
-    pair, grid = (twins.floats[taken], twins.rounded[taken]), rounding.grid(node)
+    source = node.inputs[0]
+    pair, grid = (twins.floats[source], twins.rounded[source]), rounding.grid(node)
     kernel = node.weights.kernel if grid is None else _kernel(node, pair, grid, rng)
     changed = replace(node, weights=replace(node.weights, kernel=kernel))
     return _corrected(node, changed, pair)
@@ -140,11 +140,11 @@ def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
     The layer is linear: the mean of its outputs is its output on the mean image.
     """
     assert rounded.weights is not None
-    wanted, found = (
+    reference, actual = (
         np.asarray(one.linear(value.mean(axis=0, keepdims=True)), np.float64)
         for one, value in zip((node, rounded), pair, strict=True)
     )
-    error = (wanted - found).mean(axis=tuple(range(wanted.ndim - 1)))
+    error = (reference - actual).mean(axis=tuple(range(reference.ndim - 1)))
     bias = (rounded.weights.bias + error).astype(np.float32)
     return replace(rounded, weights=replace(rounded.weights, bias=bias))
 

@@ -77,9 +77,9 @@ def grids(scheme: Scheme) -> Grids:
 def operators(content: bytes) -> list[StaticOperator]:
     """Return the operators of a float model in execution order."""
     graph = require("onnx").load_from_string(content).graph
-    known = frozenset((onnx_graph.INPUT, *_activations(graph)))
+    activations = frozenset((onnx_graph.INPUT, *_activations(graph)))
     return [
-        StaticOperator(node.name, known.intersection((*node.input, *node.output)))
+        StaticOperator(node.name, activations.intersection((*node.input, *node.output)))
         for node in graph.node
     ]
 

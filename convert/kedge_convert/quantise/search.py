@@ -56,18 +56,18 @@ class NetworkPart:
 def parts(graph: Graph, images: Floats, tick: Tick = lambda: None) -> list[NetworkPart]:
     """Return the activations of a graph, those first whose noise is largest for their size.
 
-    `images`: float32 [n, h, w, 3]; 16 tell the order well enough. `tick`: called per node.
+    `images`: float32 [n, h, w, 3]; 16 are enough for the order. `tick`: called per node.
     """
-    wanted = simulate(graph, images, integer=False)
-    found = []
+    reference = simulate(graph, images, integer=False)
+    measured = []
     for i, (node, values) in enumerate(passing(graph, images)):
         own = values[node.output]
         spoilt = {**values, node.output: quantised(node, own.copy())}
         answers = rest(graph, spoilt, i + 1)
-        noise = float(np.square(answers - wanted, dtype=np.float64).mean())
-        found.append(_part(graph, node, noise, own[0].size))
+        noise = float(np.square(answers - reference, dtype=np.float64).mean())
+        measured.append(_part(graph, node, noise, own[0].size))
         tick()
-    noisy = [part for part in found if part.noise > 0]
+    noisy = [part for part in measured if part.noise > 0]
     return sorted(noisy, key=lambda part: part.noise / part.size, reverse=True)
 
 

@@ -32,6 +32,6 @@ def rewrite(model: Any, names: Sequence[str]) -> Lowered:
     `names`: keys of REWRITES that are applied too. Raises UsageError for an unknown one.
     """
     if unknown := set(names) - REWRITES.keys():
-        known = ", ".join(REWRITES)
-        raise UsageError(f"--rewrite: got {min(unknown)!r}, known are {known}")
+        allowed = ", ".join(REWRITES)
+        raise UsageError(f"--rewrite: got {min(unknown)!r}, allowed are {allowed}")
     return lower(model, [*ALWAYS, *(rule for name in names for rule in REWRITES[name])])
