@@ -52,7 +52,7 @@ class Plan:
     weights: str
     targets: tuple[Target, ...]
     sampling: Sampling
-    process: process.Bounds
+    bounds: process.Bounds
     stock_above: int
     redo: bool
 
