@@ -1,7 +1,7 @@
 """How far may ReLU6 channels be scaled, and where is the activations' noise?
 
-For each strength of `kedge_convert.prepare.equalise`: the SQNR of the logits when every activation has
-256 steps and the weights are float, on pictures that set no range. Then, at the best strength, each
+For each strength of `kedge_convert.prepare.equalise`: the SQNR of the logits when every activation
+has 256 steps and the weights are float, on pictures that set no range. Then, at the best strength, each
 activation alone: the share of the sum of their noise powers.
 
     python benchmarks/equalisation_strength.py --model FILE.keras --card MobileNet --images DIR
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measured(graph: Graph, fitting: Floats, judging: Floats) -> dict[str, Any]:
-    """Return the SQNR in dB by strength, and the share of noise power by layer at the best strength."""
+    """Return the SQNR in dB by strength, and at the best one each layer's share of noise power."""
     channels, shapes = measure(graph, fitting)
     wanted = simulate(graph, judging, integer=False)
     graphs = {strength: scaled(graph, channels, shapes, strength) for strength in STRENGTHS}
