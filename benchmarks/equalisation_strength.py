@@ -1,8 +1,8 @@
 """How far may ReLU6 channels be scaled, and where is the activations' noise?
 
 For each strength of `kedge_convert.prepare.equalise`: the SQNR of the logits when every activation
-has 256 steps and the weights are float, on pictures that set no range. Then, at the best strength, each
-activation alone: the share of the sum of their noise powers.
+has 256 steps and the weights are float, on images that set no range. Then, at the best strength,
+each activation alone: the share of the sum of their noise powers.
 
     python benchmarks/equalisation_strength.py --model FILE.keras --card MobileNet --images DIR
 """
