@@ -28,8 +28,8 @@ from kedge_convert import sealing
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import UserLimits
 from kedge_convert.targets import TARGETS, Target, parse_targets
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker import process, supervisor
 from kedge_convert.worker.progress import Progress
 from kedge_models import cards

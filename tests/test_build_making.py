@@ -16,7 +16,8 @@ from kedge_convert.matrix.cache import Cache, Entry
 from kedge_convert.matrix.cells import Cell, CellGroup, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig
 from kedge_convert.matrix.stored import Known
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.process import ProcessLimits
 from kedge_convert.worker.progress import Progress

@@ -13,8 +13,9 @@ from conftest import MODELS, Run
 from kedge_convert.device.fit import DeviceGates, fit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Job, Outcome
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.targets import TARGETS
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 from kedge_models.demo import files
 from kedge_models.devices import device

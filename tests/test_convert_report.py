@@ -11,8 +11,9 @@ import pytest
 
 from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Outcome, failed
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.targets import TARGETS, parse_targets
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 
 Run = Callable[..., tuple[int, str, str]]

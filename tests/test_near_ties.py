@@ -6,17 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.parity import (
-    LIMITS,
-    OwnAnswers,
-    ParityLimits,
-    UserLimits,
-    compare,
-    excused,
-    judge,
-    limits_for,
-    with_own_pixels,
-)
+from kedge_convert.parity import OwnAnswers, compare, with_own_pixels
+from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, excused, judge, limits_for
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output, Precision
 

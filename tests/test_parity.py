@@ -7,21 +7,16 @@ import numpy as np
 import pytest
 
 from kedge_convert.parity import (
-    LIMITS,
     OwnAnswers,
     OwnPixels,
     Parity,
-    ParityLimits,
-    UserLimits,
     compare,
     interval,
-    judge,
-    left_open,
-    limits_for,
     with_drop,
     with_own_pixels,
 )
 from kedge_convert.targets import TARGETS
+from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, judge, left_open, limits_for
 from kedge_runtime.artefact.contract import Kind, Output, Precision
 from kedge_runtime.classify.outputs import sigmoid
 from kedge_runtime.drift.intervals import paired_drop

@@ -10,11 +10,11 @@ from kedge_convert.images import Sampling, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import UserLimits
 from kedge_convert.pipeline import convert
 from kedge_convert.source import load_source
 from kedge_convert.targets import parse_targets
 from kedge_convert.toolkit import require
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import UsageError

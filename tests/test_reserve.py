@@ -16,9 +16,9 @@ from kedge_convert.float_model import FloatModel, ask
 from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import LIMITS, ParityLimits, UserLimits
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
+from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open
 from kedge_convert.worker.events import Begun, Event
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
@@ -113,7 +113,7 @@ def test_an_open_limit_takes_more_images(made: Made, progress: Progress, stages:
     measured = check(made, limits, progress)
     photos = made.original.reserve.images
     assert measured.images in (2 * CHECK, 4 * CHECK)
-    assert measured.images == 4 * CHECK or not parity.is_open(measured, limits)
+    assert measured.images == 4 * CHECK or not is_open(measured, limits)
     assert measured.agreement == agreement(made, photos.validation[: measured.images])
     assert photos.validation[:CHECK] == made.original.images.validation
     assert set(photos.validation).isdisjoint(photos.calibration)
@@ -147,8 +147,8 @@ def test_a_folder_without_more_decides_nothing(made: Made, progress: Progress) -
     bare = replace(made, original=replace(made.original, images=photos, reserve=reserve))
     measured, limits = check(bare, just_above(made), progress), just_above(made)
     assert measured.images == CHECK
-    assert parity.judge(measured, limits).passed
-    (line,) = parity.left_open(measured, limits)
+    assert judge(measured, limits).passed
+    (line,) = left_open(measured, limits)
     assert line.startswith(f"agreement {measured.agreement:.3f} on {CHECK} images, 95 % CI ")
 
 

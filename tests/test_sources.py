@@ -18,10 +18,10 @@ from kedge_convert.images import Sampling, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.registry import KINDS, kind_of, load
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import UserLimits
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.toolkit import require
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content

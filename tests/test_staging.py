@@ -16,7 +16,6 @@ import pytest
 from conftest import tiny_contract
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import UserLimits
 from kedge_convert.staging import (
     forget,
     output_folder,
@@ -27,6 +26,7 @@ from kedge_convert.staging import (
     write,
 )
 from kedge_convert.targets import TARGETS
+from kedge_convert.verdict import UserLimits
 from kedge_models.devices import device
 from kedge_runtime.artefact.file import seal
 from kedge_runtime.artefact.golden import Golden

@@ -14,10 +14,11 @@ from kedge_convert import doubts, own_pixels, parity, sealing
 from kedge_convert.fitting import better
 from kedge_convert.images import ImageSplit, tensors, ticking
 from kedge_convert.load import output_activation
-from kedge_convert.parity import OwnAnswers, Parity, ParityLimits
+from kedge_convert.parity import OwnAnswers, Parity
 from kedge_convert.quantise import search
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
+from kedge_convert.verdict import ParityLimits, is_open
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.sealing import golden_pictures
@@ -151,7 +152,7 @@ def check(
     logits = model.logits
     answers = _answers(path, target, images, progress)
     measured = _measured(model, images, logits, answers)
-    while parity.is_open(measured, limits):
+    while is_open(measured, limits):
         images, logits = model.reserve.first(2 * measured.images, progress)
         if not (added := images[measured.images :]):
             break

@@ -10,10 +10,11 @@ from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import DEFAULTS, Parity, UserLimits, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import QuantisationOptions
 from kedge_convert.targets import Target
+from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
 from kedge_runtime.artefact.contract import Kind, Precision
 
@@ -70,7 +71,7 @@ class Job:
     `prepare`: whether to prepare the weights of integer targets (docs/quantisation.md);
     `unprepared`: why that is impossible, after an attempt that failed. `dynamic_batch`: of the ONNX
     targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
-    `limits`: the user's own for `parity.ParityLimits`. `device`: the profile that artefacts must
+    `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
     fit, `gates`: what they must hold on it.
     `force_input`: keep the input even where another one fits the model better.
     """

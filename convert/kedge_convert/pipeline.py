@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import asking, convertible, doubts, float_model, parity, sealing
+from kedge_convert import asking, convertible, doubts, float_model, sealing
 from kedge_convert.convertible import Convertible
 from kedge_convert.device import fit
 from kedge_convert.device.fit import DeviceFit
@@ -33,6 +33,7 @@ from kedge_convert.staging import (
 )
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import ConversionError
+from kedge_convert.verdict import judge, limits_for, notes_on
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import ModelContent
@@ -128,17 +129,17 @@ def _made(
         bare = ModelContent(temporary, target.format, exported.content)
         sealed = _sealed(bare, target, model, reference, recipe)
         write(temporary, sealed.content)
-        limits = parity.limits_for(recipe.precision, request.limits)
+        limits = limits_for(recipe.precision, request.limits)
         measured = float_model.check(temporary, target, reference, limits, progress)
         fitted, compiled = _fitted(target, temporary, request, progress)
-        verdict = parity.judge(measured, limits).joined(fitted.problems if fitted else ())
+        verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
         path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)
     beside = _released(final, compiled, request) if verdict.passed else None
     ratio, head = size / (4 * model.source.parameters), model.source.head
     checked = Checked(path, size, ratio, measured, recipe, head, fitted, beside)
-    notes = (*exported.notes, *sealed.notes, *parity.notes(measured, limits))
+    notes = (*exported.notes, *sealed.notes, *notes_on(measured, limits))
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
 
 

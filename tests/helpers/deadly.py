@@ -20,11 +20,12 @@ from kedge_convert.export.exported import Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.source import Source
 from kedge_convert.staging import publish, write
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.toolkit import ConversionError
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker.events import PREPARATION
 from kedge_convert.worker.process import INTERVAL, Bounds, highest
 from kedge_convert.worker.progress import Progress

@@ -177,7 +177,7 @@ def _job(options: dict[str, Any]) -> "Job":
     from kedge_convert.device.choices import targets_for
     from kedge_convert.device.fit import DeviceGates
     from kedge_convert.job import Job
-    from kedge_convert.parity import UserLimits
+    from kedge_convert.verdict import UserLimits
     from kedge_models.devices import device
 
     wanted = None if options["device"] is None else device(options["device"])

@@ -8,9 +8,9 @@ from pathlib import Path
 from kedge_convert import pipeline
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load import application
-from kedge_convert.parity import Verdict
 from kedge_convert.staging import output_folder
 from kedge_convert.targets import Target
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker.events import PREPARATION, Ended, Noted, Said
 from kedge_convert.worker.process import Bounds, Heard, WorkerDiedError, started
 from kedge_convert.worker.progress import Progress
