@@ -261,5 +261,5 @@ def test_int8_without_pictures_is_refused_with_the_fix(
 def test_targets_are_those_that_the_formats_know() -> None:
     from kedge_convert.export.formats import FORMATS
 
-    known = {f"{form}:{name}" for form, module in FORMATS.items() for name in module.RECIPES}
+    known = {f"{form}:{name}" for form, module in FORMATS.items() for name in module.PRECISIONS}
     assert {str(target) for target in parse_targets("all")} == known

@@ -4,6 +4,8 @@
 and notes for the user. `options`: ExportOptions.
 
 `describe(content, contract) -> Exported`: the same file with metadata that other programs read.
+
+`PRECISIONS`: what `export` knows.
 """
 
 from types import ModuleType

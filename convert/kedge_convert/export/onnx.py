@@ -136,6 +136,7 @@ RECIPES: dict[Precision, Callable[[Source, Path, ExportOptions], bytes]] = {
     "float16": _halved,
     "int8": onnx_precisions.stock,
 }
+PRECISIONS = tuple(RECIPES)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from kedge_convert.export.tflite_metadata import describe
 from kedge_convert.source import Source
 from kedge_runtime.artefact.contract import Precision
 
-__all__ = ["describe", "export", "single"]
+__all__ = ["PRECISIONS", "describe", "export", "single"]
 
 # Precision -> its file, from the float file. All float targets share one conversion.
 FROM_FLOAT: dict[Precision, Callable[[bytes], bytes]] = {
@@ -22,6 +22,7 @@ RECIPES: dict[Precision, Callable[[Source, ExportOptions], Exported]] = {
     "int8": tflite_converter.int8,
     "int16x8": tflite_converter.int16x8,
 }
+PRECISIONS = (*FROM_FLOAT, *RECIPES)
 
 
 def export(source: Source, precision: Precision, options: ExportOptions = STOCK) -> Exported:
