@@ -2,7 +2,7 @@
 
 Runs `kedge convert` on a Keras model, with its wall time and the peak memory of the command and of
 its worker, then holds every artefact against the float original on all pictures of the folder that
-were not used for calibration. With untrained weights (`--weights none`) the conversion's own parity
+were not used for calibration. With random weights (`--weights none`) the conversion's own parity
 stands instead. Writes a table and the figures under results/.
 
     python benchmarks/conversion.py --model FILE.keras --card MobileNetV2 --images DIR
@@ -19,6 +19,7 @@ from typing import Any
 
 import machine
 import peak
+import random_weights
 from kedge_convert import parity
 from kedge_convert.images import Sampling, collect, tensors
 from kedge_convert.load.request import SourceRequest
@@ -33,7 +34,7 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         cost, rows = run(arguments, Path(folder))
-        if arguments.weights != "none":
+        if arguments.weights != random_weights.NONE:
             rows = exactness(arguments, Path(folder) / "out")
     report = {
         "machine": machine.identity(),
@@ -50,12 +51,18 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Rows]:
     """Convert; return seconds and peaks of resident memory in GB, and the artefacts' parity."""
-    model = arguments.model
+    model, weights, card = arguments.model, arguments.weights, arguments.card
+    head: tuple[str, ...] = ()
+    if weights == random_weights.NONE:
+        path = random_weights.write(model, Path(arguments.images), Sampling(), folder)
+        model, card, weights = str(path), model, SourceRequest.weights
+        head = ("--head", "logits", "--force-input")
     command = [
         *(sys.executable, "-m", "kedge_runtime.cli", "convert", _absolute(model), "--json"),
-        *("--weights", arguments.weights, "--to", arguments.to, "--out", "out"),
+        *("--weights", weights, "--to", arguments.to, "--out", "out"),
         *("--calibrate", _absolute(arguments.images)),
-        *(("--card", arguments.card) if arguments.card else ()),
+        *(("--card", card) if card else ()),
+        *head,
     ]
     ran = peak.run(command, folder)
     if ran.code:
@@ -106,9 +113,9 @@ def _markdown(report: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> str:
     return (
-        f"| {row['target']} | {row['bytes'] / 1e6:.2f} | {row['images']} | {row['top1']:.3f} "
-        f"| {row['top5']:.3f} | {row['logit_max_error']:.2g} | {row['logit_mean_error']:.2g} "
-        f"| {row['sqnr']:.1f} | {row['kl']:.2g} |"
+        f"| {row['target']} | {row['bytes'] / 1e6:.2f} | {row['images']} | {row['agreement']:.3f} "
+        f"| {row['agreement_top5']:.3f} | {row['logit_max_error']:.2g} "
+        f"| {row['logit_mean_error']:.2g} | {row['sqnr']:.1f} | {row['kl']:.2g} |"
     )
 
 

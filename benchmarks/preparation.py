@@ -1,7 +1,7 @@
 """How long does preparation take, and how much memory?
 
 Only the weights' preparation, in a process of its own that has loaded the model and read the
-pictures: what `kedge convert` adds to a conversion to int8. Needs kedge[convert].
+images: what `kedge convert` adds to a conversion to int8. Needs kedge[convert].
 
     python benchmarks/preparation.py --model FILE.keras --card MobileNetV2 --images DIR
 """
@@ -31,28 +31,28 @@ RESULTS = Path(__file__).parent / "results"
 class Figures:
     """Seconds of each half; `peak`: the most resident bytes of the process, frameworks included."""
 
-    pictures: int
-    levelling: float
+    images: int
+    equalising: float
     rounding: float
     peak: int
 
     @property
     def seconds(self) -> float:
         """Of both."""
-        return self.levelling + self.rounding
+        return self.equalising + self.rounding
 
 
 def measure(request: SourceRequest, images: Path, count: int) -> Figures:
     """Prepare once."""
     source = load_source(request)
     photos = collect(images, Sampling(count, 1))
-    pictures = candidates.fitting(source, photos)
+    inputs = candidates.preparation_inputs(source, photos)
     graph = preparation.plan(source.model)
     with quiet():
         start = time.perf_counter()
-        levelled = preparation.levelled(graph, pictures)
+        equalised = preparation.equalised(graph, inputs)
         middle = time.perf_counter()
-        preparation.round_weights(levelled, pictures, preparation.Rounding())
+        preparation.round_weights(equalised, inputs, preparation.Rounding())
         end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Figures(count, middle - start, end - middle, peak)
@@ -79,7 +79,7 @@ def main() -> None:
     text = (
         f"# Preparation of {given.model.name}\n\n"
         f"{report['machine']['processor']}, {report['machine']['cores']} cores, "
-        f"{found.pictures} pictures: {found.seconds:.1f} s ({found.levelling:.1f} s to equalise, "
+        f"{found.images} images: {found.seconds:.1f} s ({found.equalising:.1f} s to equalise, "
         f"{found.rounding:.1f} s to round), peak memory {found.peak / 1e9:.2f} GB.\n"
     )
     (RESULTS / f"{name}.md").write_text(text)

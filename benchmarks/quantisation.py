@@ -115,14 +115,16 @@ def _seed(arguments: argparse.Namespace, seed: int, everything: Pairs) -> list[F
     """Convert in every way with one draw of calibration pictures."""
     job = _job(arguments, seed)
     original = ways.original(job)
-    truth = read_truth(job.photos.check, original.facts.labels, arguments.labels_csv)
+    truth = read_truth(job.photos.validation, original.facts.labels, arguments.labels_csv)
     made = []
     for way in arguments.ways or ways.WAYS:
         start = time.perf_counter()
         made += ways.convert(way, job)
         _say(f"seed {seed}: {way}, {time.perf_counter() - start:.0f} s; {made[-1].note}")
-    answered = _answer([each for each in made if each.content], original.facts, job.photos.check)
-    pairs = _pairs(answered, original, job.photos.check, truth)
+    answered = _answer(
+        [each for each in made if each.content], original.facts, job.photos.validation
+    )
+    pairs = _pairs(answered, original, job.photos.validation, truth)
     _append(everything, pairs)
     return _rows(original, made, answered, pairs, truth)
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from kedge_convert import float_model as reference
 from kedge_convert import sealing
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import ExportOptions, Recipe
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
 from kedge_convert.quantise import candidates, search
@@ -49,7 +49,7 @@ class Job:
     """What to convert, with which pictures; `seed` drew them. `budget`: of the way that has one."""
 
     request: SourceRequest
-    photos: Photos
+    photos: ImageSplit
     seed: int
     budget: Budget
 
@@ -119,7 +119,7 @@ def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _original(job: Job) -> Original:
     source = load_source(job.request)
-    return Original(_facts(source), source.logits(tensors(job.photos.check, source.input)))
+    return Original(_facts(source), source.logits(tensors(job.photos.validation, source.input)))
 
 
 def _convert(way: str, job: Job) -> list[Made]:
@@ -138,7 +138,7 @@ def _facts(source: Source) -> Facts:
 
 def _stock_tflite(source: Source, job: Job) -> Iterator[Made]:
     start = time.perf_counter()
-    made = FORMATS["tflite"].export(source, "int8", job.photos.calibration, lambda: None)
+    made = FORMATS["tflite"].export(source, "int8", ExportOptions(job.photos.calibration))
     yield Made("", "tflite", made.content, time.perf_counter() - start)
 
 
@@ -146,7 +146,7 @@ def _litert_quantizer(source: Source, job: Job) -> Iterator[Made]:
     from litert_quantizer import quantizer, recipe
 
     start = time.perf_counter()
-    floats = FORMATS["tflite"].export(source, "float32", (), lambda: None).content
+    floats = FORMATS["tflite"].export(source, "float32").content
     with quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "float32.tflite"
         path.write_bytes(floats)
@@ -170,13 +170,13 @@ def _named(path: Path, source: Source, photos: Sequence[Path]) -> Iterator[dict[
 def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
     """Calibrate by each of onnxruntime's methods and keep the best on held-out pictures."""
     start = time.perf_counter()
-    logits = source.logits(tensors(job.photos.held_out, source.input))
+    logits = source.logits(tensors(job.photos.selection, source.input))
     divergences: dict[float, Made] = {}
     for method in ("MinMax", "Entropy", "Percentile"):
         began = time.perf_counter()
         made = Made("", "onnx", _static_onnx(source, job.photos.calibration, method), note=method)
         made = replace(made, seconds=time.perf_counter() - began)
-        answers = _answers(_facts(source), made, job.photos.held_out)
+        answers = _answers(_facts(source), made, job.photos.selection)
         divergences[divergence(logits, answers, source.output)] = made
     best = divergences[min(divergences)]
     yield replace(best, note=f"{best.note}; all three in {time.perf_counter() - start:.0f} s")
@@ -188,7 +188,7 @@ def _static_onnx(source: Source, photos: Sequence[Path], method: str) -> bytes:
 
     with quiet(), tempfile.TemporaryDirectory() as folder:
         floats, folded, integers = (Path(folder) / f"{name}.onnx" for name in ("f", "p", "i"))
-        floats.write_bytes(FORMATS["onnx"].export(source, "float32", (), lambda: None).content)
+        floats.write_bytes(FORMATS["onnx"].export(source, "float32").content)
         quant_pre_process(str(floats), str(folded), skip_symbolic_shape=True)
         quantization.quantize_static(
             str(folded),
@@ -228,8 +228,10 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
     with Progress(silent=True) as progress:
         asked = reference.ask(source, job.photos, progress)
         start = time.perf_counter()
-        sources = candidates.sources(source, job.photos, candidates.Making(job.seed), progress)
-        yield from _both(asked, start, lambda to: candidates.best(to, sources, progress))
+        models = candidates.prepare(
+            source, job.photos, candidates.QuantisationOptions(job.seed), progress
+        )
+        yield from _both(asked, start, lambda to: candidates.best(to, models, progress))
 
 
 def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
@@ -237,9 +239,18 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
     with Progress(silent=True) as progress:
         asked = reference.ask(source, job.photos, progress)
         start = time.perf_counter()
-        sources = candidates.sources(source, job.photos, candidates.Making(job.seed), progress)
-        wanted = search.search(sources, job.budget, progress)
-        yield from _both(asked, start, lambda to: search.cheapest(to, wanted, progress))
+        models = candidates.prepare(
+            source, job.photos, candidates.QuantisationOptions(job.seed), progress
+        )
+        searched = search.search(models, job.budget, progress)
+
+        def make(target: Target) -> Candidate:
+            plain = candidates.best(target, models, progress)
+            if searched.holds(plain):
+                return plain
+            return search.cheapest(target, searched, plain, progress)
+
+        yield from _both(asked, start, make)
 
 
 def _both(
@@ -251,13 +262,13 @@ def _both(
         began = time.perf_counter()
         best = make(Target(form, "int8"))
         seconds = shared + time.perf_counter() - began
-        made = Made("", form, best.content, seconds, note=_note(best.way))
+        made = Made("", form, best.content, seconds, note=_note(best.recipe))
         yield replace(made, seal=_seal_size(asked, made))
 
 
-def _note(way: Way) -> str:
-    kept = f", float: {', '.join(way.kept)}" if way.kept else ""
-    return f"{way.precision}, {way.method}, {way.ranges}{kept}"
+def _note(recipe: Recipe) -> str:
+    layers = f", float: {', '.join(recipe.float_layers)}" if recipe.float_layers else ""
+    return f"{recipe.precision}, {recipe.method}, {recipe.ranges}{layers}"
 
 
 def _seal_size(asked: reference.FloatModel, made: Made) -> int:
@@ -267,7 +278,7 @@ def _seal_size(asked: reference.FloatModel, made: Made) -> int:
         path.write_bytes(made.content)
         content = read_content(path)
         engine = open_engine(content)
-        contract = sealing.contract_of(asked.source, target, engine, asked.photos)
+        contract = sealing.contract_of(asked.source, target, engine, asked.images)
         golden = golden_set(read_content(path), contract, asked.golden, asked.golden_logits)
     return len(seal(made.form, made.content, contract, golden)) - len(made.content)
 

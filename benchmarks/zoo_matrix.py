@@ -7,8 +7,8 @@ written, as results/zoo-<machine>.md and .json.
 
     python benchmarks/zoo_matrix.py --images DIR --weights none --calibrate 32 --check 32
 
-`--weights none`: random weights settled on the pictures (docs/zoo.md). They show what converts, how
-fast and how exactly; the agreement of integer targets is no word on trained weights.
+`--weights none`: random weights settled on the images (random_weights.py, docs/zoo.md). They show
+what converts, how fast and how exactly; their integer targets say nothing about trained weights.
 """
 
 import argparse
@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import random_weights
 import zoo_table
 from kedge_convert import sealing
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
-from kedge_convert.load.application import UNTRAINED
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.targets import TARGETS, Target, parse_targets
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker import process, supervisor
 from kedge_convert.worker.progress import Progress
 from kedge_models import cards
@@ -51,7 +52,7 @@ class Plan:
     weights: str
     targets: tuple[Target, ...]
     sampling: Sampling
-    process: process.Bounds
+    bounds: process.Bounds
     stock_above: int
     redo: bool
 
@@ -98,8 +99,10 @@ def _convert(model: Card, plan: Plan) -> None:
 
 def _cells(model: Card, targets: Sequence[Target], plan: Plan) -> Record:
     """Return each target's cell; `shared` is what all of them needed."""
-    with tempfile.TemporaryDirectory(prefix="kedge-zoo-") as folder, Watch() as watch:
-        outcomes = _outcomes(_job(model, targets, plan, Path(folder)), plan, watch)
+    with tempfile.TemporaryDirectory(prefix="kedge-zoo-") as folder:
+        job = _job(model, targets, plan, Path(folder))
+        with Watch() as watch:
+            outcomes = _outcomes(job, plan, watch)
     spent, idle = watch.parts(), {"seconds": 0.0, "peak_gb": 0.0}
     shared = {name: cost for name, cost in spent.items() if name not in map(str, targets)}
     return {
@@ -112,15 +115,24 @@ def _cells(model: Card, targets: Sequence[Target], plan: Plan) -> Record:
 
 def _job(model: Card, targets: Sequence[Target], plan: Plan, out: Path) -> Job:
     return Job(
-        request=SourceRequest(model.name, weights=plan.weights),
+        request=_request(model, plan, out),
         targets=tuple(targets),
         out=out,
         calibrate=plan.images,
         sampling=plan.sampling,
         prepare=model.parameters <= plan.stock_above,
+        force_input=plan.weights == random_weights.NONE,
         # A thousand untrained classes lie near together: a change of the first says little.
-        limits={"top1": 0.0} if plan.weights == UNTRAINED else {},
+        limits=UserLimits(agreement=0.0) if plan.weights == random_weights.NONE else UserLimits(),
     )
+
+
+def _request(model: Card, plan: Plan, folder: Path) -> SourceRequest:
+    """Return the request for a card; random weights are written to a file of its own first."""
+    if plan.weights != random_weights.NONE:
+        return SourceRequest(model.name, weights=plan.weights)
+    path = random_weights.write(model.name, plan.images, plan.sampling, folder)
+    return SourceRequest(str(path), card=model.name, head="logits")
 
 
 def _outcomes(job: Job, plan: Plan, watch: Watch) -> list[Outcome]:
@@ -137,12 +149,16 @@ def _cell(outcome: Outcome, plan: Plan) -> Record:
     reasons = [reason.partition("; log ")[0] for reason in outcome.verdict.reasons]
     notes = list(outcome.notes)
     # Untrained weights blow the noise of integers up: how far they are off is told, not judged.
-    if plan.weights == UNTRAINED and outcome.target.precision in INTEGERS and outcome.checked:
+    if (
+        plan.weights == random_weights.NONE
+        and outcome.target.precision in INTEGERS
+        and outcome.checked
+    ):
         reasons, notes = [], [*notes, *(f"not judged: {reason}" for reason in reasons)]
     cell: Record = {"passed": not reasons, "reasons": reasons, "notes": notes}
     if (checked := outcome.checked) is None:
         return cell
-    figures = {"bytes": checked.size, "ratio": checked.ratio, "method": checked.way.method}
+    figures = {"bytes": checked.size, "ratio": checked.ratio, "method": checked.recipe.method}
     return cell | figures | {"parity": asdict(checked.parity)}
 
 

@@ -19,17 +19,16 @@ from typing import Any
 import numpy as np
 
 import machine
+import random_weights
 import zoo_table
 from kedge_convert.export.exported import half
 from kedge_convert.images import Sampling, collect, tensors
-from kedge_convert.initialise import initialised
-from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare.graph import Node
 from kedge_convert.prepare.preparation import plan
-from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
-from kedge_convert.worker.progress import Progress
+from kedge_models.cards import card
 from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Input
 from kedge_runtime.drift import metrics
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import quiet
@@ -72,16 +71,17 @@ def apart(record: Record, images: Path) -> dict[str, float]:
 
 def measure(record: Record, images: Path) -> dict[str, float]:
     """Return Keras's own largest logit error, a share of the largest logit, by precision."""
-    photos = collect(images, Sampling(record["calibrate"], record["check"], record["seed"]))
-    source = load_source(SourceRequest(record["model"], weights=record["weights"]))
-    with Progress(silent=True) as progress:
-        source = initialised(source, photos, record["seed"], progress)
-    graph = plan(source.model)
+    found = card(record["model"])
+    sampling = Sampling(record["calibrate"], record["check"], record["seed"])
+    model = random_weights.settled(found, images, sampling)
+    graph = plan(model)
     with quiet():
         rounded = graph.with_nodes([_halved(node) for node in graph.nodes]).build()
-        double = _in_float64(source.model)
-    pictures = [np.asarray(each) for each in tensors(photos.check, source.input)]
-    wanted, halves, exact = (_logits(each, pictures) for each in (source.model, rounded, double))
+        double = _in_float64(model)
+    spec = Input(found.geometry(), found.normaliser())
+    paths = collect(images, sampling).validation
+    pictures = [np.asarray(each) for each in tensors(paths, spec)]
+    wanted, halves, exact = (_logits(each, pictures) for each in (model, rounded, double))
     return {
         "float16": metrics.relative_error(wanted, halves),
         "float32": metrics.relative_error(exact, wanted),
@@ -94,7 +94,7 @@ def _logits(model: Any, pictures: list[Floats]) -> Floats:
 
 
 def _halved(node: Node) -> Node:
-    # Depthwise kernels stay float32 in a float16 artefact (formats/halves.py).
+    # Depthwise kernels stay float32 in a float16 artefact (export/exported.py).
     if node.weights is None or node.weights.kind == "depthwise":
         return node
     rounded = half(node.weights.kernel)

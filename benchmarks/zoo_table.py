@@ -86,7 +86,7 @@ def _cell(target: str, cell: Record | None) -> str:
 def _figures(target: str, parity: Record) -> str:
     if bound(target) is not None:
         return f"{parity['relative_error']:.1e}"
-    return f"{parity['top1']:.2f}, {parity['sqnr']:.0f} dB"
+    return f"{parity['agreement']:.2f}, {parity['sqnr']:.0f} dB"
 
 
 def _cost(seconds: float, gigabytes: float) -> str:

@@ -21,9 +21,9 @@ STAGES = (
     "load model",
     "head: ",
     "input: ",
-    "read pictures",
+    "read images",
     "only ",
-    "float original",
+    "float model",
     "export ",
     "skipped ",
 )
@@ -94,7 +94,7 @@ CASES = {
     "a missing label file": (f"good.keras {TF} --labels absent", "label file absent"),
     "no such pictures": (f"{GOOD} --calibrate absent", "absent: no such folder"),
     "an empty folder of pictures": (f"{GOOD} --calibrate empty", "empty: no images in it"),
-    "broken pictures": (f"{GOOD} --calibrate broken", "0 usable pictures among 12"),
+    "broken pictures": (f"{GOOD} --calibrate broken", "0 usable images among 12"),
 }
 
 
@@ -102,7 +102,7 @@ CASES = {
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the cases below a process each, and TensorFlow's start; the others have theirs."""
     monkeypatch.setattr(
-        supervisor, "convert", lambda job, progress, _: pipeline.convert(job, progress)
+        supervisor, "convert", lambda job, progress, _: list(pipeline.convert(job, progress))
     )
 
 

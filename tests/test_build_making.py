@@ -9,14 +9,15 @@ import pytest
 
 from conftest import tiny_contract
 from kedge_convert import pipeline
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.matrix import keys, make, stored
 from kedge_convert.matrix.cache import Cache, Entry
 from kedge_convert.matrix.cells import Cell, CellGroup, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig
 from kedge_convert.matrix.stored import Known
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.process import ProcessLimits
 from kedge_convert.worker.progress import Progress
@@ -54,7 +55,7 @@ def sealed(models: dict[str, bytes], golden: Golden) -> Sealed:
 def outcome(cell: Cell, folder: Path, content: bytes, *reasons: str) -> Outcome:
     path = folder / cell.name
     path.write_bytes(content)
-    checked = Checked(path, len(content), 0.5, PARITY, Way(cell.target.precision), "softmax")
+    checked = Checked(path, len(content), 0.5, PARITY, Recipe(cell.target.precision), "softmax")
     return Outcome(cell.target, Verdict(reasons), checked)
 
 
@@ -72,7 +73,7 @@ def kept(
     wanted = make.wanted(cells)
     keys.content.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
-        patch.setattr(pipeline, "outcomes", lambda *_: outcomes)
+        patch.setattr(pipeline, "convert", lambda *_: outcomes)
         yield from make.kept(wanted, place, groups_job(cells), progress)
 
 
@@ -171,7 +172,7 @@ def _put(cell: Cell, cache: Cache, content: bytes, **facts: Any) -> None:
         "reasons": [],
         "notes": [],
         "ratio": 0.5,
-        "way": {"precision": "float32"},
+        "recipe": {"precision": "float32"},
         "images": 20,
     }
     cache.put(keys.artefact_key(cell), {**right, **facts}, {"artefact": content})
@@ -187,7 +188,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "of another size": ({}, {"bytes": 5}, "asked for is 5"),
     "with a size that is a text": ({}, {"bytes": "5"}, "conversion.bytes: got '5'"),
     "with reasons that are a text": ({}, {"reasons": "no"}, "conversion.reasons: got 'no'"),
-    "made in no way": ({}, {"way": {}}, "the key 'precision' is missing"),
+    "made in no way": ({}, {"recipe": {}}, "the key 'precision' is missing"),
     "with a fact more": ({}, {"more": 1}, "unknown key 'more'"),
 }
 

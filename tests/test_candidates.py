@@ -6,8 +6,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from kedge_convert.export.exported import Way
-from kedge_convert.images import JURY, Photos
+from kedge_convert.export.exported import Recipe
+from kedge_convert.images import SELECTION, ImageSplit
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.candidates import MARGIN, Candidate, nearest
 from kedge_convert.targets import parse_targets
@@ -20,7 +20,7 @@ def candidate(kl: float, spread: float, seed: int) -> Candidate:
     """Return a candidate whose divergences have a mean of `kl`."""
     noise = np.random.default_rng(seed).normal(0, 1, COUNT)
     noise = (noise - noise.mean()) / noise.std()
-    return Candidate(Way("int8"), b"", np.zeros((COUNT, 2), np.float32), kl + spread * noise)
+    return Candidate(Recipe("int8"), b"", np.zeros((COUNT, 2), np.float32), kl + spread * noise)
 
 
 def test_a_gain_must_be_larger_than_its_error() -> None:
@@ -37,12 +37,13 @@ def test_of_those_that_win_the_nearest_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("calibration", "held_out"), [(1, 1), (10, 3), (30, 10), (60, JURY), (100, JURY), (200, 33)]
+    ("calibration", "held_out"),
+    [(1, 1), (10, 3), (30, 10), (60, SELECTION), (100, SELECTION), (200, 33)],
 )
 def test_few_pictures_hold_out_enough_to_tell(calibration: int, held_out: int) -> None:
-    photos = Photos(tuple(Path(str(i)) for i in range(calibration)), ())
-    assert len(photos.held_out) == held_out
-    assert (*photos.fitting, *photos.held_out) == photos.calibration
+    photos = ImageSplit(tuple(Path(str(i)) for i in range(calibration)), ())
+    assert len(photos.selection) == held_out
+    assert (*photos.preparation, *photos.selection) == photos.calibration
 
 
 def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

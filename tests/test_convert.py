@@ -77,7 +77,7 @@ def test_the_json_object_describes_every_artefact(converted: Converted) -> None:
         assert item["parity"]["images"] == 15
     float32 = {item["target"]: item["parity"] for item in payload["artefacts"]}
     for target in ("tflite:float32", "onnx:float32"):
-        assert float32[target]["top1"] == 1.0
+        assert float32[target]["agreement"] == 1.0
         assert float32[target]["logit_max_error"] < 1e-4
 
 
@@ -157,8 +157,8 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
         "head: softmax, 5 classes; the device computes the softmax in float",
         "input: 32x32 rgb, pyramid, crop 87.5 %, EXIF, x / 127.5 - 1 "
         "(--preprocess imagenet --normalisation tf)",
-        "read pictures",
-        "float original",
+        "read images",
+        "float model",
         "export tflite:float32",
         "check tflite:float32",
     ]
@@ -223,7 +223,7 @@ def test_no_pictures_are_needed_without_integers(
     words = f"{TF} --to tflite:float16 --check-count 12 --labels {labels}"
     code, _, err = kedge("convert", tiny_model, *words.split(), "--out", tmp_path)
     assert code == 0
-    assert "render pictures" in err
+    assert "render images" in err
 
 
 def test_a_map_of_features_goes_to_both_formats(pictures: Path, tmp_path: Path, kedge: Run) -> None:
@@ -261,5 +261,5 @@ def test_int8_without_pictures_is_refused_with_the_fix(
 def test_targets_are_those_that_the_formats_know() -> None:
     from kedge_convert.export.formats import FORMATS
 
-    known = {f"{form}:{name}" for form, module in FORMATS.items() for name in module.RECIPES}
+    known = {f"{form}:{name}" for form, module in FORMATS.items() for name in module.PRECISIONS}
     assert {str(target) for target in parse_targets("all")} == known

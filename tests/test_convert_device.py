@@ -11,10 +11,11 @@ import pytest
 import test_edge_compilers as compilers
 from conftest import MODELS, Run
 from kedge_convert.device.fit import DeviceGates, fit
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Job, Outcome
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.targets import TARGETS
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 from kedge_models.demo import files
 from kedge_models.devices import device
@@ -181,7 +182,7 @@ def test_people_are_told_what_fits_and_gates_reach_the_job(
     found = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 90.0, 0.0)
     fitted = fit(inspect(path), device("pi5"))
     checked = Checked(
-        path, 1, 0.5, found, Way("float32"), "softmax", fitted, Path("it_vela.tflite")
+        path, 1, 0.5, found, Recipe("float32"), "softmax", fitted, Path("it_vela.tflite")
     )
     jobs: list[Job] = []
 
@@ -209,7 +210,7 @@ def fully_mapped(item: dict[str, Any]) -> None:
 def test_the_demo_is_forecast_as_fully_mapped(tmp_path: Path) -> None:
     made = convert(tmp_path, "demo", "--device", "coral", "--calibrate-count", 60)
     (item,) = made.artefacts.values()
-    assert (made.code, item["parity"]["images"], item["parity"]["top1"]) == (0, 100, 1.0)
+    assert (made.code, item["parity"]["images"], item["parity"]["agreement"]) == (0, 100, 1.0)
     fully_mapped(item)
 
 
@@ -221,4 +222,4 @@ def test_mobilenet_v2_is_forecast_as_fully_mapped_and_agrees(shared: Path, tmp_p
     (item,) = made.artefacts.values()
     fully_mapped(item)
     assert (made.code, item["method"], item["parity"]["images"]) == (0, "prepared", 100)
-    assert item["parity"]["top1"] >= 0.96
+    assert item["parity"]["agreement"] >= 0.96

@@ -9,21 +9,22 @@ from typing import Any, NoReturn
 
 import pytest
 
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Outcome, failed
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.targets import TARGETS, parse_targets
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 
 Run = Callable[..., tuple[int, str, str]]
-SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0, top1_interval=(0.2, 1.0))
+SAME = Parity(1, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, math.inf, 0.0, agreement_interval=(0.2, 1.0))
 NAN = math.nan
 WRECK = Parity(1, 0.0, 0.0, NAN, NAN, NAN, NAN, NAN, NAN)
 REASON = "m.keras: export tflite:dynamic: the process crashed (SIGSEGV); log out/m.keras.log"
 
 
 def checked(name: str, parity: Parity) -> Checked:
-    return Checked(Path(name), 1000, 0.5, parity, Way("float32"), "softmax")
+    return Checked(Path(name), 1000, 0.5, parity, Recipe("float32"), "softmax")
 
 
 OUTCOMES = [
@@ -50,8 +51,11 @@ def test_json_knows_neither_nan_nor_files_that_are_not_there(
     payload: dict[str, Any] = json.loads(out, parse_constant=refused)
     first, second, third = payload["artefacts"]
     assert (first["passed"], first["notes"]) == (True, ["one op stays [float]"])
-    assert (first["parity"]["sqnr"], first["parity"]["top1"]) == (None, 1.0)
-    assert (first["parity"]["top1_interval"], first["parity"]["agreement_by"]) == ([0.2, 1], "best")
+    assert (first["parity"]["sqnr"], first["parity"]["agreement"]) == (None, 1.0)
+    assert (first["parity"]["agreement_interval"], first["parity"]["agreement_by"]) == (
+        [0.2, 1],
+        "best",
+    )
     assert (second["passed"], second["path"]) == (False, "b.tflite.rejected")
     assert second["parity"]["kl"] is None
     assert (third["passed"], third["reasons"]) == (False, [REASON])
@@ -77,7 +81,7 @@ def test_the_table_tells_failed_from_rejected(kedge: Run, monkeypatch: pytest.Mo
 def test_the_table_tells_what_agrees_in_independent_classes(
     kedge: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parity = replace(SAME, top5=None, agreement_by="labels")
+    parity = replace(SAME, agreement_top5=None, agreement_by="labels")
     instead([Outcome(TARGETS[0], Verdict(), checked("a.tflite", parity))], monkeypatch)
     _, out, _ = kedge("convert", "demo")
     assert "top-1" not in out
@@ -85,20 +89,22 @@ def test_the_table_tells_what_agrees_in_independent_classes(
     assert "95 % CI of the agreement on 1 image: 20.0 % to 100.0 %" in out
 
 
-def test_the_table_tells_what_was_adjusted_and_why(
+def test_the_table_tells_which_weights_were_prepared_and_why(
     kedge: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ways = [
-        Way("int8", "prepared"),
-        Way("int16x8", "stock"),
-        Way("mixed", "prepared"),
-        Way("float32"),
-        Way("int8", "prepared"),
+    recipes = [
+        Recipe("int8", "prepared"),
+        Recipe("int16x8", "stock"),
+        Recipe("mixed", "prepared"),
+        Recipe("float32"),
+        Recipe("int8", "prepared"),
     ]
     names = ["tflite:int8", "tflite:int16x8", "onnx:int8", "onnx:float32", "tflite:dynamic"]
     made = [
-        Outcome(parse_targets(name)[0], Verdict(), replace(checked("a.tflite", SAME), way=way))
-        for name, way in zip(names, ways, strict=True)
+        Outcome(
+            parse_targets(name)[0], Verdict(), replace(checked("a.tflite", SAME), recipe=recipe)
+        )
+        for name, recipe in zip(names, recipes, strict=True)
     ]
     instead(made, monkeypatch)
     _, out, _ = kedge("convert", "demo")
@@ -118,7 +124,10 @@ def test_the_table_tells_what_was_adjusted_and_why(
             {"images": 60, "drop": 0.0123, "drop_interval": (-0.02, 0.0456)},
             "drop in accuracy: 1.23 points (95 % CI: -2.00 to 4.56) on 60 images",
         ),
-        ({"top1": 0.975}, "drop in accuracy: at most 2.50 points, as there is no ground truth"),
+        (
+            {"agreement": 0.975},
+            "drop in accuracy: at most 2.50 points, as there is no ground truth",
+        ),
     ],
 )
 def test_a_drop_that_is_limited_is_told(
@@ -126,15 +135,15 @@ def test_a_drop_that_is_limited_is_told(
 ) -> None:
     instead([Outcome(TARGETS[0], Verdict(), checked("a", replace(SAME, **change)))], monkeypatch)
     assert said in kedge("convert", "demo", "--max-drop", "3pp")[1]
-    assert "drop in accuracy" not in kedge("convert", "demo")[1]
+    assert "accuracy drop" not in kedge("convert", "demo")[1]
 
 
 def test_the_table_tells_how_many_pictures_each_figure_is_of(
     kedge: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A target that the first pictures left open was checked on more."""
-    few = replace(SAME, images=100, top1_interval=(0.963, 1.0))
-    many = replace(SAME, images=400, top1=0.9, top1_interval=(0.867, 0.926))
+    few = replace(SAME, images=100, agreement_interval=(0.963, 1.0))
+    many = replace(SAME, images=400, agreement=0.9, agreement_interval=(0.867, 0.926))
     made = [Outcome(TARGETS[0], Verdict(), checked("a", each)) for each in (few, many)]
     instead(made, monkeypatch)
     _, out, _ = kedge("convert", "demo")

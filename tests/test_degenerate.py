@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kedge_convert import doubts
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import Source, load_source
 from kedge_runtime.artefact.contract import Output
@@ -27,9 +27,9 @@ LOGITS, SIGMOID, FEATURES = (
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path) -> Photos:
+def photos(shared: Path) -> ImageSplit:
     paths = sorted((shared / "data" / "images").iterdir())
-    return Photos(tuple(paths[:20]), tuple(paths[20:40]))
+    return ImageSplit(tuple(paths[:20]), tuple(paths[20:40]))
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,12 @@ def trained(shared: Path) -> Source:
 
 
 @pytest.fixture(scope="module")
-def answers(trained: Source, photos: Photos) -> Any:
-    return trained.logits(tensors(photos.check, trained.input))
+def answers(trained: Source, photos: ImageSplit) -> Any:
+    return trained.logits(tensors(photos.validation, trained.input))
 
 
 def test_a_trained_model_on_photos_is_beyond_doubt(
-    trained: Source, photos: Photos, answers: Any
+    trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
     doubts.refuse_weights(trained.model, "net")
     doubts.refuse_answers(answers, "net")
@@ -58,21 +58,21 @@ def test_a_trained_model_on_photos_is_beyond_doubt(
 SPOILT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a NaN": (lambda logits: np.where(logits == logits.max(), np.nan, logits), "not finite"),
     "an infinity": (lambda logits: np.where(logits == logits.max(), np.inf, logits), "not finite"),
-    "one answer": (lambda logits: logits[:1].repeat(len(logits), 0), "the same whatever"),
-    "one answer but for rounding": (lambda logits: logits[:1] + 1e-7 * logits, "the same whatever"),
-    "zeros": (np.zeros_like, "the same whatever"),
+    "one answer": (lambda logits: logits[:1].repeat(len(logits), 0), "are all the same"),
+    "one answer but for rounding": (lambda logits: logits[:1] + 1e-7 * logits, "are all the same"),
+    "zeros": (np.zeros_like, "are all the same"),
 }
 
 
 @pytest.mark.parametrize("way", SPOILT)
 def test_answers_that_prove_nothing_are_refused(answers: Any, way: str) -> None:
     change, words = SPOILT[way]
-    with pytest.raises(UsageError, match=f"^net: its answers to 20 pictures .*{words}"):
+    with pytest.raises(UsageError, match=f"^net: its answers to 20 images .*{words}"):
         doubts.refuse_answers(change(answers).astype(np.float32), "net")
 
 
 WEAK: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "nearly one answer": (lambda logits: logits[:1] + 1e-4 * logits, "from picture to picture"),
+    "nearly one answer": (lambda logits: logits[:1] + 1e-4 * logits, "from image to image"),
     "chance": (lambda logits: 1e-3 * logits, "close to chance (0.0% certain)"),
     "as small as rounding": (lambda logits: 1e-17 * logits, "close to chance (0.0% certain)"),
     "all classes alike": (lambda logits: 0 * logits + logits[:, :1], "close to chance (0.0%"),
@@ -80,7 +80,7 @@ WEAK: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("way", WEAK)
-def test_weak_answers_are_told(trained: Source, photos: Photos, answers: Any, way: str) -> None:
+def test_weak_answers_are_told(trained: Source, photos: ImageSplit, answers: Any, way: str) -> None:
     change, words = WEAK[way]
     weak = change(answers).astype(np.float32)
     doubts.refuse_answers(weak, "net")
@@ -88,7 +88,7 @@ def test_weak_answers_are_told(trained: Source, photos: Photos, answers: Any, wa
 
 
 def test_sigmoids_and_features_have_their_own_chance(
-    trained: Source, photos: Photos, answers: Any
+    trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
     def told(logits: Any, output: Output) -> list[str]:
         source = replace(trained, output=output)
@@ -114,54 +114,58 @@ def untrained(source: Source) -> Source:
     return replace(source, name="fresh", model=keras.models.clone_model(source.model))
 
 
-def test_fresh_weights_are_told(trained: Source, photos: Photos) -> None:
+def test_fresh_weights_are_told(trained: Source, photos: ImageSplit) -> None:
     fresh = untrained(trained)
-    logits = fresh.logits(tensors(photos.check, fresh.input))
+    logits = fresh.logits(tensors(photos.validation, fresh.input))
     told = list(doubts.doubts(fresh, photos, logits))
-    assert told[0] == "fresh: its batch norms have never seen a picture: is it trained?"
+    assert told[0] == "fresh: its batch norms have never seen an image: is it trained?"
     doubts.refuse_answers(logits, "fresh")
 
 
-def test_answers_close_to_chance_are_told(trained: Source, photos: Photos, answers: Any) -> None:
+def test_answers_close_to_chance_are_told(
+    trained: Source, photos: ImageSplit, answers: Any
+) -> None:
     (told,) = doubts.doubts(trained, photos, 0.1 * answers)
     assert "close to chance" in told
 
 
-def test_near_copies_are_told(trained: Source, photos: Photos, answers: Any) -> None:
+def test_near_copies_are_told(trained: Source, photos: ImageSplit, answers: Any) -> None:
     (told,) = doubts.doubts(trained, replace(photos, near_copies=3), answers)
-    assert told.startswith("3 of the 20 pictures to check with are nearly copies")
+    assert told.startswith("3 of the 20 validation images are nearly copies")
 
 
-def one_class(photos: Photos, folder: Path) -> Photos:
+def one_class(photos: ImageSplit, folder: Path) -> ImageSplit:
     """Return the same photos under names of one class."""
     folder.mkdir()
     copies = [folder / f"n01440764_{i}.JPEG" for i in range(40)]
-    for path, copy in zip((*photos.calibration, *photos.check), copies, strict=True):
+    for path, copy in zip((*photos.calibration, *photos.validation), copies, strict=True):
         shutil.copy(path, copy)
-    return Photos(tuple(copies[:20]), tuple(copies[20:]))
+    return ImageSplit(tuple(copies[:20]), tuple(copies[20:]))
 
 
 def test_one_class_by_the_files_names(
-    trained: Source, photos: Photos, answers: Any, tmp_path: Path
+    trained: Source, photos: ImageSplit, answers: Any, tmp_path: Path
 ) -> None:
     same = one_class(photos, tmp_path / "tench")
     (told,) = doubts.doubts(trained, same, answers)
-    assert told.startswith("all pictures are of one class, tench:")
+    assert told.startswith("all images are of one class, tench:")
     # Whatever lies before the first label: names tell labels, not outputs.
     behind = replace(trained, output=replace(trained.output, label_offset=1))
     (told,) = doubts.doubts(behind, same, np.pad(answers, ((0, 0), (1, 0))))
-    assert told.startswith("all pictures are of one class, tench:")
+    assert told.startswith("all images are of one class, tench:")
 
 
-def test_one_class_by_the_models_own_answers(trained: Source, photos: Photos, answers: Any) -> None:
+def test_one_class_by_the_models_own_answers(
+    trained: Source, photos: ImageSplit, answers: Any
+) -> None:
     always = answers.copy()
     always[:, 7] = 99
     (told,) = doubts.doubts(trained, photos, always)
-    assert told.startswith(f"{trained.name} calls every picture {trained.labels[7].name}:")
+    assert told.startswith(f"{trained.name} calls every image {trained.labels[7].name}:")
 
 
 def test_one_set_of_independent_labels_for_all(
-    trained: Source, photos: Photos, answers: Any
+    trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
     source = replace(trained, output=SIGMOID)
     varied = answers - answers.mean()
@@ -171,7 +175,7 @@ def test_one_set_of_independent_labels_for_all(
     always[:, 6:8] = -always[:, 6:8]
     told = list(doubts.doubts(source, photos, always))
     names = " and ".join(label.name for label in trained.labels[6:8])
-    assert told[-1].startswith(f"{trained.name} calls every picture {names}: ")
+    assert told[-1].startswith(f"{trained.name} calls every image {names}: ")
 
 
 def spoilt_file(folder: Path, change: Callable[[Any], None]) -> Path:
@@ -199,7 +203,7 @@ def _dead(weights: dict[str, Any]) -> None:
     ("change", "words"),
     [
         pytest.param(_nan, "spoilt: the weights conv_pw_5/kernel are not finite", id="NaN"),
-        pytest.param(_dead, "spoilt: its answers to 10 pictures are the same whatever", id="dead"),
+        pytest.param(_dead, "spoilt: its answers to 10 images are all the same", id="dead"),
     ],
 )
 def test_the_command_ends_with_2_and_one_line(

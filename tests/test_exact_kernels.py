@@ -8,7 +8,7 @@ import pytest
 import nets
 from kedge_convert import sealing
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_runtime.artefact.content import read_content
@@ -29,7 +29,7 @@ def test_a_file_without_exact_kernels_is_sealed_and_verified(
     spec = Input(Geometry(nets.SIDE, nets.SIDE), Normalisation("rgb", 127.5, (1.0, 1.0, 1.0)))
     labels = tuple(Label(f"{i}", f"{i}") for i in range(5))
     source = Source(name, nets.make(name), spec, Output(), labels, "")
-    photos = Photos(tuple(sorted(pictures.iterdir())), ())
+    photos = ImageSplit(tuple(sorted(pictures.iterdir())), ())
     path, target = tmp_path / "net.int8.tflite", Target("tflite", "int8")
     made = FORMATS["tflite"].export(source, "int8", photos.calibration, lambda: None)
     path.write_bytes(made.content)

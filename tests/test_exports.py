@@ -60,7 +60,7 @@ def logits(family: str, form: str, content: bytes, pictures: Path) -> tuple[Floa
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_target_of_every_family(family: str, target: Target, pictures: Path) -> None:
     made = families.exported(family, target, pictures)
-    found, expected = logits(family, target.form, made.content, pictures)
+    found, expected = logits(family, target.format, made.content, pictures)
     error = np.abs(found - expected).max() / np.abs(expected).max()
     assert error <= NEAR[target.precision]
     assert made.notes == (NOTES.get(family, ()) if target.precision == "int16x8" else ())
@@ -115,7 +115,7 @@ def test_no_route_is_one_line_that_names_them_all(monkeypatch: pytest.MonkeyPatc
         onnx_format.float32(source)
 
 
-@pytest.mark.parametrize("target", [t for t in TARGETS if t.form == "onnx"], ids=str)
+@pytest.mark.parametrize("target", [t for t in TARGETS if t.format == "onnx"], ids=str)
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_an_open_batch_gives_the_answers_one_by_one(
     family: str, target: Target, pictures: Path

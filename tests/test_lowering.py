@@ -10,7 +10,7 @@ import families
 import nets
 from kedge_convert.export import tflite_converter
 from kedge_convert.export.exported import Scheme
-from kedge_convert.export.tflite_converter import Samples, Settings, converted, single
+from kedge_convert.export.tflite_converter import FLOAT, ConverterSettings, converted, single
 from kedge_convert.prepare import preparation
 from kedge_convert.rewrite import lowering
 from kedge_convert.toolkit import require
@@ -154,13 +154,13 @@ EXPONENTIALS: dict[str, Build] = {
 }
 
 
-def _tflite(model: Any, pictures: Floats, settings: Settings) -> Floats:
+def _tflite(model: Any, pictures: Floats, settings: ConverterSettings) -> Floats:
     """Return what LiteRT makes of pictures, float32 [n, ...]; they calibrate, too."""
 
-    def samples() -> Iterator[list[Any]]:
-        return ([each[None]] for each in pictures)
+    def tensors() -> Iterator[Floats]:
+        return (each[None] for each in pictures)
 
-    content = converted(single(families.source_of(model)), settings, samples, "it")
+    content = converted(single(families.source_of(model)), settings, "it", tensors)
     interpreter = require("ai_edge_litert.interpreter").Interpreter(model_content=content)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -172,9 +172,8 @@ def _tflite(model: Any, pictures: Floats, settings: Settings) -> Floats:
     return np.concatenate(rows)
 
 
-def _integers(tf: Any, converter: Any, samples: Samples) -> None:
-    """Have all but the ends in int8."""
-    tflite_converter.stock(Scheme(input="float32", output="float32"), tf, converter, samples)
+# All but the I/O in int8.
+INTEGERS = tflite_converter.stock(Scheme(input="float32", output="float32"))
 
 
 @pytest.mark.parametrize("name", EXPONENTIALS)
@@ -183,7 +182,7 @@ def test_an_exponential_takes_no_answer_from_int8(name: str) -> None:
     model = model_of(EXPONENTIALS[name])
     pictures = np.random.default_rng(1).normal(0, 6, (40, *SHAPE)).astype(np.float32)
     expected = model.predict_on_batch(pictures)
-    error = _tflite(model, pictures, _integers) - expected
+    error = _tflite(model, pictures, INTEGERS) - expected
     assert np.sqrt((error**2).mean()) < 0.05 * np.sqrt((expected**2).mean())
     assert lowering.lower(model, lowering.TFLITE).model is not model
 
@@ -193,5 +192,5 @@ def test_an_exponential_stays_finite_in_float32(name: str) -> None:
     model = model_of(EXPONENTIALS[name])
     pictures = np.linspace(-120, 120, int(np.prod(SHAPE)), dtype=np.float32).reshape(1, *SHAPE)
     expected = model.predict_on_batch(pictures)
-    answers = _tflite(model, pictures, lambda *_: None)
+    answers = _tflite(model, pictures, FLOAT)
     np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import nets
+from kedge_convert.export.exported import ExportOptions
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import tensors
 from kedge_convert.prepare import preparation
@@ -52,8 +53,8 @@ class Exported:
         return {name: minmax(one) for name, one in found.items()}
 
     @cached_property
-    def places(self) -> search.Places:
-        return search.places(self.graph, STATIC[self.form], self.floats, self.first)
+    def places(self) -> search.TensorNames:
+        return search.tensor_names(self.graph, STATIC[self.form], self.floats, self.first)
 
     def answers(self, content: bytes) -> Floats:
         """Return the outputs of one of its files on all pictures."""
@@ -74,7 +75,9 @@ def test_every_kernel_s_output_is_found(exported: Exported) -> None:
 
 def test_min_and_max_is_what_the_stock_quantiser_takes(exported: Exported) -> None:
     """The ranges reach the file: the same as stock's give the same answers."""
-    stock = FORMATS[exported.form].export(exported.source, "int8", exported.photos, lambda: None)
+    stock = FORMATS[exported.form].export(
+        exported.source, "int8", ExportOptions(tuple(exported.photos))
+    )
     own = STATIC[exported.form].quantise(exported.floats, exported.ranges)
     wanted, found = (exported.answers(each) for each in (stock.content, own))
     steps = np.ptp(wanted) / 255

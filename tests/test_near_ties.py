@@ -6,15 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.parity import (
-    LIMITS,
-    ParityLimits,
-    compare,
-    excused,
-    judge,
-    limits_for,
-    with_own_pixels,
-)
+from kedge_convert.parity import OwnAnswers, compare, with_own_pixels
+from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, excused, judge, limits_for
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output, Precision
 
@@ -43,23 +36,28 @@ def in_int8(logits: Floats, step: float = 50 / 255) -> Floats:
 def test_rounding_of_near_ties_alone_rejects_nothing() -> None:
     reference = answers(40)
     found = compare(reference, in_int8(reference), Output())
-    assert found.top1 is not None
-    assert found.top1 < 0.7
+    assert found.agreement is not None
+    assert found.agreement < 0.7
     assert judge(found, INT8).passed
     assert excused(found, INT8) == (
-        f"top-1 agreement {found.top1:.3f} says little: on 40 of 100 images the float model's two "
-        "best classes lie within 0.2, one step of int8; on the other 60 it is 1.000",
+        f"agreement {found.agreement:.3f} says little: on 40 of 100 images the float model's "
+        "two best classes lie within 0.2, one step of int8; on the other 60 it is 1.000",
     )
 
 
 @pytest.mark.parametrize(
     "limits",
-    [limits_for("int8", top1=0.9), LIMITS["float32"], LIMITS["dynamic"], LIMITS["int16x8"]],
+    [
+        limits_for("int8", UserLimits(agreement=0.9)),
+        LIMITS["float32"],
+        LIMITS["dynamic"],
+        LIMITS["int16x8"],
+    ],
 )
 def test_an_own_limit_and_wider_answers_are_held_as_before(limits: ParityLimits) -> None:
     reference = answers(40)
     found = compare(reference, in_int8(reference), Output())
-    assert "top-1 agreement" in judge(found, limits).reasons[0]
+    assert "agreement" in judge(found, limits).reasons[0]
     assert excused(found, limits) == ()
 
 
@@ -98,10 +96,10 @@ def test_ties_are_those_of_the_own_pixels_too() -> None:
     reference = answers(40)
     rounded = in_int8(reference)
     found = compare(reference, rounded, Output())
-    same = with_own_pixels(found, "Keras", reference, reference, rounded, Output())
+    same = with_own_pixels(found, OwnAnswers("Keras", reference), reference, rounded, Output())
     assert judge(same, INT8).passed
     other = np.roll(reference, 1, axis=1)
-    wrong = with_own_pixels(found, "Keras", other, reference, rounded, Output())
+    wrong = with_own_pixels(found, OwnAnswers("Keras", other), reference, rounded, Output())
     assert "own pixels" in judge(wrong, INT8).reasons[0]
 
 

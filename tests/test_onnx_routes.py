@@ -10,7 +10,7 @@ import pytest
 
 import families
 from kedge_convert.export import onnx as onnx_format
-from kedge_convert.export.onnx import Made
+from kedge_convert.export.onnx import RoutedModel
 from kedge_convert.export.tf2onnx import ROUTES, Route
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
@@ -130,7 +130,11 @@ def test_the_most_exact_route_is_taken_before_the_smallest(
 
 
 def test_nodes_decide_between_equally_exact_routes_only() -> None:
-    exact, small, wrong = Made(9, 0.0, b"a"), Made(8, 9e-6, b"b"), Made(1, 2e-5, b"c")
+    exact, small, wrong = (
+        RoutedModel(9, 0.0, b"a"),
+        RoutedModel(8, 9e-6, b"b"),
+        RoutedModel(1, 2e-5, b"c"),
+    )
     assert onnx_format.best([exact, small, wrong]) == small
     assert onnx_format.best([exact, wrong]) == exact
     assert onnx_format.best([replace(exact, error=wrong.error), wrong]) == wrong

@@ -15,6 +15,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.pipeline import convert
 from kedge_convert.targets import parse_targets
 from kedge_convert.toolkit import require
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.drift.recording import Original
@@ -124,7 +125,14 @@ def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path
     words = InputOptions("load_img", "unit")
     request = SourceRequest(str(path), pixels=words, labels=str(tmp_path / "labels"), output="sex")
     target = parse_targets("tflite:float32")
-    job = Job(request, target, tmp_path / "out", pictures, Sampling(4, 4), limits={"top1": 0.0})
+    job = Job(
+        request,
+        target,
+        tmp_path / "out",
+        pictures,
+        Sampling(4, 4),
+        limits=UserLimits(agreement=0.0),
+    )
     with Progress(silent=True) as progress:
         (outcome,) = convert(job, progress)
     assert outcome.checked is not None

@@ -1,4 +1,4 @@
-"""Drawing pictures: what calibrates never checks, and what can't be read is passed over."""
+"""Drawing pictures: what calibrates never checks, and what can't be read is skipped."""
 
 import errno
 import hashlib
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kedge_convert import pipeline
-from kedge_convert.images import MINIMUM, Photos, Sampling, collect
+from kedge_convert.images import MINIMUM, ImageSplit, Sampling, collect
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.events import Event, ItemDone, StageStarted
@@ -69,9 +69,9 @@ def test_how_many(
     tmp_path: Path, count: int, sampling: Sampling, calibration: int, check: int
 ) -> None:
     photos = collect(gallery(tmp_path, count), sampling)
-    assert (len(photos.calibration), len(photos.check)) == (calibration, check)
-    assert set(photos.calibration).isdisjoint(photos.check)
-    assert len({*photos.calibration, *photos.check}) == calibration + check
+    assert (len(photos.calibration), len(photos.validation)) == (calibration, check)
+    assert set(photos.calibration).isdisjoint(photos.validation)
+    assert len({*photos.calibration, *photos.validation}) == calibration + check
 
 
 def test_the_draw_is_repeatable_and_seeded(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_draw_depends_on_names_only_not_on_the_disks_order(tmp_path: Path) -
         (tmp_path / "b").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "b" / path.name)
     first, second = (collect(tmp_path / name, Sampling(10, 5)) for name in "ab")
-    assert [path.name for path in first.check] == [path.name for path in second.check]
+    assert [path.name for path in first.validation] == [path.name for path in second.validation]
 
 
 def test_any_mix_of_formats_at_any_depth(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_any_mix_of_formats_at_any_depth(tmp_path: Path) -> None:
         paint(tmp_path / f"depth{i % 3}" / ("x" * (i % 4)) / f"{i}{FORMATS[i % 5]}", i)
     (tmp_path / "notes.txt").write_text("no picture, no complaint")
     photos = collect(tmp_path, Sampling(14, 6))
-    assert len(photos.calibration) + len(photos.check) == 20
-    assert {path.suffix for path in (*photos.calibration, *photos.check)} == set(FORMATS)
+    assert len(photos.calibration) + len(photos.validation) == 20
+    assert {path.suffix for path in (*photos.calibration, *photos.validation)} == set(FORMATS)
     assert photos.broken == ()
 
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_passed_over_and_listed(tmp_path: Path) -> None:
     broken = spoil(tmp_path)
     gallery(tmp_path, 20)
     photos = collect(tmp_path, Sampling())
-    assert len(photos.calibration) + len(photos.check) == 20
+    assert len(photos.calibration) + len(photos.validation) == 20
     assert set(photos.broken) == set(broken.values())
 
 
@@ -144,7 +144,7 @@ def test_broken_pictures_are_replaced_as_long_as_there_are_others(tmp_path: Path
     gallery(tmp_path, 30)
     spoil(tmp_path)
     photos = collect(tmp_path, Sampling(20, 10))
-    assert (len(photos.calibration), len(photos.check)) == (20, 10)
+    assert (len(photos.calibration), len(photos.validation)) == (20, 10)
 
 
 def test_ticks_count_every_picture_looked_at(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_the_digest_is_of_the_contents_in_order(tmp_path: Path) -> None:
     first, second = paint(tmp_path / "a.bmp", 1), paint(tmp_path / "b.bmp", 2)
     parts = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in (first, second))
     expected = f"sha256:{hashlib.sha256(parts).hexdigest()}"
-    assert Photos((first, second), ()).calibration_digest() == expected
-    assert Photos((second, first), ()).calibration_digest() != expected
+    assert ImageSplit((first, second), ()).calibration_digest() == expected
+    assert ImageSplit((second, first), ()).calibration_digest() != expected
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_too_few_pictures(tmp_path: Path) -> None:
     gallery(tmp_path, MINIMUM - 1)
     (tmp_path / "broken.png").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"9 usable pictures among 10 \(1 broken\), at least 10"):
+    with pytest.raises(UsageError, match=r"9 usable images among 10 \(1 broken\), at least 10"):
         collect(tmp_path, Sampling())
 
 
@@ -210,7 +210,7 @@ def half(pixels: Pixels) -> Pixels:
 
 def test_real_photos_are_all_used(real: Path) -> None:
     photos = collect(real, Sampling(14, 6))
-    assert len({*photos.calibration, *photos.check}) == 20
+    assert len({*photos.calibration, *photos.validation}) == 20
     assert (photos.blank, photos.repeated, photos.near_copies) == ((), (), 0)
 
 
@@ -223,7 +223,7 @@ def test_blank_pictures_are_passed_over(real: Path, suffix: str) -> None:
     }
     photos = collect(real, Sampling(14, 9))
     assert set(photos.blank) == blank
-    assert len(photos.calibration) + len(photos.check) == 20
+    assert len(photos.calibration) + len(photos.validation) == 20
 
 
 def test_a_dim_photo_is_not_blank(real: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_same_picture_under_other_names_is_taken_once(real: Path) -> None:
     for seed in range(4):
         photos = collect(real, Sampling(11, 11, seed))
         assert len(photos.repeated) == 2
-        pixels = [read_image(path).tobytes() for path in (*photos.calibration, *photos.check)]
+        pixels = [read_image(path).tobytes() for path in (*photos.calibration, *photos.validation)]
         assert len(set(pixels)) == len(pixels) == 20
 
 
@@ -257,7 +257,7 @@ def test_near_copies_are_counted(real: Path, change: Callable[[Pixels], Pixels])
         saved(path.with_suffix(".jpg"), change(read_image(path)), cv2.IMWRITE_JPEG_QUALITY, 30)
     photos = collect(real, Sampling(20, 20))
     stems = {path.stem for path in photos.calibration}
-    assert photos.near_copies == sum(path.stem in stems for path in photos.check) > 0
+    assert photos.near_copies == sum(path.stem in stems for path in photos.validation) > 0
     assert photos.repeated == ()
 
 
@@ -267,7 +267,7 @@ def test_too_few_that_are_different(real: Path) -> None:
         if path != first:
             shutil.copy(first, path)
     saved(real / "white.png", np.full((9, 9, 3), 255, np.uint8))
-    found = r"1 usable pictures among 21 \(.*\b19 repeated\b.*\), at least 10"
+    found = r"1 usable images among 21 \(.*\b19 repeated\b.*\), at least 10"
     with pytest.raises(UsageError, match=found):
         collect(real, Sampling())
 
@@ -289,7 +289,7 @@ def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
 def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:
     job = Job(SourceRequest("demo"), (), tmp_path / "out", calibrate=gallery(tmp_path / "in", 12))
     events: list[Event] = []
-    with pipeline._pictures(job, Progress(events.append)) as photos:
-        assert len(photos.calibration) + len(photos.check) == 12
-    assert events[0] == StageStarted("read pictures", 12)
+    with pipeline._images(job.images, Progress(events.append)) as photos:
+        assert len(photos.calibration) + len(photos.validation) == 12
+    assert events[0] == StageStarted("read images", 12)
     assert events.count(ItemDone()) == 12

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import nets
 from kedge_convert.export.exported import PLAIN, Scheme
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.ranges import choose
@@ -118,7 +118,7 @@ def prepared(
     source: Source, photos: list[Path], form: str = "tflite", scheme: Scheme = PLAIN
 ) -> Source:
     values = np.concatenate(list(tensors(photos, source.input)))
-    levelled = preparation.levelled(preparation.plan(source.model), values)
+    levelled = preparation.equalised(preparation.plan(source.model), values)
     rounding = preparation.Rounding(5, grids=STATIC[form].grids(scheme))
     return replace(source, model=preparation.round_weights(levelled, values, rounding).build())
 
@@ -128,7 +128,7 @@ def shipped(source: Source, form: str, photos: list[Path], scheme: Scheme = PLAI
     static, floats = STATIC[form], STATIC[form].floats(source)
     with Progress(silent=True) as progress:
         histograms = candidates.observed(
-            Target(form, "int8"), source, floats, Photos(tuple(photos), ()), progress
+            Target(form, "int8"), source, floats, ImageSplit(tuple(photos), ()), progress
         )
     return static.quantise(floats, choose("minmax", histograms), scheme=scheme)
 

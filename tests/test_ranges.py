@@ -11,8 +11,8 @@ from kedge_convert.quantise.ranges import (
     HALF,
     LARGEST_SAMPLE,
     METHODS,
+    RANGE_METHODS,
     STEPS,
-    WAYS,
     Histogram,
     Observed,
     Range,
@@ -114,7 +114,7 @@ def test_the_range_covers_what_only_held_out_pictures_show() -> None:
 def test_every_way_gives_every_tensor_a_range(values: Floats) -> None:
     half = len(values) // 2
     observed = Observed({"one": histogram(values[:half])}, {"one": histogram(values[half:])})
-    for way in WAYS:
+    for way in RANGE_METHODS:
         assert set(choose(way, observed)) == {"one"}
 
 

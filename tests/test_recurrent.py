@@ -14,6 +14,7 @@ from kedge_convert.pipeline import convert
 from kedge_convert.source import load_source
 from kedge_convert.targets import parse_targets
 from kedge_convert.toolkit import require
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import UsageError
@@ -48,9 +49,16 @@ def test_rows_through_an_lstm_and_a_gru(tmp_path: Path, pictures: Path) -> None:
     words = InputOptions("load_img", "unit")
     request = SourceRequest(str(path), pixels=words, labels=str(tmp_path / "labels"))
     targets = parse_targets("tflite:float32,tflite:int8,onnx:float32")
-    job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits={"top1": 0.0})
+    job = Job(
+        request,
+        targets,
+        tmp_path / "out",
+        pictures,
+        Sampling(20, 15),
+        limits=UserLimits(agreement=0.0),
+    )
     with Progress(silent=True) as progress:
-        outcomes = convert(job, progress)
+        outcomes = list(convert(job, progress))
     assert [each.verdict.reasons for each in outcomes] == [()] * 3
     photo = sorted(pictures.iterdir())[0]
     expected = np.asarray(model(next(tensors([photo], load_source(request).input))[..., 0]))[0]

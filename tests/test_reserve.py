@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_convert import parity, pipeline
+from kedge_convert import float_model, parity, pipeline
 from kedge_convert.float_model import FloatModel, ask
-from kedge_convert.images import Photos, Sampling, collect, tensors
+from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import LIMITS, ParityLimits
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
+from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open
 from kedge_convert.worker.events import Event, StageStarted
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
@@ -54,7 +54,7 @@ def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactor
     labels = str(tiny_model.with_name("labels.txt"))
     request = SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     sampling = Sampling(CALIBRATION, CHECK)
-    limits: dict[str, float | None] = {"top1": 0.0, "relative_error": 9.0}
+    limits = UserLimits(agreement=0.0, relative_error=9.0)
     job = Job(request, (TARGET,), out, folder, sampling, prepare=False, limits=limits)
     with Progress(silent=True) as progress:
         (outcome,) = pipeline.convert(job, progress)
@@ -99,26 +99,26 @@ def agreement(made: Made, photos: tuple[Path, ...]) -> float:
 
 def just_above(made: Made) -> ParityLimits:
     """Return a default limit that the first images leave open."""
-    point = agreement(made, made.original.photos.check)
+    point = agreement(made, made.original.images.validation)
     assert point < 1, "a file that answers alike decides every limit"
     return ParityLimits(point + 0.01, 9.0, by_interval=True)
 
 
 def check(made: Made, limits: ParityLimits, progress: Progress) -> parity.Parity:
-    return pipeline._check(made.path, TARGET, made.original, limits, progress)
+    return float_model.check(made.path, TARGET, made.original, limits, progress)
 
 
 def test_an_open_limit_takes_more_images(made: Made, progress: Progress, stages: list[str]) -> None:
     limits = just_above(made)
     measured = check(made, limits, progress)
-    photos = made.original.reserve.photos
+    photos = made.original.reserve.images
     assert measured.images in (2 * CHECK, 4 * CHECK)
-    assert measured.images == 4 * CHECK or not parity.is_open(measured, limits)
-    assert measured.top1 == agreement(made, photos.check[: measured.images])
-    assert photos.check[:CHECK] == made.original.photos.check
-    assert set(photos.check).isdisjoint(photos.calibration)
-    assert len(set(photos.check)) == len(photos.check) == measured.images
-    assert stages.count("read more pictures") == {20: 1, 40: 2}[measured.images]
+    assert measured.images == 4 * CHECK or not is_open(measured, limits)
+    assert measured.agreement == agreement(made, photos.validation[: measured.images])
+    assert photos.validation[:CHECK] == made.original.images.validation
+    assert set(photos.validation).isdisjoint(photos.calibration)
+    assert len(set(photos.validation)) == len(photos.validation) == measured.images
+    assert stages.count("read more images") == {20: 1, 40: 2}[measured.images]
 
 
 def test_the_next_target_finds_them_drawn_and_answered(
@@ -142,19 +142,19 @@ def test_what_is_decided_is_measured_once(
 
 
 def test_a_folder_without_more_decides_nothing(made: Made, progress: Progress) -> None:
-    photos = replace(made.original.photos, more=())
-    reserve = replace(made.original.reserve, photos=photos)
-    bare = replace(made, original=replace(made.original, photos=photos, reserve=reserve))
+    photos = replace(made.original.images, more=())
+    reserve = replace(made.original.reserve, images=photos)
+    bare = replace(made, original=replace(made.original, images=photos, reserve=reserve))
     measured, limits = check(bare, just_above(made), progress), just_above(made)
     assert measured.images == CHECK
-    assert parity.judge(measured, limits).passed
-    (line,) = parity.left_open(measured, limits)
-    assert line.startswith(f"top-1 agreement {measured.top1:.3f} on {CHECK} pictures may be ")
+    assert judge(measured, limits).passed
+    (line,) = left_open(measured, limits)
+    assert line.startswith(f"agreement {measured.agreement:.3f} on {CHECK} images, 95 % CI ")
 
 
 def test_true_classes_are_known_of_the_added_ones(made: Made, progress: Progress) -> None:
-    photos = made.original.photos
-    classes = dict.fromkeys((*photos.check, *photos.more), 0)
+    photos = made.original.images
+    classes = dict.fromkeys((*photos.validation, *photos.more), 0)
     known = replace(made, original=replace(made.original, classes=classes))
     measured = check(known, just_above(made), progress)
     assert measured.images > CHECK
@@ -172,10 +172,10 @@ def test_the_command_decides_by_the_interval_of_all(
     code, out, _ = kedge(*command)
     (artefact,) = json.loads(out)["artefacts"]
     measured: dict[str, Any] = artefact["parity"]
-    limit, (_, high) = LIMITS["int8"].top1, measured["top1_interval"]
-    assert artefact["passed"] == (code == 0) == (measured["top1"] >= limit or high >= limit)
-    left = measured["top1"] < limit <= high
-    assert left == any("leave open whether it holds" in note for note in artefact["notes"])
+    limit, (_, high) = LIMITS["int8"].agreement, measured["agreement_interval"]
+    assert artefact["passed"] == (code == 0) == (measured["agreement"] >= limit or high >= limit)
+    left = measured["agreement"] < limit <= high
+    assert left == any("too few images to decide on" in note for note in artefact["notes"])
 
 
 def test_more_are_drawn_as_the_first_were(folder: Path, tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_more_are_drawn_as_the_first_were(folder: Path, tmp_path: Path) -> None:
     assert len(photos.more) == ALL + 2 - CALIBRATION - CHECK - len(
         (*photos.broken, *photos.repeated)
     )
-    grown: Photos = photos.enlarged(10).enlarged(1000)
-    used = (*grown.calibration, *grown.check)
+    grown: ImageSplit = photos.enlarged(10).enlarged(1000)
+    used = (*grown.calibration, *grown.validation)
     assert (len(used), grown.more, grown.calibration) == (ALL, (), photos.calibration)
     assert len({path.read_bytes() for path in used}) == ALL
     assert grown == photos.enlarged(1000)

@@ -80,7 +80,7 @@ def test_a_model_without_it_is_left_alone() -> None:
 
 
 def test_an_unknown_rewrite_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="--rewrite: got 'gelu', known are hard-swish"):
+    with pytest.raises(UsageError, match="--rewrite: got 'gelu', allowed are hard-swish"):
         rewrite(None, ["gelu"])
 
 

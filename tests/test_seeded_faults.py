@@ -17,7 +17,7 @@ import seeded_faults
 from kedge_convert import pipeline, sealing
 from kedge_convert.export import onnx, tflite
 from kedge_convert.export import tf2onnx as routes
-from kedge_convert.export.exported import PLAIN
+from kedge_convert.export.exported import ExportOptions
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.rewrite import lowering, on_request
@@ -46,7 +46,7 @@ def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine
     source = load_source(SourceRequest("demo"))
     paths = sorted(pictures.iterdir())[:20]
     made = {
-        name: tflite.RECIPES[name](source, paths, lambda: None, PLAIN)
+        name: tflite.export(source, name, ExportOptions(tuple(paths)))
         for name in ("float32", "int8")
     }
     folder = tmp_path_factory.mktemp("routes")
@@ -71,7 +71,7 @@ def convert(
         return replace(genuine.source, model=keras.Model(loaded.inputs, loaded.outputs))
 
     def here(job: Job, progress: Progress, bounds: object) -> list[Outcome]:
-        return pipeline.convert(job, progress)
+        return list(pipeline.convert(job, progress))
 
     monkeypatch.setattr(pipeline, "load_source", load)
     monkeypatch.setattr(supervisor, "convert", here)

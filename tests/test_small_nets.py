@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.budget import Budget
-from kedge_convert.quantise.candidates import Candidate, Sources
+from kedge_convert.quantise.candidates import Candidate, CandidateModels
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
@@ -38,7 +38,7 @@ class Prepared:
     """A trained net with its preparation, and pictures that nothing was fitted to."""
 
     source: Source
-    sources: Sources
+    sources: CandidateModels
     others: list[Path]
     classes: NDArray[np.int64]
     best: dict[str, Candidate] = field(default_factory=dict)
@@ -95,9 +95,9 @@ def prepare(name: str, paths: list[Path], classes: NDArray[np.int64]) -> Prepare
     source = load_source(SourceRequest(model, pixels=InputOptions("imagenet", "tf"), labels=labels))
     geometry = Geometry(SIDE, SIDE, "nearest", "stretch")
     source = replace(source, input=replace(source.input, geometry=geometry))
-    photos = Photos(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))
+    photos = ImageSplit(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))
     with Progress(silent=True) as progress:
-        sources = candidates.sources(source, photos, candidates.Making(0), progress)
+        sources = candidates.prepare(source, photos, candidates.QuantisationOptions(0), progress)
     return Prepared(source, sources, paths[CALIBRATION:], classes[CALIBRATION:])
 
 
@@ -110,15 +110,12 @@ def test_int8_keeps_the_accuracy(prepared: Prepared, form: str) -> None:
 
 
 @pytest.mark.parametrize("prepared", ["efficientnet"], indirect=True)
-def test_a_budget_is_held_at_a_price(
-    prepared: Prepared, form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_budget_is_held_at_a_price(prepared: Prepared, form: str) -> None:
     """What agrees more costs more, and both hold on other pictures."""
     plain = prepared.nearest(form)
-    monkeypatch.setattr(candidates, "best", lambda *_: plain)
     with Progress(silent=True) as progress:
         wanted = search.search(prepared.sources, Budget(min_agreement=0.985), progress)
-        chosen = search.cheapest(Target(form, "int8"), wanted, progress)
+        chosen = search.cheapest(Target(form, "int8"), wanted, plain, progress)
     found = nets.answers(prepared.source, form, chosen.content, prepared.others)
     agreement = float((found.argmax(axis=1) == prepared.logits.argmax(axis=1)).mean())
     assert agreement >= 0.985

@@ -21,6 +21,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.toolkit import require
+from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
@@ -244,14 +245,14 @@ def test_a_hub_module_goes_through_every_target(
     path = save(tf, net("linear"), tmp_path)
     request = SourceRequest(str(path), pixels=InputOptions("imagenet", "tf"), labels="imagenet")
     # Fifteen pictures and random weights: what integers miss is no matter of this test.
-    limits = {"top1": 0.0, "relative_error": None}
+    limits = UserLimits(agreement=0.0)
     job = Job(request, TARGETS, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
     with Progress(silent=True) as progress:
-        outcomes = pipeline.convert(job, progress)
+        outcomes = list(pipeline.convert(job, progress))
     assert [each.verdict.reasons for each in outcomes if not each.verdict.passed] == []
     for outcome in outcomes:
         assert outcome.checked is not None
-        assert outcome.checked.way.method == "stock"
+        assert outcome.checked.recipe.method == "stock"
         contract = read_artefact(outcome.checked.path).contract
         assert (contract.output.kind, contract.output.label_offset) == ("logits", 1)
         assert len(contract.labels) == 1000
@@ -274,10 +275,10 @@ def test_one_sigmoid_goes_through_as_two_classes(
         labels=str(tmp_path / "labels"),
     )
     targets = parse_targets("tflite:float32,tflite:int8,onnx:int8")
-    limits: dict[str, float | None] = {"top1": 0.0}
+    limits = UserLimits(agreement=0.0)
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
     with Progress(silent=True) as progress:
-        outcomes = pipeline.convert(job, progress)
+        outcomes = list(pipeline.convert(job, progress))
     photo = sorted(pictures.iterdir())[0]
     for outcome in outcomes:
         assert outcome.verdict.passed and outcome.checked is not None

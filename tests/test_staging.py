@@ -16,8 +16,17 @@ import pytest
 from conftest import tiny_contract
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.staging import forget, output_folder, publish, rejected, spare, sweep, write
+from kedge_convert.staging import (
+    forget,
+    output_folder,
+    publish,
+    refuse_other_device,
+    rejected,
+    sweep,
+    write,
+)
 from kedge_convert.targets import TARGETS
+from kedge_convert.verdict import UserLimits
 from kedge_models.devices import device
 from kedge_runtime.artefact.file import seal
 from kedge_runtime.artefact.golden import Golden
@@ -208,10 +217,10 @@ def test_a_file_that_was_made_for_another_device_is_spared(
         sealed = replace(contract, provenance=provenance)
         path.write_bytes(seal("onnx", models["onnx"], sealed, Golden.none()))
         if owner == taker:
-            spare([path], taker)
+            refuse_other_device([path], taker)
         else:
             with pytest.raises(UsageError, match=rf"{path} was made .*{owner}.* would replace it"):
-                spare([path], taker)
+                refuse_other_device([path], taker)
 
 
 def test_only_what_the_same_device_rejected_is_forgotten(
@@ -236,14 +245,14 @@ def test_only_artefacts_are_spared(tmp_path: Path, content: bytes | None) -> Non
     path = tmp_path / "tiny.onnx"
     if content is not None:
         path.write_bytes(content)
-    spare([path], "coral")
+    refuse_other_device([path], "coral")
 
 
 def test_what_a_budget_may_make_of_a_target_is_spared_too() -> None:
     job = Job(SourceRequest("demo"), (TARGETS[0], TARGETS[3]), Path("out"))
     plain = ["demo.float32.tflite", "demo.int8.tflite"]
-    assert [path.name for path in job.places("demo")] == plain
-    resorts = [path.name for path in replace(job, limits={"drop": 0.01}).places("demo")]
+    assert [path.name for path in job.paths("demo")] == plain
+    resorts = [path.name for path in replace(job, limits=UserLimits(drop=0.01)).paths("demo")]
     assert resorts == [*plain, "demo.mixed.tflite", "demo.float16.tflite"]
-    coral = replace(job, limits={"drop": 0.01}, device=device("coral"))
-    assert [path.name for path in coral.places("demo")] == plain
+    coral = replace(job, limits=UserLimits(drop=0.01), device=device("coral"))
+    assert [path.name for path in coral.paths("demo")] == plain

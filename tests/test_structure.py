@@ -9,7 +9,7 @@ import pytest
 
 from kedge_convert.export import structure, tflite
 from kedge_convert.export.structure import READERS
-from kedge_convert.export.tflite_converter import converted, single
+from kedge_convert.export.tflite_converter import FLOAT, converted, single
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.arrays import Floats
@@ -51,7 +51,7 @@ def source_of(build: Callable[[Any, Any], Any]) -> Source:
 def test_what_a_file_needs_not_hold_is_not_missed(build: Callable[[Any, Any], Any]) -> None:
     """Answers are equal, and fewer numbers are held than the model's kernels have."""
     source = source_of(build)
-    content = tflite.export(source, "float32", (), lambda: None).content
+    content = tflite.export(source, "float32").content
     kernels = sum(np.size(w) for w in source.model.get_weights() if w.ndim > 1)
     assert READERS["tflite"](content).numbers < structure.LEAST_SHARE * kernels
     (noise,) = structure.probes(source, 1)
@@ -67,7 +67,7 @@ def test_lost_weights_are_told_beside_those_that_may_go(build: Callable[[Any, An
     other = replace(
         source, model=require("keras").Model(image, pooled[:, :1] * np.ones(5, np.float32))
     )
-    content = converted(single(other), lambda *_: None, lambda: iter(()), "net")
+    content = converted(single(other), FLOAT, "net")
     with pytest.raises(ConversionError, match=r"kernels have \d+: weights are lost"):
         structure.check("tflite", content, source)
 

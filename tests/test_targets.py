@@ -15,13 +15,13 @@ def test_all_is_every_target() -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_target_reads_back_as_it_is_written(target: Target) -> None:
     assert parse_targets(str(target)) == (target,)
-    assert target.form in FORMATS
+    assert target.format in FORMATS
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_file_name_says_model_precision_and_format(target: Target) -> None:
     name = target.file_name("mobilenet-0.25")
-    assert name == f"mobilenet-0.25.{target.precision}.{target.form}"
+    assert name == f"mobilenet-0.25.{target.precision}.{target.format}"
 
 
 def test_a_list_keeps_its_order_and_loses_its_doubles() -> None:

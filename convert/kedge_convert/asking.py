@@ -1,8 +1,8 @@
-"""What a conversion must be told, asked for once, in one message, before TensorFlow is loaded.
+"""Check a conversion's request before TensorFlow is loaded, and ask for all that is missing.
 
-Everything that a look at files and options can tell is checked here, in well under a second. What
-only the loaded model tells (a normalisation inside a SavedModel, say) is asked for by
-`source.load_source`, in the same words.
+Everything that files and options tell is checked here, in well under a second. What only the loaded
+model tells (a normalisation inside a SavedModel, say) is asked for by `source.load_source`, in the
+same words.
 """
 
 import shlex
@@ -28,7 +28,7 @@ from kedge_runtime.image.pipelines import NORMALISATIONS
 if TYPE_CHECKING:
     from kedge_convert.job import Job
 
-# What stands for a fact in the command that a message ends with.
+# Values in the example command at the end of a message.
 EXAMPLES = {
     "--preprocess": "image_dataset",
     "--normalisation": "unit",
@@ -39,12 +39,12 @@ EXAMPLES = {
     "--crop": ".875",
     "--exif or --no-exif": "--no-exif",
 }
-LEAST = 3  # images to calibrate with: weights, reach and ranges are judged on different ones
+LEAST = 3  # calibration images: weights, equalisation strength and ranges need different ones
 IMAGES = MissingOption(CALIBRATE, "a folder of about 200 images like those it will see")
 
 
 def check(job: "Job") -> None:
-    """Raise UsageError for what is wrong or missing, as far as files and options tell.
+    """Raise UsageError for wrong or missing options, as far as files and options tell.
 
     All that is missing comes in one message, which ends with the command to run.
     """
@@ -56,13 +56,13 @@ def check(job: "Job") -> None:
     if request.card:
         card(request.card)
     _check_sampling(job)
-    known = outline(Path(request.model)) if registry.is_path(request.model) else Outline()
-    _check_labels(request, known)
-    refuse(request, list(_missing(job, known)))
+    outlined = outline(Path(request.model)) if registry.is_path(request.model) else Outline()
+    _check_labels(request, outlined)
+    refuse(request, list(_missing(job, outlined)))
 
 
 def refuse_idle(request: SourceRequest) -> None:
-    """Raise UsageError for an option that would change nothing: the user expects that it does."""
+    """Raise UsageError for an option that would change nothing."""
     is_path = registry.is_path(request.model)
     if request.card and not is_path:
         raise UsageError(f"--card {request.card}: {request.model} is its own card; leave it out")
@@ -71,7 +71,7 @@ def refuse_idle(request: SourceRequest) -> None:
 
 
 def refuse(request: SourceRequest, missing: Sequence[MissingOption]) -> None:
-    """Raise UsageError that asks for all that is missing, and says what to run; or do nothing."""
+    """Raise UsageError that asks for all that is missing and says what to run, if anything is."""
     if not missing:
         return
     options = [each.option for each in missing]
@@ -89,16 +89,16 @@ def _example(option: str) -> str:
     return example if example.startswith("--") else f"{option} {example}"
 
 
-def _missing(job: "Job", known: Outline) -> Iterator[MissingOption]:
+def _missing(job: "Job", outlined: Outline) -> Iterator[MissingOption]:
     request = job.request
     own = registry.is_path(request.model) and request.card is None
-    if own and (known.bare or not known.sized):
-        # What a model normalises itself, only the loaded one tells.
-        inner = None if known.bare else NORMALISATIONS["raw"]
+    if own and (outlined.bare or not outlined.sized):
+        # Only the loaded model tells whether it normalises itself.
+        inner = None if outlined.bare else NORMALISATIONS["raw"]
         yield from input_options.missing_options(request.pixels, normalisation=inner)
     named = request.labels or request.head
-    if own and not named and known.outputs not in (None, 1, len(class_folders(request.folder))):
-        yield classes(known.outputs or 0)
+    if own and not named and outlined.outputs not in (None, 1, len(class_folders(request.folder))):
+        yield classes(outlined.outputs or 0)
     yield from _missing_images(job)
 
 
@@ -133,16 +133,19 @@ def _check_sampling(job: "Job") -> None:
         )
 
 
-def _check_labels(request: SourceRequest, known: Outline) -> None:
-    """Raise UsageError where the label file can't be read, or has another number of classes."""
+def _check_labels(request: SourceRequest, outlined: Outline) -> None:
+    """Raise UsageError for a label file that can't be read or has another number of classes."""
     if not request.labels or request.labels == "imagenet":
         return
     count = len(read_labels(Path(request.labels)))
-    if known.outputs and known.outputs > 1 and count != known.outputs:
-        wanted = (known.outputs, known.outputs - 1 if count == len(imagenet()) else known.outputs)
+    if outlined.outputs and outlined.outputs > 1 and count != outlined.outputs:
+        wanted = (
+            outlined.outputs,
+            outlined.outputs - 1 if count == len(imagenet()) else outlined.outputs,
+        )
         if count not in wanted:
             raise UsageError(
-                f"{request.model}: it has {known.outputs} classes, but {request.labels} has "
+                f"{request.model}: it has {outlined.outputs} classes, but {request.labels} has "
                 f"{counted(count, 'line')}: a label file has one class a line, in the order of the "
                 "output"
             )

@@ -1,4 +1,4 @@
-"""Refuse models against which nothing can be proved, and images that int8 cannot decide."""
+"""Refuse models whose answers prove nothing, warn of weak checks, and find near ties."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.images import Photos
+from kedge_convert.images import ImageSplit
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
@@ -20,7 +20,7 @@ STEPS = 255
 
 @dataclass(frozen=True)
 class Clear:
-    """The agreement in the best class on the `images` that are no near ties.
+    """The agreement in the best class on the `images` without near ties.
 
     `step`: the least difference of the float model's two best logits on these, one step of an
     8-bit output. `agreement` is None where there are no such images. `interval`: the 95 % interval
@@ -40,7 +40,7 @@ class Clear:
 def clear(reference: Floats, candidate: Floats) -> Clear:
     """Measure the agreement without the near ties of `reference`, [images, classes] both.
 
-    The step comes from the reference alone: a file with too wide a range earns no excuse.
+    The step comes from the reference alone, so that a file with too wide a range has no excuse.
     """
     step = float(max(reference.max(), 0.0) - min(reference.min(), 0.0)) / STEPS
     second, first = np.partition(reference, -2, axis=1)[:, -2:].T
@@ -53,12 +53,12 @@ def clear(reference: Floats, candidate: Floats) -> Clear:
     return Clear(images, step, float(same.mean()), (float(low), float(high)))
 
 
-# Deviation over pictures as a share of the logits' size: trained networks have 0.75 to 1, random
+# Deviation over images as a share of the logits' size: trained networks have 0.75 to 1, random
 # weights as Keras draws them 0.25 to 1 (of logits that may be as small as 1e-17). Below the first
 # it is what float32 rounds, below the second it is hardly more than a file may be off by.
 CONSTANT, WEAK = 1e-6, 1e-3
 # Certainty below which answers look untrained: as Keras draws weights it is 1e-8 to 0.08. Trained
-# networks have 0.7 and more on their own kind of picture, 0.45 on another.
+# networks have 0.7 and more on their own kind of image, 0.45 on another.
 UNSURE = 0.05
 
 
@@ -75,12 +75,12 @@ def refuse_weights(model: Any, name: str) -> None:
 def refuse_answers(logits: Floats, name: str) -> None:
     """Raise UsageError when the answers can't tell right from wrong.
 
-    `logits`: the float original's numbers, [images, classes].
+    `logits`: the float model's numbers, [images, classes].
     """
     if reason := _fault(logits):
         raise UsageError(
-            f"{name}: its answers to {len(logits)} pictures {reason}, so that no conversion can be "
-            "checked: are these its trained weights, and is --normalisation the right one?"
+            f"{name}: its answers to {len(logits)} images {reason}, so no conversion can be "
+            "checked: are the weights trained, and is --normalisation the right one?"
         )
 
 
@@ -88,32 +88,31 @@ def _fault(logits: Floats) -> str:
     if not np.isfinite(logits).all():
         return "are not finite (NaN or infinite)"
     if len(logits) > 1 and variation(logits) < CONSTANT:
-        return "are the same whatever the picture"
+        return "are all the same"
     return ""
 
 
-def doubts(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
-    """Yield what makes the check weaker than it looks, a line each."""
-    if not source.untrained:
-        yield from _untrained(source, logits)
+def doubts(source: Source, images: ImageSplit, logits: Floats) -> Iterator[str]:
+    """Yield the reasons why the check is weaker than it looks, a line each."""
+    yield from _untrained(source, logits)
     if source.output.kind != "features":
-        yield from _one_class(source, photos, logits)
-    if photos.near_copies:
+        yield from _one_class(source, images, logits)
+    if images.near_copies:
         yield (
-            f"{photos.near_copies} of the {len(photos.check)} pictures to check with are nearly "
-            "copies of calibration pictures (frames of one video?): the agreement flatters"
+            f"{images.near_copies} of the {len(images.validation)} validation images are nearly "
+            "copies of calibration images (frames of one video?): the agreement is too high"
         )
 
 
 def variation(logits: Floats) -> float:
-    """Return the deviation over pictures as a share of the logits' size, both root mean squares."""
+    """Return the deviation over images as a share of the logits' size, both root mean squares."""
     values = logits.astype(np.float64)
     size = np.sqrt((values**2).mean())
     return float(np.sqrt(values.var(axis=0).mean()) / max(size, 1e-30))
 
 
 def certainty(logits: Floats, output: Output) -> float:
-    """Return 1 less the mean entropy over pictures: 0 for uniform answers, to 1 for certain ones.
+    """Return 1 less the mean entropy over images: 0 for uniform answers, to 1 for certain ones.
 
     Features have none and count as certain.
     """
@@ -125,37 +124,39 @@ def certainty(logits: Floats, output: Output) -> float:
 
 def _untrained(source: Source, logits: Floats) -> Iterator[str]:
     if _norms_untouched(source.model):
-        yield f"{source.name}: its batch norms have never seen a picture: is it trained?"
+        yield f"{source.name}: its batch norms have never seen an image: is it trained?"
     elif (sure := max(0.0, certainty(logits, source.output))) < UNSURE:
         yield f"{source.name}: its answers are close to chance ({sure:.1%} certain): is it trained?"
     if len(logits) > 1 and (share := variation(logits)) < WEAK:
         yield (
-            f"{source.name}: its answers differ by {share:.1g} of their size from picture to "
-            "picture: the agreement says little"
+            f"{source.name}: its answers differ by {share:.1g} of their size from image to image: "
+            "the agreement says little"
         )
 
 
 def _norms_untouched(model: Any) -> bool:
-    """Whether all moving statistics are what batch norms begin with."""
+    """Whether all moving statistics have their initial values."""
     initial = {"moving_mean": 0.0, "moving_variance": 1.0}
-    found = [weight for weight in model.weights if weight.name in initial]
-    return bool(found) and all((np.asarray(w) == initial[w.name]).all() for w in found)
+    moving = [weight for weight in model.weights if weight.name in initial]
+    return bool(moving) and all((np.asarray(w) == initial[w.name]).all() for w in moving)
 
 
-def _one_class(source: Source, photos: Photos, logits: Floats) -> Iterator[str]:
-    paths = (*photos.calibration, *photos.check)
+def _one_class(source: Source, images: ImageSplit, logits: Floats) -> Iterator[str]:
+    paths = (*images.calibration, *images.validation)
     try:
         classes = set((read_truth(paths, source.labels) or {}).values())
-    except UsageError:  # names that tell of some pictures only: nobody asked for them here
+    except (
+        UsageError
+    ):  # file names that name the class of some images only: nobody asked for them here
         classes = set()
     if len(paths) > 1 and len(classes) == 1:
-        yield f"all pictures are of one class, {source.labels[classes.pop()].name}: {_ADVICE}"
+        yield f"all images are of one class, {source.labels[classes.pop()].name}: {_ADVICE}"
     elif len(logits) > 1 and (always := _always(source, logits)) is not None:
-        yield f"{source.name} calls every picture {always}: {_ADVICE}"
+        yield f"{source.name} calls every image {always}: {_ADVICE}"
 
 
 def _always(source: Source, logits: Floats) -> str | None:
-    """Return what every picture is called; None where the answers differ."""
+    """Return the one answer to every image; None where the answers differ."""
     if source.output.multi_label:
         sets = label_sets(probabilities(logits, source.output), source.output)
         names = [_name(source, int(index)) for index in np.flatnonzero(sets[0])]
@@ -164,7 +165,7 @@ def _always(source: Source, logits: Floats) -> str | None:
     return _name(source, answers.pop()) if len(answers) == 1 else None
 
 
-_ADVICE = "calibration and agreement need pictures of several classes"
+_ADVICE = "calibration and agreement need images of several classes"
 
 
 def _name(source: Source, index: int) -> str:

@@ -1,24 +1,25 @@
-"""Ask the float model once: its answers on kedge's pixels and on those of the user's pipeline.
+"""Ask the float model once, and hold files against its answers.
 
-`Reserve` holds more validation images, for targets that the first ones leave undecided.
+It answers on kedge's pixels and on those of the user's own pipeline. `Reserve` holds more
+validation images, for targets that the first ones leave undecided.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import doubts, own_pixels, sealing
+from kedge_convert import doubts, own_pixels, parity, sealing
 from kedge_convert.fitting import better
-from kedge_convert.images import Photos, tensors, ticking
-from kedge_convert.job import Job
+from kedge_convert.images import ImageSplit, tensors, ticking
 from kedge_convert.load import output_activation
 from kedge_convert.load.registry import about
+from kedge_convert.parity import OwnAnswers, Parity
 from kedge_convert.quantise import search
-from kedge_convert.quantise.candidates import Sources
-from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source
+from kedge_convert.targets import Target
+from kedge_convert.verdict import ParityLimits, is_open
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.sealing import golden_images
@@ -36,101 +37,140 @@ class Reserve:
     """
 
     source: Source
-    photos: Photos
+    images: ImageSplit
     logits: Floats
 
     def __post_init__(self) -> None:
         """Set the limit of the growth."""
-        self._most = FOLD * len(self.photos.check)
+        self._most = FOLD * len(self.images.validation)
 
     def first(self, count: int, progress: Progress) -> tuple[Sequence[Path], Floats]:
         """Return so many images and their logits, or as many as the folder and FOLD allow."""
-        missing = min(count, self._most) - len(self.photos.check)
-        if missing > 0 and self.photos.more:
+        missing = min(count, self._most) - len(self.images.validation)
+        if missing > 0 and self.images.more:
             self._grow(missing, progress)
-        return self.photos.check[:count], self.logits[:count]
+        return self.images.validation[:count], self.logits[:count]
 
     def _grow(self, missing: int, progress: Progress) -> None:
-        with progress.stage("read more pictures", missing) as tick:
-            photos = self.photos.enlarged(missing, tick)
-        added = photos.check[len(self.photos.check) :]
-        self.photos = photos
+        with progress.stage("read more images", missing) as tick:
+            images = self.images.enlarged(missing, tick)
+        added = images.validation[len(self.images.validation) :]
+        self.images = images
         if not added:
             return
-        with progress.stage("float original on more pictures", len(added)) as tick:
+        with progress.stage("float model on more images", len(added)) as tick:
             logits = self.source.logits(ticking(tensors(added, self.source.input), tick))
         self.logits = np.concatenate([self.logits, logits])
 
 
 @dataclass(frozen=True)
 class FloatModel:
-    """The float original's answers, asked once and held against every target.
+    """The float model's answers, asked once and held against every target.
 
-    `classes`: true ones of the pictures to check with, and of those that may be added to them,
-    where the drop is limited and something tells them. `reserve`: the pictures that may be added.
-    `own_logits`: the answers to the check images as the user's own pipeline loads them, [images,
-    classes]; None where no library loads images so.
+    `classes`: true classes of the validation images and of those that may be added, where the drop
+    is limited and ground truth is known. `reserve`: the images that may be added.
+    `own`: the answers to the validation images as the user's own pipeline loads them; None where no
+    library loads images so.
     """
 
     source: Source
-    photos: Photos
+    images: ImageSplit
     logits: Floats
     golden: list[bytes]
     golden_logits: Floats
     reserve: Reserve
     classes: dict[Path, int] | None = None
-    sources: Sources | None = None
-    search: Search | None = None
-    own_logits: Floats | None = None
+    own: OwnAnswers | None = None
 
 
-def ask(source: Source, photos: Photos, progress: Progress) -> FloatModel:
-    """Run the float original over the check pictures and choose the golden ones among them."""
-    with progress.stage("float original", len(photos.check)) as tick:
-        logits = source.logits(ticking(tensors(photos.check, source.input), tick))
+def ask(
+    source: Source, images: ImageSplit, progress: Progress, *, classes: bool = False
+) -> FloatModel:
+    """Run the float model on the validation images and choose the golden ones among them.
+
+    `classes`: whether the true classes matter, because the drop is limited.
+    """
+    with progress.stage("float model", len(images.validation)) as tick:
+        logits = source.logits(ticking(tensors(images.validation, source.input), tick))
     with about(source.name):
         output_activation.check_answers(logits, source.output, certain=source.told)
     doubts.refuse_answers(logits, source.name)
-    for doubt in doubts.doubts(source, photos, logits):
+    for doubt in doubts.doubts(source, images, logits):
         progress.say(doubt)
-    golden = golden_images(source.input.geometry, photos.check, logits)
-    answers = sealing.reference_answers(source, golden)
-    reserve = Reserve(source, photos, logits)
-    own = _on_own_pixels(source, photos, progress)
-    return FloatModel(source, photos, logits, golden, answers, reserve, own_logits=own)
+    golden = golden_images(source.input.geometry, images.validation, logits)
+    return FloatModel(
+        source,
+        images,
+        logits,
+        golden,
+        golden_logits=sealing.reference_answers(source, golden),
+        reserve=Reserve(source, images, logits),
+        own=_on_own_pixels(source, images, progress),
+        classes=_classes(source, images) if classes else None,
+    )
 
 
-def _on_own_pixels(source: Source, photos: Photos, progress: Progress) -> Floats | None:
-    """Return the float model's answers to what the user's own pipeline makes of the images."""
+def _on_own_pixels(source: Source, images: ImageSplit, progress: Progress) -> OwnAnswers | None:
+    """Return the float model's answers to images as the user's own pipeline loads them."""
     if source.output.kind == "features":
         return None
-    tensors = own_pixels.own_tensors(photos.check, source.input)
-    if tensors is None:
+    loaded = own_pixels.own_tensors(images.validation, source.input)
+    if loaded is None:
         return None
-    with progress.stage("float model on own pixels", len(photos.check)) as tick:
-        return source.logits(ticking(tensors, tick))
+    with progress.stage("float model on own pixels", len(images.validation)) as tick:
+        logits = source.logits(ticking(loaded, tick))
+    return OwnAnswers(own_pixels.library(source.input), logits)
 
 
-def judged_by(job: Job, original: FloatModel) -> FloatModel:
-    """Add the true classes of the check pictures if the drop in accuracy matters.
+def _classes(source: Source, images: ImageSplit) -> dict[Path, int] | None:
+    """Return the true class of each image that is or may be used for validation.
 
-    Folders tell one class of a picture: of independent classes they tell nothing.
+    Folders name one class of an image: of independent classes they say nothing.
     """
-    if job.limits.get("drop") is None or original.source.output.multi_label:
-        return original
-    photos = (*original.photos.check, *original.photos.more)
-    classes = search.true_classes(photos, original.source)
-    known = None if classes is None else dict(zip(photos, classes, strict=True))
-    return replace(original, classes=known)
+    if source.output.multi_label:
+        return None
+    paths = (*images.validation, *images.more)
+    classes = search.true_classes(paths, source)
+    return None if classes is None else dict(zip(paths, classes, strict=True))
 
 
-def refuse_other_input(job: Job, original: FloatModel, progress: Progress) -> None:
-    """Raise UsageError where the check pictures show that another input fits the model better."""
-    source, paths = original.source, original.photos.check
+def refuse_other_input(model: FloatModel, progress: Progress) -> None:
+    """Raise UsageError where the validation images show that another input fits better."""
+    source, paths = model.source, model.images.validation
     classes = better.true_outputs(paths, source)
-    if job.force_input or source.untrained or classes is None:
+    if classes is None:
         return
     with progress.stage("check input"), quiet():
-        found = better.better_input(source, paths, classes)
-    if found:
-        raise UsageError(found.line)
+        finding = better.better_input(source, paths, classes)
+    if finding:
+        raise UsageError(finding.line)
+
+
+def check(
+    path: Path, target: Target, model: FloatModel, limits: ParityLimits, progress: Progress
+) -> Parity:
+    """Compare a sealed file with the float model, on more images while a limit stays open."""
+    images: Sequence[Path] = model.images.validation
+    logits = model.logits
+    answers = _answers(path, target, images, progress)
+    measured = _measured(model, images, logits, answers)
+    while is_open(measured, limits):
+        images, logits = model.reserve.first(2 * measured.images, progress)
+        if not (added := images[measured.images :]):
+            break
+        answers = np.concatenate([answers, _answers(path, target, added, progress)])
+        measured = _measured(model, images, logits, answers)
+    return measured
+
+
+def _answers(path: Path, target: Target, images: Sequence[Path], progress: Progress) -> Floats:
+    with progress.stage(f"check {target}", len(images)) as tick:
+        return parity.answers(path, images, tick)
+
+
+def _measured(model: FloatModel, images: Sequence[Path], logits: Floats, answers: Floats) -> Parity:
+    output = model.source.output
+    measured = parity.compare(logits, answers, output)
+    measured = parity.with_own_pixels(measured, model.own, logits, answers, output)
+    classes = None if model.classes is None else [model.classes[image] for image in images]
+    return parity.with_drop(measured, logits, answers, classes)

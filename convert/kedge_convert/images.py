@@ -1,4 +1,4 @@
-"""Choose calibration and validation images: never the same ones, no blank ones, no near copies."""
+"""Choose calibration and validation images: disjoint, none blank, none repeated."""
 
 import hashlib
 from collections import defaultdict
@@ -29,7 +29,7 @@ ALIKE = 0.99
 
 @dataclass(frozen=True)
 class Look:
-    """What is remembered of a picture.
+    """The features of an image by which copies of it are found.
 
     `digest`: of its decoded pixels, whatever the file. `thumbnail`: float32 [16 * 16 * 3] of mean 0
     and norm 1.
@@ -40,12 +40,12 @@ class Look:
 
 
 def is_blank(pixels: Pixels) -> bool:
-    """Whether a picture, uint8 [height, width, 3], is of one colour but for noise."""
+    """Whether an image, uint8 [height, width, 3], is of one colour but for noise."""
     return bool(cv2.meanStdDev(pixels)[1].max() < BLANK)
 
 
 def look(pixels: Pixels) -> Look:
-    """Return the look of a picture, uint8 [height, width, 3]."""
+    """Return the look of an image, uint8 [height, width, 3]."""
     digest = hashlib.blake2b(f"{pixels.shape}".encode() + pixels.tobytes(), digest_size=16)
     small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     centred = (small - small.mean()).ravel()
@@ -53,7 +53,7 @@ def look(pixels: Pixels) -> Look:
 
 
 def near_copies(looks: Sequence[Look], others: Sequence[Look]) -> int:
-    """Return how many of `looks` are like one of `others`."""
+    """Count the `looks` that are nearly copies of one of `others`."""
     if not looks or not others:
         return 0
     ours, theirs = (np.stack([one.thumbnail for one in group]) for group in (looks, others))
@@ -61,25 +61,25 @@ def near_copies(looks: Sequence[Look], others: Sequence[Look]) -> int:
 
 
 MINIMUM = 10
-JURY = 20  # fewer can't tell a small gain from none
-CALIBRATE = "--calibrate"  # what gives the folder
+SELECTION = 20  # fewer can't tell a small gain from none
+CALIBRATE = "--calibrate"  # the folder's option
 
 Tick = Callable[[], None]
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Photos:
-    """File names only: pictures are read when they are needed, so any number fits in memory.
+class ImageSplit:
+    """Paths of calibration and validation images. They are read when needed: any number fits.
 
-    Passed over: `broken` ones, `blank` ones (of one colour), `repeated` ones (the pixels of another
-    one). `near_copies`: how many of the check are like one of the calibration.
-    `more`: pictures of the folder that weren't drawn, and weren't looked at yet, in the order of
-    the draw; `digests`: the pixels of those that were.
+    Skipped: `broken` ones, `blank` ones (of one colour), `repeated` ones (the pixels of another
+    one). `near_copies`: the number of validation images that resemble a calibration image.
+    `more`: images of the folder that were not drawn or read yet, in the order of the draw;
+    `digests`: of the pixels of those that were.
     """
 
     calibration: tuple[Path, ...]
-    check: tuple[Path, ...]
+    validation: tuple[Path, ...]
     broken: tuple[Path, ...] = ()
     blank: tuple[Path, ...] = ()
     repeated: tuple[Path, ...] = ()
@@ -88,27 +88,27 @@ class Photos:
     digests: frozenset[bytes] = field(default=frozenset(), repr=False)
 
     @property
-    def held_out(self) -> tuple[Path, ...]:
-        """A sixth of the calibration pictures, of few up to a third, so that there are JURY of
-        them: weights are never fitted to them, and they tell which of two ways to quantise is the
-        better.
+    def selection(self) -> tuple[Path, ...]:
+        """The calibration images that select the better candidate: no weights are fitted to them.
+
+        A sixth of all; of few images up to a third, so that there are SELECTION of them.
         """
         count = len(self.calibration)
-        return self.calibration[-max(1, count // 6, min(JURY, count // 3)) :]
+        return self.calibration[-max(1, count // 6, min(SELECTION, count // 3)) :]
 
     @property
-    def fitting(self) -> tuple[Path, ...]:
-        """The other calibration pictures."""
-        return self.calibration[: -len(self.held_out)]
+    def preparation(self) -> tuple[Path, ...]:
+        """The other calibration images, to which weights are fitted."""
+        return self.calibration[: -len(self.selection)]
 
-    def enlarged(self, count: int, tick: Tick = lambda: None) -> "Photos":
-        """Return the same with up to `count` more pictures to check with, as usable as the first.
+    def enlarged(self, count: int, tick: Tick = lambda: None) -> "ImageSplit":
+        """Return the split with up to `count` more validation images, as usable as the first.
 
         `near_copies` stays that of the first ones.
         """
         drawn = _draw(self.more, count, tick, self.digests)
-        check, rest = (*self.check, *drawn.looks), self.more[drawn.tried :]
-        return replace(self, check=check, more=rest, digests=self.digests | drawn.digests)
+        validation, rest = (*self.validation, *drawn.looks), self.more[drawn.tried :]
+        return replace(self, validation=validation, more=rest, digests=self.digests | drawn.digests)
 
     def calibration_digest(self) -> str:
         """Return the SHA-256 of the calibration files' contents, in order."""
@@ -126,45 +126,45 @@ def _digest(paths: tuple[Path, ...]) -> str:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many pictures to take, and the seed of the draw."""
+    """Numbers of calibration and validation (`check`) images, and the seed of the draw."""
 
     calibration: int = 200
     check: int = 100
     seed: int = 0
 
 
-def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Photos:
-    """Draw calibration and check pictures from a folder, at any depth, without overlap.
+def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> ImageSplit:
+    """Draw calibration and validation images from a folder, at any depth, without overlap.
 
-    A third of a small folder is kept for the check. Pictures that are unreadable, blank or the same
-    as another one are passed over and listed. Raises UsageError when fewer than MINIMUM are left
-    (and more were asked).
+    A third of a small folder goes to validation. Images that are unreadable, blank or the same as
+    another one are skipped and listed. Raises UsageError when fewer than MINIMUM are left (and more
+    were asked).
     """
-    found = find_images(folder, CALIBRATE)
-    order = np.random.default_rng(sampling.seed).permutation(len(found))
-    wanted = sampling.calibration + sampling.check
-    ordered = [found[i] for i in order]
-    drawn = _draw(ordered, wanted, tick)
-    if len(drawn.looks) < min(MINIMUM, wanted):
+    paths = find_images(folder, CALIBRATE)
+    order = np.random.default_rng(sampling.seed).permutation(len(paths))
+    count = sampling.calibration + sampling.check
+    ordered = [paths[i] for i in order]
+    drawn = _draw(ordered, count, tick)
+    if len(drawn.looks) < min(MINIMUM, count):
         raise UsageError(
-            f"{folder}: {len(drawn.looks)} usable pictures among {len(found)}{drawn.reasons()}, "
-            f"at least {MINIMUM} are needed (JPEG, PNG, WebP or BMP)"
+            f"{folder}: {len(drawn.looks)} usable images among {len(paths)}{drawn.reasons()}, at "
+            f"least {MINIMUM} are needed (JPEG, PNG, WebP or BMP)"
         )
     spare = len(drawn.looks) - sampling.calibration
-    check = min(sampling.check, max(len(drawn.looks) // 3, spare))
+    validation = min(sampling.check, max(len(drawn.looks) // 3, spare))
     more = tuple(ordered[drawn.tried :])
-    return replace(drawn.photos(check), more=more, digests=drawn.digests)
+    return replace(drawn.split(validation), more=more, digests=drawn.digests)
 
 
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
-    """Yield the input tensor of each picture, [1, ...], through the runtime's preprocessing."""
+    """Yield the input tensor of each image, [1, ...], through the runtime's preprocessing."""
     plan = Preprocessor(spec)
     for path in paths:
         yield plan.tensor(plan.read(path))
 
 
 def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:
-    """Yield the items; `tick` is called as soon as one was used."""
+    """Yield the items; call `tick` after each one is used."""
     for item in items:
         yield item
         tick()
@@ -172,19 +172,19 @@ def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Usable pictures with their looks, and the others by what is wrong with them."""
+    """Usable images with their looks, and the others by their fault."""
 
     looks: dict[Path, Look] = field(default_factory=dict)
     others: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def tried(self) -> int:
-        """How many pictures were looked at."""
+        """The number of images that were read."""
         return len(self.looks) + sum(map(len, self.others.values()))
 
     @property
     def digests(self) -> frozenset[bytes]:
-        """What the usable ones' pixels are known by."""
+        """The digests of the usable images' pixels."""
         return frozenset(look.digest for look in self.looks.values())
 
     def reasons(self) -> str:
@@ -192,28 +192,28 @@ class _Drawn:
         counts = (f"{len(paths)} {reason}" for reason, paths in self.others.items())
         return f" ({', '.join(counts)})" if self.others else ""
 
-    def photos(self, check: int) -> Photos:
-        """Return the first `check` pictures for the check and the others for calibration."""
+    def split(self, validation: int) -> ImageSplit:
+        """Return the first `validation` images for validation, the others for calibration."""
         paths, looks = tuple(self.looks), tuple(self.looks.values())
         broken, blank, repeated = (
             tuple(self.others.get(reason, ())) for reason in ("broken", "blank", "repeated")
         )
-        copies = near_copies(looks[:check], looks[check:])
-        return Photos(paths[check:], paths[:check], broken, blank, repeated, copies)
+        copies = near_copies(looks[:validation], looks[validation:])
+        return ImageSplit(paths[validation:], paths[:validation], broken, blank, repeated, copies)
 
 
 def _draw(
-    paths: Sequence[Path], wanted: int, tick: Tick, known: frozenset[bytes] = frozenset()
+    paths: Sequence[Path], count: int, tick: Tick, known: frozenset[bytes] = frozenset()
 ) -> _Drawn:
-    """Look at pictures until so many are usable; those of `known` pixels are repeated ones."""
+    """Read images until `count` are usable; those with `known` digests are repeated ones."""
     drawn, digests = _Drawn(), set(known)
     for path in paths:
-        if len(drawn.looks) == wanted:
+        if len(drawn.looks) == count:
             break
         tick()
-        reason, seen = _seen(path, digests)
+        fault, seen = _seen(path, digests)
         if seen is None:
-            drawn.others[reason].append(path)
+            drawn.others[fault].append(path)
         else:
             drawn.looks[path] = seen
             digests.add(seen.digest)
@@ -221,7 +221,7 @@ def _draw(
 
 
 def _seen(path: Path, digests: set[bytes]) -> tuple[str, Look | None]:
-    """Return a picture's look, or why it isn't used: a field of Photos."""
+    """Return an image's look, or its fault: a field of ImageSplit."""
     try:
         pixels = read_image(path)
     except ImageError:

@@ -1,18 +1,20 @@
-"""What a conversion is asked for, and what became of it: the records of the pipeline."""
+"""Records of the pipeline: the job, its parts for each stage, and the outcome of a target."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kedge_convert.device import fit
 from kedge_convert.device.choices import runs, scheme_for
 from kedge_convert.device.fit import DeviceFit
-from kedge_convert.export.exported import Scheme, Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.quantise.budget import Budget
+from kedge_convert.quantise.candidates import QuantisationOptions
 from kedge_convert.targets import Target
+from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
 from kedge_runtime.artefact.contract import Kind, Precision
 
@@ -21,14 +23,56 @@ LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run of `kedge convert`. `calibrate`: the folder of pictures, if any.
+class ImageRequest:
+    """Where calibration and validation images come from: a folder, if any, and how many."""
 
-    `prepare`: adjust the weights of integer targets first (docs/quantisation.md); `unprepared`: why
-    that is out of the question, where it was tried in vain. `dynamic_batch`: of the ONNX targets.
-    `rewrites`: of edge.rewrites.REWRITES, before anything is exported.
-    `limits`: the user's own for `parity.Limits`, by name; None keeps the precision's default.
-    `device`: what the artefacts are for, `gates`: what they must hold on it.
+    folder: Path | None = None
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class PreparationRequest:
+    """How integer targets are made: the formats that need it, seed and scheme, and the budget.
+
+    `enabled`: whether weights are prepared at all. `budget`: holds nothing where layers can't stay
+    float.
+    """
+
+    enabled: bool
+    options: QuantisationOptions
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """What a target's file must hold before it gets its name, and where it goes.
+
+    `device`: the profile that it must fit within `gates`. `limits`: the user's own. `unprepared`:
+    as of Job.
+    """
+
+    out: Path
+    limits: UserLimits = DEFAULTS
+    device: Device | None = None
+    gates: fit.DeviceGates = fit.GATES
+    dynamic_batch: bool = False
+    unprepared: str = ""
+
+    @property
+    def device_name(self) -> str:
+        """The device's name, as artefacts keep it; "" without one."""
+        return self.device.name if self.device else ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `kedge convert`. `calibrate`: the folder of images, if any.
+
+    `prepare`: whether to prepare the weights of integer targets (docs/quantisation.md);
+    `unprepared`: why that is impossible, after an attempt that failed. `dynamic_batch`: of the ONNX
+    targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
+    `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
+    fit, `gates`: what they must hold on it.
     `force_input`: keep the input even where another one fits the model better.
     """
 
@@ -41,7 +85,7 @@ class Job:
     unprepared: str = ""
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
-    limits: dict[str, float | None] = field(default_factory=dict)
+    limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
     force_input: bool = False
@@ -52,26 +96,35 @@ class Job:
         return self.out / f"{Path(self.request.model).name}.log"
 
     @property
-    def scheme(self) -> Scheme:
-        """How the integers are laid out."""
-        return scheme_for(self.device)
+    def images(self) -> ImageRequest:
+        """The request for images."""
+        return ImageRequest(self.calibrate, self.sampling)
 
     @property
-    def device_name(self) -> str:
-        """The device's name, as artefacts keep it; "" without one."""
-        return self.device.name if self.device else ""
+    def preparation(self) -> PreparationRequest:
+        """The request for integer targets."""
+        formats = tuple(target.format for target in self.targets if target.needs_calibration)
+        options = QuantisationOptions(self.sampling.seed, scheme_for(self.device), formats)
+        return PreparationRequest(self.prepare, options, self.budget if self.mixes else Budget())
+
+    @property
+    def release(self) -> ReleaseRequest:
+        """The request for each target's file."""
+        return ReleaseRequest(
+            self.out, self.limits, self.device, self.gates, self.dynamic_batch, self.unprepared
+        )
 
     @property
     def budget(self) -> Budget:
         """What integer artefacts may lose."""
-        return Budget(self.limits.get("drop"), self.limits.get("top1"))
+        return Budget(self.limits.drop, self.limits.agreement)
 
     @property
     def mixes(self) -> bool:
         """Whether integer targets may become files with float layers, or of float16."""
         return bool(self.budget) and any(map(self.may_mix, self.targets))
 
-    def places(self, model: str) -> Iterator[Path]:
+    def paths(self, model: str) -> Iterator[Path]:
         """Yield where the artefacts of a model may lie."""
         for target in self.targets:
             resorts = LAST_RESORTS if self.mixes and target.precision == "int8" else ()
@@ -85,17 +138,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Checked:
-    """A sealed file and what was measured of it. `path` ends in `.rejected` for a miss.
+    """A sealed file and its measurement. `path` ends in `.rejected` for a miss.
 
-    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: what the user's model ended in; `fit`:
-    how it fits the device, if one was named; `compiled`: the file that its compiler made.
+    `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: the output type of the user's model;
+    `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made.
     """
 
     path: Path
     size: int
     ratio: float
     parity: Parity
-    way: Way
+    recipe: Recipe
     head: Kind
     fit: DeviceFit | None = None
     compiled: Path | None = None
@@ -103,7 +156,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one target; nothing is `checked` when its conversion failed."""
+    """The result of one target; nothing is `checked` when its conversion failed."""
 
     target: Target
     verdict: Verdict

@@ -1,8 +1,8 @@
-"""Images as the user's own pipeline loads them: by Keras, TensorFlow, Pillow or OpenCV.
+"""Load images as the user's own pipeline does: by Keras, TensorFlow, Pillow or OpenCV.
 
-The second judge of a conversion. The parity check feeds the float model and the artefact the same
-pixels, kedge's; where these aren't those of training, both answer alike and wrongly. Here nothing
-of kedge's preprocessing has a part.
+The parity check gives the float model and the artefact the same pixels, kedge's. Where these aren't
+the pixels of training, both answer alike and wrongly. So the float model also answers on pixels
+that no part of kedge's preprocessing made.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ _TF_METHODS = {"nearest": "nearest", "bilinear": "bilinear", "tf_bilinear": "bil
 
 
 def own_tensors(paths: Sequence[Path], spec: Input) -> Iterator[Floats] | None:
-    """Yield the network's input, float32 [1, h, w, channels], as the pipeline's library gives it.
+    """Yield the network's input, float32 [1, h, w, channels], as the pipeline's library loads it.
 
     None where no library loads images so: kedge's own geometries, and letterbox.
     """
@@ -49,13 +49,13 @@ def library(spec: Input) -> str:
 
 
 def _loader(spec: Input) -> Loader | None:
-    """Return what loads an input's images, None where no library does so."""
+    """Return the loader of an input's images, None where no library does so."""
     loader = LOADERS.get(spec.pipeline) or _by_geometry(spec.geometry)
     return loader if loader and _known(spec.geometry, loader) else None
 
 
 def _by_geometry(geometry: Geometry) -> Loader | None:
-    """Return what loads images so, where only the parts of a pipeline were given."""
+    """Return the loader for a geometry, where only the parts of a pipeline were given."""
     if geometry.resize in _FILTERS:
         return _keras if geometry.fit == "stretch" else _pillow
     return _tensorflow if geometry.resize in _TF_METHODS else None

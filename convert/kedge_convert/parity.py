@@ -1,4 +1,4 @@
-"""The parity check: a sealed file, through the runtime, against the float original."""
+"""Compare a sealed file, run by the runtime, with the float model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,30 +11,29 @@ import numpy as np
 from kedge_convert.doubts import Clear, clear
 from kedge_convert.images import Tick
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Output, Precision
+from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import label_sets, probabilities
 from kedge_runtime.drift import metrics
 from kedge_runtime.drift.intervals import paired_drop, wilson
 from kedge_runtime.drift.metrics import AgreementBy
-from kedge_runtime.errors import counted
 from kedge_runtime.output import quiet
 
 AGREEMENTS: dict[AgreementBy, str] = {
-    "best": "top-1 agreement",
-    "labels": "agreement of labels",
+    "best": "agreement",
+    "labels": "agreement of label sets",
     "cosine": "cosine",
 }
 
 
 @dataclass(frozen=True)
 class OwnPixels:
-    """How an artefact agrees with the float model on the pixels of the user's own pipeline.
+    """Agreement of an artefact with the float model on the pixels of the user's own pipeline.
 
-    `library`: what loaded them for the float model; the artefact read the image files. `agreement`:
-    a share of `images`, with its 95 % `interval` (Wilson's). `float_agreement`: that of the float
-    model on kedge's pixels with itself on own ones, so what the pixels alone cost. `clear`: as of
-    Parity.
+    `library`: the loader of the float model's images; the artefact read the image files.
+    `agreement`: a share of `images`, with its 95 % `interval` (Wilson's). `float_agreement`: of the
+    float model on kedge's pixels with itself on own ones: the loss by the pixels alone. `clear`: as
+    of Parity.
     """
 
     library: str
@@ -47,24 +46,24 @@ class OwnPixels:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an artefact has moved from the float original on `images` pictures.
+    """The difference between an artefact and the float model on `images` images.
 
-    Agreements are shares of pictures, errors are in logits, `sqnr` is in dB, `kl` in nats.
-    `agreement_by`: what `top1` counts, the best class or, of independent classes, the whole set of
-    labels; `top5` is None then. Features have no classes: `top1`, `top5` and `kl` are None, and
-    their agreement is the cosine.
-    `drop`: the original's accuracy less the artefact's, where the true classes are known, and
+    Agreements are shares of images, errors are in logits, `sqnr` is in dB, `kl` in nats.
+    `agreement_by`: what `agreement` counts, the best class or, of independent classes, the whole
+    set of labels; `agreement_top5` is None then. Features have no classes: both agreements and `kl`
+    are None, and the cosine takes their place.
+    `drop`: the float model's accuracy less the artefact's, where the true classes are known, and
     `drop_interval` its 95 % interval (Tango's, as of `kedge drift`).
-    `top1_interval`: the 95 % interval of `top1` (Wilson's, as of `kedge drift`).
-    `own_pixels`: the same where the float model is fed by the user's own pipeline; None where no
-    library loads images so, and for features.
-    `clear`: the agreement without near ties (ties.py); None unless the best class is what agrees.
+    `agreement_interval`: the 95 % interval of `agreement` (Wilson's, as of `kedge drift`).
+    `own_pixels`: the same where the float model gets the pixels of the user's own pipeline; None
+    where no library loads images so, and for features.
+    `clear`: the agreement without near ties (doubts.py); None unless the best class is compared.
     `relative_error_90`: the `relative_error` that nine images in ten keep.
     """
 
     images: int
-    top1: float | None
-    top5: float | None
+    agreement: float | None
+    agreement_top5: float | None
     logit_max_error: float
     logit_mean_error: float
     relative_error: float
@@ -72,7 +71,7 @@ class Parity:
     sqnr: float
     kl: float | None
     drop: float | None = None
-    top1_interval: tuple[float, float] | None = None
+    agreement_interval: tuple[float, float] | None = None
     agreement_by: AgreementBy = "best"
     drop_interval: tuple[float, float] | None = None
     own_pixels: OwnPixels | None = None
@@ -80,85 +79,27 @@ class Parity:
     relative_error_90: float = 0.0
 
     @property
-    def agreement(self) -> tuple[str, float]:
-        """What speaks for the artefact, and how it is called."""
-        if self.top1 is None:
+    def headline(self) -> tuple[str, float]:
+        """The figure that decides, behind its name: the agreement, or the cosine."""
+        if self.agreement is None:
             return "cosine", self.cosine
-        return AGREEMENTS[self.agreement_by], self.top1
+        return AGREEMENTS[self.agreement_by], self.agreement
 
     def plain(self) -> dict[str, Any]:
-        """Return the figures as JSON knows them: it has neither NaN nor infinity."""
+        """Return the figures for JSON, which has neither NaN nor infinity."""
         return {
             name: None if isinstance(value, float) and not isfinite(value) else value
             for name, value in asdict(self).items()
         }
 
 
-@dataclass(frozen=True)
-class ParityLimits:
-    """What passes: the least agreement (`top1`), the largest relative logit error and, if it
-    matters, the largest drop in accuracy, a share of the pictures.
-
-    `by_interval`: the agreement misses only with its whole 95 % interval: a default is no promise
-    that somebody asked for, and a hundred pictures measure no better than to six points.
-    `near_ties`: the answers have 8 bits, so that a default can ask for no agreement on near ties.
-    `of_most`: where the answers hardly diverge, the error is that of nine images in ten: a default
-    of integers is for logits that are all wrong, not for one image beyond the calibrated ranges.
-    """
-
-    top1: float
-    relative_error: float
-    drop: float | None = None
-    by_interval: bool = False
-    near_ties: bool = False
-    of_most: bool = False
-
-
-# float32 differs by the order of sums only, float16 by an 11-bit mantissa (MobileNetV2: 2.5e-3).
-# For integers the agreement decides; their logit error (0.2 for MobileNet 0.25) only tells what
-# agreement doesn't see, as logits that are all shifted.
-LIMITS: dict[Precision, ParityLimits] = {
-    "float32": ParityLimits(0.99, 1e-4, by_interval=True),
-    "float16": ParityLimits(0.98, 1e-2, by_interval=True),
-    "dynamic": ParityLimits(0.90, 0.5, by_interval=True, of_most=True),
-    "int8": ParityLimits(0.90, 0.5, by_interval=True, near_ties=True, of_most=True),
-    "int16x8": ParityLimits(0.90, 0.5, by_interval=True, of_most=True),
-    "mixed": ParityLimits(0.90, 0.5, by_interval=True, near_ties=True, of_most=True),
-}
-
-
-# Of the agreement on own pixels, where the precision's own limit is higher: TensorFlow's decoder is
-# up to 22 steps off every other on a JPEG (docs/preprocessing.md), which moves answers near a tie
-# (.955 of 66 grey digits); a wrong crop on photos gave .91 and less.
-OWN_PIXELS = 0.95
-# Most divergence, in nats, where near ties or a few images are excused: good int8 files have .003
-# to .03, stock int8 of MobileNet 0.25, which nothing excuses, .185 (docs/quantisation.md).
-LITTLE_KL = 0.1
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Passed, or the reasons why not."""
-
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing speaks against the artefact."""
-        return not self.reasons
-
-    def joined(self, reasons: tuple[str, ...]) -> "Verdict":
-        """Return the verdict with more reasons."""
-        return Verdict((*self.reasons, *reasons))
-
-
-def answers(path: Path, photos: Sequence[Path], tick: Tick = lambda: None) -> Floats:
+def answers(path: Path, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
     """Return the sealed file's logits, [images, classes], as a device would compute them."""
     with quiet():
         classifier = Classifier.open(path)
     rows = []
-    for photo in photos:
-        rows.append(classifier.outputs(photo))
+    for image in images:
+        rows.append(classifier.outputs(image))
         tick()
     return np.stack(rows)
 
@@ -166,18 +107,18 @@ def answers(path: Path, photos: Sequence[Path], tick: Tick = lambda: None) -> Fl
 def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
     """Measure the distance between two sets of numbers of the kind `output`, [images, classes]."""
     classes, by = output.kind != "features", agreement_by(output)
-    top1 = _top1(reference, candidate, output) if classes else None
+    agreement = _agreement(reference, candidate, output) if classes else None
     return Parity(
         images=len(reference),
-        top1=top1,
-        top5=metrics.top_k_agreement(reference, candidate, 5) if by == "best" else None,
+        agreement=agreement,
+        agreement_top5=metrics.top_k_agreement(reference, candidate, 5) if by == "best" else None,
         logit_max_error=metrics.max_error(reference, candidate),
         logit_mean_error=metrics.mean_error(reference, candidate),
         relative_error=metrics.relative_error(reference, candidate),
         cosine=metrics.cosine(reference, candidate),
         sqnr=metrics.sqnr(reference, candidate),
         kl=divergence(reference, candidate, output) if classes else None,
-        top1_interval=None if top1 is None else interval(top1, len(reference)),
+        agreement_interval=None if agreement is None else interval(agreement, len(reference)),
         agreement_by=by,
         clear=_clear(reference, candidate, output),
         relative_error_90=metrics.relative_error(reference, candidate, images=0.9),
@@ -189,22 +130,22 @@ def _clear(reference: Floats, candidate: Floats, output: Output) -> Clear | None
 
 
 def agreement_by(output: Output) -> AgreementBy:
-    """Return what answers of the kind `output` agree in."""
+    """Return the measure of agreement for answers of the kind `output`."""
     if output.kind == "features":
         return "cosine"
     return "labels" if output.multi_label else "best"
 
 
-def _top1(reference: Floats, candidate: Floats, output: Output) -> float:
+def _agreement(reference: Floats, candidate: Floats, output: Output) -> float:
     if not output.multi_label:
         return metrics.top_k_agreement(reference, candidate, 1)
     sets = (label_sets(probabilities(each, output), output) for each in (reference, candidate))
     return metrics.label_agreement(*sets)
 
 
-def interval(share: float, pictures: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of so many pictures."""
-    low, high = wilson(round(share * pictures), pictures)
+def interval(share: float, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many images."""
+    low, high = wilson(round(share * images), images)
     return float(low), float(high)
 
 
@@ -221,7 +162,7 @@ def divergence(reference: Floats, candidate: Floats, output: Output) -> float:
 def with_drop(
     parity: Parity, reference: Floats, candidate: Floats, classes: Sequence[int] | None
 ) -> Parity:
-    """Return a parity with the accuracy that is lost, if the true classes, [images], are known."""
+    """Add the drop in accuracy to a parity, if the true classes, [images], are known."""
     if classes is None:
         return parity
     ours, theirs = (each.argmax(axis=1) == np.asarray(classes) for each in (reference, candidate))
@@ -231,120 +172,27 @@ def with_drop(
     return replace(parity, drop=drop, drop_interval=(float(low), float(high)))
 
 
+@dataclass(frozen=True)
+class OwnAnswers:
+    """The float model's answers to images as `library` loads them, [images, classes]."""
+
+    library: str
+    logits: Floats
+
+
 def with_own_pixels(
-    parity: Parity,
-    library: str,
-    own: Floats | None,
-    reference: Floats,
-    candidate: Floats,
-    output: Output,
+    parity: Parity, own: OwnAnswers | None, reference: Floats, candidate: Floats, output: Output
 ) -> Parity:
-    """Return a parity with the agreement on own pixels. `own`: the float model's numbers on them,
-    [images, classes], of the first images of `reference` (its own on kedge's) and `candidate`.
+    """Add the agreement on own pixels to a parity.
+
+    `own`: of the first images of `reference` (the float model on kedge's pixels) and `candidate`.
     """
     if own is None or output.kind == "features":
         return parity
-    share, pixels = (_top1(own, each[: len(own)], output) for each in (candidate, reference))
-    untied = _clear(own, candidate[: len(own)], output)
-    found = OwnPixels(library, len(own), share, interval(share, len(own)), pixels, untied)
-    return replace(parity, own_pixels=found)
-
-
-def limits_for(precision: Precision, **overrides: float | None) -> ParityLimits:
-    """Return the limits of a precision, with the user's own where given.
-
-    The user's own are held as they were written.
-    """
-    given: dict[str, Any] = {n: value for n, value in overrides.items() if value is not None}
-    default = LIMITS[precision]
-    of_most = default.of_most and "relative_error" not in given
-    return replace(default, by_interval="top1" not in given, of_most=of_most, **given)
-
-
-def is_open(parity: Parity, limits: ParityLimits) -> bool:
-    """Whether the agreement lies below its limit, but not with its whole interval."""
-    if not limits.by_interval or parity.top1 is None or parity.top1_interval is None:
-        return False
-    return parity.top1 < limits.top1 <= parity.top1_interval[1]
-
-
-def left_open(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
-    """Return the line that says that the pictures can't decide, if they can't."""
-    if not is_open(parity, limits) or parity.top1_interval is None:
-        return ()
-    (word, agreement), (low, high) = parity.agreement, parity.top1_interval
-    pictures = counted(parity.images, "picture")
-    return (
-        f"{word} {agreement:.3f} on {pictures} may be {low:.3f} to {high:.3f} (95 %): they leave "
-        f"open whether it holds {limits.top1:g}; more pictures in --calibrate decide it",
+    count = len(own.logits)
+    share, pixels = (
+        _agreement(own.logits, each[:count], output) for each in (candidate, reference)
     )
-
-
-def are_tied(parity: Parity, limits: ParityLimits) -> bool:
-    """Whether near ties alone can take more agreement than a default limit allows, and the
-    artefact holds it on the other images and by the divergence of its answers.
-    """
-    if not (limits.by_interval and limits.near_ties and parity.clear) or parity.kl is None:
-        return False
-    ties = 1 - parity.clear.images / parity.images
-    return ties > 1 - limits.top1 and parity.clear.holds(limits.top1) and parity.kl <= LITTLE_KL
-
-
-def excused(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
-    """Return the line that says that near ties, not the file, took the agreement, if they did."""
-    if not are_tied(parity, limits) or parity.clear is None or parity.agreement[1] >= limits.top1:
-        return ()
-    rest = parity.clear
-    told = (
-        "" if rest.agreement is None else f"; on the other {rest.images} it is {rest.agreement:.3f}"
-    )
-    return (
-        f"top-1 agreement {parity.agreement[1]:.3f} says little: on {parity.images - rest.images} "
-        f"of {parity.images} images the float model's two best classes lie within {rest.step:.2g}, "
-        f"one step of int8{told}",
-    )
-
-
-def judge(parity: Parity, limits: ParityLimits) -> Verdict:
-    """Hold a parity against its limits."""
-    reasons = []
-    # Written as `not >=` so that a NaN fails.
-    word, agreement = parity.agreement
-    tied = are_tied(parity, limits)
-    if not (agreement >= limits.top1 or is_open(parity, limits) or tied):
-        reasons.append(f"{word} {agreement:.3f} is below {limits.top1:g}")
-    most = limits.of_most and parity.kl is not None and parity.kl <= LITTLE_KL
-    error = parity.relative_error_90 if most else parity.relative_error
-    if not error <= limits.relative_error:
-        of = " of nine images in ten" if most else ""
-        reasons.append(
-            f"logit error {error:.2g} of the largest logit{of} is above {limits.relative_error:g}"
-        )
-    least = min(limits.top1, OWN_PIXELS)
-    # An artefact that misses on kedge's pixels misses on any: that is no fault of the pipeline.
-    own = parity.own_pixels
-    untied = own.clear if tied and own and own.clear else own
-    if not reasons and own and untied and untied.interval[1] < least:
-        reasons.append(_on_own_pixels(own, least))
-    # Without true classes: accuracy can't fall by more than the answers that differ.
-    lost = 1 - agreement if parity.drop is None else parity.drop
-    if limits.drop is not None and not lost <= limits.drop:
-        reasons.append(f"drop in accuracy of {100 * lost:.2g}pp is above {100 * limits.drop:g}pp")
-    return Verdict(tuple(reasons))
-
-
-def _on_own_pixels(own: OwnPixels, least: float) -> str:
-    low, high = own.interval
-    found = (
-        f"agreement on own pixels, loaded by {own.library}, is {own.agreement:.3f} (95 %: "
-        f"{low:.3f} to {high:.3f}), below {least:g}"
-    )
-    if own.float_agreement >= least:
-        return (
-            f"{found}: the float model itself keeps {own.float_agreement:.3f} on kedge's pixels, "
-            "so the precision costs it, not the pixels: take a wider one, such as float16"
-        )
-    return (
-        f"{found}: the pipeline loads other pixels than kedge feeds: look at --preprocess; "
-        "kedge fit-input finds it from labelled images"
-    )
+    untied = _clear(own.logits, candidate[:count], output)
+    agreed = OwnPixels(own.library, count, share, interval(share, count), pixels, untied)
+    return replace(parity, own_pixels=agreed)

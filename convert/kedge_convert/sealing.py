@@ -1,11 +1,11 @@
-"""From an exported model to a sealed file: contract and golden set, filled in from the facts."""
+"""Fill in the contract of an exported model, and the float model's answers for its golden set."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from kedge_convert.export.exported import Way
-from kedge_convert.images import Photos
+from kedge_convert.export.exported import Recipe
+from kedge_convert.images import ImageSplit
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
@@ -18,18 +18,22 @@ from kedge_runtime.image.preprocessing import Preprocessor
 TOOLS = ("keras", "tf_keras", "tf2onnx", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
 
 
-def reference_answers(source: Source, pictures: Sequence[bytes]) -> Floats:
-    """Return the float original's logits for encoded pictures."""
+def reference_answers(source: Source, images: Sequence[bytes]) -> Floats:
+    """Return the float model's logits for encoded images."""
     plan = Preprocessor(source.input)
-    return source.logits(plan.tensor(plan.read(picture)) for picture in pictures)
+    return source.logits(plan.tensor(plan.read(image)) for image in images)
 
 
 def contract_of(
-    source: Source, target: Target, engine: Engine, photos: Photos, way: Way | None = None
+    source: Source,
+    target: Target,
+    engine: Engine,
+    images: ImageSplit,
+    recipe: Recipe | None = None,
 ) -> Contract:
-    """Return the contract of an exported model; its tensors are what the engine says they are."""
-    way = way or Way(target.precision)
-    calibrated = photos.calibration if target.needs_calibration else ()
+    """Return the contract of an exported model, with the tensors that the engine reports."""
+    recipe = recipe or Recipe(target.precision)
+    calibrated = images.calibration if target.needs_calibration else ()
     return Contract(
         input=replace(source.input, tensor=engine.input),
         output=replace(source.output, tensor=engine.output),
@@ -37,18 +41,18 @@ def contract_of(
         provenance=Provenance(
             source=source.name,
             weights_digest=source.weights_digest,
-            precision=way.precision,
+            precision=recipe.precision,
             target=str(target),
             card=source.card,
             parameters=source.parameters,
-            method=way.method,
-            ranges=way.ranges,
-            kept=way.kept,
-            device=way.device,
+            method=recipe.method,
+            ranges=recipe.ranges,
+            kept=recipe.float_layers,
+            device=recipe.device,
             head=source.head,
             output=source.chosen,
             signature=source.signature,
-            calibration_digest=photos.calibration_digest() if calibrated else "",
+            calibration_digest=images.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
             tools=tool_versions(),
         ),
@@ -56,6 +60,6 @@ def contract_of(
 
 
 def tool_versions() -> dict[str, str]:
-    """Return the versions of everything that has a part in an artefact's bytes."""
+    """Return the versions of all tools that shape an artefact's bytes."""
     tensorflow = {"tensorflow": str(require("tensorflow").__version__)}
     return tensorflow | {name: version(name) for name in TOOLS}

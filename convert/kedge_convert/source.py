@@ -1,4 +1,4 @@
-"""What is converted: a Keras model from pictures to numbers, and all that its contract needs."""
+"""Load the source of a conversion: a Keras model, and all that its contract needs."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from kedge_convert import asking
 from kedge_convert.load import input_stage, inputs, output_activation, registry
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
-from kedge_convert.settle import fed, labelled
+from kedge_convert.settle import labelled, settle_input
 from kedge_models import cards
 from kedge_models.cards import Card, card
 from kedge_runtime.arrays import Floats
@@ -28,11 +28,11 @@ BATCH = 16
 class Source:
     """A Keras model from images to logits, mostly. `model` takes float32 [n, h, w, channels].
 
-    `output`: what its numbers are, without their tensor. `head`: what the user's model ended in.
-    `told`: the layers or the user leave no doubt of it (heads.check_answers).
+    `output`: the kind of its numbers, without their tensor. `head`: the output type of the user's
+    model. `told`: whether the layers or the user settle it (output_activation.check_answers).
     `chosen`, `signature`: the output and signature that the user asked for, empty without.
-    `untrained`: its weights are random ones. `notes`: what the user should know, a line each.
-    `pictures`: a few real ones, on which an export is tried (noise where there are none).
+    `notes`: lines for the user. `images`: a few on which an export is tried (noise where there are
+    none).
     """
 
     name: str
@@ -46,13 +46,12 @@ class Source:
     chosen: str = ""
     signature: str = ""
     card: str = ""
-    untrained: bool = False
     notes: tuple[str, ...] = ()
-    pictures: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
 
     @property
     def activation(self) -> Activation:
-        """What turns its logits into probabilities."""
+        """The function that turns its logits into probabilities."""
         return self.output.activation
 
     @property
@@ -80,66 +79,67 @@ def _batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any
 def load_source(request: SourceRequest) -> Source:
     """Load the model and settle its contract's input, output and labels.
 
-    Raises UsageError when the model can't be read, is no image classifier, or, once for all of
-    them, for the facts that its contract needs and that are neither given nor known.
+    Raises UsageError when the model can't be read or is no image classifier. Facts that the
+    contract needs and that nothing tells are asked for in one UsageError.
     """
     asking.refuse_idle(request)
-    found = _with_card(registry.load(request), request)
-    with registry.about(found.name):
-        model = inputs.as_image(found.model, request.size)
+    loaded = _with_card(registry.load(request), request)
+    with registry.about(loaded.name):
+        model = inputs.as_image(loaded.model, request.size)
         output_activation.check_input(model)
         model = input_stage.fixed(model, request.size)
         head = output_activation.find(model, request.head)
-    feeding, named = fed(request, found, model), labelled(request, found, head)
-    asking.refuse(request, (*feeding.missing, *named.missing))
+    settled, labels = settle_input(request, loaded, model), labelled(request, loaded, head)
+    asking.refuse(request, (*settled.missing, *labels.missing))
     return Source(
-        name=found.name,
+        name=loaded.name,
         model=head.model,
-        input=feeding.input,
-        output=replace(head.output, label_offset=named.offset),
-        labels=named.labels,
-        weights_digest=digest(found.model),
+        input=settled.input,
+        output=replace(head.output, label_offset=labels.offset),
+        labels=labels.labels,
+        weights_digest=digest(loaded.model),
         head=head.kind,
         told=head.certain,
         chosen=request.output or "",
         signature=request.signature or "",
-        card=found.facts.card,
-        notes=(f"head: {head}", feeding.line, *found.notes, *named.notes),
+        card=loaded.facts.card,
+        notes=(f"head: {head}", settled.line, *loaded.notes, *labels.notes),
     )
 
 
-def _with_card(found: LoadedModel, request: SourceRequest) -> LoadedModel:
-    """Return a file's model with what `--card` knows of it."""
+def _with_card(loaded: LoadedModel, request: SourceRequest) -> LoadedModel:
+    """Return a file's model with the facts of `--card`."""
     if request.card is None:
-        return found
+        return loaded
     asked = card(request.card)
     if request.pixels.normalisation is None:
-        _refuse_other_card(found.name, found.model, asked)
-        _refuse_card_of_bytes(found, asked)
-    return replace(found, facts=SourceFacts.of(asked))
+        _refuse_other_card(loaded.name, loaded.model, asked)
+        _refuse_card_of_bytes(loaded, asked)
+    return replace(loaded, facts=SourceFacts.of(asked))
 
 
 def _refuse_other_card(name: str, model: Any, asked: Card) -> None:
     """Raise UsageError when the model has exactly another application's number of weights.
 
-    The float original would be fed wrongly too, so that the parity check could not tell.
+    The float model would get wrong inputs too, so the parity check could not find it.
     """
     alike = [each for each in cards().values() if each.parameters == model.count_params()]
     if not alike or asked.normalisation in {each.normalisation for each in alike}:
         return
     raise UsageError(
-        f"{name}: has the {alike[0].parameters} weights of {alike[0].name}, which is fed otherwise "
-        f"than --card {asked.name}: give --card {alike[0].name}, or --normalisation to insist"
+        f"{name}: has the {alike[0].parameters} weights of {alike[0].name}, which uses other "
+        f"preprocessing than --card {asked.name}: give --card {alike[0].name}, or --normalisation "
+        "to override"
     )
 
 
-def _refuse_card_of_bytes(found: LoadedModel, asked: Card) -> None:
+def _refuse_card_of_bytes(loaded: LoadedModel, asked: Card) -> None:
     """Raise UsageError where a SavedModel takes uint8, and the card's model doesn't."""
     raw = NORMALISATIONS["raw"]
-    if found.facts.normalisation == raw != asked.normaliser():
+    if loaded.facts.normalisation == raw != asked.normaliser():
         raise UsageError(
-            f"{found.name}: takes bytes, but --card {asked.name} normalises them: give "
-            "--normalisation raw, or another to insist"
+            f"{loaded.name}: takes bytes, but --card {asked.name} normalises them: give "
+            "--normalisation raw, or another to override"
         )
 
 

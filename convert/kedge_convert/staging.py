@@ -1,7 +1,7 @@
-"""How a conversion's files get their names: checked between being written and being renamed.
+"""Write a conversion's files: checked after they are written and before they are renamed.
 
-Whatever happens in between, a file under its final name is whole and has passed. They are written,
-synced and renamed as all files are (`kedge_runtime.files`); here are the words for `--out`.
+A file under its final name is always whole and has passed. Files are written, synced and renamed as
+all files are (`kedge_runtime.files`); the errors here name `--out`.
 """
 
 import contextlib
@@ -34,9 +34,10 @@ def publish(temporary: Path, final: Path) -> None:
         raise _unwritable(final.parent, error) from None
 
 
-def spare(paths: Iterable[Path], device: str) -> None:
-    """Raise UsageError if one of the files was made for another device than `device`, "" being
-    none: their names don't say for which, so one would replace the other.
+def refuse_other_device(paths: Iterable[Path], device: str) -> None:
+    """Raise UsageError if one of the files was made for another device than `device`, "" for none.
+
+    File names don't tell the device, so one file would replace the other.
     """
     for path in paths:
         owner = _made_for(path)
@@ -48,22 +49,22 @@ def spare(paths: Iterable[Path], device: str) -> None:
 
 
 def rejected(final: Path) -> Path:
-    """Return where a file lies that missed its limits."""
+    """Return the path of a file that missed its limits."""
     return final.with_name(final.name + REJECTED)
 
 
 def forget(final: Path, device: str) -> None:
-    """Remove what an earlier run rejected, being no longer true; another device's still is."""
+    """Remove the file that an earlier run rejected, unless it was made for another device."""
     path = rejected(final)
     if _made_for(path) in (None, device):
         path.unlink(missing_ok=True)
 
 
 def _made_for(path: Path) -> str | None:
-    """Return the name of an artefact's device; None for what isn't there or is no artefact."""
-    form = Path(path.name.removesuffix(REJECTED)).suffix.lstrip(".")
+    """Return the name of an artefact's device; None without a file or for no artefact."""
+    format = Path(path.name.removesuffix(REJECTED)).suffix.lstrip(".")
     try:
-        return read_artefact(path, form).contract.provenance.device
+        return read_artefact(path, format).contract.provenance.device
     except KedgeError:
         return None
 
@@ -76,7 +77,7 @@ def _for(device: str | None) -> str:
 def output_folder(folder: Path) -> Iterator[None]:
     """Make the output folder, prove it writable before hours are spent, and run the block.
 
-    What was made here and stays empty is taken away again. Raises UsageError.
+    Folders that it made and that stay empty are removed again. Raises UsageError.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:

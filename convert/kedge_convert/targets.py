@@ -1,4 +1,4 @@
-"""Targets, written `format:precision`: what can be asked for, and what its file is called."""
+"""Targets, written `format:precision`: the allowed ones, and the names of their files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from kedge_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Target:
-    """One artefact to make; `form` is a key of `kedge_runtime.artefact.containers.FORMATS`."""
+    """One artefact to make; `format` is a key of `kedge_runtime.artefact.containers.FORMATS`."""
 
-    form: str
+    format: str
     precision: Precision
 
     def __str__(self) -> str:
-        """Return the target as the user writes it."""
-        return f"{self.form}:{self.precision}"
+        """Return the target as on the command line."""
+        return f"{self.format}:{self.precision}"
 
     def file_name(self, model: str) -> str:
         """Return the artefact's name, e.g. `mobilenet.int8.tflite`."""
-        return f"{model}.{self.precision}.{self.form}"
+        return f"{model}.{self.precision}.{self.format}"
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether activations become integers, whose ranges only pictures can tell."""
+        """Whether activations become integers, whose ranges come from calibration images."""
         return self.precision in CALIBRATED
 
 
@@ -49,17 +49,17 @@ def parse_targets(text: str) -> tuple[Target, ...]:
     """
     if text.strip() == "all":
         return TARGETS
-    known = {str(target): target for target in TARGETS}
+    allowed = {str(target): target for target in TARGETS}
     parts = [part.strip() for part in text.split(",") if part.strip()]
     for part in parts or [text]:
-        if part not in known:
+        if part not in allowed:
             raise UsageError(
-                f"--to: got {part!r}, allowed are all, {', '.join(known)}{_meant(part, known)}"
+                f"--to: got {part!r}, allowed are all, {', '.join(allowed)}{_meant(part, allowed)}"
             )
-    return tuple(dict.fromkeys(known[part] for part in parts))
+    return tuple(dict.fromkeys(allowed[part] for part in parts))
 
 
-def _meant(part: str, known: Iterable[str]) -> str:
-    """Ask back after half a target, such as `int8` or `tflite`."""
-    meant = [name for name in known if part.lower() in name.split(":")]
+def _meant(part: str, allowed: Iterable[str]) -> str:
+    """Return a suggestion for half a target, such as `int8` or `tflite`."""
+    meant = [name for name in allowed if part.lower() in name.split(":")]
     return f"; did you mean {','.join(meant)}?" if meant else ""

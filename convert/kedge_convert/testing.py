@@ -1,11 +1,11 @@
-"""For a project's own tests: `assert_no_drift` holds an artefact to a gate within pytest.
+"""Check an artefact's drift in a project's own tests: `assert_no_drift` is a gate for pytest.
 
 ```python
 from kedge_convert.testing import assert_no_drift
 from kedge_runtime.files import temporary_folder
 
 def test_the_shipped_model_is_as_good() -> None:
-    assert_no_drift("flowers.int8.tflite", "flowers.keras", "photos", max_drop=0.01)
+    assert_no_drift("flowers.int8.tflite", "flowers.keras", "images", max_drop=0.01)
 ```
 """
 
@@ -28,7 +28,7 @@ Place = str | PathLike[str]
 def assert_no_drift(
     artefact: Place, against: Place, images: Place, labels: str = "auto", **limits: float
 ) -> Drift:
-    """Compare an artefact with its float original on a folder of pictures, as `kedge drift` does.
+    """Compare an artefact with its float model on a folder of images, as `kedge drift` does.
 
     `against`: a model, or a reference recorded from one; `labels`: as --labels; `limits`: max_drop
     or min_agreement, shares of 0..1, kedge drift's own without any. Returns the drift. Raises
@@ -52,5 +52,5 @@ def assert_no_drift(
 def _said(gate: Gate) -> str:
     value = gate.value
     said = f"{gate.verdict} {gate.name} {gate.limit:g}: {value.value:.4f}"
-    more = f", about {gate.images} pictures would decide" if gate.images else ""
+    more = f", about {gate.images} images would decide" if gate.images else ""
     return f"{said} ({value.low:.4f} .. {value.high:.4f}){more}"

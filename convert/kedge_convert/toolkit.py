@@ -12,7 +12,7 @@ from kedge_runtime.output import quiet
 
 
 class ConversionError(KedgeError):
-    """A toolkit that can't express the model, or that gave an invalid file."""
+    """Raised where a toolkit can't express the model, or wrote an invalid file."""
 
     exit_code = 1
 
@@ -26,10 +26,10 @@ def require(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
-    # It keeps the stderr of its first words for ever, which `quiet` may have closed since.
+    # TensorFlow keeps the stderr of its first message, which `quiet` may have closed since.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        # What a framework announces of itself is nothing to the user, whichever command needs it.
+        # A framework's own announcements mean nothing to the user.
         with quiet() if name not in sys.modules else nullcontext():
             return import_module(name)
     except ModuleNotFoundError as error:

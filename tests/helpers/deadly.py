@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kedge_convert import pipeline
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.job import Checked, Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.parity import Parity, Verdict
+from kedge_convert.parity import Parity
 from kedge_convert.source import Source
 from kedge_convert.staging import publish, write
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.toolkit import ConversionError
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker.events import PREPARATION
 from kedge_convert.worker.process import INTERVAL, Bounds, highest
 from kedge_convert.worker.progress import Progress
@@ -100,7 +101,7 @@ WAYS: dict[str, Callable[[], object]] = {
 
 
 def work(job: Job, progress: Progress) -> Iterator[Outcome]:
-    """Do as `pipeline.outcomes` does, but for the models, and die where the plan says so."""
+    """Do as `pipeline.convert` does, but for the models, and die where the plan says so."""
     plan = json.loads(Path(job.request.model).read_text())
     with progress.stage("load model"):
         os.write(1, b"loading on stdout\n")
@@ -117,7 +118,7 @@ def work(job: Job, progress: Progress) -> Iterator[Outcome]:
 
 
 def real(job: Job, progress: Progress) -> Iterator[Outcome]:
-    """Do as `pipeline.outcomes` does, with a TFLite converter that dies of some precisions."""
+    """Do as `pipeline.convert` does, with a TFLite converter that dies of some precisions."""
     tflite = FORMATS["tflite"]
     ways = {"float16": "segfault", "dynamic": "fill"}
     whole = tflite.export
@@ -128,7 +129,7 @@ def real(job: Job, progress: Progress) -> Iterator[Outcome]:
         return whole(source, precision, *others)
 
     tflite.export = export  # type: ignore[attr-defined]
-    return pipeline.outcomes(job, progress)
+    return pipeline.convert(job, progress)
 
 
 def _made(job: Job, target: Target, plan: dict[str, str], progress: Progress) -> Outcome:
@@ -141,7 +142,7 @@ def _made(job: Job, target: Target, plan: dict[str, str], progress: Progress) ->
     except ConversionError as error:
         return failed(target, str(error))
     notes = (job.unprepared,) if job.unprepared else ()
-    checked = Checked(final, 4, 1.0, SAME, Way("float32"), "softmax")
+    checked = Checked(final, 4, 1.0, SAME, Recipe("float32"), "softmax")
     return Outcome(target, Verdict(), checked, notes)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import nets
-from kedge_convert.export.exported import Exported
+from kedge_convert.export.exported import Exported, ExportOptions
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.source import Source
 from kedge_convert.targets import TARGETS, Target
@@ -102,8 +102,8 @@ def source_of(model: Any) -> Source:
 def exported(family: str, target: Target, pictures: Path) -> Exported:
     """Export a family's net, calibrated on the first pictures of a folder."""
     paths = sorted(pictures.iterdir())[:CALIBRATION] if target.needs_calibration else ()
-    form = FORMATS[target.form]
-    return form.export(source(family), target.precision, paths, lambda: None)  # type: ignore[no-any-return]
+    form, options = FORMATS[target.format], ExportOptions(tuple(paths))
+    return form.export(source(family), target.precision, options)  # type: ignore[no-any-return]
 
 
 def digests(family: str, pictures: Path) -> dict[str, str]:

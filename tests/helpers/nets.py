@@ -69,7 +69,7 @@ def prepared(
     graph: Graph, photos: Floats, seed: int = 0, tick: Callable[[], None] = lambda: None
 ) -> Any:
     """Return the Keras model with prepared weights, fitted to photos [n, h, w, 3]."""
-    levelled = preparation.levelled(graph, photos)
+    levelled = preparation.equalised(graph, photos)
     return preparation.round_weights(levelled, photos, preparation.Rounding(seed), tick).build()
 
 

@@ -117,7 +117,7 @@ def work(job: Job, progress: Progress) -> Iterator[Outcome]:
 def unchecked(job: Job, progress: Progress) -> Iterator[Outcome]:
     """Convert without a look at what a SavedModel does."""
     vars(graph_safety)["refuse_program"] = lambda saved: None
-    return pipeline.outcomes(job, progress)
+    return pipeline.convert(job, progress)
 
 
 def lacking(job: Job, progress: Progress) -> Iterator[Outcome]:

@@ -185,6 +185,7 @@ def convert(**values: Any) -> int:
 def _job(options: ConvertOptions) -> "Job":
     from kedge_convert.device.choices import targets_for
     from kedge_convert.job import Job
+    from kedge_convert.verdict import UserLimits
 
     device = options.device.profile()
     return Job(
@@ -196,11 +197,7 @@ def _job(options: ConvertOptions) -> "Job":
         prepare=options.prepare,
         dynamic_batch=options.dynamic_batch,
         rewrites=options.rewrites,
-        limits={
-            "top1": options.min_agreement,
-            "relative_error": options.max_logit_error,
-            "drop": options.max_drop,
-        },
+        limits=UserLimits(options.min_agreement, options.max_logit_error, options.max_drop),
         device=device,
         gates=options.device.gates(),
         force_input=options.force_input,
@@ -262,10 +259,10 @@ def _report(outcome: "Outcome") -> TargetReport:
         path=str(checked.path),
         bytes=checked.size,
         ratio=checked.ratio,
-        precision=checked.way.precision,
-        ranges=checked.way.ranges,
-        float_layers=checked.way.kept,
-        method=checked.way.method,
+        precision=checked.recipe.precision,
+        ranges=checked.recipe.ranges,
+        float_layers=checked.recipe.float_layers,
+        method=checked.recipe.method,
         head=checked.head,
         device=plain_fit(checked.fit) if checked.fit else None,
         compiled=str(checked.compiled) if checked.compiled else None,

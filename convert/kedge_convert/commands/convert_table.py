@@ -85,7 +85,9 @@ def _explain_own_pixels(console: Console, checked: "Sequence[Checked]") -> None:
 def _print_interval(console: Console, checked: "Sequence[Checked]") -> None:
     """Print the confidence interval of the lowest agreement."""
     parities = [one.parity for one in checked]
-    known = [(p.top1, p.top1_interval, p.images) for p in parities if p.top1_interval]
+    known = [
+        (p.agreement, p.agreement_interval, p.images) for p in parities if p.agreement_interval
+    ]
     if known:
         _, (low, high), images = min(known)
         on = f"95 % CI of the agreement on {counted(images, 'image')}"
@@ -94,11 +96,11 @@ def _print_interval(console: Console, checked: "Sequence[Checked]") -> None:
 
 def _name_prepared(console: Console, outcomes: "Sequence[Outcome]") -> None:
     """Name the targets with prepared weights; mixed files have a note of their own."""
-    ways = {str(each.target): each.checked.way for each in outcomes if each.checked}
+    recipes = {str(each.target): each.checked.recipe for each in outcomes if each.checked}
     prepared = [
         target
-        for target, way in ways.items()
-        if way.method == "prepared" and way.precision != "mixed"
+        for target, recipe in recipes.items()
+        if recipe.method == "prepared" and recipe.precision != "mixed"
     ]
     if prepared:
         words = "Prepared int8 weights used (closer to the float model than stock)"
@@ -123,7 +125,7 @@ def _result(console: Console, outcome: "Outcome") -> None:
 def _drop(parity: "Parity") -> str:
     """Return the drop in accuracy in points, or its upper bound."""
     if parity.drop is None or parity.drop_interval is None:
-        most = 100 * (1 - parity.agreement[1])
+        most = 100 * (1 - parity.headline[1])
         return f"drop in accuracy: at most {most:.2f} points, as there is no ground truth"
     low, high = (f"{100 * bound:.2f}" for bound in parity.drop_interval)
     interval = f"95 % CI: {low} to {high}"
@@ -142,7 +144,7 @@ def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
         str(outcome.target),
         f"{checked.size / 1e6:.2f} MB",
         f"{checked.ratio:.2f}",
-        "-" if measured.top1 is None else percent(measured.top1),
+        "-" if measured.agreement is None else percent(measured.agreement),
         *((percent(own_pixels.agreement) if own_pixels else "-",) if own else ()),
         f"{measured.logit_max_error:.2g}",
         f"{measured.logit_mean_error:.2g}",

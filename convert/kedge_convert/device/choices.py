@@ -27,7 +27,7 @@ def targets_for(device: Device | None, requested: str | None = None) -> tuple[Ta
 
 def runs(device: Device, target: Target) -> bool:
     """Whether a device runs a target's precision in its format."""
-    return target.precision in device.precisions.get(target.form, ())
+    return target.precision in device.precisions.get(target.format, ())
 
 
 def scheme_for(device: Device | None) -> Scheme:

@@ -1,17 +1,15 @@
-"""Records of an export: what it takes and gives, and what the formats share to make it."""
+"""Records of an export: its options and its result, and what the formats share to make it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.images import Tick
+from kedge_convert.images import Tick, tensors, ticking
 from kedge_convert.source import Source
+from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import DType, Method, Precision
 
 
@@ -19,7 +17,7 @@ from kedge_runtime.artefact.contract import DType, Method, Precision
 class Scheme:
     """One layout; the defaults are what every CPU runs.
 
-    `input`, `output`: the types of a TFLite file's ends (`inference_input_type` of TensorFlow's
+    `input`, `output`: a TFLite file's I/O dtypes (`inference_input_type` of TensorFlow's
     converter); ONNX's stay float32. `per_channel_dense`: whether TFLite's dense layers have a scale
     per output, or one for all (`_experimental_disable_per_channel_quantization_for_dense_layers`).
     `reduce_range`: whether ONNX's weights keep to 7 bits, as the option of that name of
@@ -36,13 +34,37 @@ PLAIN = Scheme()
 
 
 @dataclass(frozen=True)
-class Way:
-    """What goes into the provenance, see there. `device`: whose profile chose, if any."""
+class ExportOptions:
+    """What an export takes besides the model and its precision.
+
+    `images`: for the ranges of integer activations; `tick` is called for each one that is used.
+    `scheme`: the layout of the integers.
+    """
+
+    images: tuple[Path, ...] = ()
+    scheme: Scheme = PLAIN
+    tick: Tick = lambda: None
+
+    def tensors(self, source: Source) -> Iterator[Floats]:
+        """Yield the model's input for each image, [1, h, w, channels]."""
+        return ticking(tensors(self.images, source.input), self.tick)
+
+
+STOCK = ExportOptions()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a file was made, for its provenance.
+
+    `ranges`: the method of the activations' ranges. `float_layers`: the layers that stay float.
+    `device`: whose profile chose, if any.
+    """
 
     precision: Precision
     method: Method = "stock"
     ranges: str = ""
-    kept: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
     device: str = ""
 
 
@@ -61,23 +83,7 @@ def half(kernel: NDArray[np.float32]) -> NDArray[np.float16] | None:
 
 @dataclass(frozen=True)
 class Exported:
-    """An unsealed model file. `notes`: a line each for what isn't as the target's name says."""
+    """An unsealed model file. `notes`: a line for each difference from what the target promises."""
 
     content: bytes
     notes: tuple[str, ...] = ()
-
-
-Recipe = Callable[[Source, Sequence[Path], Tick, Scheme], Exported]
-
-
-def once(make: Callable[[Source], bytes]) -> Callable[[Source], bytes]:
-    """Remember what `make` gave for a source's model, for as long as that model lives."""
-    made: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
-
-    @wraps(make)
-    def remembered(source: Source) -> bytes:
-        if source.model not in made:
-            made[source.model] = make(source)
-        return made[source.model]
-
-    return remembered

@@ -1,10 +1,11 @@
 """Export formats: one module each, twins with the same two verbs.
 
-`export(source, precision, calibration, tick, scheme) -> Exported`: the unsealed model file, its
-structure checked, and what is to be said of it. `calibration` are paths of pictures; `tick` is
-called for each one that is used; `scheme` lays out the integers.
+`export(source, precision, options) -> Exported`: the unsealed model file, its structure checked,
+and notes for the user. `options`: ExportOptions.
 
-`describe(content, contract) -> Exported`: the same file, saying of itself what other programs read.
+`describe(content, contract) -> Exported`: the same file with metadata that other programs read.
+
+`PRECISIONS`: what `export` knows.
 """
 
 from types import ModuleType

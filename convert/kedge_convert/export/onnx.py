@@ -1,4 +1,4 @@
-"""An open batch for ONNX: several pictures at once, on request."""
+"""Keras to ONNX by the most exact of several routes; an open batch on request."""
 
 import contextlib
 import logging
@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from kedge_convert.export import onnx_precisions, structure
-from kedge_convert.export.exported import PLAIN, Exported, Scheme, once
+from kedge_convert.export.exported import STOCK, Exported, ExportOptions
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT, canonical
 from kedge_convert.export.onnx_precisions import guard
 from kedge_convert.export.tf2onnx import ROUTES, Route
-from kedge_convert.images import Tick, tensors
+from kedge_convert.images import tensors
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.artefact.contract import Contract, Precision
@@ -24,23 +25,14 @@ from kedge_runtime.files import temporary_folder
 from kedge_runtime.output import quiet
 
 # Of the largest logit: a graph that is wrong is off by far more. How exact the chosen one is, is
-# for the parity check to say, on more pictures.
+# for the parity check to say, on more images.
 TOLERANCE = 1e-3
 # Routes whose errors differ by less are equally exact: sums in another order differ by 1e-6.
 EQUAL = 1e-5
 PROBES = 4
 
 
-Recipe = Callable[[Source, Path, Sequence[Path], Tick, Scheme], bytes]
-
-
-def export(
-    source: Source,
-    precision: Precision,
-    calibration: Sequence[Path],
-    tick: Tick,
-    scheme: Scheme = PLAIN,
-) -> Exported:
+def export(source: Source, precision: Precision, options: ExportOptions = STOCK) -> Exported:
     """Return the serialised ModelProto of `source`, its structure checked.
 
     Input `input`, output `logits`, batch 1. Raises ConversionError.
@@ -48,18 +40,18 @@ def export(
     with quiet(), _logs_off(), temporary_folder() as folder:
         floats = folder / "float32.onnx"
         floats.write_bytes(float32(source))
-        content = RECIPES[precision](source, floats, calibration, tick, scheme)
+        content = RECIPES[precision](source, floats, options)
     structure.check("onnx", content, source)
     return Exported(content)
 
 
 def describe(content: bytes, contract: Contract) -> Exported:
-    """Return the file as it is: ONNX has no convention for what a classifier's ends mean."""
+    """Return the file as it is: ONNX has no convention for a classifier's inputs and outputs."""
     return Exported(content)
 
 
 @dataclass(frozen=True)
-class Made:
+class RoutedModel:
     """The model of one route. `error`: the largest of its logits, as a share of the largest."""
 
     nodes: int
@@ -67,15 +59,25 @@ class Made:
     content: bytes
 
 
-@once
+# By the Keras model, for as long as that lives.
+_FLOATS: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+
+
 def float32(source: Source) -> bytes:
-    """Return the float model, made once for all that starts from it.
+    """Return the float model, made once for all that starts from it."""
+    if source.model not in _FLOATS:
+        _FLOATS[source.model] = _float32(source)
+    return _FLOATS[source.model]
+
+
+def _float32(source: Source) -> bytes:
+    """Return the model of the best route.
 
     Of the routes whose model passes every check it is the most exact one; of those that are equally
     exact the one with the fewest nodes.
     """
     reasons: list[str] = []
-    models: list[Made] = []
+    models: list[RoutedModel] = []
     with temporary_folder() as folder:
         for name, route in ROUTES.items():
             try:
@@ -90,14 +92,14 @@ def float32(source: Source) -> bytes:
     return best(models).content
 
 
-def best(models: Sequence[Made]) -> Made:
+def best(models: Sequence[RoutedModel]) -> RoutedModel:
     """Return the one with the fewest nodes of those within EQUAL of the most exact."""
-    least = min(made.error for made in models)
-    exact = [made for made in models if made.error <= least + EQUAL]
+    least = min(model.error for model in models)
+    exact = [model for model in models if model.error <= least + EQUAL]
     return min(exact, key=attrgetter("nodes"))
 
 
-def checked(route: Route, source: Source, folder: Path) -> Made:
+def checked(route: Route, source: Source, folder: Path) -> RoutedModel:
     """Return the model of one route. Raises for a model that is wrong."""
     names: Any = require("tf2onnx.utils")
     names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
@@ -108,12 +110,12 @@ def checked(route: Route, source: Source, folder: Path) -> Made:
     # Written so that a NaN fails.
     if not error <= TOLERANCE:
         raise ConversionError(f"its logits are off by {error:.2g} of the largest")
-    return Made(len(model.graph.node), error, content)
+    return RoutedModel(len(model.graph.node), error, content)
 
 
 def _probe(content: bytes, source: Source) -> float:
-    """Return the relative error of the logits on the source's pictures, or else on noise."""
-    probes = list(tensors(source.pictures, source.input)) or structure.probes(source, PROBES)
+    """Return the relative error of the logits on the source's images, or else on noise."""
+    probes = list(tensors(source.images, source.input)) or structure.probes(source, PROBES)
     reference = source.logits(iter(probes))
     session = require("onnxruntime").InferenceSession(content)
     rows = [session.run([OUTPUT], {INPUT: probe})[0].reshape(1, -1) for probe in probes]
@@ -121,23 +123,20 @@ def _probe(content: bytes, source: Source) -> float:
     return float(np.abs(answers - reference).max() / max(np.abs(reference).max(), 1e-12))
 
 
-def _float32(
-    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
-) -> bytes:
+def _plain(source: Source, floats: Path, options: ExportOptions) -> bytes:
     return floats.read_bytes()
 
 
-def _float16(
-    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
-) -> bytes:
+def _halved(source: Source, floats: Path, options: ExportOptions) -> bytes:
     return onnx_precisions.halved(floats.read_bytes())
 
 
-RECIPES: dict[Precision, Recipe] = {
-    "float32": _float32,
-    "float16": _float16,
+RECIPES: dict[Precision, Callable[[Source, Path, ExportOptions], bytes]] = {
+    "float32": _plain,
+    "float16": _halved,
     "int8": onnx_precisions.stock,
 }
+PRECISIONS = tuple(RECIPES)
 
 
 @contextlib.contextmanager
@@ -151,15 +150,15 @@ def _logs_off() -> Iterator[None]:
 
 
 BATCH = "batch"  # the symbolic size's name in the file
-TRIED = 3  # pictures
+TRIED = 3  # images
 # Of the largest logit: other sizes of batch are summed in another order.
 BATCH_TOLERANCE = 1e-4
 
 
 def opened(exported: Exported, source: Source) -> Exported:
-    """Return the model of `source` with any number of pictures in and as many answers out.
+    """Return the model of `source` with any number of images in and as many answers out.
 
-    Raises ConversionError when its answers for a batch aren't those for its pictures one by one.
+    Raises ConversionError when its answers for a batch aren't those for its images one by one.
     """
     onnx = require("onnx")
     model = onnx.load_from_string(exported.content)
@@ -168,8 +167,8 @@ def opened(exported: Exported, source: Source) -> Exported:
     for initializer in graph.initializer:
         if initializer.name in shapes:
             _open_first(initializer, onnx.numpy_helper)
-    for end in (*graph.input, *graph.output):
-        end.type.tensor_type.shape.dim[0].dim_param = BATCH
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH
     del graph.value_info[:]
     content: bytes = model.SerializeToString(deterministic=True)
     if fault := _fault(content, source):
@@ -178,9 +177,9 @@ def opened(exported: Exported, source: Source) -> Exported:
 
 
 def _open_first(initializer: Any, numpy_helper: Any) -> None:
-    """Have a Reshape find its first size, which pictures multiply.
+    """Have a Reshape find its first size, which the batch multiplies.
 
-    That is -1, or where another size is found already, 0: the first of what it takes.
+    That is -1, or where another size is -1 already, 0: the first of its input.
     """
     sizes = numpy_helper.to_array(initializer).copy()
     if sizes.size and (sizes[0] == 1 or -1 not in sizes):
@@ -189,11 +188,11 @@ def _open_first(initializer: Any, numpy_helper: Any) -> None:
 
 
 def _fault(content: bytes, source: Source) -> str:
-    pictures = structure.probes(source, TRIED)
+    images = structure.probes(source, TRIED)
     try:
         session = require("onnxruntime").InferenceSession(content)
-        single = [session.run([OUTPUT], {INPUT: picture})[0] for picture in pictures]
-        (together,) = session.run([OUTPUT], {INPUT: np.concatenate(pictures)})
+        single = [session.run([OUTPUT], {INPUT: image})[0] for image in images]
+        (together,) = session.run([OUTPUT], {INPUT: np.concatenate(images)})
     # onnxruntime's errors have no base of their own.
     except Exception as error:
         return one_line(error)

@@ -14,23 +14,23 @@ COUNTERS = re.compile(r"__\d+|:0$")
 
 
 def canonical(model: Any) -> Any:
-    """Return `model` with fixed ends, nodes in order of need and names without counters.
+    """Return `model` with fixed names of input and output, sorted nodes, names without counters.
 
     Nodes and weights that nothing needs are dropped. Raises ValueError for a graph without one
     input and one output.
     """
     graph = model.graph
-    (taken,), (given,) = graph.input, graph.output
+    (source,), (result,) = graph.input, graph.output
     nodes = list(_in_order(graph))
     weights = {each.name: each for each in graph.initializer}
-    names = _Names({taken.name: INPUT, given.name: OUTPUT})
+    names = _Names({source.name: INPUT, result.name: OUTPUT})
     order = dict.fromkeys(name for node in nodes for name in node.input if name in weights)
     for node in nodes:
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names[name] for name in node.output]
         node.name = node.output[0]
     kept = [weights[name] for name in order]
-    for each in (*kept, taken, given):
+    for each in (*kept, source, result):
         each.name = names[each.name]
     for field, content in ((graph.node, nodes), (graph.initializer, kept), (graph.value_info, ())):
         del field[:]
@@ -85,23 +85,25 @@ def put_back(model: Any, hidden: Mapping[str, NDArray[Any]]) -> Any:
     """
     numpy_helper = require("onnx.numpy_helper")
     graph = model.graph
-    known = dict(hidden) | {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    constants = dict(hidden) | {
+        each.name: numpy_helper.to_array(each) for each in graph.initializer
+    }
     inputs = [each for each in graph.input if each.name not in hidden]
-    left = [node for node in graph.node if not _folded(node, known)]
+    left = [node for node in graph.node if not _folded(node, constants)]
     used = {name for node in left for name in node.input} | {each.name for each in graph.output}
     for field, kept in ((graph.node, left), (graph.input, inputs), (graph.initializer, ())):
         del field[:]
         field.extend(kept)
-    for name in [name for name in known if name in used]:
-        graph.initializer.append(numpy_helper.from_array(known.pop(name), name))
+    for name in [name for name in constants if name in used]:
+        graph.initializer.append(numpy_helper.from_array(constants.pop(name), name))
     return model
 
 
-def _folded(node: Any, known: dict[str, NDArray[Any]]) -> bool:
+def _folded(node: Any, constants: dict[str, NDArray[Any]]) -> bool:
     """Compute a node of constants only, and say whether it was one."""
-    if not node.input or not all(name in known for name in node.input if name):
+    if not node.input or not all(name in constants for name in node.input if name):
         return False
     evaluator = require("onnx.reference").ReferenceEvaluator(node)
-    values = evaluator.run(None, {name: known[name] for name in node.input if name})
-    known.update(zip(node.output, map(np.ascontiguousarray, values), strict=True))
+    values = evaluator.run(None, {name: constants[name] for name in node.input if name})
+    constants.update(zip(node.output, map(np.ascontiguousarray, values), strict=True))
     return True

@@ -1,17 +1,15 @@
 """Make float16 and int8 of a float ONNX file, through onnxruntime's quantiser."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kedge_convert.export.exported import Scheme, half
-from kedge_convert.images import Tick, tensors
+from kedge_convert.export.exported import ExportOptions, half
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
-KERNEL = 1  # its place among a node's inputs
+KERNEL = 1  # its index among a node's inputs
 HALVED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -34,7 +32,7 @@ def halved(content: bytes) -> bytes:
 
 
 def _is_halved(node: Any, onnx: Any) -> bool:
-    """Whether its kernel is; a depthwise convolution's stays (`halves.py`)."""
+    """Whether its kernel is; a depthwise convolution's stays (`exported.half`)."""
     groups = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     return node.op_type in HALVED and groups.get("group", 1) == 1
 
@@ -105,19 +103,17 @@ def _of_zeros(pad: Any, constants: dict[str, Any]) -> bool:
     return held is not None and not require("onnx").numpy_helper.to_array(held).any()
 
 
-def stock(
-    source: Source, floats: Path, calibration: Sequence[Path], tick: Tick, scheme: Scheme
-) -> bytes:
+def stock(source: Source, floats: Path, options: ExportOptions) -> bytes:
     """Quantise statically: QDQ, int8 weights per channel, int8 activations by min and max."""
     quantization = require("onnxruntime.quantization")
     quantised = floats.with_suffix(".int8.onnx")
     quantization.quantize_static(
         str(folded(floats)),
         str(quantised),
-        _reader(quantization, source, calibration, tick),
+        _reader(quantization, source, options),
         quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        reduce_range=scheme.reduce_range,
+        reduce_range=options.scheme.reduce_range,
         weight_type=quantization.QuantType.QInt8,
         activation_type=quantization.QuantType.QInt8,
     )
@@ -132,13 +128,12 @@ def folded(floats: Path) -> Path:
     return path
 
 
-def _reader(quantization: Any, source: Source, calibration: Sequence[Path], tick: Tick) -> Any:
+def _reader(quantization: Any, source: Source, options: ExportOptions) -> Any:
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._tensors = tensors(calibration, source.input)
+            self._tensors = options.tensors(source)
 
         def get_next(self) -> dict[str, Any] | None:
-            tick()
             tensor = next(self._tensors, None)
             return None if tensor is None else {"input": tensor}
 

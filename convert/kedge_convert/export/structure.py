@@ -1,4 +1,4 @@
-"""Check that an exported file is what it claims to be: its structure first, then one run."""
+"""Check an exported file: its structure first, then one run."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -54,8 +54,8 @@ def _tflite(content: bytes) -> Skeleton:
     named = [name for name, _ in flatbuffer.operators(model)]
     constants = [each for each in graph.tensors if not _is_empty(model.buffers[each.buffer].data)]
     return Skeleton(
-        inputs=_tflite_ends(graph, graph.inputs),
-        outputs=_tflite_ends(graph, graph.outputs),
+        inputs=_tflite_shapes(graph, graph.inputs),
+        outputs=_tflite_shapes(graph, graph.outputs),
         operators=tuple(named),
         foreign=tuple(name for name in named if name.startswith("CUSTOM") or name in VARIABLES),
         numbers=sum(math.prod(flatbuffer.shape(each)) for each in constants),
@@ -67,7 +67,7 @@ def _is_empty(data: Any) -> bool:
     return data is None or len(data) == 0
 
 
-def _tflite_ends(graph: Any, indices: Any) -> dict[str, Shape]:
+def _tflite_shapes(graph: Any, indices: Any) -> dict[str, Shape]:
     tensors = [graph.tensors[i] for i in indices]
     return {each.name.decode(): _tflite_shape(each) for each in tensors}
 
@@ -126,8 +126,8 @@ READERS: dict[str, Callable[[bytes], Skeleton]] = {"tflite": _tflite, "onnx": _o
 # branch without effect may go, but not more.
 LEAST_SHARE = 0.9
 
-# What a file may be found to be: converters leave the weights of tiny layers float, and layers
-# that have no integer kernels.
+# Precisions that a file may have instead: converters leave tiny layers float, and layers without
+# integer kernels.
 ALSO: dict[Precision, set[Precision]] = {
     "dynamic": {"dynamic", "mixed", "float32"},
     "int8": {"int8", "mixed"},
@@ -136,28 +136,28 @@ ALSO: dict[Precision, set[Precision]] = {
 }
 
 NAMES = {"onnx": [INPUT, OUTPUT]}
-"""What input and output are called, where that is promised."""
+"""Names of input and output, where they are promised."""
 
 
-def check(form: str, content: bytes, source: Source) -> None:
+def check(format: str, content: bytes, source: Source) -> None:
     """Raise ConversionError when the exported file of `source` is no sound network.
 
-    `form`: `tflite` or `onnx`. The file may be in any precision; what it answers isn't judged here
-    (parity.py), only that it answers with finite numbers for each class.
+    `format`: `tflite` or `onnx`. The file may be in any precision. Its answers must be finite; how
+    near they are to the float model's is for parity.py.
     """
     try:
-        skeleton = READERS[form](content)
+        skeleton = READERS[format](content)
     # A file that isn't one breaks its reader anywhere.
     except Exception as error:
-        raise _fault(form, source, f"can't be read: {one_line(error)}") from error
+        raise _fault(format, source, f"can't be read: {one_line(error)}") from error
     for find in FAULTS:
         if fault := find(skeleton, source):
-            raise _fault(form, source, fault)
-    ends = [*skeleton.inputs, *skeleton.outputs]
-    if ends != NAMES.get(form, ends):
-        raise _fault(form, source, f"calls its ends {ends}, not {NAMES[form]}")
-    if fault := _run(form, content, source):
-        raise _fault(form, source, fault)
+            raise _fault(format, source, fault)
+    names = [*skeleton.inputs, *skeleton.outputs]
+    if names != NAMES.get(format, names):
+        raise _fault(format, source, f"names its input and output {names}, not {NAMES[format]}")
+    if fault := _run(format, content, source):
+        raise _fault(format, source, fault)
 
 
 def check_precision(content: ModelContent, precision: Precision, name: str) -> None:
@@ -165,15 +165,15 @@ def check_precision(content: ModelContent, precision: Precision, name: str) -> N
 
     A toolkit that could not quantise may give the float model, which answers all too well.
     """
-    found = precision_of(read_network(content))
-    if found not in ALSO.get(precision, {precision}):
+    actual = precision_of(read_network(content))
+    if actual not in ALSO.get(precision, {precision}):
         raise ConversionError(
-            f"{name}: the .{content.format} file that was made is {found} throughout"
+            f"{name}: the .{content.format} file has {actual} throughout, not {precision}"
         )
 
 
 def probes(source: Source, count: int) -> list[NDArray[np.float32]]:
-    """Return seeded noise as the model would get it from pictures: float32 [1, h, w, 3] each."""
+    """Return seeded noise as the model would get it from images: float32 [1, h, w, 3] each."""
     plan = Preprocessor(source.input)
     return [plan.look_up(noise) for noise in _noise(source, count)]
 
@@ -183,8 +183,8 @@ def _noise(source: Source, count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8)
 
 
-def _fault(form: str, source: Source, fault: str) -> ConversionError:
-    return ConversionError(f"{source.name}: the {form} file that was made {fault}")
+def _fault(format: str, source: Source, fault: str) -> ConversionError:
+    return ConversionError(f"{source.name}: the {format} file {fault}")
 
 
 def _empty(skeleton: Skeleton, source: Source) -> str:
@@ -197,14 +197,14 @@ def _foreign(skeleton: Skeleton, source: Source) -> str:
 
 
 def _inputs(skeleton: Skeleton, source: Source) -> str:
-    return _ends("input", skeleton.inputs, tuple(source.model.inputs[0].shape[1:]))
+    return _shape_fault("input", skeleton.inputs, tuple(source.model.inputs[0].shape[1:]))
 
 
 def _outputs(skeleton: Skeleton, source: Source) -> str:
-    return _ends("output", skeleton.outputs, tuple(source.model.outputs[0].shape[1:]))
+    return _shape_fault("output", skeleton.outputs, tuple(source.model.outputs[0].shape[1:]))
 
 
-def _ends(kind: str, found: dict[str, Shape], wanted: tuple[int, ...]) -> str:
+def _shape_fault(kind: str, found: dict[str, Shape], wanted: tuple[int, ...]) -> str:
     if len(found) != 1:
         return f"has {len(found)} {kind}s, not one: {', '.join(found) or 'none'}"
     ((name, shape),) = found.items()
@@ -219,10 +219,10 @@ def _weights(skeleton: Skeleton, source: Source) -> str:
         return ""
     # Before a file is called wrong: converters keep neither what has no part in the answer, such
     # as a branch of a nested model, nor equal constants twice.
-    wanted = _count(_distinct(_needed(trace(model))))
-    if skeleton.numbers >= LEAST_SHARE * wanted:
+    needed = _count(_distinct(_needed(trace(model))))
+    if skeleton.numbers >= LEAST_SHARE * needed:
         return ""
-    return f"holds {skeleton.numbers} numbers, the model's kernels have {wanted}: weights are lost"
+    return f"holds {skeleton.numbers} numbers, the model's kernels have {needed}: weights are lost"
 
 
 def _count(weights: Iterable[Any]) -> int:
@@ -261,11 +261,11 @@ FAULTS: tuple[Callable[[Skeleton, Source], str], ...] = (
 )
 
 
-def _run(form: str, content: bytes, source: Source) -> str:
+def _run(format: str, content: bytes, source: Source) -> str:
     """Return what is wrong when the runtime's own engine runs it, or an empty string."""
     try:
         with quiet():
-            engine = open_engine(ModelContent(Path(f"exported.{form}"), form, content))
+            engine = open_engine(ModelContent(Path(f"exported.{format}"), format, content))
             plan = Preprocessor(replace(source.input, tensor=engine.input))
             raw = engine.run(plan.look_up(_noise(source, 1)[0]))
     except KedgeError as error:

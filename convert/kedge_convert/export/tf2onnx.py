@@ -141,8 +141,8 @@ def through_graph(source: Source, folder: Path) -> Any:
     count = len(model.trainable_variables)
 
     @tf.function  # type: ignore[untyped-decorator]
-    def call(picture: Any, *values: Any) -> Any:
-        return model.stateless_call(list(values[:count]), list(values[count:]), picture)[0]
+    def call(image: Any, *values: Any) -> Any:
+        return model.stateless_call(list(values[:count]), list(values[count:]), image)[0]
 
     specs = [tf.TensorSpec(each.shape, each.dtype) for each in (model.inputs[0], *variables)]
     function = call.get_concrete_function(*specs)

@@ -1,75 +1,39 @@
 """Keras to TFLite through TensorFlow's converter."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 from kedge_convert.export import structure, tflite_converter
-from kedge_convert.export.exported import PLAIN, Exported, Recipe, Scheme
-from kedge_convert.export.tflite_converter import (
-    Samples,
-    converted,
-    float32,
-    samples,
-    single,
-    target_of,
-)
+from kedge_convert.export.exported import STOCK, Exported, ExportOptions
+from kedge_convert.export.tflite_converter import single
 from kedge_convert.export.tflite_metadata import describe
-from kedge_convert.images import Tick
 from kedge_convert.source import Source
 from kedge_runtime.artefact.contract import Precision
 
-__all__ = ["RECIPES", "describe", "export", "single"]
+__all__ = ["PRECISIONS", "describe", "export", "single"]
 
-# Gets TensorFlow, its converter and the calibration pictures behind the scheme.
-Settings = Callable[[Scheme, Any, Any, Samples], None]
+# Precision -> its file, from the float file. All float targets share one conversion.
+FROM_FLOAT: dict[Precision, Callable[[bytes], bytes]] = {
+    "float32": bytes,
+    "float16": tflite_converter.halved,
+}
+# Precision -> a recipe of its own: a run of the converter, or two where the first may fail.
+RECIPES: dict[Precision, Callable[[Source, ExportOptions], Exported]] = {
+    "dynamic": tflite_converter.dynamic,
+    "int8": tflite_converter.int8,
+    "int16x8": tflite_converter.int16x8,
+}
+PRECISIONS = (*FROM_FLOAT, *RECIPES)
 
 
-def export(
-    source: Source,
-    precision: Precision,
-    calibration: Sequence[Path],
-    tick: Tick,
-    scheme: Scheme = PLAIN,
-) -> Exported:
+def export(source: Source, precision: Precision, options: ExportOptions = STOCK) -> Exported:
     """Return the flatbuffer of `source` in `precision`, its structure checked.
 
-    Batch 1; integers in and out for int16x8 and, as `scheme` says, for int8. Raises
+    Batch 1; integers in and out for int16x8 and, as the scheme says, for int8. Raises
     ConversionError.
     """
-    exported = RECIPES[precision](source, calibration, tick, scheme)
+    if precision in FROM_FLOAT:
+        exported = Exported(FROM_FLOAT[precision](tflite_converter.float32(source)))
+    else:
+        exported = RECIPES[precision](source, options)
     structure.check("tflite", exported.content, source)
     return exported
-
-
-def _float32(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
-    return Exported(float32(source))
-
-
-def _float16(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
-    return Exported(tflite_converter.halved(float32(source)))
-
-
-def _with(precision: Precision, settings: Settings) -> Recipe:
-    """Return the recipe that is one run of the converter with these settings."""
-
-    def recipe(source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme) -> Exported:
-        pictures = samples(source, calibration, tick)
-        name = target_of(source, precision)
-        return Exported(converted(single(source), partial(settings, scheme), pictures, name))
-
-    return recipe
-
-
-def _dynamic(scheme: Scheme, tf: Any, converter: Any, pictures: Samples) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-
-RECIPES: dict[Precision, Recipe] = {
-    "float32": _float32,
-    "float16": _float16,
-    "dynamic": _with("dynamic", _dynamic),
-    "int8": tflite_converter.int8_recipe,
-    "int16x8": tflite_converter.int16x8_recipe,
-}

@@ -1,25 +1,61 @@
-"""Settle TensorFlow's converter for each precision; store a float file's weights as float16."""
+"""Run TensorFlow's converter with the settings of each precision; halve a float file's weights."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from kedge_convert.export import flatbuffer
-from kedge_convert.export.exported import Exported, Scheme, half, once
-from kedge_convert.images import Tick, tensors
+from kedge_convert.export.exported import PLAIN, Exported, ExportOptions, Scheme, half
 from kedge_convert.load import fake_quant, input_stage
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import DType, Precision
 from kedge_runtime.errors import KedgeError, one_line
 from kedge_runtime.output import quiet
 
-Samples = Callable[[], Iterator[list[Any]]]
-# Gets TensorFlow, its converter and the calibration pictures, and settles the converter's options.
-Settings = Callable[[Any, Any, Samples], None]
+
+@dataclass(frozen=True)
+class ConverterSettings:
+    """Options of TensorFlow's converter; the defaults are the converter's own.
+
+    `optimise`: quantise the weights. `operators`: names of `tf.lite.OpsSet`. `input`, `output`: I/O
+    dtypes. `per_channel_dense`: as of Scheme. `calibrated`: take the ranges from images.
+    `calibrate_only`: stop before the file is quantised.
+    """
+
+    optimise: bool = False
+    operators: tuple[str, ...] = ()
+    input: DType = "float32"
+    output: DType = "float32"
+    per_channel_dense: bool = True
+    calibrated: bool = False
+    calibrate_only: bool = False
+
+
+FLOAT = ConverterSettings()
+DYNAMIC = ConverterSettings(optimise=True)
+# Float, for what the 16-bit set lacks.
+INT16X8 = ("EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8", "TFLITE_BUILTINS")
+
+
+def by_training(scheme: Scheme) -> ConverterSettings:
+    """Return the settings that quantise by the fake quantisation in the graph."""
+    return ConverterSettings(
+        optimise=True,
+        input=scheme.input,
+        output=scheme.output,
+        per_channel_dense=scheme.per_channel_dense,
+    )
+
+
+def stock(scheme: Scheme = PLAIN) -> ConverterSettings:
+    """Return the settings that make every tensor int8, its range by min and max over images."""
+    return replace(by_training(scheme), operators=("TFLITE_BUILTINS_INT8",), calibrated=True)
 
 
 def single(source: Source) -> Any:
@@ -32,55 +68,70 @@ def batch_of_one(model: Any) -> Any:
     return input_stage.behind(model, (1, *model.inputs[0].shape[1:]))
 
 
-def converted(model: Any, settings: Settings, samples: Samples, name: str) -> bytes:
+def converted(
+    model: Any,
+    settings: ConverterSettings,
+    target: str,
+    tensors: Callable[[], Iterable[Floats]] = tuple,
+) -> bytes:
     """Return the flatbuffer of a Keras model with batch 1.
 
-    `name`: the model's and target's, for the message. Raises ConversionError.
+    `target`: the name in messages. `tensors`: gives the input for each calibration image, [1, h, w,
+    channels]. Raises ConversionError.
     """
     tf = require("tensorflow")
     try:
         with quiet():
             converter = tf.lite.TFLiteConverter.from_keras_model(model)
-            settings(tf, converter, samples)
+            _set(tf, converter, settings)
+            if settings.calibrated:
+                converter.representative_dataset = lambda: ([tensor] for tensor in tensors())
             content: bytes = converter.convert()
-    # What the model's own pictures raise is the user's; the rest is MLIR, whatever its type.
+    # The model's own images may raise the user's errors; the rest is MLIR, whatever its type.
     except KedgeError:
         raise
     except Exception as error:
-        raise ConversionError(f"{name}: TensorFlow can't convert it: {one_line(error)}") from error
+        raise ConversionError(
+            f"{target}: TensorFlow can't convert it: {one_line(error)}"
+        ) from error
     return content
 
 
-def samples(source: Source, calibration: Sequence[Path], tick: Tick) -> Samples:
-    """Return what the converter calls for its pictures; each is told to `tick`."""
-
-    def generate() -> Iterator[list[Any]]:
-        for tensor in tensors(calibration, source.input):
-            tick()
-            yield [tensor]
-
-    return generate
-
-
-def set_dense(scheme: Scheme, converter: Any) -> None:
-    """Have dense layers quantised with a scale per output or with one for all."""
-    one = not scheme.per_channel_dense
+def _set(tf: Any, converter: Any, settings: ConverterSettings) -> None:
+    if settings.optimise:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if settings.operators:
+        sets = [getattr(tf.lite.OpsSet, name) for name in settings.operators]
+        converter.target_spec.supported_ops = sets
+    converter.inference_input_type = getattr(tf, settings.input)
+    converter.inference_output_type = getattr(tf, settings.output)
+    one = not settings.per_channel_dense
     converter._experimental_disable_per_channel_quantization_for_dense_layers = one
+    converter._experimental_calibrate_only = settings.calibrate_only
 
 
-@once
+# By the Keras model, for as long as that lives.
+_FLOATS: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+
+
 def float32(source: Source) -> bytes:
     """Return the float file, made once for all that starts from it."""
-    name = target_of(source, "float32")
-    return converted(single(source), lambda *_: None, lambda: iter(()), name)
+    if source.model not in _FLOATS:
+        _FLOATS[source.model] = converted(single(source), FLOAT, target_of(source, "float32"))
+    return _FLOATS[source.model]
 
 
 def target_of(source: Source, precision: Precision) -> str:
-    """Return what messages call a conversion."""
+    """Return the name of a conversion in messages."""
     return f"{source.name} to tflite:{precision}"
 
 
-KERNEL = 1  # its place among an operator's inputs
+def dynamic(source: Source, options: ExportOptions) -> Exported:
+    """Return the file with int8 weights and float activations."""
+    return Exported(converted(single(source), DYNAMIC, target_of(source, "dynamic")))
+
+
+KERNEL = 1  # its index among an operator's inputs
 HALVED = frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 DEQUANTIZE_VERSION = 3  # the first that takes float16 (lite/tools/versioning/op_version.cc)
 
@@ -102,7 +153,7 @@ def halved(content: bytes) -> bytes:
 
 
 def _halve(model: Any, index: int) -> int | None:
-    """Store a constant as float16; return the index of a new tensor for its float32 form."""
+    """Store a constant as float16; return the index of a new tensor for its float32 values."""
     tensors = model.subgraphs[0].tensors
     tensor = tensors[index]
     kernel = flatbuffer.constant(model, tensor)
@@ -140,30 +191,18 @@ def _code(model: Any) -> int:
 BETWEEN = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
-def int16x8_recipe(
-    source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme
-) -> Exported:
-    """Return the file with int16 ends, or with float ones where the first operator needs them."""
+def int16x8(source: Source, options: ExportOptions) -> Exported:
+    """Return the file with int16 I/O, or with float I/O where the first operator needs it."""
     lowered = lowering.lower(source.model, lowering.INT16X8)
-    model, pictures = batch_of_one(lowered.model), samples(source, calibration, tick)
-    name = target_of(source, "int16x8")
+    model, target = batch_of_one(lowered.model), target_of(source, "int16x8")
+    settings = replace(stock(options.scheme), operators=INT16X8, input="int16", output="int16")
+    tensors = partial(options.tensors, source)
     try:
-        content = converted(model, partial(_settle, scheme, "int16"), pictures, name)
+        content = converted(model, settings, target, tensors)
     except ConversionError:
-        content = converted(model, partial(_settle, scheme, "float32"), pictures, name)
+        settings = replace(settings, input="float32", output="float32")
+        content = converted(model, settings, target, tensors)
     return Exported(content, (*lowered.notes, *left_float(content)))
-
-
-def _settle(scheme: Scheme, ends: str, tf: Any, converter: Any, pictures: Samples) -> None:
-    sets = tf.lite.OpsSet
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = pictures
-    converter.target_spec.supported_ops = [
-        sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
-        sets.TFLITE_BUILTINS,  # float, for what the former lacks
-    ]
-    converter.inference_input_type = converter.inference_output_type = getattr(tf, ends)
-    set_dense(scheme, converter)
 
 
 def left_float(content: bytes) -> list[str]:
@@ -179,40 +218,22 @@ def left_float(content: bytes) -> list[str]:
     return [f"{kind} stays float ({count}x)" for kind, count in sorted(kinds.items())]
 
 
-def int8_recipe(
-    source: Source, calibration: Sequence[Path], tick: Tick, scheme: Scheme
-) -> Exported:
-    """Quantise by the ranges that the model was trained with, or else by calibration pictures."""
+def int8(source: Source, options: ExportOptions) -> Exported:
+    """Quantise by the ranges that the model was trained with, or else by calibration images."""
     trained, notes = fake_quant.trained(source.model), tuple[str, ...]()
-    name = target_of(source, "int8")
+    target = target_of(source, "int8")
     if trained is not None:
         try:
-            return Exported(_by_ranges(trained, scheme, name))
+            return Exported(_by_ranges(trained, options.scheme, target))
         except ConversionError as error:
             notes = (f"ranges of training not used, calibrated instead: {one_line(error)}",)
-    pictures = samples(source, calibration, tick)
-    return Exported(converted(single(source), partial(stock, scheme), pictures, name), notes)
+    settings, tensors = stock(options.scheme), partial(options.tensors, source)
+    return Exported(converted(single(source), settings, target, tensors), notes)
 
 
-def _by_ranges(trained: Any, scheme: Scheme, name: str) -> bytes:
+def _by_ranges(trained: Any, scheme: Scheme, target: str) -> bytes:
     """Return the file by the ranges in a model. Raises ConversionError where some are missing."""
-    settings = partial(_by_training, scheme)
-    content = converted(batch_of_one(trained), settings, lambda: iter(()), name)
+    content = converted(batch_of_one(trained), by_training(scheme), target)
     if floats := left_float(content):
-        raise ConversionError(f"{name}: they don't cover all of it, {', '.join(floats)}")
+        raise ConversionError(f"{target}: some ranges are missing, {', '.join(floats)}")
     return content
-
-
-def stock(scheme: Scheme, tf: Any, converter: Any, pictures: Samples) -> None:
-    """Have TensorFlow's converter quantise: every tensor int8, its range by min and max."""
-    converter.representative_dataset = pictures
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    _by_training(scheme, tf, converter, pictures)
-
-
-def _by_training(scheme: Scheme, tf: Any, converter: Any, pictures: Samples) -> None:
-    """Have TensorFlow's converter quantise by the fake quantisation in the graph."""
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = getattr(tf, scheme.input)
-    converter.inference_output_type = getattr(tf, scheme.output)
-    set_dense(scheme, converter)

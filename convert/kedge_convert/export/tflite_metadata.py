@@ -49,7 +49,7 @@ def _place_in(model: Any) -> int:
 
 
 def why_not(contract: Contract) -> str:
-    """Return why it can't tell how pictures become this contract's input, or nothing."""
+    """Return why it can't say how images become this contract's input, or nothing."""
     if contract.input.normalisation.colour == "bgr":
         return "it has no BGR, which this model takes"
     if contract.input.tensor.layout != "nhwc":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.load.graph_layer import FAKE_QUANT, FrozenGraph, as_identity, node_name
-from kedge_convert.rewrite.activations import Stand
+from kedge_convert.rewrite.activations import Replacement
 from kedge_convert.rewrite.lowering import lower
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import counted
@@ -89,7 +89,7 @@ def _two_logits(graph: FrozenGraph, layer: Any) -> Any:
         rounded = fake(kernel, -step, step, narrow_range=True)
         return fake(require("tensorflow").matmul(value, rounded), -half, half)
 
-    return Stand(logits)
+    return Replacement(logits)
 
 
 def _values(graph: FrozenGraph, names: list[str]) -> list[Any]:

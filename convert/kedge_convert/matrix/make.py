@@ -181,7 +181,7 @@ def kept(
 
     What was made of a file that changed meanwhile isn't kept: its key is of what the file was.
     """
-    for outcome in pipeline.outcomes(job, progress):
+    for outcome in pipeline.convert(job, progress):
         asked = wanted[outcome.target]
         if outcome.checked and keys.files_key(asked.cell) == asked.files:
             place.cache.put(asked.key, _facts(outcome, outcome.checked), _files(outcome.checked))
@@ -201,7 +201,7 @@ def _facts(outcome: Outcome, checked: Checked) -> dict[str, Any]:
         "reasons": outcome.verdict.reasons,
         "notes": outcome.notes,
         "ratio": checked.ratio,
-        "way": asdict(checked.way),
+        "recipe": asdict(checked.recipe),
         "images": checked.parity.images,
     }
 

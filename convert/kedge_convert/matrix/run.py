@@ -132,7 +132,8 @@ def _head(cell: Cell) -> Reported:
 
 def _with_figures(reported: Reported, found: Judgement, path: Path) -> Reported:
     facts, drift = found.entry.facts, found.drift
-    way = {**facts["way"], "kept": tuple(facts["way"]["kept"])}
+    recipe = dict(facts["recipe"])
+    layers = tuple(recipe.pop("float_layers"))
     if drift:
         # It was measured elsewhere, for gates that aren't known there.
         placed = replace(drift.artefact, path=str(path))
@@ -146,7 +147,8 @@ def _with_figures(reported: Reported, found: Judgement, path: Path) -> Reported:
         drift=drift,
         latency_ratio=None if found.ratio is None else found.ratio.value,
         by_layer=found.by_layer,
-        **way,
+        **recipe,
+        kept=layers,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from kedge_convert.device.fit import fit
 from kedge_convert.drift.layers import Localisation
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import Cache, Entry
 from kedge_convert.matrix.cells import Cell
@@ -40,7 +40,7 @@ class Conversion:
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
     ratio: float
-    way: Way
+    recipe: Recipe
     images: int
 
 
@@ -106,7 +106,7 @@ def _mismatch(cell: Cell, entry: Entry, blob: Path) -> str:
     Raises ContractError for facts of another kind, ArtefactError for a file without a right seal.
     """
     facts = decode(Conversion, entry.facts, "conversion")
-    found = read_artefact(blob, cell.target.form)
+    found = read_artefact(blob, cell.target.format)
     for what, (has, asked) in _pairs(cell, facts, found, blob).items():
         if has != asked:
             return f"its {what} is {has!r}, asked for is {asked!r}"

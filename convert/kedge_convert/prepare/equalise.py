@@ -73,7 +73,7 @@ def ceiling(activation: Any) -> float | None:
 
 
 def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
-    """Join what the node gives one scale; return the tensors that it pins to none."""
+    """Join the tensors that share a scale by this node; return those that it pins to none."""
     if node.weights is not None:
         scalable = ceiling(node.activation) is not None and _one_to_one(node)
         return (
@@ -92,7 +92,7 @@ def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
 
 
 def _join_gate(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
-    """A squeeze-and-excite gate multiplies a picture, whose scale passes; the gate is pinned."""
+    """A squeeze-and-excite gate multiplies an image, whose scale passes; the gate is pinned."""
 
     def area(tensor: GraphTensor) -> int:
         size = 1
@@ -100,10 +100,10 @@ def _join_gate(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTen
             size *= length
         return size
 
-    gate, picture = sorted(node.inputs, key=area)
-    if area(gate) != 1 or gate == picture or shapes[gate][-1] != shapes[picture][-1]:
+    gate, image = sorted(node.inputs, key=area)
+    if area(gate) != 1 or gate == image or shapes[gate][-1] != shapes[image][-1]:
         return (*node.inputs, node.output)
-    union.join([picture, node.output])
+    union.join([image, node.output])
     return (gate,)
 
 
@@ -141,15 +141,15 @@ class _Union:
 
 # Second-order rounding takes off most of the weights' noise power: 1, 4, 16 and 64 differ little.
 ROUNDING_GAIN = 16.0
-LARGEST = 100.0  # a channel that is all but silent on the pictures may not be on others
+LARGEST = 100.0  # a channel that is all but silent on the images may not be on others
 SILENT = 1e-6  # of the tensor's peak
 STEPS = 255  # of a range
-REACHES = (0.0, 0.5, 1.0)
+STRENGTHS = (0.0, 0.5, 1.0)
 
 
 @dataclass
 class Channels:
-    """What is known of one tensor's channels: peak and power, [channels], and its least value."""
+    """Statistics of one tensor's channels: peak and power, [channels], and its least value."""
 
     peak: Doubles
     power: Doubles
@@ -157,18 +157,18 @@ class Channels:
     seen: int = 0
 
 
-def equalise(graph: Graph, fitting: Floats, judging: Floats) -> Graph:
+def equalise(graph: Graph, measuring: Floats, judging: Floats) -> Graph:
     """Return the same function with channels scaled to use their tensors' range.
 
-    Ranges are taken from the `fitting` pictures, float32 [n, h, w, 3]; the reach with the least
-    noise on the `judging` ones, which set no range, is kept; none, when that has less. Beyond 1 it
-    is worse (measured).
+    Ranges are taken from the `measuring` images, float32 [n, h, w, 3]. The equalisation strength
+    with the least noise on the `judging` images, which set no range, is used, or none if that has
+    less noise. Strengths beyond 1 measured worse.
     """
-    channels, shapes = measure(graph, fitting)
+    channels, shapes = measure(graph, measuring)
     wanted = simulate(graph, judging, integer=False)
     best, highest = graph, -np.inf
-    for reach in REACHES:
-        each = scaled(graph, channels, shapes, reach)
+    for strength in STRENGTHS:
+        each = scaled(graph, channels, shapes, strength)
         ratio = sqnr(wanted, simulate(each, judging, integer=True))
         if ratio <= highest:
             break
@@ -176,8 +176,8 @@ def equalise(graph: Graph, fitting: Floats, judging: Floats) -> Graph:
     return best if highest >= sqnr(wanted, simulate(graph, judging, integer=True)) else graph
 
 
-def measure(graph: Graph, pictures: Floats) -> tuple[dict[GraphTensor, Channels], Shapes]:
-    """Return every tensor's channel statistics over the pictures, and its shape."""
+def measure(graph: Graph, images: Floats) -> tuple[dict[GraphTensor, Channels], Shapes]:
+    """Return every tensor's channel statistics over the images, and its shape."""
     found: dict[GraphTensor, Channels] = {}
     shapes: Shapes = {}
 
@@ -192,19 +192,19 @@ def measure(graph: Graph, pictures: Floats) -> tuple[dict[GraphTensor, Channels]
         one.power = one.power + np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
         one.seen += len(rows)
 
-    fold_over(graph, pictures, visit)
+    fold_over(graph, images, visit)
     return found, shapes
 
 
 def scaled(
-    graph: Graph, channels: dict[GraphTensor, Channels], shapes: Shapes, reach: float
+    graph: Graph, channels: dict[GraphTensor, Channels], shapes: Shapes, strength: float
 ) -> Graph:
-    """Return the graph with every group's channels scaled, those below a ReLU6 by `reach`."""
+    """Return the graph with every group's channels scaled, those below a ReLU6 by `strength`."""
     nodes = {node.output: node for node in graph.nodes}
     for group in groups(graph, shapes):
         # Scaling one group changes kernels that another group's balance looks at.
         current = _refreshed(group, nodes)
-        scales = _scales(current, channels, reach).astype(np.float32)
+        scales = _scales(current, channels, strength).astype(np.float32)
         for node in current.writers:
             nodes[node.output] = _times(nodes[node.output], scales)
         for node in current.readers:
@@ -212,9 +212,9 @@ def scaled(
     return graph.with_nodes(list(nodes.values()))
 
 
-def _scales(group: ScaleGroup, channels: dict[GraphTensor, Channels], reach: float) -> Doubles:
+def _scales(group: ScaleGroup, channels: dict[GraphTensor, Channels], strength: float) -> Doubles:
     """Return the factor of each channel, at least 1."""
-    rooms = [_room(group, tensor, channels[tensor], reach) for tensor in group.tensors]
+    rooms = [_room(group, tensor, channels[tensor], strength) for tensor in group.tensors]
     room = np.clip(np.min(rooms, axis=0), 1.0, LARGEST)
     if group.free:
         return np.asarray(room)
@@ -224,13 +224,13 @@ def _scales(group: ScaleGroup, channels: dict[GraphTensor, Channels], reach: flo
     return np.asarray(np.clip(balance, 1.0, room))
 
 
-def _room(group: ScaleGroup, tensor: GraphTensor, found: Channels, reach: float) -> Doubles:
+def _room(group: ScaleGroup, tensor: GraphTensor, found: Channels, strength: float) -> Doubles:
     """Return how far each channel can grow before it leaves its tensor's range."""
     top = group.ceilings.get(tensor, np.inf)
     cut = bool(np.isfinite(top))
     peak = np.maximum(found.peak, 1e-30)
     room = np.where(peak > SILENT * peak.max(), (top if cut else peak.max()) / peak, 1.0)
-    return np.asarray(room**reach if cut else room)
+    return np.asarray(room**strength if cut else room)
 
 
 def _noises(node: Node, channels: dict[GraphTensor, Channels]) -> tuple[Doubles, Doubles]:

@@ -1,4 +1,4 @@
-"""Batch norms into the layers before them; every weighted layer with a bias, its activation apart.
+"""Fold batch norms into the layers before them; give weighted layers a bias, split off activations.
 
 Jacob et al. 2018, arXiv:1712.05877, section 3.2: w' = w * gamma / sigma, b' = (b - mean) * gamma /
 sigma + beta. A layer that is called more than once keeps its weights, as does a grouped one.
@@ -17,7 +17,7 @@ from kedge_runtime.arrays import Floats
 
 KINDS = {"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "Dense": "dense"}
 ACTIVATIONS = frozenset({"Activation", "ReLU"})
-# What does nothing outside of training.
+# Layers that do nothing outside of training.
 IDLE = frozenset({"Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D"})
 
 
@@ -37,7 +37,7 @@ def _calls(graph: Graph) -> Counter[int]:
 
 
 class _Folding:
-    """The nodes so far; `_renamed` leads from a dropped node's output to what stands for it."""
+    """The nodes so far; `_renamed` leads from a dropped node's output to its replacement."""
 
     def __init__(self, uses: dict[GraphTensor, int]) -> None:
         self._uses = uses
@@ -76,7 +76,7 @@ class _Folding:
     def _merge(self, node: Node, merged: Node) -> None:
         self.nodes[self._index[merged.output]] = merged
         self._renamed[node.output] = merged.output
-        # What took the dropped node's output takes the merged one's now.
+        # The readers of the dropped node's output read the merged one's now.
         self._uses[merged.output] = self._uses[node.output]
 
     def _with_aliases(self, node: Node) -> Node:
@@ -105,7 +105,7 @@ def per_output(weights: Weights, values: Any) -> Any:
 
 
 def _weighted(node: Node) -> Node:
-    """Return the node with its layer's weights as its own, where kedge can treat them."""
+    """Return the node with its layer's weights as its own, where kedge can prepare them."""
     layer = node.layer
     kind = KINDS.get(type(layer).__name__)
     if kind is None or getattr(layer, "groups", 1) != 1 or not _channels_last(layer):

@@ -1,4 +1,4 @@
-"""A Keras model as a list of nodes in execution order: changed, built again, run node by node."""
+"""Trace a Keras model to nodes in execution order, change them, build it again, run them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import numpy as np
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
-PICTURE = "picture"  # the name of a built model's input
+INPUT = "image"  # the name of a built model's input
 Lookup = Callable[["GraphTensor"], Any]
 
 
@@ -50,12 +50,12 @@ class Node:
 
     @property
     def inputs(self) -> list[GraphTensor]:
-        """The tensors that it takes."""
+        """The input tensors."""
         return [leaf for leaf in self._leaves if isinstance(leaf, GraphTensor)]
 
     @property
     def constants(self) -> bool:
-        """Whether it takes numbers too, as `x + 1.5` does."""
+        """Whether numbers are among its inputs, as of `x + 1.5`."""
         flags = (GraphTensor, bool, str, type(None))
         return any(not isinstance(leaf, flags) for leaf in self._leaves)
 
@@ -100,7 +100,7 @@ class Item:
     """One output of an operation that has several; it is run again for each of them."""
 
     def __init__(self, operation: Any, index: int) -> None:
-        """Take the operation and the output's place among all that it gives."""
+        """Take the operation and the index of the output among its outputs."""
         self.operation, self.index = operation, index
         self.name = f"{operation.name}_{index}"
         self.weights = getattr(operation, "weights", [])
@@ -112,7 +112,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in execution order, from `input` to `output`. `shape`: of one picture, [h, w, 3]."""
+    """Nodes in execution order, from `input` to `output`. `shape`: of one image, [h, w, 3]."""
 
     name: str
     shape: tuple[int, ...]
@@ -124,25 +124,25 @@ class Graph:
         """Return the Keras model."""
         keras = require("keras")
         self._tell_apart()
-        picture = keras.Input(self.shape, name=PICTURE)
-        values = {self.input: picture}
+        image = keras.Input(self.shape, name=INPUT)
+        values = {self.input: image}
         for node in self.nodes:
             values[node.output] = node.build(values.__getitem__)
-        return keras.Model(picture, values[self.output], name=self.name)
+        return keras.Model(image, values[self.output], name=self.name)
 
     def _tell_apart(self) -> None:
         """Rename layers whose names meet now that nested models are flattened."""
-        owners = {PICTURE: 0}
+        owners = {INPUT: 0}
         for layer in [each for node in self.nodes for each in (node.layer, node.activation)]:
             while layer is not None and owners.setdefault(layer.name, id(layer)) != id(layer):
                 layer.name += "_"
 
     def with_nodes(self, nodes: "list[Node] | tuple[Node, ...]") -> "Graph":
-        """Return the graph with other nodes between the same ends."""
+        """Return the graph with other nodes between the same input and output."""
         return replace(self, nodes=tuple(nodes))
 
     def uses(self) -> dict[GraphTensor, int]:
-        """Return how many times each tensor is taken; the output counts once more."""
+        """Count the readers of each tensor; the output counts once more."""
         counts = {self.output: 1}
         for node in self.nodes:
             for tensor in node.inputs:
@@ -180,10 +180,10 @@ def trace(model: Any) -> Graph:
             nodes.append(Node(one, taken[0], taken[1], number(each)))
         return value
 
-    picture = keras.Input(batch_shape=model.inputs[0].shape)
-    start = number(picture)
-    end = keras.tree.flatten(call(model, picture))[0]
-    return Graph(model.name, tuple(picture.shape[1:]), start, number(end), tuple(nodes))
+    image = keras.Input(batch_shape=model.inputs[0].shape)
+    start = number(image)
+    end = keras.tree.flatten(call(model, image))[0]
+    return Graph(model.name, tuple(image.shape[1:]), start, number(end), tuple(nodes))
 
 
 def _conv(layer: Any, value: Any, weights: Weights) -> Any:
@@ -214,7 +214,7 @@ _LINEAR: dict[str, Callable[[Any, Any, Weights], Any]] = {
 }
 
 
-CHUNK = 20  # pictures run at once: enough to fill the cores, little enough for the caches
+CHUNK = 20  # images run at once: enough to fill the cores, little enough for the caches
 
 STEPS = 255
 SAME_SCALE = frozenset({"Flatten", "Identity", "MaxPooling2D", "Reshape", "ZeroPadding2D"})
@@ -223,7 +223,7 @@ Values = dict[GraphTensor, Floats]
 
 
 def run(node: Node, values: Values) -> Floats:
-    """Return a node's value on pictures, float32 [n, ...], in chunks."""
+    """Return a node's value on images, float32 [n, ...], in chunks."""
     taken = [values[tensor] for tensor in node.inputs]
     count = len(taken[0])
     result: Floats | None = None
@@ -242,7 +242,7 @@ def quantised(node: Node, value: Floats) -> Floats:
     """Return the value as an int8 tensor would hold it: 256 steps from its least to its largest.
 
     In place. Zero is one of the steps, as padding needs it. Values that keep their input's scale
-    are given back as they are.
+    are returned as they are.
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value
@@ -256,10 +256,10 @@ def quantised(node: Node, value: Floats) -> Floats:
     return value
 
 
-def passing(graph: Graph, pictures: Floats) -> Iterator[tuple[Node, Values]]:
+def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:
     """Run the graph, yielding each node with the values that live just after it."""
     last = graph.last_uses()
-    values = {graph.input: pictures}
+    values = {graph.input: images}
     for i, node in enumerate(graph.nodes):
         values[node.output] = run(node, values)
         yield node, values
@@ -267,19 +267,19 @@ def passing(graph: Graph, pictures: Floats) -> Iterator[tuple[Node, Values]]:
 
 
 def forget(node: Node, index: int, last: dict[GraphTensor, int], values: Values) -> None:
-    """Drop what no node after `index` takes."""
+    """Drop the values that no node after `index` takes."""
     for tensor in set(node.inputs):
         if last.get(tensor) == index:
             del values[tensor]
 
 
-def simulate(graph: Graph, pictures: Floats, *, integer: bool) -> Floats:
+def simulate(graph: Graph, images: Floats, *, integer: bool) -> Floats:
     """Return the graph's output; with `integer` every value between is held in 256 steps."""
-    return rest(graph, {graph.input: pictures}, 0, integer=integer)
+    return rest(graph, {graph.input: images}, 0, integer=integer)
 
 
 def rest(graph: Graph, values: Values, start: int, *, integer: bool = False) -> Floats:
-    """Return the output, run from node `start` on, of what lives before it; `values` is used up."""
+    """Return the output, run from node `start` on the values before it; `values` is used up."""
     last = graph.last_uses()
     for i, node in enumerate(graph.nodes[start:], start):
         value = run(node, values)
@@ -289,17 +289,15 @@ def rest(graph: Graph, values: Values, start: int, *, integer: bool = False) -> 
 
 
 def peak(graph: Graph) -> int:
-    """Return the most float32 values that live at once, per picture."""
-    picture = np.zeros((1, *graph.shape), np.float32)
-    return max(
-        sum(value.size for value in values.values()) for _, values in passing(graph, picture)
-    )
+    """Return the most float32 values that live at once, per image."""
+    image = np.zeros((1, *graph.shape), np.float32)
+    return max(sum(value.size for value in values.values()) for _, values in passing(graph, image))
 
 
-def fold_over(graph: Graph, pictures: Floats, visit: Callable[[GraphTensor, Floats], None]) -> None:
-    """Call `visit` with every tensor's value, a chunk of pictures at a time."""
-    for at in range(0, len(pictures), CHUNK):
-        chunk = pictures[at : at + CHUNK]
+def fold_over(graph: Graph, images: Floats, visit: Callable[[GraphTensor, Floats], None]) -> None:
+    """Call `visit` with every tensor's value, a chunk of images at a time."""
+    for at in range(0, len(images), CHUNK):
+        chunk = images[at : at + CHUNK]
         visit(graph.input, chunk)
         for node, values in passing(graph, chunk):
             visit(node.output, values[node.output])

@@ -25,13 +25,13 @@ from kedge_convert.prepare.rounding import LEVELS, Grid, Moments, moments, on_gr
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
-POSITIONS = 50  # sampled per picture and layer
-# Neighbouring positions are alike: so many of a picture's count as independent samples.
+POSITIONS = 50  # sampled per image and layer
+# Neighbouring positions are alike: so many of a image's count as independent samples.
 INDEPENDENT = 10
 LARGEST_MOMENTS = 6000  # inputs; their matrix takes 300 MB and its inverse a minute
 
 Tick = Callable[[], None]
-# What a layer takes in the float network, and in the rounded one.
+# A layer's input in the float network, and in the rounded one.
 Pair = tuple[Floats, Floats]
 
 
@@ -45,8 +45,10 @@ class Twins:
 
 @dataclass(frozen=True)
 class Grids:
-    """The grids that a quantiser has: `levels` as of a Grid; whether each output of a dense layer
-    has its own step, as every convolution's output has.
+    """A quantiser's grids: `levels` as of a Grid.
+
+    `per_channel_dense`: whether each output of a dense layer has its own step, as every
+    convolution's output has.
     """
 
     levels: int = LEVELS
@@ -62,38 +64,38 @@ PLAIN = Grids()
 
 @dataclass(frozen=True)
 class Rounding:
-    """How to round: repeatable by `seed`, onto which `grids`. Activations that are `kept` stay
+    """How to round: repeatable by `seed`, onto which `grids`. The activations in `floats` stay
     float, as do the kernels of the layers that write or read them.
     """
 
     seed: int = 0
-    kept: frozenset[GraphTensor] = frozenset()
+    floats: frozenset[GraphTensor] = frozenset()
     grids: Grids = PLAIN
 
     def grid(self, node: Node) -> Grid | None:
         """Return the grid of a weighted node's kernel, None where that stays float."""
         assert node.weights is not None
-        spared = not self.kept.isdisjoint((node.output, *node.inputs))
+        spared = not self.floats.isdisjoint((node.output, *node.inputs))
         return None if spared else self.grids.of(node.weights)
 
 
 def round_weights(
-    graph: Graph, pictures: Floats, rounding: Rounding, tick: Tick = lambda: None
+    graph: Graph, images: Floats, rounding: Rounding, tick: Tick = lambda: None
 ) -> Graph:
     """Return the graph with every weighted node's kernel on the int8 grid and its bias corrected.
 
-    `pictures`: float32 [n, h, w, 3], as the network takes them.
+    `images`: float32 [n, h, w, 3], as the network takes them.
     """
-    pictures = pictures[: affordable(graph, len(pictures))]
-    twins = Twins({graph.input: pictures}, {graph.input: pictures})
+    images = images[: affordable(graph, len(images))]
+    twins = Twins({graph.input: images}, {graph.input: images})
     last, nodes = graph.last_uses(), []
     rng = np.random.default_rng(rounding.seed)
     for i, node in enumerate(graph.nodes):
         rounded = _round(node, twins, rounding, rng)
         value = run(rounded, twins.rounded)
         twins.floats[node.output] = run(node, twins.floats)
-        kept = node.output in rounding.kept
-        twins.rounded[node.output] = value if kept else quantised(rounded, value)
+        is_float = node.output in rounding.floats
+        twins.rounded[node.output] = value if is_float else quantised(rounded, value)
         for values in (twins.floats, twins.rounded):
             forget(node, i, last, values)
         nodes.append(rounded)
@@ -102,7 +104,7 @@ def round_weights(
 
 
 def affordable(graph: Graph, count: int) -> int:
-    """Return how many of `count` pictures fit into MEMORY, at least 16."""
+    """Return how many of `count` images fit into MEMORY, at least 16."""
     return min(count, max(16, MEMORY // (2 * 4 * peak(graph))))
 
 
@@ -110,8 +112,8 @@ def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generato
     """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
     if node.weights is None:
         return node
-    taken = node.inputs[0]
-    pair, grid = (twins.floats[taken], twins.rounded[taken]), rounding.grid(node)
+    source = node.inputs[0]
+    pair, grid = (twins.floats[source], twins.rounded[source]), rounding.grid(node)
     kernel = node.weights.kernel if grid is None else _kernel(node, pair, grid, rng)
     changed = replace(node, weights=replace(node.weights, kernel=kernel))
     return _corrected(node, changed, pair)
@@ -135,19 +137,19 @@ def _moments(node: Node, pair: Pair, at: windows.Positions) -> Moments:
 def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
     """Shift the bias by the mean output error (Finkelstein et al. 2019, arXiv:1906.03193).
 
-    The layer is linear: the mean of its outputs is its output on the mean picture.
+    The layer is linear: the mean of its outputs is its output on the mean image.
     """
     assert rounded.weights is not None
-    wanted, found = (
+    reference, actual = (
         np.asarray(one.linear(value.mean(axis=0, keepdims=True)), np.float64)
         for one, value in zip((node, rounded), pair, strict=True)
     )
-    error = (wanted - found).mean(axis=tuple(range(wanted.ndim - 1)))
+    error = (reference - actual).mean(axis=tuple(range(reference.ndim - 1)))
     bias = (rounded.weights.bias + error).astype(np.float32)
     return replace(rounded, weights=replace(rounded.weights, bias=bias))
 
 
-LARGEST_JURY = 32
+LARGEST_JUDGING = 32
 
 
 def plan(model: Any) -> Graph:
@@ -155,15 +157,15 @@ def plan(model: Any) -> Graph:
     return fold(trace(model))
 
 
-def treatable(model: Any) -> bool:
-    """Whether there are layers whose weights can be adjusted; a frozen graph has none."""
+def preparable(model: Any) -> bool:
+    """Whether there are layers whose weights can be prepared; a frozen graph has none."""
     return any(node.weights is not None for node in plan(model).nodes)
 
 
-def levelled(graph: Graph, pictures: Floats) -> Graph:
+def equalised(graph: Graph, images: Floats) -> Graph:
     """Return the same function with its channels equalised (equalise.py), weights still exact.
 
-    `pictures`: float32 [n, h, w, 3], preprocessed, about 200 of the kind the model will see.
+    `images`: float32 [n, h, w, 3], preprocessed, about 200 of the kind the model will see.
     """
-    judging = max(1, min(len(pictures) // 5, LARGEST_JURY))
-    return equalise(graph, pictures[judging:], pictures[:judging])
+    judging = max(1, min(len(images) // 5, LARGEST_JUDGING))
+    return equalise(graph, images[judging:], images[:judging])

@@ -1,4 +1,4 @@
-"""Round weights onto the int8 grid; weights not yet rounded make up for each rounding error."""
+"""Round weights onto the int8 grid; weights not yet rounded compensate each rounding error."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ def sample(node: Node, value: Floats, at: Positions) -> Floats:
 
 
 def _tap(node: Node, value: Floats, at: Positions, tap: tuple[int, ...]) -> Floats:
-    """Return what one kernel position sees, [pictures, positions, channels]; zeros outside."""
+    """Return what one kernel position sees, [images, positions, channels]; zeros outside."""
     height, width = value.shape[1:3]
     starts = [before for before, _ in _padding(node, value.shape)]
     layer = node.layer

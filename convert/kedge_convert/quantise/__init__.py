@@ -1,1 +1,1 @@
-"""From float weights to integers: candidates of every integer target, and the best of them."""
+"""Quantise float weights: candidates of every integer target, and the best of them."""

@@ -1,9 +1,9 @@
-"""What an integer artefact may lose, and what held-out pictures foretell of it.
+"""Forecast an integer artefact's loss of accuracy from a few images, and hold it to a budget.
 
-Few pictures tell little by counting: 33 can't tell 98 % from 99. Their logits tell more. The noise
+Few images tell little by counting: 33 can't tell 98 % from 99. Their logits tell more. The noise
 that quantisation adds to the distance between two classes is nearly Gaussian (a sum of thousands
-of roundings), so that its spread, taken from the held-out pictures, and the float model's own
-margins on all calibration pictures give the chance that each picture's answer changes.
+of roundings). Its spread on the selection images and the float model's margins on all calibration
+images give the chance that each image's answer changes.
 """
 
 import math
@@ -24,7 +24,7 @@ CAUTION = 1.0
 
 @dataclass(frozen=True)
 class Budget:
-    """The most accuracy lost and the least agreement, shares of pictures; None: no limit."""
+    """The most accuracy lost and the least agreement, shares of images; None: no limit."""
 
     max_drop: float | None = None
     min_agreement: float | None = None
@@ -36,12 +36,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Margins:
-    """How far the float model's logits are from another answer, on pictures that are known to it.
+    """Distances of the float model's logits from another answer, on the calibration images.
 
     `best`: best minus second, [n]; of independent classes the distance of each label's logit to its
     threshold's, [n, labels], any of which changes the answer.
     `lose`: the same, of those that are right; `gain`: best minus the true class, of those that are
-    wrong. Both None where the true classes aren't known.
+    wrong. Both None without true classes.
     """
 
     best: Doubles
@@ -82,7 +82,7 @@ def label_spread(reference: Floats, candidate: Floats) -> float:
 def spread(reference: Floats, candidate: Floats) -> float:
     """Return the standard deviation, in logits, of the noise between the best and its rivals.
 
-    Both [n, classes]; the same pictures.
+    Both [n, classes]; the same images.
     """
     order = np.argsort(-reference, axis=1, kind="stable")[:, : RIVALS + 1]
     noise = np.take_along_axis(candidate - reference, order, axis=1).astype(np.float64)
@@ -91,7 +91,7 @@ def spread(reference: Floats, candidate: Floats) -> float:
 
 @dataclass(frozen=True)
 class DropForecast:
-    """What is to be expected on other pictures: shares that change, and of accuracy lost.
+    """Expected shares on other images: of answers that change, and of accuracy lost.
 
     `changed` is 1 - agreement; `lost` and `gained` count true answers (None without classes).
     """
@@ -100,35 +100,35 @@ class DropForecast:
     lost: float | None = None
     gained: float | None = None
 
-    def holds(self, budget: Budget, pictures: int) -> bool:
-        """Whether the budget is likely to hold when it is checked on so many pictures."""
-        if budget.min_agreement is not None and self._agreement(pictures) < budget.min_agreement:
+    def holds(self, budget: Budget, images: int) -> bool:
+        """Whether the budget is likely to hold when it is checked on so many images."""
+        if budget.min_agreement is not None and self._agreement(images) < budget.min_agreement:
             return False
-        return budget.max_drop is None or self._drop(pictures) <= budget.max_drop
+        return budget.max_drop is None or self._drop(images) <= budget.max_drop
 
-    def _agreement(self, pictures: int) -> float:
-        error = np.sqrt(self.changed * (1 - self.changed) / pictures)
+    def _agreement(self, images: int) -> float:
+        error = np.sqrt(self.changed * (1 - self.changed) / images)
         return float(1 - self.changed - CAUTION * error)
 
-    def _drop(self, pictures: int) -> float:
+    def _drop(self, images: int) -> float:
         """Without classes every changed answer counts: accuracy can't lose more than those."""
         if self.lost is None or self.gained is None:
-            return 1 - self._agreement(pictures)
-        error = np.sqrt((self.lost + self.gained) / pictures)
+            return 1 - self._agreement(images)
+        error = np.sqrt((self.lost + self.gained) / images)
         return float(self.lost - self.gained + CAUTION * error)
 
 
-def forecast(known: Margins, noise: float) -> DropForecast:
-    """Return what noise of a standard deviation (in logits) does to pictures of these margins."""
-    count = len(known.best)
-    if known.lose is None or known.gain is None:
-        return DropForecast(_crossed(known.best, noise) / count)
-    lost, gained = (_crossed(each, noise) / count for each in (known.lose, known.gain))
-    return DropForecast(_crossed(known.best, noise) / count, lost, gained)
+def forecast(reference: Margins, noise: float) -> DropForecast:
+    """Return the effect of noise of a standard deviation (in logits) on images of these margins."""
+    count = len(reference.best)
+    if reference.lose is None or reference.gain is None:
+        return DropForecast(_crossed(reference.best, noise) / count)
+    lost, gained = (_crossed(each, noise) / count for each in (reference.lose, reference.gain))
+    return DropForecast(_crossed(reference.best, noise) / count, lost, gained)
 
 
 def _crossed(distances: Doubles, noise: float) -> float:
-    """Return the number of pictures, [n] or [n, labels], of which the noise crosses a distance."""
+    """Return the number of images, [n] or [n, labels], of which the noise crosses a distance."""
     normal = NormalDist(0, max(noise, 1e-12))
     rows = distances if distances.ndim == 2 else distances[:, None]
     kept = (math.prod(1 - normal.cdf(-distance) for distance in row) for row in rows.tolist())

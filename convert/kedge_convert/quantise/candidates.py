@@ -1,8 +1,9 @@
-"""Several ways to an integer model; what measures better on pictures that none has seen is shipped.
+"""Make several integer models of one network and choose the nearest to the float model.
 
-Stock weights through the format's own quantiser, and prepared ones with each way to choose the
-activations' ranges. They are compared by the divergence of their probabilities from the float
-original's: it is finer than counting answers, and falls with them.
+Candidates: stock weights through the format's own quantiser, and prepared weights with each method
+for the activations' ranges. Selection images, to which no weights are fitted, decide between them.
+The measure is the divergence of probabilities from the float model's: it is finer than counting
+answers, and falls with them.
 """
 
 import logging
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 
 from kedge_convert import sealing
 from kedge_convert.export import structure
-from kedge_convert.export.exported import PLAIN, Scheme, Way
+from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import Photos, tensors, ticking
+from kedge_convert.images import ImageSplit, tensors, ticking
 from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
-from kedge_convert.quantise.ranges import WAYS, Histogram, Observed, choose
+from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -40,150 +41,158 @@ from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.output import quiet
 
-# Methods other than min-max must win by so many standard errors of their difference: few pictures
-# are held out, and the best of several noisy figures flatters itself.
+# Methods other than min-max must win by so many standard errors of their difference: there are few
+# selection images, and the best of several noisy figures flatters itself.
 MARGIN = 2.0
-# What speaks against one candidate; as long as there is another one, it is passed over.
+# Errors of one candidate; as long as there is another one, it is skipped.
 FAULTS = (ConversionError, EngineError)
 LOG = logging.getLogger("kedge")
 
 
 @dataclass(frozen=True)
-class Making:
-    """How candidates are made: repeatable by `seed`, laid out by `scheme`, in which `forms`."""
+class QuantisationOptions:
+    """How to quantise: repeatable by `seed`, laid out by `scheme`, in which `formats`."""
 
     seed: int = 0
     scheme: Scheme = PLAIN
-    forms: tuple[str, ...] = tuple(STATIC)
+    formats: tuple[str, ...] = tuple(STATIC)
 
-    def grids(self, form: str) -> Grids:
-        """Return where a format's prepared weights lie."""
-        return STATIC[form].grids(self.scheme)
+    def grids(self, format: str) -> Grids:
+        """Return the grids of a format's prepared weights."""
+        return STATIC[format].grids(self.scheme)
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The model as it is and, for integer targets, with prepared weights.
+class CandidateModels:
+    """The Keras models that candidates are exported from: stock, and with prepared weights.
 
-    `levelled`: what the `prepared` weights were rounded from. `known`: the float original's logits
-    on the calibration pictures, [images, classes].
+    `equalised`: the graph that the `prepared` weights were rounded from. `calibration_logits`: the
+    float model's on the calibration images, [images, classes].
     """
 
     stock: Source
     prepared: dict[Grids, Source]
-    levelled: Graph
-    photos: Photos
-    making: Making
-    known: Floats
+    equalised: Graph
+    images: ImageSplit
+    options: QuantisationOptions
+    calibration_logits: Floats
 
-    def by_method(self, method: Method, form: str) -> Source:
-        """Return the model that a format's candidates are made of."""
-        return self.stock if method == "stock" else self.prepared[self.making.grids(form)]
+    def by_method(self, method: Method, format: str) -> Source:
+        """Return the model of a format's candidates."""
+        return self.stock if method == "stock" else self.prepared[self.options.grids(format)]
 
     @property
     def logits(self) -> Floats:
-        """The float original's on the held-out pictures, [images, classes]."""
-        return self.known[-len(self.photos.held_out) :]
+        """The float model's logits on the selection images, [images, classes]."""
+        return self.calibration_logits[-len(self.images.selection) :]
 
 
 @dataclass(frozen=True)
 class Candidate:
     """An exported, unsealed model.
 
-    `answers`: its logits on the held-out pictures, [images, classes]; `kl`: their divergence from
-    the float original's in nats, [images].
+    `answers`: its logits on the selection images, [images, classes]; `kl`: their divergence from
+    the float model's in nats, [images].
     """
 
-    way: Way
+    recipe: Recipe
     content: bytes
     answers: Floats
     kl: NDArray[np.float64]
     notes: tuple[str, ...] = ()
 
 
-def sources(source: Source, photos: Photos, making: Making, progress: Progress) -> Sources:
+def prepare(
+    source: Source, images: ImageSplit, options: QuantisationOptions, progress: Progress
+) -> CandidateModels:
     """Prepare the weights for the integer targets: once for all formats with the same grids."""
     graph = preparation.plan(source.model)
-    pictures = fitting(source, photos)
-    wanted = dict.fromkeys(map(making.grids, making.forms))
+    inputs = preparation_inputs(source, images)
+    all_grids = dict.fromkeys(map(options.grids, options.formats))
     prepared = {}
-    with progress.stage("prepare weights", len(graph.nodes) * len(wanted)) as tick, quiet():
-        levelled = preparation.levelled(graph, pictures)
-        for grids in wanted:
-            rounding = preparation.Rounding(making.seed, grids=grids)
-            rounded = preparation.round_weights(levelled, pictures, rounding, tick)
+    with progress.stage("prepare weights", len(graph.nodes) * len(all_grids)) as tick, quiet():
+        equalised = preparation.equalised(graph, inputs)
+        for grids in all_grids:
+            rounding = preparation.Rounding(options.seed, grids=grids)
+            rounded = preparation.round_weights(equalised, inputs, rounding, tick)
             prepared[grids] = replace(source, model=rounded.build())
-    known = source.logits(tensors(photos.calibration, source.input))
-    return Sources(source, prepared, levelled, photos, making, known)
+    logits = source.logits(tensors(images.calibration, source.input))
+    return CandidateModels(source, prepared, equalised, images, options, logits)
 
 
-def fitting(source: Source, photos: Photos) -> Floats:
-    """Return the pictures that weights are fitted to, float32 [n, h, w, 3]."""
-    return np.concatenate(list(tensors(photos.fitting, source.input)))
+def preparation_inputs(source: Source, images: ImageSplit) -> Floats:
+    """Return the images that weights are fitted to, float32 [n, h, w, 3]."""
+    return np.concatenate(list(tensors(images.preparation, source.input)))
 
 
-def best(target: Target, found: Sources, progress: Progress) -> Candidate:
-    """Return the candidate that is nearest to the float original."""
-    own = ranged if target.precision == "int8" else partial(exported, method="prepared")
-    made, errors = [], []
-    for make in (partial(exported, method="stock"), own):
+def best(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
+    """Return the candidate that is nearest to the float model.
+
+    Raises the first candidate's error where none can be made.
+    """
+    prepared = ranged if target.precision == "int8" else partial(exported, method="prepared")
+    candidates, errors = [], []
+    for make in (partial(exported, method="stock"), prepared):
         try:
-            made.append(make(target, found, progress))
+            candidates.append(make(target, models, progress))
         except FAULTS as error:
             LOG.info("%s: no candidate", target, exc_info=True)
             errors.append(error)
-    if not made:
+    if not candidates:
         raise errors[0]
-    return min(made, key=lambda candidate: float(candidate.kl.mean()))
+    return min(candidates, key=lambda candidate: float(candidate.kl.mean()))
 
 
-def exported(target: Target, found: Sources, progress: Progress, method: Method) -> Candidate:
+def exported(
+    target: Target, models: CandidateModels, progress: Progress, method: Method
+) -> Candidate:
     """Export by the format's own quantiser."""
-    source, calibration = found.by_method(method, target.form), found.photos.calibration
-    export, scheme = FORMATS[target.form].export, found.making.scheme
+    source, calibration = models.by_method(method, target.format), models.images.calibration
     with progress.stage(f"export {target}, {method}", len(calibration)) as tick:
-        made = export(source, target.precision, calibration, tick, scheme)
-    candidate = judged(target, found, made.content, Way(target.precision, method, "minmax"))
-    return replace(candidate, notes=made.notes)
+        options = ExportOptions(calibration, models.options.scheme, tick)
+        file = FORMATS[target.format].export(source, target.precision, options)
+    recipe = Recipe(target.precision, method, "minmax")
+    return replace(judged(target, models, file.content, recipe), notes=file.notes)
 
 
-def ranged(target: Target, found: Sources, progress: Progress) -> Candidate:
-    """Quantise the prepared weights with every way to choose ranges and return the best."""
-    static, source = STATIC[target.form], found.by_method("prepared", target.form)
-    floats, scheme = static.floats(source), found.making.scheme
-    seen = observed(target, source, floats, found.photos, progress)
-    tried = []
-    with progress.stage(f"choose ranges of {target}", len(WAYS)) as tick:
-        for name in WAYS:
-            content = static.quantise(floats, choose(name, seen), scheme=scheme)
-            tried.append(judged(target, found, content, Way("int8", "prepared", name)))
+def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
+    """Quantise the prepared weights with every method for ranges and return the best candidate."""
+    static, source = STATIC[target.format], models.by_method("prepared", target.format)
+    floats, scheme = static.floats(source), models.options.scheme
+    seen = observed(target, source, floats, models.images, progress)
+    candidates = []
+    with progress.stage(f"choose ranges of {target}", len(RANGE_METHODS)) as tick:
+        for method in RANGE_METHODS:
+            content = static.quantise(floats, choose(method, seen), scheme=scheme)
+            recipe = Recipe("int8", "prepared", method)
+            candidates.append(judged(target, models, content, recipe))
             tick()
-    winner = nearest(tried)
-    structure.check(target.form, winner.content, source)
+    winner = nearest(candidates)
+    structure.check(target.format, winner.content, source)
     return winner
 
 
 def observed(
-    target: Target, source: Source, floats: bytes, photos: Photos, progress: Progress
+    target: Target, source: Source, floats: bytes, images: ImageSplit, progress: Progress
 ) -> Observed:
-    """Return the histograms of every activation of a float file over the calibration pictures."""
-    with progress.stage(f"observe {target}", len(photos.calibration)) as tick:
+    """Return the histograms of every activation of a float file over the calibration images."""
+    with progress.stage(f"observe {target}", len(images.calibration)) as tick:
         return Observed(
             *(
-                _histograms(target.form, floats, ticking(tensors(paths, source.input), tick))
-                for paths in (photos.fitting, photos.held_out)
+                _histograms(target.format, floats, ticking(tensors(paths, source.input), tick))
+                for paths in (images.preparation, images.selection)
             )
         )
 
 
-def _histograms(form: str, floats: bytes, pictures: Iterator[Floats]) -> dict[str, Histogram]:
+def _histograms(format: str, floats: bytes, images: Iterator[Floats]) -> dict[str, Histogram]:
     histograms: dict[str, Histogram] = defaultdict(Histogram)
-    STATIC[form].observe(floats, pictures, lambda name, x: histograms[name].add(x))
+    STATIC[format].observe(floats, images, lambda name, x: histograms[name].add(x))
     return histograms
 
 
 def nearest(candidates: Iterable[Candidate]) -> Candidate:
-    """Return the candidate nearest to the original; the first stays unless beaten by MARGIN."""
+    """Return the candidate nearest to the float model; the first unless another wins by MARGIN."""
     first, *others = candidates
     winners = (one for one in others if _beats(one, first))
     return min((first, *winners), key=lambda one: float(one.kl.mean()))
@@ -194,19 +203,19 @@ def _beats(one: Candidate, other: Candidate) -> bool:
     return bool(gain.mean() > MARGIN * gain.std() / np.sqrt(len(gain)))
 
 
-def judged(target: Target, found: Sources, content: bytes, way: Way) -> Candidate:
-    """Run an unsealed model on the held-out pictures."""
-    source = found.by_method(way.method, target.form)
-    answers = _answers(target, source, content, found.photos)
-    pairs = zip(found.logits, answers, strict=True)
+def judged(target: Target, models: CandidateModels, content: bytes, recipe: Recipe) -> Candidate:
+    """Run an unsealed model on the selection images."""
+    source = models.by_method(recipe.method, target.format)
+    answers = _answers(target, source, content, models.images)
+    pairs = zip(models.logits, answers, strict=True)
     kl = np.array([divergence(one[None], other[None], source.output) for one, other in pairs])
-    return Candidate(way, content, answers, kl)
+    return Candidate(recipe, content, answers, kl)
 
 
-def _answers(target: Target, source: Source, content: bytes, photos: Photos) -> Floats:
-    path = Path(f"candidate.{target.form}")
+def _answers(target: Target, source: Source, content: bytes, images: ImageSplit) -> Floats:
+    path = Path(f"candidate.{target.format}")
     with quiet():
-        engine = open_engine(ModelContent(path, target.form, content))
-        contract = sealing.contract_of(source, target, engine, photos)
+        engine = open_engine(ModelContent(path, target.format, content))
+        contract = sealing.contract_of(source, target, engine, images)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
-        return np.stack([classifier.outputs(photo) for photo in photos.held_out])
+        return np.stack([classifier.outputs(image) for image in images.selection])

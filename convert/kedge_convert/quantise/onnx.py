@@ -1,4 +1,4 @@
-"""Static int8 of ONNX with ranges of our own, through onnxruntime's quantiser."""
+"""Static int8 of ONNX with chosen ranges, through onnxruntime's quantiser."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -28,25 +28,25 @@ def floats(source: Source) -> bytes:
         return onnx_precisions.folded(plain).read_bytes()
 
 
-def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
-    """Call `see` with the name and value of every activation, picture by picture."""
+def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
+    """Call `see` with the name and value of every activation, image by image."""
     model = require("onnx").load_from_string(content)
     names = _activations(model.graph)
     session = _session(_with_outputs(model, names))
-    for picture in pictures:
-        values = session.run(list(names), {onnx_graph.INPUT: picture})
+    for image in images:
+        values = session.run(list(names), {onnx_graph.INPUT: image})
         for name, value in zip(names, values, strict=True):
             see(name, value)
-        see(onnx_graph.INPUT, picture)
+        see(onnx_graph.INPUT, image)
 
 
 def quantise(
     content: bytes,
     ranges: Ranges,
-    kept: frozenset[str] = frozenset(),
+    float_operators: frozenset[str] = frozenset(),
     scheme: Scheme = PLAIN,
 ) -> bytes:
-    """Return the int8 model; the operators named in `kept` stay float."""
+    """Return the int8 model; the operators named in `float_operators` stay float."""
     quantization = require("onnxruntime.quantization")
     registry = require("onnxruntime.quantization.registry")
     int8 = quantization.QuantType.QInt8
@@ -59,7 +59,7 @@ def quantise(
             activation_qType=int8,
             tensors_range=_data(ranges),
             nodes_to_quantize=[],
-            nodes_to_exclude=sorted(kept),
+            nodes_to_exclude=sorted(float_operators),
             op_types_to_quantize=sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry}),
             extra_options={},
         )
@@ -70,16 +70,16 @@ def quantise(
 
 
 def grids(scheme: Scheme) -> Grids:
-    """Return where prepared weights lie; dense layers always have a step per output."""
+    """Return the grids of prepared weights; dense layers always have a step per output."""
     return Grids(REDUCED if scheme.reduce_range else LEVELS)
 
 
 def operators(content: bytes) -> list[StaticOperator]:
     """Return the operators of a float model in execution order."""
     graph = require("onnx").load_from_string(content).graph
-    known = frozenset((onnx_graph.INPUT, *_activations(graph)))
+    activations = frozenset((onnx_graph.INPUT, *_activations(graph)))
     return [
-        StaticOperator(node.name, known.intersection((*node.input, *node.output)))
+        StaticOperator(node.name, activations.intersection((*node.input, *node.output)))
         for node in graph.node
     ]
 
@@ -102,10 +102,10 @@ def _data(ranges: Ranges) -> Any:
 
 
 def _activations(graph: Any) -> list[str]:
-    """Return the float tensors that operators give."""
-    given = {name for node in graph.node for name in node.output}
-    known = [*graph.value_info, *graph.output]
-    return [v.name for v in known if v.name in given and v.type.tensor_type.elem_type == FLOAT]
+    """Return the names of the operators' float outputs."""
+    outputs = {name for node in graph.node for name in node.output}
+    infos = [*graph.value_info, *graph.output]
+    return [v.name for v in infos if v.name in outputs and v.type.tensor_type.elem_type == FLOAT]
 
 
 def _with_outputs(model: Any, names: list[str]) -> bytes:

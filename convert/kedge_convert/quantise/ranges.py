@@ -15,7 +15,7 @@ from kedge_convert.source import Source
 from kedge_runtime.arrays import Doubles
 
 HALF = 4096  # bins on either side of zero: 16 to a step where a tensor uses one side only
-LARGEST_SAMPLE = 50_000  # values of a tensor and picture that are counted; ranges see them all
+LARGEST_SAMPLE = 50_000  # values of a tensor and image that are counted; ranges see them all
 
 Counts = NDArray[np.int64]
 Edges = NDArray[np.float64]
@@ -72,13 +72,13 @@ STEPS = 255
 SHRINKS = np.linspace(1.0, 0.3, 71)  # of the larger side of the full range
 
 
-# Of a tensor that is zero on every picture: steps of no size make scales that no engine takes.
+# For a tensor that is zero on every image: steps of no size make scales that no engine takes.
 EMPTY = 1e-3
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a tensor's steps cover; zero lies within, as padding needs it."""
+    """The values that a tensor's steps cover; zero lies within, as padding needs it."""
 
     low: float
     high: float
@@ -115,8 +115,8 @@ def mse(histogram: Histogram) -> Range:
 def entropy(histogram: Histogram) -> Range:
     """Return the range whose steps lose the least information, by KL divergence.
 
-    Migacz 2017, "8-bit inference with TensorRT": what is cut counts in the last bin, and a step's
-    mass is spread evenly over those of its bins that hold any.
+    Migacz 2017, "8-bit inference with TensorRT": values that are cut off count in the last bin. A
+    step's mass is spread evenly over those of its bins that hold any.
     """
     return _best(histogram, _lost_information)
 
@@ -130,38 +130,38 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 }
 
 
-# Each tensor by the method that loses least of it on pictures that set no range.
+# Each tensor by the method that loses least of it on images that set no range.
 BY_TENSOR = "by tensor"
-WAYS = (*METHODS, BY_TENSOR)
+RANGE_METHODS = (*METHODS, BY_TENSOR)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Every activation's histogram by name: over the `fitting` pictures, and the `held_out`."""
+    """Every activation's histogram by name, over the `preparation` and `selection` images."""
 
-    fitting: Mapping[str, Histogram]
-    held_out: Mapping[str, Histogram]
+    preparation: Mapping[str, Histogram]
+    selection: Mapping[str, Histogram]
 
     def whole(self, name: str) -> Histogram:
-        """Return an activation's histogram over all pictures."""
-        return self.fitting[name].plus(self.held_out[name])
+        """Return an activation's histogram over all calibration images."""
+        return self.preparation[name].plus(self.selection[name])
 
 
-def choose(way: str, observed: Observed) -> Ranges:
-    """Return every tensor's range by one of WAYS."""
+def choose(method: str, observed: Observed) -> Ranges:
+    """Return every tensor's range by one of RANGE_METHODS."""
     return {
-        name: METHODS[best(name, observed) if way == BY_TENSOR else way](observed.whole(name))
-        for name in observed.fitting
+        name: METHODS[best(name, observed) if method == BY_TENSOR else method](observed.whole(name))
+        for name in observed.preparation
     }
 
 
 def best(name: str, observed: Observed) -> str:
-    """Return the method whose range of the fitting pictures costs least on the held-out ones.
+    """Return the method whose range of the preparation images costs least on the selection images.
 
-    Cost: mean squared error, with what is cut off. Of equals the first of METHODS.
+    Cost: mean squared error, clipping included. Of equals the first of METHODS.
     """
-    fitting, held_out = observed.fitting[name], observed.held_out[name]
-    return min(METHODS, key=lambda method: _squared_error(held_out, METHODS[method](fitting)))
+    prepared, selecting = observed.preparation[name], observed.selection[name]
+    return min(METHODS, key=lambda method: _squared_error(selecting, METHODS[method](prepared)))
 
 
 def _within(histogram: Histogram, low: float, high: float) -> Range:
@@ -218,7 +218,7 @@ See = Callable[[str, NDArray[np.float32]], None]
 
 @dataclass(frozen=True)
 class StaticOperator:
-    """One operation of a float file, with the names of the activations that it takes and gives."""
+    """One operator of a float file, with the names of its input and output activations."""
 
     name: str
     tensors: frozenset[str]
@@ -230,20 +230,20 @@ class Static(Protocol):
     def floats(self, source: Source) -> bytes:
         """Return the float file that is quantised. Raises ConversionError."""
 
-    def observe(self, content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
-        """Call `see` with name and value of every activation, picture by picture, [1, h, w, 3]."""
+    def observe(self, content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
+        """Call `see` with name and value of every activation, image by image, [1, h, w, 3]."""
 
     def quantise(
         self,
         content: bytes,
         ranges: Ranges,
-        kept: frozenset[str] = frozenset(),
+        float_operators: frozenset[str] = frozenset(),
         scheme: Scheme = PLAIN,
     ) -> bytes:
-        """Return the int8 file; operators named in `kept` stay float. Raises ConversionError."""
+        """Return the int8 file, `float_operators` left in float. Raises ConversionError."""
 
     def grids(self, scheme: Scheme) -> Grids:
-        """Return where prepared weights must lie for `quantise` to find them again."""
+        """Return the grids on which `quantise` keeps prepared weights as they are."""
 
     def operators(self, content: bytes) -> list[StaticOperator]:
         """Return a float file's operators in execution order."""

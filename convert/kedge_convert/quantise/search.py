@@ -2,7 +2,6 @@
 
 import statistics
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.export.exported import Way
+from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Tick, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node, passing, quantised, rest, simulate
@@ -25,7 +24,7 @@ from kedge_convert.quantise.budget import (
     margins,
     spread,
 )
-from kedge_convert.quantise.candidates import Candidate, Sources
+from kedge_convert.quantise.candidates import Candidate, CandidateModels
 from kedge_convert.quantise.ranges import Static, StaticOperator, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
@@ -42,10 +41,10 @@ SAME = 1e-3  # of a tensor's peak: two engines' float sums differ by far less
 
 @dataclass(frozen=True)
 class NetworkPart:
-    """An activation that can stay float: what int8 costs it, and what float would.
+    """An activation that can stay float, with the cost of int8 and of float.
 
-    `noise`: mean squared error of the logits; `layers`: Keras names of who writes and reads it, the
-    writer first; `size`: its values and those layers' weights, each of which grows by three bytes.
+    `noise`: mean squared error of the logits by int8; `layers`: Keras names of its writer and its
+    readers; `size`: its values and those layers' weights, each of which grows by three bytes.
     """
 
     tensor: GraphTensor
@@ -54,21 +53,21 @@ class NetworkPart:
     size: int
 
 
-def parts(graph: Graph, pictures: Floats, tick: Tick = lambda: None) -> list[NetworkPart]:
+def parts(graph: Graph, images: Floats, tick: Tick = lambda: None) -> list[NetworkPart]:
     """Return the activations of a graph, those first whose noise is largest for their size.
 
-    `pictures`: float32 [n, h, w, 3]; 16 tell the order well enough. `tick`: called per node.
+    `images`: float32 [n, h, w, 3]; 16 are enough for the order. `tick`: called per node.
     """
-    wanted = simulate(graph, pictures, integer=False)
-    found = []
-    for i, (node, values) in enumerate(passing(graph, pictures)):
+    reference = simulate(graph, images, integer=False)
+    measured = []
+    for i, (node, values) in enumerate(passing(graph, images)):
         own = values[node.output]
         spoilt = {**values, node.output: quantised(node, own.copy())}
         answers = rest(graph, spoilt, i + 1)
-        noise = float(np.square(answers - wanted, dtype=np.float64).mean())
-        found.append(_part(graph, node, noise, own[0].size))
+        noise = float(np.square(answers - reference, dtype=np.float64).mean())
+        measured.append(_part(graph, node, noise, own[0].size))
         tick()
-    noisy = [part for part in found if part.noise > 0]
+    noisy = [part for part in measured if part.noise > 0]
     return sorted(noisy, key=lambda part: part.noise / part.size, reverse=True)
 
 
@@ -80,8 +79,8 @@ def _part(graph: Graph, node: Node, noise: float, values: int) -> NetworkPart:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a graph's tensors are in a float file: the names of each, none where it is fused."""
+class TensorNames:
+    """The names of a graph's tensors in a float file, none for a tensor that is fused."""
 
     names: dict[GraphTensor, frozenset[str]]
     operators: list[StaticOperator]
@@ -89,7 +88,7 @@ class Places:
     def around(self, tensors: Iterable[GraphTensor]) -> frozenset[str]:
         """Return the names of the operators that write or read any of the tensors.
 
-        Those that only fused tensors connect to them, such as a ReLU and its convolution, included.
+        Operators that only fused tensors connect to them, such as a ReLU, are included.
         """
         known = frozenset[str]().union(*self.names.values())
         open_names = frozenset[str]().union(*(self.names.get(each, ()) for each in tensors))
@@ -102,17 +101,17 @@ class Places:
             open_names |= frozenset[str]().union(*(each.tensors for each in touched)) - known
 
 
-def places(graph: Graph, static: Static, floats: bytes, picture: Floats) -> Places:
-    """Find a graph's tensors in a float file by their values on one picture, [1, h, w, 3]."""
+def tensor_names(graph: Graph, static: Static, floats: bytes, image: Floats) -> TensorNames:
+    """Find a graph's tensors in a float file by their values on one image, [1, h, w, 3]."""
     theirs: dict[str, Sketch] = {}
-    static.observe(floats, [picture], lambda name, value: theirs.update({name: _sketch(value)}))
+    static.observe(floats, [image], lambda name, value: theirs.update({name: _sketch(value)}))
     names = {}
-    for node, values in passing(graph, picture):
+    for node, values in passing(graph, image):
         own = _sketch(values[node.output])
         names[node.output] = frozenset(name for name, one in theirs.items() if _same(own, one))
-    start = _sketch(picture)
+    start = _sketch(image)
     names[graph.input] = frozenset(name for name, one in theirs.items() if _same(start, one))
-    return Places(names, static.operators(floats))
+    return TensorNames(names, static.operators(floats))
 
 
 # A tensor's values in order of size: the same in every layout.
@@ -129,7 +128,7 @@ def _same(one: Sketch, other: Sketch) -> bool:
     return bool(np.abs(one - other).max() <= SAME * max(np.abs(one).max(), 1e-6))
 
 
-JURY = 16  # pictures that tell which activation costs how much
+MEASURED = 16  # images that tell which activation costs how much
 ROUNDS = 30  # timed runs of each of two models
 
 
@@ -144,119 +143,120 @@ class Rung:
 
 @dataclass
 class Search:
-    """What is known to all formats: the budget, the float model's margins, the rungs so far."""
+    """State shared by all formats: the budget, the float model's margins, the rungs so far."""
 
-    found: Sources
+    models: CandidateModels
     budget: Budget
     margins: Margins
     parts: list[NetworkPart]
     rungs: dict[tuple[int, Grids], Rung] = field(default_factory=dict)
 
     def holds(self, candidate: Candidate) -> bool:
-        """Whether a candidate is likely to hold the budget on the check pictures."""
-        several = self.found.stock.output.multi_label
-        noise = (label_spread if several else spread)(self.found.logits, candidate.answers)
+        """Whether a candidate is likely to hold the budget on the validation images."""
+        several = self.models.stock.output.multi_label
+        noise = (label_spread if several else spread)(self.models.logits, candidate.answers)
         expected = forecast(self.margins, noise)
-        return expected.holds(self.budget, len(self.found.photos.check))
+        return expected.holds(self.budget, len(self.models.images.validation))
 
 
-def search(found: Sources, budget: Budget, progress: Progress) -> Search:
-    """Measure the float model's margins and what each activation costs."""
-    source = found.stock
+def search(models: CandidateModels, budget: Budget, progress: Progress) -> Search:
+    """Measure the float model's margins and the cost of each activation."""
     with progress.stage("measure margins"):
-        known = _margins(found, budget)
-    with progress.stage("measure layers", len(found.levelled.nodes)) as tick, quiet():
-        costs = parts(found.levelled, _pictures(source, found), tick)
-    return Search(found, budget, known, costs)
+        reference = _margins(models, budget)
+    with progress.stage("measure layers", len(models.equalised.nodes)) as tick, quiet():
+        source, paths = models.stock, models.images.preparation[:MEASURED]
+        images = np.concatenate(list(tensors(paths, source.input)))
+        costs = parts(models.equalised, images, tick)
+    return Search(models, budget, reference, costs)
 
 
-def _margins(found: Sources, budget: Budget) -> Margins:
-    output = found.stock.output
+def _margins(models: CandidateModels, budget: Budget) -> Margins:
+    output, logits = models.stock.output, models.calibration_logits
     if output.multi_label:
-        return label_margins(found.known, output)
+        return label_margins(logits, output)
     asked = budget.max_drop is not None
-    classes = true_classes(found.photos.calibration, found.stock) if asked else None
-    return margins(found.known, classes)
+    classes = true_classes(models.images.calibration, models.stock) if asked else None
+    return margins(logits, classes)
 
 
-def true_classes(photos: Sequence[Path], source: Source) -> list[int] | None:
-    """Return the index of each picture's true output, or None when nothing tells."""
-    truth = read_truth(photos, source.labels)
+def true_classes(images: Sequence[Path], source: Source) -> list[int] | None:
+    """Return the index of each image's true output, or None without ground truth."""
+    truth = read_truth(images, source.labels)
     offset = source.output.label_offset
-    return None if truth is None else [truth[photo] + offset for photo in photos]
+    return None if truth is None else [truth[image] + offset for image in images]
 
 
-def _pictures(source: Source, found: Sources) -> Floats:
-    return np.concatenate(list(tensors(found.photos.fitting[:JURY], source.input)))
+def cheapest(target: Target, search: Search, plain: Candidate, progress: Progress) -> Candidate:
+    """Return the cheapest candidate of a format that holds the budget, or the last resort.
 
-
-def cheapest(target: Target, one: Search, progress: Progress) -> Candidate:
-    """Return the cheapest candidate of a format that holds the budget, or the last resort."""
-    plain = candidates.best(target, one.found, progress)
-    if one.holds(plain):
-        return plain
-    last = candidates.exported(Target(target.form, "float16"), one.found, progress, "stock")
-    tried: dict[int, Candidate] = {}
-
-    def holds(count: int) -> bool:
-        tried[count] = _mixed(target, one, count, plain, progress)
-        # What is as large as float16 is no bargain any more: float16 is next.
-        return len(tried[count].content) >= len(last.content) or one.holds(tried[count])
-
-    counts = range(1, len(one.parts) + 1)
-    at = bisect_left(counts, True, key=holds)
-    chosen = tried[counts[at]] if at < len(counts) else last
+    `plain`: the best whole int8 model, which misses the budget.
+    """
+    last = candidates.exported(
+        Target(target.format, "float16"), search.models, progress, method="stock"
+    )
+    chosen, low, high = last, 0, len(search.parts)
+    while low < high:
+        middle = (low + high) // 2
+        mixed = _mixed(target, search, middle + 1, plain, progress)
+        # A file as large as float16 is no gain any more: float16 is next.
+        if len(mixed.content) >= len(last.content) or search.holds(mixed):
+            chosen, high = mixed, middle
+        else:
+            low = middle + 1
     if len(chosen.content) >= len(last.content):
         chosen = last
     return replace(chosen, notes=(*chosen.notes, *_costs(target, chosen, plain)))
 
 
 def _mixed(
-    target: Target, one: Search, count: int, plain: Candidate, progress: Progress
+    target: Target, search: Search, count: int, plain: Candidate, progress: Progress
 ) -> Candidate:
     """Make the candidate whose `count` costliest activations stay float."""
-    making, photos, static = one.found.making, one.found.photos, STATIC[target.form]
-    rung = _rung(one, count, making.grids(target.form), progress)
+    options, images = search.models.options, search.models.images
+    static = STATIC[target.format]
+    rung = _rung(search, count, options.grids(target.format), progress)
     floats = static.floats(rung.source)
-    seen = candidates.observed(target, rung.source, floats, photos, progress)
-    picture = next(tensors(photos.fitting, rung.source.input))
-    found = places(rung.graph, static, floats, picture)
-    ranges = choose(plain.way.ranges, seen)
-    around = found.around(part.tensor for part in rung.parts)
-    content = static.quantise(floats, ranges, around, making.scheme)
+    seen = candidates.observed(target, rung.source, floats, images, progress)
+    image = next(tensors(images.preparation, rung.source.input))
+    names = tensor_names(rung.graph, static, floats, image)
+    ranges = choose(plain.recipe.ranges, seen)
+    around = names.around(part.tensor for part in rung.parts)
+    content = static.quantise(floats, ranges, around, options.scheme)
     layers = dict.fromkeys(name for part in rung.parts for name in part.layers)
-    way = Way("mixed", "prepared", plain.way.ranges, tuple(layers))
-    return candidates.judged(target, one.found, content, way)
+    recipe = Recipe("mixed", "prepared", plain.recipe.ranges, tuple(layers))
+    return candidates.judged(target, search.models, content, recipe)
 
 
-def _rung(one: Search, count: int, grids: Grids, progress: Progress) -> Rung:
+def _rung(search: Search, count: int, grids: Grids, progress: Progress) -> Rung:
     """Prepare the weights for a rung; once for all formats with the same grids."""
-    if (count, grids) not in one.rungs:
-        found, parts = one.found, one.parts[:count]
-        source, levelled = found.stock, found.levelled
-        kept = frozenset(part.tensor for part in parts)
-        rounding = preparation.Rounding(found.making.seed, kept, grids)
+    if (count, grids) not in search.rungs:
+        models, parts = search.models, search.parts[:count]
+        source, equalised = models.stock, models.equalised
+        floats = frozenset(part.tensor for part in parts)
+        rounding = preparation.Rounding(models.options.seed, floats, grids)
         name = f"prepare with {count} float"
-        with progress.stage(name, len(levelled.nodes)) as tick, quiet():
-            pictures = candidates.fitting(source, found.photos)
-            graph = preparation.round_weights(levelled, pictures, rounding, tick)
-        one.rungs[count, grids] = Rung(parts, graph, replace(source, model=graph.build()))
-    return one.rungs[count, grids]
+        with progress.stage(name, len(equalised.nodes)) as tick, quiet():
+            inputs = candidates.preparation_inputs(source, models.images)
+            graph = preparation.round_weights(equalised, inputs, rounding, tick)
+        search.rungs[count, grids] = Rung(parts, graph, replace(source, model=graph.build()))
+    return search.rungs[count, grids]
 
 
 def _costs(target: Target, chosen: Candidate, plain: Candidate) -> list[str]:
-    """Say what a candidate costs in comparison with plain int8."""
+    """Compare a candidate's size and latency with plain int8's."""
     size = len(chosen.content) / len(plain.content)
-    way = chosen.way
-    layers = f" ({', '.join(way.kept)} stay float)" if way.kept else ""
-    ratio = _latency(target.form, chosen.content, plain.content)
-    return [f"{way.precision}{layers}: {size:.2f} of plain int8's size, {ratio:.2f} of its latency"]
+    recipe = chosen.recipe
+    layers = f" ({', '.join(recipe.float_layers)} stay float)" if recipe.float_layers else ""
+    ratio = _latency(target.format, chosen.content, plain.content)
+    return [
+        f"{recipe.precision}{layers}: {size:.2f} of plain int8's size, {ratio:.2f} of its latency"
+    ]
 
 
-def _latency(form: str, one: bytes, other: bytes) -> float:
+def _latency(format: str, one: bytes, other: bytes) -> float:
     """Return the ratio of median seconds per run, in turns, so that a disturbance meets both."""
     with quiet():
-        runs = [_runner(ModelContent(Path("candidate"), form, each)) for each in (one, other)]
+        runs = [_runner(ModelContent(Path("candidate"), format, each)) for each in (one, other)]
         times: list[list[float]] = [[], []]
         for _ in range(ROUNDS):
             for run, taken in zip(runs, times, strict=True):

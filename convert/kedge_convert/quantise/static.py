@@ -1,6 +1,6 @@
-"""Static int8 in our own hands: which range each tensor gets, and which operators stay float.
+"""Static int8 with chosen ranges and chosen float operators: one module each format.
 
-Twins of five verbs, see `Static`.
+The modules are twins of five verbs, see `Static`.
 """
 
 from kedge_convert.quantise import onnx, tflite

@@ -1,20 +1,20 @@
-"""Static int8 of TFLite with ranges of our own: TensorFlow's quantiser reads them from the file.
+"""Static int8 of TFLite with chosen ranges: TensorFlow's quantiser reads them from the file.
 
-The converter's first half writes a float file whose tensors carry the least and greatest value of
-the calibration; its second half takes them from there. Between the two they can be any.
+The converter's first half writes a float file; its tensors carry the least and greatest value of
+the calibration. Its second half reads them from there. Between the two, kedge replaces them.
 """
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.export import tflite_converter
 from kedge_convert.export.exported import PLAIN, Scheme
 from kedge_convert.export.flatbuffer import pack, unpack
-from kedge_convert.export.tflite_converter import Samples, converted, single, target_of
+from kedge_convert.export.tflite_converter import converted, single, stock, target_of
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.ranges import Ranges, See, StaticOperator
 from kedge_convert.source import Source
@@ -25,26 +25,17 @@ from kedge_runtime.output import quiet
 
 def floats(source: Source) -> bytes:
     """Return the float file with (as yet meaningless) ranges in its tensors."""
-    shape = (1, *source.model.inputs[0].shape[1:])
-    return converted(
-        single(source),
-        _calibrate_only,
-        lambda: iter([[np.zeros(shape, np.float32)]]),
-        target_of(source, "int8"),
-    )
+    blank = np.zeros((1, *source.model.inputs[0].shape[1:]), np.float32)
+    settings = replace(stock(), calibrate_only=True)
+    return converted(single(source), settings, target_of(source, "int8"), lambda: [blank])
 
 
-def _calibrate_only(tf: Any, converter: Any, samples: Samples) -> None:
-    tflite_converter.stock(PLAIN, tf, converter, samples)
-    converter._experimental_calibrate_only = True
-
-
-def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -> None:
-    """Call `see` with the name and value of every activation, picture by picture."""
+def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
+    """Call `see` with the name and value of every activation, image by image."""
     names = {i: _name(tensor) for i, tensor in enumerate(_tensors(content)) if _ranged(tensor)}
     litert = require("ai_edge_litert.interpreter")
     kernels = litert.OpResolverType
-    # XNNPACK computes no output that nothing reads, as a SPLIT has: the others do.
+    # XNNPACK leaves out outputs that nothing reads, as a SPLIT has: the others compute them.
     kind = kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES if _unread(content) else kernels.AUTO
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that kept tensors take memory
@@ -55,8 +46,8 @@ def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -
         )
         interpreter.allocate_tensors()
     start = interpreter.get_input_details()[0]["index"]
-    for picture in pictures:
-        interpreter.set_tensor(start, picture)
+    for image in images:
+        interpreter.set_tensor(start, image)
         interpreter.invoke()
         for index, name in names.items():
             see(name, interpreter.get_tensor(index))
@@ -65,12 +56,12 @@ def observe(content: bytes, pictures: Iterable[NDArray[np.float32]], see: See) -
 def quantise(
     content: bytes,
     ranges: Ranges,
-    kept: frozenset[str] = frozenset(),
+    float_operators: frozenset[str] = frozenset(),
     scheme: Scheme = PLAIN,
 ) -> bytes:
-    """Return the int8 file; operators whose output's name is in `kept` stay float.
+    """Return the int8 file; operators whose output's name is in `float_operators` stay float.
 
-    Its ends are those of the scheme, but its output is float32 if the last operator is kept.
+    Its I/O dtypes are the scheme's, but its output is float32 if the last operator stays float.
     """
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
     model, last = unpack(content), operators(content)[-1].name
@@ -83,8 +74,10 @@ def quantise(
             result: bytes = convert.mlir_quantize(
                 pack(model),
                 input_data_type=getattr(tf, scheme.input),
-                output_data_type=getattr(tf, "float32" if last in kept else scheme.output),
-                denylisted_nodes=set(kept),
+                output_data_type=getattr(
+                    tf, "float32" if last in float_operators else scheme.output
+                ),
+                denylisted_nodes=set(float_operators),
                 disable_per_channel_for_dense_layers=not scheme.per_channel_dense,
             )
     # MLIR raises RuntimeError and others.
@@ -94,7 +87,7 @@ def quantise(
 
 
 def grids(scheme: Scheme) -> Grids:
-    """Return where prepared weights lie."""
+    """Return the grids of prepared weights."""
     return Grids(per_channel_dense=scheme.per_channel_dense)
 
 
@@ -112,7 +105,7 @@ def operators(content: bytes) -> list[StaticOperator]:
 
 
 def _unread(content: bytes) -> bool:
-    """Whether an operator has an output that no operator reads and the file doesn't give."""
+    """Whether an operator has an output that neither an operator nor the file's user reads."""
     graph = unpack(content).subgraphs[0]
     read = {*graph.outputs, *(index for each in graph.operators for index in each.inputs)}
     return any(not read.issuperset(each.outputs) for each in graph.operators)

@@ -10,7 +10,7 @@ from kedge_convert.toolkit import require
 
 
 @dataclass(frozen=True)
-class Stand:
+class Replacement:
     """A function of one tensor in plain operators; `layers` are those that it calls."""
 
     function: Callable[[Any], Any]
@@ -19,15 +19,15 @@ class Stand:
     def as_layer(self, name: str) -> Any:
         """Return the Keras layer that calls it. Operators inside of it need no names."""
 
-        class Standing(require("keras").layers.Layer):  # type: ignore[misc]
-            def __init__(self, stand: Stand) -> None:
+        class ReplacementLayer(require("keras").layers.Layer):  # type: ignore[misc]
+            def __init__(self, replacement: Replacement) -> None:
                 super().__init__(name=name)
-                self.function, self.inner = stand.function, list(stand.layers)
+                self.function, self.inner = replacement.function, list(replacement.layers)
 
             def call(self, value: Any) -> Any:
                 return self.function(value)
 
-        return Standing(self)
+        return ReplacementLayer(self)
 
 
 # Layers whose activation comes last of all that they do.
@@ -36,39 +36,39 @@ LAST = frozenset(
 )
 
 
-def activation(layer: Any) -> Stand | None:
+def activation(layer: Any) -> Replacement | None:
     """Return a layer whose activation is in ACTIVATIONS as the linear layer and that, or None."""
     return with_activation(layer, ACTIVATIONS)
 
 
-def with_activation(layer: Any, functions: "dict[str, Function]") -> Stand | None:
+def with_activation(layer: Any, functions: "dict[str, Function]") -> Replacement | None:
     """Return a layer whose activation is among `functions`, by name, in two parts, or None."""
     function = functions.get(getattr(getattr(layer, "activation", None), "__name__", ""))
     if function is None or type(layer).__name__ == "Activation":
-        return function and Stand(function)
+        return function and Replacement(function)
     if type(layer).__name__ not in LAST:  # a recurrent cell's is inside its loop
         return None
     linear = type(layer).from_config({**layer.get_config(), "activation": "linear"})
     linear.build(layer.get_build_config()["input_shape"])
     linear.set_weights(layer.get_weights())
-    return Stand(lambda value: function(linear(value)), (linear,))
+    return Replacement(lambda value: function(linear(value)), (linear,))
 
 
-def elementwise(layer: Any, functions: "dict[str, Function] | None" = None) -> Stand | None:
-    """Return what stands for a Keras operation or parameterless layer of one operand, or None.
+def elementwise(layer: Any, functions: "dict[str, Function] | None" = None) -> Replacement | None:
+    """Return the replacement of a Keras operation or parameterless layer of one operand, or None.
 
     `functions`: by the name of its class, OPERATIONS if not given.
     """
     function = (OPERATIONS if functions is None else functions).get(type(layer).__name__)
-    return function and Stand(function)
+    return function and Replacement(function)
 
 
-def prelu(layer: Any) -> Stand | None:
+def prelu(layer: Any) -> Replacement | None:
     """Return a PReLU as the two halves of its line, or None."""
     if type(layer).__name__ != "PReLU":
         return None
     ops, slope = require("keras").ops, np.asarray(layer.alpha)
-    return Stand(lambda value: ops.relu(value) + below(value) * slope)
+    return Replacement(lambda value: ops.relu(value) + below(value) * slope)
 
 
 def below(value: Any) -> Any:
@@ -114,7 +114,7 @@ OPERATIONS: dict[str, Function] = {
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def exponential(layer: Any) -> Stand | None:
+def exponential(layer: Any) -> Replacement | None:
     """Return a layer or operation of such an activation without large numbers, or None."""
     return elementwise(layer, EXPONENTIAL_OPERATIONS) or with_activation(
         layer, EXPONENTIAL_ACTIVATIONS

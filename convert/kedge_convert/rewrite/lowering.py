@@ -14,7 +14,7 @@ import numpy as np
 
 from kedge_convert.prepare.graph import trace
 from kedge_convert.rewrite.activations import (
-    Stand,
+    Replacement,
     activation,
     elementwise,
     exponential,
@@ -45,10 +45,10 @@ def depthwise(layer: Any) -> Any:
     return made
 
 
-def gelu(layer: Any) -> Stand | None:
+def gelu(layer: Any) -> Replacement | None:
     """Return a layer whose activation is the exact GELU as the linear layer and that, or None."""
     if type(layer).__name__ == "Gelu" and not layer.approximate:
-        return Stand(_gelu)
+        return Replacement(_gelu)
     return with_activation(layer, {"gelu": _gelu})
 
 
@@ -57,7 +57,7 @@ def _gelu(value: Any) -> Any:
     return value * 0.5 * (ops.erf(value * math.sqrt(0.5)) + 1.0)
 
 
-def groups(layer: Any) -> Stand | None:
+def groups(layer: Any) -> Replacement | None:
     """Return a Conv2D of several groups as slices, convolutions and concatenation, or None."""
     if type(layer).__name__ != "Conv2D" or layer.groups == 1 or not layer.built:
         return None
@@ -76,7 +76,7 @@ def groups(layer: Any) -> Stand | None:
         joined = keras.ops.concatenate([each(piece) for each, piece in pairs], axis=-1)
         return layer.activation(joined)
 
-    return Stand(grouped, tuple(convolutions))
+    return Replacement(grouped, tuple(convolutions))
 
 
 def _part(layer: Any, number: int, weights: list[Any]) -> Any:
@@ -93,7 +93,7 @@ def _part(layer: Any, number: int, weights: list[Any]) -> Any:
     return part
 
 
-def layer_norm(layer: Any) -> Stand | None:
+def layer_norm(layer: Any) -> Replacement | None:
     """Return a LayerNormalization over the last axis in plain arithmetic, or None.
 
     Ba et al. 2016, arXiv:1607.06450, as Keras computes it: (x - mean) / sqrt(variance + epsilon).
@@ -112,7 +112,7 @@ def layer_norm(layer: Any) -> Stand | None:
         scaled = normed if gamma is None else normed * gamma
         return scaled if beta is None else scaled + beta
 
-    return Stand(norm)
+    return Replacement(norm)
 
 
 def _over_last(layer: Any) -> bool:
@@ -124,11 +124,11 @@ LoweringRule = Callable[[Any], Any]
 
 # Better in every format: kernels, delegates and the preparation of weights know the plain layer.
 ALWAYS: tuple[LoweringRule, ...] = (depthwise,)
-# What TensorFlow's converter writes in numbers that no range holds.
+# Layers that TensorFlow's converter writes with numbers that no range holds.
 TFLITE: tuple[LoweringRule, ...] = (*ALWAYS, exponential)
-# What TFLite's quantiser has no 16-bit form of (litert/kernels: the registered types).
+# Layers without 16-bit kernels in TFLite (litert/kernels: the registered types).
 INT16X8: tuple[LoweringRule, ...] = (*TFLITE, activation, elementwise, prelu, layer_norm)
-# What tf2onnx leaves as it found it: Erfc, and the compiled function of a grouped convolution.
+# Layers that tf2onnx can't convert: Erfc, and the compiled function of a grouped convolution.
 TF2ONNX: tuple[LoweringRule, ...] = (*ALWAYS, gelu, groups)
 
 
@@ -146,33 +146,33 @@ class Lowered:
 def lower(model: Any, rules: Sequence[LoweringRule] = ALWAYS) -> Lowered:
     """Return a model of the same function in which no rule finds anything to replace."""
     graph = trace(model)
-    stands: dict[int, Any] = {}  # by the layer's id: a shared layer stays shared
+    replacements: dict[int, Any] = {}  # by the layer's id: a shared layer stays shared
     kinds: Counter[str] = Counter()
     nodes = []
     for node in graph.nodes:
-        found = _remembered(stands, rules, node.layer)
+        found = _remembered(replacements, rules, node.layer)
         kinds.update([_kind(node.layer)] if found and not _first(ALWAYS, node.layer) else [])
         nodes.append(replace(node, layer=found) if found else node)
-    if not any(stands.values()):
+    if not any(replacements.values()):
         return Lowered(model)
     notes = tuple(f"{kind} written out in plainer operators ({n}x)" for kind, n in kinds.items())
     return Lowered(graph.with_nodes(nodes).build(), notes)
 
 
-def _remembered(stands: dict[int, Any], rules: Sequence[LoweringRule], layer: Any) -> Any:
-    if id(layer) not in stands:
-        stands[id(layer)] = _first(rules, layer)
-    return stands[id(layer)]
+def _remembered(replacements: dict[int, Any], rules: Sequence[LoweringRule], layer: Any) -> Any:
+    if id(layer) not in replacements:
+        replacements[id(layer)] = _first(rules, layer)
+    return replacements[id(layer)]
 
 
 def _first(rules: Sequence[LoweringRule], layer: Any) -> Any:
-    """Return the layer that the first rule which knows `layer` puts in its place, or None."""
-    found = (rule(layer) for rule in rules)
-    stand = next((each for each in found if each is not None), None)
-    return stand.as_layer(layer.name) if isinstance(stand, Stand) else stand
+    """Return the replacement by the first rule that applies to `layer`, or None."""
+    results = (rule(layer) for rule in rules)
+    result = next((each for each in results if each is not None), None)
+    return result.as_layer(layer.name) if isinstance(result, Replacement) else result
 
 
 def _kind(layer: Any) -> str:
-    """Return what a person calls it: the activation's name, or the layer's class."""
+    """Return the name for messages: the activation's name, or the layer's class."""
     name = getattr(getattr(layer, "activation", None), "__name__", "linear")
     return type(layer).__name__ if name == "linear" else name

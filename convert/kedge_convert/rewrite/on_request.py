@@ -1,5 +1,6 @@
-"""Rewrites of a Keras model that an accelerator's short list of operators asks for, at the user's
-word: they leave the function as it is, but not the rounding of its integer form.
+"""Replace operators that an accelerator does not support, where the user asks for it.
+
+The function stays the same, but not the rounding of its integer file.
 """
 
 from collections.abc import Sequence
@@ -21,15 +22,16 @@ def hard_swish(layer: Any) -> Any:
     return elementwise(layer) if type(layer).__name__ == "HardSilu" else None
 
 
-# What the user types after --rewrite -> its rules.
+# Value of --rewrite -> its rules.
 REWRITES: dict[str, tuple[LoweringRule, ...]] = {"hard-swish": (hard_swish,)}
 
 
 def rewrite(model: Any, names: Sequence[str]) -> Lowered:
-    """Return a Keras model of the same function, in the operators that all formats have, and
-    rewritten by `names`, of REWRITES. Raises UsageError for an unknown one.
+    """Return a Keras model of the same function, in the operators that all formats have.
+
+    `names`: keys of REWRITES that are applied too. Raises UsageError for an unknown one.
     """
     if unknown := set(names) - REWRITES.keys():
-        known = ", ".join(REWRITES)
-        raise UsageError(f"--rewrite: got {min(unknown)!r}, known are {known}")
+        allowed = ", ".join(REWRITES)
+        raise UsageError(f"--rewrite: got {min(unknown)!r}, allowed are {allowed}")
     return lower(model, [*ALWAYS, *(rule for name in names for rule in REWRITES[name])])

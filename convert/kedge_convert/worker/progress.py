@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from kedge_convert.images import Photos, Sampling, Tick
+from kedge_convert.images import ImageSplit, Sampling, Tick
 from kedge_convert.worker.events import (
     Event,
     ItemDone,
@@ -72,9 +72,9 @@ class Progress:
         """Show a line, but not on a silent screen."""
         self.report(NoteLine(line))
 
-    def warn_few(self, photos: Photos, sampling: Sampling) -> None:
+    def warn_few(self, photos: ImageSplit, sampling: Sampling) -> None:
         """Warn when the folder holds fewer images than requested; a third is for the check."""
-        calibration, check = len(photos.calibration), len(photos.check)
+        calibration, check = len(photos.calibration), len(photos.validation)
         if (calibration, check) < (sampling.calibration, sampling.check) or check < sampling.check:
             self.say(
                 f"only {counted(calibration, 'calibration image')} and "
@@ -82,7 +82,7 @@ class Progress:
                 f"{sampling.check} requested): one image is {1 / check:.1%} of the agreement"
             )
 
-    def warn_skipped(self, photos: Photos) -> None:
+    def warn_skipped(self, photos: ImageSplit) -> None:
         """Name skipped images, by reason."""
         reasons = {
             "unreadable image": photos.broken,

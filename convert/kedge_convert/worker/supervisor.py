@@ -9,9 +9,9 @@ from kedge_convert import pipeline
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load import application
 from kedge_convert.load.registry import about
-from kedge_convert.parity import Verdict
 from kedge_convert.staging import output_folder
 from kedge_convert.targets import Target
+from kedge_convert.verdict import Verdict
 from kedge_convert.worker.events import PREPARATION, NoteLine, StageEnded, WarningLine
 from kedge_convert.worker.process import Bounds, Received, WorkerDiedError, started
 from kedge_convert.worker.progress import Progress
@@ -38,7 +38,7 @@ def convert(
     job: Job,
     progress: Progress,
     bounds: Bounds,
-    work: Work = pipeline.outcomes,
+    work: Work = pipeline.convert,
     folders: tuple[Path, ...] = (),
 ) -> list[Outcome]:
     """Do as `pipeline.convert` does, in worker processes that may die.

@@ -1,10 +1,10 @@
 """How far may ReLU6 channels be scaled, and where is the activations' noise?
 
-For each reach of `kedge_convert.prepare.equalise`: the SQNR of the logits when every activation has
-256 steps and the weights are float, on pictures that set no range. Then, at the best reach, each
-activation alone: the share of the sum of their noise powers.
+For each strength of `kedge_convert.prepare.equalise`: the SQNR of the logits when every activation
+has 256 steps and the weights are float, on images that set no range. Then, at the best strength,
+each activation alone: the share of the sum of their noise powers.
 
-    python benchmarks/equalisation_reach.py --model FILE.keras --card MobileNet --images DIR
+    python benchmarks/equalisation_strength.py --model FILE.keras --card MobileNet --images DIR
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 import machine
 from kedge_convert.images import Sampling, collect, tensors
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.prepare.equalise import REACHES, measure, scaled
+from kedge_convert.prepare.equalise import STRENGTHS, measure, scaled
 from kedge_convert.prepare.graph import Graph, forget, quantised, run, simulate
 from kedge_convert.prepare.preparation import plan
 from kedge_convert.source import load_source
@@ -35,7 +35,7 @@ def main() -> None:
     pictures = np.concatenate(list(tensors(photos.calibration, source.input)))
     report = {"machine": machine.identity(), "model": arguments.model.name}
     report |= measured(plan(source.model), pictures[JUDGES:], pictures[:JUDGES])
-    name = f"equalisation-reach-{arguments.model.stem}-{machine.slug()}"
+    name = f"equalisation-strength-{arguments.model.stem}-{machine.slug()}"
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     text = _markdown(report)
     (RESULTS / f"{name}.md").write_text(text)
@@ -43,12 +43,12 @@ def main() -> None:
 
 
 def measured(graph: Graph, fitting: Floats, judging: Floats) -> dict[str, Any]:
-    """Return the SQNR in dB by reach, and the share of noise power by layer at the best reach."""
+    """Return the SQNR in dB by strength, and at the best one each layer's share of noise power."""
     channels, shapes = measure(graph, fitting)
     wanted = simulate(graph, judging, integer=False)
-    graphs = {reach: scaled(graph, channels, shapes, reach) for reach in REACHES}
+    graphs = {strength: scaled(graph, channels, shapes, strength) for strength in STRENGTHS}
     ratios = {r: sqnr(wanted, simulate(g, judging, integer=True)) for r, g in graphs.items()}
-    best = graphs[max(ratios, key=lambda reach: ratios[reach])]
+    best = graphs[max(ratios, key=lambda strength: ratios[strength])]
     plain = run_with(best, judging, None)
     powers = {
         i: float(np.square(run_with(best, judging, i) - plain, dtype=np.float64).sum())
@@ -56,7 +56,7 @@ def measured(graph: Graph, fitting: Floats, judging: Floats) -> dict[str, Any]:
     }
     total = sum(powers.values())
     shares = {best.nodes[i].layer.name: power / total for i, power in powers.items() if power}
-    return {"sqnr_by_reach": {str(r): round(v, 2) for r, v in ratios.items()}, "shares": shares}
+    return {"sqnr_by_strength": {str(r): round(v, 2) for r, v in ratios.items()}, "shares": shares}
 
 
 def run_with(graph: Graph, pictures: Floats, index: int | None) -> Floats:
@@ -73,11 +73,15 @@ def _markdown(report: dict[str, Any]) -> str:
     lines = [
         f"# Activations' noise in {report['model']}",
         "",
-        "| reach | SQNR dB |",
+        "| strength | SQNR dB |",
         "| --- | --: |",
     ]
-    lines += [f"| {reach} | {ratio} |" for reach, ratio in report["sqnr_by_reach"].items()]
-    lines += ["", "| activation alone, at the best reach | share of noise power |", "| --- | --: |"]
+    lines += [f"| {strength} | {ratio} |" for strength, ratio in report["sqnr_by_strength"].items()]
+    lines += [
+        "",
+        "| activation alone, at the best strength | share of noise power |",
+        "| --- | --: |",
+    ]
     lines += [f"| {name} | {share:.3f} |" for name, share in report["shares"].items()]
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""`--weights none`: random weights whose answers differ from picture to picture, and say so."""
+"""The benchmarks' random weights: answers differ from image to image, and the name says so."""
 
 import json
 from collections.abc import Callable
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import random_weights
 from kedge_convert.images import Sampling, collect, tensors
-from kedge_convert.initialise import LOGIT_SPREAD, SETTLERS, initialise
 from kedge_convert.prepare.graph import trace
 from kedge_models.cards import card
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Input
 from kedge_runtime.artefact.file import read_artefact
+from random_weights import LOGIT_SPREAD, SETTLERS, initialise
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -24,16 +25,7 @@ SMALL = {"MobileNet-0.25": 96, "MobileNetV3Small": 96, "ConvNeXtTiny": 64}
 
 
 def build(name: str, size: int) -> Any:
-    import keras
-
-    found = card(name)
-    application = getattr(keras.applications, found.application)
-    return application(
-        weights=None,
-        input_shape=(size, size, 3),
-        classifier_activation=None,
-        **found.arguments,
-    )
+    return random_weights.build(card(name), size)
 
 
 def pictures(name: str, size: int, folder: Path) -> tuple[Floats, Floats]:
@@ -43,7 +35,7 @@ def pictures(name: str, size: int, folder: Path) -> tuple[Floats, Floats]:
     spec = Input(type(geometry)(size, size), found.normaliser())
     photos = collect(folder, Sampling(32, 30))
     first, second = (
-        np.concatenate(list(tensors(p, spec))) for p in (photos.calibration, photos.check)
+        np.concatenate(list(tensors(p, spec))) for p in (photos.calibration, photos.validation)
     )
     return first, second
 
@@ -102,14 +94,17 @@ def test_every_layer_of_the_zoo_with_kernels_is_settled() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_names_and_tells_them(kedge: Run, shared: Path, tmp_path: Path) -> None:
+def test_the_command_converts_them_under_a_name_that_tells(
+    kedge: Run, shared: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
-    words = "--weights none --calibrate-count 12 --check-count 20 --to tflite:float32 --json"
     images = shared / "data" / "images"
-    options = [*words.split(), "--calibrate", images, "--out", tmp_path]
-    code, out, err = kedge("convert", "MobileNet-0.25", *options)
+    model = random_weights.write("MobileNet-0.25", images, Sampling(12, 20), tmp_path)
+    words = "--card MobileNet-0.25 --head logits --force-input --to tflite:float32 --json"
+    counts = "--calibrate-count 12 --check-count 20"
+    options = [*words.split(), *counts.split(), "--calibrate", images, "--out", tmp_path]
+    code, out, err = kedge("convert", model, *options)
     assert code == 0, err
-    assert "mobilenet-0.25-untrained: the weights are untrained" in err
     (made,) = json.loads(out)["artefacts"]
     assert Path(made["path"]).name == "mobilenet-0.25-untrained.float32.tflite"
     origin = read_artefact(Path(made["path"])).contract.provenance

@@ -1,33 +1,41 @@
-"""Weights for `--weights none`: random, yet with answers that differ from picture to picture.
+"""Random weights whose answers differ from image to image: for benchmarks without a download.
 
-A deep network with the usual random weights gives nearly the same answer to every picture, so that
-parity would mean nothing. Here every layer in execution order is settled on real pictures: weights
-are scaled to outputs of unit variance (Mishkin & Matas 2016, arXiv:1511.06422), biases take away
-what is common to all pictures (Krähenbühl et al. 2016, arXiv:1511.06856), and batch norms get the
-statistics of what they are fed.
+A deep network with the usual random weights gives nearly the same answer to every image, so parity
+would mean nothing. Here every layer in execution order is settled on real images: weights are
+scaled to outputs of unit variance (Mishkin & Matas 2016, arXiv:1511.06422), biases take away what
+is common to all images (Krähenbühl et al. 2016, arXiv:1511.06856), and batch norms get the
+statistics of their input. The files show what converts, how fast and how exactly; the answers mean
+nothing.
+
+    python benchmarks/random_weights.py --model MobileNetV2 --images DIR --out DIR
 """
 
+import argparse
+import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kedge_convert.images import Photos, tensors
+from kedge_convert.images import Sampling, collect, tensors
 from kedge_convert.prepare.graph import Graph, Node, Values, forget, peak, run, trace
-from kedge_convert.source import Source, digest
 from kedge_convert.toolkit import require
-from kedge_convert.worker.progress import Progress
+from kedge_models.cards import Card, card
 from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.contract import Input
 from kedge_runtime.output import quiet
 
 MEMORY = 1 << 30  # bytes for the values that live at once
-PICTURES = (8, 32)  # at least and at most
-# The logits' standard deviation over pictures; trained ImageNet networks have 2 to 3.
+IMAGES = (8, 32)  # at least and at most
+NONE = "none"  # of the benchmarks' option --weights
+# The logits' standard deviation over images; trained ImageNet networks have 2 to 3.
 LOGIT_SPREAD = 2.5
 # Norms' own weights differ by channel, as trained ones do: else swapped channels would be equal.
 # The shifts are upward: about zero a swish grows faster than its input, and layer by layer a
-# picture rich in contrast gets ahead, to logits a hundred times the others' (EfficientNetB0).
+# image rich in contrast gets ahead, to logits a hundred times the others' (EfficientNetB0).
 FACTORS, SHIFTS = (0.5, 1.5), (0.5, 1.5)
 
 
@@ -40,34 +48,58 @@ class Settling:
     spread: float
 
 
-def initialised(source: Source, photos: Photos, seed: int, progress: Progress) -> Source:
-    """Return the source with random weights settled on its calibration pictures.
-
-    Repeatable by `seed`. The layers of `source.model` are changed in place.
-    """
-    progress.say(
-        f"{source.name}: the weights are untrained (--weights none): its files show what converts, "
-        "how fast and how exactly; its answers mean nothing"
+def build(found: Card, size: int | None = None) -> Any:
+    """Return a card's application with Keras's own random weights, from images to logits."""
+    application = getattr(require("keras").applications, found.application)
+    side = size or found.size
+    shape = (side, side, 3)
+    return application(
+        weights=None, input_shape=shape, classifier_activation=None, **found.arguments
     )
-    graph = trace(source.model)
-    least, most = PICTURES
+
+
+def settled(found: Card, images: Path, sampling: Sampling) -> Any:
+    """Return a card's application with random weights settled on its calibration images.
+
+    Repeatable by the sampling's seed.
+    """
+    model, least, most = build(found), *IMAGES
+    graph = trace(model)
     count = min(most, max(least, MEMORY // (4 * peak(graph))))
-    pictures = np.concatenate(list(tensors(photos.calibration[:count], source.input)))
-    with progress.stage("initialise weights", len(graph.nodes)) as tick, quiet():
-        initialise(graph, pictures, seed, tick)
-    return replace(source, weights_digest=digest(source.model))
+    paths = collect(images, sampling).calibration[:count]
+    inputs = list(tensors(paths, Input(found.geometry(), found.normaliser())))
+    with quiet():
+        initialise(graph, np.concatenate(inputs), sampling.seed)
+    return model
+
+
+def write(name: str, images: Path, sampling: Sampling, folder: Path) -> Path:
+    """Write a card's settled model as NAME-untrained.keras, and return its path.
+
+    In a process of its own, so that its memory is gone before anything is measured.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_write, name, images, sampling, folder).result()
+
+
+def _write(name: str, images: Path, sampling: Sampling, folder: Path) -> Path:
+    found = card(name)
+    path = folder / f"{found.name.lower()}-untrained.keras"
+    settled(found, images, sampling).save(path)
+    return path
 
 
 def initialise(
-    graph: Graph, pictures: Floats, seed: int = 0, tick: Callable[[], None] = lambda: None
+    graph: Graph, images: Floats, seed: int = 0, tick: Callable[[], None] = lambda: None
 ) -> None:
-    """Settle every layer of a traced model in place, in one pass over `pictures`.
+    """Settle every layer of a traced model in place, in one pass over `images`.
 
-    `pictures`: float32 [n, h, w, 3], preprocessed. `tick` is called once per node.
+    `images`: float32 [n, h, w, 3], preprocessed. `tick` is called once per node.
     """
     rng, last = np.random.default_rng(seed), graph.last_uses()
     head = [node.output for node in graph.nodes if _settler(node) is _weigh][-1:]
-    values: Values = {graph.input: pictures}
+    values: Values = {graph.input: images}
     for i, node in enumerate(graph.nodes):
         if settle := _settler(node):
             spread = LOGIT_SPREAD if [node.output] == head else 1.0
@@ -137,3 +169,16 @@ SETTLERS: dict[str, Callable[[Node, Settling], None]] = {
     "LayerScale": _vary,
     "SeparableConv2D": _weigh,
 }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    print(write(arguments.model, arguments.images, Sampling(), arguments.out))
+
+
+if __name__ == "__main__":
+    main()

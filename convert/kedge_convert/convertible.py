@@ -1,0 +1,94 @@
+"""The float model in the operators that all formats have, and how each target is exported from it.
+
+`Convertible` exports as the format does. `Prepared` has integer candidates and, with a budget, a
+search for the layers that stay float.
+"""
+
+from dataclasses import dataclass, replace
+
+from kedge_convert.export.exported import Exported, ExportOptions, Recipe, Scheme
+from kedge_convert.export.formats import FORMATS
+from kedge_convert.images import ImageSplit
+from kedge_convert.job import PreparationRequest
+from kedge_convert.prepare import preparation
+from kedge_convert.quantise import candidates, search
+from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.search import Search
+from kedge_convert.rewrite import on_request
+from kedge_convert.source import Source
+from kedge_convert.targets import Target
+from kedge_convert.worker.events import PREPARATION
+from kedge_convert.worker.progress import Progress
+
+UNPREPARED = "preparation: no layers to prepare; integer targets get the stock weights"
+UNTRIED = (
+    "budget: only prepared layers can stay float, so no mixed file is tried; choose "
+    "tflite:float16 or onnx:float16 instead"
+)
+TRIED = 4  # images on which an export is tried before it is used
+
+
+@dataclass(frozen=True)
+class Convertible:
+    """A model to export. `scheme`: the layout of its integers."""
+
+    source: Source
+    images: ImageSplit
+    scheme: Scheme
+
+    def export(self, target: Target, progress: Progress) -> tuple[Recipe, Exported]:
+        """Return the unsealed file of a target, and how it was made. Raises ConversionError."""
+        calibration = self.images.calibration if target.needs_calibration else ()
+        with progress.stage(f"export {target}", len(calibration) or None) as tick:
+            options = ExportOptions(calibration, self.scheme, tick)
+            file = FORMATS[target.format].export(self.source, target.precision, options)
+        return Recipe(target.precision), file
+
+
+@dataclass(frozen=True)
+class Prepared(Convertible):
+    """A model whose integer targets are chosen among candidates. `search`: only with a budget."""
+
+    models: CandidateModels
+    search: Search | None = None
+
+    def export(self, target: Target, progress: Progress) -> tuple[Recipe, Exported]:
+        """Return the nearest integer model or, with a budget, the cheapest that holds it."""
+        if not target.needs_calibration:
+            return super().export(target, progress)
+        chosen = candidates.best(target, self.models, progress)
+        if self.search and target.precision == "int8" and not self.search.holds(chosen):
+            chosen = search.cheapest(target, self.search, chosen, progress)
+        return chosen.recipe, Exported(chosen.content, chosen.notes)
+
+
+def rewrite(
+    source: Source, images: ImageSplit, names: tuple[str, ...], progress: Progress
+) -> Source:
+    """Return the same function in plainer operators: what all formats need, and `names`."""
+    rewritten = on_request.rewrite(source.model, names)
+    for note in rewritten.notes:
+        progress.note(note)
+    return replace(source, model=rewritten.model, images=images.calibration[:TRIED])
+
+
+def prepare(
+    source: Source,
+    images: ImageSplit,
+    request: PreparationRequest,
+    progress: Progress,
+) -> Convertible:
+    """Prepare the weights of integer targets, where they are asked for and possible."""
+    options = request.options
+    if not options.formats:
+        return Convertible(source, images, options.scheme)
+    if not (able := preparation.preparable(source.model)) and request.enabled:
+        progress.note(UNPREPARED)
+    if not (able and request.enabled):
+        if request.budget:
+            progress.say(UNTRIED)
+        return Convertible(source, images, options.scheme)
+    progress.start_part(PREPARATION)
+    models = candidates.prepare(source, images, options, progress)
+    ladder = search.search(models, request.budget, progress) if request.budget else None
+    return Prepared(source, images, options.scheme, models, ladder)
