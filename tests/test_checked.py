@@ -11,8 +11,8 @@ from conftest import MODELS
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.modelfile.check import check as checked
 from kedge_runtime.modelfile.check import check as sound
+from kedge_runtime.modelfile.check import passed as checked
 from kedge_runtime.output import quiet
 
 Home = Callable[[], Path]

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
 from kedge_runtime.errors import EngineError, UsageError
-from kedge_runtime.modelfile.check import check
+from kedge_runtime.modelfile.check import passed
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.content import ModelContent
@@ -168,7 +168,7 @@ def open_engine(content: "ModelContent", options: EngineOptions | None = None) -
     """
     options = options or EngineOptions()
     kind = ENGINES[engine_for(content.format, options)]
-    if options.isolate or not check.is_known(content):
+    if options.isolate or not passed.is_known(content):
         from kedge_runtime.modelfile.check.check import check_model
 
         cost = check_model(content)
@@ -176,7 +176,7 @@ def open_engine(content: "ModelContent", options: EngineOptions | None = None) -
             from kedge_runtime.engines.isolated import open_isolated
 
             return open_isolated(content, options, cost)
-        check.remember(content)
+        passed.remember(content)
     engine: Engine = import_module(kind.module).open_engine(content, options)
     return engine
 
