@@ -141,7 +141,7 @@ def test_every_cure_can_be_filled_in() -> None:
 
 def test_tflite_runtime_beside_numpy_2_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "is_installed", lambda library: library.name == "tflite_runtime")
-    monkeypatch.setattr(doctor, "_version", lambda package: "2.1.0")
+    monkeypatch.setattr(doctor, "installed_version", lambda package: "2.1.0")
     found = check_engine("litert", Machine())
     assert found == Finding(
         "problem", "tflite-runtime fails with numpy 2.1.0", "pip install 'numpy<2'"
@@ -151,7 +151,7 @@ def test_tflite_runtime_beside_numpy_2_is_a_problem(monkeypatch: pytest.MonkeyPa
 def test_a_broken_library_yields_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     trials = {"ai-edge-litert": Trial(reason="GLIBC_2.99"), "tflite-runtime": Trial("2.14.0")}
     monkeypatch.setattr(doctor, "is_installed", lambda library: True)
-    monkeypatch.setattr(doctor, "_version", lambda package: "1.26.4")
+    monkeypatch.setattr(doctor, "installed_version", lambda package: "1.26.4")
     monkeypatch.setattr(doctor, "try_import", lambda library: trials[library.package])
     found = check_engine("litert", Machine())
     assert (found.state, found.detail) == ("ok", "tflite_runtime 2.14.0: .tflite files")
