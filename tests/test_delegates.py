@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.engines.choice import EngineOptions, open_engine
-from kedge_runtime.engines.litert import EDGETPU_LIBRARY, Delegate, parse_delegate
+from kedge_runtime.engines.choice import EDGETPU_LIBRARY, EngineOptions, open_engine
+from kedge_runtime.engines.litert import Delegate, parse_delegate
 from kedge_runtime.errors import EngineError, UsageError
 from kedge_runtime.output import quiet
 

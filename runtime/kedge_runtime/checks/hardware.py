@@ -7,8 +7,13 @@ from pathlib import Path
 from platform import machine
 from typing import Literal
 
-from kedge_runtime.engines.choice import Library, cores, is_installed
-from kedge_runtime.engines.litert import EDGETPU_INSTALL, EDGETPU_LIBRARY
+from kedge_runtime.engines.choice import (
+    EDGETPU_INSTALL,
+    EDGETPU_LIBRARY,
+    Library,
+    cores,
+    is_installed,
+)
 
 State = Literal["ok", "note", "problem"]
 

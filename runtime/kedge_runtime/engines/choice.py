@@ -27,6 +27,14 @@ ONNX = "pip install './kedge[onnx]'"
 OPENCV = "run a float32 model with --engine opencv"
 TFLITE = "use .tflite files or a 64-bit system"  # where onnxruntime has no wheel
 
+# Names given by Coral's documentation, by sys.platform.
+EDGETPU_LIBRARIES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
+EDGETPU_LIBRARY = EDGETPU_LIBRARIES.get(sys.platform, "libedgetpu.so.1")
+EDGETPU_INSTALL = (
+    "install Coral's Edge TPU runtime (Debian: apt install libedgetpu1-std, "
+    "from Coral's package repository)"
+)
+
 
 @dataclass(frozen=True)
 class Library:

@@ -5,7 +5,6 @@ The library is `ai_edge_litert`, or `tflite_runtime` where the former has no whe
 
 import ctypes
 import re
-import sys
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -22,16 +21,13 @@ from kedge_runtime.engines.base import (
     import_library,
     single_ports,
 )
-from kedge_runtime.engines.choice import EngineOptions, Kernels
-from kedge_runtime.errors import EngineError, UsageError, about, one_line
-
-# Names given by Coral's documentation, by sys.platform.
-EDGETPU_LIBRARIES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
-EDGETPU_LIBRARY = EDGETPU_LIBRARIES.get(sys.platform, "libedgetpu.so.1")
-EDGETPU_INSTALL = (
-    "install Coral's Edge TPU runtime (Debian: apt install libedgetpu1-std, "
-    "from Coral's package repository)"
+from kedge_runtime.engines.choice import (
+    EDGETPU_INSTALL,
+    EDGETPU_LIBRARY,
+    EngineOptions,
+    Kernels,
 )
+from kedge_runtime.errors import EngineError, UsageError, about, one_line
 
 _EDGETPU = re.compile(r"edgetpu(?::(?:(usb|pci)|(\d+)))?")
 _VERBS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")

@@ -129,7 +129,10 @@ def _stretched(one: Shape, other: Shape) -> Shape:
 
 def prelu(step: TfliteStep) -> Shapes:
     """Keep the input's shape; the slopes must fit."""
-    return _demand(step.shape(), broadcast(step))
+    (shape,) = broadcast(step)
+    if shape != step.shape():
+        raise UnsoundError(f"gives {in_words(shape)} instead of {in_words(step.shape())}")
+    return [shape]
 
 
 def select(step: TfliteStep) -> Shapes:
@@ -140,12 +143,6 @@ def select(step: TfliteStep) -> Shapes:
             f"the shapes {in_words(condition)}, {in_words(one)}, {in_words(other)} differ"
         )
     return [one]
-
-
-def _demand(wanted: Shape, found: Shapes) -> Shapes:
-    if found[0] != wanted:
-        raise UnsoundError(f"gives {in_words(found[0])} instead of {in_words(wanted)}")
-    return found
 
 
 def in_words(shape: Shape | None) -> str:
@@ -226,9 +223,8 @@ def pool(step: TfliteStep) -> Shapes:
     n, h, w, c = step.shape()
     window = (bounded(step, 4, "window"), bounded(step, 3, "window"))
     strides = (bounded(step, 2, "stride"), bounded(step, 1, "stride"))
-    padding = step.number(0, "b")
-    sides = [_slid(*one, 1, padding) for one in zip((h, w), window, strides, strict=True)]
-    return [(n, *sides, c)]
+    windows = zip((h, w), window, strides, strict=True)
+    return [(n, *(_slid(*one, 1, step.number(0, "b")) for one in windows), c)]
 
 
 def conv_3d(step: TfliteStep) -> Shapes:
