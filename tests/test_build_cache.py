@@ -87,7 +87,7 @@ def test_insisting_on_an_input_has_a_part(model: ModelConfig) -> None:
     assert fresh(cell(replace(model, force_input=True))) != fresh(cell(model))
 
 
-def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: ModelConfig) -> None:
+def test_a_image_behind_a_link_is_one_of_them(tmp_path: Path, model: ModelConfig) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
     before = fresh(cell(model))
@@ -140,7 +140,7 @@ def test_a_devices_compiler_has_a_part(
     assert [len(set(each)) for each in zip(*found, strict=True)] == [3, 3, 1]
 
 
-def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: ModelConfig) -> None:
+def test_the_images_have_a_part_in_the_drift(tmp_path: Path, model: ModelConfig) -> None:
     before = keys.drift_key(cell(model), "artefact")
     assert keys.drift_key(cell(model), "another") != before
     assert keys.drift_key(cell(replace(model, truth="folders")), "artefact") != before
@@ -407,7 +407,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from kedge_convert.matrix.cache import Cache
-from kedge_convert.matrix.run import _publish
+from kedge_convert.matrix.run import publish
 
 cache, out = Cache(Path(sys.argv[1])), Path(sys.argv[2])
 cache.open()
@@ -418,7 +418,7 @@ while True:
     content = bytes([turn % 251]) * 300_000
     entry = cache.put(f"key{turn % 5}", {"fill": turn % 251}, {"artefact": content})
     verdict = ("PASS", "FAIL", "INCONCLUSIVE")[turn % 3]
-    _publish(out / "a.tflite", content, verdict)
+    publish(out / "a.tflite", content, verdict)
 """
 KILLS = 6
 

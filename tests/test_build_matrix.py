@@ -15,7 +15,7 @@ out = "artefacts"
 
 [defaults]
 images = "photos"
-calibrate = "pictures"
+calibrate = "images"
 targets = ["tflite:int8", "onnx:float32"]
 
 [defaults.gates]
@@ -85,7 +85,7 @@ def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Pat
     assert (job.request.model, job.request.labels) == tuple(
         str(tmp_path / name) for name in ("flowers.keras", "classes.txt")
     )
-    assert (job.calibrate, job.prepare, job.sampling.seed) == (tmp_path / "pictures", False, 3)
+    assert (job.calibrate, job.prepare, job.sampling.seed) == (tmp_path / "images", False, 3)
     assert [str(target) for target in job.targets] == ["tflite:int8", "onnx:float32"]
 
 
@@ -141,7 +141,7 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
         (MODEL + "[model.gates]\nmin_agreement = 2", "min_agreement is 2.0, allowed are 0 to 1"),
         (MODEL + "[model.gates]\nmin_mapped = 1", "min_mapped needs a device"),
         (MODEL + "[model.gates]\nmax_drop = .1", "Invalid"),
-        (MODEL + "[model.gates]\nmax_drop = 0.1", "its gates need pictures: give images"),
+        (MODEL + "[model.gates]\nmax_drop = 0.1", "its gates need images: give images"),
         (MODEL + '[model.gates]\ndevice = "toaster"', "no device called 'toaster'"),
         (MODEL + 'device = "toaster"', "no device called 'toaster'"),
         (MODEL + 'device = "coral"', "coral can't run tflite:float32, allowed are tflite:int8"),

@@ -106,17 +106,17 @@ def _fit(options: dict[str, Any], progress: "Progress") -> "InputFit":
         progress.say(note)
     with progress.stage("read images", len(paths)) as tick:
         geometries = list(candidates.geometries(subject.height, subject.width))
-        pictures = candidates.load(paths, search.start(subject), geometries, tick)
-    if len(pictures.paths) < LEAST:
+        images = candidates.load(paths, search.start(subject), geometries, tick)
+    if len(images.paths) < LEAST:
         raise UsageError(
-            f"--images: {options['images']}: {len(pictures.paths)} readable images, at least "
+            f"--images: {options['images']}: {len(images.paths)} readable images, at least "
             f"{LEAST} are needed"
         )
-    if pictures.broken:
-        progress.say(f"skipped {len(pictures.broken)} unreadable, as {pictures.broken[0].name}")
-    classes = _classes(subject, pictures.paths, options["truth"])
+    if images.broken:
+        progress.say(f"skipped {len(images.broken)} unreadable, as {images.broken[0].name}")
+    classes = _classes(subject, images.paths, options["truth"])
     with quiet():
-        return search.find(subject, pictures, classes, progress)
+        return search.find(subject, images, classes, progress)
 
 
 def _drawn(paths: list[Path], count: int, seed: int) -> list[Path]:

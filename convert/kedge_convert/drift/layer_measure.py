@@ -1,4 +1,4 @@
-"""How far each layer has drifted, and how much of it is its own: powers summed picture by picture.
+"""How far each layer has drifted, and how much of it is its own: powers summed image by image.
 
 For every matched tensor two references: the float network's own value, and what the float layers
 between give for the file's tensors before it. The first tells what has gathered up to here, the
@@ -49,7 +49,7 @@ def measure(
 def _add(
     source: LayerReference, tallies: dict[GraphTensor, LayerTally], sample: TensorSample
 ) -> None:
-    floats, shipped = Values(source, sample.pictures), Values(source, sample.entered)
+    floats, shipped = Values(source, sample.images), Values(source, sample.entered)
     last = source.graph.last_uses()
     for i, node in enumerate(source.graph.nodes):
         tensor = node.output

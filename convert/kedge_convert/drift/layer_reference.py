@@ -1,4 +1,4 @@
-"""The float original, layer by layer: its graph, its layers' names, and values that can be set.
+"""The float model, layer by layer: its graph, its layers' names, and values that can be set.
 
 `Values` computes what is asked for and no more. A tensor that is set to what the shipped file has
 there cuts the graph: what comes after is computed from it, so that a layer's own part of the drift
@@ -56,7 +56,7 @@ class LayerReference:
 
 
 def layer_reference(model: Any) -> LayerReference:
-    """Return the reference of a Keras model, pictures to logits."""
+    """Return the reference of a Keras model, images to logits."""
     graph = trace(model)
     producers = {node.output: node for node in graph.nodes}
     inputs = {node.output: tuple(node.inputs) for node in graph.nodes}
@@ -74,12 +74,12 @@ def main(nodes: Sequence[Node]) -> Node:
 
 
 class Values:
-    """The values of a reference on some pictures, float32 [n, ...]; any of them can be set."""
+    """The values of a reference on some images, float32 [n, ...]; any of them can be set."""
 
-    def __init__(self, source: LayerReference, pictures: Floats) -> None:
-        """Start from the pictures."""
+    def __init__(self, source: LayerReference, images: Floats) -> None:
+        """Start from the images."""
         self._source = source
-        self._set = {source.graph.input: pictures}
+        self._set = {source.graph.input: images}
         self._computed: dict[GraphTensor, Floats] = {}
 
     @property

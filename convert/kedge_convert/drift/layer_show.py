@@ -31,7 +31,7 @@ def svg(found: Localisation) -> str:
 
 def _head(found: Localisation, height: int) -> list[str]:
     width = LABELS + BARS + 40
-    title = f"{printable(found.artefact)}: SQNR by layer in dB, {found.images} pictures"
+    title = f"{printable(found.artefact)}: SQNR by layer in dB, {found.images} images"
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
@@ -91,7 +91,7 @@ def _lines(found: Localisation, rows: int) -> Iterator[str]:
         yield _row(layer)
         if layer.advice:
             yield f"    {layer.advice}"
-    yield f"  own: noise the layer adds, on {found.images} pictures; steps: what rounding to its"
+    yield f"  own: noise the layer adds, on {found.images} images; steps: what rounding to its"
     yield "  tensor's steps alone leaves; all: with what came before it"
     if found.unmatched:
         # The last of a fused name's parts is the operator's own.

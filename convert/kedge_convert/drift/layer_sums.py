@@ -117,7 +117,7 @@ class Gauge:
     uncut: GaugeMoments = field(default_factory=GaugeMoments)
 
     def add(self, wanted: Floats, found: Floats) -> None:
-        """Learn from the original's values and the file's, both [..., channels]."""
+        """Learn from the float model's values and the file's, both [..., channels]."""
         if self.fixed:
             return
         ours = wanted.reshape(-1, wanted.shape[-1])

@@ -74,7 +74,7 @@ RULES = (
         {"clipped": (CLIPPED, 1), "factor": (1.05, MANY)},
     ),
     AdviceRule(
-        "{clipped:.1%} of its values lie beyond its range: calibrate with more varied pictures "
+        "{clipped:.1%} of its values lie beyond its range: calibrate with more varied images "
         "(--calibrate DIR, --calibrate-count N)",
         {"clipped": (CLIPPED, 1)},
     ),
@@ -107,7 +107,7 @@ RULES = (
     ),
     AdviceRule(
         "its peak is {crest:.0f} times its root mean square, so that few steps are left for the "
-        "rest: calibrate with pictures like the real ones, or " + SEARCH,
+        "rest: calibrate with images like the real ones, or " + SEARCH,
         {"crest": (OUTLIER, MANY)},
     ),
     AdviceRule(
@@ -137,7 +137,7 @@ class LayerDrift:
     `layer`: the Keras layer's name, nested models' before a slash; `kind`: its class; `through`:
     all Keras layers that lie between the file's tensor `tensor` and those before it. `position`:
     its place in the file's order, from 0. `evidence`: why the match is believed.
-    `sqnr`, `cosine`: against the float original, all drift up to here. `own_sqnr`, `own_cosine`:
+    `sqnr`, `cosine`: against the float model, all drift up to here. `own_sqnr`, `own_cosine`:
     against the float layer on the file's own inputs, what this layer adds. `floor`: the SQNR that
     rounding to the tensor's steps alone would leave. SQNRs are in dB, at most 150.
     `clipped`: share of values beyond the tensor's range, 0 for floats. `spread`: the largest
@@ -172,7 +172,7 @@ class LayerDrift:
 class Localisation:
     """`layers`: the one that adds most noise to its signal first. `images`: measured on so many.
 
-    `unmatched`: tensors of the file that are none of the original's, or that can't be told.
+    `unmatched`: tensors of the file that are none of the float model's, or that can't be told.
     """
 
     artefact: str
@@ -214,20 +214,20 @@ def plain(found: Localisation) -> dict[str, Any]:
     return {"schema": SCHEMA, **asdict(found)}
 
 
-PROBE = 8  # pictures that matching looks at
+PROBE = 8  # images that matching looks at
 MEMORY = 256 << 20  # bytes of the file's tensors that are held at once
 
 Tick = Callable[[], None]
 
 
 def by_layer(
-    path: Path, source: Source, pictures: Sequence[Path], tick: Tick = lambda: None
+    path: Path, source: Source, images: Sequence[Path], tick: Tick = lambda: None
 ) -> Localisation:
-    """Compare a sealed file with its float original on pictures, layer by layer.
+    """Compare a sealed file with its float model on images, layer by layer.
 
-    `tick` is called once per picture. Raises ArtefactError for a file that is unsealed or changed,
-    UsageError when it was made from another model or there are no pictures, EngineError when the
-    file can't be opened, ImageError for an unreadable picture.
+    `tick` is called once per image. Raises ArtefactError for a file that is unsealed or changed,
+    UsageError when it was made from another model or there are no images, EngineError when the
+    file can't be opened, ImageError for an unreadable image.
     """
     contract = read_artefact(path).contract
     made_from = contract.provenance
@@ -236,54 +236,54 @@ def by_layer(
             f"{path}: made from {made_from.source}, whose weights are not those of {source.name}: "
             "give the model that it was converted from"
         )
-    return localise(path, contract, source.model, pictures, tick)
+    return localise(path, contract, source.model, images, tick)
 
 
 def localise(
-    path: Path, contract: Contract, model: Any, pictures: Sequence[Path], tick: Tick = lambda: None
+    path: Path, contract: Contract, model: Any, images: Sequence[Path], tick: Tick = lambda: None
 ) -> Localisation:
-    """Do the same with a file that needn't be sealed and a Keras model from pictures to logits."""
-    if not pictures:
-        raise UsageError("no pictures to compare layers on: give a folder with some")
+    """Do the same with a file that needn't be sealed and a Keras model from images to logits."""
+    if not images:
+        raise UsageError("no images to compare layers on: give a folder with some")
     case = _Case(open_shipped(format_of(path), path), contract.input, layer_reference(model))
     method = contract.provenance.method
-    count = case.affordable(pictures[0])
+    count = case.affordable(images[0])
     # Matching keeps the float layers' values beside the file's, twice.
-    probed = pictures[: max(1, min(PROBE, count // 4))]
+    probed = images[: max(1, min(PROBE, count // 4))]
     matching = case.matching(probed, scaled=method == "prepared")
     kept = [each.index for each in matching.matches]
     samples = (
-        case.sample(pictures[at : at + count], kept, tick) for at in range(0, len(pictures), count)
+        case.sample(images[at : at + count], kept, tick) for at in range(0, len(images), count)
     )
     tallies = measure(case.original, matching, case.shipped.stages, samples)
     layers = (layer_drift(tally, case.original, method) for tally in tallies)
     worst_first = sorted(layers, key=lambda layer: layer.own_sqnr)
     unmatched = tuple(case.shipped.stages[i].name for i in matching.unmatched)
-    return Localisation(path.name, len(pictures), tuple(worst_first), unmatched)
+    return Localisation(path.name, len(images), tuple(worst_first), unmatched)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """The file, what goes into it, and its float original."""
+    """The file, what goes into it, and its float model."""
 
     shipped: Shipped
     spec: Input
     original: LayerReference
 
-    def affordable(self, picture: Path) -> int:
-        """Return how many pictures' tensors fit into MEMORY."""
-        (tensor,) = tensors([picture], self.spec)
+    def affordable(self, image: Path) -> int:
+        """Return how many images' tensors fit into MEMORY."""
+        (tensor,) = tensors([image], self.spec)
         return max(1, MEMORY // sum(4 * value.size for value in self.shipped.run(tensor)))
 
-    def matching(self, pictures: Sequence[Path], *, scaled: bool) -> Matching:
-        """Return which of the file's tensors is which of the original's."""
+    def matching(self, images: Sequence[Path], *, scaled: bool) -> Matching:
+        """Return which of the file's tensors is which of the float model's."""
         stages = self.shipped.stages
-        sample = self.sample(pictures, range(len(stages)), lambda: None)
+        sample = self.sample(images, range(len(stages)), lambda: None)
         return match(self.original, stages, sample, scaled=scaled)
 
-    def sample(self, pictures: Sequence[Path], kept: Sequence[int], tick: Tick) -> TensorSample:
-        """Return the pictures and the stages `kept` of them."""
-        raw = list(tensors(pictures, self.spec))
+    def sample(self, images: Sequence[Path], kept: Sequence[int], tick: Tick) -> TensorSample:
+        """Return the images and the stages `kept` of them."""
+        raw = list(tensors(images, self.spec))
         found: dict[int, list[Floats]] = {index: [] for index in kept}
         for tensor in raw:
             values = self.shipped.run(tensor)
@@ -294,7 +294,7 @@ class _Case:
         planar = self.spec.tensor.layout == "nchw"
         floats = replace(self.spec, tensor=Tensor())
         return TensorSample(
-            np.concatenate(list(tensors(pictures, floats))),
+            np.concatenate(list(tensors(images, floats))),
             np.ascontiguousarray(np.moveaxis(entered, 1, -1)) if planar else entered,
             {index: np.concatenate(rows) for index, rows in found.items()},
         )

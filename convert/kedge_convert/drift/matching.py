@@ -44,7 +44,7 @@ class Match:
     evidence: Evidence
 
     def arrange(self, values: Floats, shape: tuple[int, ...]) -> Floats:
-        """Return the file's values in Keras's shape, [n, ...], and as large as in the original."""
+        """Return the file's values in Keras's shape, [n, ...], and in the float model's scale."""
         return arranged(values, shape, planar=self.planar) / self.gauge.factors
 
     def learn(self, values: Floats, wanted: Floats) -> Floats:
@@ -95,7 +95,7 @@ def arranged(values: Floats, shape: tuple[int, ...], *, planar: bool) -> Floats:
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without the pictures and without sides of 1."""
+    """Return a shape without the images and without sides of 1."""
     return tuple(side for side in shape[1:] if side != 1)
 
 

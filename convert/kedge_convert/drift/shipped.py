@@ -1,4 +1,4 @@
-"""What a shipped file computes between its ends: every tensor that depends on the picture.
+"""What a shipped file computes between its ends: every tensor that depends on the image.
 
 The twins `tflite` and `onnx` open the file itself, not one that is built like it. Reference kernels
 run a .tflite file: they alone give the same integers on every machine.
@@ -55,11 +55,13 @@ class ShippedStage:
 
 @dataclass(frozen=True)
 class TensorSample:
-    """A few pictures: the original's input, float32 [n, h, w, 3], the same in the file's steps, and
-    the file's tensors, float32 [n, ...], by the stage's index.
+    """Hold the tensors of a few images.
+
+    `images`: the float model's input, float32 [n, h, w, 3]; `entered`: the same in the file's
+    steps; `found`: the file's tensors, float32 [n, ...], by the stage's index.
     """
 
-    pictures: Floats
+    images: Floats
     entered: Floats
     found: dict[int, Floats]
 

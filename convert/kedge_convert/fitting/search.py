@@ -106,25 +106,23 @@ class InputFit:
         return (self.geometries or self.normalisations).best.candidate
 
 
-def find(
-    subject: Subject, pictures: Images, classes: Indices | None, progress: Progress
-) -> InputFit:
+def find(subject: Subject, images: Images, classes: Indices | None, progress: Progress) -> InputFit:
     """Return how images are fed to the model best, on images in all geometries.
 
     `classes`: int64 [images], the index of each image's true output. Geometries are only tried
     with it: how sure the answers are says too little of them.
     """
     judge = Judge(subject, classes, norms_of(subject.model) if classes is None else None)
-    ways = _ways(subject, pictures)
+    ways = _ways(subject, images)
     geometry = next(g for g, names in ways.items() if candidates.NEUTRAL in names)
-    ranked = _normalisations(judge, pictures.sized[geometry], geometry, ways, progress)
+    ranked = _normalisations(judge, images.sized[geometry], geometry, ways, progress)
     if classes is None:
-        return InputFit(subject, pictures, ranked, None, labelled=False)
-    placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
-    ranked = _again(judge, pictures, placed.best.candidate, ranked)
+        return InputFit(subject, images, ranked, None, labelled=False)
+    placed = _geometries(judge, images, ways, ranked.best.candidate, progress)
+    ranked = _again(judge, images, placed.best.candidate, ranked)
     if ranked.best.candidate.formula != placed.best.candidate.formula:
-        placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
-    return InputFit(subject, pictures, ranked, placed, labelled=True)
+        placed = _geometries(judge, images, ways, ranked.best.candidate, progress)
+    return InputFit(subject, images, ranked, placed, labelled=True)
 
 
 def start(subject: Subject) -> Input:
@@ -134,12 +132,12 @@ def start(subject: Subject) -> Input:
     return Input(geometry, read_normalisation("raw", colour))
 
 
-def _ways(subject: Subject, pictures: Images) -> dict[Geometry, tuple[str, ...]]:
+def _ways(subject: Subject, images: Images) -> dict[Geometry, tuple[str, ...]]:
     """Return the geometries; those that give these images the same pixels are one."""
     found: dict[Geometry, tuple[str, ...]] = {}
     for geometry, names in candidates.geometries(subject.height, subject.width).items():
-        pixels = pictures.sized[geometry]
-        alike = (g for g in found if np.array_equal(pictures.sized[g], pixels))
+        pixels = images.sized[geometry]
+        alike = (g for g in found if np.array_equal(images.sized[g], pixels))
         one = next(alike, geometry)
         found[one] = (*found.get(one, ()), *names)
     return found
@@ -179,7 +177,7 @@ def _scored(
 
 def _geometries(
     judge: Judge,
-    pictures: Images,
+    images: Images,
     ways: dict[Geometry, tuple[str, ...]],
     best: InputCandidate,
     progress: Progress,
@@ -188,7 +186,7 @@ def _geometries(
         found = []
         for geometry, names in ways.items():
             candidate = best.with_geometry(geometry, names)
-            found.append(judge.score(candidate, pictures.sized[geometry]))
+            found.append(judge.score(candidate, images.sized[geometry]))
             tick()
     return _lenient(rank(found))
 
@@ -203,13 +201,13 @@ def _lenient(ranked: Ranking) -> Ranking:
     return replace(ranked, possible=tuple(possible))
 
 
-def _again(judge: Judge, pictures: Images, placed: InputCandidate, ranked: Ranking) -> Ranking:
+def _again(judge: Judge, images: Images, placed: InputCandidate, ranked: Ranking) -> Ranking:
     """Judge the normalisations that are left once more on the best geometry: it tells more."""
     if ranked.decided:
         return ranked
     geometry, names = placed.input.geometry, placed.pipelines
     moved = [one.candidate.with_geometry(geometry, names) for one in ranked.possible]
-    found = [judge.score(one, pictures.sized[geometry]) for one in moved]
+    found = [judge.score(one, images.sized[geometry]) for one in moved]
     return rank(found, [one for one in ranked.scores if one not in ranked.possible])
 
 

@@ -2,22 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.content import read_content, trust_of
 from kedge_runtime.commands.drift_table import notes, table
-from kedge_runtime.commands.options import (
-    DROP,
-    SHARE,
-    isolate_option,
-    read_trust,
-    scheduler,
-    trust_options,
-)
+from kedge_runtime.commands.options import DROP, SHARE, isolate_option, scheduler, trust_options
 from kedge_runtime.drift.comparison import (
     Comparison,
     DriftRequest,
@@ -27,9 +20,9 @@ from kedge_runtime.drift.comparison import (
     unfinished_reference,
 )
 from kedge_runtime.drift.gates import EXIT_CODES, worst
-from kedge_runtime.drift.journal import Pictures
 from kedge_runtime.drift.recording import (
-    Original,
+    Against,
+    LayerFindings,
     converter,
     is_artefact,
     is_reference,
@@ -46,214 +39,280 @@ from kedge_runtime.image.folder import left_out
 from kedge_runtime.output import json_text, say
 from kedge_runtime.pool.executors import MAX_JOBS, Pool
 
-PLACE = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from kedge_runtime.artefact.signing import Trust
+
+PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+@dataclass(frozen=True)
+class DriftOptions:
+    """Hold the command's options as click reads them."""
+
+    artefacts: tuple[Path, ...]
+    images: Path
+    against: str
+    weights: str
+    truth: str
+    max_drop: float | None
+    min_agreement: float | None
+    record: Path | None
+    attribute: int | None
+    by_layer: int | None
+    engine: str | None
+    delegate: str | None
+    threads: int | None
+    isolate: bool
+    out: Path | None
+    jobs: int
+    scheduler: str | None
+    key: Path | None
+    min_serial: int
+    as_json: bool
+
+    @property
+    def trust(self) -> "Trust | None":
+        """The signature that every artefact must have. Raises UsageError."""
+        return trust_of(self.key, self.min_serial)
+
+    @property
+    def request(self) -> DriftRequest:
+        """The comparison. Raises UsageError for engine options that no engine has."""
+        return DriftRequest(
+            artefacts=self.artefacts,
+            folder=self.images,
+            truth=self.truth,
+            limits=GateLimits(self.max_drop, self.min_agreement),
+            engine=EngineOptions(
+                threads=self.threads,
+                delegate=self.delegate,
+                engine=self.engine,
+                isolate=self.isolate,
+            ),
+            out=self.out,
+            pool=Pool(self.jobs, self.scheduler),
+            trust=self.trust,
+        )
+
+    def check(self) -> None:
+        """Refuse unwritable files and options without effect, before hours are spent."""
+        for option, path, suffix in (
+            ("--record", self.record, SUFFIX),
+            ("--out", self.out, ".json"),
+        ):
+            if path:
+                check_place(option, path, suffix)
+        if self.scheduler and not (self.record or is_reference(self.against)):
+            raise UsageError(
+                "--scheduler: its workers read the recorded reference; give --record FILE on a "
+                "path that they share"
+            )
+        for option in self._without_effect():
+            raise UsageError(f"{option}: needs the float model; give --against MODEL")
+
+    def _without_effect(self) -> Iterator[str]:
+        """Yield the options that need a float model, where `--against` is none."""
+        if is_reference(self.against) and self.record:
+            yield "--record"
+        if is_reference(self.against) or is_artefact(self.against):
+            if self.attribute:
+                yield "--attribute"
+            if self.by_layer:
+                yield "--by-layer"
+
+
 @click.command()
-@click.argument("artefacts", nargs=-1, required=True, type=PLACE, metavar="ARTEFACT...")
-@click.option("--images", required=True, type=PLACE, metavar="DIR", help="Folder of pictures.")
+@click.argument("artefacts", nargs=-1, required=True, type=PATH, metavar="ARTEFACT...")
+@click.option("--images", required=True, type=PATH, metavar="DIR", help="Folder of images.")
 @click.option(
     "--against",
     required=True,
     metavar="MODEL|NPZ|ARTEFACT",
-    help="The original: a card's name, demo, a model's file; a reference recorded from it; or "
-    "another artefact.",
+    help="Reference: a card's name, demo or a model file; a recorded reference; or another "
+    "artefact.",
 )
-@click.option("--weights", default="imagenet", show_default=True, help="For a card: see convert.")
 @click.option(
-    "--labels",
+    "--weights",
+    default="imagenet",
+    show_default=True,
+    help="For a card: imagenet or a weights file, as for convert.",
+)
+@click.option(
+    "--truth",
     default="auto",
     show_default=True,
     metavar="HOW|FILE",
-    help="auto, none, synset (file names), folders, a table file,label, or ILSVRC's files.",
+    help="Ground truth: auto, none, synset (file names), folders, a table file,label, or "
+    "ILSVRC's files.",
 )
 @click.option(
-    "--max-drop", type=DROP, help="Largest drop of top-1, e.g. 1pp [default with labels: 1pp]."
+    "--max-drop",
+    type=DROP,
+    help="Maximum drop of top-1, such as 1pp [default with ground truth: 1pp].",
 )
 @click.option(
     "--min-agreement",
     type=SHARE,
-    help="Least share of equal answers [default without labels: .95].",
+    help="Minimum agreement with the reference [default without ground truth: .95].",
 )
-@click.option("--record", type=FILE, metavar="NPZ", help="Keep the original's answers here.")
+@click.option("--record", type=FILE, metavar="NPZ", help="Save the reference's answers.")
 @click.option(
     "--attribute",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Say what the drift comes from, on N pictures; takes a second each.",
+    help="Show what each step adds to the drift, on N images; takes a second each.",
 )
 @click.option(
     "--by-layer",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Name the layers that lose most, on N pictures; with --out, draw them.",
+    help="Show the layers that lose most, on N images; with --out, draw all layers.",
 )
-@click.option("--engine", type=click.Choice(list(ENGINES)), help="[default: the format's]")
+@click.option(
+    "--engine", type=click.Choice(list(ENGINES)), help="Inference engine [default: the format's]."
+)
 @click.option("--delegate", help="edgetpu[:usb|pci|N], or a delegate's library.")
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of the engine [default: all cores]."
 )
 @isolate_option
 @click.option(
-    "--out", type=FILE, metavar="JSON", help="Write the report; a run that was stopped goes on."
+    "--out", type=FILE, metavar="JSON", help="Write the report. An interrupted run resumes."
 )
 @click.option(
     "--jobs",
     type=click.IntRange(1, MAX_JOBS),
     default=1,
     show_default=True,
-    help="Processes at once; give --threads, too, so that they don't crowd each other.",
+    help="Parallel processes. Give --threads, too, so that they share the cores.",
 )
 @trust_options
 @scheduler
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def drift(**options: Any) -> int:
-    """Tell how far artefacts have drifted from the float original, with a verdict.
+def drift(**values: Any) -> int:
+    """Measure the accuracy drift of artefacts against the float model.
 
-    Both answer the same pictures. A gate passes or fails when the whole 95 % interval of its figure
-    does; else the verdict is inconclusive, and says how many pictures would decide.
+    Both answer the same images. A gate passes or fails when the whole 95 % interval of its figure
+    does. Otherwise the verdict is inconclusive, with the number of images that would decide.
 
-    Exit codes: 0 all passed, 1 a gate failed, 2 a mistake, 3 inconclusive.
+    Exit codes: 0 all passed, 1 a gate failed, 2 usage error, 3 inconclusive.
     """
-    _check(options)
-    comparison = prepare(_request(options))
-    original = Original(options["against"], options["weights"], comparison.artefacts[0])
-    with _reference(original, comparison.pictures, options) as reference:
-        drifts = compare(comparison, reference)
-        about = _about(Reference(reference))
-    if options["attribute"]:
-        drifts = _attributed(original, comparison, drifts, options["attribute"])
-    report = _plain(comparison, about, drifts)
-    lines = [*map(table, drifts)]
-    if options["by_layer"]:
-        lines += _by_layer(original, comparison, report, options)
-    _publish(report, lines, options)
-    if others := left_out(options["images"]):
-        say(f"{options['images']}: {others}")
-    for drift in drifts:
-        for line in notes(drift):
-            say(line)
+    options = DriftOptions(**values)
+    options.check()
+    comparison = prepare(options.request)
+    against = Against(options.against, options.weights, comparison.artefacts[0])
+    with _reference(against, comparison, options) as path:
+        drifts = compare(comparison, path)
+        reference = _described(Reference(path))
+    if options.attribute:
+        drifts = _attributed(against, comparison, drifts, options.attribute)
+    layers = _by_layer(against, comparison, options) if options.by_layer else []
+    _publish(_plain(comparison, reference, drifts, layers), options, drifts, layers)
     finish(comparison.request)
     return EXIT_CODES[worst([drift.verdict for drift in drifts])]
 
 
-def _check(options: dict[str, Any]) -> None:
-    """Refuse, before hours are spent, places that can't be written and idle options."""
-    for name, suffix in {"record": SUFFIX, "out": ".json"}.items():
-        if options[name]:
-            check_place("--" + name, options[name], suffix)
-    if options["scheduler"] and not (options["record"] or is_reference(options["against"])):
-        raise UsageError(
-            "--scheduler: its workers read the original's answers: say with --record where "
-            "they see them, too"
-        )
-    idle = ["attribute", "by_layer"]
-    if is_reference(options["against"]):
-        idle.append("record")
-    elif not is_artefact(options["against"]):
-        return
-    for name in idle:
-        if options[name]:
-            option = name.replace("_", "-")
-            raise UsageError(f"--{option}: needs the model itself: give --against MODEL")
-
-
-def _request(options: dict[str, Any]) -> DriftRequest:
-    engine = {name: options[name] for name in ("threads", "delegate", "engine", "isolate")}
-    return DriftRequest(
-        artefacts=options["artefacts"],
-        images=options["images"],
-        labels=options["labels"],
-        limits=GateLimits(options["max_drop"], options["min_agreement"]),
-        options=EngineOptions(**engine),
-        out=options["out"],
-        pool=Pool(options["jobs"], options["scheduler"]),
-        trust=read_trust(options),
-    )
-
-
 @contextmanager
-def _reference(original: Original, pictures: Pictures, options: dict[str, Any]) -> Iterator[Path]:
-    """Yield the reference that was given, or one recorded from the original.
+def _reference(against: Against, comparison: Comparison, options: DriftOptions) -> Iterator[Path]:
+    """Yield the path of a reference: the recorded one, or one that is recorded now.
 
-    It is kept where --record says; without it, until the report of --out is written.
+    It is kept at --record; without that, until the report of --out is written.
     """
-    if original.is_recorded:
-        yield Path(original.model)
+    if against.is_recorded:
+        yield Path(against.model)
         return
     with temporary_folder() as folder:
-        until_done = options["out"] and unfinished_reference(options["out"])
-        path = options["record"] or until_done or folder / f"reference{SUFFIX}"
-        if is_artefact(original.model):
-            model = read_content(Path(original.model), trust=read_trust(options))
-            record_artefact(model, original.artefact, pictures, path)
+        unfinished = options.out and unfinished_reference(options.out)
+        path = options.record or unfinished or folder / f"reference{SUFFIX}"
+        if is_artefact(against.model):
+            model = read_content(Path(against.model), trust=options.trust)
+            record_artefact(model, against.artefact, comparison.images, path)
         else:
-            _refuse_foreign(original)
-            converter().record(original, pictures, path)
+            _refuse_foreign(against)
+            converter().record(against, comparison.images, path)
         yield path
 
 
-def _refuse_foreign(original: Original) -> None:
-    """Raise UsageError for an artefact of which nobody knows what it was made from."""
-    if original.artefact.contract.provenance.precision == "unknown":
+def _refuse_foreign(against: Against) -> None:
+    """Raise UsageError for an artefact of `kedge seal`, whose float model is unknown."""
+    if against.artefact.contract.provenance.precision == "unknown":
         raise UsageError(
-            f"--against: {original.artefact.path} was sealed by `kedge seal`, which knows no float "
-            "model: give another artefact (.tflite, .onnx), or a reference recorded from one"
+            f"--against: {against.artefact.path} comes from `kedge seal`, which has no float "
+            "model; give another artefact (.tflite, .onnx), or a reference recorded from one"
         )
 
 
 def _attributed(
-    original: Original, comparison: Comparison, drifts: list[Drift], count: int
+    against: Against, comparison: Comparison, drifts: list[Drift], count: int
 ) -> list[Drift]:
-    """Return the drifts with what each comes from, on `count` of the pictures."""
-    sample, options = comparison.sample(count), comparison.request.options
-    found = converter().attribute(original, comparison.artefacts, sample, options)
-    return [replace(drift, attribution=each) for drift, each in zip(drifts, found, strict=True)]
+    """Return the drifts with what each step adds, on `count` of the images."""
+    sample, engine = comparison.sample(count), comparison.request.engine
+    attributions = converter().attribute(against, comparison.artefacts, sample, engine)
+    pairs = zip(drifts, attributions, strict=True)
+    return [replace(drift, attribution=attribution) for drift, attribution in pairs]
 
 
 def _by_layer(
-    original: Original, comparison: Comparison, report: dict[str, Any], options: dict[str, Any]
-) -> list[str]:
-    """Return each artefact's worst layers in words; the report gets them all."""
-    found = converter().localised(
-        original, comparison.artefacts, comparison.sample(options["by_layer"])
-    )
-    report["by_layer"] = [converter().plain(each) for each in found]
-    if options["out"]:
-        converter().draw(found, options["out"])
-    return [converter().table(each) for each in found]
+    against: Against, comparison: Comparison, options: DriftOptions
+) -> list[LayerFindings]:
+    """Return each artefact's layers, and draw them beside the report: REPORT.ARTEFACT.svg."""
+    sample = comparison.sample(options.by_layer or 0)
+    layers = converter().localise(against, comparison.artefacts, sample)
+    if out := options.out:
+        for each in layers:
+            path = out.with_name(f"{out.stem}.{each.artefact}.svg")
+            write_whole(path, each.chart.encode())
+    return layers
 
 
-def _about(reference: Reference) -> dict[str, Any]:
+def _described(reference: Reference) -> dict[str, Any]:
     facts = reference.facts
     return {
         "path": str(reference.path),
         "digest": reference.digest,
         "source": facts.source,
         "weights_digest": facts.weights_digest,
-        "pictures": len(reference.names),
+        "images": len(reference.names),
         "tools": facts.tools,
     }
 
 
-def _plain(comparison: Comparison, about: dict[str, Any], drifts: list[Drift]) -> dict[str, Any]:
+def _plain(
+    comparison: Comparison,
+    reference: dict[str, Any],
+    drifts: list[Drift],
+    layers: list[LayerFindings],
+) -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
+    by_layer = {"by_layer": [each.plain for each in layers]} if layers else {}
     return {
         "schema": 1,
         "command": "drift",
         "machine": identity(),
-        "images": str(comparison.request.images),
-        "pictures": len(comparison.pictures.names),
-        "labels": comparison.request.labels,
-        "reference": about,
+        "folder": str(comparison.request.folder),
+        "images": len(comparison.images.names),
+        "truth": comparison.request.truth,
+        "reference": reference,
         "verdict": worst([drift.verdict for drift in drifts]),
         "drifts": [asdict(drift) for drift in drifts],
+        **by_layer,
     }
 
 
-def _publish(report: dict[str, Any], lines: list[str], options: dict[str, Any]) -> None:
+def _publish(
+    report: dict[str, Any],
+    options: DriftOptions,
+    drifts: list[Drift],
+    layers: list[LayerFindings],
+) -> None:
     text = json_text(report)
-    if options["out"]:
-        write_whole(options["out"], text.encode() + b"\n")
-    click.echo(text if options["as_json"] else "\n\n".join(lines))
+    if options.out:
+        write_whole(options.out, text.encode() + b"\n")
+    tables = [*map(table, drifts), *(each.table for each in layers)]
+    click.echo(text if options.as_json else "\n\n".join(tables))
+    if others := left_out(options.images):
+        say(f"{options.images}: {others}")
+    for drift in drifts:
+        for line in notes(drift):
+            say(line)
