@@ -277,9 +277,9 @@ def test_a_waterfalls_bars_follow_each_other_to_the_total(report: BuildReport) -
     # Three points lost, one of them won back: two are left.
     assert [look for look, _, _ in bars] == ["bar worse", "bar better", "bar total"]
     lost, back, total = ((start, start + width, width) for _, start, width in bars)
-    assert lost[0] == pytest.approx(back[0], abs=0.2)
-    assert back[1] == pytest.approx(total[0], abs=0.2)
-    assert total[1] == pytest.approx(lost[1], abs=0.2)
+    assert lost[1] == pytest.approx(back[1], abs=0.2)
+    assert back[0] == pytest.approx(total[1], abs=0.2)
+    assert total[0] == pytest.approx(lost[0], abs=0.2)
     assert lost[2] / back[2] == pytest.approx(3, rel=0.02)
 
 

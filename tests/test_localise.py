@@ -282,15 +282,15 @@ SOUND = {
 
 ADVICE: list[tuple[dict[str, Any], str]] = [
     ({"own_sqnr": 31.0}, ""),
-    ({"clipped": 0.02}, "2.0% of its values lie beyond its range: calibrate with"),
-    ({"clipped": 0.02, "factor": 3.0}, "2.0% of its values are cut off, as preparation"),
+    ({"clipped": 0.02}, "2.0 % of its values are outside its range: calibrate with"),
+    ({"clipped": 0.02, "factor": 3.0}, "2.0 % of its values are clipped, because preparation"),
     ({"kernel_scales": 1}, "25 dB more noise than its steps make, and its kernel has one scale"),
     ({}, "25 dB more noise than its steps make, from its weights, which are stock ones (prepared"),
     ({"method": "prepared"}, "25 dB more noise than its steps make, although its weights were"),
     ({"excess": 1.0, "kind": "Multiply"}, "a gate of 20 dB"),
     ({"excess": 1.0, "spread": 9.0}, "its largest channel has 9 times the range of the median"),
     ({"excess": 1.0, "crest": 20.0}, "its peak is 20 times its root mean square"),
-    ({"excess": 1.0, "floor": 21.0}, "its 8-bit steps alone leave 21 dB"),
+    ({"excess": 1.0, "floor": 21.0}, "its 8-bit steps allow 21 dB only"),
     ({"quantised": False}, "20 dB of its own"),
 ]
 

@@ -17,7 +17,7 @@ def read_size(value: object) -> int:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{value!r} is no size; allowed are bytes, such as 4000000, or '4MB'")
+        raise ValueError(f"got {value!r}, allowed are bytes, such as 4000000, or '4MB'")
     return round(float(match[1]) * BYTES[match[2].upper()])
 
 
@@ -27,7 +27,7 @@ def read_ratio(value: object) -> float:
         return float(value)
     match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{value!r} is no ratio; allowed are numbers, such as 0.5, or '50%'")
+        raise ValueError(f"got {value!r}, allowed are numbers, such as 0.5, or '50%'")
     return float(match[1]) / 100
 
 
@@ -35,5 +35,5 @@ def read_share(value: object) -> float:
     """Return a share, 0..1, of `0.95` or `"95%"`. Raises ValueError for other values."""
     ratio = read_ratio(value)
     if ratio > 1:
-        raise ValueError(f"{value!r} is no share; allowed are 0 to 1, such as 0.95, or '95%'")
+        raise ValueError(f"got {value!r}, allowed are 0 to 1, such as 0.95, or '95%'")
     return ratio
