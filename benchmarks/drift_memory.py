@@ -50,7 +50,7 @@ def measured(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]
         images = folder / str(count)
         link(sorted(arguments.images.iterdir()), count, images)
         reference = folder / f"{count}.npz"
-        words = ["drift", arguments.artefact, "--images", images, "--labels", "none", "--json"]
+        words = ["drift", arguments.artefact, "--images", images, "--truth", "none", "--json"]
         recording = [*words, "--against", arguments.model, "--record", reference]
         peaks["with Keras"].append(peak(recording, folder))
         peaks["on a device"].append(peak([*words, "--against", reference], folder))

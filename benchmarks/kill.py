@@ -53,7 +53,7 @@ COMMANDS: dict[str, Command] = {
     "drift": Command(
         (
             *("drift", "demo.float32.onnx", "--images", "photos", "--against", "demo.float32.onnx"),
-            *("--min-agreement", ".1", "--labels", "none", "--threads", "1"),
+            *("--min-agreement", ".1", "--truth", "none", "--threads", "1"),
             *("--record", "out/reference.npz", "--out", "out/report.json"),
         ),
         ("out/*.npz",),

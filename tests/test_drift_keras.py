@@ -210,7 +210,7 @@ def test_the_command_against_a_model(
     table, place = tmp_path / "truth.csv", tmp_path / "new.npz"
     rows = [f"{path.name},{path.name.rpartition('_')[0]}" for path in sorted(photos.iterdir())]
     table.write_text("\n".join(rows))
-    words = ["drift", artefact, "--images", photos, "--labels", table, "--max-drop", "20pp"]
+    words = ["drift", artefact, "--images", photos, "--truth", table, "--max-drop", "20pp"]
     keeping = ["--record", place, "--attribute", 10]
     code, out, error = kedge(*words, "--against", "demo", *keeping, "--json")
     assert code == 0, error

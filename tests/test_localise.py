@@ -347,7 +347,7 @@ def test_the_command_names_layers_and_draws_them(
 ) -> None:
     report = tmp_path / "report.json"
     path = demo_artefacts / "demo.int8.onnx"
-    words = ("drift", path, "--images", images, "--labels", "none", "--by-layer", 4)
+    words = ("drift", path, "--images", images, "--truth", "none", "--by-layer", 4)
     code, out, err = kedge(*words, "--against", "demo", "--out", report)
     assert code in (0, 3), err
     (found,) = json.loads(report.read_text())["by_layer"]
