@@ -22,7 +22,15 @@ from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.errors import ContractError, UsageError
 
-FACTS = {"digest": "sha256:00", "bytes": 1000, "reasons": [], "images": 20}
+FACTS = {
+    "digest": "sha256:00",
+    "bytes": 1000,
+    "reasons": [],
+    "notes": [],
+    "ratio": 0.25,
+    "way": {"precision": "int8"},
+    "images": 20,
+}
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +262,7 @@ def test_where_no_number_of_images_decides_the_gate_says_so() -> None:
 
 def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     lock = Lock({"b.int8.tflite": Accepted("sha256:1", 5), "a.c": Accepted("x", 6, -1e-05, 0.25)})
-    place = baseline.place(tmp_path / "kedge.toml")
+    place = baseline.lock_path(tmp_path / "kedge.toml")
     assert place.name == "kedge.lock.toml"
     assert baseline.read(place) == Lock()
     baseline.write(place, lock)

@@ -75,8 +75,8 @@ def test_the_nearest_gate_holds(found: tuple[CellGroup, ...]) -> None:
     integer, whole = "flowers.prepare-true.int8.tflite", "flowers.prepare-true.float32.onnx"
     assert gates[whole] == BuildGates(max_drop=0.02, max_bytes=4_000_000)
     special = {"max_bytes": 1_000_000, "device": "coral", "min_mapped": 0.9}
-    assert gates[integer].given == {"max_drop": 0.02, **special}
-    assert gates["MobileNetV2.prepare-true.int8.tflite"].given == {"max_drop": 0.01, **special}
+    assert gates[integer].limits == {"max_drop": 0.02, **special}
+    assert gates["MobileNetV2.prepare-true.int8.tflite"].limits == {"max_drop": 0.01, **special}
 
 
 def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Path) -> None:

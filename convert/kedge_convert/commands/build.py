@@ -103,7 +103,7 @@ def build(**values: Any) -> int:
         report = run.build(request)
     written = reports.publish(report, options.reports or Path(report.out))
     if options.update_baseline:
-        path = lock.place(request.config)
+        path = lock.lock_path(request.config)
         lock.write(path, lock.updated(lock.read(path), report))
         written = [*written, path]
     render = reports.as_json if options.as_json else terminal.render

@@ -84,7 +84,7 @@ def match(
     alignment = _Alignment(source, sample.file_input, scaled)
     values = [sample.stages[i] for i in range(len(stages))]
     for index, (stage, value) in enumerate(zip(stages, values, strict=True)):
-        alignment.place(index, stage, value, last=index == len(stages) - 1)
+        alignment.add(index, stage, value, last=index == len(stages) - 1)
     return alignment.settled(len(stages))
 
 
@@ -120,7 +120,7 @@ class _Alignment:
         self._raw = {source.graph.input: file_input}
         self._copies: set[int] = set()
 
-    def place(self, index: int, stage: ShippedStage, value: Floats, *, last: bool) -> None:
+    def add(self, index: int, stage: ShippedStage, value: Floats, *, last: bool) -> None:
         """Match one stage where there is evidence."""
         if last:
             self._finish(index, value)

@@ -81,16 +81,16 @@ class _TFLite(Shipped):
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
         details = {each["index"]: each for each in interpreter.get_tensor_details()}
-        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-        self._input, self.entry = taken["index"], _tflite_stage(taken, 0)
+        (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+        self._input, self.entry = entry["index"], _tflite_stage(entry, 0)
         self._indices: list[int] = []
         stages: list[ShippedStage] = []
-        for operator in _active(interpreter._get_ops_details(), taken["index"]):
+        for operator in _active(interpreter._get_ops_details(), entry["index"]):
             for index in operator["outputs"]:
                 if _is_real(details[index]):
                     self._indices.append(int(index))
                     stages.append(_tflite_stage(details[index], _kernel_scales(operator, details)))
-        last = self._indices.index(given["index"])
+        last = self._indices.index(output["index"])
         self._indices.append(self._indices.pop(last))
         stages.append(stages.pop(last))
         self.stages = tuple(stages)

@@ -124,7 +124,7 @@ def norms_of(model: Any) -> Norms | None:
     found = [each for each in calls if called.count(each[0]) == 1][:FIRST]
     if not found:
         return None
-    moments = [each for layer, given in found for each in _moments(keras, layer, given)]
+    moments = [each for layer, tensor in found for each in _moments(keras, layer, tensor)]
     return Norms(keras.Model(model.inputs, moments), tuple(_floor(layer) for layer, _ in found))
 
 
@@ -134,15 +134,15 @@ def _nodes(model: Any) -> list[Any]:
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def _moments(keras: Any, layer: Any, given: Any) -> tuple[Any, Any]:
-    axis = layer.axis % len(given.shape)
-    others = [each for each in range(1, len(given.shape)) if each != axis]
-    shape = [1] * len(given.shape)
+def _moments(keras: Any, layer: Any, tensor: Any) -> tuple[Any, Any]:
+    axis = layer.axis % len(tensor.shape)
+    others = [each for each in range(1, len(tensor.shape)) if each != axis]
+    shape = [1] * len(tensor.shape)
     shape[axis] = -1
     mean, variance = (
         keras.ops.reshape(each, shape) for each in (layer.moving_mean, layer.moving_variance)
     )
-    steps = (given - mean) / keras.ops.sqrt(variance + layer.epsilon)
+    steps = (tensor - mean) / keras.ops.sqrt(variance + layer.epsilon)
     return keras.ops.mean(steps, others), keras.ops.mean(keras.ops.square(steps), others)
 
 

@@ -96,19 +96,19 @@ def groups(config: BuildConfig) -> tuple[CellGroup, ...]:
 
 def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterator[Cell]:
     special = {target.name: target.gates for target in config.target}
-    wanted = model.targets or tuple(special)
-    if not wanted and model.device is None:
+    names = model.targets or tuple(special)
+    if not names and model.device is None:
         raise UsageError(f"{model.name}: has no targets; add targets = [...] or a [[target]]")
-    for target in targets_for(model.profile, ",".join(wanted)):
+    for target in targets_for(model.profile, ",".join(names)):
         own = special.get(str(target), BuildGates())
-        yield Cell(model, variant, target, replace(model.gates, **own.given))
+        yield Cell(model, variant, target, replace(model.gates, **own.limits))
 
 
 def _check(cell: Cell, names: set[str]) -> None:
-    gates, given = cell.gates, cell.gates.given
+    gates = cell.gates
     if gates.device:
         device(gates.device)
-    if not cell.model.images and {"max_drop", "min_agreement"} & given.keys():
+    if not cell.model.images and {"max_drop", "min_agreement"} & gates.limits.keys():
         raise UsageError(f"{cell.name}: max_drop and min_agreement need images; add images = DIR")
     if gates.max_latency_ratio is not None and cell.float32 not in names:
         raise UsageError(

@@ -69,7 +69,7 @@ class BuildGates:
         return fit.GATES if self.min_mapped is None else fit.DeviceGates(self.min_mapped)
 
     @property
-    def given(self) -> dict[str, Any]:
+    def limits(self) -> dict[str, Any]:
         """The gates that are set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from math import comb
 from pathlib import Path
 from typing import Any, TypeVar
@@ -159,15 +160,10 @@ class CellEvidence:
         """Whether the drift is known, if there are images to measure it on."""
         return self.drift is not None or not self.cell.model.images
 
-    @property
-    def digest(self) -> str:
-        """The artefact's seal."""
-        return str(self.entry.facts["digest"])
-
-    @property
-    def bytes(self) -> int:
-        """The artefact's size."""
-        return int(self.entry.facts["bytes"])
+    @cached_property
+    def conversion(self) -> Conversion:
+        """The facts of its conversion."""
+        return decode(Conversion, self.entry.facts, "conversion")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -47,7 +48,7 @@ FLIPS = 12  # of an artefact; report.json lists more
 
 def render(report: BuildReport) -> str:
     """Return the page."""
-    cells = {cell.name: _cell(cell) for cell in report.cells}
+    cells = {cell.name: _drawings(cell) for cell in report.cells}
     return _template().render(
         report=report,
         words=figures,
@@ -95,15 +96,25 @@ def _plots(cells: list[CellReport]) -> list[Markup]:
     ]
 
 
-def _cell(cell: CellReport) -> dict[str, Any]:
-    """Return the plots and images of one artefact, None for those that it lacks."""
+@dataclass(frozen=True)
+class CellDrawings:
+    """Hold the plots and thumbnails of one artefact, None for those that it lacks."""
+
+    reliability: Markup | None
+    waterfall: Markup | None
+    layers: Markup | None
+    flips: list[tuple[Flip, str]]
+
+
+def _drawings(cell: CellReport) -> CellDrawings:
     drift = cell.drift
-    return {
-        "reliability": drift and drift.calibration and plots.reliability(drift.calibration),
-        "waterfall": drift and drift.attribution and plots.waterfall(drift.attribution),
-        "layers": cell.by_layer and Markup(svg(cell.by_layer)),
-        "flips": [_flip(cell, flip) for flip in drift.flips.listed[:FLIPS]] if drift else [],
-    }
+    calibration, attribution = (drift and drift.calibration), (drift and drift.attribution)
+    return CellDrawings(
+        plots.reliability(calibration) if calibration else None,
+        plots.waterfall(attribution) if attribution else None,
+        Markup(svg(cell.by_layer)) if cell.by_layer else None,
+        [_flip(cell, flip) for flip in drift.flips.listed[:FLIPS]] if drift else [],
+    )
 
 
 def _flip(cell: CellReport, flip: Flip) -> tuple[Flip, str]:

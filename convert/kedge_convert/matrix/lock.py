@@ -56,7 +56,7 @@ class Lock:
             raise ContractError(f"its schema is {self.schema}, this kedge reads 1: update kedge")
 
 
-def place(config: Path) -> Path:
+def lock_path(config: Path) -> Path:
     """Return the lock file of a `kedge.toml`: `kedge.lock.toml` beside it."""
     return config.with_name(config.stem + SUFFIX)
 

@@ -5,17 +5,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kedge_convert import pipeline
 from kedge_convert.drift.attribution import attribute
+from kedge_convert.drift.layers import Localisation
 from kedge_convert.drift.recording import measure_layers, record
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import Cache, Entry
 from kedge_convert.matrix.cells import Cell, CellGroup
 from kedge_convert.matrix.config import ModelConfig
-from kedge_convert.matrix.evidence import ARTEFACT, artefact, measurement
+from kedge_convert.matrix.evidence import ARTEFACT, Conversion, Measurement, artefact, measurement
 from kedge_convert.matrix.verdict import Failures
 from kedge_convert.targets import Target
 from kedge_convert.worker import supervisor
@@ -33,8 +33,6 @@ from kedge_runtime.files import write_whole
 from kedge_runtime.output import say
 from kedge_runtime.pool.processes import ended_by_errors, process
 
-Facts = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class MeasureRequest:
@@ -45,8 +43,8 @@ class MeasureRequest:
     reference: Path
 
 
-def measure_apart(request: MeasureRequest) -> list[Facts]:
-    """Measure each artefact's drift and layers in a process; return plain data.
+def measure_apart(request: MeasureRequest) -> list[Measurement]:
+    """Measure each artefact's drift and layers in a process of its own.
 
     Raises UsageError for unusable images, ground truth or models; LostError when the process dies.
     There is no second try: it would need as much memory.
@@ -58,7 +56,7 @@ def measure_apart(request: MeasureRequest) -> list[Facts]:
             raise LostError("the process that measured its drift died") from None
 
 
-def measure(request: MeasureRequest) -> list[Facts]:
+def measure(request: MeasureRequest) -> list[Measurement]:
     """Do the same in this process."""
     model = request.cell.model
     comparison = prepare(
@@ -75,19 +73,19 @@ def measure(request: MeasureRequest) -> list[Facts]:
 
 def _traced(
     model: ModelConfig, against: Against, comparison: Comparison, drifts: Sequence[Drift]
-) -> list[Facts]:
+) -> list[Measurement]:
     """Add the attribution and the layers that the model asks for."""
     artefacts = comparison.artefacts
     if model.attribute:
         sample = comparison.sample(model.attribute)
         found = attribute(against, artefacts, sample, comparison.request.engine)
         drifts = [replace(d, attribution=a) for d, a in zip(drifts, found, strict=True)]
-    layers: list[Facts | None] = [None] * len(drifts)
+    layers: list[Localisation | None] = [None] * len(drifts)
     if model.by_layer:
         sample = comparison.sample(model.by_layer)
-        layers = [asdict(each) for each in measure_layers(against, artefacts, sample)]
+        layers = list(measure_layers(against, artefacts, sample))
     pairs = zip(drifts, layers, strict=True)
-    return [{"drift": asdict(drift), "by_layer": each} for drift, each in pairs]
+    return [Measurement(drift, each) for drift, each in pairs]
 
 
 REFERENCE = "reference"
@@ -186,9 +184,10 @@ def convert_and_store(
     An artefact of files that changed meanwhile isn't cached: its key is of the earlier content.
     """
     for outcome in pipeline.outcomes(job, progress):
-        cell = cells[outcome.target]
-        if outcome.checked and keys.files_key(cell.cell) == cell.files:
-            workspace.cache.put(cell.key, _facts(outcome, outcome.checked), _files(outcome.checked))
+        waiting = cells[outcome.target]
+        if outcome.checked and keys.files_key(waiting.cell) == waiting.files:
+            facts = asdict(_conversion(outcome, outcome.checked))
+            workspace.cache.put(waiting.key, facts, _files(outcome.checked))
         yield outcome
 
 
@@ -196,18 +195,17 @@ def _files(checked: Checked) -> dict[str, bytes]:
     return {ARTEFACT: checked.path.read_bytes()}
 
 
-def _facts(outcome: Outcome, checked: Checked) -> dict[str, Any]:
-    """Return the facts of a conversion to cache (evidence.Conversion)."""
+def _conversion(outcome: Outcome, checked: Checked) -> Conversion:
     content = checked.path.read_bytes()
-    return {
-        "digest": content[-DIGEST_BYTES:].decode(),
-        "bytes": len(content),
-        "reasons": outcome.verdict.reasons,
-        "notes": outcome.notes,
-        "ratio": checked.ratio,
-        "way": asdict(checked.way),
-        "images": checked.parity.images,
-    }
+    return Conversion(
+        digest=content[-DIGEST_BYTES:].decode(),
+        bytes=len(content),
+        reasons=outcome.verdict.reasons,
+        notes=outcome.notes,
+        ratio=checked.ratio,
+        way=checked.way,
+        images=checked.parity.images,
+    )
 
 
 def _measure_missing(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
@@ -225,5 +223,5 @@ def _measure_missing(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
         measured = measure_apart(MeasureRequest(cell, tuple(paths), reference))
         if not recorded:
             cache.put(key, {}, {REFERENCE: reference.read_bytes()})
-    for (each, entry), facts in zip(todo, measured, strict=True):
-        cache.put(keys.drift_key(each, entry.files[ARTEFACT]), facts)
+    for (each, entry), found in zip(todo, measured, strict=True):
+        cache.put(keys.drift_key(each, entry.files[ARTEFACT]), asdict(found))

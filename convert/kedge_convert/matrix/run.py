@@ -48,7 +48,7 @@ def build(request: BuildRequest) -> BuildReport:
     config = read_config(request.config)
     matrix = groups(config)
     cache, out = Cache(request.cache.absolute()), Path(config.out)
-    accepted = lock.read(lock.place(request.config)).cell
+    accepted = lock.read(lock.lock_path(request.config)).cell
     store = EvidenceStore({cell.name: cell for group in matrix for cell in group.cells}, cache)
     cache.open()
     with output_folder(out):
@@ -120,7 +120,7 @@ def _reported(
     path = publisher.publish(cell.name, evidence, head.verdict)
     reported = replace(
         head,
-        notes=(*evidence.entry.facts["notes"], *_notes(cell)),
+        notes=(*evidence.conversion.notes, *_notes(cell)),
         cached=cell.name not in failures.converted,
         baseline=None if accepted is None else verdict.compared(evidence, accepted),
     )
@@ -143,23 +143,23 @@ def _head(cell: Cell) -> CellReport:
 
 
 def _with_figures(reported: CellReport, evidence: CellEvidence, path: Path) -> CellReport:
-    facts, drift, ratio = evidence.entry.facts, evidence.drift, evidence.latency_ratio
+    conversion, drift, ratio = evidence.conversion, evidence.drift, evidence.latency_ratio
     if drift:
         # It was measured under another path, and without the gates of kedge.toml.
         published = replace(drift.artefact, path=str(path))
         drift = replace(drift, artefact=published, gates=(), verdict=reported.verdict)
-    way = facts["way"]
+    way = conversion.way
     return replace(
         reported,
         path=str(path),
-        digest=evidence.digest,
-        bytes=evidence.bytes,
-        ratio=facts["ratio"],
-        precision=way["precision"],
-        method=way["method"],
-        ranges=way["ranges"],
-        float_layers=tuple(way["kept"]),
-        device=way["device"],
+        digest=conversion.digest,
+        bytes=conversion.bytes,
+        ratio=conversion.ratio,
+        precision=way.precision,
+        method=way.method,
+        ranges=way.ranges,
+        float_layers=way.kept,
+        device=way.device,
         drift=drift,
         latency_ratio=None if ratio is None else ratio.value,
         by_layer=evidence.by_layer,

@@ -60,7 +60,7 @@ def judge(evidence: CellEvidence, accepted: Accepted | None) -> tuple[GateReport
 
 def _limits(evidence: CellEvidence) -> dict[str, Any]:
     """Return the gates that are set; without one of the accuracy, `kedge drift`'s own."""
-    limits = evidence.cell.gates.given
+    limits = evidence.cell.gates.limits
     if evidence.drift is None or {"max_drop", "min_agreement"} & limits.keys():
         return limits
     default = WITHOUT_TRUTH if evidence.drift.top1 is None else WITH_TRUTH
@@ -69,10 +69,10 @@ def _limits(evidence: CellEvidence) -> dict[str, Any]:
 
 def conversion(evidence: CellEvidence) -> GateReport:
     """Report the converter's own check."""
-    facts = evidence.entry.facts
-    if reasons := facts["reasons"]:
-        return failed(reasons)
-    checked = counted(facts["images"], "image")
+    found = evidence.conversion
+    if found.reasons:
+        return failed(found.reasons)
+    checked = counted(found.images, "image")
     return GateReport("conversion", "PASS", f"passed the converter's own check on {checked}")
 
 
@@ -119,9 +119,9 @@ def _report(gate: drift_gates.Gate, message: str) -> GateReport:
 
 
 def _max_bytes(evidence: CellEvidence, limit: int) -> GateReport:
-    verdict: Verdict = "PASS" if evidence.bytes <= limit else "FAIL"
-    message = f"{evidence.bytes} bytes, at most {limit}"
-    return GateReport("max_bytes", verdict, message, limit, exactly(evidence.bytes))
+    verdict: Verdict = "PASS" if evidence.conversion.bytes <= limit else "FAIL"
+    message = f"{evidence.conversion.bytes} bytes, at most {limit}"
+    return GateReport("max_bytes", verdict, message, limit, exactly(evidence.conversion.bytes))
 
 
 def _max_latency_ratio(evidence: CellEvidence, limit: float) -> GateReport:
@@ -161,7 +161,7 @@ GATES: dict[str, Callable[[CellEvidence, Any], GateReport]] = {
 
 def baseline(evidence: CellEvidence, accepted: Accepted) -> GateReport:
     """Compare an artefact with the accepted one: FAIL where it is worse beyond the interval."""
-    if evidence.digest == accepted.digest:
+    if evidence.conversion.digest == accepted.digest:
         return GateReport("baseline", "PASS", "the accepted artefact")
     if worse := list(_worse(evidence, accepted)):
         message = f"worse than the accepted artefact: {'; '.join(worse)}"
@@ -180,5 +180,5 @@ def _worse(evidence: CellEvidence, accepted: Accepted) -> Iterator[str]:
 
 def compared(evidence: CellEvidence, accepted: Accepted) -> Baseline:
     """Return the baseline of a report."""
-    changed = evidence.digest != accepted.digest
+    changed = evidence.conversion.digest != accepted.digest
     return Baseline(accepted.digest, accepted.bytes, changed, accepted.drop, accepted.agreement)

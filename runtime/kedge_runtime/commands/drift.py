@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from kedge_runtime.drift.recording import (
     record_artefact,
 )
 from kedge_runtime.drift.reference import SUFFIX, Reference
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.report import Drift, DriftReport, ReferenceReport
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
@@ -208,9 +208,19 @@ def drift(**values: Any) -> int:
     if options.attribute:
         drifts = _attributed(against, comparison, drifts, options.attribute)
     layers = _by_layer(against, comparison, options) if options.by_layer else []
-    _publish(_plain(comparison, reference, drifts, layers), options, drifts, layers)
+    report = DriftReport(
+        machine=identity(),
+        folder=str(options.images),
+        images=len(comparison.images.names),
+        truth=options.truth,
+        reference=reference,
+        verdict=worst([drift.verdict for drift in drifts]),
+        drifts=tuple(drifts),
+        by_layer=tuple(each.plain for each in layers) if layers else None,
+    )
+    _publish(options, report, layers)
     finish(comparison.request)
-    return EXIT_CODES[worst([drift.verdict for drift in drifts])]
+    return EXIT_CODES[report.verdict]
 
 
 @contextmanager
@@ -266,53 +276,26 @@ def _by_layer(
     return layers
 
 
-def _described(reference: Reference) -> dict[str, Any]:
+def _described(reference: Reference) -> ReferenceReport:
     facts = reference.facts
-    return {
-        "path": str(reference.path),
-        "digest": reference.digest,
-        "source": facts.source,
-        "weights_digest": facts.weights_digest,
-        "images": len(reference.names),
-        "tools": facts.tools,
-    }
+    return ReferenceReport(
+        path=str(reference.path),
+        digest=reference.digest,
+        source=facts.source,
+        weights_digest=facts.weights_digest,
+        images=len(reference.names),
+        tools=facts.tools,
+    )
 
 
-def _plain(
-    comparison: Comparison,
-    reference: dict[str, Any],
-    drifts: list[Drift],
-    layers: list[LayerFindings],
-) -> dict[str, Any]:
-    """Return the documented object (docs/json.md)."""
-    by_layer = {"by_layer": [each.plain for each in layers]} if layers else {}
-    return {
-        "schema": 1,
-        "command": "drift",
-        "machine": identity(),
-        "folder": str(comparison.request.folder),
-        "images": len(comparison.images.names),
-        "truth": comparison.request.truth,
-        "reference": reference,
-        "verdict": worst([drift.verdict for drift in drifts]),
-        "drifts": [asdict(drift) for drift in drifts],
-        **by_layer,
-    }
-
-
-def _publish(
-    report: dict[str, Any],
-    options: DriftOptions,
-    drifts: list[Drift],
-    layers: list[LayerFindings],
-) -> None:
-    text = json_text(report)
+def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindings]) -> None:
+    text = json_text(report.plain())
     if options.out:
         write_whole(options.out, text.encode() + b"\n")
-    tables = [*map(table, drifts), *(each.table for each in layers)]
+    tables = [*map(table, report.drifts), *(each.table for each in layers)]
     click.echo(text if options.as_json else "\n\n".join(tables))
     if others := left_out(options.images):
         say(f"{options.images}: {others}")
-    for drift in drifts:
+    for drift in report.drifts:
         for line in notes(drift):
             say(line)

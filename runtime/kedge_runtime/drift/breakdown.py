@@ -68,8 +68,8 @@ def flips(evidence: Evidence) -> report.Flips:
         for low, high, count, flips in zip(EDGES, EDGES[1:], images, changed, strict=False)
     )
     which = np.flatnonzero(flipped)
-    surest = which[np.argsort(-margins[which], kind="stable")][:MAX_LISTED]
-    return report.Flips(int(flipped.sum()), bins, tuple(_flip(evidence, i) for i in surest))
+    largest = which[np.argsort(-margins[which], kind="stable")][:MAX_LISTED]
+    return report.Flips(int(flipped.sum()), bins, tuple(_flip(evidence, i) for i in largest))
 
 
 def _flip(evidence: Evidence, i: int) -> report.Flip:

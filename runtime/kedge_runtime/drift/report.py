@@ -4,7 +4,8 @@ Shares and probabilities are 0..1. A drop is the reference's accuracy minus the 
 is a loss. A figure is None without what it needs: ground truth, outputs of the same kind.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from kedge_runtime.classify.results import Prediction
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
@@ -248,3 +249,42 @@ class Drift:
     latency: Latency
     attribution: Attribution | None = None
     agreement_by: AgreementBy = "best"
+
+
+@dataclass(frozen=True)
+class ReferenceReport:
+    """Describe the reference; `images`: the number in it; `tools`: library versions."""
+
+    path: str
+    digest: str
+    source: str
+    weights_digest: str
+    images: int
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftReport:
+    """Hold one run of `kedge drift`: what `--json` prints.
+
+    `folder`: of the images; `images`: the number in it; `truth`: the value of `--truth`;
+    `by_layer`: a plain object for each artefact (docs/localisation.md), None where not asked for.
+    """
+
+    schema: int = 1
+    command: str = "drift"
+    machine: dict[str, Any]
+    folder: str
+    images: int
+    truth: str
+    reference: ReferenceReport
+    verdict: Verdict
+    drifts: tuple[Drift, ...]
+    by_layer: tuple[dict[str, Any], ...] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the documented object; `by_layer` is left out without `--by-layer`."""
+        data = asdict(self)
+        if self.by_layer is None:
+            del data["by_layer"]
+        return data
