@@ -223,7 +223,7 @@ def test_a_damaged_result_is_missing_and_made_again(
     assert cache.get("key") is None
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"kedge: cache: {_path(cache)}: ")
-    assert line.endswith("; it is made again")
+    assert line.endswith("; building it again")
     if _path(cache).is_dir():
         _path(cache).rmdir()
     assert cache.put("key", {"word": "good"}, {"file": b"content"}) == entry
@@ -261,7 +261,7 @@ def test_a_result_without_the_right_hmac_is_missing(
     assert cache.get("key") == entry
     monkeypatch.setenv(KEY, read)
     assert cache.get("key") is None
-    assert capfd.readouterr().err == f"kedge: cache: {_path(cache)}: {reason}; it is made again\n"
+    assert capfd.readouterr().err == f"kedge: cache: {_path(cache)}: {reason}; building it again\n"
     assert cache.put("key", {"word": "good"}) == cache.get("key")
 
 
@@ -302,7 +302,7 @@ def test_a_cache_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
     for mode in (0o777, 0o770, 0o702):
         cache.folder.chmod(mode)
-        with pytest.raises(UsageError, match=f"users can write to it .mode {mode:o}.: ") as refused:
+        with pytest.raises(UsageError, match=f"users can write to it .mode {mode:o}.; ") as refused:
             cache.open()
         monkeypatch.setenv(KEY, SECRETS[0])
         cache.open()
@@ -319,9 +319,9 @@ def test_what_belongs_to_another_user_is_not_believed(
     cache.put("key", {"word": "good"})
     os.chown(_path(cache), 12345, 12345)
     assert cache.get("key") is None
-    assert "belongs to another user; it is made again" in capfd.readouterr().err
+    assert "belongs to another user; building it again" in capfd.readouterr().err
     os.chown(cache.folder, 12345, 12345)
-    with pytest.raises(UsageError, match="belongs to another user, who can put anything in it"):
+    with pytest.raises(UsageError, match="belongs to another user; choose a folder of your own"):
         cache.open()
     monkeypatch.setenv(KEY, SECRETS[0])
     cache.open()

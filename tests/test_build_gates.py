@@ -256,8 +256,8 @@ def test_gates_tell_their_limit_and_their_figure(drift: Drift) -> None:
 
 def test_where_no_number_of_images_decides_the_gate_says_so() -> None:
     gate = drift_gates.max_drop(0.01, Pairs(480, 10, 5, 5))
-    said = cell_verdict._report(replace(gate, images_needed=None), "x").message
-    assert said == "x; no number of images would decide"
+    said = cell_verdict._report(replace(gate, images_needed=None)).message
+    assert said.endswith("; no number of images would decide")
 
 
 def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:

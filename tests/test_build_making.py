@@ -180,11 +180,11 @@ def _put(cell: Cell, cache: Cache, content: bytes, **facts: Any) -> None:
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "of another target": ({"target": "onnx:int8"}, {}, "its target is 'onnx:int8'"),
     "of another model": ({"source": "other"}, {}, "it was made from 'other'"),
-    "for a device": ({"device": "coral"}, {}, "its device is 'coral', asked for is ''"),
-    "of another output": ({"output": "2"}, {}, "its output is '2', asked for is ''"),
+    "for a device": ({"device": "coral"}, {}, "its device is 'coral', expected ''"),
+    "of another output": ({"output": "2"}, {}, "its output is '2', expected ''"),
     "of another signature": ({"signature": "x"}, {}, "its signature is 'x'"),
     "with another seal": ({}, {"digest": "sha256:" + "0" * 64}, "its digest is 'sha256:"),
-    "of another size": ({}, {"bytes": 5}, "asked for is 5"),
+    "of another size": ({}, {"bytes": 5}, "expected 5"),
     "with a size that is a text": ({}, {"bytes": "5"}, "conversion.bytes: got '5'"),
     "with reasons that are a text": ({}, {"reasons": "no"}, "conversion.reasons: got 'no'"),
     "made in no way": ({}, {"way": {}}, "the key 'precision' is missing"),
@@ -209,7 +209,7 @@ def test_what_lies_under_a_key_is_published_only_if_it_is_asked_for(
     assert not make.is_done(cells[0], place.cache)
     (said,) = capfd.readouterr().err.splitlines()
     assert line in said
-    assert said.endswith("; it is made again")
+    assert said.endswith("; building it again")
 
 
 def test_a_file_without_a_right_seal_is_made_again(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kedge_convert.drift.recording import record
 from kedge_runtime.drift.comparison import DriftRequest, compare, prepare
+from kedge_runtime.drift.figures import judged
 from kedge_runtime.drift.gates import Gate
 from kedge_runtime.drift.recording import Against
 from kedge_runtime.drift.reference import SUFFIX
@@ -45,12 +46,11 @@ def assert_no_drift(
             record(model, comparison.images, reference)
         (drift,) = compare(comparison, reference)
     if drift.verdict != "PASS":
-        raise AssertionError(f"{artefact}: {'; '.join(map(_said, drift.gates))}")
+        raise AssertionError(f"{artefact}: {'; '.join(map(_message, drift.gates))}")
     return drift
 
 
-def _said(gate: Gate) -> str:
-    value = gate.value
-    said = f"{gate.verdict} {gate.name} {gate.limit:g}: {value.value:.4f}"
-    more = f", about {gate.images_needed} images would decide" if gate.images_needed else ""
-    return f"{said} ({value.low:.4f} .. {value.high:.4f}){more}"
+def _message(gate: Gate) -> str:
+    needed = gate.images_needed
+    more = f"; about {needed} images would decide" if needed else ""
+    return f"{gate.verdict} {gate.name}: {judged(gate)}{more}"

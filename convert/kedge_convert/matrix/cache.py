@@ -107,7 +107,7 @@ class Cache:
 
     def doubt(self, key: str, reason: str) -> None:
         """Say once why a result is invalid."""
-        _say_once(f"cache: {self._entry(key)}: {reason}; made again")
+        _say_once(f"cache: {self._entry(key)}: {reason}; building it again")
 
     def blob(self, sha256: str) -> Path:
         """Return the path of a file."""

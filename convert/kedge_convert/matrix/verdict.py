@@ -17,12 +17,7 @@ from kedge_convert.matrix.evidence import CellEvidence, exactly
 from kedge_convert.matrix.lock import Accepted
 from kedge_convert.matrix.record import Baseline, GateReport
 from kedge_runtime.drift import gates as drift_gates
-from kedge_runtime.drift.figures import (
-    drop_interval,
-    percent,
-    points,
-    share_interval,
-)
+from kedge_runtime.drift.figures import drop_interval, judged, percent, points, share_interval
 from kedge_runtime.drift.gates import Verdict
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import WITH_TRUTH, WITHOUT_TRUTH
@@ -54,8 +49,8 @@ def judge_cell(
 def judge(evidence: CellEvidence, accepted: Accepted | None) -> tuple[GateReport, ...]:
     """Return every gate of an artefact. Raises UsageError for a gate that lacks ground truth."""
     limits = {name: limit for name, limit in _limits(evidence).items() if name in GATES}
-    judged = [conversion(evidence), *(GATES[name](evidence, limits[name]) for name in limits)]
-    return tuple(judged if accepted is None else [*judged, baseline(evidence, accepted)])
+    gates = [conversion(evidence), *(GATES[name](evidence, limits[name]) for name in limits)]
+    return tuple(gates if accepted is None else [*gates, baseline(evidence, accepted)])
 
 
 def _limits(evidence: CellEvidence) -> dict[str, Any]:
@@ -93,15 +88,13 @@ def _max_drop(evidence: CellEvidence, limit: float) -> GateReport:
             f"{cell.name}: max_drop needs the ground truth of {cell.model.images}: "
             "give truth, or use min_agreement"
         )
-    gate = drift_gates.max_drop(limit, drift.top1.pairs)
-    return _report(gate, f"top-1 drop {drop_interval(gate.value)}, at most {points(limit)}")
+    return _report(drift_gates.max_drop(limit, drift.top1.pairs))
 
 
 def _min_agreement(evidence: CellEvidence, limit: float) -> GateReport:
     drift = _drift(evidence)
     agreed = drift.images - drift.flips.count
-    gate = drift_gates.min_agreement(limit, agreed, drift.images)
-    return _report(gate, f"agreement {share_interval(gate.value)}, at least {percent(limit)}")
+    return _report(drift_gates.min_agreement(limit, agreed, drift.images))
 
 
 def _drift(evidence: CellEvidence) -> Drift:
@@ -110,8 +103,8 @@ def _drift(evidence: CellEvidence) -> Drift:
     return evidence.drift
 
 
-def _report(gate: drift_gates.Gate, message: str) -> GateReport:
-    needed = gate.images_needed
+def _report(gate: drift_gates.Gate) -> GateReport:
+    message, needed = judged(gate), gate.images_needed
     if gate.verdict == "INCONCLUSIVE":
         count = f"about {needed} images" if needed else "no number of images"
         message += f"; {count} would decide"

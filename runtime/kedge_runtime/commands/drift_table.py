@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.commands.answers import short
-from kedge_runtime.drift.figures import drop_interval, number, percent, points, share_interval
+from kedge_runtime.drift.figures import judged, limit, number, percent, points
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
 from kedge_runtime.drift.report import Accuracy, Drift, LabelSet, MarginBin, SideAnswer
 from kedge_runtime.errors import counted
 from kedge_runtime.output import page, paint
 
-WORDS = {"max_drop": "drop of top-1", "min_agreement": "agreement"}
+WORDS = {"max_drop": "top-1 drop", "min_agreement": "agreement"}
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 LISTED = 5
 NAME_COLUMNS = 20
@@ -138,18 +138,7 @@ def _step(name: str, drop: Estimate | None, disagreement: float) -> str:
 
 def _gate(gate: Gate) -> str:
     verdict = paint(gate.verdict, COLOURS[gate.verdict], bold=True)
-    figure = share_interval if gate.name == "min_agreement" else _drop
-    return f"  {verdict}  {WORDS[gate.name]} {figure(gate.value)}, {_limit(gate)}"
-
-
-def _drop(value: Estimate) -> str:
-    return drop_interval(value, DIGITS)
-
-
-def _limit(gate: Gate) -> str:
-    if gate.name == "max_drop":
-        return f"at most {points(gate.limit, DIGITS)}"
-    return f"at least {percent(gate.limit)}"
+    return f"  {verdict}  {judged(gate, DIGITS)}"
 
 
 def notes(drift: Drift) -> Iterator[str]:
@@ -166,7 +155,7 @@ def notes(drift: Drift) -> Iterator[str]:
 
 def _too_few(images: int, gate: Gate) -> str:
     """Say why a gate is inconclusive; its figure and verdict are in the table."""
-    question = f"whether the {WORDS[gate.name]} is {_limit(gate)}"
+    question = f"whether the {WORDS[gate.name]} is {limit(gate, DIGITS)}"
     are = "is" if images == 1 else "are"
     return f"{counted(images, 'image')} {are} too few to decide {question}"
 

@@ -1,6 +1,6 @@
 """Write figures for people: shares in percent, drops and differences in points."""
 
-from kedge_runtime.drift.gates import Estimate
+from kedge_runtime.drift.gates import Estimate, Gate
 
 
 def percent(share: float) -> str:
@@ -27,3 +27,19 @@ def drop_interval(value: Estimate, digits: int = 1) -> str:
     """Write a drop with its interval, as `0.4 points (-0.3 to 1.1)`: positive is a loss."""
     low, high = (number(end, digits) for end in (value.low, value.high))
     return f"{points(value.value, digits)} ({low} to {high})"
+
+
+def judged(gate: Gate, digits: int = 1) -> str:
+    """Write a gate's figure and limit: `agreement 98.2 % (96.6 to 99.1), at least 95.0 %`."""
+    if gate.name == "max_drop":
+        figure = f"top-1 drop {drop_interval(gate.value, digits)}"
+    else:
+        figure = f"agreement {share_interval(gate.value)}"
+    return f"{figure}, {limit(gate, digits)}"
+
+
+def limit(gate: Gate, digits: int = 1) -> str:
+    """Write a gate's limit, as `at most 1.0 points`."""
+    if gate.name == "max_drop":
+        return f"at most {points(gate.limit, digits)}"
+    return f"at least {percent(gate.limit)}"
