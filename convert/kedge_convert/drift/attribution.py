@@ -139,19 +139,17 @@ def _artefact_links(source: Source, artefact: Artefact, engine: EngineOptions) -
     A float32 artefact has no quantisation; only LiteRT has reference kernels.
     """
     content, contract = read_content(artefact.path), artefact.contract
-    format_ = content.format
     links, step = [], "export"
     if contract.provenance.precision != "float32":
         with quiet():
-            data = FORMATS[format_].export(source, "float32", (), lambda: None).content
-        exported = ModelContent(Path(f"float.{format_}"), format_, data)
-        links.append(
-            Link(step, f"float32 {format_}", _by_engine(exported, contract, EngineOptions()))
-        )
+            data = FORMATS[content.format].export(source, "float32", (), lambda: None).content
+        exported = ModelContent(Path(f"float.{content.format}"), content.format, data)
+        predict = _by_engine(exported, contract, EngineOptions())
+        links.append(Link(step, f"float32 {content.format}", predict))
         step = "quantisation"
-    exact = "reference" in ENGINES[engine_for(format_, engine)].kernels
-    if exact and (predict := _by_reference_kernels(content, contract)):
-        links.append(Link(step, "reference kernels", predict))
+    exact = "reference" in ENGINES[engine_for(content.format, engine)].kernels
+    if exact and (reference := _by_reference_kernels(content, contract)):
+        links.append(Link(step, "reference kernels", reference))
         step = "engine"
     return [*links, Link(step, "the artefact", _by_engine(content, contract, engine))]
 
