@@ -97,7 +97,7 @@ def test_the_command_that_a_message_names_converts(
 
 WRONG = {
     "absent.keras --calibrate absent": "absent.keras: no such file",
-    "bare.keras --calibrate few": "--calibrate: few: no pictures in it",
+    "bare.keras --calibrate few": "--calibrate: few: no images in it",
     "bare.keras --calibrate photos --labels absent.txt": "label file absent.txt",
     "bare.keras --calibrate photos --card nonsense": "no model called 'nonsense'",
 }

@@ -93,7 +93,7 @@ CASES = {
     "another card's labels": ("good.keras --card MobileNetV2", "but there are 1000 labels"),
     "a missing label file": (f"good.keras {TF} --labels absent", "label file absent"),
     "no such pictures": (f"{GOOD} --calibrate absent", "absent: no such folder"),
-    "an empty folder of pictures": (f"{GOOD} --calibrate empty", "empty: no pictures in it"),
+    "an empty folder of pictures": (f"{GOOD} --calibrate empty", "empty: no images in it"),
     "broken pictures": (f"{GOOD} --calibrate broken", "0 usable pictures among 12"),
 }
 

@@ -139,7 +139,7 @@ def test_a_folder_without_pictures_is_a_mistake(artefact: Path, tmp_path: Path) 
     (folder / "notes.txt").write_text("words")
     done = _kedge("classify", artefact, folder, "--json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"kedge: {folder}: no pictures in it (.bmp, .jpeg, .jpg")
+    assert done.stderr.startswith(f"kedge: {folder}: no images in it (.bmp, .jpeg, .jpg")
 
 
 def _mistakes(artefact: Path, pictures: Path) -> dict[str, list[object]]:

@@ -177,7 +177,7 @@ def test_without_an_engine_the_fix_is_its_install_command(monkeypatch: pytest.Mo
     assert onnxruntime.state == "note"
     assert "kedge[onnx]" in onnxruntime.fix
     there = check_engine("onnxruntime", Machine(processor="armv7l"))
-    assert there.fix.startswith("onnxruntime has no wheel for 32-bit ARM: take .tflite files")
+    assert there.fix.startswith("onnxruntime has no wheel for 32-bit ARM: use .tflite files")
 
 
 def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Tensor
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines import choice
-from kedge_runtime.engines.base import Engine, Port, only_ends
+from kedge_runtime.engines.base import Engine, Port, single_ports
 from kedge_runtime.engines.choice import (
     ENGINES,
     EngineOptions,
@@ -287,8 +287,11 @@ def _without(monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[None]:
 
 
 MISSING = {
-    "litert": ("no litert here: pip install ", ("ai_edge_litert", "tflite_runtime")),
-    "onnxruntime": (r"no onnxruntime here: .*kedge\[onnx\].* --engine opencv", ("onnxruntime",)),
+    "litert": ("litert is not installed: pip install ", ("ai_edge_litert", "tflite_runtime")),
+    "onnxruntime": (
+        r"onnxruntime is not installed: .*kedge\[onnx\].* --engine opencv",
+        ("onnxruntime",),
+    ),
 }
 
 
@@ -364,7 +367,7 @@ def test_an_old_opencv_is_not_sent_to_an_onnxruntime_that_32_bit_arm_lacks() -> 
 @pytest.mark.parametrize("count", [0, 2])
 def test_models_with_another_number_of_ends_are_refused(count: int) -> None:
     with pytest.raises(EngineError, match=f"has 1 input and {count} outputs"):
-        only_ends(["input"], ["output"] * count)
+        single_ports(["input"], ["output"] * count)
 
 
 @pytest.mark.parametrize("name", ["keras_lstm_mnist_ptq", "deeplabv3_mnv2_dm05_pascal_quant"])

@@ -14,7 +14,7 @@ from kedge_convert.targets import Target
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Geometry, Input, Label, Normalisation, Output
 from kedge_runtime.artefact.file import read_artefact, seal
-from kedge_runtime.artefact.sealing import golden_pictures, golden_set, inexact
+from kedge_runtime.artefact.sealing import golden_images, golden_set, inexact_note
 from kedge_runtime.checks.verify import verify
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
@@ -38,11 +38,11 @@ def test_a_file_without_exact_kernels_is_sealed_and_verified(
             open_engine(read_content(path), EngineOptions(kernels="reference"))
     contract = sealing.contract_of(source, target, open_engine(read_content(path)), photos)
     logits = source.logits(tensors(photos.calibration, source.input))
-    golden = golden_pictures(spec.geometry, photos.calibration, logits)
+    golden = golden_images(spec.geometry, photos.calibration, logits)
     answers = sealing.reference_answers(source, golden)
     found = golden_set(read_content(path), contract, golden, answers)
     assert bool(found.exact.size) is exact
-    assert len(inexact(contract, found)) == (not exact)
+    assert len(inexact_note(contract, found)) == (not exact)
     path.write_bytes(seal("tflite", made.content, contract, found))
     assert np.array_equal(read_artefact(path).golden.exact, found.exact)
     stages = {stage.name: stage for stage in verify(path, EngineOptions())}

@@ -19,8 +19,8 @@ from kedge_convert.toolkit import require
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.fitting import candidates, scores
 from kedge_runtime.fitting.candidates import zoomed
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.pipelines import NORMALISATIONS, formula
-from kedge_runtime.image.pixels import PixelWords
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 stats = pytest.importorskip("scipy.stats", reason="scipy judges the quantiles")
@@ -289,7 +289,7 @@ def test_the_check_of_convert_needs_true_classes(
 ) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(NAMES))
-    words = PixelWords("image_dataset", "tf")
+    words = InputOptions("image_dataset", "tf")
     source = load_source(SourceRequest(str(unit_model), pixels=words, labels=str(labels)))
     paths = sorted(labelled.rglob("*.png"))
     classes = true_outputs(paths, source)

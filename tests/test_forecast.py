@@ -59,7 +59,7 @@ def _left_on_the_cpu(compiled: Path) -> set[tuple[str, ...]]:
 
 
 def _identity(network: Network, fate: CompilerForecast) -> tuple[str, ...]:
-    written = network.written_by(network.operators[fate.operator])
+    written = network.outputs_of(network.operators[fate.operator])
     return tuple(value.name for value in written)
 
 

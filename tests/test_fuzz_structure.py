@@ -110,7 +110,7 @@ def _npy(dtype: str, shape: tuple[int, ...]) -> bytes:
 @FIXED
 @given(st.dictionaries(st.sampled_from(seeds.golden_names()), st.tuples(DTYPES, SHAPES)))
 def test_a_golden_set_with_arrays_of_other_kinds(others: dict[str, tuple[str, Any]]) -> None:
-    members = read_members(io.BytesIO(seeds.golden()), "golden")
+    members = read_members(io.BytesIO(seeds.golden()))
     content = seeds.zipped({**members, **{name: _npy(*each) for name, each in others.items()}})
     golden = tried(lambda: Golden.from_bytes(content))
     if isinstance(golden, Golden):
@@ -121,7 +121,7 @@ def test_a_golden_set_with_arrays_of_other_kinds(others: dict[str, tuple[str, An
 @given(st.dictionaries(st.text(max_size=9).filter(bool), st.tuples(DTYPES, SHAPES), max_size=4))
 def test_arrays_of_any_kind_come_back_or_are_refused(made: dict[str, tuple[str, Any]]) -> None:
     content = seeds.zipped({f"{name}.npy": _npy(*each) for name, each in made.items()})
-    arrays = tried(lambda: archives.read_arrays(content, "x"))
+    arrays = tried(lambda: archives.read_arrays(content))
     if isinstance(arrays, dict):
         assert all(array.shape == made[name][1] for name, array in arrays.items() if name in made)
 

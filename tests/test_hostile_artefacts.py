@@ -21,7 +21,7 @@ from kedge_runtime.artefact.content import digest
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import CONTRACT, GOLDEN, read_artefact
 from kedge_runtime.artefact.golden import Golden
-from kedge_runtime.errors import ArtefactError, ContractError
+from kedge_runtime.errors import ArtefactError, ContractError, about
 from kedge_runtime.modelfile.archives import MAX_BYTES, read_arrays, read_members
 
 MEMORY = 3 * MAX_BYTES
@@ -74,8 +74,8 @@ ARRAYS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("case", ARRAYS)
 def test_hostile_arrays_are_refused(case: str) -> None:
     content, message = ARRAYS[case]
-    with pytest.raises(ArtefactError, match=message) as caught:
-        read_arrays(_npz(a=content), "here")
+    with pytest.raises(ArtefactError, match=message) as caught, about("here"):
+        read_arrays(_npz(a=content))
     assert str(caught.value).startswith("here: ")
     assert "\n" not in str(caught.value)
 
@@ -89,7 +89,7 @@ def test_what_numpy_saves_is_read() -> None:
     }
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    found = read_arrays(file.getvalue(), "here")
+    found = read_arrays(file.getvalue())
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array, strict=True)
@@ -159,14 +159,14 @@ ZIPS = {
 @pytest.mark.parametrize("case", ZIPS)
 def test_hostile_archives_are_refused(case: str) -> None:
     change, message = ZIPS[case]
-    with pytest.raises(ArtefactError, match=message) as caught:
-        read_members(_archive(change), "here")
+    with pytest.raises(ArtefactError, match=message) as caught, about("here"):
+        read_members(_archive(change))
     assert str(caught.value).startswith("here: ")
     assert "\n" not in str(caught.value)
 
 
 def _with_golden(golden: Golden, **changes: Any) -> bytes:
-    arrays = read_arrays(golden.to_bytes(), "here")
+    arrays = read_arrays(golden.to_bytes())
     file = io.BytesIO()
     np.savez(file, **{**arrays, **changes})
     return file.getvalue()
@@ -298,8 +298,8 @@ def test_offsets_before_the_file_are_no_archive(tmp_path: Path, back: int) -> No
     content[end + 16 : end + 20] = (len(content) + back & 0xFFFFFFFF).to_bytes(4, "little")
     (tmp_path / "m.zip").write_bytes(content)
     for given in (tmp_path / "m.zip", io.BytesIO(content)):
-        with pytest.raises(ArtefactError, match=r"^m.zip: no readable archive"):
-            read_members(given, "m.zip")
+        with pytest.raises(ArtefactError, match=r"^m.zip: no readable archive"), about("m.zip"):
+            read_members(given)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", None])

@@ -21,7 +21,7 @@ from kedge_runtime.image.preprocessing import Preprocessor
 
 pytest.importorskip("PIL.Image")
 
-SCRIPT = Path(__file__).with_name("hostile_images.py")
+SCRIPT = Path(__file__).parent / "helpers" / "hostile_images.py"
 MAX_SECONDS = 2.0  # of CPU time, for one picture
 # What the costliest image may take, and what Python, OpenCV and the corpus itself do.
 MAX_RESIDENT = MAX_MEMORY + (256 << 20)

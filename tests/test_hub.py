@@ -23,7 +23,7 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import probabilities
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.geometry import fit_to
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.preprocessing import preprocess
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -76,7 +76,7 @@ def test_without_keras_hub_a_preset_names_the_extra(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_hub")
 def test_other_files_need_no_keras_hub() -> None:
     path = MODELS / "people" / "flat-jax-keras.keras"
-    words = PixelWords("load_img", "unit")
+    words = InputOptions("load_img", "unit")
     labels = MODELS / "people" / "labels.txt"
     assert load_source(SourceRequest(str(path), pixels=words, labels=str(labels))).labels
 
@@ -141,11 +141,11 @@ def test_the_preprocessor_gives_the_input(name: str, saved: Saved) -> None:
 def test_what_the_user_says_goes_before_the_preprocessor(saved: Saved) -> None:
     request = saved(hub_nets.preprocessed("vit_tiny"))
     insisted = SourceRequest(
-        request.model, labels=request.labels, pixels=PixelWords("load_img", "unit")
+        request.model, labels=request.labels, pixels=InputOptions("load_img", "unit")
     )
     found = load_source(insisted).input
     assert (found.geometry.resize, found.normalisation.divisor) == ("nearest", 255.0)
-    hidden = SourceRequest(request.model, labels=request.labels, pixels=PixelWords("tf_hub"))
+    hidden = SourceRequest(request.model, labels=request.labels, pixels=InputOptions("tf_hub"))
     with pytest.raises(UsageError, match=r"takes tf, but --preprocess tf_hub feeds x / 255"):
         load_source(hidden)
 

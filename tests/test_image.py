@@ -174,20 +174,20 @@ def test_an_array_that_is_a_view_becomes_contiguous() -> None:
 
 
 NO_PICTURES = {
-    "empty": (b"", "the picture: the file is empty"),
-    "text": (b"no picture at all, but words", "the picture: no readable JPEG"),
-    "zeros": (bytes(5000), "the picture: no readable JPEG"),
-    "only a JPEG's head": (LOSSY["jpeg"][:20], "the picture: cut short or damaged"),
-    "half a JPEG": (LOSSY["jpeg"][: len(LOSSY["jpeg"]) // 2], "the picture: cut short or damaged"),
+    "empty": (b"", "the image: the file is empty"),
+    "text": (b"no picture at all, but words", "the image: no readable JPEG"),
+    "zeros": (bytes(5000), "the image: no readable JPEG"),
+    "only a JPEG's head": (LOSSY["jpeg"][:20], "the image: cut short or damaged"),
+    "half a JPEG": (LOSSY["jpeg"][: len(LOSSY["jpeg"]) // 2], "the image: cut short or damaged"),
     "half a PNG": (
         LOSSLESS["png"][: len(LOSSLESS["png"]) // 2],
-        "the picture: cut short or damaged",
+        "the image: cut short or damaged",
     ),
     "half a BMP": (
         LOSSLESS["bmp"][: len(LOSSLESS["bmp"]) // 2],
-        "the picture: cut short or damaged",
+        "the image: cut short or damaged",
     ),
-    "half a WebP": (LOSSY["webp"][: len(LOSSY["webp"]) // 2], "the picture: cut short or damaged"),
+    "half a WebP": (LOSSY["webp"][: len(LOSSY["webp"]) // 2], "the image: cut short or damaged"),
 }
 
 
@@ -230,7 +230,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         "missing.jpg": "no such file or directory",
         "folder.jpg": "is a directory",
         "empty.jpg": "the file is empty",
-        "text.jpg": "no readable JPEG, PNG, WebP or BMP picture",
+        "text.jpg": "no readable JPEG, PNG, WebP or BMP image",
     }
     for name, message in cases.items():
         with pytest.raises(ImageError) as caught:

@@ -23,7 +23,7 @@ from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 from kedge_runtime.errors import UsageError, one_line
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -153,7 +153,7 @@ def test_an_architecture_asks_for_its_weights(tmp_path: Path) -> None:
         str(path),
         weights=str(tmp_path / "b.weights.h5"),
         labels=str(tmp_path / "labels"),
-        pixels=PixelWords("imagenet", "tf"),
+        pixels=InputOptions("imagenet", "tf"),
     )
     assert load_source(request).head == "softmax"
 

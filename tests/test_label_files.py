@@ -9,7 +9,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def request_of(tmp_path: Path) -> Any:
     def make(lines: str) -> SourceRequest:
         (tmp_path / "labels").write_text(lines)
         mine, labels = str(tmp_path / "mine.keras"), str(tmp_path / "labels")
-        return SourceRequest(mine, pixels=PixelWords("imagenet", "raw"), labels=labels)
+        return SourceRequest(mine, pixels=InputOptions("imagenet", "raw"), labels=labels)
 
     return make
 

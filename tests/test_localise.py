@@ -25,7 +25,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Method, Output, Provenance
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from test_prepared_integers import prepared, source_of
 
 onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
@@ -257,7 +257,7 @@ def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, images
 def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, images: Path) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
     other = load_source(
-        SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+        SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     )
     with pytest.raises(UsageError, match="whose weights are not those of tiny"):
         layers.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(images.iterdir())])

@@ -12,7 +12,7 @@ from conftest import Run
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_runtime.image.decode import read_bytes
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 TF = "--preprocess imagenet --normalisation tf"
 
@@ -30,7 +30,7 @@ def answers(tiny_model: Path, pictures: Path) -> dict[Path, int]:
 
     labels = tiny_model.with_name("labels.txt")
     source = load_source(
-        SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=str(labels))
+        SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=str(labels))
     )
     photos = sorted(pictures.iterdir())
     logits = source.logits(tensors(photos, source.input))

@@ -17,7 +17,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import probabilities
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from people_files import Described, read_all
 from people_pixels import Floats
 
@@ -36,8 +36,8 @@ WHOLE = ("digits_flattened-tf2.12-h5", "two_outputs-tf2.12-h5")
 def asked(described: Described) -> SourceRequest:
     """Return what its owner would say of a file."""
     options = described.options(PEOPLE)
-    words = {field.name for field in fields(PixelWords)} & options.keys()
-    pixels = PixelWords(**{name: options.pop(name) for name in words})
+    words = {field.name for field in fields(InputOptions)} & options.keys()
+    pixels = InputOptions(**{name: options.pop(name) for name in words})
     return SourceRequest(described.file_in(PEOPLE), pixels=pixels, **options)
 
 

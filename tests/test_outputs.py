@@ -19,7 +19,7 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.drift.recording import Against
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -121,7 +121,7 @@ def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path
     """The artefact knows which one: `kedge drift` and `kedge build` asked for it in vain."""
     listed(require("keras")).save(path := tmp_path / "it.keras")
     (tmp_path / "labels").write_text("one\ntwo\n")
-    words = PixelWords("load_img", "unit")
+    words = InputOptions("load_img", "unit")
     request = SourceRequest(str(path), pixels=words, labels=str(tmp_path / "labels"), output="sex")
     target = parse_targets("tflite:float32")
     job = Job(request, target, tmp_path / "out", pictures, Sampling(4, 4), limits={"top1": 0.0})

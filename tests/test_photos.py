@@ -20,7 +20,7 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.image.folder import find, left_out
+from kedge_runtime.image.folder import find_images, unread_files
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".JPEG")
 
@@ -114,13 +114,13 @@ def test_linked_folders_are_searched_once_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "in" / "an alias").symlink_to(inside.parent)
     (tmp_path / "in" / "linked").symlink_to(outside.parent)
     (outside.parent / "loop").symlink_to(tmp_path / "in")
-    assert find(tmp_path / "in") == [inside, tmp_path / "in" / "linked" / "b.bmp"]
+    assert find_images(tmp_path / "in") == [inside, tmp_path / "in" / "linked" / "b.bmp"]
 
 
 def test_folders_and_macs_shadows_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "._a.bmp").write_bytes(b"\0\5\x16\7")
     inside = paint(tmp_path / "album.jpg" / "a.bmp", 1)
-    assert find(tmp_path) == [inside]
+    assert find_images(tmp_path) == [inside]
 
 
 def test_a_folder_that_cannot_be_read_is_named(
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_read_is_named(
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match=r"closed: permission denied; make it readable, or move"):
-        find(tmp_path)
+        find_images(tmp_path)
 
 
 def test_broken_pictures_are_replaced_as_long_as_there_are_others(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no pictures in it"):
+    with pytest.raises(UsageError, match="no images in it"):
         collect(tmp_path, Sampling())
 
 
@@ -274,16 +274,16 @@ def test_too_few_that_are_different(real: Path) -> None:
 
 def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
     gallery(tmp_path, 2)
-    assert left_out(tmp_path) == ""
+    assert unread_files(tmp_path) == ""
     for name in ("a.HEIC", "deep/b.HEIC", "c.tif", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert left_out(tmp_path) == "3 files of other kinds left out (.HEIC 2, .tif 1)"
-    assert len(find(tmp_path)) == 2
+    assert unread_files(tmp_path) == "3 files of other kinds left out (.HEIC 2, .tif 1)"
+    assert len(find_images(tmp_path)) == 2
     (tmp_path / "only" / "c.gif").parent.mkdir()
     (tmp_path / "only" / "c.gif").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"no pictures in it .*; 1 file of another kind left out"):
-        find(tmp_path / "only")
+    with pytest.raises(UsageError, match=r"no images in it .*; 1 file of another kind left out"):
+        find_images(tmp_path / "only")
 
 
 def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:

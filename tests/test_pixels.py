@@ -11,8 +11,13 @@ from click.testing import CliRunner
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
 from kedge_runtime.commands.options import pixel_options, pixel_words
 from kedge_runtime.errors import UsageError
+from kedge_runtime.image.input_options import (
+    InputOptions,
+    describe_input,
+    missing_options,
+    resolve_input,
+)
 from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES
-from kedge_runtime.image.pixels import PixelWords, line, missing, settled
 from kedge_runtime.image.preprocessing import preprocess
 
 UNIT, METHOD = NORMALISATIONS["unit"], PIPELINES["image_dataset"].resize
@@ -20,75 +25,81 @@ UNIT, METHOD = NORMALISATIONS["unit"], PIPELINES["image_dataset"].resize
 
 def test_a_pipeline_and_a_normalisation_are_the_whole_input() -> None:
     """Only one line says what was taken, and why."""
-    spec = settled(PixelWords("image_dataset", "unit"), 160, 160, 3)
+    spec = resolve_input(InputOptions("image_dataset", "unit"), 160, 160, 3)
     assert spec == Input(
         Geometry(160, 160, METHOD, "stretch", 1.0, "ignore", False),
         UNIT,
         pipeline="image_dataset",
     )
     said = f"160x160 rgb, {METHOD}, stretch, no EXIF, x / 255 (--preprocess image_dataset)"
-    assert line(spec) == f"input: {said}"
+    assert describe_input(spec) == f"input: {said}"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (
-            PixelWords("imagenet", "tf"),
+            InputOptions("imagenet", "tf"),
             "input: 96x128 rgb, pyramid, crop 87.5 %, EXIF, x / 127.5 - 1 (--preprocess imagenet)",
         ),
         (
-            PixelWords("opencv", "unit", colour="rgb"),
+            InputOptions("opencv", "unit", colour="rgb"),
             "input: 96x128 rgb, tf_bilinear, stretch, EXIF, x / 255 (--preprocess opencv)",
         ),
         (
-            PixelWords("image_dataset", "unit", exif=True),
+            InputOptions("image_dataset", "unit", exif=True),
             f"input: 96x128 rgb, {METHOD}, stretch, EXIF, x / 255",
         ),
         (
-            PixelWords(None, "raw", resize="area", fit="crop", crop=0.9, exif=False),
+            InputOptions(None, "raw", resize="area", fit="crop", crop=0.9, exif=False),
             "input: 96x128 rgb, area, crop 90 %, no EXIF, 0 to 255",
         ),
     ],
 )
-def test_the_line_says_each_part(words: PixelWords, said: str) -> None:
+def test_the_line_says_each_part(words: InputOptions, said: str) -> None:
     """A pipeline of which a part was replaced is no longer named."""
-    assert line(settled(words, 96, 128, 3)) == said
+    assert describe_input(resolve_input(words, 96, 128, 3)) == said
 
 
 def test_a_pipeline_brings_its_normalisation_and_colour() -> None:
     """Only what the pipeline leaves open must be told."""
     for name, pipeline in PIPELINES.items():
-        lacks = [each.option for each in missing(PixelWords(name))]
+        lacks = [each.option for each in missing_options(InputOptions(name))]
         assert lacks == ([] if pipeline.normalisation else ["--normalisation"])
-    assert settled(PixelWords("teachable_machine"), 8, 8, 3).normalisation == NORMALISATIONS["tf"]
-    assert settled(PixelWords("opencv", "unit"), 8, 8, 3).normalisation.colour == "bgr"
-    assert settled(PixelWords("load_img", "caffe"), 8, 8, 3).normalisation.colour == "bgr"
-    assert settled(PixelWords("load_img", "caffe", "rgb"), 8, 8, 3).normalisation.colour == "rgb"
-    grey = settled(PixelWords("load_img", "unit"), 28, 28, 1).normalisation
+    assert (
+        resolve_input(InputOptions("teachable_machine"), 8, 8, 3).normalisation
+        == NORMALISATIONS["tf"]
+    )
+    assert resolve_input(InputOptions("opencv", "unit"), 8, 8, 3).normalisation.colour == "bgr"
+    assert resolve_input(InputOptions("load_img", "caffe"), 8, 8, 3).normalisation.colour == "bgr"
+    assert (
+        resolve_input(InputOptions("load_img", "caffe", "rgb"), 8, 8, 3).normalisation.colour
+        == "rgb"
+    )
+    grey = resolve_input(InputOptions("load_img", "unit"), 28, 28, 1).normalisation
     assert grey == Normalisation("grey", 255.0, (0.0,), (1.0,))
 
 
 def test_everything_missing_is_one_message() -> None:
     """A person should not have to come twice."""
     with pytest.raises(UsageError) as refused:
-        settled(PixelWords(), 160, 160, 3)
+        resolve_input(InputOptions(), 160, 160, 3)
     said = str(refused.value)
     assert all(name in said for name in (*PIPELINES, *NORMALISATIONS, "--resize", "--fit"))
     assert "\n" not in said
     with pytest.raises(UsageError, match=r"give --crop \(a fraction, as .875\)$"):
-        settled(PixelWords(None, "unit", resize="area", fit="crop", exif=True), 8, 8, 3)
-    parts = PixelWords(None, "unit", resize="area", fit="stretch")
+        resolve_input(InputOptions(None, "unit", resize="area", fit="crop", exif=True), 8, 8, 3)
+    parts = InputOptions(None, "unit", resize="area", fit="stretch")
     with pytest.raises(UsageError, match="--exif or --no-exif"):
-        settled(parts, 8, 8, 3)
+        resolve_input(parts, 8, 8, 3)
 
 
 def test_what_the_model_says_needs_no_word_and_gives_way_to_one() -> None:
     """A card's pipeline, or metadata in the file."""
     card, own = PIPELINES["imagenet"], Normalisation(mean=(128.0,) * 3, std=(128.0,) * 3)
-    found = settled(PixelWords(), 8, 8, 3, card, normalisation=own)
+    found = resolve_input(InputOptions(), 8, 8, 3, card, normalisation=own)
     assert (found.normalisation, found.pipeline) == (own, "imagenet")
-    found = settled(PixelWords("load_img", "unit"), 8, 8, 3, card, normalisation=own)
+    found = resolve_input(InputOptions("load_img", "unit"), 8, 8, 3, card, normalisation=own)
     assert (found.normalisation, found.pipeline) == (UNIT, "load_img")
 
 
@@ -112,7 +123,7 @@ def test_what_the_model_says_needs_no_word_and_gives_way_to_one() -> None:
 def test_what_cannot_be_is_one_line(words: dict[str, Any], channels: int, said: str) -> None:
     """What came, what is allowed."""
     with pytest.raises(UsageError) as refused:
-        settled(PixelWords(**{"normalisation": "unit", **words}), 8, 8, channels)
+        resolve_input(InputOptions(**{"normalisation": "unit", **words}), 8, 8, channels)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -133,7 +144,7 @@ def test_what_cannot_be_is_one_line(words: dict[str, Any], channels: int, said: 
 def test_the_nearest_pipeline_is_proposed(word: str, proposed: str) -> None:
     for said in (["--preprocess", word], None):
         with pytest.raises(UsageError) as refused:
-            read(said) if said else PixelWords(word)
+            read(said) if said else InputOptions(word)
         assert str(refused.value).startswith(f"--preprocess: got '{word}', allowed are load_img")
         assert str(refused.value).endswith(proposed)
 
@@ -157,7 +168,7 @@ def test_the_nearest_of_other_words_is_proposed() -> None:
 def test_words_are_refused_before_a_model_is_loaded(words: dict[str, Any], said: str) -> None:
     """A word that cannot be is known without the model, which takes TensorFlow ten seconds."""
     with pytest.raises(UsageError) as refused:
-        PixelWords(**words)
+        InputOptions(**words)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -165,36 +176,36 @@ def test_words_are_refused_before_a_model_is_loaded(words: dict[str, Any], said:
 def test_the_parts_give_the_pixels_that_the_pipeline_gives() -> None:
     """The name is a shorthand: its parts, said one by one, feed the same numbers."""
     image = np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8)
-    named = settled(PixelWords("image_dataset", "unit"), 16, 16, 3)
-    parts = PixelWords(None, "scale=1/255", resize=METHOD, fit="stretch", exif=False)
-    told = settled(parts, 16, 16, 3)
+    named = resolve_input(InputOptions("image_dataset", "unit"), 16, 16, 3)
+    parts = InputOptions(None, "scale=1/255", resize=METHOD, fit="stretch", exif=False)
+    told = resolve_input(parts, 16, 16, 3)
     assert np.array_equal(preprocess(named, image), preprocess(told, image))
     assert not np.array_equal(
         preprocess(named, image),
-        preprocess(settled(PixelWords("imagenet", "unit"), 16, 16, 3), image),
+        preprocess(resolve_input(InputOptions("imagenet", "unit"), 16, 16, 3), image),
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], PixelWords()),
-        (["--preprocess", "tf_hub", "--no-exif"], PixelWords("tf_hub", exif=False)),
+        ([], InputOptions()),
+        (["--preprocess", "tf_hub", "--no-exif"], InputOptions("tf_hub", exif=False)),
         (
             ["--normalisation", "mean=127.5 std=127.5", "--fit", "crop", "--crop", ".8", "--exif"],
-            PixelWords(None, "mean=127.5 std=127.5", fit="crop", crop=0.8, exif=True),
+            InputOptions(None, "mean=127.5 std=127.5", fit="crop", crop=0.8, exif=True),
         ),
     ],
 )
-def test_the_options_are_read_and_written(arguments: list[str], words: PixelWords) -> None:
+def test_the_options_are_read_and_written(arguments: list[str], words: InputOptions) -> None:
     """What `options` writes, the command reads back."""
     assert read(arguments) == read(shlex.split(words.options())) == words
     assert words.given == bool(arguments)
 
 
-def read(arguments: list[str]) -> PixelWords:
+def read(arguments: list[str]) -> InputOptions:
     """Return what a command with `pixel_options` reads from arguments."""
-    found: list[PixelWords] = []
+    found: list[InputOptions] = []
 
     @click.command()
     @pixel_options

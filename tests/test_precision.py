@@ -13,7 +13,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.classify.outputs import probabilities
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_other_floats_are_computed_in_float32(
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
     request = SourceRequest(
         str(tmp_path / "mine.keras"),
-        pixels=PixelWords("imagenet"),
+        pixels=InputOptions("imagenet"),
         labels=str(tmp_path / "labels"),
     )
     source = load_source(request)
@@ -93,7 +93,7 @@ def test_a_mixed_model_is_exported(keras: Any, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
     request = SourceRequest(
         str(tmp_path / "mine.keras"),
-        pixels=PixelWords("imagenet"),
+        pixels=InputOptions("imagenet"),
         labels=str(tmp_path / "labels"),
     )
     exported = FORMATS["tflite"].export(load_source(request), "float32", (), lambda: None)

@@ -21,7 +21,7 @@ from kedge_convert.load.tfmot_qat import stand_ins
 from kedge_convert.source import Source, load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -71,7 +71,7 @@ def source(files: Path, name: str) -> Source:
     classes = "no\nyes\n" if name == "binary" else "a\nb\nc\nd\ne\n"
     (files / "labels").write_text(classes)
     path, labels = str(files / f"aware_{name}"), str(files / "labels")
-    return load_source(SourceRequest(path, pixels=PixelWords("imagenet", "tf"), labels=labels))
+    return load_source(SourceRequest(path, pixels=InputOptions("imagenet", "tf"), labels=labels))
 
 
 def answers(content: bytes) -> tuple[Floats, Any]:

@@ -17,7 +17,7 @@ from kedge_convert.toolkit import require
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -45,7 +45,7 @@ def test_rows_through_an_lstm_and_a_gru(tmp_path: Path, pictures: Path) -> None:
     """A loop is a graph of its own in TFLite, and a GRU has outputs that nothing reads."""
     (model := rows()).save(path := tmp_path / "rows.keras")
     (tmp_path / "labels").write_text("a\nb\nc\n")
-    words = PixelWords("load_img", "unit")
+    words = InputOptions("load_img", "unit")
     request = SourceRequest(str(path), pixels=words, labels=str(tmp_path / "labels"))
     targets = parse_targets("tflite:float32,tflite:int8,onnx:float32")
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(20, 15), limits={"top1": 0.0})

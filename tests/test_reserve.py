@@ -23,7 +23,7 @@ from kedge_convert.worker.events import Begun, Event
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 TF = "--preprocess imagenet --normalisation tf"
 
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reserve")
     labels = str(tiny_model.with_name("labels.txt"))
-    request = SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    request = SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     sampling = Sampling(CALIBRATION, CHECK)
     limits: dict[str, float | None] = {"top1": 0.0, "relative_error": 9.0}
     job = Job(request, (TARGET,), out, folder, sampling, prepare=False, limits=limits)
@@ -66,7 +66,7 @@ def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactor
 def made(tiny_model: Path, folder: Path, file: Path) -> Made:
     labels = str(tiny_model.with_name("labels.txt"))
     source = load_source(
-        SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+        SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     )
     photos = collect(folder, Sampling(CALIBRATION, CHECK))
     with Progress(silent=True) as progress:

@@ -22,10 +22,10 @@ from kedge_runtime import sandbox
 from kedge_runtime.checks import doctor
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that confines")
-confined = pytest.mark.skipif(bool(sandbox.lacks()), reason=str(sandbox.lacks()))
+confined = pytest.mark.skipif(bool(sandbox.unsupported()), reason=str(sandbox.unsupported()))
 REFUSED = {
     **dict.fromkeys(
         ("connect", "datagram", "connect in a child", "local socket"), "operation not permitted"
@@ -131,7 +131,7 @@ def test_the_kernel_stops_what_no_check_has_seen(
     victim = tmp_path / prying.OUTSIDE / "victim"
     model = hostile_programs.writes_when_loaded(tmp_path, victim)
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
-    pixels, labels = PixelWords("imagenet", "tf"), str(tmp_path / "labels")
+    pixels, labels = InputOptions("imagenet", "tf"), str(tmp_path / "labels")
     request = SourceRequest(str(model), pixels=pixels, labels=labels)
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(10, 10))
     with (
@@ -144,7 +144,7 @@ def test_the_kernel_stops_what_no_check_has_seen(
 
 def test_the_doctor_tells_what_a_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor.check_sandbox(Machine())
-    assert (found.state == "ok") == (not sandbox.lacks())
+    assert (found.state == "ok") == (not sandbox.unsupported())
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     found = doctor.check_sandbox(Machine())
     assert found.state == "note"

@@ -18,7 +18,7 @@ from foreign_files import (
 )
 from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.file import is_sealed, read_artefact
-from kedge_runtime.artefact.foreign_contract import ForeignWords
+from kedge_runtime.artefact.foreign_contract import ModelOptions
 from kedge_runtime.classify.classifier import Classifier
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
@@ -209,7 +209,7 @@ def test_json_names_what_was_written(foreign: Path, labels: Path, kedge: Run) ->
 WRONG = {
     "too few labels": (("--labels", "three.txt"), "it has 4 outputs, and "),
     "no labels": (("--labels", "none.txt"), "can't read the label file"),
-    "head": (("--head", "softmax"), "probabilities are 0 to 1: say --head logits"),
+    "head": (("--head", "softmax"), "probabilities are 0 to 1: give --head logits"),
     "threshold": (("--threshold", ".3"), "--threshold: is for sigmoid outputs"),
     "colour": (("--colour", "grey"), "--colour grey: the model takes 3 channels"),
     "suffix": (("--out", "x.bin"), "its name must end in"),
@@ -259,7 +259,7 @@ def test_labels_with_control_characters_are_not_sealed(
 
 def test_words_have_one_spelling() -> None:
     """What is said stands in the message as a shell takes it."""
-    words = ForeignWords(labels=Path("my labels.txt"), head="sigmoid", threshold=0.25)
+    words = ModelOptions(labels=Path("my labels.txt"), head="sigmoid", threshold=0.25)
     assert words.options() == "--labels 'my labels.txt' --head sigmoid --threshold 0.25"
     assert words.given
-    assert not ForeignWords(threshold=0.25).given
+    assert not ModelOptions(threshold=0.25).given

@@ -49,7 +49,7 @@ def _onnx(path: Path, tail: list[str], batch: int | str = 1) -> Path:
         (["Softmax"], "softmax (its last operator)"),
         (["Sigmoid", "Identity"], "sigmoid (its last operator)"),
         (["LogSoftmax"], "logits (its last operator)"),
-        (["Exp", "Div"], "softmax (its answers are within 0..1 and add up to 1)"),
+        (["Exp", "Div"], "softmax (its outputs are within 0..1 and add up to 1)"),
     ],
 )
 @pytest.mark.parametrize("batch", [1, "n"])

@@ -14,8 +14,8 @@ from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.geometry import fit_to
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.pipelines import NORMALISATIONS
-from kedge_runtime.image.pixels import PixelWords
 from kedge_runtime.output import quiet
 
 
@@ -82,7 +82,7 @@ def test_a_model_that_normalises_bytes_itself_is_known(
     (tmp_path / "labels").write_text("one\ntwo\nthree\nfour\nfive\n")
     model.save(path)
     request = SourceRequest(
-        str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels")
+        str(path), pixels=InputOptions("imagenet"), labels=str(tmp_path / "labels")
     )
     if bytes_taken:
         source = load_source(request)
@@ -138,7 +138,7 @@ def test_layers_that_shape_an_image_may_come_before_the_normalisation(
     keras.Sequential([keras.Input(shape), *make(keras), *ends]).save(tmp_path / "mine.keras")
     (tmp_path / "labels").write_text("one\ntwo\n")
     path, labels = str(tmp_path / "mine.keras"), str(tmp_path / "labels")
-    source = load_source(SourceRequest(path, pixels=PixelWords("load_img"), labels=labels))
+    source = load_source(SourceRequest(path, pixels=InputOptions("load_img"), labels=labels))
     assert source.input.normalisation.mean == (0.0,)
     assert [note for note in source.notes if "begins with its own normalisation: resc" in note]
 
@@ -266,12 +266,12 @@ def test_a_resizing_layer_gives_the_geometry(
 
 def test_who_says_otherwise_goes_before_a_resizing_layer(keras: Any, tmp_path: Path) -> None:
     request = resized(keras, tmp_path, keras.layers.Resizing(8, 8))
-    imagenet = PixelWords("imagenet")
+    imagenet = InputOptions("imagenet")
     told_size = replace(request, size="12", pixels=imagenet)
     for told in (told_size, replace(request, card="MobileNetV3Small")):
         found = load_source(told).input.geometry
         assert (found.fit, found.crop_fraction) == ("crop", 0.875)
-    found = load_source(replace(request, pixels=PixelWords("load_img"))).input.geometry
+    found = load_source(replace(request, pixels=InputOptions("load_img"))).input.geometry
     assert (found.resize, found.orientation) == ("nearest", "ignore")
 
 
@@ -298,5 +298,5 @@ def test_a_resizing_layer_that_is_not_followed(keras: Any, tmp_path: Path, name:
     request = resized(keras, tmp_path, *make(keras))
     with pytest.raises(UsageError, match=reason):
         load_source(request)
-    told = replace(request, size="24", pixels=PixelWords("imagenet"))
+    told = replace(request, size="24", pixels=InputOptions("imagenet"))
     assert load_source(told).input.geometry.height == 24

@@ -20,7 +20,7 @@ from kedge_convert.worker.progress import Progress
 from kedge_models.demo.pictograms import NAMES, dataset
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Geometry
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from make_small_nets import MODELS, SIDE, hard
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -92,7 +92,7 @@ def prepared(
 def prepare(name: str, paths: list[Path], classes: NDArray[np.int64]) -> Prepared:
     labels = str(paths[0].with_name("labels.txt"))
     model = str(MODELS / f"small-{name}.keras")
-    source = load_source(SourceRequest(model, pixels=PixelWords("imagenet", "tf"), labels=labels))
+    source = load_source(SourceRequest(model, pixels=InputOptions("imagenet", "tf"), labels=labels))
     geometry = Geometry(SIDE, SIDE, "nearest", "stretch")
     source = replace(source, input=replace(source.input, geometry=geometry))
     photos = Photos(tuple(paths[:CALIBRATION]), tuple(paths[CALIBRATION:]))

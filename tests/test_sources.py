@@ -30,8 +30,8 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import probabilities
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import UsageError
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.pipelines import NORMALISATIONS
-from kedge_runtime.image.pixels import PixelWords
 from kedge_runtime.output import quiet
 
 PICTURES = nets.pictures(6)
@@ -159,7 +159,7 @@ CASES = {
 }
 
 
-TF = PixelWords("imagenet", "tf")
+TF = InputOptions("imagenet", "tf")
 
 
 def loaded(tf: Any, folder: Path, case: Case, **more: Any) -> tuple[Source, Floats]:
@@ -201,7 +201,7 @@ def test_a_digest_is_the_weights_and_nothing_else(tf: Any, tmp_path: Path) -> No
     assert len(digests) == 1
     frozen = loaded(tf, tmp_path, CASES["a module of logits"])[0]
     request = SourceRequest(
-        str(tmp_path / "it"), pixels=PixelWords("imagenet", "tf"), labels=str(tmp_path / "labels")
+        str(tmp_path / "it"), pixels=InputOptions("imagenet", "tf"), labels=str(tmp_path / "labels")
     )
     again = load_source(request)
     assert frozen.weights_digest == again.weights_digest
@@ -210,7 +210,7 @@ def test_a_digest_is_the_weights_and_nothing_else(tf: Any, tmp_path: Path) -> No
 
 def test_a_module_of_bytes_is_fed_raw_pixels(tf: Any, tmp_path: Path) -> None:
     scaled = module(lambda tf, images: tf.cast(images, tf.float32) / 127.5 - 1, dtype="uint8")
-    source, _ = loaded(tf, tmp_path, Case(scaled, net), pixels=PixelWords("imagenet"))
+    source, _ = loaded(tf, tmp_path, Case(scaled, net), pixels=InputOptions("imagenet"))
     assert source.input.normalisation == NORMALISATIONS["raw"]
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3)).astype(np.float32)
     expected = np.asarray(net()(pixels / 127.5 - 1))
@@ -242,7 +242,7 @@ def test_a_hub_module_goes_through_every_target(
     finish = tf.nn.softmax if form == "probabilities" else tf.identity
     save = module(after=lambda tf, numbers: finish(with_background(tf, numbers)))
     path = save(tf, net("linear"), tmp_path)
-    request = SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels="imagenet")
+    request = SourceRequest(str(path), pixels=InputOptions("imagenet", "tf"), labels="imagenet")
     # Fifteen pictures and random weights: what integers miss is no matter of this test.
     limits = {"top1": 0.0, "relative_error": None}
     job = Job(request, TARGETS, tmp_path / "out", pictures, Sampling(20, 15), limits=limits)
@@ -270,7 +270,7 @@ def test_one_sigmoid_goes_through_as_two_classes(
     (tmp_path / "labels").write_text("cat\ndog\n")
     request = SourceRequest(
         str(save(tf, model, tmp_path)),
-        pixels=PixelWords("imagenet", "tf"),
+        pixels=InputOptions("imagenet", "tf"),
         labels=str(tmp_path / "labels"),
     )
     targets = parse_targets("tflite:float32,tflite:int8,onnx:int8")
@@ -389,7 +389,7 @@ def test_a_module_of_one_picture_may_hold_that_number(tf: Any, tmp_path: Path) -
     (tmp_path / "labels").write_text(LABELS)
     path = saved(tmp_path, run, ((1, 8, 8, 3), "float32"))
     source = load_source(
-        SourceRequest(str(path), pixels=PixelWords("imagenet"), labels=str(tmp_path / "labels"))
+        SourceRequest(str(path), pixels=InputOptions("imagenet"), labels=str(tmp_path / "labels"))
     )
     assert source.input.normalisation == NORMALISATIONS["raw"]
     numbers = source.logits(PICTURES[i : i + 1, :8, :8] for i in range(3))
@@ -404,14 +404,14 @@ def test_a_model_of_several_pictures_at_once(tf: Any, tmp_path: Path) -> None:
     labels = str(tmp_path / "labels")
     path = keras_file(tf, keras.Model(image, feature), tmp_path)
     source = load_source(
-        SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels)
+        SourceRequest(str(path), pixels=InputOptions("imagenet", "tf"), labels=labels)
     )
     pictures = [PICTURES[i : i + 1, :8, :8] for i in range(3)]
     assert source.logits(iter(pictures)).shape == (3, 5)
     fixed = keras.Model(image, keras.ops.reshape(feature, (5, 5)))
     path = keras_file(tf, fixed, tmp_path)
     with pytest.raises(UsageError, match="takes 5 pictures at once, and its operations hold that"):
-        load_source(SourceRequest(str(path), pixels=PixelWords("imagenet", "tf"), labels=labels))
+        load_source(SourceRequest(str(path), pixels=InputOptions("imagenet", "tf"), labels=labels))
 
 
 def without_signature(folder: Path) -> Path:

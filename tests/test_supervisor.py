@@ -24,7 +24,7 @@ from kedge_convert.worker.process import Bounds, family
 from kedge_convert.worker.progress import Progress
 from kedge_convert.worker.worker import refused
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells")
 
@@ -173,7 +173,7 @@ def test_a_real_conversion_survives_what_its_toolkit_does(
     tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
-    request = SourceRequest(str(tiny_model), pixels=PixelWords("imagenet", "tf"), labels=labels)
+    request = SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     targets = parse_targets("tflite:float16,tflite:dynamic,tflite:float32")
     job = Job(request, targets, tmp_path / "out", pictures, Sampling(10, 10))
     with Progress(silent=True) as progress:

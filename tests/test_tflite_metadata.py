@@ -112,7 +112,7 @@ def test_labels_have_a_line_per_output(contract: Contract, model: bytes, tmp_pat
         )
         path = tmp_path / f"{offset}.tflite"
         path.write_bytes(sealed)
-        assert read_members(path, "")["labels.txt"] == lines
+        assert read_members(path)["labels.txt"] == lines
 
 
 @pytest.mark.parametrize("what", [b"M001", b"an RGB picture", b"red\ngreen\n"])

@@ -13,7 +13,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.classify.outputs import probabilities
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -91,7 +91,7 @@ def test_its_head_is_proven_without_it(tmp_path: Path, name: str) -> None:
     request = SourceRequest(
         str(tmp_path / "it.keras"),
         labels=str(tmp_path / "labels"),
-        pixels=PixelWords("imagenet", "raw"),
+        pixels=InputOptions("imagenet", "raw"),
     )
     source = load_source(request)
     expected = np.asarray(model(IMAGES, training=False))

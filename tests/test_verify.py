@@ -295,7 +295,7 @@ def _sideways(pixels: Any, height: int, width: int) -> Any:
 Patch = Callable[[pytest.MonkeyPatch], None]
 CODE: dict[str, tuple[Patch, str]] = {
     "a decoder that gives BGR": (
-        lambda m: m.setattr(image, "decode", _other_way_round(image.decode)),
+        lambda m: m.setattr(image, "_decode", _other_way_round(image._decode)),
         "decode",
     ),
     "another resize": (lambda m: m.setitem(geometry.RESIZES, "pyramid", _sideways), "preprocess"),

@@ -20,10 +20,10 @@ from kedge_models.cards import card
 from kedge_models.labels.lists import imagenet
 from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.errors import UsageError, counted
-from kedge_runtime.image import pixels
-from kedge_runtime.image.folder import find
+from kedge_runtime.image import input_options
+from kedge_runtime.image.folder import find_images
+from kedge_runtime.image.input_options import MissingOption
 from kedge_runtime.image.pipelines import NORMALISATIONS
-from kedge_runtime.image.pixels import Missing
 
 if TYPE_CHECKING:
     from kedge_convert.job import Job
@@ -40,7 +40,7 @@ EXAMPLES = {
     "--exif or --no-exif": "--no-exif",
 }
 LEAST = 3  # images to calibrate with: weights, reach and ranges are judged on different ones
-IMAGES = Missing(CALIBRATE, "a folder of about 200 images like those it will see")
+IMAGES = MissingOption(CALIBRATE, "a folder of about 200 images like those it will see")
 
 
 def check(job: "Job") -> None:
@@ -70,7 +70,7 @@ def refuse_idle(request: SourceRequest) -> None:
         raise UsageError(f"--weights: {request.model} has its own weights; name a card instead")
 
 
-def refuse(request: SourceRequest, missing: Sequence[Missing]) -> None:
+def refuse(request: SourceRequest, missing: Sequence[MissingOption]) -> None:
     """Raise UsageError that asks for all that is missing, and says what to run; or do nothing."""
     if not missing:
         return
@@ -80,7 +80,7 @@ def refuse(request: SourceRequest, missing: Sequence[Missing]) -> None:
         advice = f". Labelled images tell the pixels: kedge fit-input {model} --images DIR"
     words = " ".join(_example(option) for option in options)
     command = request.command or f"kedge convert {model}"
-    asked = f"{request.model}: {pixels.asked(missing)}{advice}"
+    asked = f"{request.model}: {input_options.request_for(missing)}{advice}"
     raise UsageError(f"{asked}. Then run, for example: {command} {words}")
 
 
@@ -89,13 +89,13 @@ def _example(option: str) -> str:
     return example if example.startswith("--") else f"{option} {example}"
 
 
-def _missing(job: "Job", known: Outline) -> Iterator[Missing]:
+def _missing(job: "Job", known: Outline) -> Iterator[MissingOption]:
     request = job.request
     own = registry.is_path(request.model) and request.card is None
     if own and (known.bare or not known.sized):
         # What a model normalises itself, only the loaded one tells.
         inner = None if known.bare else NORMALISATIONS["raw"]
-        yield from pixels.missing(request.pixels, normalisation=inner)
+        yield from input_options.missing_options(request.pixels, normalisation=inner)
     named = request.labels or request.head
     if own and not named and known.outputs not in (None, 1, len(class_folders(request.folder))):
         yield classes(known.outputs or 0)
@@ -108,7 +108,7 @@ def check_images(job: "Job") -> None:
     refuse(job.request, list(_missing_images(job)))
 
 
-def _missing_images(job: "Job") -> Iterator[Missing]:
+def _missing_images(job: "Job") -> Iterator[MissingOption]:
     if _calibrated(job) and job.calibrate is None and job.request.model != DEMO:
         yield IMAGES
 
@@ -126,7 +126,7 @@ def _check_sampling(job: "Job") -> None:
             "(about 200 are good)"
         )
     least = min(MINIMUM, count + job.sampling.check)
-    if job.calibrate is not None and (found := len(find(job.calibrate, CALIBRATE))) < least:
+    if job.calibrate is not None and (found := len(find_images(job.calibrate, CALIBRATE))) < least:
         raise UsageError(
             f"{CALIBRATE}: {job.calibrate} holds {counted(found, 'image')}, at least {least} are "
             "needed; about 200 are good"

@@ -20,7 +20,7 @@ from kedge_convert.quantise.search import Search
 from kedge_convert.source import Source
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.sealing import golden_pictures
+from kedge_runtime.artefact.sealing import golden_images
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import quiet
 
@@ -91,7 +91,7 @@ def ask(source: Source, photos: Photos, progress: Progress) -> FloatModel:
     doubts.refuse_answers(logits, source.name)
     for doubt in doubts.doubts(source, photos, logits):
         progress.say(doubt)
-    golden = golden_pictures(source.input.geometry, photos.check, logits)
+    golden = golden_images(source.input.geometry, photos.check, logits)
     answers = sealing.reference_answers(source, golden)
     reserve = Reserve(source, photos, logits)
     own = _on_own_pixels(source, photos, progress)

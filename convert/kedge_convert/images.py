@@ -16,7 +16,7 @@ from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Input
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.image.folder import find
+from kedge_runtime.image.folder import find_images
 from kedge_runtime.image.preprocessing import Preprocessor
 
 # Levels of 255. JPEG's own noise on one colour is below 1; the plainest of 500 photos has 23.
@@ -140,7 +140,7 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Phot
     as another one are passed over and listed. Raises UsageError when fewer than MINIMUM are left
     (and more were asked).
     """
-    found = find(folder, CALIBRATE)
+    found = find_images(folder, CALIBRATE)
     order = np.random.default_rng(sampling.seed).permutation(len(found))
     wanted = sampling.calibration + sampling.check
     ordered = [found[i] for i in order]

@@ -43,11 +43,11 @@ from kedge_models.demo import pictograms
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.sealing import golden_set, inexact
+from kedge_runtime.artefact.sealing import golden_set, inexact_note
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
 from kedge_runtime.files import staged, temporary_folder, write_whole
-from kedge_runtime.image.folder import find, left_out
+from kedge_runtime.image.folder import find_images, unread_files
 from kedge_runtime.modelfile.report import inspect
 from kedge_runtime.output import quiet
 
@@ -221,7 +221,7 @@ def _sealed(content: ModelContent, target: Target, original: FloatModel, way: Wa
     golden = golden_set(content, contract, original.golden, original.golden_logits)
     described = FORMATS[target.form].describe(content.data, contract)
     sealed = seal(target.form, described.content, contract, golden)
-    return Exported(sealed, (*described.notes, *inexact(contract, golden)))
+    return Exported(sealed, (*described.notes, *inexact_note(contract, golden)))
 
 
 def _check(
@@ -266,10 +266,10 @@ def _pictures(job: Job, progress: Progress) -> Iterator[Photos]:
     sampling = job.sampling
     count = sampling.calibration + sampling.check
     if job.calibrate is not None:
-        there = len(find(job.calibrate, CALIBRATE))
+        there = len(find_images(job.calibrate, CALIBRATE))
         with progress.stage("read pictures", min(count, there)) as tick:
             photos = collect(job.calibrate, sampling, tick)
-        if others := left_out(job.calibrate):
+        if others := unread_files(job.calibrate):
             progress.say(f"{job.calibrate}: {others}")
         progress.warn_passed_over(photos)
         progress.warn_few(photos, sampling)

@@ -16,17 +16,17 @@ from kedge_models.labels.lists import imagenet
 from kedge_runtime.artefact.contract import Geometry, Input, Label, Normalisation
 from kedge_runtime.artefact.labels import read_labels, without_numbers
 from kedge_runtime.errors import UsageError, counted
-from kedge_runtime.image import pixels
-from kedge_runtime.image.folder import find
+from kedge_runtime.image import input_options
+from kedge_runtime.image.folder import find_images
+from kedge_runtime.image.input_options import InputOptions, MissingOption
 from kedge_runtime.image.pipelines import (
     FORMULAS,
     NORMALISATIONS,
     PIPELINES,
     Pipeline,
     in_rgb,
-    written,
+    normalisation_text,
 )
-from kedge_runtime.image.pixels import Missing, PixelWords
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Labelling:
 
     labels: tuple[Label, ...] = ()
     offset: int = 0
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingOption, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -98,10 +98,10 @@ def _miscounted(request: SourceRequest, name: str, outputs: int, count: int) -> 
     )
 
 
-def classes(outputs: int) -> Missing:
+def classes(outputs: int) -> MissingOption:
     """Return the question for the names of so many classes."""
     words = f"FILE with the names of its {outputs} classes, one a line, or imagenet"
-    return Missing("--labels", f"{words}; without names for features: --head features")
+    return MissingOption("--labels", f"{words}; without names for features: --head features")
 
 
 def class_folders(folder: str | None) -> list[str]:
@@ -110,7 +110,7 @@ def class_folders(folder: str | None) -> list[str]:
     """
     if folder is None:
         return []
-    images = find(Path(folder), CALIBRATE)
+    images = find_images(Path(folder), CALIBRATE)
     names = {path.relative_to(folder).parts[0] for path in images}
     return sorted(names) if all((Path(folder) / name).is_dir() for name in names) else []
 
@@ -123,7 +123,7 @@ class Feeding:
     """The input of a contract; what is `missing` to settle it; one `line` that says it all."""
 
     input: Input = UNKNOWN
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingOption, ...] = ()
     line: str = ""
 
 
@@ -132,14 +132,17 @@ def fed(request: SourceRequest, found: LoadedModel, model: Any) -> Feeding:
     inner = input_stage.normalises(found.model)
     words = _with_own(request.pixels, found, inner)
     default, reason = _default(request, found)
-    if missing := pixels.missing(words, default):
+    if missing := input_options.missing_options(words, default):
         return Feeding(missing=missing)
     height, width, channels = model.inputs[0].shape[1:]
-    spec = pixels.settled(words, height, width, channels, default)
-    return Feeding(spec, line=pixels.line(spec, _why(request.pixels, spec, reason, found, inner)))
+    spec = input_options.resolve_input(words, height, width, channels, default)
+    return Feeding(
+        spec,
+        line=input_options.describe_input(spec, _why(request.pixels, spec, reason, found, inner)),
+    )
 
 
-def _with_own(words: PixelWords, found: LoadedModel, inner: str | None) -> PixelWords:
+def _with_own(words: InputOptions, found: LoadedModel, inner: str | None) -> InputOptions:
     """Return the user's words with the normalisation that the card or the model itself tells."""
     if words.normalisation is not None:
         return words
@@ -147,10 +150,10 @@ def _with_own(words: PixelWords, found: LoadedModel, inner: str | None) -> Pixel
     _refuse_twice(words, found, inner)
     if known is None and inner is None:
         return words
-    return replace(words, normalisation=written(known or NORMALISATIONS["raw"]))
+    return replace(words, normalisation=normalisation_text(known or NORMALISATIONS["raw"]))
 
 
-def _refuse_twice(words: PixelWords, found: LoadedModel, inner: str | None) -> None:
+def _refuse_twice(words: InputOptions, found: LoadedModel, inner: str | None) -> None:
     """Raise UsageError where two of card, model and pipeline normalise, and not alike."""
     known, name = found.facts.normalisation, found.name
     # What the file's own preprocessor does comes before the model, and both count.
@@ -160,7 +163,7 @@ def _refuse_twice(words: PixelWords, found: LoadedModel, inner: str | None) -> N
             "has one too: give --normalisation raw, or another to insist"
         )
     brought = PIPELINES[words.preprocess].normalisation if words.preprocess else ""
-    own = "raw" if inner and not known else written(known) if known else ""
+    own = "raw" if inner and not known else normalisation_text(known) if known else ""
     if brought and own and brought != own:
         begins = inner and not found.facts.told_by
         what = f"begins with its own normalisation ({inner})" if begins else f"takes {own}"
@@ -182,7 +185,9 @@ def _default(request: SourceRequest, found: LoadedModel) -> tuple[Pipeline | Non
     return input_stage.pipeline(layer, found.name), f"its layer {layer.name}"
 
 
-def _why(words: PixelWords, spec: Input, reason: str, found: LoadedModel, inner: str | None) -> str:
+def _why(
+    words: InputOptions, spec: Input, reason: str, found: LoadedModel, inner: str | None
+) -> str:
     """Return where the input comes from."""
     parts = [words.options() or reason]
     if reason and words.given and words.preprocess is None:

@@ -1,4 +1,4 @@
-"""kedge's zoo: one card per Keras application, the label lists, and the demo model."""
+"""Provide kedge's zoo: one card per Keras application, the label lists, and the demo model."""
 
 from kedge_models.cards import Card, card, cards
 from kedge_models.labels.lists import imagenet

@@ -1,7 +1,7 @@
-"""The zoo's cards: what kedge has to know about a Keras application, as data.
+"""Read the zoo's cards: the facts about a Keras application, as data.
 
-Each card is a file `cards/<name>.toml` which says only what differs from the defaults below. To add
-a model, add a file: `tests/test_cards.py` then holds it against Keras itself. Cards carry no
+Each card is a file `cards/<name>.toml`, which states only what differs from the defaults below. To
+add a model, add a file: `tests/test_cards.py` then compares it with Keras itself. Cards contain no
 weights.
 """
 
@@ -17,7 +17,7 @@ from kedge_runtime.image.pipelines import NORMALISATIONS
 
 @dataclass(frozen=True)
 class Card:
-    """One application: how to build it, how to feed it, what is published about it.
+    """An application: how to build it, its preprocessing, and its published accuracy.
 
     `name` is what the user types, `application` the function in keras.applications, `arguments`
     what it is called with beyond its defaults, `module` the submodule whose `preprocess_input` is
@@ -43,22 +43,22 @@ class Card:
     arguments: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a card whose words lead nowhere, when it is read and not when it is used."""
+        """Refuse unknown names and impossible values when the card is read."""
         if self.normalisation not in NORMALISATIONS:
-            known = ", ".join(NORMALISATIONS)
+            allowed = ", ".join(NORMALISATIONS)
             raise ContractError(
-                f"card {self.name}: normalisation is {self.normalisation!r}, known are {known}"
+                f"card {self.name}: normalisation is {self.normalisation!r}, known are {allowed}"
             )
         if self.top1 is not None and not 0 < self.top1 < 100:
             raise ContractError(f"card {self.name}: top1 is {self.top1}, it is a per cent")
         self.geometry()
 
     def geometry(self) -> Geometry:
-        """How a picture becomes this model's input, unless the user says otherwise."""
+        """Return how an image becomes this model's input, unless the user's options differ."""
         return Geometry(self.size, self.size, self.resize, self.fit, self.crop_fraction)
 
     def normaliser(self) -> Normalisation:
-        """How a byte becomes the number that the network was trained on."""
+        """Return how a byte becomes the network's number."""
         return NORMALISATIONS[self.normalisation]
 
     def label_list(self) -> tuple[Label, ...]:
@@ -73,7 +73,7 @@ def cards() -> dict[str, Card]:
 
 
 def parse(name: str, text: str) -> Card:
-    """Read one card from TOML; the application is called like the card unless it says otherwise."""
+    """Read one card from TOML; by default the application has the card's name."""
     return toml.parse(Card, text, f"cards/{name}.toml", name=name, application=name)
 
 

@@ -1,8 +1,9 @@
-"""The devices that kedge converts for: what each can run, as data.
+"""Read device profiles: the models that each device can run, as data.
 
-Each profile is a file `devices/<name>.toml`, with the source of every fact beside it, and says only
-what differs from the defaults below. To add a device, add a file. What follows from a profile for a
-conversion is `kedge_convert.device.choices`, what it means for a file `kedge_convert.device.fit`.
+Each profile is a file `devices/<name>.toml`, with the source of every fact beside it. It states
+only what differs from the defaults below. To add a device, add a file.
+`kedge_convert.device.choices` applies a profile to a conversion, `kedge_convert.device.fit` to a
+file.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ Compiler = Literal["none", "edgetpu", "vela"]
 
 @dataclass(frozen=True)
 class Vela:
-    """How ethos-u-vela is called: its --accelerator-config, --system-config and --memory-mode.
+    """The options of ethos-u-vela: --accelerator-config, --system-config and --memory-mode.
 
     `sram_kb`: the most SRAM, in 1024 bytes, that a compiled model may use.
     """
@@ -32,16 +33,15 @@ class Vela:
 
 @dataclass(frozen=True)
 class Device:
-    """One device. `name` is what the user types after --device.
+    """A device profile. `name`: the value of --device.
 
-    `targets`: what a conversion makes for it, the best one first, as `format:precision`.
-    `precisions`: what it can run, by format. `inputs`, `outputs`: the types that the model's ends
-    may have, the one that a conversion takes first. `per_channel_dense`: whether a dense layer may
-    have a scale per output. `batch`: the batch that must be fixed in the file, 0 for any.
-    `operators`: the only ones it runs, by format; a format that isn't named has no such limit.
-    `reduce_range`: whether int8 weights in ONNX must keep to 7 bits. `memory_mb`: its memory, in
-    1e6 bytes; 0 where the product decides. `cache_kb`: weights, in 1024 bytes, that stay on the
-    accelerator; 0 where there is none.
+    `targets`: those that a conversion makes for it, the best one first, as `format:precision`.
+    `precisions`: those that it can run, by format. `inputs`, `outputs`: allowed I/O dtypes of the
+    model, the preferred one first. `per_channel_dense`: whether a dense layer may have a scale per
+    output. `batch`: the batch that must be fixed in the file, 0 for any. `operators`: the only ones
+    that it runs, by format; a format without an entry has no limit. `reduce_range`: whether int8
+    weights in ONNX must keep to 7 bits. `memory_mb`: its memory, in 1e6 bytes; 0 where the product
+    decides. `cache_kb`: weights, in 1024 bytes, that stay on the accelerator; 0 without one.
     """
 
     name: str
@@ -61,11 +61,13 @@ class Device:
 
     def __post_init__(self) -> None:
         """Refuse a profile that contradicts itself."""
-        for form in {*self.precisions, *self.operators} - FORMATS.keys():
-            known = ", ".join(FORMATS)
-            raise ContractError(f"device {self.name}: format is {form!r}, known are {known}")
-        able = {f"{form}:{each}" for form, names in self.precisions.items() for each in names}
-        if wrong := set(self.targets) - able:
+        for format in {*self.precisions, *self.operators} - FORMATS.keys():
+            allowed = ", ".join(FORMATS)
+            raise ContractError(f"device {self.name}: format is {format!r}, known are {allowed}")
+        runnable = {
+            f"{format}:{each}" for format, names in self.precisions.items() for each in names
+        }
+        if wrong := set(self.targets) - runnable:
             raise ContractError(f"device {self.name}: makes {min(wrong)}, which it can't run")
         if (self.compiler == "vela") != (self.vela is not None):
             raise ContractError(

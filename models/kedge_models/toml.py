@@ -16,13 +16,13 @@ else:
     import tomli as tomllib
 
 MAX_BYTES = 1 << 20  # a lock of 5000 artefacts
-MAX_DOTS = 100  # in a line that isn't a comment; no key of kedge's has more than three parts
+MAX_DOTS = 100  # in a line that isn't a comment; kedge's keys have three parts at most
 MAX_DEPTH = 16
-_INTEGERS = range(-(2**63), 2**63)  # TOML 1.0: what doesn't fit 64 bits is an error
+_INTEGERS = range(-(2**63), 2**63)  # TOML 1.0: other integers are an error
 
 
 def read(path: Path, remedy: str) -> str:
-    """Return the text of a file. Raises UsageError, that ends in `remedy`, where it is none."""
+    """Return the text of a file. Raises UsageError that ends in `remedy`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -36,7 +36,7 @@ def read(path: Path, remedy: str) -> str:
 
 
 def load(text: str, where: str) -> dict[str, Any]:
-    """Return what a text says. Raises ContractError, headed by `where`."""
+    """Return the data of a TOML text. Raises ContractError that starts with `where`."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > MAX_DOTS and not line.lstrip().startswith("#"):
             raise ContractError(f"{where}: more than {MAX_DOTS} dots in line {number}; shorten it")
@@ -53,7 +53,7 @@ def load(text: str, where: str) -> dict[str, Any]:
 
 
 def _check(data: dict[str, Any], where: str) -> None:
-    """Refuse what the records' type hints let through, and nobody could print or open."""
+    """Refuse values that the records' type hints allow, but that can't be printed or opened."""
     left: list[tuple[Any, int]] = [(data, 0)]
     while left:
         value, depth = left.pop()
@@ -93,7 +93,7 @@ def texts(folder: str) -> dict[str, str]:
 
 
 def parse(kind: type[Record], text: str, where: str, **defaults: Any) -> Record:
-    """Read one record from TOML. Raises ContractError, headed by `where`."""
+    """Read one record from TOML. Raises ContractError that starts with `where`."""
     return decode(kind, {**defaults, **load(text, where)}, where)
 
 

@@ -1,4 +1,4 @@
-"""kedge on the device: run a sealed image classifier with numpy, OpenCV and an engine.
+"""Run sealed image classifiers on a device, with numpy, OpenCV and an inference engine.
 
 from kedge_runtime import Classifier
 
@@ -63,7 +63,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: `kedge --help` needs neither numpy nor OpenCV."""
+    """Import a public name on first use: `kedge --help` needs neither numpy nor OpenCV."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Names of the arrays that kedge passes around, by what their numbers are."""
+"""Define the array types that kedge uses, named by their numbers."""
 
 from typing import Any
 

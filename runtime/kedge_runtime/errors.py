@@ -1,31 +1,33 @@
-"""What can go wrong that is not our bug: one class per cause, one line per message.
+"""Define the errors that a user can fix: one class per cause, one line per message.
 
 A message says what came, what is allowed and what to do. The command line prints it and exits with
-`exit_code`; anything else that is raised is a bug and keeps its traceback.
+`exit_code`. Any other exception is a bug and keeps its traceback.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# What turns colours of a terminal on and off: https://ecma-international.org/ecma-48, CSI.
+# Terminal colour codes: https://ecma-international.org/ecma-48, CSI.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class KedgeError(Exception):
-    """The root of every error that a user, and not a developer, can mend."""
+    """Base class of the errors that a user, not a developer, can fix."""
 
     exit_code = 2
 
 
 class UsageError(KedgeError):
-    """An option, a folder or a combination of them that can't be right."""
+    """An option, a folder or a combination of them that is not allowed."""
 
 
 class ImageError(KedgeError):
-    """A picture that can't be read: missing, empty, truncated, too large, or no picture at all."""
+    """An image that can't be read: missing, empty, truncated, too large, or no image at all."""
 
 
 class ContractError(KedgeError):
-    """A record (contract, card) that breaks its own schema."""
+    """A record (contract, card, profile) that breaks its schema."""
 
 
 class ArtefactError(KedgeError):
@@ -33,7 +35,7 @@ class ArtefactError(KedgeError):
 
 
 class SignatureError(ArtefactError):
-    """A file without the signature that is demanded of it, or with one that doesn't hold."""
+    """A file without the required signature, or with an invalid one."""
 
 
 class EngineError(KedgeError):
@@ -41,13 +43,22 @@ class EngineError(KedgeError):
 
 
 class DiedError(EngineError):
-    """An engine whose process ended, hung or took too much: the file's fault, or the engine's."""
+    """An engine whose process crashed, hung or exceeded its memory bound."""
 
     exit_code = 1
 
 
 class LostError(KedgeError):
-    """Work that ended each process or worker that was at it; the message says how many."""
+    """A task that ended every process or worker which tried it; the message says how many."""
+
+
+@contextmanager
+def about(name: object) -> Iterator[None]:
+    """Put a name, e.g. a file's, before the message of every KedgeError that the block raises."""
+    try:
+        yield
+    except KedgeError as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 def one_line(error: Exception, length: int = 200) -> str:
@@ -57,10 +68,10 @@ def one_line(error: Exception, length: int = 200) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return e.g. `1 picture` or `2 pictures`."""
+    """Return e.g. `1 image` or `2 images`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def reason_of(error: OSError) -> str:
-    """Return what the system says against a file, e.g. `permission denied`, without its path."""
+    """Return the system's reason in lower case without the path, e.g. `permission denied`."""
     return (error.strerror or str(error)).lower()

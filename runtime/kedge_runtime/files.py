@@ -1,11 +1,12 @@
-"""Write files whole or not at all, and remove what a killed process left behind.
+"""Write files completely or not at all, and remove temporary files of killed processes.
 
-Temporary files carry the name of their process and host, so that the next run can tell them.
+Their names hold the process and the host, so that the next run recognises them.
 """
 
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -14,20 +15,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from kedge_runtime.errors import UsageError, reason_of
 
-# A process of another machine, container or boot can't be looked up: only the age tells.
-OLD = 2 * 24 * 3600.0  # seconds; no conversion takes so long
+# The age, in seconds, of leftovers from other machines, containers and boots, whose processes can't
+# be looked up. No conversion takes so long.
+OLD = 2 * 24 * 3600.0
 _NAME = re.compile(r"\.?kedge-(\d{1,10})-([0-9a-f]{8})-[0-9a-z_]{8}(-.*)?", re.DOTALL)
 
 
 @cache
 def host() -> str:
-    """Return eight hexadecimal digits for the machine, its boot and its space of process ids."""
+    """Return eight hexadecimal digits for the machine, its boot and its process id namespace."""
     facts = [os.uname().nodename]
     with suppress(OSError):  # neither exists on macOS
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -36,42 +39,42 @@ def host() -> str:
 
 
 def prefix() -> str:
-    """Return what the temporary names of this process begin with."""
+    """Return the prefix of this process's temporary names."""
     return f"kedge-{os.getpid()}-{host()}-"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file or folder has a temporary name of kedge."""
+    """Return whether a name is one of kedge's temporary names."""
     return _NAME.fullmatch(name) is not None
 
 
 def hidden(path: Path) -> Path:
-    """Return a hidden name beside `path`, with its suffix, that nobody can foretell."""
+    """Return a random hidden name beside `path`, with its suffix."""
     return path.with_name(f".{prefix()}{os.urandom(4).hex()}-{path.name}")
 
 
 def sweep(folder: Path) -> None:
-    """Remove what dead processes of this user left in a folder.
+    """Remove the leftovers of this user's dead processes from a folder.
 
-    A folder that can't be read keeps what is in it.
+    An unreadable folder is left as it is.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            found = _NAME.fullmatch(entry.name)
-            if found and _is_left(entry, int(found[1]), found[2]):
+            match = _NAME.fullmatch(entry.name)
+            if match and _is_left(entry, int(match[1]), match[2]):
                 _remove(entry)
 
 
 @cache
 def sweep_once(folder: Path) -> None:
-    """Do the same, once in the life of this process."""
+    """Call `sweep` once per folder in this process."""
     sweep(folder)
 
 
 def _is_left(entry: os.DirEntry[str], process: int, machine: str) -> bool:
     try:
         status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:  # another process sweeps, too
+    except FileNotFoundError:  # another process removed it
         return False
     if status.st_uid != os.geteuid():
         return False
@@ -98,32 +101,72 @@ def _remove(entry: os.DirEntry[str]) -> None:
             Path(entry.path).unlink()
 
 
-# A disk, a quota or a limit of the process that leaves no room.
+# A full disk, quota or process limit.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# A new file, and never one that somebody planted under its name or a link from there.
+# Always a new file: never one, or a link, that another user planted under its name.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+_CHUNK = 1 << 20
+
+
+def sha256_of(file: BinaryIO | io.RawIOBase) -> str:
+    """Return the SHA-256 of the rest of an open file, 64 hex digits. Raises OSError."""
+    hasher = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits. Raises OSError."""
+    with path.open("rb") as file:
+        return sha256_of(file)
+
+
+class Access(Enum):
+    """What other users may do with a folder, the strictest first."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    OWN = 3  # it is not this user's, or no folder
+
+
+def others_access(folder: Path) -> Access:
+    """Return what other users may do with a folder; a link is judged as no folder.
+
+    One rule for notes and caches: they are believed only where no other user can write. Raises
+    OSError.
+    """
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return Access.OWN
+    if status.st_mode & 0o022:
+        return Access.WRITE
+    return Access.READ if status.st_mode & 0o077 else Access.NONE
+
+
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder. What can't be looked at is none: who opens it will tell why."""
+    """Return whether a path is a folder; False for an unreadable one, which fails when opened."""
     try:
         return path.is_dir()
     except OSError:
         return False
 
 
-# A table of a million images; a device such as /dev/zero never ends.
+# Enough for a table of a million images. A device such as /dev/zero never ends.
 MAX_TEXT = 64 << 20
 
 
 def read_text(path: Path) -> str:
-    """Return a text file of at most MAX_TEXT bytes of UTF-8, a byte order mark left out.
+    """Return the text of a UTF-8 file of at most MAX_TEXT bytes, without a byte order mark.
 
     Raises OSError, UnicodeDecodeError.
     """
     try:
         file = path.open("rb")
-    except ValueError:  # half a character or a NUL in it, which a JSON text can state
+    except ValueError:  # half a character or a NUL, which JSON allows
         raise OSError(errno.EINVAL, "invalid file name", repr(str(path))) from None
     with file:
         content = file.read(MAX_TEXT + 1)
@@ -134,7 +177,7 @@ def read_text(path: Path) -> str:
 
 
 def check_place(option: str, path: Path, suffix: str) -> None:
-    """Raise UsageError for a file that can't be written, before hours are spent on it."""
+    """Raise UsageError for a file that can't be written, before hours of work."""
     if path.suffix.lower() != suffix:
         raise UsageError(f"{option}: got {path}, its name must end in {suffix}")
     if is_folder(path) or not os.access(path.parent, os.W_OK):
@@ -143,9 +186,9 @@ def check_place(option: str, path: Path, suffix: str) -> None:
 
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path` with the same suffix; it is removed unless renamed.
+    """Yield a hidden name beside `path` with the same suffix; the file is removed unless renamed.
 
-    What killed processes left beside it is removed first.
+    Leftovers of killed processes beside it are removed first.
     """
     sweep_once(path.parent.absolute())
     temporary = hidden(path)
@@ -157,7 +200,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def synced(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file to write, and sync it after the block; what had the name is removed.
+    """Yield a new file to write, and sync it after the block; an existing file is removed.
 
     Raises OSError.
     """
@@ -172,22 +215,22 @@ def synced(path: Path) -> Iterator[BinaryIO]:
 def temporary_folder(place: Path | None = None) -> Iterator[Path]:
     """Yield a new folder in `place`, by default the one for temporary files, and remove it after.
 
-    What killed processes left in `place` is removed first. Raises UsageError when there is no
-    room, also for what the block writes.
+    Leftovers of killed processes in `place` are removed first. Raises UsageError when there is no
+    room for it, or for files that the block writes.
     """
     try:
         root = place or Path(tempfile.gettempdir())
         sweep_once(root.absolute())
-        made = tempfile.TemporaryDirectory(prefix=prefix(), dir=root, ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix=prefix(), dir=root, ignore_cleanup_errors=True)
     except OSError as error:
         raise no_room(place, unwritable(error)) from None
-    with made as name, room(place):
+    with folder as name, room(place):
         yield Path(name)
 
 
 @contextlib.contextmanager
 def room(place: Path | None = None) -> Iterator[None]:
-    """Run a block that writes temporary files. Raises UsageError where they find no room."""
+    """Run a block that writes temporary files. Raises UsageError where there is no room."""
     try:
         yield
     except OSError as error:
@@ -197,13 +240,13 @@ def room(place: Path | None = None) -> Iterator[None]:
 
 
 def no_room(place: Path | None, reason: str) -> UsageError:
-    """Return what to tell where temporary files find no room."""
+    """Return the error for temporary files without room."""
     remedy = "make room there" if place else "set TMPDIR to one with room"
     return UsageError(f"temporary folder {place or users_folder()}: {reason}; {remedy}")
 
 
 def users_folder() -> Path:
-    """Return the folder for temporary files that the user can choose: not a worker's within."""
+    """Return the folder for temporary files that the user chose, not a worker's subfolder."""
     try:
         folder = Path(tempfile.gettempdir())
     except OSError:  # none of those that Python tries can be written
@@ -212,12 +255,12 @@ def users_folder() -> Path:
 
 
 def unwritable(error: OSError) -> str:
-    """Return why a file or folder can't be written, in the words of every such message."""
+    """Return the reason why a file or folder can't be written, for a message."""
     return f"can't be written ({reason_of(error)})"
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Rename a synced file, replacing what had the name, and sync the folder. Raises OSError."""
+    """Rename a synced file, replacing an existing one, and sync the folder. Raises OSError."""
     temporary.replace(final)
     descriptor = os.open(final.parent, os.O_RDONLY)
     try:
@@ -230,7 +273,7 @@ def publish(temporary: Path, final: Path) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file beside `path` to write; sync and rename it after the block.
 
-    What had the name stays until the new file is whole. Raises UsageError when the folder or the
+    An existing file stays until the new one is complete. Raises UsageError when the folder or the
     disk refuses it.
     """
     try:
@@ -243,6 +286,6 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all. Raises UsageError as `whole_file` does."""
+    """Write a file completely or not at all. Raises UsageError as `whole_file` does."""
     with whole_file(path) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Who measured: the machine's identity, which every result carries and is named by."""
+"""Identify the machine of a measurement: in the result itself and in its file's name."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 
 from kedge_runtime.checks.hardware import Machine, processor_name
 
-# What has a part in a figure, by the name of its distribution.
+# The distributions that affect a measurement.
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def identity(machine: Machine | None = None) -> dict[str, Any]:
-    """Return processor, cores, memory, system, and the versions of the libraries that are there."""
+    """Return processor, cores, memory in 1e9 bytes, system, and the libraries' versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "processor": processor_name(machine or Machine()),
@@ -31,18 +31,19 @@ def identity(machine: Machine | None = None) -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: number for name in PACKAGES if (number := _version(name))},
+        "packages": {name: number for name in PACKAGES if (number := installed_version(name))},
     }
 
 
 def slug(machine: Machine | None = None) -> str:
     """Return a file name for this machine, e.g. `amd-epyc-2-cores`."""
     name = processor_name(machine or Machine())
-    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return f"{words}-{os.cpu_count()}-cores"
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{stem}-{os.cpu_count()}-cores"
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Return the version of an installed distribution, "" for one that isn't installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""Plain data (JSON, TOML) to frozen records and back, checked on the way in.
+"""Convert plain data (JSON, TOML) to frozen records and back, and check it.
 
-The records' type hints are the schema: no second description exists that could drift from them.
+The records' type hints are the schema: no second description exists that could differ.
 """
 
 import dataclasses
@@ -18,21 +18,21 @@ Record = TypeVar("Record")
 def decode(kind: type[Record], value: Any, where: str) -> Record:
     """Build the record `kind` from plain data.
 
-    `where` names the place in the data and heads every message. Raises ContractError for a missing
-    or unknown key, a wrong type, and a value outside the allowed ones.
+    `where`: the key path in the data, which starts every message. Raises ContractError for a
+    missing or unknown key, a wrong type, and a value outside the allowed ones.
     """
     if not isinstance(value, dict):
         raise ContractError(f"{where}: got {shown(value)}, expected a table of fields")
     hints = _hints(kind)
     if unknown := value.keys() - hints.keys():
-        known = ", ".join(hints)
-        raise ContractError(f"{where}: unknown key {shown(min(unknown))}; known are {known}")
-    given = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+        allowed = ", ".join(hints)
+        raise ContractError(f"{where}: unknown key {shown(min(unknown))}; known are {allowed}")
+    arguments = {key: _decode(hints[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
-        return kind(**given)
+        return kind(**arguments)
     except TypeError:
         required = [field.name for field in dataclasses.fields(kind) if _is_required(field)]  # type: ignore[arg-type]
-        missing = next(name for name in required if name not in given)
+        missing = next(name for name in required if name not in arguments)
         raise ContractError(f"{where}: the key {missing!r} is missing") from None
 
 
@@ -58,7 +58,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
     return _decoder(kind)(kind, value, where)
 
 
-# A contract of 1000 labels asks 3000 times for the same few kinds.
+# Cached: a contract of 1000 labels needs the same few kinds 3000 times.
 @cache
 def _decoder(kind: Any) -> Callable[[Any, Any, str], Any]:
     if dataclasses.is_dataclass(kind):
@@ -73,12 +73,12 @@ def _decode_exactly(kind: Any, value: Any, where: str) -> Any:
 
 
 def _decode_float(kind: Any, value: Any, where: str) -> Any:
-    known = type(value) in (int, float)
-    return _finite(value, where) if known else _decode_exactly(kind, value, where)
+    is_number = type(value) in (int, float)
+    return _finite(value, where) if is_number else _decode_exactly(kind, value, where)
 
 
 def _finite(value: float, where: str) -> float:
-    # JSON as Python reads it has NaN and Infinity, which pass every comparison or none.
+    # Python reads NaN and Infinity in JSON, which fail range checks or pass them all.
     try:
         if math.isfinite(value):
             return float(value)
@@ -106,7 +106,7 @@ def _decode_tuple(kind: Any, value: Any, where: str) -> Any:
     try:
         return tuple(_decode(kind, item, where) for kind, item in pairs)
     except ContractError:
-        # Again, with the item's name: a thousand names that nobody reads cost more than the items.
+        # Once more, for the failing item's path: a thousand unused paths cost more than the items.
         return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
 
 
@@ -120,7 +120,7 @@ def _decode_optional(kind: Any, value: Any, where: str) -> Any:
 def _decode_annotated(kind: Any, value: Any, where: str) -> Any:
     """Decode by the function that a field of `Annotated[KIND, read]` names.
 
-    It raises ValueError for a value that isn't allowed.
+    The function raises ValueError for a value that isn't allowed.
     """
     (read,) = kind.__metadata__
     try:
@@ -151,6 +151,6 @@ _DECODERS: dict[Any, Callable[[Any, Any, str], Any]] = {
 
 
 def shown(value: Any) -> str:
-    """Return plain data for a message: as Python writes it, and not too long for a line."""
+    """Return plain data for a message: its repr, at most 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

@@ -1,8 +1,8 @@
-"""Confine a process to some folders and close its network, by means that Linux gives to anybody.
+"""Confine a process to some folders and close its network, without privileges on Linux.
 
-Landlock decides about files, a seccomp filter about sockets. Both work without privileges and in
-containers, where namespaces are usually refused. They hold for the calling thread and for all
-threads and processes that it starts from then on: call it before a toolkit starts its own.
+Landlock restricts files, a seccomp filter sockets. Both work in containers, where namespaces are
+usually refused. They apply to the calling thread, and to all threads and processes that it starts
+later: call `confine` before a toolkit starts its own.
 """
 
 import ctypes
@@ -36,18 +36,18 @@ FILES, NETWORK = "files", "network"
 
 @dataclass(frozen=True)
 class Rights:
-    """What a process may read and run, and what it may also write: files, or whole folders."""
+    """Files or folders that a process may read and run, and those that it may also write."""
 
     reads: tuple[Path, ...]
     writes: tuple[Path, ...]
 
 
 def confine(rights: Rights) -> dict[str, str]:
-    """Take all but `rights` and the network from this thread, for good.
+    """Restrict this thread to `rights`, without network, permanently.
 
-    Return what isn't held back here, FILES or NETWORK, and the reason: {} where both are.
+    Return the parts that can't be restricted here, FILES or NETWORK, with the reason; {} for none.
     """
-    missing = lacks()
+    missing = unsupported()
     steps: dict[str, Callable[[], None]] = {
         FILES: partial(_confine_files, rights),
         NETWORK: _close_network,
@@ -60,8 +60,8 @@ def confine(rights: Rights) -> dict[str, str]:
     return missing
 
 
-def lacks() -> dict[str, str]:
-    """Return what can't be held back on this machine, and the reason; nothing is held back yet."""
+def unsupported() -> dict[str, str]:
+    """Return the parts that can't be restricted on this machine, each with the reason."""
     if sys.platform != "linux":
         return dict.fromkeys((FILES, NETWORK), f"it needs Linux, and this is {platform.system()}")
     missing = {}
@@ -104,13 +104,13 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _called(name: str, *words: object) -> int:
-    """Return what a function of the C library gives. Raises OSError."""
-    found: int = getattr(_libc(), name)(*words)
-    if found < 0:
+def _called(name: str, *arguments: object) -> int:
+    """Call a function of the C library and return its result. Raises OSError."""
+    result: int = getattr(_libc(), name)(*arguments)
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return found
+    return result
 
 
 def _landlock() -> int:
@@ -122,10 +122,10 @@ def _landlock() -> int:
 def _confine_files(rights: Rights) -> None:
     version = _landlock()
     handled = _HANDLED[min(version, max(_HANDLED))]
-    wanted = _Ruleset(handled, 0, _SIGNALS if version >= _SINCE else 0)
+    ruleset = _Ruleset(handled, 0, _SIGNALS if version >= _SINCE else 0)
     # Older kernels know the first number alone.
-    size = ctypes.sizeof(wanted) if wanted.scoped else ctypes.sizeof(ctypes.c_uint64)
-    rules = _called("syscall", _CREATE_RULESET, ctypes.byref(wanted), ctypes.c_size_t(size), 0)
+    size = ctypes.sizeof(ruleset) if ruleset.scoped else ctypes.sizeof(ctypes.c_uint64)
+    rules = _called("syscall", _CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(size), 0)
     try:
         _allow(rules, rights.reads, _READING)
         _allow(rules, rights.writes, handled)
@@ -138,21 +138,21 @@ def _confine_files(rights: Rights) -> None:
 def _allow(rules: int, paths: Iterable[Path], rights: int) -> None:
     for path in paths:
         try:
-            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:  # what isn't there needs no right
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:  # a missing file needs no right
             continue
         try:
-            is_folder = stat.S_ISDIR(os.fstat(place).st_mode)
-            beneath = _Beneath(rights if is_folder else rights & _OF_FILES, place)
+            is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            beneath = _Beneath(rights if is_folder else rights & _OF_FILES, descriptor)
             _called("syscall", _ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(beneath), 0)
         finally:
-            os.close(place)
+            os.close(descriptor)
 
 
 def _close_network() -> None:
-    """Refuse new sockets of every kind, local ones too: others serve whoever can reach them.
+    """Refuse new sockets of every kind, local ones included.
 
-    Pairs of connected sockets stay: Python's own processes talk through them.
+    Pairs of connected sockets are allowed: Python's own processes use them.
     """
     architecture, socket = _SOCKET[platform.machine()]
     code = [

@@ -125,9 +125,9 @@ def _appended(form: str) -> Way:
     )
 
 
-def _archive(name: str, content: bytes) -> Way:
+def _archive(content: bytes) -> Way:
     """Return a way that changes the members of an .npz and packs them again."""
-    found = archives.read_members(BytesIO(content), name)
+    found = archives.read_members(BytesIO(content))
     return members([found], seeds.zipped)
 
 
@@ -260,12 +260,12 @@ DOORS: dict[str, Door] = {
     "signed onnx": _signed("onnx"),
     "metadata": Door(from_content("tflite", tflite_metadata.read), seeds.metadata, (damaged,)),
     "zip": Door(
-        lambda content: archives.read_members(BytesIO(content), "x"),
+        lambda content: archives.read_members(BytesIO(content)),
         seeds.archives,
         limit=archives.MAX_BYTES,
     ),
     "npz": Door(
-        lambda content: archives.read_arrays(content, "x"),
+        lambda content: archives.read_arrays(content),
         lambda: [seeds.zipped(seeds.arrays())],
         (members([seeds.arrays()], seeds.zipped), damaged),
         limit=archives.MAX_BYTES,
@@ -273,7 +273,7 @@ DOORS: dict[str, Door] = {
     "golden": Door(
         Golden.from_bytes,
         lambda: [seeds.golden()],
-        (_archive("golden", seeds.golden()), damaged),
+        (_archive(seeds.golden()), damaged),
         limit=archives.MAX_BYTES,
     ),
     "labels": Door(from_file("x.txt", read_labels), seeds.labels, TEXT),
@@ -281,7 +281,7 @@ DOORS: dict[str, Door] = {
     "reference": Door(
         from_file("x.npz", _reference),
         lambda: [seeds.reference()],
-        (_archive("reference", seeds.reference()), damaged),
+        (_archive(seeds.reference()), damaged),
     ),
     "journal": Door(from_file("x.journal", _journal), lambda: [seeds.journal()], TEXT, _checked),
     "cache entry": Door(_entry, lambda: [seeds.entry()], TEXT),

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_models.demo import train
-from kedge_models.demo.pictograms import NAMES, Picture, dataset
+from kedge_models.demo.pictograms import NAMES, dataset
+from kedge_runtime.arrays import Pixels
 
 MODELS = Path(__file__).parents[1] / "models"
 SIDE = 48
@@ -27,7 +28,7 @@ Tensor = Any
 Activation = Callable[[Tensor], Tensor]
 
 
-def hard(pictures: list[Picture], seed: int) -> NDArray[np.uint8]:
+def hard(pictures: list[Pixels], seed: int) -> NDArray[np.uint8]:
     """Return pictures of any size as noisy, pale ones, uint8 [n, SIDE, SIDE, 3]."""
     rng = np.random.default_rng(seed)
     small = [cv2.resize(train.centre(each, train.SIDE), (SIDE, SIDE)) for each in pictures]

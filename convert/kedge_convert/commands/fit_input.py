@@ -128,10 +128,10 @@ def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
     from kedge_convert.fitting import search
     from kedge_convert.fitting.subject import open_subject
     from kedge_runtime.fitting import candidates
-    from kedge_runtime.image.folder import find
+    from kedge_runtime.image.folder import find_images
     from kedge_runtime.output import quiet
 
-    paths = _drawn(find(options.images, "--images"), options)
+    paths = _drawn(find_images(options.images, "--images"), options)
     with progress.stage("load model"), quiet():
         subject = open_subject(options.request)
     for note in subject.labelling.notes:
@@ -273,7 +273,7 @@ def _names(scores: Sequence[Score]) -> str:
 
 
 def _how(candidate: InputCandidate) -> str:
-    return "; ".join(PIPELINES[name].what for name in candidate.pipelines)
+    return "; ".join(PIPELINES[name].code for name in candidate.pipelines)
 
 
 def _normalisation(candidate: InputCandidate) -> tuple[str, ...]:

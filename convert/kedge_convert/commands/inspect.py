@@ -64,7 +64,7 @@ def plain(report: FileReport) -> dict[str, Any]:
     ends = {"inputs": network.inputs, "outputs": network.outputs}
     return {
         "artefact": str(report.path),
-        "format": network.form,
+        "format": network.format,
         "precision": report.precision,
         "contract": None if report.contract is None else encode(report.contract),
         **{end: [_tensor(network.values[i]) for i in places] for end, places in ends.items()},
@@ -116,7 +116,7 @@ def page(report: FileReport, verdict: DeviceFit | None) -> list[str]:
         "quantisation": _quantisation(report),
         "size": _size(report),
     }
-    said = [f"{report.path.name}: {report.network.form}, {report.precision}"]
+    said = [f"{report.path.name}: {report.network.format}, {report.precision}"]
     for title, rows in sections.items():
         said += ["", paint(title, bold=True), *chain.from_iterable(map(_fitted, rows))]
     return said if verdict is None else [*said, "", *fitting(verdict)]

@@ -93,7 +93,7 @@ def fit(report: FileReport, device: Device, gates: DeviceGates = GATES) -> Devic
 
 def tried(report: FileReport, device: Device) -> Attempt:
     """Return what the device's compiler makes of a file, of one that is fit for compilers."""
-    able = device.precisions.get(report.network.form, ())
+    able = device.precisions.get(report.network.format, ())
     if report.precision not in able or _foreign_code(report.network):
         return Attempt()
     return attempt(report.path, device)
@@ -108,12 +108,12 @@ def judged(report: FileReport, device: Device, gates: DeviceGates, made: Attempt
 
 
 def _foretold(network: Network, device: Device) -> bool:
-    foretold = device.compiler == "edgetpu" and network.form in device.precisions
+    foretold = device.compiler == "edgetpu" and network.format in device.precisions
     return foretold and not _foreign_code(network)
 
 
 def _runs(case: FitCase) -> bool:
-    return case.network.form in case.device.precisions
+    return case.network.format in case.device.precisions
 
 
 def _again(case: FitCase) -> str:
@@ -121,17 +121,17 @@ def _again(case: FitCase) -> str:
 
 
 def _precision(case: FitCase) -> Finding:
-    able = case.device.precisions.get(case.network.form)
+    able = case.device.precisions.get(case.network.format)
     targets = ", ".join(case.device.targets)
     if able is None:
-        detail = f"{case.device.title} runs no .{case.network.form} files"
+        detail = f"{case.device.title} runs no .{case.network.format} files"
         return Finding("problem", detail, f"convert to {targets}")
     if _foreign_code(case.network):
         return Finding("ok", "compiled code")
     if case.report.precision not in able:
         detail = f"{case.report.precision}, allowed are {', '.join(able)}"
         return Finding("problem", detail, f"convert to {targets}")
-    return Finding("ok", f"{case.network.form}:{case.report.precision}")
+    return Finding("ok", f"{case.network.format}:{case.report.precision}")
 
 
 def _ends(case: FitCase) -> Finding:
@@ -162,7 +162,7 @@ def _dense(case: FitCase) -> Finding | None:
         for operator in case.network.operators
         if operator.kind in DENSE
         and any(
-            is_weight(v) and granularity(v) == "channel" for v in case.network.read_by(operator)
+            is_weight(v) and granularity(v) == "channel" for v in case.network.inputs_of(operator)
         )
     ]
     if case.device.per_channel_dense or not kernels:
@@ -177,7 +177,7 @@ def _dense(case: FitCase) -> Finding | None:
 def _weights(case: FitCase) -> Finding | None:
     """ONNX int8 weights beyond 7 bits saturate on x86 without VNNI."""
     kernels = [v for v in case.network.values if is_weight(v) and v.dtype == "int8"]
-    if not case.device.reduce_range or case.network.form != "onnx" or not kernels:
+    if not case.device.reduce_range or case.network.format != "onnx" or not kernels:
         return None
     widest = max(
         int(np.abs(np.frombuffer(v.data or b"\0", np.int8).astype(np.int16)).max()) for v in kernels

@@ -71,7 +71,7 @@ def no_activation(network: Network, operator: Operator) -> Doubt | None:
 
 def padding_concatenation(network: Network, operator: Operator) -> Doubt | None:
     """A constant input is allowed as one of two, and only of zeros."""
-    constants = [value for value in network.read_by(operator) if value.data is not None]
+    constants = [value for value in network.inputs_of(operator) if value.data is not None]
     if not constants:
         return None
     zeros = all(not any(value.data or b"") for value in constants)
@@ -89,7 +89,7 @@ def equal_dilation(network: Network, operator: Operator) -> Doubt | None:
 
 def constant_weights(network: Network, operator: Operator) -> Doubt | None:
     """Parameters are constant at compile time."""
-    if any(not value.constant for value in network.read_by(operator)[1:3]):
+    if any(not value.constant for value in network.inputs_of(operator)[1:3]):
         return stays("has weights that aren't constant")
     return None
 
@@ -98,9 +98,9 @@ def dense(network: Network, operator: Operator) -> Doubt | None:
     """Weights in the default format, one output vector; a scale per output no file has shown."""
     if operator.options.get("weights_format", 0):
         return stays("has shuffled weights")
-    if any(math.prod((v.shape or ())[:-1]) > 1 for v in network.written_by(operator)):
+    if any(math.prod((v.shape or ())[:-1]) > 1 for v in network.outputs_of(operator)):
         return stays("has an output of more than one dimension", "flatten before the dense layer")
-    scales = network.read_by(operator)[1].scales
+    scales = network.inputs_of(operator)[1].scales
     if scales is not None and scales.count > 1:
         return Doubt(
             "uncertain",
@@ -112,7 +112,7 @@ def dense(network: Network, operator: Operator) -> Doubt | None:
 
 def inner_reduction(network: Network, operator: Operator) -> Doubt | None:
     """No reduction over the batch; over channels only in multiples of 4."""
-    picture, axes = network.read_by(operator)[0], _axes(network, operator)
+    picture, axes = network.inputs_of(operator)[0], _axes(network, operator)
     rank = len(picture.shape or ())
     if 0 in axes:
         return stays("reduces over the batch")
@@ -125,8 +125,8 @@ def batch_untouched(network: Network, operator: Operator) -> Doubt | None:
     """Nothing is packed, padded or split along the batch."""
     along = {
         "PACK": lambda: operator.options.get("axis", 0) == 0,
-        "PAD": lambda: any(network.read_by(operator)[1].integers()[:2]),
-        "SPLIT": lambda: 0 in network.read_by(operator)[0].integers(),
+        "PAD": lambda: any(network.inputs_of(operator)[1].integers()[:2]),
+        "SPLIT": lambda: 0 in network.inputs_of(operator)[0].integers(),
     }
     if along[operator.kind]():
         return stays("works along the batch")
@@ -135,7 +135,7 @@ def batch_untouched(network: Network, operator: Operator) -> Doubt | None:
 
 def one_alpha_a_channel(network: Network, operator: Operator) -> Doubt | None:
     """PReLU has one factor a channel."""
-    alpha = network.read_by(operator)[1].shape or ()
+    alpha = network.inputs_of(operator)[1].shape or ()
     if math.prod(alpha[:-1]) > 1:
         return stays("has a factor per pixel", "PReLU(shared_axes=[1, 2])")
     return None
@@ -143,7 +143,7 @@ def one_alpha_a_channel(network: Network, operator: Operator) -> Doubt | None:
 
 def small_softmax(network: Network, operator: Operator) -> Doubt | None:
     """One vector of at most 16 000 elements."""
-    shape = network.read_by(operator)[0].shape or ()
+    shape = network.inputs_of(operator)[0].shape or ()
     if math.prod(shape[:-1]) > 1 or math.prod(shape) > SOFTMAX_ELEMENTS:
         return stays("isn't over one vector of at most 16000", "leave the softmax to the runtime")
     return None
@@ -151,7 +151,7 @@ def small_softmax(network: Network, operator: Operator) -> Doubt | None:
 
 def unit_strides(network: Network, operator: Operator) -> Doubt | None:
     """Strides of 1 and neither ellipsis nor new axes."""
-    strides = network.read_by(operator)[3].integers()
+    strides = network.inputs_of(operator)[3].integers()
     masks = operator.options.get("ellipsis_mask", 0) or operator.options.get("new_axis_mask", 0)
     if masks or any(stride != 1 for stride in strides):
         return stays("has strides, an ellipsis or new axes")
@@ -160,7 +160,7 @@ def unit_strides(network: Network, operator: Operator) -> Doubt | None:
 
 def small_resize(network: Network, operator: Operator) -> Doubt | None:
     """Enlargements up to 2 are mapped, from 15.5 on not (see RESIZE_MAPS)."""
-    before, after = network.read_by(operator)[0].shape, network.written_by(operator)[0].shape
+    before, after = network.inputs_of(operator)[0].shape, network.outputs_of(operator)[0].shape
     pairs = zip((before or ())[1:3], (after or ())[1:3], strict=True)
     factor = max((new / max(old, 1) for old, new in pairs), default=SAME_SIZE)
     if factor >= RESIZE_STAYS:
@@ -172,7 +172,7 @@ def small_resize(network: Network, operator: Operator) -> Doubt | None:
 
 def small_reshape(network: Network, operator: Operator) -> Doubt | None:
     """Sides of 1 come and go freely; more is sure only up to what a file has shown."""
-    before, after = network.read_by(operator)[0], network.written_by(operator)[0]
+    before, after = network.inputs_of(operator)[0], network.outputs_of(operator)[0]
     alike = [s for s in before.shape or () if s != 1] == [s for s in after.shape or () if s != 1]
     if alike or (before.elements or 0) <= RESHAPE_ELEMENTS:
         return None
@@ -210,12 +210,12 @@ LIMITS: dict[str, tuple[Check, ...]] = {
 
 
 def _activations(network: Network, operator: Operator) -> list[Value]:
-    read = [value for value in network.read_by(operator) if not value.constant]
-    return read + list(network.written_by(operator))
+    read = [value for value in network.inputs_of(operator) if not value.constant]
+    return read + list(network.outputs_of(operator))
 
 
 def _axes(network: Network, operator: Operator) -> set[int]:
-    picture, axes = network.read_by(operator)[:2]
+    picture, axes = network.inputs_of(operator)[:2]
     rank = len(picture.shape or ())
     return {axis % rank for axis in axes.integers()} if rank else set()
 
@@ -277,7 +277,7 @@ def judge(network: Network, operator: Operator, device: Device) -> Doubt | None:
     """Return the first objection against an operator by itself."""
     if operator.kind == COMPILED:
         return None
-    listed = device.operators.get(network.form, ())
+    listed = device.operators.get(network.format, ())
     if operator.kind not in listed:
         remedy = REMEDIES.get(operator.kind, LISTED)
         return stays("isn't on the Edge TPU's list of operators", remedy)

@@ -19,8 +19,8 @@ from kedge_runtime.drift.reference import ReferenceFacts
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import temporary_folder
 from kedge_runtime.image.decode import is_readable
-from kedge_runtime.image.pipelines import name_of
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
+from kedge_runtime.image.pipelines import normalisation_name
 from kedge_runtime.image.preprocessing import Preprocessor
 from kedge_runtime.output import quiet
 from kedge_runtime.progress import Bar
@@ -67,7 +67,7 @@ def _request(against: Against, folder: Path) -> SourceRequest:
         against.model,
         weights=against.weights,
         card=contract.provenance.card or None,
-        pixels=PixelWords("imagenet", _mode(contract)),
+        pixels=InputOptions("imagenet", _mode(contract)),
         labels=str(labels),
         head=contract.provenance.head,
         output=contract.provenance.output or None,
@@ -78,7 +78,7 @@ def _request(against: Against, folder: Path) -> SourceRequest:
 
 def _mode(contract: Contract) -> str:
     """Return any name of a normalisation; `load_float_model` replaces it by the contract's."""
-    return name_of(contract.input.normalisation) or "raw"
+    return normalisation_name(contract.input.normalisation) or "raw"
 
 
 def localise(

@@ -6,8 +6,8 @@ from typing import Any
 from kedge_models.cards import Card
 from kedge_runtime.artefact.contract import Kind, Label, Normalisation
 from kedge_runtime.errors import UsageError
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
-from kedge_runtime.image.pixels import PixelWords
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SourceRequest:
     model: str
     weights: str = "imagenet"
     card: str | None = None
-    pixels: PixelWords = PixelWords()
+    pixels: InputOptions = InputOptions()
     labels: str | None = None
     folder: str | None = None
     head: Kind | None = None

@@ -32,7 +32,15 @@ from typing import Any
 from kedge_convert.matrix.keys import digest
 from kedge_runtime import files as leftovers
 from kedge_runtime.errors import UsageError, one_line, reason_of
-from kedge_runtime.files import synced, temporary_folder, unwritable, write_whole
+from kedge_runtime.files import (
+    Access,
+    others_access,
+    sha256_of_file,
+    synced,
+    temporary_folder,
+    unwritable,
+    write_whole,
+)
 from kedge_runtime.output import say
 
 FOLDERS = ("entries", "blobs", "locks", "work")
@@ -181,7 +189,7 @@ class Cache:
         if not _SHA256.fullmatch(sha256):
             return False  # a path, say
         try:
-            return hashlib.sha256(self.blob(sha256).read_bytes()).hexdigest() == sha256
+            return sha256_of_file(self.blob(sha256)) == sha256
         except OSError:
             return False
 
@@ -226,18 +234,18 @@ def _check_proof(stored: dict[str, Any], proof: dict[str, str]) -> None:
 
 def _check_private(folder: Path) -> None:
     """Make a folder private. Raises UsageError where other users may have changed it."""
-    status = folder.stat()
-    if status.st_uid != os.geteuid():
+    access = others_access(folder.resolve())
+    if access is Access.OWN:
         raise UsageError(
             f"--cache: {folder}: belongs to another user; choose a folder of your own, or set {KEY}"
         )
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o022:
+    if access is Access.WRITE:
+        mode = stat.S_IMODE(folder.stat().st_mode)
         raise UsageError(
             f"--cache: {folder}: other users can write to it (mode {mode:o}); if you trust its "
             f"content, `chmod 700 {shlex.quote(str(folder))}`; to share it, set {KEY}"
         )
-    if mode != 0o700:  # other users could read it, not change it
+    if access is Access.READ:  # other users could read it, not change it
         folder.chmod(0o700)
 
 

@@ -18,7 +18,7 @@ from kedge_runtime.artefact.contract import Colour, Fit, Kind, Resize
 from kedge_runtime.commands.options import read_drop
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import ContractError
-from kedge_runtime.image.pixels import PixelWords
+from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.records import decode, shown
 
 Table = dict[str, Any]
@@ -132,10 +132,10 @@ class ModelConfig:
         """Return the request to load the model."""
         named = {field.name for field in fields(SourceRequest)} & vars(self).keys()
         values: Table = {name: getattr(self, name) for name in named}
-        pixels: Table = {field.name: getattr(self, field.name) for field in fields(PixelWords)}
+        pixels: Table = {field.name: getattr(self, field.name) for field in fields(InputOptions)}
         pixels["preprocess"] = options.preprocess or self.preprocess
         return SourceRequest(
-            **{**values, "model": self.source, "pixels": PixelWords(**pixels)},
+            **{**values, "model": self.source, "pixels": InputOptions(**pixels)},
             folder=self.calibrate,
         )
 

@@ -9,7 +9,6 @@ import json
 import platform
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,10 @@ from kedge_models.demo.files import MODEL as DEMO
 from kedge_models.devices import device
 from kedge_runtime.checks.hardware import Machine, processor_name
 from kedge_runtime.errors import UsageError, reason_of
-from kedge_runtime.identity import PACKAGES
+from kedge_runtime.files import sha256_of_file
+from kedge_runtime.identity import PACKAGES, installed_version
 from kedge_runtime.image.folder import files
 from kedge_runtime.records import encode
-
-CHUNK = 1 << 20
 
 
 def artefact_key(cell: Cell) -> str:
@@ -144,22 +142,14 @@ def content(path: Path) -> str:
     """
     try:
         if path.is_dir():
-            return digest([[name, _sha256(path / name)] for name in _names(path)])
-        return _sha256(path)
+            return digest([[name, sha256_of_file(path / name)] for name in _names(path)])
+        return sha256_of_file(path)
     except OSError as error:
         raise UsageError(f"{path}: {reason_of(error)}") from None
 
 
 def _names(folder: Path) -> Iterator[str]:
     yield from sorted(p.relative_to(folder).as_posix() for p in files(folder) if p.is_file())
-
-
-def _sha256(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            hasher.update(chunk)
-    return hasher.hexdigest()
 
 
 @cache
@@ -169,7 +159,7 @@ def code() -> str:
     roots = [Path(package.__path__[0]) for package in packages]
     return digest(
         [
-            [f"{root.name}/{name}", _sha256(root / name)]
+            [f"{root.name}/{name}", sha256_of_file(root / name)]
             for root in roots
             for name in _names(root)
             if not any(part.startswith((".", "__pycache__")) for part in name.split("/"))
@@ -180,7 +170,7 @@ def code() -> str:
 @cache
 def tools() -> dict[str, str]:
     """Return the versions of Python and the libraries; none is imported."""
-    named = {name: _version(name) for name in sorted({*PACKAGES, *TOOLS, "ethos-u-vela"})}
+    named = {name: installed_version(name) for name in sorted({*PACKAGES, *TOOLS, "ethos-u-vela"})}
     return {"python": platform.python_version(), **{n: v for n, v in named.items() if v}}
 
 
@@ -194,10 +184,3 @@ def compiler(name: str | None) -> str:
         return str(found.version())
     except ConversionError as error:  # it will refuse the compilation, too
         return str(error)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

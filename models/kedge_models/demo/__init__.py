@@ -1,6 +1,6 @@
-"""The demo: a small classifier of pictograms, so that everything can be tried offline.
+"""Provide the demo: a small classifier of pictograms, to try everything offline.
 
-It is a demo and nothing else: a MobileNet (alpha 0.25, 96x96 pixels, RGB, each byte / 127.5 - 1)
-which `train.py` trains on images that `pictograms.py` renders. Its accuracy says how faithful a
-conversion is; it says nothing about photos.
+It is a MobileNet (alpha 0.25, 96x96 pixels, RGB, each byte / 127.5 - 1) which `train.py` trains on
+images that `pictograms.py` renders. Its accuracy shows how faithful a conversion is; it says
+nothing about photos.
 """

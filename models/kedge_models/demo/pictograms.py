@@ -1,7 +1,6 @@
 """Draw the demo's images: one pictogram on a busy ground, degraded as a cheap camera would."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,119 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Grid = NDArray[np.float64]
-Inside = NDArray[np.bool_]
+from kedge_models.demo.shapes import CANVAS, SHAPES, mask
+from kedge_runtime.arrays import Pixels
 
-CANVAS = 256
-"""Side of a mask, in pixels: larger than any pictogram drawn from it, so edges stay smooth."""
-
-
-def _polygon(x: Grid, y: Grid, corners: list[tuple[float, float]]) -> Inside:
-    """Test points by the even-odd rule: a ray to the right crosses the outline how often?"""
-    inside = np.zeros(x.shape, dtype=np.bool_)
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-        if y0 != y1:
-            edge = x0 + (x1 - x0) * (y - y0) / (y1 - y0)
-            inside ^= ((y0 > y) != (y1 > y)) & (x < edge)
-    return inside
-
-
-def _box(x: Grid, y: Grid, left: float, top: float, right: float, bottom: float) -> Inside:
-    return (x > left) & (x < right) & (y > top) & (y < bottom)
-
-
-def _disc(x: Grid, y: Grid, radius: float) -> Inside:
-    return x * x + y * y < radius * radius
-
-
-def _arrow(x: Grid, y: Grid) -> Inside:
-    head = _polygon(x, y, [(0.1, -0.7), (0.95, 0), (0.1, 0.7)])
-    return head | _box(x, y, -0.95, -0.22, 0.15, 0.22)
-
-
-def _cross(x: Grid, y: Grid) -> Inside:
-    return _box(x, y, -0.27, -0.9, 0.27, 0.9) | _box(x, y, -0.9, -0.27, 0.9, 0.27)
-
-
-def _fish(x: Grid, y: Grid) -> Inside:
-    body = _disc(x + 0.22, y * 1.5, 0.7)
-    tail = _polygon(x, y, [(0.25, 0), (0.95, -0.55), (0.8, 0), (0.95, 0.55)])
-    return (body | tail) & ~_disc(x + 0.56, y + 0.12, 0.1)
-
-
-def _heart(x: Grid, y: Grid) -> Inside:
-    across, up = 1.25 * x, 0.12 - 1.25 * y
-    return (across**2 + up**2 - 1) ** 3 < across**2 * up**3
-
-
-def _house(x: Grid, y: Grid) -> Inside:
-    roof = _polygon(x, y, [(-0.95, 0), (0, -0.9), (0.95, 0)])
-    chimney = _box(x, y, 0.42, -0.85, 0.66, -0.2)
-    walls = _box(x, y, -0.7, -0.05, 0.7, 0.85)
-    return (roof | chimney | walls) & ~_box(x, y, -0.2, 0.25, 0.2, 0.9)
-
-
-def _key(x: Grid, y: Grid) -> Inside:
-    bow = _disc(x + 0.5, y, 0.45) & ~_disc(x + 0.5, y, 0.22)
-    shaft = _box(x, y, -0.12, -0.11, 0.95, 0.11)
-    teeth = _box(x, y, 0.42, 0, 0.58, 0.42) | _box(x, y, 0.77, 0, 0.95, 0.42)
-    return bow | shaft | teeth
-
-
-def _moon(x: Grid, y: Grid) -> Inside:
-    return _disc(x + 0.1, y, 0.88) & ~_disc(x - 0.32, y + 0.12, 0.7)
-
-
-def _ring(x: Grid, y: Grid) -> Inside:
-    return _disc(x, y, 0.88) & ~_disc(x, y, 0.5)
-
-
-def _star(x: Grid, y: Grid) -> Inside:
-    radii, angles = np.tile([0.98, 0.4], 5), np.arange(10) * np.pi / 5
-    corners = zip(
-        (radii * np.sin(angles)).tolist(), (-radii * np.cos(angles)).tolist(), strict=True
-    )
-    return _polygon(x, y, list(corners))
-
-
-def _umbrella(x: Grid, y: Grid) -> Inside:
-    scallops = _disc(x + 0.61, y, 0.26) | _disc(x, y, 0.26) | _disc(x - 0.61, y, 0.26)
-    canopy = _disc(x, y, 0.92) & (y < 0.05) & ~scallops
-    stick = _box(x, y, -0.08, -0.98, 0.08, 0.66)
-    hook = _disc(x - 0.2, y - 0.65, 0.28) & ~_disc(x - 0.2, y - 0.65, 0.12) & (y > 0.65)
-    return canopy | stick | hook
-
-
-SHAPES: dict[str, Callable[[Grid, Grid], Inside]] = {
-    "arrow": _arrow,
-    "cross": _cross,
-    "fish": _fish,
-    "heart": _heart,
-    "house": _house,
-    "key": _key,
-    "moon": _moon,
-    "ring": _ring,
-    "star": _star,
-    "umbrella": _umbrella,
-}
-
-
-@cache
-def mask(name: str) -> NDArray[np.uint8]:
-    """Draw a shape upright and centred: (CANVAS, CANVAS), 255 inside and 0 outside; read-only."""
-    steps = (np.arange(CANVAS) + 0.5) / CANVAS * 2 - 1
-    x, y = np.meshgrid(steps, steps)
-    drawn = SHAPES[name](x, y).astype(np.uint8) * np.uint8(255)
-    drawn.flags.writeable = False
-    return drawn
-
-
-Picture = NDArray[np.uint8]
 Canvas = NDArray[np.float32]
 
 NAMES = tuple(SHAPES)
 CONTRAST = 120.0
-"""Least distance of a pictogram's colour from its ground's colours, in bytes (Euclidean, RGB)."""
+"""Least distance of a pictogram's colour from its ground's colours: Euclidean, RGB, in bytes."""
 
 
 class _Palette(NamedTuple):
@@ -132,8 +26,8 @@ class _Palette(NamedTuple):
     ink: Canvas
 
 
-def render(index: int, rng: np.random.Generator, size: int = 160) -> Picture:
-    """Render one picture of class `index` (0 to 9): RGB, uint8, (height, width, 3).
+def render(index: int, rng: np.random.Generator, size: int = 160) -> Pixels:
+    """Render one image of class `index` (0 to 9): RGB, uint8, (height, width, 3).
 
     Height and width are drawn separately, from 3/4 to 3/2 of `size`. The pictogram lies within, or
     a little over the edge of, the centre square of 7/8 of the short side.
@@ -141,28 +35,28 @@ def render(index: int, rng: np.random.Generator, size: int = 160) -> Picture:
     height, width = (int(side) for side in rng.integers(size * 3 // 4, size * 3 // 2 + 1, size=2))
     palette = _palette(rng)
     ground = GROUNDS[int(rng.integers(len(GROUNDS)))]
-    picture = _clutter(ground(palette, height, width, rng), rng)
+    image = _clutter(ground(palette, height, width, rng), rng)
     cover = _place(mask(NAMES[index]), height, width, rng)
-    return _spoil(_paint(picture, cover, palette, rng), rng)
+    return _degrade(_paint(image, cover, palette, rng), rng)
 
 
-def dataset(count: int, seed: int) -> tuple[list[Picture], NDArray[np.int64]]:
-    """Render `count` pictures and their classes, int64 (count,): 0, 1, ... 9, 0, 1, ..."""
+def dataset(count: int, seed: int) -> tuple[list[Pixels], NDArray[np.int64]]:
+    """Render `count` images and their classes, int64 (count,): 0, 1, ... 9, 0, 1, ..."""
     rng = np.random.default_rng(seed)
     classes = np.arange(count, dtype=np.int64) % len(NAMES)
     return [render(int(index), rng) for index in classes], classes
 
 
 def write(folder: Path, count: int, seed: int) -> list[Path]:
-    """Write the pictures of `dataset` as JPEG files `<class name>_<number>.jpg`; makes the folder.
+    """Write the images of `dataset` as JPEG files `<class name>_<number>.jpg`; makes the folder.
 
-    The number counts the pictures of a class from 0. Raises OSError if a file can't be written.
+    The number counts the images of a class from 0. Raises OSError if a file can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for position, (picture, index) in enumerate(zip(*dataset(count, seed), strict=True)):
+    for position, (image, index) in enumerate(zip(*dataset(count, seed), strict=True)):
         path = folder / f"{NAMES[index]}_{position // len(NAMES)}.jpg"
-        path.write_bytes(_jpeg(picture, quality=90).tobytes())
+        path.write_bytes(_jpeg(image, quality=90).tobytes())
         written.append(path)
     return written
 
@@ -183,7 +77,7 @@ def _mix(palette: _Palette, share: Canvas) -> Canvas:
 
 
 def _ramp(height: int, width: int, rng: np.random.Generator) -> Canvas:
-    """Rise from 0 to 1 across the picture in a random direction; (height, width)."""
+    """Rise from 0 to 1 across the image in a random direction; (height, width)."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
@@ -215,18 +109,18 @@ Ground = Callable[[_Palette, int, int, np.random.Generator], Canvas]
 GROUNDS: tuple[Ground, ...] = (_plain, _gradient, _stripes, _clouds)
 
 
-def _clutter(picture: Canvas, rng: np.random.Generator) -> Canvas:
-    """Draw up to three lines and up to three small blobs that mean nothing."""
-    height, width = picture.shape[:2]
+def _clutter(image: Canvas, rng: np.random.Generator) -> Canvas:
+    """Draw up to three lines and up to three small blobs as distractors."""
+    height, width = image.shape[:2]
     for _ in range(rng.integers(0, 4)):
         start, end = (rng.integers(0, (width, height)).tolist() for _ in range(2))
         thickness = int(rng.integers(1, 5))
-        cv2.line(picture, start, end, _colour(rng), thickness, cv2.LINE_AA)
+        cv2.line(image, start, end, _colour(rng), thickness, cv2.LINE_AA)
     for _ in range(rng.integers(0, 4)):
         centre = rng.integers(0, (width, height)).tolist()
         axes = rng.integers(2, 10, size=2).tolist()
-        cv2.ellipse(picture, centre, axes, rng.uniform(0, 180), 0, 360, _colour(rng), cv2.FILLED)
-    return picture
+        cv2.ellipse(image, centre, axes, rng.uniform(0, 180), 0, 360, _colour(rng), cv2.FILLED)
+    return image
 
 
 def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -242,8 +136,8 @@ def _warp(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(turn @ np.array([[1, shear], [0, 1]]) @ stretch, dtype=np.float64)
 
 
-def _place(shape: Picture, height: int, width: int, rng: np.random.Generator) -> Canvas:
-    """Warp, scale and move a mask; returns the cover, (height, width), 0 to 1."""
+def _place(shape: Pixels, height: int, width: int, rng: np.random.Generator) -> Canvas:
+    """Warp, scale and move a mask; return the cover, (height, width), 0 to 1."""
     short = min(height, width)
     reach = rng.uniform(0.6, 0.88) * short
     matrix = _warp(rng) * reach / CANVAS
@@ -258,30 +152,30 @@ def _place(shape: Picture, height: int, width: int, rng: np.random.Generator) ->
     return np.asarray(cover, dtype=np.float32) / np.float32(255)
 
 
-def _paint(picture: Canvas, cover: Canvas, palette: _Palette, rng: np.random.Generator) -> Canvas:
-    """Lay the pictogram over the picture: shaded, perhaps with a shadow, perhaps translucent."""
+def _paint(image: Canvas, cover: Canvas, palette: _Palette, rng: np.random.Generator) -> Canvas:
+    """Lay the pictogram over the image: shaded, perhaps with a shadow, perhaps translucent."""
     height, width = cover.shape
     if rng.random() < 0.3:
         shift = np.roll(cover, rng.integers(-6, 7, size=2).tolist(), axis=(0, 1))
-        picture = picture * (1 - 0.4 * shift[:, :, None])
+        image = image * (1 - 0.4 * shift[:, :, None])
     shade = 1 + rng.uniform(-0.3, 0.3) * (_ramp(height, width, rng)[:, :, None] - 0.5)
     part = cover[:, :, None] * np.float32(rng.uniform(0.85, 1.0))
-    return np.asarray(picture * (1 - part) + palette.ink * shade * part, dtype=np.float32)
+    return np.asarray(image * (1 - part) + palette.ink * shade * part, dtype=np.float32)
 
 
-def _spoil(picture: Canvas, rng: np.random.Generator) -> Picture:
-    """Blur, light, noise and JPEG: what a cheap camera does; returns uint8."""
+def _degrade(image: Canvas, rng: np.random.Generator) -> Pixels:
+    """Degrade an image as a cheap camera does: blur, light, noise and JPEG; return uint8."""
     if rng.random() < 0.6:
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 2.0)))
-    picture = picture * np.float32(rng.uniform(0.7, 1.15))
-    picture = picture + rng.uniform(0, 15) * rng.standard_normal(picture.shape, dtype=np.float32)
-    exposed = np.clip(picture, 0, 255).astype(np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 2.0)))
+    image = image * np.float32(rng.uniform(0.7, 1.15))
+    image = image + rng.uniform(0, 15) * rng.standard_normal(image.shape, dtype=np.float32)
+    exposed = np.clip(image, 0, 255).astype(np.uint8)
     encoded = _jpeg(exposed, quality=int(rng.integers(25, 96)))
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), dtype=np.uint8)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _jpeg(picture: Picture, quality: int) -> Picture:
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+def _jpeg(image: Pixels, quality: int) -> Pixels:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(encoded, dtype=np.uint8)

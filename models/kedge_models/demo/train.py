@@ -1,7 +1,7 @@
-"""Trains the demo model: `python -m kedge_models.demo.train --seed 7 --out demo.keras`.
+"""Train the demo model: `python -m kedge_models.demo.train --seed 7 --out demo.keras`.
 
 The same seed, versions and machine give the same weights. TensorFlow is imported inside the
-functions, so that importing this module costs nothing.
+functions, so that importing this module is cheap.
 """
 
 import tempfile
@@ -15,22 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_models.demo.files import LABELS, MODEL
-from kedge_models.demo.pictograms import Picture, dataset
+from kedge_models.demo.pictograms import dataset
+from kedge_runtime.arrays import Pixels
 
 SIDE = 96
 SHORT = round(SIDE / 0.875)
-"""The short side that the runtime scales a picture to before it cuts out the centre."""
+"""The short side that the runtime scales an image to before it cuts out the centre."""
 
 JITTER = 6
 """How far a training crop may lie from the centre, in pixels."""
 
-PICTURES = 12_000
+IMAGES = 12_000
 EPOCHS = 20
 BATCH = 64
 
 
 def train(seed: int) -> Any:
-    """Render the training pictures and train the model on them; returns the Keras model."""
+    """Render the training images and train the model on them; return the Keras model."""
     import keras
     import tensorflow as tf
 
@@ -49,35 +50,35 @@ def train(seed: int) -> Any:
     return model
 
 
-def accuracy(model: Any, pictures: list[Picture], classes: NDArray[np.int64]) -> float:
-    """Classify pictures of any size as the runtime would; returns the share that is right."""
-    batch = normalise(np.stack([centre(picture, SIDE) for picture in pictures]))
+def accuracy(model: Any, images: list[Pixels], classes: NDArray[np.int64]) -> float:
+    """Classify images of any size as the runtime would; return the share that is right, 0..1."""
+    batch = normalise(np.stack([centre(image, SIDE) for image in images]))
     answers = model.predict(batch, batch_size=BATCH, verbose=0).argmax(axis=1)
     return float((answers == classes).mean())
 
 
-def centre(picture: Picture, side: int) -> Picture:
+def centre(image: Pixels, side: int) -> Pixels:
     """Scale the short side to SHORT, then cut out the centre: uint8 (side, side, 3)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = SHORT / min(height, width)
     size = round(width * scale), round(height * scale)
-    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     top, left = (size[1] - side) // 2, (size[0] - side) // 2
     return np.asarray(scaled[top : top + side, left : left + side], dtype=np.uint8)
 
 
-def normalise(batch: Picture) -> NDArray[np.float32]:
+def normalise(batch: Pixels) -> NDArray[np.float32]:
     """Scale bytes to -1 to 1, as keras.applications' mode "tf" does: float32, same shape."""
     return batch.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def _windows(seed: int) -> tuple[Picture, NDArray[np.int64]]:
-    """Render the training pictures, each with room for JITTER on all sides, and their classes."""
-    pictures, classes = dataset(PICTURES, seed)
-    return np.stack([centre(picture, SIDE + 2 * JITTER) for picture in pictures]), classes
+def _windows(seed: int) -> tuple[Pixels, NDArray[np.int64]]:
+    """Render the training images, each with room for JITTER on all sides, and their classes."""
+    images, classes = dataset(IMAGES, seed)
+    return np.stack([centre(image, SIDE + 2 * JITTER) for image in images]), classes
 
 
-def _augment(windows: Picture, rng: np.random.Generator) -> Picture:
+def _augment(windows: Pixels, rng: np.random.Generator) -> Pixels:
     """Cut (n, SIDE, SIDE, 3) out of larger windows, each elsewhere, half of them mirrored."""
     tops, lefts = rng.integers(0, 2 * JITTER + 1, size=(2, len(windows)))
     cut = np.empty((len(windows), SIDE, SIDE, 3), dtype=np.uint8)
@@ -91,7 +92,7 @@ def _optimiser() -> Any:
     import keras
 
     # Plain SGD with a high rate: AdamW at 3e-3 was still near chance after a quarter of the time.
-    steps = EPOCHS * -(-PICTURES // BATCH)
+    steps = EPOCHS * -(-IMAGES // BATCH)
     warmup = steps // EPOCHS
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, decay_steps=steps - warmup, warmup_target=0.15, warmup_steps=warmup
@@ -113,15 +114,17 @@ def save(model: Any, out: Path) -> None:
 
 
 @click.command()
-@click.option("--seed", default=7, show_default=True, help="Of the pictures and the weights.")
+@click.option("--seed", default=7, show_default=True, help="Of the images and the weights.")
 @click.option("--out", default=MODEL, show_default=True, type=click.Path(path_type=Path))
-@click.option("--held-out", default=2000, show_default=True, help="Pictures to measure on.")
-def main(seed: int, out: Path, held_out: int) -> None:
-    """Train the demo model, measure it on pictures that it never saw, and write it."""
+@click.option("--validation-count", default=2000, show_default=True, help="Images to measure on.")
+def main(seed: int, out: Path, validation_count: int) -> None:
+    """Train the demo model, measure it on new images, and write it."""
     model = train(seed)
-    share = accuracy(model, *dataset(held_out, seed + 1))
+    share = accuracy(model, *dataset(validation_count, seed + 1))
     save(model, out)
-    click.echo(f"{out}: {out.stat().st_size} bytes, right on {share:.2%} of {held_out} pictures")
+    click.echo(
+        f"{out}: {out.stat().st_size} bytes, right on {share:.2%} of {validation_count} images"
+    )
 
 
 if __name__ == "__main__":

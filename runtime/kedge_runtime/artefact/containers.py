@@ -1,10 +1,10 @@
-"""How a file carries more than its model: one module per format, twins with the same verbs.
+"""Add members to a model file and read them back: one module per format, with the same functions.
 
-`read(content) -> dict[str, bytes]`, `append(model, members) -> bytes`, and `split(content)`, which
-takes apart what was appended. Both formats end in the same 71 bytes, `sha256:` and the hex digest
-of every byte before them, so one rule finds any change in any sealed file, and
-`head -c -71 FILE | sha256sum` checks it by hand. `with_room(content, old, new)` makes room before
-the digest for a signature.
+`read(content)` returns the members by name, `append(model, members)` adds them, `split(content)`
+takes them off again, and `with_room(content, old, new)` makes room before the digest for a
+signature. Both formats end in the same 71 bytes: `sha256:` and the hex digest of every byte before
+them. So one rule finds any change in any sealed file, and `head -c -71 FILE | sha256sum` checks it
+by hand.
 """
 
 from types import ModuleType
@@ -16,30 +16,30 @@ from kedge_runtime.errors import ArtefactError
 FORMATS: dict[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
 
 
-def append(form: str, model: bytes, members: dict[str, bytes]) -> bytes:
-    """Return `model` with `members` and, as its last 71 bytes, the digest of all before them."""
-    content: bytes = FORMATS[form].append(model, members, room=DIGEST_BYTES)
+def append(format: str, model: bytes, members: dict[str, bytes]) -> bytes:
+    """Return `model` with `members` and, as the last 71 bytes, the digest of all bytes before."""
+    content: bytes = FORMATS[format].append(model, members, room=DIGEST_BYTES)
     body = content[:-DIGEST_BYTES]
     return body + digest(body)
 
 
-def with_room(form: str, content: bytes, old: int, new: int) -> bytes:
+def with_room(format: str, content: bytes, old: int, new: int) -> bytes:
     """Return a sealed file with `new` zero bytes in the place of the last `old` ones.
 
-    Raises ValueError when the file wasn't sealed with so many bytes of room.
+    Raises ValueError when the file wasn't sealed with `old` bytes of room.
     """
-    changed: bytes = FORMATS[form].with_room(content, old, new)
+    changed: bytes = FORMATS[format].with_room(content, old, new)
     return changed
 
 
-def split(form: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return the model alone, and the members that other programs put behind it.
+def split(format: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return the model without its seal, and the members that other programs put behind it.
 
-    A seal is taken off. Raises ArtefactError for an archive that is damaged or far too large, and
-    for bytes that are no model.
+    Raises ArtefactError for an archive that is damaged or too large, and for bytes that are no
+    model.
     """
     try:
-        found: tuple[bytes, dict[str, bytes]] = FORMATS[form].split(content)
+        parts: tuple[bytes, dict[str, bytes]] = FORMATS[format].split(content)
     except (KeyError, IndexError, ValueError) as error:
-        raise ArtefactError(f"no readable .{form} model ({error}); copy it again") from None
-    return found
+        raise ArtefactError(f"no readable .{format} model ({error}); copy it again") from None
+    return parts

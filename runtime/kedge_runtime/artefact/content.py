@@ -1,7 +1,7 @@
-"""A model file's bytes, read once: what is digested, looked into and run are the same bytes.
+"""Read a model file once: the digest, the checks and the engine get the same bytes.
 
-A path is opened no second time. Who replaces the file meanwhile, by a copy over it or by a rename,
-changes neither the answers nor what a digest was computed of.
+No path is opened twice. So a file that is replaced meanwhile, by a copy over it or by a rename,
+changes neither the results nor the bytes that a digest covers.
 """
 
 import errno
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
 
 FORMATS = ("tflite", "onnx")
-# What a training program writes; `kedge convert` makes artefacts of it.
+# Files of training programs, which `kedge convert` takes.
 MODELS = (".keras", ".h5", ".hdf5", ".json", ".pb")
-# What follows the name of a file that missed its limits.
+# Added to the name of a file that missed a limit.
 REJECTED = ".rejected"
-# FlatBuffers and Protocol Buffers end at 2 GiB.
+# FlatBuffers and Protocol Buffers allow no more than 2 GiB.
 MAX_BYTES = 2 << 30
 _MISSED = (
     "missed a limit of `kedge convert`, whose last lines say which: convert it again, or copy it "
@@ -45,7 +45,7 @@ DIGEST_BYTES = len(digest(b""))
 
 @dataclass(frozen=True)
 class ModelContent:
-    """The bytes of a .tflite or .onnx file, with what its archive or seal adds.
+    """The bytes of a .tflite or .onnx file, its archive and seal included.
 
     `path`: the file as the user names it, for messages: a zip's where it came out of one.
     `format`: `tflite` or `onnx`.
@@ -57,7 +57,7 @@ class ModelContent:
 
     @cached_property
     def digest(self) -> str:
-        """Compute the digest that a sealed file ends in: of every byte before the last 71."""
+        """The digest of every byte before the last 71, in which a sealed file ends."""
         return digest(memoryview(self.data)[:-DIGEST_BYTES]).decode()
 
     @property
@@ -66,28 +66,29 @@ class ModelContent:
         return self.data[-DIGEST_BYTES:] == self.digest.encode()
 
 
-def read_content(path: Path, form: str | None = None, trust: "Trust | None" = None) -> ModelContent:
-    """Read a file whole; `form` is its format where the suffix doesn't tell.
+def read_content(
+    path: Path, format: str | None = None, trust: "Trust | None" = None
+) -> ModelContent:
+    """Read a whole file; `format`: for a file whose suffix does not state it.
 
-    `trust`: the signature that is demanded, checked before anything looks into the bytes. Raises
-    ArtefactError for another format, and a file that is missing, unreadable or too large;
-    SignatureError.
+    `trust`: the required signature, checked before anything parses the bytes. Raises ArtefactError
+    for another format, and for a file that is missing, unreadable or too large; SignatureError.
     """
-    form = form or format_of(path)
-    with told(path), open_plain(path) as file:
+    format = format or format_of(path)
+    with file_errors(path), open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             stated = f"{size} bytes, allowed are {MAX_BYTES}"
-            raise ArtefactError(f"{path}: {stated}; no .{form} file is that large")
-        content = ModelContent(path, form, file.readall())
+            raise ArtefactError(f"{path}: {stated}; no .{format} file is that large")
+        content = ModelContent(path, format, file.readall())
     if trust is not None:
         trust.check(content)
     return content
 
 
 def open_plain(path: Path) -> io.FileIO:
-    """Open a file to read, unbuffered. Raises OSError, also for a pipe, which may stay silent."""
-    # Without waiting for a pipe's other end: what it is may change after a look at its name.
+    """Open a file to read, unbuffered. Raises OSError, also for a pipe, a socket or a device."""
+    # Opened first, then examined: a name may change its meaning. A pipe must not block.
     file = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -96,13 +97,13 @@ def open_plain(path: Path) -> io.FileIO:
 
 
 def trust_of(key: str | Path | None, min_serial: int) -> "Trust | None":
-    """Return what a public key's file and a lowest serial number demand, None for neither.
+    """Return the signature that a public key's file and a lowest serial number require, or None.
 
     Raises UsageError for a file that holds no such key, and for a serial number alone.
     """
     if key is None and not min_serial:
         return None
-    # With a key only: a device without one pays nothing for it.
+    # Imported here: a device without a key pays nothing for it.
     from kedge_runtime.artefact.signing import trust_in
 
     return trust_in(key, min_serial)
@@ -111,21 +112,21 @@ def trust_of(key: str | Path | None, min_serial: int) -> "Trust | None":
 def format_of(path: Path) -> str:
     """Return `tflite` or `onnx` by the file's suffix.
 
-    Raises ArtefactError for any other, and for a file that isn't there or can't be looked at.
+    Raises ArtefactError for another suffix, and for a file that is missing or unreadable.
     """
-    form = path.suffix.lower().lstrip(".")
-    if form not in FORMATS:
+    format = path.suffix.lower().lstrip(".")
+    if format not in FORMATS:
         raise ArtefactError(f"{path}: {_no_artefact(path)}")
-    with told(path):
-        there = path.is_file()
-    if not there:
+    with file_errors(path):
+        exists = path.is_file()
+    if not exists:
         raise ArtefactError(f"{path}: no such file{_rejected(path)}")
-    return form
+    return format
 
 
 def _no_artefact(path: Path) -> str:
-    """Return what to do with a file that convert takes or has rejected, else what is allowed."""
-    with told(path):
+    """Return advice on a file that convert takes or has rejected, else the allowed suffixes."""
+    with file_errors(path):
         is_folder = (path / "saved_model.pb").is_file()
         if is_folder or (path.suffix.lower() in MODELS and path.exists()):
             command = shlex.join(["kedge", "convert", str(path)])
@@ -136,15 +137,15 @@ def _no_artefact(path: Path) -> str:
 
 
 def _rejected(path: Path) -> str:
-    """Return what to do where `kedge convert` left the file rejected, "" where it didn't."""
+    """Return the advice where `kedge convert` rejected the file, else ""."""
     other = path.with_name(path.name + REJECTED)
-    with told(path):
+    with file_errors(path):
         return f"; {other.name} beside it {_MISSED}" if other.is_file() else ""
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn what the system says of a file into an ArtefactError."""
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn the block's OSErrors into ArtefactErrors about a file."""
     try:
         yield
     except OSError as error:

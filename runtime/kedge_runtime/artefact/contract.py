@@ -1,7 +1,7 @@
-"""The contract: everything a device must know to run an artefact the way it was verified.
+"""Define the contract: everything that a device needs to run an artefact as it was verified.
 
-It travels inside the artefact as JSON. Converter, parity check and device build their
-preprocessing and decoding from this one record, so nothing about a model is known in two places.
+It is stored inside the artefact as JSON. Converter, parity check and device build their
+preprocessing and decoding from this one record, so no fact about a model is kept in two places.
 """
 
 import json
@@ -33,7 +33,7 @@ Colour = Literal["rgb", "bgr", "grey"]
 Orientation = Literal["exif", "ignore"]
 Layout = Literal["nhwc", "nchw", "nhw", "flat"]
 DType = Literal["float32", "float16", "int8", "uint8", "int16"]
-# `unknown` is a foreign file's, which kedge didn't make.
+# `unknown`: a foreign file, which kedge didn't make.
 Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed", "unknown"]
 Method = Literal["stock", "prepared"]
 Kind = Literal["softmax", "logits", "sigmoid", "features"]
@@ -42,11 +42,11 @@ Activation = Literal["softmax", "sigmoid"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a picture of any size becomes `height` x `width` pixels.
+    """How an image of any size is scaled to `height` x `width` pixels.
 
     `resize`: `nearest` is Pillow's and Keras's default; `bilinear` samples four pixels; `pyramid`
     halves first, so that big images don't alias; `area` averages; `tf_bilinear` is TensorFlow's
-    bilinear, with finer weights; `pillow_*` are Pillow's filters, which look at every source pixel.
+    bilinear, with finer weights; `pillow_*` are Pillow's filters, which use every source pixel.
     `fit`: `crop` scales until the centre `crop_fraction` covers the target, then cuts it out;
     `torchvision_crop` does so with torchvision's roundings (with a Pillow filter only); `stretch`
     ignores the aspect ratio; `letterbox` keeps it and pads; `keras_crop` cuts the largest centre of
@@ -54,7 +54,7 @@ class Geometry:
     does so in fractions of pixels, as Pillow's `ImageOps.fit` (with a Pillow filter only).
     `orientation`: whether EXIF is applied (`exif`) or ignored, as Keras does.
     `scaled_decode`: whether a big JPEG may be decoded at a half, a quarter or an eighth of its size
-    as long as that is not below what is needed; `nearest` never uses it.
+    if that is not below the size to resize to; `nearest` never uses it.
     """
 
     height: int
@@ -66,7 +66,7 @@ class Geometry:
     scaled_decode: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse sizes and fractions that no picture could meet."""
+        """Refuse impossible sizes and fractions."""
         if not (0 < self.height <= 8192 and 0 < self.width <= 8192):
             size = f"{self.height}x{self.width}"
             raise ContractError(f"input size is {size}, allowed are 1x1 to 8192x8192")
@@ -78,11 +78,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How a byte becomes the number the network was trained on: (byte / divisor - mean) / std.
+    """How a byte, 0..255, becomes the network's number: (byte / divisor - mean) / std.
 
-    `mean` and `std` stand in the order of `colour`, one number a channel; `grey` images have one
-    channel, Pillow's `convert("L")`. The modes of keras.applications are instances of it: see
-    `kedge_runtime.image.pipelines`.
+    `mean` and `std`: one number per channel, in the order of `colour`. `grey` images have one
+    channel, Pillow's `convert("L")`. `kedge_runtime.image.pipelines` defines the modes of
+    keras.applications as instances of it.
     """
 
     colour: Colour = "rgb"
@@ -91,7 +91,7 @@ class Normalisation:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse a division by zero or by what is no number, and numbers for other channels."""
+        """Refuse divisors that are not positive, and numbers for another count of channels."""
         if not all(0 < value < float("inf") for value in (self.divisor, *self.std)):
             raise ContractError(f"divisor {self.divisor} and std {self.std} must be positive")
         for name in ("mean", "std"):
@@ -119,14 +119,14 @@ class Quantisation:
     zero_point: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a scale that carries nothing."""
+        """Refuse a scale that is not positive and finite."""
         if not 0 < self.scale < float("inf"):
             raise ContractError(f"quantisation scale is {self.scale}, it must be positive")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What the engine takes or gives; `layout` matters for images only.
+    """The engine's input or output tensor; `layout` matters for images only.
 
     `nhw` (no channel axis) and `flat` ([n, h * w]) are grey.
     """
@@ -136,7 +136,7 @@ class Tensor:
     layout: Layout = "nhwc"
 
     def __post_init__(self) -> None:
-        """Refuse integers that nobody can turn into real numbers, and floats that need no turn."""
+        """Refuse integers without a quantisation, and floats with one."""
         if "int" in self.dtype and self.quantisation is None:
             raise ContractError(f"a tensor of {self.dtype} needs a quantisation")
         if "int" not in self.dtype and self.quantisation is not None:
@@ -148,10 +148,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Input:
-    """From a decoded image to the engine's input.
+    """How a decoded image becomes the engine's input.
 
-    `pipeline`: the name of the training pipeline that it reproduces (`image/pipelines.py`),
-    empty where its parts were given one by one.
+    `pipeline`: the name of the training pipeline that it reproduces (`image/pipelines.py`), empty
+    where the user stated its parts one by one.
     """
 
     geometry: Geometry
@@ -160,7 +160,7 @@ class Input:
     pipeline: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse colour where the tensor has no axis for it."""
+        """Refuse colours where the tensor has no channel axis."""
         if self.tensor.layout in ("nhw", "flat") and self.normalisation.channels != 1:
             raise ContractError(
                 f"layout {self.tensor.layout} has one channel, the colour is "
@@ -183,12 +183,13 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """What the engine's numbers mean. `kind` is what they ARE, so nothing is softmaxed twice.
+    """What the engine's outputs mean.
 
-    `activation` is what turns logits into probabilities; it is not applied to any other kind.
-    `temperature` divides logits before it (Guo et al. 2017, arXiv:1706.04599).
-    `thresholds` are for independent classes (sigmoid): the probability, 0..1, from which a class
-    belongs to the answer; none means .5, one is for all classes, else one per label.
+    `kind`: what they are already; so softmax is never applied twice.
+    `activation`: turns logits into probabilities; it is not applied to any other kind.
+    `temperature`: divides logits before the activation (Guo et al. 2017, arXiv:1706.04599).
+    `thresholds`: for independent classes (sigmoid), the probability, 0..1, from which a class is
+    predicted; none means .5, one is for all classes, else one per label.
     `label_offset` is the number of outputs before the first label's: 1 where output 0 is the
     background, as in TensorFlow's 1001-class ImageNet models.
     """
@@ -201,7 +202,7 @@ class Output:
     label_offset: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a temperature that would turn the answers round, and other nonsense."""
+        """Refuse a temperature that is not positive, and values out of range."""
         if not 0 < self.temperature < float("inf"):
             raise ContractError(f"temperature is {self.temperature}, it must be positive")
         if not all(0 <= value <= 1 for value in self.thresholds):
@@ -211,19 +212,19 @@ class Output:
 
     @property
     def multi_label(self) -> bool:
-        """Whether each class has a probability of its own, so that several can be right."""
+        """Whether each class has its own probability, so that several can be right."""
         return (self.activation if self.kind == "logits" else self.kind) == "sigmoid"
 
 
 @dataclass(frozen=True)
 class Label:
-    """One class: `id` is its synset (ImageNet) or any stable key, `name` is for people."""
+    """A class; `id`: its synset (ImageNet) or any stable key; `name`: for people."""
 
     id: str
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse what would act on a terminal or in a log: control characters, newlines, ..."""
+        """Refuse characters that act on a terminal or in a log, such as newlines."""
         for text in (self.id, self.name):
             if not is_printable(text):
                 raise ContractError(
@@ -234,13 +235,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an artefact came from: enough to make it again and to recognise its original.
+    """The origin of an artefact: enough to make it again and to recognise its float model.
 
-    `method`: whether the weights were prepared for int8 (docs/quantisation.md) or not; `ranges`:
-    how the ranges of int8 activations were chosen; `kept`: layers that stay float in a mixed file;
-    `device`: whose profile chose how its integers are laid out, if one did; `head`: what the
-    original's own numbers were, found or told; None of a file that doesn't know; `output`,
-    `signature`: which of several was asked for, empty without.
+    `method`: whether the weights were prepared for int8 (docs/quantisation.md). `ranges`: how the
+    ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
+    `device`: the device profile that chose its integer layout, if any. `head`: the float model's
+    output type, None where unknown. `output`, `signature`: the one of several that the user chose,
+    else empty.
     """
 
     source: str
@@ -266,10 +267,10 @@ FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="
 
 @dataclass(frozen=True)
 class Contract:
-    """The whole of it; `labels` has one entry per class, in the order of the output.
+    """The contract of an artefact; `labels`: one entry per class, in the order of the output.
 
-    What `kedge convert` seals has every field. For a foreign file a person may leave out the
-    tensors (the engine tells them), the labels (the classes are numbered) and the provenance.
+    `kedge convert` writes every field. For a foreign file the user may leave out the tensors (the
+    engine states them), the labels (the classes are numbered) and the provenance.
     """
 
     input: Input
@@ -279,12 +280,12 @@ class Contract:
     schema: int = SCHEMA
 
     def to_json(self) -> str:
-        """Write the contract as JSON with sorted keys: the same contract, the same bytes."""
+        """Return JSON with sorted keys; the same contract gives the same bytes."""
         return json.dumps(encode(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Contract":
-        """Read and check a contract. Raises ContractError naming the key that is wrong."""
+        """Read and check a contract. Raises ContractError that names the wrong key."""
         if len(text) > MAX_JSON:
             raise ContractError(f"the contract has {len(text)} bytes, allowed are {MAX_JSON}")
         try:

@@ -1,4 +1,4 @@
-"""The sealed file: a model with its contract and golden set inside, and a digest over all of it."""
+"""Write and read sealed files: a model with its contract and golden set, and a digest of it all."""
 
 import os
 import re
@@ -12,9 +12,9 @@ from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.content import (
     DIGEST_BYTES,
     ModelContent,
+    file_errors,
     open_plain,
     read_content,
-    told,
 )
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.golden import Golden
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONTRACT = "kedge/contract.json"
 GOLDEN = "kedge/golden.npz"
-# Where other programs look for the classes' names, by format; ONNX has no such place.
+# Format -> the member where other programs look for class names; ONNX has none.
 LABELS = {"tflite": "labels.txt"}
 
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
@@ -43,41 +43,41 @@ class Artefact:
 
 
 def seal(
-    form: str,
+    format: str,
     model: bytes,
     contract: Contract,
     golden: Golden,
     others: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """Return the bytes of a sealed file; `form` is a key of `containers.FORMATS`.
+    """Return the bytes of a sealed file; `format`: a key of `containers.FORMATS`.
 
     `others`: members that other programs put behind the model (`containers.split`).
     """
     # Python's escape for a byte of a name that is no UTF-8 is JSON's, too.
     text = contract.to_json().encode(errors="backslashreplace")
     members = {**(others or {}), CONTRACT: text, GOLDEN: golden.to_bytes()}
-    if form in LABELS and contract.labels:
-        members[LABELS[form]] = _lines(contract)
-    return containers.append(form, model, members)
+    if format in LABELS and contract.labels:
+        members[LABELS[format]] = _lines(contract)
+    return containers.append(format, model, members)
 
 
 def _lines(contract: Contract) -> bytes:
-    """Return the name of each output's class on a line of its own."""
+    """Return the class names in the order of the output, one per line."""
     classes = (BACKGROUND,) * contract.output.label_offset + contract.labels
     return "".join(" ".join(label.name.split()) + "\n" for label in classes).encode()
 
 
-def read_artefact(path: Path, form: str | None = None, trust: "Trust | None" = None) -> Artefact:
-    """Read a sealed file; `form` is its format where the suffix doesn't tell.
+def read_artefact(path: Path, format: str | None = None, trust: "Trust | None" = None) -> Artefact:
+    """Read a sealed file; `format`: for a file whose suffix does not state it.
 
-    `trust`: the signature that is demanded. Raises ArtefactError when the file is missing, of
+    `trust`: the required signature. Raises ArtefactError when the file is missing, of
     another format, unsealed, or changed since.
     """
-    return artefact_of(read_content(path, form, trust))
+    return artefact_of(read_content(path, format, trust))
 
 
 def artefact_of(content: ModelContent) -> Artefact:
-    """Check the digest, then read contract and golden set.
+    """Check the digest, then read the contract and the golden set.
 
     Raises ArtefactError when the bytes are unsealed, or changed since.
     """
@@ -93,15 +93,15 @@ def artefact_of(content: ModelContent) -> Artefact:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether the file ends in a digest; if it holds is another question. Raises ArtefactError."""
-    with told(path), open_plain(path) as file:
+    """Return whether a file ends in a digest, right or wrong. Raises ArtefactError."""
+    with file_errors(path), open_plain(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - DIGEST_BYTES))
         return ends_in_digest(file.read())
 
 
 def ends_in_digest(data: bytes) -> bool:
-    """Whether a model's bytes end in a digest; if it holds is another question."""
+    """Return whether a model's bytes end in a digest, right or wrong."""
     return _DIGEST.fullmatch(data[-DIGEST_BYTES:]) is not None
 
 

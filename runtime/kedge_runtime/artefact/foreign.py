@@ -1,7 +1,7 @@
 """Open model files that kedge did not make.
 
-The user states what they lack; the file and the engine tell the rest. A zip may hold the model
-beside its labels.
+The user states the facts that the file lacks; the file and the engine supply the rest. A zip may
+hold the model beside its labels.
 """
 
 import io
@@ -10,13 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.artefact.content import ModelContent, file_errors, read_content
 from kedge_runtime.artefact.contract import Contract, Label, Tensor
 from kedge_runtime.artefact.file import Artefact, ends_in_digest
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.labels import BLANKS, parse, without_numbers
 from kedge_runtime.engines.base import Engine
-from kedge_runtime.errors import ArtefactError, ContractError, SignatureError, reason_of
+from kedge_runtime.errors import (
+    ArtefactError,
+    ContractError,
+    SignatureError,
+    about,
+    reason_of,
+)
 from kedge_runtime.files import read_text
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
 from kedge_runtime.modelfile import tflite_metadata
@@ -26,19 +32,19 @@ from kedge_runtime.records import encode
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
 
-# What a file says of itself, by format; ONNX has no convention for it.
+# Format -> reader of a file's own metadata; ONNX has no convention for it.
 METADATA = {"tflite": tflite_metadata.read}
 
 
 @dataclass(frozen=True)
 class ForeignFacts:
-    """What a person says of foreign files: a contract as JSON, in parts, and where it lies."""
+    """A contract for foreign files, which the user wrote as JSON; parts may be absent."""
 
     path: Path
     data: Any
 
     def contract(self, model: ModelContent | None = None) -> Contract:
-        """Return the contract; what it leaves out is taken from the model's own metadata.
+        """Return the contract; the model's own metadata fills in absent parts.
 
         Raises ContractError for a key that is missing or wrong, ArtefactError for metadata that
         can't be read.
@@ -48,14 +54,12 @@ class ForeignFacts:
             data = _with_metadata(data, model)
         if isinstance(data, dict) and isinstance(data.get("labels"), str):
             data = {**data, "labels": _named(self.path.parent / data["labels"], model)}
-        try:
+        with about(self.path):
             return Contract.from_json(json.dumps(data))
-        except ContractError as error:
-            raise ContractError(f"{self.path}: {error}") from None
 
 
 def read_facts(path: Path) -> ForeignFacts:
-    """Read what a person says, a JSON file. Raises ContractError for one that can't be read."""
+    """Read a user's contract from a JSON file. Raises ContractError when it can't be read."""
     try:
         return ForeignFacts(path, json.loads(_text(path)))
     except (ValueError, RecursionError) as error:
@@ -66,8 +70,8 @@ def read_contract(path: Path, model: Path | None = None) -> Contract:
     """Read a contract from a JSON file (docs/contract.md), for `model` if that is given.
 
     `labels` may be the name of a text file with a class a line, numbered or not, beside the
-    contract or in the archive behind the model. A .tflite model's TFLite Metadata tells
-    normalisation and labels where the contract leaves them out. Raises ContractError for a file
+    contract or in the archive behind the model. The TFLite Metadata of a .tflite model supplies
+    normalisation and labels where the contract has none. Raises ContractError for a file
     that can't be read and for a key that is missing or wrong, ArtefactError for a model whose
     metadata is damaged.
     """
@@ -75,30 +79,30 @@ def read_contract(path: Path, model: Path | None = None) -> Contract:
 
 
 def unsealed(content: ModelContent, contract: Contract) -> Artefact:
-    """Return a foreign file with a person's contract. Raises ArtefactError for a sealed one."""
+    """Return a foreign file with the user's contract. Raises ArtefactError for a sealed file."""
     if ends_in_digest(content.data):
         raise ArtefactError(f"{content.path}: carries its own contract: leave the other one out")
     return Artefact(content.path, contract, Golden.none(), digest="")
 
 
 def complete(artefact: Artefact, engine: Engine) -> Artefact:
-    """Fill in what the contract leaves out: tensors from the engine, numbers for names."""
+    """Fill in absent parts of the contract: tensors from the engine, numbers as class names."""
     contract = artefact.contract
-    taken, given = contract.input, contract.output
+    spec, output = contract.input, contract.output
     filled = replace(
         contract,
-        input=replace(taken, tensor=_stated(taken.tensor, engine.input)),
-        output=replace(given, tensor=_stated(given.tensor, engine.output)),
-        labels=contract.labels or _numbers(contract, engine),
+        input=replace(spec, tensor=_stated(spec.tensor, engine.input)),
+        output=replace(output, tensor=_stated(output.tensor, engine.output)),
+        labels=contract.labels or _numbered(contract, engine),
     )
     return replace(artefact, contract=filled)
 
 
-def _stated(tensor: Tensor, engines: Tensor) -> Tensor:
-    return engines if tensor == Tensor() else tensor
+def _stated(tensor: Tensor, of_engine: Tensor) -> Tensor:
+    return of_engine if tensor == Tensor() else tensor
 
 
-def _numbers(contract: Contract, engine: Engine) -> tuple[Label, ...]:
+def _numbered(contract: Contract, engine: Engine) -> tuple[Label, ...]:
     if contract.output.kind == "features":
         return ()
     count = engine.output_shape[-1] - contract.output.label_offset
@@ -106,51 +110,49 @@ def _numbers(contract: Contract, engine: Engine) -> tuple[Label, ...]:
 
 
 def _with_metadata(data: dict[str, Any], model: ModelContent) -> dict[str, Any]:
-    """Return the facts with what the model says of itself; a person's word goes first."""
-    read, taken = METADATA.get(model.format), data.get("input")
-    if not (read and isinstance(taken, dict)) or ("labels" in data and "normalisation" in taken):
+    """Return the contract's data with the model's own metadata; the user's data override it."""
+    read, spec = METADATA.get(model.format), data.get("input")
+    if not (read and isinstance(spec, dict)) or ("labels" in data and "normalisation" in spec):
         return data
-    found, told = read(model), dict(data)
-    if found.normalisation:
-        told["input"] = {"normalisation": encode(found.normalisation), **taken}
-    if found.labels:
-        text = member_text(model, found.labels)
-        told.setdefault("labels", _classes(text, f"{model.path}: {found.labels}"))
-    return told
+    metadata, merged = read(model), dict(data)
+    if metadata.normalisation:
+        merged["input"] = {"normalisation": encode(metadata.normalisation), **spec}
+    if metadata.labels:
+        text = member_text(model, metadata.labels)
+        merged.setdefault("labels", _classes(text, f"{model.path}: {metadata.labels}"))
+    return merged
 
 
 def _named(path: Path, model: ModelContent | None) -> list[dict[str, str]]:
-    """Return the classes of a text file, or of a model's archive where there is no such file."""
+    """Return the classes of a text file, else of that member of the model's archive."""
     if model is None or path.exists() or not has_archive(model):
         return _classes(_text(path), str(path))
     return _classes(member_text(model, path.name), f"{model.path}: {path.name}")
 
 
 def has_archive(model: ModelContent) -> bool:
-    """Whether an archive lies behind a model."""
+    """Return whether an archive lies behind a model."""
     return is_archive(model.data)
 
 
 def member_text(model: ModelContent, name: str) -> str:
-    """Return a text of the archive behind a model. Raises ContractError, ArtefactError."""
-    members = read_members(io.BytesIO(model.data), str(model.path))
-    if name not in members:
-        there = ", ".join(members) or "nothing"
-        raise ContractError(f"{model.path}: no {name} in its archive, which holds {there}")
-    return _decoded(members[name], f"{model.path}: {name}")
+    """Return a text member of the archive behind a model. Raises ContractError, ArtefactError."""
+    with about(model.path):
+        members = read_members(io.BytesIO(model.data))
+        if name not in members:
+            names = ", ".join(members) or "nothing"
+            raise ContractError(f"no {name} in its archive, which holds {names}")
+        with about(name):
+            return _decoded(members[name])
 
 
 def _classes(text: str, where: str) -> list[dict[str, str]]:
     lines = text.rstrip().split("\n") if text.strip() else []
-    labels = tuple(_label(line.strip(BLANKS), f"{where}:{i}") for i, line in enumerate(lines, 1))
-    return [encode(label) for label in without_numbers(labels)]
-
-
-def _label(name: str, where: str) -> Label:
-    try:
-        return Label(id=name, name=name)
-    except ContractError as error:
-        raise ContractError(f"{where}: {error}") from None
+    labels = []
+    for number, line in enumerate(lines, 1):
+        with about(f"{where}:{number}"):
+            labels.append(Label(id=line.strip(BLANKS), name=line.strip(BLANKS)))
+    return [encode(label) for label in without_numbers(tuple(labels))]
 
 
 def _text(path: Path) -> str:
@@ -162,12 +164,12 @@ def _text(path: Path) -> str:
         raise ContractError(f"{path}: {reason_of(error)}") from None
 
 
-def _decoded(content: bytes, where: str) -> str:
+def _decoded(content: bytes) -> str:
     try:
         # -sig: Windows editors put a byte order mark before the first word.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ContractError(f"{where}: isn't UTF-8 text") from None
+        raise ContractError("isn't UTF-8 text") from None
 
 
 ZIP = ".zip"
@@ -177,9 +179,10 @@ LABELS = "labels.txt"
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model as it was read, out of a zip or alone.
+    """A model file, or the model of a zip.
 
-    `labels`: those that came with it; `pipeline`: the one that its origin tells, `origin`: which.
+    `labels`: those in the zip. `pipeline`: the one that its origin implies. `origin`: the name of
+    that origin, for messages.
     """
 
     content: ModelContent
@@ -189,24 +192,24 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The path as the user wrote it."""
         return str(self.content.path)
 
     @property
     def unpacked(self) -> bool:
-        """Whether it came out of a zip."""
+        """Whether it comes from a zip."""
         return is_zip(self.content.path)
 
 
 def is_zip(path: Path) -> bool:
-    """Whether it is a zip by its name."""
+    """Return whether a file's name says that it is a zip."""
     return path.suffix.lower() == ZIP
 
 
 def read_model(path: Path, trust: "Trust | None" = None) -> ModelFile:
-    """Read the model of a file, or of a zip; `trust`: the signature that is demanded.
+    """Read a model file, or the model of a zip; `trust`: the required signature.
 
-    Raises ArtefactError for another format, a file that isn't there, and a zip without one model;
+    Raises ArtefactError for another format, a missing file, and a zip that does not hold one model;
     SignatureError.
     """
     if not is_zip(path):
@@ -215,17 +218,15 @@ def read_model(path: Path, trust: "Trust | None" = None) -> ModelFile:
         raise SignatureError(f"{path}: a zip carries no signature, --key demands one")
     members = _members(path)
     name = _the_model(path, members)
-    form = PurePosixPath(name).suffix.lower().lstrip(".")
-    model = ModelContent(path, form, members[name])
+    format = PurePosixPath(name).suffix.lower().lstrip(".")
+    model = ModelContent(path, format, members[name])
     return _described(model, PurePosixPath(name).name, members)
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    try:
-        members = read_members(path, str(path))
-    except OSError as error:
-        raise ArtefactError(f"{path}: {reason_of(error)}") from None
-    # macOS puts a shadow of each file beside it.
+    with file_errors(path), about(path):
+        members = read_members(path)
+    # macOS keeps metadata of each file beside it.
     return {name: each for name, each in members.items() if not name.startswith("__MACOSX/")}
 
 
@@ -235,7 +236,7 @@ def _the_model(path: Path, members: dict[str, bytes]) -> str:
         names = ", ".join(models or members) or "nothing"
         raise ArtefactError(
             f"{path}: a zip holds one .tflite or .onnx file, and this one holds {names}; "
-            "unpack it and name the model"
+            "unpack it and give the model"
         )
     return models[0]
 
@@ -246,14 +247,13 @@ def _described(model: ModelContent, name: str, members: dict[str, bytes]) -> Mod
         return ModelFile(model)
     where = f"{model.path}: {LABELS}"
     try:
-        given = parse(
-            members[texts[0]].decode("utf-8-sig").replace("\r\n", "\n"), where, repeated=True
-        )
+        text = members[texts[0]].decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise ArtefactError(f"{where}: isn't UTF-8 text; give --labels FILE") from None
-    labels = without_numbers(given)
-    # Numbers from 0 before the names, and the model's own name: nobody else packs them so.
-    if name in TEACHABLE and labels != given:
+    numbered = parse(text, where, repeated=True)
+    labels = without_numbers(numbered)
+    # Numbers from 0 before the names, and the model's own name: no other program packs them so.
+    if name in TEACHABLE and labels != numbered:
         pipeline = PIPELINES["teachable_machine"]
         return ModelFile(model, labels, pipeline, "Teachable Machine's zip")
     return ModelFile(model, labels)

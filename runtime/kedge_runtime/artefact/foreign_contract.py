@@ -1,15 +1,16 @@
-"""From a foreign file and what its user says to a contract: everything that is missing at once.
+"""Derive the contract of a foreign file from the user's options, the file and the engine.
 
-What the file itself tells is taken and said; a person's word goes first; nothing is guessed.
+The user's options override the file's own facts. Nothing is guessed: one message lists every
+missing option, and a line reports each fact that the file supplied.
 """
 
-import hashlib
 import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kedge_runtime.artefact.content import digest
 from kedge_runtime.artefact.contract import (
     Colour,
     Contract,
@@ -24,52 +25,64 @@ from kedge_runtime.artefact.contract import (
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import METADATA, ModelFile, has_archive, member_text
 from kedge_runtime.artefact.labels import parse, read_labels, without_numbers
-from kedge_runtime.artefact.output_kind import adds_up, last_kind, probed, refuse_other
+from kedge_runtime.artefact.output_kind import (
+    check_head,
+    kind_of_last_operator,
+    probe_outputs,
+    sums_to_one,
+)
 from kedge_runtime.engines.base import BYTES, Engine
-from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.errors import UsageError, about, counted
 from kedge_runtime.identity import identity
-from kedge_runtime.image.pixels import Missing, PixelWords, asked, line, missing, settled
+from kedge_runtime.image.input_options import (
+    InputOptions,
+    MissingOption,
+    describe_input,
+    missing_options,
+    request_for,
+    resolve_input,
+)
 from kedge_runtime.modelfile import tflite_metadata
 from kedge_runtime.modelfile.reading import read_network
 
 LOST = "carries no kedge seal: cut short (copy it again), or not made by kedge: "
-# The classes of ImageNet, before which TensorFlow's own models have the background.
+# The number of ImageNet's classes; TensorFlow's own models have the background before them.
 IMAGENET = 1000
 
 
 @dataclass(frozen=True)
-class ForeignWords:
-    """What a person says of a file that kedge didn't make; None where nothing was said."""
+class ModelOptions:
+    """The user's options that describe a model file which kedge did not make; None where absent."""
 
-    pixels: PixelWords = field(default_factory=PixelWords)
+    inputs: InputOptions = field(default_factory=InputOptions)
     labels: Path | None = None
     head: Kind | None = None
     threshold: float | None = None
 
     @property
     def given(self) -> bool:
-        """Whether anything was said; a threshold is said of any file."""
-        return self.pixels.given or self.labels is not None or self.head is not None
+        """Whether any is present, the threshold apart: that one is allowed for any file."""
+        return self.inputs.given or self.labels is not None or self.head is not None
 
     def options(self) -> str:
-        """Return the options as they stand on a command line."""
+        """Return the options as typed on a command line."""
         labels = f"--labels {shlex.quote(str(self.labels))}" if self.labels else ""
         head = f"--head {self.head}" if self.head else ""
         threshold = "" if self.threshold is None else f"--threshold {self.threshold:g}"
-        return " ".join(filter(None, (labels, self.pixels.options(), head, threshold)))
+        return " ".join(filter(None, (labels, self.inputs.options(), head, threshold)))
 
 
 @dataclass(frozen=True)
-class Told:
-    """A contract, and a line for each thing that was taken, with the reason."""
+class DerivedContract:
+    """A contract, and a line for each derived fact with its source."""
 
     contract: Contract
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Ends:
-    """The sides of a model's input in pixels, its channels, and the number of its outputs."""
+class ModelShape:
+    """A model's input size in pixels, its channels, and the number of its outputs."""
 
     height: int
     width: int
@@ -78,64 +91,75 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class Own:
-    """What the file tells of itself, and by what."""
+class FileFacts:
+    """The facts that the file itself states, each with its source."""
 
     normalisation: Normalisation | None = None
-    why: str = ""
+    normalisation_from: str = ""
     labels: tuple[Label, ...] = ()
     labels_from: str = ""
 
 
-def told(model: ModelFile, words: ForeignWords, engine: Engine, command: str) -> Told:
+def derive_contract(
+    model: ModelFile, options: ModelOptions, engine: Engine, command: str
+) -> DerivedContract:
     """Return the contract of a foreign file that `engine` has loaded.
 
-    `command`: what the user called, which the message on missing facts repeats in full. Raises one
-    UsageError that lists all that is missing, or says what can't be.
+    `command`: the user's command, which the message on missing options repeats in full. Raises one
+    UsageError that lists every missing option, or names a contradiction.
     """
-    ends = _ends(engine, model.name, words.head)
-    own = _own(model, engine, ends, words.pixels)
-    kind, why = _kind(model, words, engine, ends)
-    if lacks := list(_lacks(model, words, own, kind)):
-        whole = " ".join(
-            filter(None, (command, words.options(), *(each.written for each in lacks)))
-        )
-        # Who said nothing may have meant a sealed file, which lost its end on the way.
-        sealed = ends_in_digest(model.content.data)
-        lost = "" if words.given or model.unpacked or sealed else LOST
-        raise UsageError(f"{model.name}: {lost}{asked(lacks)}: {whole}")
+    with about(model.name):
+        shape = _shape_of(engine, options.head)
+    facts = _facts_of(model, engine)
+    kind, source = _kind(model, options, engine, shape)
+    if missing := list(_missing(model, options, facts, kind)):
+        raise _request(model, options, command, missing)
     assert kind is not None
-    labels, offset, named = _labels(model, words, own, kind, ends)
-    spec = _input(model, words, engine, ends, own)
-    output = Output(kind, engine.output, label_offset=offset, thresholds=_thresholds(words, kind))
-    refuse_other(model.name, spec, engine, kind)
-    said = (
-        line(spec, _why(model, words, own)),
-        f"output: {counted(ends.outputs, 'number')}, {kind} ({why})",
+    labels, offset, label_lines = _labels(model, options, facts, kind, shape)
+    spec = _input(model, options, engine, shape, facts)
+    output = Output(kind, engine.output, label_offset=offset, thresholds=_thresholds(options, kind))
+    check_head(spec, engine, kind)
+    lines = (
+        describe_input(spec, _input_source(model, options, facts)),
+        f"output: {counted(shape.outputs, 'number')}, {kind} ({source})",
     )
-    return Told(Contract(spec, output, labels, _provenance(model)), (*said, *named))
+    return DerivedContract(
+        Contract(spec, output, labels, _provenance(model)), (*lines, *label_lines)
+    )
 
 
-def _ends(engine: Engine, name: str, head: Kind | None) -> Ends:
+def _request(
+    model: ModelFile, options: ModelOptions, command: str, missing: list[MissingOption]
+) -> UsageError:
+    whole = " ".join(
+        filter(None, (command, options.options(), *(each.example for each in missing)))
+    )
+    # Without options the user may have meant a sealed file, which lost its end on the way.
+    sealed = ends_in_digest(model.content.data)
+    lost = "" if options.given or model.unpacked or sealed else LOST
+    return UsageError(f"{model.name}: {lost}{request_for(missing)}: {whole}")
+
+
+def _shape_of(engine: Engine, head: Kind | None) -> ModelShape:
     shape, layout = engine.input_shape, engine.input.layout
     sides = _sides(shape, layout)
     if sides is None or shape[0] != 1:
         raise UsageError(
-            f"{name}: its input is {_shown(shape)}, no image; kedge feeds one image of 1 or 3 "
+            f"its input is {_shown(shape)}, no image; kedge feeds one image of 1 or 3 "
             "channels at a time"
         )
     if sides[:2] == (1, 1):
         raise UsageError(
-            f"{name}: the size of its input is open ({_shown(shape)}): export it with a fixed "
+            f"the size of its input is open ({_shown(shape)}): export it with a fixed "
             "height and width"
         )
     several = sum(side != 1 for side in engine.output_shape[1:]) > 1
     if several and head != "features":
         raise UsageError(
-            f"{name}: its output is {_shown(engine.output_shape)}, no scores of classes; "
+            f"its output is {_shown(engine.output_shape)}, no scores of classes; "
             "--head features takes it as numbers"
         )
-    return Ends(*sides, math.prod(engine.output_shape))
+    return ModelShape(*sides, math.prod(engine.output_shape))
 
 
 def _sides(shape: tuple[int, ...], layout: str) -> tuple[int, int, int] | None:
@@ -151,96 +175,104 @@ def _sides(shape: tuple[int, ...], layout: str) -> tuple[int, int, int] | None:
     return height, width, channels
 
 
-def _own(model: ModelFile, engine: Engine, ends: Ends, words: PixelWords) -> Own:
+def _facts_of(model: ModelFile, engine: Engine) -> FileFacts:
     read = METADATA.get(model.content.format)
     metadata = read(model.content) if read else tflite_metadata.Metadata()
-    own = Own(metadata.normalisation, (metadata.normalisation and "its metadata") or "")
+    facts = FileFacts(metadata.normalisation, "its metadata" if metadata.normalisation else "")
     if engine.input.dtype == "uint8" and engine.input.quantisation:
-        # Whatever else it says: programs put an image's bytes into a uint8 input as they are.
-        found = engine.input.quantisation
-        shift = (found.zero_point * found.scale,) * 3
-        own = Own(Normalisation("rgb", 1 / found.scale, shift), "bytes as they are: uint8 input")
+        # Overrides the metadata: programs copy an image's bytes into a uint8 input.
+        quantisation = engine.input.quantisation
+        shift = (quantisation.zero_point * quantisation.scale,) * 3
+        bytes_as_they_are = Normalisation("rgb", 1 / quantisation.scale, shift)
+        facts = FileFacts(bytes_as_they_are, "bytes as they are: uint8 input")
     if metadata.labels and has_archive(model.content):
-        where = f"{model.name}: {metadata.labels}"
         text = member_text(model.content, metadata.labels)
-        return replace(own, labels=parse(text, where, repeated=True), labels_from="its metadata")
+        labels = parse(text, f"{model.name}: {metadata.labels}", repeated=True)
+        return replace(facts, labels=labels, labels_from="its metadata")
     if model.labels:
-        return replace(own, labels=model.labels, labels_from="the zip")
-    return own
+        return replace(facts, labels=model.labels, labels_from="the zip")
+    return facts
 
 
 def _kind(
-    model: ModelFile, words: ForeignWords, engine: Engine, ends: Ends
+    model: ModelFile, options: ModelOptions, engine: Engine, shape: ModelShape
 ) -> tuple[Kind | None, str]:
-    """Return what the output is and how that is known: None where nobody tells."""
-    by_graph = last_kind(read_network(model.content))
-    if words.head:
-        if by_graph and words.head not in (by_graph, "features"):
+    """Return the kind of the output and its source, None where nothing states it."""
+    by_graph = kind_of_last_operator(read_network(model.content))
+    if options.head:
+        if by_graph and options.head not in (by_graph, "features"):
             raise UsageError(
-                f"--head {words.head}: the last operator of {model.name} makes it {by_graph}; "
+                f"--head {options.head}: the last operator of {model.name} makes it {by_graph}; "
                 "leave --head out"
             )
-        return words.head, "--head"
+        return options.head, "--head"
     if by_graph:
         return by_graph, "its last operator"
-    # Of probabilities the sum is 1 whatever the input, so that any normalisation serves.
-    grey: Colour = "grey" if ends.channels == 1 else "rgb"
+    # Probabilities add up to 1 for any input, so any normalisation will do.
+    grey: Colour = "grey" if shape.channels == 1 else "rgb"
     probe = Input(
-        Geometry(ends.height, ends.width, "bilinear", "stretch", 1.0),
-        Normalisation(grey, 127.5, (1.0,) * ends.channels, (1.0,) * ends.channels),
+        Geometry(shape.height, shape.width, "bilinear", "stretch", 1.0),
+        Normalisation(grey, 127.5, (1.0,) * shape.channels, (1.0,) * shape.channels),
         engine.input,
     )
-    if ends.channels in (1, 3) and ends.outputs > 1 and adds_up(probed(engine, probe), engine):
-        return "softmax", "its answers are within 0..1 and add up to 1"
+    rgb_or_grey = shape.channels in (1, 3)
+    if rgb_or_grey and shape.outputs > 1 and sums_to_one(probe_outputs(engine, probe), engine):
+        return "softmax", "its outputs are within 0..1 and add up to 1"
     return None, ""
 
 
-def _lacks(model: ModelFile, words: ForeignWords, own: Own, kind: Kind | None) -> Iterator[Missing]:
-    if kind != "features" and not (words.labels or own.labels):
-        yield Missing("--labels", "a file with a class a line, in the order of the output", "FILE")
-    yield from missing(words.pixels, model.pipeline, own.normalisation)
+def _missing(
+    model: ModelFile, options: ModelOptions, facts: FileFacts, kind: Kind | None
+) -> Iterator[MissingOption]:
+    if kind != "features" and not (options.labels or facts.labels):
+        yield MissingOption(
+            "--labels", "a file with one class per line, in the order of the output", "FILE"
+        )
+    yield from missing_options(options.inputs, model.pipeline, facts.normalisation)
     if kind is None:
-        yield Missing("--head", "softmax, logits, sigmoid, features: what its numbers are", "KIND")
+        yield MissingOption("--head", "softmax, logits, sigmoid, features: the output type", "KIND")
 
 
 def _labels(
-    model: ModelFile, words: ForeignWords, own: Own, kind: Kind, ends: Ends
+    model: ModelFile, options: ModelOptions, facts: FileFacts, kind: Kind, shape: ModelShape
 ) -> tuple[tuple[Label, ...], int, tuple[str, ...]]:
-    """Return the labels, the number of outputs before the first, and what is to be said."""
+    """Return the labels, the number of outputs before the first, and lines to report."""
     if kind == "features":
-        if words.labels:
+        if options.labels:
             raise UsageError("--labels: features have no names; leave it out")
         return (), 0, ()
-    given = read_labels(words.labels, repeated=True) if words.labels else own.labels
-    source = str(words.labels) if words.labels else own.labels_from
-    labels = without_numbers(given)
-    offset = int(len(labels) == IMAGENET and ends.outputs == IMAGENET + 1)
-    if len(labels) + offset != ends.outputs:
+    stated = read_labels(options.labels, repeated=True) if options.labels else facts.labels
+    source = str(options.labels) if options.labels else facts.labels_from
+    labels = without_numbers(stated)
+    offset = int(len(labels) == IMAGENET and shape.outputs == IMAGENET + 1)
+    if len(labels) + offset != shape.outputs:
         raise UsageError(
-            f"{model.name}: it has {counted(ends.outputs, 'output')}, and {source} has "
+            f"{model.name}: it has {counted(shape.outputs, 'output')}, and {source} has "
             f"{counted(len(labels), 'label')}: give one a line, in the order of the output"
         )
     notes = [f"{len(labels)} ({source})"]
-    if labels != given:
+    if labels != stated:
         notes.append("its numbers are left out")
     if offset:
         notes.append("output 0 is the background")
     return labels, offset, ("labels: " + ", ".join(notes),)
 
 
-def _thresholds(words: ForeignWords, kind: Kind) -> tuple[float, ...]:
-    if words.threshold is None:
+def _thresholds(options: ModelOptions, kind: Kind) -> tuple[float, ...]:
+    if options.threshold is None:
         return ()
     if kind != "sigmoid":
         raise UsageError(
             f"--threshold: is for sigmoid outputs, and this one is {kind}; leave it out"
         )
-    return (words.threshold,)
+    return (options.threshold,)
 
 
-def _input(model: ModelFile, words: ForeignWords, engine: Engine, ends: Ends, own: Own) -> Input:
-    sides = (ends.height, ends.width, ends.channels)
-    spec = settled(words.pixels, *sides, model.pipeline, normalisation=own.normalisation)
+def _input(
+    model: ModelFile, options: ModelOptions, engine: Engine, shape: ModelShape, facts: FileFacts
+) -> Input:
+    sides = (shape.height, shape.width, shape.channels)
+    spec = resolve_input(options.inputs, *sides, model.pipeline, normalisation=facts.normalisation)
     if replace(engine.input, layout=BYTES.layout) == BYTES and not _is_raw(spec.normalisation):
         raise UsageError(
             f"{model.name}: takes bytes, uint8 without a scale, and normalises them itself: "
@@ -250,24 +282,25 @@ def _input(model: ModelFile, words: ForeignWords, engine: Engine, ends: Ends, ow
 
 
 def _is_raw(normalisation: Normalisation) -> bool:
-    """Whether bytes stay as they are."""
+    """Return whether bytes stay as they are."""
     parts = normalisation.divisor, {*normalisation.mean}, {*normalisation.std}
     return parts == (1.0, {0.0}, {1.0})
 
 
-def _why(model: ModelFile, words: ForeignWords, own: Own) -> str:
-    """Return where geometry and normalisation come from."""
-    from_file = own.why if own.normalisation and not words.pixels.normalisation else ""
-    origin = model.origin if model.pipeline and not words.pixels.preprocess else ""
-    said = replace(words.pixels, normalisation=None).options()
-    return "; ".join(filter(None, (origin, said, from_file)))
+def _input_source(model: ModelFile, options: ModelOptions, facts: FileFacts) -> str:
+    """Return the sources of geometry and normalisation."""
+    from_file = (
+        facts.normalisation_from if facts.normalisation and not options.inputs.normalisation else ""
+    )
+    origin = model.origin if model.pipeline and not options.inputs.preprocess else ""
+    typed = replace(options.inputs, normalisation=None).options()
+    return "; ".join(filter(None, (origin, typed, from_file)))
 
 
 def _provenance(model: ModelFile) -> Provenance:
-    digest = hashlib.sha256(model.content.data).hexdigest()
     return Provenance(
         source=Path(model.name).name,
-        weights_digest=f"sha256:{digest}",
+        weights_digest=digest(model.content.data).decode(),
         precision="unknown",
         target=f"{model.content.format}:unknown",
         tools=identity()["packages"],

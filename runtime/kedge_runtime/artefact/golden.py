@@ -1,7 +1,7 @@
-"""The golden set: a few pictures with the float original's answers, carried by the artefact.
+"""Read and write the golden set: a few images with the float model's outputs, in the artefact.
 
-With it a device proves, without TensorFlow, that its decoder, its preprocessing and its engine give
-what the converter saw.
+With it a device verifies, without TensorFlow, that its decoder, its preprocessing and its engine
+reproduce the converter's results.
 """
 
 import io
@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.errors import ArtefactError
+from kedge_runtime.errors import ArtefactError, about
 from kedge_runtime.modelfile.archives import read_arrays
 
 
 @dataclass(frozen=True)
 class Golden:
-    """One row per picture, so that each step of a classification can be checked by itself.
+    """One row per image, so that each step of a classification can be checked by itself.
 
-    `images`: n encoded pictures. `pixels`, `tensors`: uint8 [n, 32], SHA-256 of the decoded pixels
-    and of the preprocessed input. `reference`: float32 [n, classes], the float original's logits.
+    `images`: n encoded images. `pixels`, `tensors`: uint8 [n, 32], SHA-256 of the decoded pixels
+    and of the preprocessed input. `reference`: float32 [n, classes], the float model's logits.
     `recorded`: float32 [n, classes], this artefact's own outputs when it was made. `exact`: the
     same as raw integers from the engine's reference kernels, [n, classes], or [0, 0] where the
-    engine has none. `ids`: str [n], the label of each answer. `confidence`: float32 [n], its
-    probability when `recorded` is brought to a spread of 1.
+    engine has none. `ids`: str [n], the label of each top class. `confidence`: float32 [n], its
+    probability, 0..1, when `recorded` is scaled to a spread of 1.
     """
 
     images: tuple[bytes, ...]
@@ -38,13 +38,13 @@ class Golden:
 
     @classmethod
     def none(cls) -> "Golden":
-        """Return a set of no pictures, for files that weren't sealed."""
+        """Return an empty set, for files that aren't sealed."""
         digests, rows = np.zeros((0, 32), np.uint8), np.zeros((0, 0), np.float32)
         nothing = np.zeros(0, np.float32)
         return cls((), digests, digests, rows, rows, rows, np.zeros(0, np.str_), nothing)
 
     def to_bytes(self) -> bytes:
-        """Write an .npz archive; the same set gives the same bytes."""
+        """Return an .npz archive; the same set gives the same bytes."""
         file = io.BytesIO()
         images = {f"image_{i}": np.frombuffer(b, np.uint8) for i, b in enumerate(self.images)}
         np.savez_compressed(file, **images, **{name: getattr(self, name) for name in _ARRAYS})  # type: ignore[arg-type]
@@ -53,17 +53,18 @@ class Golden:
     @classmethod
     def from_bytes(cls, content: bytes) -> "Golden":
         """Read what `to_bytes` wrote. Raises ArtefactError when it is anything else."""
-        arrays = read_arrays(content, "the golden set is damaged")
+        with about("the golden set is damaged"):
+            arrays = read_arrays(content)
         try:
-            found = [arrays[name] for name in _ARRAYS]
+            fields = [arrays[name] for name in _ARRAYS]
             images = tuple(arrays[f"image_{i}"].tobytes() for i in range(len(arrays["tensors"])))
         except (KeyError, TypeError) as error:
             raise ArtefactError(f"the golden set is damaged ({error}); convert again") from None
-        return _check(cls(images, *found))
+        return _check(cls(images, *fields))
 
 
 _ARRAYS = tuple(field.name for field in fields(Golden) if field.name != "images")
-# Name -> numpy's kind and the number of dimensions; a row per picture, but for `exact`.
+# Name -> numpy's kind and the number of dimensions; a row per image, but for `exact`.
 _SHAPES = {
     "pixels": ("u", 2),
     "tensors": ("u", 2),
@@ -83,6 +84,6 @@ def _check(golden: Golden) -> Golden:
         if not (right and rows and (array.dtype.kind != "f" or np.isfinite(array).all())):
             raise ArtefactError(
                 f"the golden set is damaged ({name} is {array.dtype} {array.shape}, "
-                f"for {len(golden.images)} pictures); convert again"
+                f"for {len(golden.images)} images); convert again"
             )
     return golden

@@ -1,4 +1,4 @@
-"""Label files: the names of the classes, a line each, as kedge ships them and as people write them.
+"""Read label files: the names of the classes, one per line, kedge's own and the user's.
 
 One format for both: `id<TAB>name`, or only `name`, in the order of the output.
 """
@@ -14,18 +14,18 @@ from kedge_runtime.artefact.contract import Label
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.files import read_text
 
-# Around a name, as Windows ends its lines; other control characters are refused.
+# Stripped around a name: Windows ends lines with \r. Other control characters are refused.
 BLANKS = " \t\r"
 # Coral's and Teachable Machine's files number their classes.
 _NUMBERED = re.compile(r"(\d{1,9})(?:: *| +)(\S.*)")
 
 
 def read_labels(path: Path, *, repeated: bool = False) -> tuple[Label, ...]:
-    """Read the user's file: UTF-8, one class a line, `id<TAB>name` or `name`.
+    """Read the user's file: UTF-8, one class per line, `id<TAB>name` or `name`.
 
     Without an id the name is the id. `repeated`: see `parse`. Raises UsageError for a file that is
-    missing, empty, JSON or not UTF-8, for an empty line before the end (it would shift every class
-    after it), and for an id that comes twice.
+    missing, empty, JSON or not UTF-8, for an empty line before the end (it would shift all classes
+    after it), and for a repeated id.
     """
     try:
         text = read_text(path)
@@ -45,7 +45,7 @@ def _is_json(text: str) -> bool:
         json.loads(text)
     except ValueError:
         return False
-    except RecursionError:  # nothing but brackets goes so deep
+    except RecursionError:  # only brackets nest so deep
         return True
     return True
 
@@ -53,8 +53,8 @@ def _is_json(text: str) -> bool:
 def parse(text: str, where: str, *, repeated: bool = False) -> tuple[Label, ...]:
     """Turn the text of a label file into labels; `where` names the file in every message.
 
-    `repeated`: whether an id may come twice, as in the files that come with a model (ImageNet has
-    two cranes); the second one is then `crane (2)`.
+    `repeated`: whether an id may come twice, as in the files that models bring (ImageNet has two
+    cranes); the second one is then `crane (2)`. Raises UsageError.
     """
     if not text.strip():
         raise UsageError(f"{where} is empty: write one class a line, in the order of the output")
@@ -67,15 +67,15 @@ def parse(text: str, where: str, *, repeated: bool = False) -> tuple[Label, ...]
 
 
 def without_numbers(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Return the labels of `0 cat`, `1 dog`, ... as `cat`, `dog`, others as they are.
+    """Return the labels `0 cat`, `1 dog`, ... as `cat`, `dog`; leave other labels as they are.
 
     Numbers that don't run from 0, or that tell equal names apart, are part of the names.
     """
-    found = [_NUMBERED.fullmatch(label.name) for label in labels if label.id == label.name]
-    pairs = [(int(match[1]), match[2]) for match in found if match]
+    matches = [_NUMBERED.fullmatch(label.name) for label in labels if label.id == label.name]
+    pairs = [(int(match[1]), match[2]) for match in matches if match]
     names = [name for _, name in pairs]
-    counted = [number for number, _ in pairs] == list(range(len(labels)))
-    if not counted or len(set(names)) < len(names):
+    in_order = [number for number, _ in pairs] == list(range(len(labels)))
+    if not in_order or len(set(names)) < len(names):
         return labels
     return tuple(Label(id=name, name=name) for name in names)
 

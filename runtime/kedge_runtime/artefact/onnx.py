@@ -1,7 +1,7 @@
-"""ONNX: the members are `metadata_props` of the model, the digest is the last of them.
+"""Add members to an ONNX file: `metadata_props` of the model, of which the digest is the last.
 
 Protocol Buffers may be concatenated: a field that follows a message belongs to it. So the entries
-are appended to the file without parsing the model, and a device reads them back without onnx.
+are appended to the file without parsing the model, and a device reads them without onnx.
 Field numbers: onnx/onnx.proto.
 """
 
@@ -36,11 +36,11 @@ def read(content: ModelContent) -> dict[str, bytes]:
 
 
 def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return the model without kedge's entries; those of other programs are a part of it."""
+    """Return the model without kedge's entries; other programs' entries stay in it."""
     for place in parts(content, METADATA_PROPS):
         key, _ = _pair(content, place)
         if key.startswith("kedge/"):
-            # `append` put them last: all before the first one's tag and length is the model.
+            # `append` put them last: the model ends before the first one's tag and length.
             return content[: place.start - 1 - len(_varint(place.stop - place.start))], {}
     return content, {}
 

@@ -1,6 +1,6 @@
-"""Seal a foreign file: contract, labels, and a golden set of its own answers.
+"""Seal a foreign file with its contract, its labels, and a golden set of its own outputs.
 
-`golden_set` makes the golden set of every sealed file, the converter's too.
+`golden_set` makes the golden set of every sealed file, the converter's included.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Geometry, Input
 from kedge_runtime.artefact.file import Artefact, ends_in_digest, is_sealed, seal
 from kedge_runtime.artefact.foreign import ModelFile, is_zip, read_model
-from kedge_runtime.artefact.foreign_contract import ForeignWords, Told, told
+from kedge_runtime.artefact.foreign_contract import DerivedContract, ModelOptions, derive_contract
 from kedge_runtime.artefact.golden import Golden
-from kedge_runtime.artefact.output_kind import answers
+from kedge_runtime.artefact.output_kind import run_images
 from kedge_runtime.checks.verify import exact_outputs, exactly_held, walk
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.base import Engine
@@ -31,35 +31,33 @@ from kedge_runtime.fitting import finding
 from kedge_runtime.fitting.finding import true_outputs
 from kedge_runtime.fitting.scores import evidence
 from kedge_runtime.image.decode import Source, is_readable, read_image
-from kedge_runtime.image.decode import Source as ImageSource
-from kedge_runtime.image.folder import find, rendered
+from kedge_runtime.image.folder import find_images, render_images
 from kedge_runtime.image.geometry import resize
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.output import quiet
 
 GOLDEN_IMAGES = 3
-# Golden pictures stay a little larger than what is cut out of them, so that they test the resize.
+# Golden images are a little larger than the crop, so that they test the resize.
 GOLDEN_MARGIN = 1.125
 GOLDEN_QUALITY = 70
 
 
-def golden_pictures(
-    geometry: Geometry, photos: Sequence[ImageSource], reference: Floats
-) -> list[bytes]:
-    """Return small JPEGs of the photos that the model is surest of, one per class.
+def golden_images(geometry: Geometry, images: Sequence[Source], reference: Floats) -> list[bytes]:
+    """Return small JPEGs of the images with the most confident predictions, one per class.
 
-    Sure answers survive quantisation, so that a device which gives another one is at fault.
+    `reference`: float32 [images, outputs]. Confident predictions survive quantisation, so a device
+    that predicts another class is at fault.
     """
-    # A lone output is held against nothing.
+    # A lone output has a margin to 0.
     margins = np.pad(np.sort(reference, axis=1), ((0, 0), (1, 0)))
     order = np.argsort(margins[:, -2] - margins[:, -1], kind="stable")
     firsts = {int(reference[i].argmax()): i for i in reversed(order)}
     chosen = sorted(firsts.values(), key=list(order).index)[:GOLDEN_IMAGES]
-    return [_shrunk(read_image(photos[i], geometry.orientation), geometry) for i in chosen]
+    return [_shrunk(read_image(images[i], geometry.orientation), geometry) for i in chosen]
 
 
 def _shrunk(pixels: Pixels, geometry: Geometry) -> bytes:
-    """Return a small JPEG; what a centre crop would cut away is not carried along."""
+    """Return a small JPEG without the parts that a centre crop would cut away."""
     square = _square(pixels) if geometry.fit == "crop" else pixels
     side = max(geometry.height, geometry.width) / geometry.crop_fraction * GOLDEN_MARGIN
     scale = min(1.0, side / min(square.shape[:2]))
@@ -75,57 +73,61 @@ def _square(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def inexact(contract: Contract, golden: Golden) -> tuple[str, ...]:
-    """Return a note where an integer file has no exact integers to be held against."""
+def inexact_note(contract: Contract, golden: Golden) -> tuple[str, ...]:
+    """Return a note where an integer file has no exact integers to compare with."""
     if golden.exact.size or not exactly_held(contract):
         return ()
     return ("no exact integers: LiteRT's reference kernels lack one of its operators",)
 
 
 def golden_set(
-    content: ModelContent, contract: Contract, pictures: list[bytes], reference: Floats
+    content: ModelContent, contract: Contract, images: list[bytes], reference: Floats
 ) -> Golden:
-    """Run the exported model on the golden pictures and record what a device must reproduce."""
+    """Run the exported model on the golden images and record what a device must reproduce.
+
+    `images`: encoded; `reference`: float32 [images, outputs], the float model's.
+    """
     artefact = Artefact(content.path, contract, Golden.none(), "")
     engine = open_engine(content)
-    walks = [walk(Classifier(artefact, engine), picture) for picture in pictures]
+    walks = [walk(Classifier(artefact, engine), image) for image in images]
     return Golden(
-        images=tuple(pictures),
+        images=tuple(images),
         pixels=np.stack([step.pixels for step in walks]),
         tensors=np.stack([step.tensor for step in walks]),
         reference=reference,
         recorded=np.stack([step.outputs for step in walks]),
-        exact=_exact(content, contract, tuple(pictures)),
+        exact=_exact(content, contract, tuple(images)),
         ids=np.array([step.id for step in walks]),
         confidence=np.array([step.confidence for step in walks], np.float32),
     )
 
 
-def _exact(content: ModelContent, contract: Contract, pictures: tuple[bytes, ...]) -> NDArray[Any]:
-    """Return the exact integers, [0, 0] where the reference kernels can't run what others can.
+def _exact(content: ModelContent, contract: Contract, images: tuple[bytes, ...]) -> NDArray[Any]:
+    """Return the exact integers, [0, 0] where the reference kernels lack an operator.
 
-    LiteRT 2.3's lack ELU and version 3 of TILE, which its default kernels have.
+    Those of LiteRT 2.3 lack ELU and version 3 of TILE, which the default kernels have.
     """
     try:
-        return exact_outputs(content, contract, pictures)
+        return exact_outputs(content, contract, images)
     except EngineError:
         return np.zeros((0, 0), np.int8)
 
 
-# Of a folder of images so many are asked, evenly spread: the golden set takes a few of them.
-ASKED = 64
+# The model runs on so many images of a folder, evenly spread; the golden set takes a few of them.
+MAX_CANDIDATES = 64
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the user asks: `out` None is beside the file, `images` None are rendered ones.
+class SealRequest:
+    """The options of `kedge seal`.
 
-    `command`: the call as far as it needs no facts, for the message on missing ones. `force_input`:
-    whether it is sealed even if labelled images fit another preprocessing better.
+    `out`: None writes beside the file. `images`: None renders them. `command`: the command without
+    `options`, for the message on missing ones. `force_input`: seal even if labelled images fit
+    another preprocessing better.
     """
 
     file: Path
-    words: ForeignWords
+    options: ModelOptions
     command: str
     images: Path | None = None
     out: Path | None = None
@@ -135,42 +137,40 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Sealed:
-    """What was written, and a line for each thing that was taken."""
+class SealResult:
+    """The written file, its size in bytes, and lines to report."""
 
     path: Path
-    told: Told
+    derived: DerivedContract
     digest: str
     size: int
     lines: tuple[str, ...]
 
 
-def seal_file(order: Order) -> Sealed:
+def seal_file(request: SealRequest) -> SealResult:
     """Seal a foreign file. Raises UsageError, ArtefactError, EngineError, ImageError."""
-    images = find(order.images, "--images") if order.images else []
-    model = read_model(order.file)
-    form = model.content.format
-    out = _place(order, form)
-    if ends_in_digest(model.content.data) and not order.reseal:
+    images = find_images(request.images, "--images") if request.images else []
+    model = read_model(request.file)
+    format = model.content.format
+    out = _destination(request, format)
+    if ends_in_digest(model.content.data) and not request.reseal:
         raise ArtefactError(
             f"{model.name}: is sealed already; --reseal replaces its contract and golden set"
         )
-    bare, others = containers.split(form, model.content.data)
+    bare, others = containers.split(format, model.content.data)
     with quiet():
         engine = open_engine(model.content, EngineOptions(isolate=True))
-        facts = told(model, order.words, engine, order.command)
-        if not order.force_input:
-            _refuse_other_input(model.name, engine, facts.contract, images)
+        derived = derive_contract(model, request.options, engine, request.command)
+        if not request.force_input:
+            _check_input(model.name, engine, derived.contract, images)
         notes = (engine.note,) if engine.note else ()
-        whole, lines = _whole(model, bare, others, facts, engine, images)
-    write_whole(out, whole)
-    stated = whole[-content.DIGEST_BYTES :].decode()
-    return Sealed(out, facts, stated, len(whole), (*facts.lines, *notes, *lines))
+        sealed, lines = _seal(model, bare, others, derived.contract, engine, images)
+    write_whole(out, sealed)
+    digest = sealed[-content.DIGEST_BYTES :].decode()
+    return SealResult(out, derived, digest, len(sealed), (*derived.lines, *notes, *lines))
 
 
-def _refuse_other_input(
-    name: str, engine: Engine, contract: Contract, images: Sequence[Path]
-) -> None:
+def _check_input(name: str, engine: Engine, contract: Contract, images: Sequence[Path]) -> None:
     """Raise UsageError where labelled images show that another input fits the model better."""
     output = contract.output
     classes = true_outputs(images, contract.labels, output)
@@ -190,49 +190,48 @@ def _refuse_other_input(
         raise UsageError(found.line)
 
 
-def _place(order: Order, form: str) -> Path:
-    """Return where the sealed file goes. Raises UsageError where it would replace another model."""
-    if order.in_place and (order.out or is_zip(order.file)):
-        reason = "a zip is left as it is" if is_zip(order.file) else "--out names another place"
+def _destination(request: SealRequest, format: str) -> Path:
+    """Return the sealed file's path. Raises UsageError where it would replace another model."""
+    if request.in_place and (request.out or is_zip(request.file)):
+        reason = "a zip is left as it is" if is_zip(request.file) else "--out names another file"
         raise UsageError(f"--in-place: {reason}; leave --in-place out")
-    if order.in_place:
-        return order.file
-    out = order.out or order.file.with_name(f"{order.file.stem}.sealed.{form}")
-    if out.suffix.lower() != f".{form}":
-        raise UsageError(f"--out: got {out}, its name must end in .{form}")
+    if request.in_place:
+        return request.file
+    out = request.out or request.file.with_name(f"{request.file.stem}.sealed.{format}")
+    if out.suffix.lower() != f".{format}":
+        raise UsageError(f"--out: got {out}, its name must end in .{format}")
     if out.exists() and not (out.is_file() and is_sealed(out)):
         raise UsageError(f"--out: {out}: is there and carries no seal; choose another name")
     return out
 
 
-def _whole(
+def _seal(
     model: ModelFile,
     bare: bytes,
     others: dict[str, bytes],
-    facts: Told,
+    contract: Contract,
     engine: Engine,
     images: Sequence[Path],
 ) -> tuple[bytes, tuple[str, ...]]:
-    """Return the sealed file's bytes, and what is to be said of its golden set."""
-    contract = facts.contract
+    """Return the sealed file's bytes, and lines to report on its golden set."""
     geometry = contract.input.geometry
-    candidates: Sequence[Source] = _spread(images) or rendered(geometry.height, geometry.width)
-    rows = answers(engine, contract.input, candidates)
-    pictures = golden_pictures(geometry, candidates, rows)
-    reference = answers(engine, contract.input, pictures)
-    golden = golden_set(model.content, contract, pictures, reference)
+    candidates: Sequence[Source] = _spread(images) or render_images(geometry.height, geometry.width)
+    rows = run_images(engine, contract.input, candidates)
+    chosen = golden_images(geometry, candidates, rows)
+    reference = run_images(engine, contract.input, chosen)
+    golden = golden_set(model.content, contract, chosen, reference)
     kind = "images" if images else "rendered images"
-    lines = [f"golden set: {len(pictures)} of {len(candidates)} {kind}"]
+    lines = [f"golden set: {len(chosen)} of {len(candidates)} {kind}"]
     if not images:
         lines[0] += " (--images DIR takes your own)"
     if len(candidates) > 1 and np.ptp(rows, axis=0).max() == 0:
         lines.append(
-            f"warning: it answers all {counted(len(candidates), 'image')} alike: "
+            f"warning: equal outputs for all {counted(len(candidates), 'image')}: "
             "are its weights trained, and is the input right?"
         )
     return seal(model.content.format, bare, contract, golden, others), tuple(lines)
 
 
 def _spread(images: Sequence[Path]) -> list[Path]:
-    chosen = np.linspace(0, len(images) - 1, min(ASKED, len(images))).astype(int)
+    chosen = np.linspace(0, len(images) - 1, min(MAX_CANDIDATES, len(images))).astype(int)
     return [images[i] for i in chosen]

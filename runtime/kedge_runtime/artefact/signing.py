@@ -1,6 +1,6 @@
 """Sign sealed files with Ed25519 and check signatures.
 
-Keys are PEM files that openssl reads too: PKCS 8 and SubjectPublicKeyInfo. A signature is 125
+Keys are PEM files that openssl reads, too: PKCS 8 and SubjectPublicKeyInfo. A signature is 125
 bytes of ASCII directly before the digest.
 """
 
@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 16  # of a key file; real ones have 120
 
 @dataclass(frozen=True)
 class PublicKey:
-    """The 32 bytes of a public key. Can be pickled, for processes that read files themselves."""
+    """A public key, 32 bytes. Can be pickled, for processes that read files themselves."""
 
     raw: bytes
 
@@ -37,7 +37,7 @@ class PublicKey:
         return hashlib.sha256(self.raw).hexdigest()[:16]
 
     def holds(self, signature: bytes, message: bytes) -> bool:
-        """Whether the signature, 64 bytes, is this key's over the message."""
+        """Return whether the signature, 64 bytes, is this key's over the message."""
         invalid = _library("exceptions").InvalidSignature
         try:
             _ed25519().Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
@@ -84,7 +84,7 @@ def read_public(path: Path) -> PublicKey:
 
 
 def write_pair(key: PrivateKey, private: Path, public: Path) -> None:
-    """Write both files; a name that is taken is never written over. Raises UsageError."""
+    """Write both files; an existing file is never overwritten. Raises UsageError."""
     formats = _library("hazmat.primitives.serialization")
     pem = formats.Encoding.PEM
     secret = key.key.private_bytes(pem, formats.PrivateFormat.PKCS8, formats.NoEncryption())
@@ -137,7 +137,7 @@ def _parsed(path: Path, loader: str, **options: None) -> Any:
         return load(content, **options)
     except OSError as error:
         raise UsageError(f"{path}: {reason_of(error)}; give a {suffix} file") from None
-    except TypeError:  # the library's word for a password that is missing
+    except TypeError:  # a missing password
         raise UsageError(
             f"{path}: protected by a password, which kedge doesn't take: "
             f"openssl pkey -in {path} -out plain{suffix}"
@@ -159,7 +159,7 @@ def _library(module: str) -> "ModuleType":
         raise UsageError(f"keys need the package cryptography ({error}): {INSTALL}") from None
 
 
-# The first bytes of every signed message: a signature for another purpose is none of a file.
+# Starts every signed message, so that a signature for another purpose is not valid for a file.
 DOMAIN = b"kedge-signature-v1\n"
 MAX_SERIAL = 10**10 - 1
 
@@ -170,55 +170,55 @@ TAIL_BYTES = BLOCK_BYTES + DIGEST_BYTES
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature, 64 bytes, with the id of its key and the file's serial number."""
+    """A signature, 64 bytes, with its key's id and the file's serial number."""
 
     key_id: str
     serial: int
     value: bytes
 
     def block(self) -> bytes:
-        """Return it as it stands in a file, BLOCK_BYTES bytes."""
+        """Return its bytes in a file, BLOCK_BYTES."""
         value = base64.b64encode(self.value)
         return f"ed25519:{self.key_id}:{self.serial:010}:".encode() + value + b":"
 
 
 @dataclass(frozen=True)
 class Trust:
-    """The key that must have signed a file, and the lowest serial number that is accepted."""
+    """The required signature: its key, and the lowest accepted serial number."""
 
     key: PublicKey
     min_serial: int = 0
 
     def check(self, content: ModelContent) -> Signature:
-        """Return a file's signature. Raises SignatureError when it is missing or doesn't hold."""
+        """Return a file's signature. Raises SignatureError when it is missing or invalid."""
         path, data = content.path, memoryview(content.data)
-        found = signature_of(content.data)
-        if found is None:
+        signature = signature_of(content.data)
+        if signature is None:
             raise SignatureError(
                 f"{path}: carries no signature, and --key demands one: cut short (copy it again), "
                 "or never signed (`kedge sign`)"
             )
-        if found.key_id != self.key.id:
+        if signature.key_id != self.key.id:
             raise SignatureError(
-                f"{path}: signed with key {found.key_id}, --key has {self.key.id}; "
+                f"{path}: signed with key {signature.key_id}, --key has {self.key.id}; "
                 "use a file of that key's owner"
             )
-        if not self.key.holds(found.value, message(data[:-TAIL_BYTES], found.serial)) or (
+        if not self.key.holds(signature.value, message(data[:-TAIL_BYTES], signature.serial)) or (
             data[-DIGEST_BYTES:] != digest(data[:-DIGEST_BYTES])
         ):
             raise SignatureError(
                 f"{path}: the signature does not hold: the file was changed; copy it again"
             )
-        if found.serial < self.min_serial:
+        if signature.serial < self.min_serial:
             raise SignatureError(
-                f"{path}: serial number {found.serial}, --min-serial demands {self.min_serial}; "
-                "use a newer file"
+                f"{path}: serial number {signature.serial}, "
+                f"--min-serial demands {self.min_serial}; use a newer file"
             )
-        return found
+        return signature
 
 
 def trust_in(key: str | Path | None, min_serial: int) -> Trust:
-    """Return what a public key's file and a serial number demand.
+    """Return the signature that a public key's file and a serial number require.
 
     Raises UsageError for a file that holds no such key, and for a serial number alone.
     """
@@ -228,24 +228,24 @@ def trust_in(key: str | Path | None, min_serial: int) -> Trust:
 
 
 def signature_of(data: bytes) -> Signature | None:
-    """Return what stands where a signature does, unchecked; None in an unsigned file."""
-    found = _BLOCK.fullmatch(data[-TAIL_BYTES:-DIGEST_BYTES])
-    if found is None:
+    """Return the signature in a file, unchecked; None in an unsigned file."""
+    match = _BLOCK.fullmatch(data[-TAIL_BYTES:-DIGEST_BYTES])
+    if match is None:
         return None
-    signature = Signature(found[1].decode(), int(found[2]), base64.b64decode(found[3]))
-    # base64 can spell the same bytes in several ways; a file has one.
-    return signature if signature.block() == found[0] else None
+    signature = Signature(match[1].decode(), int(match[2]), base64.b64decode(match[3]))
+    # base64 can write the same bytes in several ways; only one is allowed.
+    return signature if signature.block() == match[0] else None
 
 
 def message(body: bytes | memoryview, serial: int) -> bytes:
-    """Return what is signed of a file; `body`: every byte before the block."""
+    """Return the bytes to sign for a file; `body`: every byte before the signature."""
     return DOMAIN + hashlib.sha256(body).digest() + f"{serial:010}".encode()
 
 
 def signed(content: ModelContent, key: PrivateKey, serial: int) -> bytes:
-    """Return a sealed file's bytes with a signature, in the place of one that it may have.
+    """Return a sealed file's bytes with a signature, which replaces an earlier one.
 
-    Its digest must hold (`artefact_of`). Raises ArtefactError for a seal that isn't at its place.
+    Its digest must be right (`artefact_of`). Raises ArtefactError for a misplaced seal.
     """
     old = DIGEST_BYTES if signature_of(content.data) is None else TAIL_BYTES
     try:

@@ -29,7 +29,7 @@ from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import check_finite, probabilities
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
-from kedge_runtime.engines.isolated import died, how_it_died
+from kedge_runtime.engines.isolated import death_message, describe_exit
 from kedge_runtime.errors import DiedError, UsageError
 from kedge_runtime.files import temporary_folder
 from kedge_runtime.image.decode import read_bytes
@@ -208,8 +208,8 @@ def measure_apart(case: BenchCase, plan: Plan) -> Timing:
             return running.result()
         except BrokenProcessPool:
             process.join()
-            reason = how_it_died(process.exitcode or 0)
-            raise DiedError(died(case.artefact, reason)) from None
+            reason = describe_exit(process.exitcode or 0)
+            raise DiedError(death_message(case.artefact, reason)) from None
 
 
 def _silently(case: BenchCase, plan: Plan) -> Timing:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from kedge_runtime import __version__, sandbox
 from kedge_runtime.checks import hardware
@@ -27,6 +26,7 @@ from kedge_runtime.engines.choice import (
     numpy_gate,
     version_gate,
 )
+from kedge_runtime.identity import installed_version
 
 NUMPY = Library("numpy", "numpy")
 
@@ -83,7 +83,7 @@ def check_engine(name: str, machine: Machine) -> Finding:
 
 
 def _check_library_of(kind: EngineKind, library: Library, machine: Machine) -> Finding:
-    if gate := numpy_gate(library, _version("numpy") or "0"):
+    if gate := numpy_gate(library, installed_version("numpy") or "0"):
         what, _, fix = gate.partition(": ")
         return Finding("problem", what, fix)
     found = check_library(library, machine)
@@ -102,7 +102,7 @@ def _installed(kind: EngineKind) -> list[Library]:
 def check_converter(machine: Machine) -> Finding:
     """Tell whether models can be converted here, by metadata alone."""
     names = ("tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx")
-    found = {name: number for name in names if (number := _version(name))}
+    found = {name: number for name in names if (number := installed_version(name))}
     missing = {"keras", "tf2onnx", "onnx"} - set(found)
     if missing or not any(name.startswith("tensorflow") for name in found):
         detail = "not installed; running models needs none"
@@ -112,7 +112,7 @@ def check_converter(machine: Machine) -> Finding:
 
 def check_sandbox(machine: Machine) -> Finding:
     """Tell whether conversions can be held to their own files, without a network."""
-    missing = sandbox.lacks()
+    missing = sandbox.unsupported()
     if not missing:
         return Finding("ok", "conversions get no network and their own files alone")
     detail = "; ".join(f"{what} not held back: {reason}" for what, reason in missing.items())
@@ -173,7 +173,7 @@ def try_import(library: Library) -> Trial:
     if done.returncode:
         return Trial(reason=_reason(done.returncode, done.stderr))
     said = done.stdout.splitlines()[-1].partition("kedge ")[2]
-    return Trial(said or _version(library.package) or "version unknown")
+    return Trial(said or installed_version(library.package) or "version unknown")
 
 
 def cure(reason: str, library: Library) -> str:
@@ -194,13 +194,6 @@ def _guarded(check: Callable[[Machine], Finding], machine: Machine) -> Finding:
         return check(machine)
     except Exception as error:
         return Finding("note", f"can't be checked: {type(error).__name__}: {error}")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _system(machine: Machine) -> str:

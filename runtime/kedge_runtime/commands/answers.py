@@ -14,7 +14,7 @@ from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.classify.results import Prediction, Result, disagree
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import is_folder
-from kedge_runtime.image.folder import find
+from kedge_runtime.image.folder import find_images
 from kedge_runtime.output import page, quiet, say
 from kedge_runtime.printable import printable
 
@@ -148,7 +148,7 @@ def _found(path: Path) -> Iterable[Path]:
         # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
         lines = (line.rstrip(b"\r\n") for line in (sys.stdin.buffer if sys.stdin else ()))
         return (Path(os.fsdecode(line)) for line in lines if line.strip())
-    return find(path) if is_folder(path) else [path]
+    return find_images(path) if is_folder(path) else [path]
 
 
 @dataclass

@@ -35,7 +35,7 @@ from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
 from kedge_runtime.identity import identity
-from kedge_runtime.image.folder import left_out
+from kedge_runtime.image.folder import unread_files
 from kedge_runtime.output import json_text, say
 from kedge_runtime.pool.executors import MAX_JOBS, Pool
 
@@ -294,7 +294,7 @@ def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindi
         write_whole(options.out, text.encode() + b"\n")
     tables = [*map(table, report.drifts), *(each.table for each in layers)]
     click.echo(text if options.as_json else "\n\n".join(tables))
-    if others := left_out(options.images):
+    if others := unread_files(options.images):
         say(f"{options.images}: {others}")
     for drift in report.drifts:
         for line in notes(drift):

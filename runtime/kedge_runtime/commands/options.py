@@ -12,11 +12,11 @@ from kedge_runtime.artefact.content import trust_of
 from kedge_runtime.artefact.contract import Contract, Kind
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
-from kedge_runtime.artefact.foreign_contract import ForeignWords, told
+from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contract
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
+from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
-from kedge_runtime.image.pixels import ALLOWED, PixelWords, refused
 from kedge_runtime.output import quiet, say
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _Word(click.Choice):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """Return the word. Raises UsageError."""
         if value not in self.choices:
-            raise UsageError(refused(self.option, value))
+            raise UsageError(refusal(self.option, value))
         return str(value)
 
 
@@ -172,9 +172,9 @@ def pixel_options(command: Command) -> Command:
     return command
 
 
-def pixel_words(options: dict[str, Any]) -> PixelWords:
+def pixel_words(options: dict[str, Any]) -> InputOptions:
     """Return what the options say. Raises UsageError."""
-    return PixelWords(**{each.name: options[each.name] for each in fields(PixelWords)})
+    return InputOptions(**{each.name: options[each.name] for each in fields(InputOptions)})
 
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -194,9 +194,9 @@ def foreign_options(command: Command) -> Command:
     return command
 
 
-def foreign_words(options: dict[str, Any], threshold: float | None = None) -> ForeignWords:
+def foreign_words(options: dict[str, Any], threshold: float | None = None) -> ModelOptions:
     """Return what the options say. Raises UsageError."""
-    return ForeignWords(pixel_words(options), options["labels"], options["head"], threshold)
+    return ModelOptions(pixel_words(options), options["labels"], options["head"], threshold)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class ForeignOptions:
     """What was said of the unsealed files among those of a call: a contract's parts, or words."""
 
     facts: ForeignFacts | None
-    words: ForeignWords
+    words: ModelOptions
     engine: EngineOptions
 
     @property
@@ -229,7 +229,7 @@ class ForeignOptions:
                 if self.words.given or model.unpacked:
                     raise
                 return None  # whoever reads the seal says better what this isn't
-            found = told(model, self.words, engine, command)
+            found = derive_contract(model, self.words, engine, command)
         for line in found.lines:
             say(line)
         return found.contract

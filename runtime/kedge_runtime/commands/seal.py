@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from kedge_runtime.artefact.sealing import Order, Sealed, seal_file
+from kedge_runtime.artefact.sealing import SealRequest, SealResult, seal_file
 from kedge_runtime.commands.options import FILE, SHARE, foreign_options, foreign_words
 from kedge_runtime.output import echo, echo_json
 
@@ -46,10 +46,10 @@ def command(**options: Any) -> int:
     return 0
 
 
-def _order(options: dict[str, Any]) -> Order:
+def _order(options: dict[str, Any]) -> SealRequest:
     places = ("file", "images", "out", "in_place", "reseal", "force_input")
-    return Order(
-        words=foreign_words(options, options["threshold"]),
+    return SealRequest(
+        options=foreign_words(options, options["threshold"]),
         command=_command(options),
         **{name: options[name] for name in places},
     )
@@ -69,9 +69,9 @@ def _command(options: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _plain(file: Path, sealed: Sealed) -> dict[str, Any]:
+def _plain(file: Path, sealed: SealResult) -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
-    contract = sealed.told.contract
+    contract = sealed.derived.contract
     return {
         "schema": 1,
         "command": "seal",

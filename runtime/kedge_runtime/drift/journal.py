@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import unwritable
-from kedge_runtime.image.folder import find
+from kedge_runtime.image.folder import find_images
 
 # Images between two entries of a journal: some seconds on a small board.
 SHARD = 32
@@ -51,7 +51,7 @@ class ImageFolder:
     @classmethod
     def of(cls, folder: Path) -> "ImageFolder":
         """Search a folder. Raises UsageError when there is no folder or no image in it."""
-        paths = find(folder, "--images")
+        paths = find_images(folder, "--images")
         names = sorted(path.relative_to(folder).as_posix() for path in paths)
         return cls(folder, tuple(names))
 

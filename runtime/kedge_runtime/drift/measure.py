@@ -24,7 +24,7 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ImageError
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.output import quiet
-from kedge_runtime.pool.executors import Here
+from kedge_runtime.pool.executors import InProcess
 from kedge_runtime.progress import Bar
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def merge(parts: Iterable[Part]) -> Part:
     return Part(rows[order], seconds[order], tuple(failed))
 
 
-HERE = Here()
+HERE = InProcess()
 
 
 def measure_all(

@@ -6,7 +6,6 @@ are all as long as the longest), `digests` (SHA-256 of each image, uint8 [n, 32]
 by row: the file may be larger than the memory.
 """
 
-import hashlib
 import json
 import os
 import weakref
@@ -25,7 +24,7 @@ from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.artefact.contract import Contract, Geometry, Normalisation, Output, Tensor
 from kedge_runtime.drift.journal import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
-from kedge_runtime.files import whole_file
+from kedge_runtime.files import sha256_of, whole_file
 from kedge_runtime.modelfile import archives
 from kedge_runtime.modelfile.archives import FAULTS, opened
 from kedge_runtime.records import decode, encode
@@ -108,11 +107,8 @@ class Reference:
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the file."""
-        hasher = hashlib.sha256()
         self._file.seek(0)
-        while chunk := self._file.read(_CHUNK):
-            hasher.update(chunk)
-        return f"sha256:{hasher.hexdigest()}"
+        return f"sha256:{sha256_of(self._file)}"
 
     def is_failed(self, name: str) -> bool:
         """Whether the image was unreadable when the reference was recorded."""

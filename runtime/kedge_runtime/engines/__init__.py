@@ -1,1 +1,1 @@
-"""Inference engines: one module each, twins with one verb, `open_engine(content, options)`."""
+"""Run models on inference engines: one module each with `open_engine(content, options)`."""

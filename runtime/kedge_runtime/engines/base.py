@@ -1,6 +1,6 @@
-"""What all engines share: a checked input, one run at a time, and batches that fall back to a loop.
+"""Define the base of all engines: a checked input, one run at a time, batches or else a loop.
 
-An engine module adds a class with `set`, `invoke` and `get`, the steps of a run, and the function
+An engine's module adds a class with the steps of a run, `set`, `invoke` and `get`, and the function
 `open_engine(content, options)`.
 """
 
@@ -22,9 +22,9 @@ from kedge_runtime.errors import EngineError, counted, one_line
 
 @dataclass(frozen=True)
 class Port:
-    """One end of a model; a symbolic batch counts as 1.
+    """An input or output of a model.
 
-    `fixed`: whether the file states every other side.
+    `shape`: a symbolic batch counts as 1. `fixed`: whether the file states every other side.
     """
 
     shape: tuple[int, ...]
@@ -35,37 +35,37 @@ class Port:
 class Engine(ABC):
     """A loaded model with one input and one output. Safe to share between threads.
 
-    A lock makes them wait for each other: an interpreter has one set of tensors. What is returned
-    is the caller's own; no later run writes into it.
+    A lock makes threads wait for each other: an interpreter has one set of tensors. No later run
+    writes into a returned array.
     """
 
     name: str
     """Its key in ENGINES."""
     library: str
-    """The module that does the work."""
+    """The Python module that runs the model."""
     faults: tuple[type[Exception], ...]
-    """What the library raises when a run fails."""
+    """The exceptions of the library when a run fails."""
     batches = True
-    """Whether several inputs at once may be tried; False from the first refusal on."""
+    """Whether batches may be tried; False after the first refusal."""
     note = ""
-    """What a person should know of how it was opened, one line, or nothing."""
+    """A line for the user on how the model was opened, or empty."""
 
-    def __init__(self, taken: Port, given: Port) -> None:
-        """Take what the loaded model says of its input and its output."""
-        self.ports = taken, given
-        self.input, self.input_shape = taken.tensor, taken.shape
-        self.output, self.output_shape = given.tensor, given.shape
-        self._dtype = np.dtype(taken.tensor.dtype)
+    def __init__(self, input_port: Port, output_port: Port) -> None:
+        """Take the input and the output of the loaded model."""
+        self.ports = input_port, output_port
+        self.input, self.input_shape = input_port.tensor, input_port.shape
+        self.output, self.output_shape = output_port.tensor, output_port.shape
+        self._dtype = np.dtype(input_port.tensor.dtype)
         self._lock = threading.Lock()
 
     # The steps of one run, without its lock and its check: `kedge bench` clocks them one by one.
     @abstractmethod
     def set(self, tensors: Array) -> None:
-        """Hand over any number of inputs; raise one of `faults` if refused."""
+        """Set [n, ...] inputs, any n; raise one of `faults` if refused."""
 
     @abstractmethod
     def invoke(self) -> None:
-        """Compute; raise one of `faults` when that fails."""
+        """Run the network; raise one of `faults` when that fails."""
 
     @abstractmethod
     def get(self) -> Array:
@@ -99,7 +99,7 @@ class Engine(ABC):
             )
 
     def run_many(self, tensors: Array) -> Array:
-        """Return [n, ...] raw outputs for [n, ...] inputs: one batch if the model can, else a loop.
+        """Return [n, ...] raw outputs for [n, ...] inputs, in a batch if possible, else in a loop.
 
         A batch takes n times the memory of one input. Raises EngineError as `run` does.
         """
@@ -122,7 +122,7 @@ class Engine(ABC):
             except self.faults:
                 self.batches = False
             else:
-                # A model that holds on to a batch of 1 inside answers for one input only.
+                # A model with a fixed batch of 1 inside returns one row only.
                 self.batches = whole.shape == expected
                 if self.batches:
                     return whole
@@ -148,9 +148,9 @@ class Engine(ABC):
 
 
 def import_library(engine: str) -> ModuleType:
-    """Return the first library of an engine that is there and can be loaded.
+    """Return the first installed library of an engine that can be imported.
 
-    Raises EngineError: missing, broken, or with a numpy that it can't stand.
+    Raises EngineError where all are missing, broken, or incompatible with this numpy.
     """
     reasons = []
     for library in ENGINES[engine].libraries:
@@ -163,25 +163,27 @@ def import_library(engine: str) -> ModuleType:
             return import_module(library.module)
         except (ImportError, OSError) as error:
             reasons.append(f"{library.package} can't be imported: {one_line(error)}")
-    raise EngineError(reasons[0] if reasons else f"no {engine} here: {how_to_install(engine)}")
+    raise EngineError(
+        reasons[0] if reasons else f"{engine} is not installed: {how_to_install(engine)}"
+    )
 
 
-def only_ends(taken: Sequence[Any], given: Sequence[Any]) -> tuple[Any, Any]:
+def single_ports(inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[Any, Any]:
     """Return the one input and the one output. Raises EngineError for another number of them."""
-    if len(taken) != 1 or len(given) != 1:
+    if len(inputs) != 1 or len(outputs) != 1:
         raise EngineError(
-            f"the model has {counted(len(taken), 'input')} and {counted(len(given), 'output')}; "
+            f"the model has {counted(len(inputs), 'input')} and {counted(len(outputs), 'output')}; "
             "kedge runs one of each"
         )
-    return taken[0], given[0]
+    return inputs[0], outputs[0]
 
 
-# Of uint8 tensors without a scale: an image's bytes, which the model casts itself.
+# A uint8 input without a scale: an image's bytes, which the model casts itself.
 BYTES = Tensor("uint8", Quantisation(1.0, 0))
 
 
 def image_port(port: Port) -> Port:
-    """Return the input of a model with the layout that its shape tells."""
+    """Return a model's input with the layout that its shape implies."""
     return replace(port, tensor=replace(port.tensor, layout=_layout(port.shape)))
 
 
@@ -194,7 +196,7 @@ def _layout(shape: tuple[int, ...]) -> Layout:
 
 
 def float_port(shape: Sequence[Any], dtype: str) -> Port:
-    """Return an end of an ONNX model: sizes that are no numbers are 1, [n, 3, ...] is planar."""
+    """Return a port of an ONNX model: symbolic sizes are 1, [n, 3, ...] is planar."""
     layout: Layout = "nchw" if len(shape) == 4 and shape[1] == 3 else "nhwc"
     sizes = tuple(size if isinstance(size, int) else 1 for size in shape)
     tensor = BYTES if dtype == BYTES.dtype else Tensor(dtype_name(dtype))
@@ -203,7 +205,7 @@ def float_port(shape: Sequence[Any], dtype: str) -> Port:
 
 
 def dtype_name(dtype: Any) -> Any:
-    """Return a numpy dtype's name, checked. Raises EngineError for what no contract can hold."""
+    """Return a numpy dtype's name. Raises EngineError for one that no contract allows."""
     name = str(dtype) if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in get_args(DType):
         known = ", ".join(get_args(DType))

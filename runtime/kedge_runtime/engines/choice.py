@@ -1,7 +1,7 @@
-"""Inference engines: one module each, twins with one verb `open_engine(content, options)`.
+"""Choose an inference engine and open models with it.
 
-Here is only the data by which one is chosen, free of numpy: `kedge doctor` reads it on machines
-where numpy can't be imported, and the command line for its help. The verb's base is `base.py`.
+This module does not import numpy: `kedge doctor` uses it on machines where numpy can't be imported,
+and the command line for its help.
 """
 
 import os
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 Kernels = Literal["default", "builtin", "reference"]
 
-ARM32 = "armv7l"  # what platform.machine() says on a 32-bit Raspberry Pi OS
+ARM32 = "armv7l"  # platform.machine() of a 32-bit Raspberry Pi OS
 ONNX = "pip install './kedge[onnx]'"
 OPENCV = "run a float32 model with --engine opencv"
-TFLITE = "take .tflite files or a 64-bit system"  # where onnxruntime can't be had
+TFLITE = "use .tflite files or a 64-bit system"  # where onnxruntime has no wheel
 
 
 @dataclass(frozen=True)
 class Library:
-    """What an engine imports, what pip calls it, and with which versions it can run models.
+    """A library of an engine: its module, its package for pip, and the versions that work.
 
-    `numpy_below`: the major version of numpy that it can't stand; `oldest`: (major, minor).
+    `numpy_below`: the first incompatible major version of numpy. `oldest`: (major, minor).
     """
 
     module: str
@@ -42,15 +42,15 @@ class Library:
 
     @property
     def name(self) -> str:
-        """The package that Python imports."""
+        """The top-level package of the module."""
         return self.module.partition(".")[0]
 
 
 @dataclass(frozen=True)
 class EngineKind:
-    """One engine: its module, the formats it runs, and its libraries, the preferred one first.
+    """An engine: its module, the formats that it runs, and its libraries, the preferred one first.
 
-    `runs` says so in words; `install` ends the message when no library is there.
+    `runs`: the formats for messages. `install`: ends the message when no library is installed.
     """
 
     module: str
@@ -89,26 +89,26 @@ ENGINES = {
         frozenset({"onnx"}),
         # 4.6 refuses the Clip and ReduceMean of today's ONNX; 4.8.1, 4.11 and 5.0 were tried.
         (Library("cv2", "opencv-python-headless", oldest=(4, 8)),),
-        "pictures, and .onnx files of float32",
+        "images, and .onnx files of float32",
         "pip install opencv-python-headless",
     ),
 }
 
 
-# More than any machine has cores; engines start as many as they are told, or crash.
+# More than any machine has cores; engines crash when they can't start so many.
 MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to open an engine. Raises UsageError for what no engine could do.
+    """How to open an engine. Raises UsageError for values that no engine allows.
 
     `threads`: 1 to MAX_THREADS; default: all cores this process may use.
     `delegate`: `edgetpu[:usb|pci|N]`, or the path of a delegate's shared library.
     `engine`: a key of ENGINES; default: the first one for the file's format.
     `kernels`: `default`; `builtin` leaves out the XNNPACK delegate; `reference` is slow, and on
     integer models gives the same bytes on every machine.
-    `isolate`: whether it runs in a process of its own, under bounds: docs/security.md.
+    `isolate`: run in a worker process with memory and time bounds: docs/security.md.
     """
 
     threads: int | None = None
@@ -118,7 +118,7 @@ class EngineOptions:
     isolate: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range for every engine."""
+        """Refuse values out of range for every engine."""
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads is {self.threads}, allowed are 1 and more")
         if self.threads is not None and self.threads > MAX_THREADS:
@@ -142,16 +142,16 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def engine_for(form: str, options: EngineOptions) -> str:
-    """Return the key of the engine for a format. Raises EngineError if it can't do what is asked.
+def engine_for(format: str, options: EngineOptions) -> str:
+    """Return the key of the engine for a format. Raises EngineError if it can't meet the options.
 
-    Nothing is replaced silently: a default engine that is missing is an error naming the others.
+    No engine is replaced silently: a missing default engine is an error that names the others.
     """
-    able = [name for name, kind in ENGINES.items() if form in kind.formats]
-    name = options.engine or able[0]
+    engines = [name for name, kind in ENGINES.items() if format in kind.formats]
+    name = options.engine or engines[0]
     kind = ENGINES[name]
-    if name not in able:
-        raise EngineError(f"{name} runs no .{form} files; engines that do: {', '.join(able)}")
+    if name not in engines:
+        raise EngineError(f"{name} runs no .{format} files; engines that do: {', '.join(engines)}")
     if options.kernels not in kind.kernels:
         known = ", ".join(sorted(kind.kernels))
         raise EngineError(f"{name} has no {options.kernels} kernels, only: {known}")
@@ -163,8 +163,8 @@ def engine_for(form: str, options: EngineOptions) -> str:
 def open_engine(content: "ModelContent", options: EngineOptions | None = None) -> "Engine":
     """Load a model's bytes.
 
-    One with operators that can't be checked runs in a process of its own. Raises ArtefactError for
-    a model that isn't whole or sound, EngineError when it can't be loaded.
+    A model with unknown operators runs in a worker process. Raises ArtefactError for an incomplete
+    or invalid model, EngineError when it can't be loaded.
     """
     options = options or EngineOptions()
     kind = ENGINES[engine_for(content.format, options)]
@@ -182,7 +182,7 @@ def open_engine(content: "ModelContent", options: EngineOptions | None = None) -
 
 
 def is_installed(library: Library) -> bool:
-    """Tell whether a library is there, without importing it."""
+    """Return whether a library is installed, without importing it."""
     try:
         return find_spec(library.name) is not None
     except ImportError:
@@ -190,7 +190,7 @@ def is_installed(library: Library) -> bool:
 
 
 def numpy_gate(library: Library, numpy_version: str) -> str:
-    """Return why `library` can't work with this numpy and the cure, or an empty string."""
+    """Return why `library` fails with this numpy and the remedy, or an empty string."""
     limit = library.numpy_below
     if limit is None or int(numpy_version.partition(".")[0]) < limit:
         return ""
@@ -198,20 +198,22 @@ def numpy_gate(library: Library, numpy_version: str) -> str:
 
 
 def version_gate(library: Library, version: str, machine: str = "") -> str:
-    """Return why this version of a library runs no models and the cure on this machine (default) or
-    another one, or an empty string.
+    """Return why a library's version runs no models and the remedy, or an empty string.
+
+    `machine`: as `platform.machine()` names it; default: this one.
     """
     if tuple(map(int, re.findall(r"\d+", version)[:2])) >= library.oldest:
         return ""
     oldest = ".".join(map(str, library.oldest))
     upgrade = f"upgrade {library.package}"
     no_wheel = (machine or platform.machine()) == ARM32
-    cure = f"{TFLITE}, or {upgrade}" if no_wheel else f"{ONNX} and take onnxruntime, or {upgrade}"
-    return f"{library.name} {version} runs no models, {oldest} and newer do: {cure}"
+    onnx = f"{ONNX} and take onnxruntime, or {upgrade}"
+    remedy = f"{TFLITE}, or {upgrade}" if no_wheel else onnx
+    return f"{library.name} {version} runs no models, {oldest} and newer do: {remedy}"
 
 
 def how_to_install(engine: str, machine: str = "", python: tuple[int, ...] = ()) -> str:
-    """Return what to do about a missing engine on this machine (default) or another one."""
+    """Return how to install a missing engine on this machine (default) or another one."""
     machine, python = machine or platform.machine(), python or sys.version_info[:2]
     if machine != ARM32 or engine == "opencv":
         return ENGINES[engine].install

@@ -1,6 +1,6 @@
-"""An engine in a process of its own, under a memory and a time bound: a twin of the others.
+"""Run an engine in a worker process, under a memory and a time bound.
 
-A model that ends its engine, or never ends, costs that process and one line.
+A model that crashes its engine, or never ends, costs that process and one line.
 """
 
 import os
@@ -24,14 +24,14 @@ from kedge_runtime.engines.isolated_child import ChildLostError, receive, send
 from kedge_runtime.errors import DiedError, EngineError
 from kedge_runtime.modelfile.check.tflite_shapes import Cost
 
-MEMORY = 400 << 20  # bytes beside the model: the check lets 320 MB of activations pass
-COPIES = 3  # of the weights: the bytes, what LiteRT copies, what XNNPACK packs
+MEMORY = 400 << 20  # bytes beside the model: the check allows 320 MB of activations
+COPIES = 3  # of the weights: the file, LiteRT's copy, XNNPACK's packed ones
 STACK = 16 << 20  # bytes that a thread may take
 START = 60.0  # seconds for Python and the engine's library, from a slow card
-LEAST = 6.0  # seconds for any run, and for opening
-# Multiplications a second that the slowest boards make; reference kernels are for proof, not speed.
+LEAST = 6.0  # seconds that any run and any opening may take
+# Multiplications per second of the slowest boards, by kernels.
 RATES = {"default": 200e6, "builtin": 100e6, "reference": 20e6}
-LOADED = 5 << 20  # bytes of a model a second, opened
+LOADED = 5 << 20  # bytes of a model that are opened per second
 
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
@@ -40,19 +40,21 @@ _CODE = (
 
 
 class FaultError(Exception):
-    """What the engine's library raised in its process."""
+    """An error of the engine's library in the worker process."""
 
 
 class Isolated(Engine):
-    """One process with one model. Its steps are those of the engine in it."""
+    """A worker process with one model; its steps are those of the engine in it."""
 
     faults = (FaultError,)
 
-    def __init__(self, child: "Child", name: str, told: dict[str, Any], seconds: float) -> None:
-        """Take a process whose model is open, and what it told of it."""
-        super().__init__(_port(told["input"]), _port(told["output"]))
-        self.name, self.library = name, str(told["library"])
-        self.batches, self.note = bool(told["batches"]), str(told["note"])[:500]
+    def __init__(
+        self, child: "Child", name: str, description: dict[str, Any], seconds: float
+    ) -> None:
+        """Take a process with an open model, its description, and a run's limit in seconds."""
+        super().__init__(_port(description["input"]), _port(description["output"]))
+        self.name, self.library = name, str(description["library"])
+        self.batches, self.note = bool(description["batches"]), str(description["note"])[:500]
         self._child, self._seconds = child, seconds
         self._rows = 1
 
@@ -63,7 +65,7 @@ class Isolated(Engine):
         self._step(head, np.ascontiguousarray(tensors).tobytes())
 
     def invoke(self) -> None:
-        """Run the network there."""
+        """Run the network in the worker process."""
         self._step({"step": "invoke"})
 
     def get(self) -> Array:
@@ -72,22 +74,22 @@ class Isolated(Engine):
         try:
             return np.frombuffer(body, np.dtype(head["dtype"])).reshape(head["shape"]).copy()
         except (KeyError, TypeError, ValueError):
-            raise self._child.died("it answered nonsense") from None
+            raise self._child.died("it sent an invalid reply") from None
 
     def _step(self, head: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        # Four times what the file states: an output of open sides is larger than its port says.
+        # Four times the stated size: an output with open sides is larger than its port states.
         most = 4 * self._rows * max(1 << 20, 8 * int(np.prod(self.output_shape)))
-        found = self._child.ask(head, body, most, self._seconds * self._rows)
-        if "fault" in found[0]:
-            raise FaultError(str(found[0]["fault"])[:500])
-        return found
+        reply = self._child.ask(head, body, most, self._seconds * self._rows)
+        if "fault" in reply[0]:
+            raise FaultError(str(reply[0]["fault"])[:500])
+        return reply
 
 
 class Child:
-    """The process. It ends with this object, and with the parent whatever ends that."""
+    """The worker process; it ends with this object, and with the parent even if that is killed."""
 
     def __init__(self, content: ModelContent, bound: int) -> None:
-        """Start it; `bound`: the bytes that it may take."""
+        """Start the process; `bound`: the bytes that it may allocate."""
         self.path, self.bound = content.path, bound
         reader, writer = os.pipe()
         try:
@@ -110,39 +112,41 @@ class Child:
     def ask(
         self, head: dict[str, Any], body: bytes, most: int, seconds: float
     ) -> tuple[dict[str, Any], bytes]:
-        """Return the answer. Raises DiedError where the process ended, hung or ran out of memory,
-        EngineError for what the engine says against the model.
+        """Send a message and return the reply: its head and at most `most` bytes.
+
+        Raises DiedError where the process ended, hung or ran out of memory, EngineError where the
+        engine refuses the model.
         """
         try:
-            with suppress(BrokenPipeError):  # its last words may say why
+            with suppress(BrokenPipeError):  # its last reply may state the reason
                 send(self._descriptor(self.process.stdin), head, body)
-            found = receive(self._descriptor(self.process.stdout), most, seconds)
+            reply = receive(self._descriptor(self.process.stdout), most, seconds)
         except ChildLostError as lost:
             raise self.died(f"it took more than {seconds:.0f} s" if lost.late else "") from None
         except ValueError:
-            raise self.died("it answered nonsense") from None
+            raise self.died("it sent an invalid reply") from None
         except BaseException:
-            self.end()  # Ctrl-C: half a message is no beginning for another
+            self.end()  # Ctrl-C: after half a message the process can't be used
             raise
-        if "memory" in found[0]:
+        if "memory" in reply[0]:
             raise self.died(self._memory())
-        if "error" in found[0]:
+        if "error" in reply[0]:
             self.end()
-            raise EngineError(str(found[0]["error"])[:1000])
-        return found
+            raise EngineError(str(reply[0]["error"])[:1000])
+        return reply
 
     def died(self, reason: str) -> DiedError:
-        """Return the error of a process that ended by itself, or is ended here for a reason."""
+        """End the process and return its error; no reason: it ended by itself."""
         if not reason:
             try:
                 code = self.process.wait(1)
             except subprocess.TimeoutExpired:
                 code = 0
-            reason = how_it_died(code)
+            reason = describe_exit(code)
             if code == -signal.SIGABRT:
                 reason += f", perhaps as {self._memory()}"
         self.end()
-        return DiedError(died(self.path, reason))
+        return DiedError(death_message(self.path, reason))
 
     def _memory(self) -> str:
         return f"it took more than {self.bound >> 20} MB"
@@ -153,13 +157,13 @@ class Child:
         return int(pipe.fileno())
 
 
-def died(path: Path, reason: str) -> str:
-    """Return the one line on an engine that took its process with it."""
+def death_message(path: Path, reason: str) -> str:
+    """Return the message on an engine whose process died."""
     return f"{path}: the engine died ({reason}): broken or hostile file"
 
 
-def how_it_died(code: int) -> str:
-    """Return a process's end in words: a signal's name, or its exit code."""
+def describe_exit(code: int) -> str:
+    """Return the signal's name or the exit code of a process that ended."""
     try:
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
     except ValueError:
@@ -176,24 +180,24 @@ def _end(process: subprocess.Popen[bytes], writer: int) -> None:
 
 
 def open_isolated(content: ModelContent, options: EngineOptions, cost: Cost) -> Isolated:
-    """Load a model in a process of its own. Raises EngineError, DiedError among them."""
+    """Load a model in a worker process. Raises EngineError, which includes DiedError."""
     name = engine_for(content.format, options)
     bound = MEMORY + COPIES * len(content.data) + STACK * options.thread_count
     child = Child(content, bound)
-    said = asdict(replace(options, isolate=False))
-    child.ask({"options": said, "engine": name}, b"", 0, START)
+    settings = asdict(replace(options, isolate=False))
+    child.ask({"options": settings, "engine": name}, b"", 0, START)
     head = {"path": str(content.path), "format": content.format, "memory": bound}
     opening = LEAST + len(content.data) / LOADED
-    told, _ = child.ask(head, content.data, 0, opening)
+    description, _ = child.ask(head, content.data, 0, opening)
     try:
-        return Isolated(child, name, told, LEAST + cost.work / RATES[options.kernels])
+        return Isolated(child, name, description, LEAST + cost.work / RATES[options.kernels])
     except (KeyError, TypeError, ValueError):
-        raise child.died("it answered nonsense") from None
+        raise child.died("it sent an invalid reply") from None
 
 
-def _port(told: dict[str, Any]) -> Port:
-    tensor = dict(told["tensor"])
+def _port(described: dict[str, Any]) -> Port:
+    tensor = dict(described["tensor"])
     quantisation = tensor.pop("quantisation")
     scale = None if quantisation is None else Quantisation(**quantisation)
-    shape = tuple(int(side) for side in told["shape"])
-    return Port(shape, Tensor(**tensor, quantisation=scale), bool(told["fixed"]))
+    shape = tuple(int(side) for side in described["shape"])
+    return Port(shape, Tensor(**tensor, quantisation=scale), bool(described["fixed"]))

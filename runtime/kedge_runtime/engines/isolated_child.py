@@ -1,4 +1,4 @@
-"""Serve one engine in a process of its own, by messages of JSON and raw bytes."""
+"""Serve one engine in a worker process, by messages of JSON and raw bytes."""
 
 import json
 import os
@@ -28,16 +28,16 @@ _CHUNK = 1 << 20
 
 
 class ChildLostError(Exception):
-    """Nobody answers any more; `late`: because the time was up."""
+    """The other process is gone; `late`: or did not reply in time."""
 
     def __init__(self, late: bool = False) -> None:
-        """Take the reason."""
+        """Keep the reason."""
         super().__init__("late" if late else "closed")
         self.late = late
 
 
 def send(descriptor: int, head: dict[str, Any], body: bytes | memoryview = b"") -> None:
-    """Write a message. Raises BrokenPipeError when nobody reads."""
+    """Write a message. Raises BrokenPipeError when the reader is gone."""
     text = json.dumps(head).encode()
     _write(descriptor, memoryview(_SIZES.pack(len(text), len(body)) + text))
     _write(descriptor, memoryview(body))
@@ -51,23 +51,24 @@ def _write(descriptor: int, content: memoryview) -> None:
 def receive(
     descriptor: int, most: int, seconds: float | None = None
 ) -> tuple[dict[str, Any], bytes]:
-    """Read a message whose bytes are at most so many, within so many seconds (None: any time).
+    """Read a message: a head, and a body of at most `most` bytes.
 
-    Raises LostError when the other end is closed or late, ValueError for what is no message.
+    `seconds`: the time limit, None for no limit. Raises ChildLostError when the other process is
+    gone or late, ValueError for an invalid message.
     """
     end = None if seconds is None else time.monotonic() + seconds
     head, body = _SIZES.unpack(_read(descriptor, _SIZES.size, end))
     if head > MAX_HEAD or body > most:
         raise ValueError(f"a message of {head} and {body} bytes")
-    found = json.loads(_read(descriptor, head, end))
-    if not isinstance(found, dict):
+    content = json.loads(_read(descriptor, head, end))
+    if not isinstance(content, dict):
         raise ValueError("a message that is no object")
-    return found, _read(descriptor, body, end)
+    return content, _read(descriptor, body, end)
 
 
 def _read(descriptor: int, size: int, end: float | None) -> bytes:
     parts, left = [], size
-    # select knows no descriptor above 1023, and a service may have thousands.
+    # select allows no descriptor above 1023, and a service may have thousands.
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     while left:
@@ -87,16 +88,16 @@ MODEL_BYTES = 2 << 30  # the most that either format can have
 
 
 def serve(parent: int) -> None:
-    """Obey what comes on stdin until it ends; `parent`: a pipe that ends with the parent."""
+    """Handle requests from stdin until it closes; `parent`: a pipe that closes with the parent."""
     _prepare(parent)
     replies = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no reply
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print, too
     with suppress(ChildLostError, BrokenPipeError):
         _serve(replies)
 
 
 def _prepare(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it even in the middle of a run."""
+    """Leave Ctrl-C to the parent, and end with the parent even during a run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(ImportError, AttributeError, OSError):
         import fcntl
@@ -111,48 +112,48 @@ def _prepare(parent: int) -> None:
 
 
 def _serve(replies: int) -> None:
-    order, _ = receive(0, 0)
-    options, name = EngineOptions(**order["options"]), order["engine"]
+    request, _ = receive(0, 0)
+    options, name = EngineOptions(**request["options"]), request["engine"]
     _reply(replies, lambda: import_library(name))
-    order, data = receive(0, MODEL_BYTES)
-    content = ModelContent(Path(order["path"]), order["format"], data)
+    request, data = receive(0, MODEL_BYTES)
+    content = ModelContent(Path(request["path"]), request["format"], data)
     del data
-    _limit(order["memory"])
+    _limit(request["memory"])
     module = import_module(ENGINES[name].module)
     engine: Engine = _reply(replies, lambda: module.open_engine(content, options))
     while True:
         try:
-            order, body = receive(0, MODEL_BYTES)
-            _obey(replies, engine, order, body)
+            request, body = receive(0, MODEL_BYTES)
+            _step(replies, engine, request, body)
         except MemoryError:
             send(replies, {"memory": True})
             return
 
 
 def _described(engine: Engine) -> dict[str, Any]:
-    taken, given = engine.ports
+    input_port, output_port = engine.ports
     return {
-        "input": asdict(taken),
-        "output": asdict(given),
+        "input": asdict(input_port),
+        "output": asdict(output_port),
         "library": engine.library,
         "batches": engine.batches,
         "note": engine.note,
     }
 
 
-def _obey(replies: int, engine: Engine, order: dict[str, Any], body: bytes) -> None:
-    """Do one step of a run."""
+def _step(replies: int, engine: Engine, request: dict[str, Any], body: bytes) -> None:
+    """Run one step of the engine and send the result."""
     try:
-        found = _STEPS[order["step"]](engine, order, body)
+        array = _STEPS[request["step"]](engine, request, body)
     except engine.faults as error:
         send(replies, {"fault": one_line(error)})
     else:
-        head = {} if found is None else {"dtype": found.dtype.name, "shape": list(found.shape)}
-        send(replies, head, b"" if found is None else found.tobytes())
+        head = {} if array is None else {"dtype": array.dtype.name, "shape": list(array.shape)}
+        send(replies, head, b"" if array is None else array.tobytes())
 
 
-def _set(engine: Engine, order: dict[str, Any], body: bytes) -> None:
-    engine.set(np.frombuffer(body, order["dtype"]).reshape(order["shape"]))
+def _set(engine: Engine, request: dict[str, Any], body: bytes) -> None:
+    engine.set(np.frombuffer(body, request["dtype"]).reshape(request["shape"]))
 
 
 def _get(engine: Engine, _: dict[str, Any], __: bytes) -> Array:
@@ -163,24 +164,27 @@ _STEPS: dict[str, Any] = {"set": _set, "invoke": lambda engine, *_: engine.invok
 
 
 def _reply(replies: int, task: Callable[[], Any]) -> Any:
-    """Return what a task does; tell of an engine what it takes, and of a failure the reason."""
+    """Run a task, send its outcome, and return its result.
+
+    An engine is sent as its description, a failure as its reason.
+    """
     try:
-        found = task()
+        result = task()
     except (KedgeError, MemoryError) as error:
         send(replies, {"memory": True} if isinstance(error, MemoryError) else {"error": str(error)})
         raise ChildLostError from None
-    send(replies, _described(found) if isinstance(found, Engine) else {})
-    return found
+    send(replies, _described(result) if isinstance(result, Engine) else {})
+    return result
 
 
 def _limit(more: int) -> None:
-    """Bound the memory that this process may write to: what it has, and so many bytes."""
+    """Limit this process's writable memory to its present size and `more` bytes."""
     try:
         import resource
 
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        found = re.search(r"VmData:\s+(\d+) kB", status)
-        bound = (int(found[1]) << 10) + more if found else resource.RLIM_INFINITY
+        match = re.search(r"VmData:\s+(\d+) kB", status)
+        bound = (int(match[1]) << 10) + more if match else resource.RLIM_INFINITY
         resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
     except (ImportError, OSError, ValueError):
-        return  # a system without such bounds: docs/security.md says which
+        return  # a system without such limits: see docs/security.md

@@ -20,10 +20,10 @@ from kedge_runtime.engines.base import (
     dtype_name,
     image_port,
     import_library,
-    only_ends,
+    single_ports,
 )
 from kedge_runtime.engines.choice import EngineOptions, Kernels
-from kedge_runtime.errors import EngineError, UsageError, one_line
+from kedge_runtime.errors import EngineError, UsageError, about, one_line
 
 # Names given by Coral's documentation, by sys.platform.
 EDGETPU_LIBRARIES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
@@ -39,7 +39,7 @@ _VERBS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
 
 @dataclass(frozen=True)
 class Delegate:
-    """A shared library, the options it is created with, and what to do when it isn't there."""
+    """A delegate's shared library, its options, and how to install it."""
 
     library: str
     options: dict[str, str] = field(default_factory=dict)
@@ -47,13 +47,13 @@ class Delegate:
 
 
 def parse_delegate(text: str) -> Delegate:
-    """Read the grammar. The N-th Edge TPU counts from 0. Raises UsageError for a wrong device."""
+    """Read `edgetpu[:usb|pci|N]`, N from 0, or a library's path. Raises UsageError."""
     if not text.startswith("edgetpu") or "." in text:
         return Delegate(text)
-    if not (found := _EDGETPU.fullmatch(text)):
+    if not (match := _EDGETPU.fullmatch(text)):
         raise UsageError(f"delegate is {text!r}, an Edge TPU is edgetpu, edgetpu:usb, :pci or :N")
-    kind, number = found.groups()
-    device = kind or (f":{number}" if number else "")
+    bus, number = match.groups()
+    device = bus or (f":{number}" if number else "")
     return Delegate(EDGETPU_LIBRARY, {"device": device} if device else {}, EDGETPU_INSTALL)
 
 
@@ -72,7 +72,7 @@ def load_delegate(litert: ModuleType, text: str) -> Any:
 
 
 def _probe(delegate: Delegate) -> None:
-    """Load the library apart: LiteRT's own failure leaves a half-made object that complains."""
+    """Load the library without LiteRT first: its failure leaves an object that prints errors."""
     try:
         library = ctypes.CDLL(delegate.library)
     except OSError as error:
@@ -95,7 +95,7 @@ XNNPACK = "xnnpack"  # in LiteRT's message when its default delegate refuses a m
 
 
 class LiteRT(Engine):
-    """One interpreter; its tensors are allocated again only when the batch size changes."""
+    """An interpreter; its tensors are allocated again only when the batch size changes."""
 
     name = "litert"
     # std::bad_alloc and std::out_of_range come as the last two.
@@ -103,11 +103,13 @@ class LiteRT(Engine):
 
     def __init__(self, interpreter: Any, library: str) -> None:
         """Take an interpreter whose tensors are allocated."""
-        taken, given = only_ends(interpreter.get_input_details(), interpreter.get_output_details())
-        super().__init__(image_port(_port(taken)), _port(given))
+        one_input, one_output = single_ports(
+            interpreter.get_input_details(), interpreter.get_output_details()
+        )
+        super().__init__(image_port(_port(one_input)), _port(one_output))
         self.library = library
         self._interpreter = interpreter
-        self._input_index, self._output_index = taken["index"], given["index"]
+        self._input_index, self._output_index = one_input["index"], one_output["index"]
         self._shape = self.input_shape
 
     def set(self, tensors: Array) -> None:
@@ -135,25 +137,28 @@ class LiteRT(Engine):
 def open_engine(content: ModelContent, options: EngineOptions) -> LiteRT:
     """Load a .tflite model, sealed or not. Raises EngineError."""
     litert = import_library("litert")
+    with about(content.path):
+        return _open(litert, content, options)
+
+
+def _open(litert: ModuleType, content: ModelContent, options: EngineOptions) -> LiteRT:
     try:
-        return _opened(litert, content, options)
-    except EngineError as error:
-        raise EngineError(f"{content.path}: {error}") from None
+        return _load(litert, content, options)
     except LiteRT.faults as error:
         reason = one_line(error)
         if options.kernels != "default" or options.delegate or XNNPACK not in reason.lower():
-            raise EngineError(f"{content.path}: {_reason(reason)}") from None
-    engine = open_engine(content, replace(options, kernels="builtin"))
+            raise EngineError(_describe(reason)) from None
+    engine = _open(litert, content, replace(options, kernels="builtin"))
     engine.note = f"XNNPACK refuses the model, LiteRT's own slower kernels run it ({reason})"
     return engine
 
 
-def _opened(litert: ModuleType, content: ModelContent, options: EngineOptions) -> LiteRT:
+def _load(litert: ModuleType, content: ModelContent, options: EngineOptions) -> LiteRT:
     interpreter = litert.Interpreter(
         model_content=content.data,
         num_threads=options.thread_count,
         experimental_delegates=(
-            [_delegate(litert, options.delegate)] if options.delegate else None
+            [load_delegate(litert, options.delegate)] if options.delegate else None
         ),
         experimental_op_resolver_type=litert.OpResolverType[RESOLVERS[options.kernels]],
     )
@@ -161,13 +166,7 @@ def _opened(litert: ModuleType, content: ModelContent, options: EngineOptions) -
     return LiteRT(interpreter, litert.__name__.partition(".")[0])
 
 
-def _delegate(litert: ModuleType, text: str) -> Any:
-    # Few devices have one.
-
-    return load_delegate(litert, text)
-
-
-def _reason(message: str) -> str:
+def _describe(message: str) -> str:
     if "edgetpu-custom-op" in message:
         return (
             "compiled for the Edge TPU, which the CPU can't run: give --delegate edgetpu, "

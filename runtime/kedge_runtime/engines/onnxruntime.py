@@ -1,4 +1,4 @@
-"""ONNX models on onnxruntime's CPU provider."""
+"""Run ONNX models on onnxruntime's CPU provider."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from kedge_runtime.engines.base import (
     float_port,
     image_port,
     import_library,
-    only_ends,
+    single_ports,
 )
 from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.errors import EngineError, one_line
+from kedge_runtime.errors import EngineError, about, one_line
 
 # Without it, x86 processors that lack VNNI add products of int8 in 16 bits, which saturate: a net
 # that is right on every other machine answers wrongly there (onnxruntime's documentation,
@@ -27,7 +27,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uin
 
 
 class OnnxRuntime(Engine):
-    """One session. Quantised ONNX models keep float inputs and outputs, or take bytes."""
+    """A session; inputs and outputs are float, or the input is bytes, in quantised models too."""
 
     name = library = "onnxruntime"
     # onnxruntime's errors have no base of their own: InvalidGraph is a plain Exception.
@@ -35,23 +35,23 @@ class OnnxRuntime(Engine):
 
     def __init__(self, session: Any) -> None:
         """Take a session."""
-        taken, given = only_ends(session.get_inputs(), session.get_outputs())
-        super().__init__(image_port(_port(taken)), _port(given))
-        self._session, self._input, self._outputs = session, taken.name, [given.name]
+        one_input, one_output = single_ports(session.get_inputs(), session.get_outputs())
+        super().__init__(image_port(_port(one_input)), _port(one_output))
+        self._session, self._input, self._outputs = session, one_input.name, [one_output.name]
         self._feed: dict[str, Array] = {}
-        self._found: list[Array] = []
+        self._results: list[Array] = []
 
     def set(self, tensors: Array) -> None:
-        """Keep the inputs: onnxruntime takes them with the run."""
+        """Keep the inputs: onnxruntime copies them with the run."""
         self._feed = {self._input: tensors}
 
     def invoke(self) -> None:
         """Run the network."""
-        self._found = self._session.run(self._outputs, self._feed)
+        self._results = self._session.run(self._outputs, self._feed)
 
     def get(self) -> Array:
-        """Return what the run gave, a new array each time."""
-        return self._found[0]
+        """Return the raw output, a new array each time."""
+        return self._results[0]
 
 
 def open_engine(content: ModelContent, options: EngineOptions) -> OnnxRuntime:
@@ -59,20 +59,19 @@ def open_engine(content: ModelContent, options: EngineOptions) -> OnnxRuntime:
     onnxruntime = import_library("onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.thread_count
-    settings.log_severity_level = 4  # fatal only: what is worth a line is raised
-    try:
-        session, note = precise_session(content.data, settings)
+    settings.log_severity_level = 4  # fatal only: errors are raised as well
+    with about(content.path):
+        try:
+            session, note = precise_session(content.data, settings)
+        except OnnxRuntime.faults as error:
+            raise EngineError(f"onnxruntime can't load it: {one_line(error)}") from None
         engine = OnnxRuntime(session)
         engine.note = note
         return engine
-    except EngineError as error:
-        raise EngineError(f"{content.path}: {error}") from None
-    except OnnxRuntime.faults as error:
-        raise EngineError(f"{content.path}: onnxruntime can't load it: {one_line(error)}") from None
 
 
 def precise_session(model: bytes, settings: Any) -> tuple[Any, str]:
-    """Return a session that adds int8 without saturating, and a note where it can't.
+    """Return a session that adds int8 without saturating, else one with a note for the user.
 
     `model`: its bytes; `settings`: a SessionOptions.
     """

@@ -1,10 +1,11 @@
-"""float32 ONNX models on OpenCV's own network module: no library beyond what decodes the pictures.
+"""Run float32 ONNX models on OpenCV's own network module: no library beyond the image decoder.
 
-OpenCV doesn't tell what a network takes and gives, and runs inputs of a wrong shape without a word:
-both are read from the file. Quantised graphs load in some releases and fail in others: refused.
-Batches of a network whose batch is fixed end the process in 4.8 and 4.11: never tried.
+OpenCV does not report a network's inputs and outputs, and accepts inputs of a wrong shape. So both
+are read from the file. Quantised graphs load in some releases only: they are refused. Batches of a
+network with a fixed batch end the process in 4.8 and 4.11: they are never tried.
 """
 
+import struct
 from typing import Any
 
 import cv2
@@ -12,12 +13,13 @@ import numpy as np
 
 from kedge_runtime.arrays import Array
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.engines.base import Engine, float_port, image_port, only_ends
+from kedge_runtime.engines.base import Engine, Port, float_port, image_port, single_ports
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, version_gate
-from kedge_runtime.errors import EngineError, one_line
-from kedge_runtime.modelfile.onnx import GraphOutline, read_outline
+from kedge_runtime.errors import EngineError, about, one_line
+from kedge_runtime.modelfile import onnx
+from kedge_runtime.modelfile.network import Network, Value
 
-# What the names of integer operators have in common: QuantizeLinear, QLinearConv, MatMulInteger.
+# Parts of the names of integer operators: QuantizeLinear, QLinearConv, MatMulInteger.
 _INTEGER = ("Quantize", "QLinear", "Integer")
 
 
@@ -29,13 +31,15 @@ class OpenCV(Engine):
     faults = (cv2.error,)
     batches = False
 
-    def __init__(self, net: Any, graph: GraphOutline) -> None:
-        """Take a network and what its file says of it."""
-        taken, given = only_ends(graph.inputs, graph.outputs)
-        entry = image_port(float_port(taken.shape, taken.dtype))
-        super().__init__(entry, float_port(given.shape, given.dtype))
+    def __init__(self, net: Any, network: Network) -> None:
+        """Take OpenCV's network, and the same as read from its file."""
+        inputs, outputs = (
+            [_port(network.values[i]) for i in side] for side in (network.inputs, network.outputs)
+        )
+        input_port, output_port = single_ports(inputs, outputs)
+        super().__init__(image_port(input_port), output_port)
         self._net = net
-        self._found: Array = np.empty(0, np.float32)
+        self._result: Array = np.empty(0, np.float32)
 
     def set(self, tensors: Array) -> None:
         """Copy the inputs into the network."""
@@ -43,11 +47,11 @@ class OpenCV(Engine):
 
     def invoke(self) -> None:
         """Run the network."""
-        self._found = self._net.forward()
+        self._result = self._net.forward()
 
     def get(self) -> Array:
-        """Return what the run gave, a new array each time."""
-        return self._found
+        """Return the raw output, a new array each time."""
+        return self._result
 
 
 def open_engine(content: ModelContent, options: EngineOptions) -> OpenCV:
@@ -58,23 +62,36 @@ def open_engine(content: ModelContent, options: EngineOptions) -> OpenCV:
     (library,) = ENGINES["opencv"].libraries
     if gate := version_gate(library, cv2.__version__):
         raise EngineError(gate)
-    try:
-        graph = read_outline(content.data)
-        _check_float32(graph)
-        net = cv2.dnn.readNetFromONNX(np.frombuffer(content.data, np.uint8))
+    with about(content.path):
+        network = _read(content)
+        _check_float32(network)
+        try:
+            net = cv2.dnn.readNetFromONNX(np.frombuffer(content.data, np.uint8))
+        except cv2.error as error:
+            raise EngineError(f"OpenCV can't load it: {one_line(error)}") from None
         if options.threads:
             cv2.setNumThreads(options.threads)
-        return OpenCV(net, graph)
-    except EngineError as error:
-        raise EngineError(f"{content.path}: {error}") from None
-    except (cv2.error, ValueError) as error:
-        raise EngineError(f"{content.path}: OpenCV can't load it: {one_line(error)}") from None
+        return OpenCV(net, network)
 
 
-def _check_float32(graph: GraphOutline) -> None:
-    ends = {end.dtype for end in (*graph.inputs, *graph.outputs)}
-    integer = sorted(op for op in graph.operators if any(part in op for part in _INTEGER))
-    if found := integer or sorted(ends - {"float32"}):
+def _read(content: ModelContent) -> Network:
+    try:
+        return onnx.read(memoryview(content.data))
+    except (ValueError, IndexError, KeyError, struct.error) as error:
+        raise EngineError(f"no readable ONNX model ({error}); copy it again") from None
+
+
+def _port(value: Value) -> Port:
+    # OpenCV runs one image: an open side is 1.
+    sides = [1 if side < 0 else side for side in value.shape or ()]
+    return float_port(sides, value.dtype)
+
+
+def _check_float32(network: Network) -> None:
+    dtypes = {network.values[i].dtype for i in (*network.inputs, *network.outputs)}
+    kinds = {operator.kind for operator in network.operators}
+    integer = sorted(kind for kind in kinds if any(part in kind for part in _INTEGER))
+    if unsupported := integer or sorted(dtypes - {"float32"}):
         raise EngineError(
-            f"opencv runs float32 models only, this one has {found[0]}; use onnxruntime"
+            f"opencv runs float32 models only, this one has {unsupported[0]}; use onnxruntime"
         )

@@ -1,6 +1,6 @@
-"""From a file's bytes to pixels; nothing is read or allocated before its cost is known.
+"""Decode image files to pixels, and check their cost before anything is read or allocated.
 
-Pictures come from strangers: the file's size, its format and the size it claims are checked first,
+Images come from strangers. The file's size, its format and its stated dimensions are checked first,
 so that a decompression bomb, a pipe or a device costs nothing.
 """
 
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.artefact.contract import Orientation
-from kedge_runtime.errors import ImageError, reason_of
+from kedge_runtime.errors import ImageError, about, reason_of
 from kedge_runtime.image.formats import read_header
 from kedge_runtime.image.header import HeaderError, ImageHeader
 
 Source = str | Path | bytes | NDArray[Any]
-# Height and width of a JPEG as stored -> 1, 2, 4 or 8: the decoder may divide its sides by this.
+# Height and width of a JPEG as stored -> 1, 2, 4 or 8: the divisor of its sides when decoded.
 Reduction = Callable[[int, int], int]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -42,7 +42,7 @@ _COLOURS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _ORIENTATIONS = {"exif": 0, "ignore": cv2.IMREAD_IGNORE_ORIENTATION}
-# By EXIF's orientation: what makes stored pixels, [h, w, 3], upright.
+# EXIF orientation -> function that turns stored pixels, [h, w, 3], upright.
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -57,10 +57,10 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may cost.
+    """Limits of what one image may cost.
 
-    `bytes`: of the file; `pixels`: stated by its header; `memory`: bytes that file and decoder take
-    at once, as estimated from the header.
+    `bytes`: size of the file. `pixels`: height times width, as the header states. `memory`: peak
+    bytes of file and decoder together, estimated from the header.
     """
 
     bytes: int = MAX_BYTES
@@ -71,8 +71,8 @@ class ImageLimits:
 LIMITS = ImageLimits()
 
 
-def whole(height: int, width: int) -> int:
-    """Decode every pixel: the reduction of a JPEG of any size is 1."""
+def full_size(height: int, width: int) -> int:
+    """Return 1: decode every pixel of a JPEG of any size."""
     return 1
 
 
@@ -81,23 +81,23 @@ def read_image(
     orientation: Orientation = "exif",
     *,
     limits: ImageLimits = LIMITS,
-    reduction: Reduction = whole,
+    reduction: Reduction = full_size,
 ) -> Pixels:
     """Return uint8 [height, width, 3] in RGB from a path, encoded bytes, or an RGB array.
 
-    Only JPEGs are reduced. Raises ImageError when there is no whole picture in it, or when it is
-    larger than `limits` allow; an array is the caller's own and has none.
+    Only JPEGs are reduced. Raises ImageError when the source holds no complete image, or exceeds
+    `limits`. The limits do not apply to an array.
     """
     if isinstance(source, np.ndarray):
         return _check_pixels(source)
-    if isinstance(source, bytes):
-        return decode(source, orientation, "the picture", limits=limits, reduction=reduction)
-    content = read_bytes(Path(source), limits)
-    return decode(content, orientation, str(source), limits=limits, reduction=reduction)
+    encoded = isinstance(source, bytes)
+    with about("the image" if encoded else source):
+        content = source if isinstance(source, bytes) else _read(Path(source), limits)
+        return _decode(content, orientation, limits, reduction)
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a file holds a whole picture within the limits."""
+    """Return whether a file holds a complete image within the default limits."""
     try:
         read_image(path)
     except ImageError:
@@ -106,86 +106,86 @@ def is_readable(path: Path) -> bool:
 
 
 def read_bytes(path: Path, limits: ImageLimits = LIMITS) -> bytes:
-    """Return a file's content. Raises ImageError when it can't be read, or is no plain file."""
+    """Return a file's content. Raises ImageError for an unreadable, special or too large file."""
+    with about(path):
+        return _read(path, limits)
+
+
+def _read(path: Path, limits: ImageLimits) -> bytes:
     try:
         status = path.stat()
-        _check_file(path, status.st_mode)
-        _check_bytes(str(path), status.st_size, limits)
+        _check_mode(status.st_mode)
+        _check_bytes(status.st_size, limits)
         with open_plain(path) as file:
             # No more than was checked: a file may grow, and some in /proc state no size.
             return file.read(status.st_size)
     except OSError as error:
-        raise ImageError(f"{path}: {reason_of(error)}") from None
+        raise ImageError(reason_of(error)) from None
     except ValueError as error:
-        raise ImageError(f"{str(path)!r}: no file can be called so ({error})") from None
+        raise ImageError(f"invalid file name ({error})") from None
 
 
-def decode(
-    content: bytes,
-    orientation: Orientation,
-    name: str,
-    *,
-    limits: ImageLimits = LIMITS,
-    reduction: Reduction = whole,
+def _decode(
+    content: bytes, orientation: Orientation, limits: ImageLimits, reduction: Reduction
 ) -> Pixels:
-    """Decode JPEG, PNG, WebP or BMP bytes to RGB; `name` heads the message of an ImageError."""
-    header = _check_content(content, name, limits)
-    by = reduction(header.height, header.width) if header.form == "JPEG" else 1
-    _check_memory(name, header, header.memory(by), limits)
+    """Decode JPEG, PNG, WebP or BMP bytes to upright RGB."""
+    header = _check_content(content, limits)
+    by = reduction(header.height, header.width) if header.format == "JPEG" else 1
+    _check_memory(header, header.memory(by), limits)
     # OpenCV's versions differ in which EXIF they read: kedge turns what it can itself.
     turned = orientation if header.orientation is None else "ignore"
-    pixels = _decode(header, _COLOURS[by] | _ORIENTATIONS[turned], name)
+    pixels = _call_decoder(header, _COLOURS[by] | _ORIENTATIONS[turned])
     rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
     turn = _TURNS[(header.orientation or 1) if orientation == "exif" else 1]
     return np.ascontiguousarray(turn(rgb))
 
 
-def _decode(header: ImageHeader, flags: int, name: str) -> NDArray[Any]:
-    # imdecode answers None for a truncated JPEG, where imread fills it with grey and goes on.
+def _call_decoder(header: ImageHeader, flags: int) -> NDArray[Any]:
+    # imdecode returns None for a truncated JPEG, where imread fills it with grey and goes on.
     try:
         pixels = cv2.imdecode(np.frombuffer(header.encoded, np.uint8), flags)
     except cv2.error as error:
-        raise ImageError(f"{name}: can't be decoded ({error.err})") from None
+        raise ImageError(f"can't be decoded ({error.err})") from None
     if pixels is None:
-        raise ImageError(f"{name}: a damaged {header.form} picture, no decoder can read it")
+        raise ImageError(f"a damaged {header.format} image, no decoder can read it")
     return pixels
 
 
-def _check_content(content: bytes, name: str, limits: ImageLimits) -> ImageHeader:
+def _check_content(content: bytes, limits: ImageLimits) -> ImageHeader:
     if not content:
-        raise ImageError(f"{name}: the file is empty")
-    _check_bytes(name, len(content), limits)
+        raise ImageError("the file is empty")
+    _check_bytes(len(content), limits)
     try:
         header = read_header(content)
     except HeaderError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(str(error)) from None
     if header.width * header.height > limits.pixels:
         raise ImageError(
-            f"{name}: a {header.form} of {header.width}x{header.height} pixels, "
+            f"a {header.format} of {header.width}x{header.height} pixels, "
             f"allowed are {limits.pixels} in all; shrink it first"
         )
     return header
 
 
-def _check_memory(name: str, header: ImageHeader, memory: int, limits: ImageLimits) -> None:
+def _check_memory(header: ImageHeader, memory: int, limits: ImageLimits) -> None:
     if memory > limits.memory:
         mib, allowed = memory / (1 << 20), limits.memory / (1 << 20)
         raise ImageError(
-            f"{name}: a {header.form} of {header.width}x{header.height} pixels, "
+            f"a {header.format} of {header.width}x{header.height} pixels, "
             f"decoding it takes {mib:.1f} MiB, allowed are {allowed:.1f} MiB; shrink it first"
         )
 
 
-def _check_bytes(name: str, size: int, limits: ImageLimits) -> None:
+def _check_bytes(size: int, limits: ImageLimits) -> None:
     if size > limits.bytes:
-        raise ImageError(f"{name}: {size} bytes, allowed are {limits.bytes}; shrink it first")
+        raise ImageError(f"{size} bytes, allowed are {limits.bytes}; shrink it first")
 
 
-def _check_file(path: Path, mode: int) -> None:
+def _check_mode(mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{path}: is a directory")
+        raise ImageError("is a directory")
     if not stat.S_ISREG(mode):
-        raise ImageError(f"{path}: a pipe, a socket or a device; pictures are read from files")
+        raise ImageError("a pipe, a socket or a device; images are read from files")
 
 
 def _check_pixels(pixels: NDArray[Any]) -> Pixels:

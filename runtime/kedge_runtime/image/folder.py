@@ -1,4 +1,4 @@
-"""Find the images of a folder, and draw images where none are given."""
+"""Find the images of a folder, and render images where the user has none."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError, counted, reason_of
 from kedge_runtime.image.decode import SUFFIXES
 
-# Pictures of other kinds, which kedge doesn't read; a text file beside pictures is no loss.
+# Images that kedge does not read. Other files, such as texts, are not reported.
 OTHERS = frozenset(
     {".arw", ".avif", ".cr2", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".tif"}
     | {".tiff"}
@@ -21,22 +21,22 @@ OTHERS = frozenset(
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """Yield what is no folder at any depth, behind links to folders too, in no fixed order.
+    """Yield the files of a folder at any depth, in no fixed order; links to folders are followed.
 
     A folder with several names comes once, by its real one if that lies below `folder`. Raises
     UsageError for a folder that can't be read.
     """
     seen, waiting = set[tuple[int, int]](), [folder]
     while waiting:
-        for place, below, names in os.walk(waiting.pop(0), onerror=_refuse):
-            status = Path(place).stat()
+        for parent, below, names in os.walk(waiting.pop(0), onerror=_refuse):
+            status = Path(parent).stat()
             if (status.st_dev, status.st_ino) in seen:
                 below.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
             below.sort()
-            waiting += filter(Path.is_symlink, (Path(place, name) for name in below))
-            yield from (Path(place, name) for name in names)
+            waiting += filter(Path.is_symlink, (Path(parent, name) for name in below))
+            yield from (Path(parent, name) for name in names)
 
 
 def _refuse(error: OSError) -> None:
@@ -44,44 +44,44 @@ def _refuse(error: OSError) -> None:
     raise UsageError(f"{error.filename}: {reason}; make it readable, or move it away") from None
 
 
-def _of_kind(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
+def _with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     for path in files(folder):
-        # macOS keeps `._x.jpg`, which is no picture, beside x.jpg on other file systems.
+        # On other file systems macOS keeps metadata of x.jpg as `._x.jpg`.
         if path.suffix.lower() in suffixes and not path.name.startswith("._"):
             yield path
 
 
-def left_out(folder: Path) -> str:
+def unread_files(folder: Path) -> str:
     """Return e.g. `12 files of other kinds left out (.HEIC 12)` for a folder, "" for none.
 
-    They are the pictures that `find` passes over; convert them to use them.
+    They are images in formats that `find_images` skips; convert them to use them.
     """
-    kinds = Counter(path.suffix for path in _of_kind(folder, OTHERS))
-    if not kinds:
+    suffixes = Counter(path.suffix for path in _with_suffix(folder, OTHERS))
+    if not suffixes:
         return ""
-    named = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-    kind = "another kind" if kinds.total() == 1 else "other kinds"
-    return f"{counted(kinds.total(), 'file')} of {kind} left out ({named})"
+    listed = ", ".join(f"{suffix} {count}" for suffix, count in sorted(suffixes.items()))
+    kind = "another kind" if suffixes.total() == 1 else "other kinds"
+    return f"{counted(suffixes.total(), 'file')} of {kind} left out ({listed})"
 
 
-def find(folder: Path, option: str = "") -> list[Path]:
-    """Return a folder's pictures at any depth, sorted; `option` is what gave the folder.
+def find_images(folder: Path, option: str = "") -> list[Path]:
+    """Return the images of a folder at any depth, sorted; links to folders are followed.
 
-    Links to folders are followed. Raises UsageError when it is no folder or holds none, and for a
-    folder in it that can't be read.
+    `option`: the command line's option with the folder, for messages. Raises UsageError when it is
+    no folder, holds no image, or can't be read.
     """
     where = f"{option}: {folder}" if option else str(folder)
     try:
-        there = folder.is_dir()
+        exists = folder.is_dir()
     except OSError as error:
         raise UsageError(f"{where}: {reason_of(error)}") from None
-    if not there:
-        raise UsageError(f"{where}: no such folder; give a folder of pictures")
-    found = sorted(_of_kind(folder, SUFFIXES))
-    if not found:
-        others = f"; {said}" if (said := left_out(folder)) else ""
-        raise UsageError(f"{where}: no pictures in it ({', '.join(sorted(SUFFIXES))}){others}")
-    return found
+    if not exists:
+        raise UsageError(f"{where}: no such folder; give a folder of images")
+    images = sorted(_with_suffix(folder, SUFFIXES))
+    if not images:
+        others = f"; {skipped}" if (skipped := unread_files(folder)) else ""
+        raise UsageError(f"{where}: no images in it ({', '.join(sorted(SUFFIXES))}){others}")
+    return images
 
 
 COUNT = 24
@@ -90,15 +90,18 @@ ASPECTS = ((1.3, 1.9), (1.8, 1.25), (1.5, 1.5))
 SHAPES = 5
 
 
-def rendered(height: int, width: int, count: int = COUNT, seed: int = 0) -> list[Pixels]:
-    """Return `count` images, RGB uint8, each larger than `height` x `width`; by the seed alone."""
+def render_images(height: int, width: int, count: int = COUNT, seed: int = 0) -> list[Pixels]:
+    """Render `count` images, RGB uint8 [h, w, 3], each larger than `height` x `width` pixels.
+
+    The same seed gives the same images.
+    """
     random = np.random.default_rng(seed)
     sides = (ASPECTS[i % len(ASPECTS)] for i in range(count))
     return [_image(random, round(height * tall), round(width * wide)) for tall, wide in sides]
 
 
 def _image(random: np.random.Generator, height: int, width: int) -> Pixels:
-    # Four corners' colours, blended: every channel takes values of its own.
+    # Four corners' colours, blended: the channels differ, so that swapped ones are noticed.
     corners = random.integers(0, 256, (2, 2, 3)).astype(np.float32)
     canvas = np.asarray(cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR))
     image = np.ascontiguousarray(canvas.clip(0, 255).astype(np.uint8))

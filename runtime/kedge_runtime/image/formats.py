@@ -1,7 +1,7 @@
 """Read an image's format, size and cost from its bytes, before a decoder may allocate anything.
 
-Only what every OpenCV from 4.6 on decodes alike passes: JPEG, PNG, WebP without animation, BMP.
-Each reader walks the structure that a decoder walks: what a header states must lie in the file.
+JPEG, PNG, WebP without animation and BMP are allowed: every OpenCV from 4.6 on decodes them alike.
+Each reader walks the same structure as a decoder: what a header states must lie in the file.
 """
 
 import re
@@ -10,8 +10,7 @@ from importlib import import_module
 
 from kedge_runtime.image.header import CUT, HeaderError, ImageHeader
 
-# By the first bytes of a file: the module with `read(content) -> ImageHeader`, imported when the
-# first such image comes.
+# First bytes of a file -> module with `read(content) -> ImageHeader`, imported on first use.
 READERS = {
     rb"\xff\xd8\xff": "jpeg",
     rb"\x89PNG\r\n\x1a\n": "png",
@@ -25,16 +24,18 @@ def read_header(content: bytes) -> ImageHeader:
 
     Raises HeaderError for another format, a size of zero, and an image that is not whole.
     """
-    found = (name for start, name in READERS.items() if re.match(start, content, re.DOTALL))
-    name = next(found, None)
+    matches = (name for start, name in READERS.items() if re.match(start, content, re.DOTALL))
+    name = next(matches, None)
     if name is None:
-        raise HeaderError("no readable JPEG, PNG, WebP or BMP picture")
+        raise HeaderError("no readable JPEG, PNG, WebP or BMP image")
     try:
         header: ImageHeader = import_module(f"{__package__}.{name}").read(content)
     except (struct.error, IndexError):
         raise HeaderError(CUT) from None
     if min(header.width, header.height) < 1:
-        raise HeaderError(f"a {header.form} of {header.width}x{header.height} pixels, it is empty")
+        raise HeaderError(
+            f"a {header.format} of {header.width}x{header.height} pixels, it is empty"
+        )
     return header
 
 

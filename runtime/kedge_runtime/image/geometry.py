@@ -1,4 +1,4 @@
-"""From pixels of any size to the network's size: one function per resize method and per fit.
+"""Scale and crop pixels to the network's size: one function per resize method and per fit.
 
 Integer arithmetic is used where the method allows it (`nearest`, `bilinear`, `pyramid`, `pillow_*`)
 and numpy's float32 in a fixed order for `tf_bilinear`, so an image gives the same bytes on every
@@ -20,17 +20,17 @@ from kedge_runtime.artefact.contract import PILLOW_RESIZES, Fit, Geometry, Resiz
 Size = tuple[int, int]  # height, width in pixels
 
 LETTERBOX_GREY = 127
-# What a centre crop cuts away need not be resized first: longer pictures lose their ends before.
+# A centre crop cuts the ends of longer images away, so they are cut before the resize.
 MAX_ASPECT = 4
 
 
 def fit_to(pixels: Pixels, geometry: Geometry) -> Pixels:
-    """Return uint8 [geometry.height, geometry.width, 3] of a uint8 [h, w, 3] picture."""
+    """Fit uint8 [h, w, 3] to uint8 [geometry.height, geometry.width, 3]."""
     return FITS[geometry.fit](pixels, geometry)
 
 
 def resize(pixels: Pixels, height: int, width: int, method: Resize) -> Pixels:
-    """Return `pixels` scaled to uint8 [height, width, 3]."""
+    """Scale uint8 [h, w, 3] to uint8 [height, width, 3]."""
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(RESIZES[method](pixels, height, width), np.uint8)
@@ -59,7 +59,7 @@ def _bilinear(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _tf_bilinear(pixels: Pixels, height: int, width: int) -> Pixels:
-    """TensorFlow's `tf.image.resize`, rounded: OpenCV's weights of 1/256 can be 1.3 steps off."""
+    """Resize as `tf.image.resize`, rounded: OpenCV's weights of 1/256 are up to 1.3 steps off."""
     top, bottom, down = _neighbours(pixels.shape[0], height)
     left, right, across = _neighbours(pixels.shape[1], width)
 
@@ -89,14 +89,14 @@ def _area(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def _pillow(method: Resize, pixels: Pixels, height: int, width: int, **region: Any) -> Pixels:
-    # Most models are fed by OpenCV's methods.
+    # Imported here: most models use OpenCV's methods.
     from kedge_runtime.image.pillow_filters import resample
 
     return resample(pixels, height, width, method, **region)
 
 
 def _pyramid(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Halve by means while that stays above the target, then go on bilinearly: no aliasing.
+    """Halve by means while the result stays above the target, then resize bilinearly: no aliasing.
 
     Each side is halved as often as it needs, since `stretch` scales them differently.
     """
@@ -121,7 +121,7 @@ RESIZES: dict[Resize, Callable[[Pixels, int, int], Pixels]] = {
 
 
 def _cover(size: Size, geometry: Geometry) -> Size:
-    """The smallest size of the picture whose centre `crop_fraction` covers the target."""
+    """Return the smallest size of the image whose centre `crop_fraction` covers the target."""
     height, width = _cut(size)
     covered_h = _round(geometry.height / geometry.crop_fraction)
     covered_w = _round(geometry.width / geometry.crop_fraction)
@@ -134,7 +134,7 @@ def _target(size: Size, geometry: Geometry) -> Size:
 
 
 def _contain(size: Size, geometry: Geometry) -> Size:
-    """The largest size of the picture that the target has room for."""
+    """Return the largest size of the image that fits into the target."""
     scale = min(geometry.height / size[0], geometry.width / size[1])
     height = min(geometry.height, max(1, _round(size[0] * scale)))
     width = min(geometry.width, max(1, _round(size[1] * scale)))
@@ -151,7 +151,7 @@ def _widest(size: Size, geometry: Geometry) -> tuple[float, float]:
 
 
 def _whole(size: Size, geometry: Geometry) -> Size:
-    """Return the same in whole pixels, as Keras's smart_resize does: in float32."""
+    """Return the same in whole pixels, computed in float32 as Keras's smart_resize does."""
     height, width = size
     rows = np.float32(width * geometry.height) / np.float32(geometry.width)
     columns = np.float32(height * geometry.width) / np.float32(geometry.height)
@@ -159,7 +159,7 @@ def _whole(size: Size, geometry: Geometry) -> Size:
 
 
 def _filled(size: Size, geometry: Geometry) -> Size:
-    """Return the size of an image of which a target-sized part is seen, rounded up."""
+    """Return the smallest size that covers the target, rounded up."""
     scale = max(geometry.height / size[0], geometry.width / size[1])
     return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
 
@@ -171,7 +171,7 @@ def _shorter(size: Size, geometry: Geometry) -> Size:
     return (long, short) if size[1] <= size[0] else (short, long)
 
 
-# The size that a picture of a given size is resized to, before it is cropped or padded.
+# The size that an image of a given size is resized to, before it is cropped or padded.
 SCALED: dict[Fit, Callable[[Size, Geometry], Size]] = {
     "crop": _cover,
     "stretch": _target,
@@ -183,19 +183,21 @@ SCALED: dict[Fit, Callable[[Size, Geometry], Size]] = {
 
 
 def reduction(geometry: Geometry, height: int, width: int) -> int:
-    """Return 1, 2, 4 or 8: by how much a JPEG decoder may divide the sides of this picture.
+    """Return 1, 2, 4 or 8: the divisor that a JPEG decoder may apply to the sides in pixels.
 
-    What it gives is never smaller than what `fit_to` resizes to. EXIF may swap the sides and isn't
-    known yet, so both ways round must suffice. `nearest` picks single pixels: never reduced.
+    The result is never smaller than the size that `fit_to` resizes to. EXIF may swap the sides and
+    isn't known yet, so both orders must suffice. `nearest` picks single pixels: never reduced.
     """
     if not geometry.scaled_decode or geometry.resize == "nearest":
         return 1
     sizes = [(height, width), (width, height)]
-    ways = sizes[:1] if geometry.orientation == "ignore" else sizes
-    return next(by for by in (8, 4, 2, 1) if by == 1 or all(_spares(geometry, s, by) for s in ways))
+    orders = sizes[:1] if geometry.orientation == "ignore" else sizes
+    return next(
+        by for by in (8, 4, 2, 1) if by == 1 or all(_suffices(geometry, s, by) for s in orders)
+    )
 
 
-def _spares(geometry: Geometry, size: Size, by: int) -> bool:
+def _suffices(geometry: Geometry, size: Size, by: int) -> bool:
     height, width = SCALED[geometry.fit](size, geometry)
     return size[0] >= by * height and size[1] >= by * width
 
@@ -212,7 +214,7 @@ def _stretch(pixels: Pixels, geometry: Geometry) -> Pixels:
 
 
 def _letterbox(pixels: Pixels, geometry: Geometry) -> Pixels:
-    """Scale the whole picture into the target and fill what stays free with grey."""
+    """Scale the whole image into the target and fill what stays free with grey."""
     height, width = _contain(_size(pixels), geometry)
     canvas = np.full((geometry.height, geometry.width, 3), LETTERBOX_GREY, np.uint8)
     _centre(canvas, height, width)[:] = resize(pixels, height, width, geometry.resize)
@@ -238,7 +240,7 @@ def _middle(side: int, length: float) -> tuple[float, float]:
 
 
 def _torchvision_crop(pixels: Pixels, geometry: Geometry) -> Pixels:
-    """Resize(short side), CenterCrop of torchvision; only what the crop shows is computed."""
+    """Apply torchvision's Resize(short side) and CenterCrop; compute only the crop."""
     height, width = _shorter(_size(pixels), geometry)
     # Python's round goes to the even number at a half, and so does torchvision's corner.
     top, left = round((height - geometry.height) / 2), round((width - geometry.width) / 2)
@@ -261,7 +263,7 @@ def _size(pixels: Pixels) -> Size:
 
 
 def _cut(size: Size) -> Size:
-    """The size that is left when a long picture has lost its ends."""
+    """Return the size of an image after its ends beyond MAX_ASPECT are cut away."""
     longest = MAX_ASPECT * min(size)
     return min(size[0], longest), min(size[1], longest)
 

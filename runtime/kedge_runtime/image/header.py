@@ -1,4 +1,4 @@
-"""Hold what the header of an encoded image states, and read its EXIF orientation."""
+"""Define the record of an encoded image's header, and read EXIF orientations."""
 
 import struct
 from dataclasses import dataclass, field
@@ -9,22 +9,22 @@ _ORIENTATION = 0x0112
 
 
 def orientation(exif: bytes) -> int:
-    """Return how pixels are stored, 1 (upright) to 8; 1 where EXIF is damaged or doesn't say."""
+    """Return the EXIF orientation, 1 (upright) to 8; 1 where EXIF is damaged or states none."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = _ORDERS.get(tiff[:4])
     try:
-        found = _entry(tiff, order) if order else 1
+        value = _entry(tiff, order) if order else 1
     except struct.error:
-        # The picture beside it is whole, and a decoder doesn't refuse it, either.
+        # Decoders accept images with damaged EXIF, too.
         return 1
-    return found if 1 <= found <= 8 else 1
+    return value if 1 <= value <= 8 else 1
 
 
 def _entry(tiff: bytes, order: str) -> int:
     (at,) = struct.unpack_from(f"{order}I", tiff, 4)
     (count,) = struct.unpack_from(f"{order}H", tiff, at)
-    for place in range(at + 2, at + 2 + 12 * count, 12):
-        tag, value = struct.unpack_from(f"{order}H6xH", tiff, place)
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, value = struct.unpack_from(f"{order}H6xH", tiff, entry)
         if tag == _ORIENTATION:
             return int(value)
     return 1
@@ -35,19 +35,20 @@ CHANNELS = 3  # OpenCV decodes all formats to BGR, uint8
 
 
 class HeaderError(ValueError):
-    """Why there is no image in the bytes; the message has no file name yet."""
+    """Bytes that hold no complete image; the message has no file name."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header states; `width` and `height` in pixels as stored, before EXIF.
+    """Format, size and decoding cost of an encoded image.
 
-    `encoded`: the bytes for the decoder. `orientation`: EXIF's, 1..8; None leaves it to the
-    decoder. `beside`: bytes that the decoder holds until the pixels are decoded, such as
-    coefficients. `copied`: bytes of the file that it copies.
+    `width`, `height`: pixels as stored, before EXIF. `encoded`: the bytes for the decoder.
+    `orientation`: EXIF's, 1..8; None leaves it to the decoder. `beside`: bytes that the decoder
+    holds until the pixels are decoded, such as coefficients. `copied`: bytes of the file that it
+    copies.
     """
 
-    form: str
+    format: str
     width: int
     height: int
     encoded: bytes = field(repr=False)
@@ -56,7 +57,7 @@ class ImageHeader:
     copied: int = 0
 
     def memory(self, by: int = 1) -> int:
-        """Return the peak bytes of file and decoder when the sides are divided by `by`.
+        """Return the peak bytes of file and decoder when the sides are divided by `by`, 1..8.
 
         OpenCV's Python binding copies the pixels when the decoder is done, and so does a turn.
         """

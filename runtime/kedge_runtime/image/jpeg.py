@@ -1,4 +1,4 @@
-"""The header of a JPEG: ITU-T T.81, annex B."""
+"""Read the header of a JPEG: ITU-T T.81, annex B."""
 
 import re
 import struct
@@ -23,7 +23,7 @@ _BLOCK = 8 * 8 * 2  # bytes of a block's coefficients
 
 @dataclass(frozen=True)
 class _Frame:
-    """SOFn; `sampling`: horizontal and vertical factor of each component."""
+    """A frame header (SOFn); `sampling`: horizontal and vertical factor of each component."""
 
     progressive: bool
     width: int
@@ -32,7 +32,7 @@ class _Frame:
 
     @property
     def highest(self) -> tuple[int, int]:
-        """The highest factors: a unit (MCU) has so many blocks across and down."""
+        """Blocks across and down in a unit (MCU): the highest factors."""
         return max(h for h, _ in self.sampling), max(v for _, v in self.sampling)
 
     @property
@@ -102,11 +102,10 @@ def _frame(code: int, content: bytes, at: int) -> _Frame:
 
 
 def _check_whole(content: bytes, at: int, least: int) -> None:
-    """Refuse an only scan, which begins at `at`, without an end: libjpeg goes on to the buffer's.
+    """Raise HeaderError unless the only scan, which starts at `at`, has `least` bytes and an end.
 
-    Of a scan below `least` bytes it would make up the rest. Thumbnails in EXIF end like images, so
-    only what lies behind the scan counts; cameras append further images and films, so what follows
-    the end doesn't.
+    libjpeg fills in the rest of a shorter one. Thumbnails in EXIF end like images, so only bytes
+    behind the scan's start count. Cameras append images and films, so bytes behind its end don't.
     """
     if content.find(bytes([0xFF, _END]), at + 2) - at < least:
         raise HeaderError(CUT)

@@ -1,4 +1,4 @@
-"""Pillow's resampling filters, byte for byte, without Pillow.
+"""Resample with Pillow's filters, byte for byte, without Pillow.
 
 The arithmetic is that of libImaging/Resample.c: integer weights with 22 bits after the point, one
 pass over the columns and one over the rows, each rounded to bytes.
@@ -30,7 +30,7 @@ CACHE = 1 << 16  # values of 4 bytes that are worked on at once
 
 @dataclass(frozen=True)
 class Filter:
-    """`weight` of distances in pixels of the smaller image; `support`: where it ends."""
+    """A filter: `weight` by the distance in pixels of the smaller image, 0 beyond `support`."""
 
     weight: Callable[[Doubles], Doubles]
     support: float
@@ -84,8 +84,9 @@ FILTERS: Final[dict[Resize, Filter]] = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """What each pixel of the result takes: `weights` [pixels, taps] of the source from `first` on,
-    up to `end`.
+    """The source pixels of each result pixel: `weights` [pixels, taps] apply from `first` to `end`.
+
+    `first`, `end`: [pixels], positions in the source; `end` is exclusive.
     """
 
     first: NDArray[np.intp]
@@ -104,8 +105,8 @@ def resample(
 ) -> Pixels:
     """Return `Image.resize((width, height), method, box)` of a uint8 [h, w, 3] image.
 
-    `box`: the rows and the columns to take, in fractions of pixels. `window`: the rows and columns
-    of the result that are wanted; the rest is not computed. Raises ImageError for an image with
+    `box`: the source's rows and columns to use, in fractions of pixels. `window`: the rows and
+    columns of the result to compute, each as start and length. Raises ImageError for an image with
     more than 65536 pixels a side.
     """
     if max(pixels.shape) > MAX_SIDE:
@@ -116,10 +117,10 @@ def resample(
     down = _kernel(pixels.shape[0], _single(rows), height, tall, method)
     across = _kernel(pixels.shape[1], _single(columns), width, wide, method)
     fewer = pixels.shape[0] - height, pixels.shape[1] - width
-    # Pillow 13 begins with the rows where that is much less work; Pillow 12 never does.
+    # Pillow 13 starts with the rows where that is much less work; Pillow 12 never does.
     if fewer[0] > max(0, 2 * fewer[1]):
         return _turn(_blend(_turn(_blend(pixels, down)), across))
-    low, high = int(down.first[0]), int(down.end[-1])  # no result looks at the other rows
+    low, high = int(down.first[0]), int(down.end[-1])  # no result needs the other rows
     down = replace(down, first=down.first - low, end=down.end - low)
     return _blend(_turn(_blend(_turn(pixels[low:high]), across)), down)
 
@@ -151,29 +152,29 @@ def _single(span: Span) -> Span:
 @lru_cache(maxsize=64)
 def _kernel(size: int, span: Span, target: int, window: Window, method: Resize) -> Kernel:
     """Return the weights of the results in `window` for `span` of `size` pixels to `target`."""
-    known = FILTERS[method]
+    chosen = FILTERS[method]
     if span == (0, size) and size == target:
-        return _untouched(window)
+        return _identity(window)
     scale = float(np.float32(span[1]) - np.float32(span[0])) / target
     stretch = max(scale, 1.0)
-    support = known.support * stretch
+    support = chosen.support * stretch
     centres = span[0] + (np.arange(window[0], sum(window)) + 0.5) * scale
     first = np.maximum((centres - support + 0.5).astype(np.intp), 0)
     end = np.minimum((centres + support + 0.5).astype(np.intp), size)
     taps = first[:, None] + np.arange((end - first).max())
-    weights = known.weight((taps - centres[:, None] + 0.5) * (1.0 / stretch))
+    weights = chosen.weight((taps - centres[:, None] + 0.5) * (1.0 / stretch))
     weights[taps >= end[:, None]] = 0
     return Kernel(first, end, _fixed(weights))
 
 
-def _untouched(window: Window) -> Kernel:
-    """Pillow leaves out a pass that changes nothing."""
+def _identity(window: Window) -> Kernel:
+    """Return a kernel that copies: Pillow skips a pass that changes nothing."""
     pixels = np.arange(window[0], sum(window))
     return Kernel(pixels, pixels + 1, np.full((len(pixels), 1), PRECISION, np.int32))
 
 
 def _fixed(weights: Doubles) -> NDArray[np.int32]:
-    """Return weights that sum up to about PRECISION, rounded half away from zero."""
+    """Return integer weights that sum up to about PRECISION, rounded half away from zero."""
     # In order: a sum by halves would round otherwise.
     total = np.add.accumulate(weights, axis=1)[:, -1:]
     shares = np.divide(weights, total, where=total != 0, out=weights.copy())

@@ -1,6 +1,7 @@
-"""Name the pipelines and normalisations that people train with.
+"""Define the training pipelines and normalisations that have a name.
 
-Each is a record: how an image gets the network's size, and which numbers its bytes become.
+A pipeline says how an image gets the network's size; a normalisation, which numbers its bytes
+become.
 """
 
 import difflib
@@ -38,27 +39,28 @@ _NUMBERS = "scale=1/255 mean=.5 std=.5 (without scale or divisor, mean and std a
 
 
 def read_normalisation(text: str, colour: Colour | None = None) -> Normalisation:
-    """Read a name of NORMALISATIONS or numbers, for images of `colour` (None: as the name says).
+    """Read a name of NORMALISATIONS or numbers, for images of `colour` (None: as the name states).
 
-    Numbers are `key=value` divided by spaces: `scale` (a factor, also as 1/255) or `divisor`, then
-    `mean` and `std`, one number or one a channel divided by commas, in the order of the channels;
-    number = (byte * scale - mean) / std. Raises UsageError.
+    Numbers are `key=value` separated by spaces: `scale` (a factor, also as 1/255) or `divisor`,
+    then `mean` and `std`, one number or one per channel separated by commas, in the channels'
+    order: number = (byte * scale - mean) / std. Raises UsageError.
     """
-    found = NORMALISATIONS.get(text) or _from_numbers(text)
-    if colour is None or colour == found.colour:
-        return found
+    normalisation = NORMALISATIONS.get(text) or _from_numbers(text)
+    if colour is None or colour == normalisation.colour:
+        return normalisation
     try:
-        # A mean of its own for each channel stands in the order of the channels.
-        turned = {found.colour, colour} == {"rgb", "bgr"} and text in NORMALISATIONS
+        # The user's own numbers are in the order of the channels already.
+        turned = {normalisation.colour, colour} == {"rgb", "bgr"} and text in NORMALISATIONS
         order = slice(None, None, -1) if turned else slice(None)
-        return replace(found, colour=colour, mean=found.mean[order], std=found.std[order])
+        mean, std = normalisation.mean[order], normalisation.std[order]
+        return replace(normalisation, colour=colour, mean=mean, std=std)
     except ContractError as error:
         raise UsageError(f"--normalisation {text}: {error}") from None
 
 
 def formula(normalisation: Normalisation) -> str:
-    """Return what happens to a byte x, as a person would write it."""
-    if name := name_of(normalisation):
+    """Return the formula that turns a byte x into the network's number, for people."""
+    if name := normalisation_name(normalisation):
         return FORMULAS[name]
     value = "x" if normalisation.divisor == 1 else f"x / {normalisation.divisor:g}"
     if any(normalisation.mean):
@@ -68,27 +70,27 @@ def formula(normalisation: Normalisation) -> str:
     return value
 
 
-def written(normalisation: Normalisation) -> str:
-    """Return the name or the numbers by which `read_normalisation` gives the same again."""
-    if name := name_of(normalisation):
+def normalisation_text(normalisation: Normalisation) -> str:
+    """Return the text that `read_normalisation` reads back: a name, else numbers."""
+    if name := normalisation_name(normalisation):
         return name
-    mean, std = (",".join(map(repr, each)) for each in (normalisation.mean, normalisation.std))
+    mean, std = (",".join(map(repr, row)) for row in (normalisation.mean, normalisation.std))
     return f"divisor={normalisation.divisor!r} mean={mean} std={std}"
 
 
-def name_of(normalisation: Normalisation) -> str | None:
-    """Return the name of a normalisation in NORMALISATIONS, whatever its colours, or None."""
+def normalisation_name(normalisation: Normalisation) -> str | None:
+    """Return the name of a normalisation in NORMALISATIONS, in any order of colours, or None."""
     stated = in_rgb(normalisation)
-    for name, known in NORMALISATIONS.items():
-        if stated.channels == 1 and len(set(known.mean)) > 1:
+    for name, candidate in NORMALISATIONS.items():
+        if stated.channels == 1 and len(set(candidate.mean)) > 1:
             continue  # a mean for each of three channels
-        if replace(in_rgb(known), colour=stated.colour) == stated:
+        if replace(in_rgb(candidate), colour=stated.colour) == stated:
             return name
     return None
 
 
 def in_rgb(normalisation: Normalisation) -> Normalisation:
-    """Return the same for channels in the order red, green, blue; of grey images as it is."""
+    """Return the normalisation for channels in the order red, green, blue; grey stays grey."""
     if normalisation.colour != "bgr":
         return normalisation
     mean, std = normalisation.mean[::-1], normalisation.std[::-1]
@@ -102,27 +104,28 @@ def _shown(values: tuple[float, ...]) -> str:
 
 
 def _from_numbers(text: str) -> Normalisation:
-    pairs = [word.partition("=") for word in re.split(r"[ ;]+", text.strip()) if word]
-    given = {key: value for key, _, value in pairs}
-    if not given or set(given) - set(_KEYS) or len(given) != len(pairs):
+    pairs = [part.partition("=") for part in re.split(r"[ ;]+", text.strip()) if part]
+    values = {key: value for key, _, value in pairs}
+    if not values or set(values) - set(_KEYS) or len(values) != len(pairs):
         names = ", ".join(NORMALISATIONS)
         raise UsageError(f"--normalisation: got {text!r}, allowed are {names}, or {_NUMBERS}")
-    if "scale" in given and "divisor" in given:
+    if "scale" in values and "divisor" in values:
         raise UsageError(f"--normalisation: got {text!r}: give scale or divisor, not both")
     try:
-        return _built(given)
+        return _build(values)
     except (ValueError, ZeroDivisionError, ContractError) as error:
         raise UsageError(f"--normalisation: got {text!r}: {error}; write {_NUMBERS}") from None
 
 
-def _built(given: dict[str, str]) -> Normalisation:
-    numerator, divider = _number(given.get("scale", "1")), 1.0
+def _build(values: dict[str, str]) -> Normalisation:
+    scale = values.get("scale", "1")
+    numerator, denominator = _number(scale), 1.0
     # 1/255 has no exact float, but 255 has: the byte is divided, as Keras does.
-    if (found := given.get("scale", "")).count("/") == 1:
-        numerator, divider = map(_number, found.split("/"))
-    divisor = _number(given["divisor"]) if "divisor" in given else divider / numerator
+    if scale.count("/") == 1:
+        numerator, denominator = map(_number, scale.split("/"))
+    divisor = _number(values["divisor"]) if "divisor" in values else denominator / numerator
     return Normalisation(
-        divisor=divisor, mean=_three(given.get("mean", "0")), std=_three(given.get("std", "1"))
+        divisor=divisor, mean=_three(values.get("mean", "0")), std=_three(values.get("std", "1"))
     )
 
 
@@ -141,13 +144,13 @@ COLOURS: Final[tuple[Colour, ...]] = get_args(Colour)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One way to load images. `what`: in the words of those who use it.
+    """One way to load images, as training programs do.
 
-    `normalisation`: the name that goes with it, empty where the model or the user must tell;
-    `colour`: the order of the channels that it gives.
+    `code`: the calls of such a program. `normalisation`: the name of the one that belongs to it;
+    empty where the model or the user must state it. `colour`: the order of the loaded channels.
     """
 
-    what: str
+    code: str
     resize: Resize
     fit: Fit = "stretch"
     crop_fraction: float = 1.0
@@ -156,9 +159,9 @@ class Pipeline:
     normalisation: str = ""
     colour: Colour = "rgb"
 
-    def geometry(self, height: int, width: int, **given: Any) -> Geometry:
-        """Return the geometry for a size in pixels; `given`: fields of it that were told apart."""
-        known = Geometry(
+    def geometry(self, height: int, width: int, **changes: Any) -> Geometry:
+        """Return the geometry for a size in pixels; `changes`: fields to replace."""
+        geometry = Geometry(
             height,
             width,
             self.resize,
@@ -167,7 +170,7 @@ class Pipeline:
             self.orientation,
             self.scaled_decode,
         )
-        return replace(known, **given)
+        return replace(geometry, **changes)
 
 
 PIPELINES: Final[dict[str, Pipeline]] = {
@@ -210,18 +213,21 @@ PIPELINES: Final[dict[str, Pipeline]] = {
 }
 
 
-def meant(word: str) -> list[str]:
-    """Return the pipelines that a word may stand for: a function or module that the pipeline calls,
-    as `image_dataset_from_directory`, a part of a name, or a misspelled one.
+def suggest_pipelines(word: str) -> list[str]:
+    """Return the names of the pipelines that a word may mean.
+
+    The word may be a function or module that a pipeline calls, such as
+    `image_dataset_from_directory`, a part of a name, or a misspelled name.
     """
-    if found := [name for name, known in PIPELINES.items() if word in _called(known.what)]:
-        return found
-    asked = word.lower()
-    parts = [name for name in PIPELINES if name in asked or (len(asked) > 2 and asked in name)]
-    return parts or difflib.get_close_matches(asked, PIPELINES, n=1)
+    calling = [name for name, each in PIPELINES.items() if word in _called_names(each.code)]
+    if calling:
+        return calling
+    lower = word.lower()
+    parts = [name for name in PIPELINES if name in lower or (len(lower) > 2 and lower in name)]
+    return parts or difflib.get_close_matches(lower, PIPELINES, n=1)
 
 
-def _called(code: str) -> set[str]:
+def _called_names(code: str) -> set[str]:
     """Return the names with a dot or a call in a piece of code, and their first and last parts."""
     dotted = re.findall(r"\w+(?:\.\w+)+|\w+(?=\()", code)
     return {part for name in dotted for part in (name, name.split(".")[0], name.split(".")[-1])}

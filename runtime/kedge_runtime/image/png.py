@@ -1,4 +1,4 @@
-"""The header of a PNG: https://www.w3.org/TR/png-3/, chapter 5."""
+"""Read the header of a PNG: https://www.w3.org/TR/png-3/, chapter 5."""
 
 import struct
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _EXPANSION = 1032
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Where a chunk lies, with its frame."""
+    """A chunk's place in the file, its frame included."""
 
     kind: bytes
     start: int
@@ -32,15 +32,15 @@ class _Chunk:
 
     @property
     def critical(self) -> bool:
-        """Whether pixels can't be decoded without it: bit 5 of the kind's first byte."""
+        """Whether decoding needs it: bit 5 of the kind's first byte."""
         return not self.kind[0] & 0x20
 
 
 def read(content: bytes) -> ImageHeader:
     """Walk the chunks to IEND.
 
-    The decoder gets the critical ones only: it would inflate texts and profiles, 8 MB out of each
-    8 KB, and OpenCV reads no pixel from them.
+    The decoder gets the critical chunks only. It would inflate texts and profiles, 8 MB out of each
+    8 KB, and OpenCV does not need them.
     """
     chunks = tuple(_chunks(content))
     kinds = {chunk.kind: chunk for chunk in chunks}

@@ -1,7 +1,7 @@
-"""From a picture to the engine's input tensor: the code that converter, check and device share.
+"""Turn an image into the engine's input tensor: converter, check and device share this code.
 
-A byte has 256 values, so normalising and quantising is one look-up table per channel, exact by
-construction and the same on every machine.
+A byte has 256 values. So normalising and quantising is one look-up table per channel, which is
+exact and the same on every machine.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from kedge_runtime.image.geometry import fit_to, reduction
 
 @dataclass(frozen=True)
 class Luma:
-    """ITU-R 601-2 luma in integers: (weights of R, G, B . pixel + half) >> bits."""
+    """ITU-R 601-2 luma in integers: (weights . (R, G, B) + half) >> bits."""
 
     weights: tuple[int, int, int]
     bits: int
     half: int
 
     def of(self, colours: Pixels) -> Pixels:
-        """Return the luma of uint8 [n, 3], uint8 [n]."""
+        """Return uint8 [n], the luma of RGB uint8 [n, 3]."""
         sums = colours.astype(np.uint32) @ np.array(self.weights, np.uint32)
         return ((sums + self.half) >> self.bits).astype(np.uint8)
 
@@ -40,15 +40,15 @@ RUN = 1 << 16  # pixels that are made grey at once
 
 
 class Preprocessor:
-    """The plan of one contract's input: its table is built once, `tensor` is a straight line."""
+    """Preprocesses images for one contract's input; the look-up table is built once."""
 
     def __init__(self, spec: Input, limits: ImageLimits = LIMITS) -> None:
-        """Build the table for `spec`; `limits` are what a picture may cost."""
+        """Build the table for `spec`; `limits`: what one image may cost."""
         self.spec, self.limits = spec, limits
         self._reduction = partial(reduction, spec.geometry)
         self._dtype = np.dtype(spec.tensor.dtype)
         entries = table(spec.normalisation, spec.tensor)
-        # OpenCV 4.6 has no tables of float16; which bits it copies is all the same to it.
+        # OpenCV 4.6 has no tables of float16, but copies the same bits as int16.
         entries = entries.view(np.int16) if self._dtype == np.float16 else entries
         # One table for all channels takes half the time of three.
         alike = (entries == entries[..., :1]).all()
@@ -58,9 +58,9 @@ class Preprocessor:
         self._planar = spec.tensor.layout == "nchw"
 
     def read(self, source: Source) -> Pixels:
-        """Return a picture's pixels, oriented as the contract says, RGB uint8 [h, w, 3].
+        """Return an image's pixels, oriented as the contract states, RGB uint8 [h, w, 3].
 
-        A JPEG much larger than the contract needs comes at a half, a quarter or an eighth. An array
+        A JPEG much larger than needed is decoded at a half, a quarter or an eighth. An array
         may be [h, w] where the contract is grey.
         """
         if self._grey and isinstance(source, np.ndarray) and source.ndim == 2:
@@ -73,20 +73,20 @@ class Preprocessor:
         )
 
     def tensor(self, pixels: Pixels) -> NDArray[Any]:
-        """Return the engine's input, in the contract's shape."""
+        """Return the engine's input for RGB uint8 [h, w, 3], in the contract's shape and dtype."""
         return self.look_up(self.fit(pixels))
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Return the pixels at the network's size, RGB uint8 [height, width, 3].
 
-        Where the contract is grey the three channels are alike, and are so before they are resized.
+        Where the contract is grey, the three channels are made equal before the resize.
         """
         geometry = self.spec.geometry
         luma = LIBPNG if geometry.resize == "tf_bilinear" else PILLOW
         return fit_to(_greyed(pixels, luma) if self._grey else pixels, geometry)
 
     def look_up(self, fitted: Pixels) -> NDArray[Any]:
-        """Return the engine's input of pixels at the network's size."""
+        """Return the engine's input for RGB uint8 [height, width, 3] of the network's size."""
         if self._grey:
             values = cv2.LUT(cv2.extractChannel(fitted, 0), self._table).view(self._dtype)
             return values.reshape(self.spec.shape)
@@ -96,7 +96,7 @@ class Preprocessor:
 
 
 def _greyed(pixels: Pixels, luma: Luma) -> Pixels:
-    """Return the luma of RGB pixels, three times."""
+    """Return the luma of RGB pixels in each of three channels, uint8 [h, w, 3]."""
     colours = pixels.reshape(-1, 3)
     result = np.empty_like(colours)
     for start in range(0, len(colours), RUN):
@@ -105,18 +105,19 @@ def _greyed(pixels: Pixels, luma: Luma) -> Pixels:
 
 
 def preprocess(contract: Contract | Input, source: Source) -> NDArray[Any]:
-    """Return the input tensor of one picture: a path, encoded bytes or an RGB uint8 array.
+    """Return the input tensor of one image: a path, encoded bytes or an RGB uint8 array.
 
-    Its shape and dtype are the contract's: [1, height, width, 3] unless that says otherwise.
+    Its shape and dtype are the contract's: [1, height, width, 3] by default. Raises ImageError.
     """
-    plan = Preprocessor(contract.input if isinstance(contract, Contract) else contract)
-    return plan.tensor(plan.read(source))
+    spec = contract.input if isinstance(contract, Contract) else contract
+    preprocessor = Preprocessor(spec)
+    return preprocessor.tensor(preprocessor.read(source))
 
 
 def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
-    """Return what each byte becomes in each channel: [1, 256, channels] in the tensor's dtype.
+    """Return the number of each byte in each channel: [1, 256, channels] in the tensor's dtype.
 
-    float32 steps in Keras's order, so that float tables equal `preprocess_input` bit for bit.
+    The steps are float32 in Keras's order: float tables equal `preprocess_input` bit for bit.
     """
     byte = np.arange(256, dtype=np.float32)[:, None] / np.float32(normalisation.divisor)
     mean, std = np.array([normalisation.mean, normalisation.std], np.float32)
@@ -124,7 +125,10 @@ def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
 
 
 def quantise(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
-    """Return `values` in the tensor's dtype: round(x / scale) + zero_point, saturated, for ints."""
+    """Return real numbers in the tensor's dtype; the shape stays.
+
+    Integers are round(x / scale) + zero_point, saturated.
+    """
     if tensor.quantisation is None:
         return values.astype(tensor.dtype)
     limits = np.iinfo(tensor.dtype)
@@ -134,7 +138,7 @@ def quantise(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
 
 
 def dequantise(values: NDArray[Any], tensor: Tensor) -> NDArray[np.float32]:
-    """Return real numbers, float32, of a raw output."""
+    """Return the real numbers, float32, of a tensor's raw values; the shape stays."""
     real = values.astype(np.float32)
     if tensor.quantisation is None:
         return real

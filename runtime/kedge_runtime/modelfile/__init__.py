@@ -1,1 +1,1 @@
-"""Readers of model files of unknown origin, without any engine."""
+"""Read and check model files of unknown origin, without any engine."""

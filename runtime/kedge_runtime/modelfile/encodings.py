@@ -1,6 +1,7 @@
 """Read FlatBuffers and Protocol Buffers in place: as much as TFLite and ONNX files need."""
 
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,11 @@ MAX_ITEMS = 1 << 20  # of one vector; a network has thousands of tensors, not mi
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table at a place in a buffer; an absent field has its default.
+    """A FlatBuffers table at the offset `at` of a buffer; an absent field has its default.
 
-    Every verb raises ValueError, IndexError or struct.error for bytes that are no such table.
-    `kind` is a format character of `struct`, little-endian. `layouts`: what was read of where the
-    fields of a table lie; a file has few layouts and many tables.
+    Every method raises ValueError, IndexError or struct.error for damaged bytes. `kind` is a format
+    character of `struct`, little-endian. `layouts`: cache of the fields' offsets, by the offset of
+    the layout; a file has few layouts and many tables.
     """
 
     buffer: memoryview
@@ -64,20 +65,20 @@ class Table:
 
     def _place(self, field: int) -> int:
         """Return where a field lies, or 0 for an absent one."""
-        known = self.at - _SIGNED.unpack_from(self.buffer, self.at)[0]
-        layout = self.layouts.get(known)
+        start = self.at - _SIGNED.unpack_from(self.buffer, self.at)[0]
+        layout = self.layouts.get(start)
         if layout is None:
-            layout = self.layouts[known] = self._layout(known)
+            layout = self.layouts[start] = self._layout(start)
         offset = layout[field] if field < len(layout) else 0
         return self.at + offset if offset else 0
 
-    def _layout(self, known: int) -> tuple[int, ...]:
+    def _layout(self, start: int) -> tuple[int, ...]:
         """Return the offset of each field from its table, 0 for an absent one."""
-        if known < 0:
+        if start < 0:
             raise ValueError("a table before the beginning of the file")
-        (size,) = _SHORT.unpack_from(self.buffer, known)
+        (size,) = _SHORT.unpack_from(self.buffer, start)
         count = max(0, size - 4) // 2
-        return struct.unpack_from(f"<{count}H", self.buffer, known + 4)
+        return struct.unpack_from(f"<{count}H", self.buffer, start + 4)
 
     def _vector(self, field: int, size: int) -> tuple[int, int]:
         place = self._place(field)
@@ -120,7 +121,7 @@ def fields(message: bytes, within: slice | None = None) -> Iterator[tuple[int, i
     """Yield (number, value) of the fields that lie `within` a buffer (default: all of it).
 
     The value is an integer, or the slice where a string or message lies; nothing is copied. Fields
-    of fixed length are passed over. Raises IndexError, KeyError, ValueError for other bytes.
+    of fixed length are skipped. Raises IndexError, KeyError, ValueError for other bytes.
     """
     at, end = (within.start, within.stop) if within else (0, len(message))
     while at < end:
@@ -141,9 +142,69 @@ def fields(message: bytes, within: slice | None = None) -> Iterator[tuple[int, i
 
 def parts(message: bytes, number: int, within: slice | None = None) -> Iterator[slice]:
     """Yield where the strings or messages with one field number lie."""
-    for found, value in fields(message, within):
-        if found == number and isinstance(value, slice):
+    for field_number, value in fields(message, within):
+        if field_number == number and isinstance(value, slice):
             yield value
+
+
+class Message:
+    """A Protocol Buffers message in place, with its fields by number.
+
+    Where a field that may come once comes again, the last one counts. Every method raises
+    IndexError, KeyError or ValueError for damaged bytes.
+    """
+
+    __slots__ = ("buffer", "fields")
+
+    def __init__(self, buffer: bytes, within: slice | None = None) -> None:
+        """Read the fields that lie `within` a buffer (default: all of it)."""
+        self.buffer = buffer
+        self.fields: defaultdict[int, list[int | slice]] = defaultdict(list)
+        for number, value in fields(buffer, within):
+            self.fields[number].append(value)
+
+    def __contains__(self, number: int) -> bool:
+        """Return whether a field is there."""
+        return number in self.fields
+
+    def slices(self, number: int) -> list[slice]:
+        """Return where the strings or messages of a field lie."""
+        return [value for value in self.fields.get(number, ()) if isinstance(value, slice)]
+
+    def messages(self, number: int) -> "list[Message]":
+        """Return the messages of a repeated field."""
+        return [Message(self.buffer, each) for each in self.slices(number)]
+
+    def message(self, number: int) -> "Message | None":
+        """Return the message of a field, None for an absent one."""
+        slices = self.slices(number)
+        return Message(self.buffer, slices[-1]) if slices else None
+
+    def texts(self, number: int) -> list[str]:
+        """Return the strings of a repeated field."""
+        return [self.buffer[each].decode() for each in self.slices(number)]
+
+    def text(self, number: int, errors: str = "strict") -> str:
+        """Return a string, "" for an absent one; `errors`: as in `bytes.decode`."""
+        slices = self.slices(number)
+        return self.buffer[slices[-1]].decode(errors=errors) if slices else ""
+
+    def numbers(self, number: int) -> tuple[int, ...]:
+        """Return the signed integers of a repeated field, written one by one or packed."""
+        result: list[int] = []
+        for value in self.fields.get(number, ()):
+            if isinstance(value, int):
+                result.append(value)
+                continue
+            at = value.start
+            while at < value.stop:
+                integer, at = read_varint(self.buffer, at)
+                result.append(integer)
+        return tuple(value - (1 << 64) if value >> 63 else value for value in result)
+
+    def number(self, number: int, default: int = 0) -> int:
+        """Return a signed integer."""
+        return (self.numbers(number) or (default,))[-1]
 
 
 def read_varint(message: bytes, at: int) -> tuple[int, int]:

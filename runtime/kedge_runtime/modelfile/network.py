@@ -1,4 +1,4 @@
-"""What a model file is made of, the same records for every format."""
+"""Define the records of a model file's graph, the same for every format."""
 
 import math
 import struct
@@ -10,9 +10,9 @@ from kedge_runtime.modelfile.tflite_schema import ITEM_BYTES
 
 @dataclass(frozen=True)
 class Scales:
-    """A tensor's quantisation: how many scales it has, their range, the first zero point.
+    """A tensor's quantisation: the number of scales, their range, the first zero point.
 
-    One scale is per tensor, more are per channel.
+    One scale: per tensor; more: per channel.
     """
 
     count: int
@@ -22,7 +22,7 @@ class Scales:
 
     @classmethod
     def of(cls, numbers: Sequence[float], zero_point: int = 0) -> "Scales | None":
-        """Count some scales, or return None for none. Raises ValueError for what is no number."""
+        """Summarise a tensor's scales, None for none. Raises ValueError for NaN and infinity."""
         if not all(map(math.isfinite, numbers)):
             raise ValueError("a tensor's scale is no number")
         if not numbers:
@@ -32,9 +32,10 @@ class Scales:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph. `shape` is None where the file doesn't state it, -1 is an open side.
+    """A tensor of the graph.
 
-    `data` are a constant's bytes in place, None is an activation.
+    `shape`: None where the file doesn't state it; -1 is an open side. `data`: a constant's bytes in
+    place, None for an activation.
     """
 
     name: str
@@ -57,12 +58,12 @@ class Value:
 
     @property
     def bytes(self) -> int | None:
-        """What it takes in memory, or None where that can't be told."""
+        """Its bytes in memory, or None where the shape or the type is unknown."""
         size = ITEM_BYTES.get(self.dtype)
         return None if size is None or self.elements is None else size * self.elements
 
     def integers(self) -> tuple[int, ...]:
-        """Return a small constant's numbers: an operator's axes, paddings, sizes."""
+        """Return a constant's integers, such as axes, paddings, sizes; () for other tensors."""
         kind = {"int32": "i", "int64": "q"}.get(self.dtype)
         if self.data is None or kind is None or self.data.nbytes != self.bytes:
             return ()
@@ -71,10 +72,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Operator:
-    """A node. `kind` is its name in the format, `version` the one that it asks for.
+    """An operator; `kind`: its name in the format; `version`: the one that it requires.
 
-    `inputs`, `outputs`: places in Network.values; an input left out is -1.
-    `options`: those that a device's rules ask for, by their name in the format's schema.
+    `inputs`, `outputs`: indices of Network.values; an absent input is -1. `options`: those that
+    devices' rules need, by their name in the format's schema.
     """
 
     kind: str
@@ -86,22 +87,22 @@ class Operator:
 
 @dataclass(frozen=True)
 class Network:
-    """A model file's graph: operators in the order of their running."""
+    """A graph: operators in execution order; `inputs`, `outputs`: indices of values."""
 
-    form: str
+    format: str
     values: tuple[Value, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
-    def read_by(self, operator: Operator) -> tuple[Value, ...]:
-        """Return what an operator reads, without what is left out."""
+    def inputs_of(self, operator: Operator) -> tuple[Value, ...]:
+        """Return the values that an operator reads, without absent ones."""
         return tuple(self.values[i] for i in operator.inputs if i >= 0)
 
-    def written_by(self, operator: Operator) -> tuple[Value, ...]:
-        """Return what an operator writes."""
+    def outputs_of(self, operator: Operator) -> tuple[Value, ...]:
+        """Return the values that an operator writes."""
         return tuple(self.values[i] for i in operator.outputs)
 
     def producers(self) -> dict[int, int]:
-        """Return which operator writes each value, by their places."""
+        """Return the index of the operator that writes each value, by the value's index."""
         return {value: i for i, each in enumerate(self.operators) for value in each.outputs}

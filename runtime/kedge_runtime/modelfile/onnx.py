@@ -1,111 +1,107 @@
-"""Read ONNX files without the onnx package. Field numbers: onnx/onnx.proto."""
+"""Read ONNX files as a Network, without the onnx package."""
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain
 
-from kedge_runtime.modelfile.check.onnx_graph import DTYPES
-from kedge_runtime.modelfile.encodings import fields, parts, read_varint
+from kedge_runtime.modelfile import onnx_schema as schema
+from kedge_runtime.modelfile.encodings import Message
 from kedge_runtime.modelfile.network import Network, Operator, Scales, Value
 
-OPSETS, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2  # ModelProto, OperatorSetIdProto
-VALUE_INFO = 13  # GraphProto
-TAKES, GIVES, DOMAIN = 1, 2, 7  # NodeProto
-DIMS, DATA_TYPE, FLOATS, INT32S, INT64S, RAW = 1, 2, 4, 5, 7, 9  # TensorProto
-PACKED = (FLOATS, INT32S, INT64S, RAW)
-# Which end of it has the integers, which the real numbers.
-QUANTISED = {"DequantizeLinear": ("inputs", "outputs"), "QuantizeLinear": ("outputs", "inputs")}
+DATA = (schema.FLOAT_DATA, schema.INT32_DATA, schema.INT64_DATA, schema.RAW_DATA)
+# Which side of it has the integers, which the real numbers.
+QUANTISING = {"DequantizeLinear": ("inputs", "outputs"), "QuantizeLinear": ("outputs", "inputs")}
 
 
 def read(content: memoryview) -> Network:
     """Return the graph of a file. Raises ValueError, IndexError, KeyError, struct.error."""
-    model = bytes(content)
-    graph = next(parts(model, GRAPH), None)
+    model = Message(bytes(content))
+    graph = model.message(schema.GRAPH)
     if graph is None:
         raise ValueError("no graph in it")
-    weights = [_initialiser(model, content, at) for at in parts(model, INITIALISER, graph)]
-    ends = [
-        [_described(model, at) for at in parts(model, part, graph)]
-        for part in (INPUT, OUTPUT, VALUE_INFO)
-    ]
-    names = _Names(chain(weights, *ends))
-    opsets = dict(_opsets(model))
-    operators = tuple(_operator(model, at, names, opsets) for at in parts(model, NODE, graph))
-    held = {value.name for value in weights}
-    inputs = tuple(names.place(value.name) for value in ends[0] if value.name not in held)
-    outputs = tuple(names.place(value.name) for value in ends[1])
-    return _with_scales(Network("onnx", tuple(names.values), operators, inputs, outputs))
+    weights = [_initialiser(each, content) for each in graph.messages(schema.INITIALISER)]
+    inputs, outputs, others = (
+        [_value(each) for each in graph.messages(number)]
+        for number in (schema.INPUT, schema.OUTPUT, schema.VALUE_INFO)
+    )
+    names = _Names(chain(weights, inputs, outputs, others))
+    opsets = {
+        each.text(schema.OPSET_DOMAIN): each.number(schema.OPSET_VERSION)
+        for each in model.messages(schema.OPSETS)
+    }
+    operators = tuple(_operator(each, names, opsets) for each in graph.messages(schema.NODE))
+    constants = {value.name for value in weights}
+    network = Network(
+        "onnx",
+        tuple(names.values),
+        operators,
+        tuple(names.index(value.name) for value in inputs if value.name not in constants),
+        tuple(names.index(value.name) for value in outputs),
+    )
+    return _with_scales(network)
 
 
 class _Names:
-    """The places of values by name; one that no part of the file describes is made on its way."""
+    """The indices of values by name; a name that the file does not describe gets an empty value."""
 
-    def __init__(self, described: Iterator[Value]) -> None:
+    def __init__(self, described: Iterable[Value]) -> None:
         self.values: list[Value] = []
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
         for value in described:
-            if value.name not in self._places:
+            if value.name not in self._indices:
                 self._add(value)
 
-    def place(self, name: str) -> int:
+    def index(self, name: str) -> int:
         if not name:
             return -1
-        return self._places[name] if name in self._places else self._add(Value(name, None, ""))
+        return self._indices[name] if name in self._indices else self._add(Value(name, None, ""))
 
     def _add(self, value: Value) -> int:
-        self._places[value.name] = len(self.values)
+        self._indices[value.name] = len(self.values)
         self.values.append(value)
         return len(self.values) - 1
 
 
-def _initialiser(model: bytes, content: memoryview, place: slice) -> Value:
-    found = list(fields(model, place))
-    data = [content[at] for number, at in found if number in PACKED and isinstance(at, slice)]
+def _initialiser(tensor: Message, content: memoryview) -> Value:
+    data = [content[each] for number in DATA for each in tensor.slices(number)]
     return Value(
-        _text(model, INITIALISER_NAME, place),
-        tuple(_integers(model, DIMS, place)),
-        _dtype(model, DATA_TYPE, place),
+        tensor.text(schema.TENSOR_NAME, "replace"),
+        tensor.numbers(schema.DIMS),
+        _dtype(tensor.number(schema.DATA_TYPE)),
         data=next((each for each in data if len(each)), content[:0]),
     )
 
 
-def _described(model: bytes, place: slice) -> Value:
-    name, kind = _text(model, NAME, place), next(parts(model, TYPE, place), slice(0, 0))
-    tensor = next(parts(model, TENSOR_TYPE, kind), None)
+def _value(described: Message) -> Value:
+    name, kind = described.text(schema.VALUE_NAME, "replace"), described.message(schema.VALUE_TYPE)
+    tensor = None if kind is None else kind.message(schema.TENSOR_TYPE)
     if tensor is None:
         return Value(name, None, "")
-    shape = next(parts(model, SHAPE, tensor), None)
-    sides = None if shape is None else tuple(_side(model, at) for at in parts(model, DIM, shape))
-    return Value(name, sides, _dtype(model, ELEMENT, tensor))
+    shape, dtype = tensor.message(schema.SHAPE), _dtype(tensor.number(schema.ELEMENT_TYPE))
+    if shape is None:
+        return Value(name, None, dtype)
+    sides = tuple(each.number(schema.DIM_VALUE, -1) for each in shape.messages(schema.DIM))
+    return Value(name, sides, dtype)
 
 
-def _side(model: bytes, place: slice) -> int:
-    return next(_integers(model, DIM_VALUE, place), -1)
-
-
-def _opsets(model: bytes) -> Iterator[tuple[str, int]]:
-    for place in parts(model, OPSETS):
-        yield _text(model, OPSET_DOMAIN, place), next(_integers(model, OPSET_VERSION, place), 0)
-
-
-def _operator(model: bytes, place: slice, names: _Names, opsets: dict[str, int]) -> Operator:
-    domain = _text(model, DOMAIN, place)
+def _operator(node: Message, names: _Names, opsets: dict[str, int]) -> Operator:
     inputs, outputs = (
-        tuple(names.place(model[at].decode()) for at in parts(model, number, place))
-        for number in (TAKES, GIVES)
+        tuple(names.index(name) for name in node.texts(number))
+        for number in (schema.NODE_INPUT, schema.NODE_OUTPUT)
     )
-    return Operator(_text(model, OP_TYPE, place), opsets.get(domain, 0), inputs, outputs)
+    version = opsets.get(node.text(schema.DOMAIN, "replace"), 0)
+    return Operator(node.text(schema.OP_TYPE, "replace"), version, inputs, outputs)
 
 
 def _with_scales(network: Network) -> Network:
     """Give the integers of every (De)QuantizeLinear their type, and their scales."""
     values = list(network.values)
     for operator in network.operators:
-        ends = QUANTISED.get(operator.kind)
-        if ends is None or min(operator.inputs[:2], default=-1) < 0:
+        sides = QUANTISING.get(operator.kind)
+        if sides is None or min(operator.inputs[:2], default=-1) < 0:
             continue
-        integer, real = (getattr(operator, end)[0] for end in ends)
+        integer, real = (getattr(operator, side)[0] for side in sides)
         zero = values[operator.inputs[2]].dtype if len(operator.inputs) > 2 else ""
         scales = _scales(values[operator.inputs[1]])
         values[integer] = replace(
@@ -121,90 +117,5 @@ def _scales(value: Value) -> Scales | None:
     return Scales.of([number for (number,) in struct.iter_unpack("<f", value.data)])
 
 
-def _integers(model: bytes, number: int, place: slice) -> Iterator[int]:
-    """Yield a repeated integer, written one by one or packed."""
-    for found, value in fields(model, place):
-        if found != number:
-            continue
-        if isinstance(value, int):
-            yield value
-            continue
-        at = value.start
-        while at < value.stop:
-            integer, at = read_varint(model, at)
-            yield integer
-
-
-def _dtype(model: bytes, number: int, place: slice) -> str:
-    code = next(_integers(model, number, place), 0)
-    return DTYPES[code] if code < len(DTYPES) else f"type{code}"
-
-
-def _text(model: bytes, number: int, place: slice) -> str:
-    return bytes(model[next(parts(model, number, place), slice(0, 0))]).decode(errors="replace")
-
-
-GRAPH = 7  # ModelProto
-NODE, INITIALISER, INPUT, OUTPUT = 1, 5, 11, 12  # GraphProto
-OP_TYPE = 4  # NodeProto
-INITIALISER_NAME = 8  # TensorProto
-NAME, TYPE = 1, 2  # ValueInfoProto
-TENSOR_TYPE = 1  # TypeProto
-ELEMENT, SHAPE = 1, 2  # TypeProto.Tensor
-DIM, DIM_VALUE = 1, 1  # TensorShapeProto and its Dimension
-
-# TensorProto.DataType; the others have no numpy dtype that a contract could hold.
-ELEMENTS = {1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 10: "float16"}
-
-
-@dataclass(frozen=True)
-class GraphPort:
-    """An input or output; a symbolic size is 1."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class GraphOutline:
-    """`operators`: the types of its nodes."""
-
-    inputs: tuple[GraphPort, ...]
-    outputs: tuple[GraphPort, ...]
-    operators: frozenset[str]
-
-
-def read_outline(model: bytes) -> GraphOutline:
-    """Read a serialised ModelProto. Raises ValueError for bytes that are none."""
-    try:
-        graph = next(parts(model, GRAPH))
-        weights = {
-            _name_text(model, INITIALISER_NAME, at) for at in parts(model, INITIALISER, graph)
-        }
-        inputs = [_end(model, at) for at in parts(model, INPUT, graph)]
-        outputs = [_end(model, at) for at in parts(model, OUTPUT, graph)]
-        operators = frozenset(_name_text(model, OP_TYPE, at) for at in parts(model, NODE, graph))
-    except (IndexError, KeyError, StopIteration, UnicodeDecodeError):
-        raise ValueError("it is no ONNX model, or cut short") from None
-    return GraphOutline(
-        tuple(e for e in inputs if e.name not in weights), tuple(outputs), operators
-    )
-
-
-def _end(model: bytes, place: slice) -> GraphPort:
-    (kind,) = parts(model, TYPE, place)
-    (tensor,) = parts(model, TENSOR_TYPE, kind)
-    shape = next(parts(model, SHAPE, tensor), slice(0, 0))
-    sizes = tuple(_integer(model, DIM_VALUE, at, 1) for at in parts(model, DIM, shape))
-    element = _integer(model, ELEMENT, tensor, 0)
-    return GraphPort(_name_text(model, NAME, place), sizes, ELEMENTS.get(element, "object"))
-
-
-def _integer(model: bytes, number: int, place: slice, default: int) -> int:
-    found = (value for key, value in fields(model, place) if key == number)
-    return next((value for value in found if isinstance(value, int)), default)
-
-
-def _name_text(model: bytes, number: int, place: slice) -> str:
-    return model[next(parts(model, number, place), slice(0, 0))].decode()
+def _dtype(code: int) -> str:
+    return schema.dtype_name(code) or f"type{code}"

@@ -1,6 +1,6 @@
-"""What is inside a model file, sealed or not, read without any engine: `kedge inspect`.
+"""Read the graph of a model file, sealed or not, without any engine.
 
-Formats are twins with one verb, `read(content) -> Network`.
+Each format has a module with `read(content) -> Network`.
 """
 
 import struct
@@ -16,7 +16,7 @@ from kedge_runtime.errors import ArtefactError
 if TYPE_CHECKING:
     from kedge_runtime.modelfile.network import Network
 
-# What reading, and computing with, numbers of damaged bytes raises.
+# The exceptions when damaged bytes are read, and their numbers are used.
 FAULTS = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 
@@ -30,7 +30,7 @@ def read_network(content: ModelContent) -> "Network":
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Raise ArtefactError for what its block finds wrong with the bytes of a file."""
+    """Turn the block's FAULTS into ArtefactErrors about a file."""
     try:
         yield
     except FAULTS as error:

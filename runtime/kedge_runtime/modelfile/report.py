@@ -21,30 +21,30 @@ from kedge_runtime.modelfile.encodings import parts
 from kedge_runtime.modelfile.network import Network, Operator, Scales, Value
 from kedge_runtime.modelfile.reading import read_network, readable
 
-# What is sealed into a file -> what it is called here.
+# Member of a sealed file -> its name in the report.
 MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | dict.fromkeys(
     LABELS.values(), "labels"
 )
 
 
 def sizes(content: ModelContent, network: Network) -> dict[str, int]:
-    """Return the bytes of each part of a file; together they are all of it.
+    """Return the bytes of each part of a file; they add up to its size.
 
-    `graph` is everything that no other part claims. Raises ArtefactError for broken metadata.
+    `graph`: all bytes that belong to no other part. Raises ArtefactError for broken metadata.
     """
     with readable(content.path):
-        found = {"weights": weights(network), **_MEMBER_SIZES[network.form](content.data)}
-    return {"graph": len(content.data) - sum(found.values()), **found}
+        file_parts = {"weights": weights(network), **_MEMBER_SIZES[network.format](content.data)}
+    return {"graph": len(content.data) - sum(file_parts.values()), **file_parts}
 
 
 def model_end(model: bytes) -> int:
-    """Return where the archive behind a .tflite model begins, or their end without one."""
+    """Return where a .tflite model ends and the archive behind it starts."""
     members, _ = _archive(model)
     return min((info.header_offset for info in members), default=len(model))
 
 
 def _archive(model: bytes) -> tuple[list[zipfile.ZipInfo], bytes]:
-    """Return the members of the archive behind a model and its comment, or nothing."""
+    """Return the members and the comment of the archive behind a model; empty without one."""
     try:
         with opened(io.BytesIO(model)) as archive:
             return archive.infolist(), archive.comment
@@ -61,25 +61,25 @@ def _tflite_members(model: bytes) -> dict[str, int]:
 
 
 def _onnx_members(model: bytes) -> dict[str, int]:
-    found = {}
+    member_sizes = {}
     for place in parts(model, METADATA_PROPS):
         # Protocol Buffers leave an empty key out.
         at = next(parts(model, KEY, place), slice(0, 0))
         key = model[at].decode(errors="replace") or "(no key)"
-        found[MEMBERS.get(key, key)] = place.stop - place.start
-    return found
+        member_sizes[MEMBERS.get(key, key)] = place.stop - place.start
+    return member_sizes
 
 
 _MEMBER_SIZES = {"tflite": _tflite_members, "onnx": _onnx_members}
 
 
 ALIGNMENT = 64  # bytes: kDefaultTensorAlignment of tensorflow/lite/util.h
-MAX_PLANNED = 5000  # activations; the plan takes their square
+MAX_PLANNED = 5000  # activations; the planning time grows with their square
 
 
 @dataclass(frozen=True)
-class Life:
-    """An activation's aligned size in bytes, and the first and the last operator that need it."""
+class Lifetime:
+    """An activation's aligned size in bytes, and the first and last operator that need it."""
 
     size: int
     first: int
@@ -88,17 +88,17 @@ class Life:
 
 def arena(network: Network) -> int | None:
     """Return the bytes of the arena, or None where a shape is open or unknown."""
-    found = lives(network)
-    if found is None or len(found) > MAX_PLANNED:
+    activations = lifetimes(network)
+    if activations is None or len(activations) > MAX_PLANNED:
         return None
-    placed: list[tuple[int, Life]] = []
-    for life in sorted(found, key=lambda life: (-life.size, life.first)):
-        placed.append((_gap(life, placed), life))
-    return max((offset + life.size for offset, life in placed), default=0)
+    placed: list[tuple[int, Lifetime]] = []
+    for lifetime in sorted(activations, key=lambda lifetime: (-lifetime.size, lifetime.first)):
+        placed.append((_gap(lifetime, placed), lifetime))
+    return max((offset + lifetime.size for offset, lifetime in placed), default=0)
 
 
-def lives(network: Network) -> list[Life] | None:
-    """Return every activation's life, or None where one's size can't be told."""
+def lifetimes(network: Network) -> list[Lifetime] | None:
+    """Return every activation's lifetime, or None where a size is unknown."""
     end = len(network.operators)
     spans = {place: [0, 0] for place in network.inputs}
     for i, operator in enumerate(network.operators):
@@ -110,20 +110,20 @@ def lives(network: Network) -> list[Life] | None:
     sizes = {place: network.values[place].bytes for place in spans}
     if None in sizes.values():
         return None
-    return [Life(_aligned(sizes[place] or 0), *span) for place, span in spans.items()]
+    return [Lifetime(_aligned(sizes[place] or 0), *span) for place, span in spans.items()]
 
 
-def _gap(life: Life, placed: list[tuple[int, Life]]) -> int:
-    """Return the offset of the smallest gap that holds `life`, else the end of what is placed."""
+def _gap(lifetime: Lifetime, placed: list[tuple[int, Lifetime]]) -> int:
+    """Return the offset of the smallest sufficient gap, else the end of the placed activations."""
     taken = sorted(
         (offset, offset + other.size)
         for offset, other in placed
-        if other.first <= life.last and life.first <= other.last
+        if other.first <= lifetime.last and lifetime.first <= other.last
     )
     end, best = 0, None
     for start, stop in taken:
         room = start - end
-        if room >= life.size and (best is None or room < best[0]):
+        if room >= lifetime.size and (best is None or room < best[0]):
             best = (room, end)
         end = max(end, stop)
     return end if best is None else best[1]
@@ -139,7 +139,7 @@ Granularity = Literal["channel", "tensor", "none"]
 
 @dataclass(frozen=True)
 class OperatorCount:
-    """So many operators of a kind and version, whose first output is of a type."""
+    """The number of operators of one kind, version and type of the first output."""
 
     kind: str
     version: int
@@ -149,7 +149,7 @@ class OperatorCount:
 
 @dataclass(frozen=True)
 class QuantisationCount:
-    """So many tensors of one role and type, quantised per `channel`, per `tensor` or not at all.
+    """The number of tensors of one role, reader, type and granularity of quantisation.
 
     `kind`: the operator that reads the weights; empty for activations. `smallest`, `largest`: the
     range of all their scales, 0 without any.
@@ -166,8 +166,9 @@ class QuantisationCount:
 
 @dataclass(frozen=True)
 class Summary:
-    """`arena`: bytes of the activations at once, None where the file doesn't state all shapes.
+    """A network's operators, quantisation and memory.
 
+    `arena`: peak bytes of the activations, None where the file doesn't state all shapes.
     `weights`: bytes of all constants.
     """
 
@@ -180,7 +181,7 @@ class Summary:
 def summarise(network: Network) -> Summary:
     """Count a network's operators and quantisations, and plan its memory."""
     kinds = Counter(
-        (each.kind, each.version, next((v.dtype for v in network.written_by(each)), ""))
+        (each.kind, each.version, next((v.dtype for v in network.outputs_of(each)), ""))
         for each in network.operators
     )
     operators = [OperatorCount(*key, count) for key, count in sorted(kinds.items())]
@@ -189,9 +190,9 @@ def summarise(network: Network) -> Summary:
 
 
 def weights(network: Network) -> int:
-    """Return the bytes of all constants; what several tensors share counts once."""
-    held = {id(value.data): value.data for value in network.values if value.data is not None}
-    return sum(data.nbytes for data in held.values())
+    """Return the bytes of all constants; data that several tensors share count once."""
+    constants = {id(each.data): each.data for each in network.values if each.data is not None}
+    return sum(data.nbytes for data in constants.values())
 
 
 def quantisation(network: Network) -> tuple[QuantisationCount, ...]:
@@ -209,14 +210,14 @@ def quantisation(network: Network) -> tuple[QuantisationCount, ...]:
 
 
 def granularity(value: Value) -> Granularity:
-    """Tell how many scales a tensor has: none, one, or one a channel."""
+    """Return whether a tensor has a scale per channel, one for all, or none."""
     if value.scales is None:
         return "none"
     return "tensor" if value.scales.count == 1 else "channel"
 
 
 def _tensors(network: Network) -> Iterator[tuple[Role, str, Value]]:
-    """Yield the weights by the operator that reads them, then the activations, each once."""
+    """Yield the weights with the operator that reads them, then the activations, each once."""
     readers: dict[int, Operator] = {}
     for operator in network.operators:
         for place in operator.inputs:
@@ -231,14 +232,14 @@ def _tensors(network: Network) -> Iterator[tuple[Role, str, Value]]:
 
 
 def _kernel_of(reader: Operator, readers: dict[int, Operator]) -> str:
-    """Return what computes with weights; in ONNX they come to it by way of DequantizeLinear."""
+    """Return the kind of operator that computes with weights; in ONNX behind DequantizeLinear."""
     if reader.kind == "DequantizeLinear" and reader.outputs[0] in readers:
         return readers[reader.outputs[0]].kind
     return reader.kind
 
 
 def is_weight(value: Value) -> bool:
-    """Tell a kernel from biases, shapes and scales: a constant of more than one dimension."""
+    """Return whether a value is a kernel: a constant of more than one dimension."""
     return value.constant and len(value.shape or ()) > 1
 
 
@@ -246,9 +247,9 @@ INTEGER = frozenset({"int8", "uint8"})
 
 
 def precision_of(network: Network) -> Precision:
-    """Return the precision that the weights and the activations together make.
+    """Return the precision by the types of the weights and the activations.
 
-    `unknown`: weights that no precision of kedge's has, or none, as in a compiled file.
+    `unknown`: types that no precision of kedge has, or no weights, as in a compiled file.
     """
     kernels = {value.dtype for value in network.values if is_weight(value)}
     quantised = {
@@ -262,7 +263,7 @@ def precision_of(network: Network) -> Precision:
 
 
 def _integer(quantised: set[str], floats: bool) -> Precision:
-    """Tell apart what the integer weights meet: floats, 8 bits, 16 bits, or several of them."""
+    """Return the precision of integer weights by the activations' types."""
     if not quantised & {*INTEGER, "int16"}:
         return "dynamic"
     if floats:
@@ -272,7 +273,7 @@ def _integer(quantised: set[str], floats: bool) -> Precision:
 
 @dataclass(frozen=True)
 class FileReport:
-    """`contract` is None for a file that kedge didn't seal. `sizes`: bytes by part."""
+    """A file's network and summary; `contract`: None without a seal; `sizes`: bytes by part."""
 
     path: Path
     network: Network
@@ -283,9 +284,9 @@ class FileReport:
 
 
 def inspect(path: Path) -> FileReport:
-    """Read a file.
+    """Read a file and summarise it.
 
-    Raises ArtefactError when it is no model, an invalid one, or sealed and changed since.
+    Raises ArtefactError when it is no valid model, or was changed after it was sealed.
     """
     content = read_content(path)
     check_model(content)

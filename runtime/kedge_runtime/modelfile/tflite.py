@@ -1,4 +1,4 @@
-"""TFLite files as a Network."""
+"""Read TFLite files as a Network."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,13 @@ from kedge_runtime.modelfile.tflite_schema import (
     CODES,
     DTYPE,
     DTYPES,
-    GIVES,
     IDENTIFIER,
     INPUTS,
     NAME,
     OPCODE,
+    OPERATOR_INPUTS,
     OPERATOR_LIST,
+    OPERATOR_OUTPUTS,
     OPTIONS,
     OUTPUTS,
     QUANTISATION,
@@ -24,7 +25,6 @@ from kedge_runtime.modelfile.tflite_schema import (
     SHAPE,
     SIGNATURE,
     SUBGRAPHS,
-    TAKES,
     TENSORS,
     ZERO_POINT,
     buffer_data,
@@ -77,20 +77,20 @@ def _operator(table: Table, codes: list[tuple[str, int]]) -> Operator:
     return Operator(
         kind,
         version,
-        table.numbers(TAKES, "i"),
-        table.numbers(GIVES, "i"),
+        table.numbers(OPERATOR_INPUTS, "i"),
+        table.numbers(OPERATOR_OUTPUTS, "i"),
         dict(_options(kind, options)) if options else {},
     )
 
 
 def _options(kind: str, table: Table) -> Iterator[tuple[str, int]]:
-    for name, (field, form, default) in OPTIONS.get(kind, {}).items():
-        yield name, table.number(field, form, default)
+    for name, (field, format, default) in OPTIONS.get(kind, {}).items():
+        yield name, table.number(field, format, default)
 
 
 def _check(network: Network) -> None:
-    """Refuse operators that name values which aren't there."""
-    places = [place for each in network.operators for place in (*each.inputs, *each.outputs)]
-    places += [*network.inputs, *network.outputs]
-    if places and not -1 <= min(places) <= max(places) < len(network.values):
+    """Refuse operators that name missing values."""
+    indices = [i for each in network.operators for i in (*each.inputs, *each.outputs)]
+    indices += [*network.inputs, *network.outputs]
+    if indices and not -1 <= min(indices) <= max(indices) < len(network.values):
         raise ValueError("an operator of tensors that aren't there")

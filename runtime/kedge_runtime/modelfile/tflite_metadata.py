@@ -1,8 +1,8 @@
-"""TFLite Metadata: what files made for MediaPipe and Android's task library say of themselves.
+"""Read TFLite Metadata, which files for MediaPipe and Android's task library contain.
 
-It is a flatbuffer of its own in a buffer of the model; the labels that it names are a text file in
-the archive behind the model. `kedge_convert.export.tflite_metadata` writes the same. Field
-numbers: metadata_schema.fbs of TensorFlow Lite Support, of which MediaPipe has a copy.
+It is a separate flatbuffer in a buffer of the model. Its labels are a text file in the archive
+behind the model. `kedge_convert.export.tflite_metadata` writes the same. Field numbers:
+metadata_schema.fbs of TensorFlow Lite Support, of which MediaPipe has a copy.
 """
 
 import struct
@@ -20,7 +20,7 @@ ENTRY_NAME, ENTRY_BUFFER = 0, 1  # Metadata, in schema.fbs
 TITLE, DESCRIPTION, SUBGRAPHS, MIN_PARSER = 0, 1, 3, 7  # ModelMetadata
 INPUTS, OUTPUTS = 2, 3  # SubGraphMetadata
 TENSOR_NAME, TENSOR_DESCRIPTION, CONTENT, UNITS, FILES = 0, 1, 3, 4, 6  # TensorMetadata
-KIND, VALUE = 0, 1  # a union, in Content and ProcessUnit: which member it is, and the member
+KIND, VALUE = 0, 1  # a union, in Content and ProcessUnit: the member's number, and the member
 FEATURE, IMAGE = 1, 2  # ContentProperties
 COLOUR, RGB, GREY = 0, 1, 2  # ImageProperties, ColorSpaceType
 NORMALISATION = 1  # ProcessUnitOptions
@@ -31,17 +31,16 @@ AXIS_LABELS = 2  # AssociatedFileType
 
 @dataclass(frozen=True)
 class Metadata:
-    """How a byte becomes the input's number, and which member of the archive has the labels."""
+    """A model's normalisation, and the archive's member with its labels; None and "" if absent."""
 
     normalisation: Normalisation | None = None
     labels: str = ""
 
 
 def read(content: ModelContent) -> Metadata:
-    """Return what a .tflite model says of its first input and output; defaults where it is silent.
+    """Return the metadata of a .tflite model's first input and output.
 
-    Raises ArtefactError for bytes that are no such model, ContractError for a normalisation that
-    can't be.
+    Raises ArtefactError for damaged bytes, ContractError for an impossible normalisation.
     """
     try:
         return _metadata(_raw(root(memoryview(content.data), IDENTIFIER)))
@@ -53,7 +52,7 @@ def read(content: ModelContent) -> Metadata:
 
 
 def _raw(model: Table) -> memoryview | None:
-    """Return the metadata's own flatbuffer."""
+    """Return the bytes of the metadata, None for a model without."""
     for entry in model.tables(METADATA):
         if entry.text(ENTRY_NAME) == NAME:
             return list(model.tables(BUFFERS))[entry.number(ENTRY_BUFFER, "I")].raw(DATA)
@@ -64,8 +63,11 @@ def _metadata(raw: memoryview | None) -> Metadata:
     graph = raw and next(root(raw, METADATA_IDENTIFIER).tables(SUBGRAPHS), None)
     if not graph:
         return Metadata()
-    taken, given = (next(graph.tables(end), None) for end in (INPUTS, OUTPUTS))
-    return Metadata(_normalisation(taken) if taken else None, _labels(given) if given else "")
+    first_input, first_output = (next(graph.tables(each), None) for each in (INPUTS, OUTPUTS))
+    return Metadata(
+        _normalisation(first_input) if first_input else None,
+        _labels(first_output) if first_output else "",
+    )
 
 
 def _normalisation(tensor: Table) -> Normalisation | None:
@@ -84,7 +86,7 @@ def _is_grey(tensor: Table) -> bool:
 
 
 def _three(options: Table, field: int) -> tuple[float, ...]:
-    """Return a number per channel; one alone is for all."""
+    """Return a number per channel; a single one is for all."""
     values = options.numbers(field, "f")
     if len(values) not in (1, 3):
         raise ValueError(f"a normalisation of {len(values)} channels")

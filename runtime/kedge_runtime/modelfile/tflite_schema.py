@@ -1,4 +1,4 @@
-"""The words and the field numbers of TFLite's schema: operators, types, options, tables."""
+"""Define the names and field numbers of TFLite's schema: operators, types, options, tables."""
 
 from kedge_runtime.modelfile.encodings import Table
 
@@ -41,7 +41,7 @@ resource variant uint32 uint16 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m
 """
 
 CUSTOM = "CUSTOM"
-# Bytes of one element; what isn't here has no fixed size.
+# Type -> bytes of one element; other types have no fixed size.
 ITEM_BYTES = {
     "float64": 8,
     "int64": 8,
@@ -60,7 +60,7 @@ ITEM_BYTES = {
 OPERATORS = tuple(_OPERATORS.split())
 DTYPES = tuple(_DTYPES.split())
 
-# Operator -> option -> (field number, format, default). Only what a device's rules ask for.
+# Operator -> option -> (field number, format, default). Only those that devices' rules need.
 _STRIDES = {"stride_w": (1, "i", 0), "stride_h": (2, "i", 0)}
 _POOL = {**_STRIDES, "activation": (5, "b", 0)}
 OPTIONS: dict[str, dict[str, tuple[int, str, int]]] = {
@@ -81,7 +81,7 @@ OLD_CODE, CUSTOM_CODE, VERSION, CODE = 0, 1, 2, 3  # OperatorCode
 TENSORS, INPUTS, OUTPUTS, OPERATOR_LIST = 0, 1, 2, 3  # SubGraph
 SHAPE, DTYPE, BUFFER, NAME, QUANTISATION, SIGNATURE = 0, 1, 2, 3, 4, 7  # Tensor
 SCALE, ZERO_POINT = 2, 3  # QuantizationParameters
-OPCODE, TAKES, GIVES, BUILTIN_OPTIONS = 0, 1, 2, 4  # Operator
+OPCODE, OPERATOR_INPUTS, OPERATOR_OUTPUTS, BUILTIN_OPTIONS = 0, 1, 2, 4  # Operator
 DATA, OFFSET, SIZE = 0, 1, 2  # Buffer
 
 
@@ -93,7 +93,7 @@ def operator_code(table: Table) -> tuple[str, int]:
 
 
 def buffer_data(table: Table) -> memoryview | None:
-    """Return a buffer's bytes, None for an empty one; those of huge files lie behind the graph."""
+    """Return a buffer's bytes, None for an empty one; huge files have them behind the graph."""
     at, size = table.number(OFFSET, "Q"), table.number(SIZE, "Q")
     if at > 1:
         return table.buffer[at : at + size]

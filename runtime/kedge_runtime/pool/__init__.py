@@ -1,1 +1,1 @@
-"""Where work is done: in this process, in processes, or on a Dask cluster."""
+"""Run tasks in this process, in worker processes, or on a Dask cluster."""

@@ -1,7 +1,7 @@
-"""Work on a Dask cluster, whose machines see the same files under the same paths.
+"""Run tasks on a Dask cluster, whose machines see the same files under the same paths.
 
-Each piece is done in a process of its worker's own: one that crashes costs itself only, where Dask
-would blame all that the worker had before it. A worker that is lost itself is Dask's to replace.
+Each task runs in a process of its own on the worker. So a crash costs one task, where Dask would
+blame all tasks that the worker had. Dask itself replaces lost workers.
 """
 
 import logging
@@ -19,17 +19,17 @@ from kedge_runtime import __version__
 from kedge_runtime.errors import EngineError, LostError, UsageError
 from kedge_runtime.identity import identity
 from kedge_runtime.output import say
-from kedge_runtime.pool.processes import apart
+from kedge_runtime.pool.processes import in_own_process
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Versions = dict[str, str]
-# What the scheduler says of work that it can't unpickle.
+# The scheduler's message on a task that it can't unpickle.
 _UNREAD = "Error during deserialization of the task graph"
 
 
 class Cluster(Executor):
-    """Dask's own executor, which tells of what it lost in our words."""
+    """Dask's own executor, with kedge's errors for lost workers and clusters."""
 
     def __init__(self, client: Any) -> None:
         """Take a `distributed.Client`."""
@@ -38,27 +38,32 @@ class Cluster(Executor):
         self._versions, self._run = versions(), uuid4().hex
 
     def submit(
-        self, work: Callable[Given, Result], /, *words: Given.args, **named: Given.kwargs
+        self,
+        task: Callable[Arguments, Result],
+        /,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
     ) -> Future[Result]:
-        """Return the result-to-be; its error is what `work` raises, LostError, or EngineError
-        for a cluster that is gone.
+        """Return the future of a task.
+
+        Its error is what the task raises, LostError, or EngineError for a cluster that is gone.
         """
-        told: Future[Result] = Future()
-        called = partial(work, *words, **named)
-        asked = self._inner.submit(_done, self._run, partial(_alike, self._versions, called))
-        asked.add_done_callback(partial(_tell, told))
-        return told
+        future: Future[Result] = Future()
+        call = partial(task, *arguments, **named)
+        remote = self._inner.submit(_run, self._run, partial(_checked, self._versions, call))
+        remote.add_done_callback(partial(_pass_on, future))
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Drop what isn't done; whoever wants a result has asked for it before."""
+        """Drop unfinished tasks."""
         self._inner.shutdown(wait=False)
 
 
 @contextmanager
-def opened(address: str) -> Iterator[Executor]:
+def cluster_executor(address: str) -> Iterator[Executor]:
     """Yield the executor of a cluster. Raises UsageError when it can't be reached."""
     library = _distributed()
-    # It writes tracebacks about a cluster that is gone; what that means is said below.
+    # It logs tracebacks about a cluster that is gone; kedge raises one line instead.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = library.Client(address, set_as_default=False)
@@ -84,43 +89,44 @@ def _distributed() -> ModuleType:
 
 
 def versions() -> Versions:
-    """Return what must be the same on all machines, for the results to be those of one."""
-    known = identity()
-    return {"kedge": __version__, "python": known["python"], **known["packages"]}
+    """Return the versions that must be equal on all machines, so that the results are."""
+    machine = identity()
+    return {"kedge": __version__, "python": machine["python"], **machine["packages"]}
 
 
-def _done(run: str, work: Callable[[], Result]) -> Result:
-    """Do the work, on a worker."""
+def _run(run: str, task: Callable[[], Result]) -> Result:
+    """Run a task on a worker, in a process of its own."""
     # Dask's nanny starts workers as daemons, which may have no processes of their own.
     current_process().daemon = False
-    return apart(work, run)
+    return in_own_process(task, run)
 
 
-def _alike(expected: Versions, work: Callable[[], Result]) -> Result:
-    """Do the work, in its process. Raises UsageError where another version would do it."""
-    found = versions()
-    if found != expected:
+def _checked(expected: Versions, task: Callable[[], Result]) -> Result:
+    """Run a task, in its process. Raises UsageError where a version differs."""
+    present = versions()
+    if present != expected:
         names = sorted(
-            name for name in {*found, *expected} if found.get(name) != expected.get(name)
+            name for name in {*present, *expected} if present.get(name) != expected.get(name)
         )
-        differ = ", ".join(f"{name} {found.get(name)} for {expected.get(name)}" for name in names)
+        differ = ", ".join(f"{name} {present.get(name)} for {expected.get(name)}" for name in names)
         raise UsageError(f"--scheduler: a worker has {differ}: install the same on all machines")
-    return work()
+    return task()
 
 
-def _tell(told: Future[Result], asked: Future[Result]) -> None:
-    """Pass on what became of a piece of work, unless nobody wants it any more."""
-    if not told.set_running_or_notify_cancel():
+def _pass_on(future: Future[Result], remote: Future[Result]) -> None:
+    """Pass the outcome of a remote task to the future, unless that was cancelled."""
+    if not future.set_running_or_notify_cancel():
         return
-    if asked.cancelled():
-        told.set_exception(EngineError("--scheduler: the cluster is gone; start it and run again"))
-    elif error := asked.exception():
-        told.set_exception(_ours(error))
+    if remote.cancelled():
+        message = "--scheduler: the cluster is gone; start it and run again"
+        future.set_exception(EngineError(message))
+    elif error := remote.exception():
+        future.set_exception(_translated(error))
     else:
-        told.set_result(asked.result())
+        future.set_result(remote.result())
 
 
-def _ours(error: BaseException) -> BaseException:
+def _translated(error: BaseException) -> BaseException:
     if isinstance(error, _distributed().scheduler.KilledWorker):
         return LostError(f"ended {error.allowed_failures + 1} workers of the cluster")
     if isinstance(error, ImportError) or _UNREAD in str(error):

@@ -1,4 +1,4 @@
-"""Choose where work is done: in this process, in processes, or on a Dask cluster.
+"""Choose where tasks run: in this process, in worker processes, or on a Dask cluster.
 
 All are `concurrent.futures` executors.
 """
@@ -13,39 +13,43 @@ from typing import ParamSpec, TypeVar
 from kedge_runtime.errors import UsageError
 from kedge_runtime.pool import dask, processes
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class Later(Future[Result]):
-    """A result that is worked out, here, when it is asked for the first time."""
+class LazyResult(Future[Result]):
+    """A result that this process computes when `result` is called for the first time."""
 
-    def __init__(self, work: Callable[[], Result]) -> None:
-        """Remember the work."""
+    def __init__(self, task: Callable[[], Result]) -> None:
+        """Keep the task."""
         super().__init__()
-        self._work = work
+        self._task = task
 
     def result(self, timeout: float | None = None) -> Result:
-        """Return the result. Raises what the work raises."""
+        """Return the result. Raises what the task raises."""
         if not self.done():
-            self.set_result(self._work())
+            self.set_result(self._task())
         return super().result(timeout)
 
 
-class Here(Executor):
-    """Does each piece of work in this process, in the order in which results are asked for."""
+class InProcess(Executor):
+    """Runs each task in this process when its result is requested."""
 
     def submit(
-        self, work: Callable[Given, Result], /, *words: Given.args, **named: Given.kwargs
+        self,
+        task: Callable[Arguments, Result],
+        /,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
     ) -> Future[Result]:
-        """Return the result-to-be."""
-        return Later(partial(work, *words, **named))
+        """Return the future of a task."""
+        return LazyResult(partial(task, *arguments, **named))
 
 
 @contextmanager
-def opened() -> Iterator[Executor]:
-    """Yield it."""
-    yield Here()
+def in_process() -> Iterator[Executor]:
+    """Yield an executor that runs tasks in this process."""
+    yield InProcess()
 
 
 MAX_JOBS = 1024  # more than any machine has cores
@@ -53,7 +57,7 @@ MAX_JOBS = 1024  # more than any machine has cores
 
 @dataclass(frozen=True)
 class Pool:
-    """`jobs`: processes at once. `scheduler`: address of a Dask cluster's, which does all then.
+    """Where tasks run. `jobs`: worker processes at once. `scheduler`: address of a Dask scheduler.
 
     Raises UsageError for both.
     """
@@ -62,16 +66,16 @@ class Pool:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two masters."""
+        """Refuse worker processes beside a cluster."""
         if self.scheduler and self.jobs > 1:
             raise UsageError("--jobs: a cluster's workers are counted by it; leave --jobs out")
 
 
 def executor(pool: Pool) -> AbstractContextManager[Executor]:
-    """Return what does the work, to be opened by `with`; at its end what isn't begun is dropped.
+    """Return the executor, to open by `with`; at its end, tasks that have not started are dropped.
 
     Raises UsageError for a cluster that can't be reached, and for a missing extra.
     """
     if pool.scheduler:
-        return dask.opened(pool.scheduler)
-    return processes.opened(pool.jobs) if pool.jobs > 1 else opened()
+        return dask.cluster_executor(pool.scheduler)
+    return processes.process_executor(pool.jobs) if pool.jobs > 1 else in_process()

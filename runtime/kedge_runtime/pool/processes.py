@@ -1,7 +1,7 @@
-"""Work in processes of this machine: one for each thread that gives it, so that a loss is its own.
+"""Run tasks in worker processes of this machine, one process for each submitting thread.
 
-A shared pool of processes breaks whole when one is lost, and doesn't tell which piece of work it
-was. Here a lost process costs the piece that it was at, and that is known.
+A shared pool breaks as a whole when one process is lost, and does not tell which task it ran. Here
+a lost process costs one known task.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from kedge_runtime.errors import LostError
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 # As many as Dask allows (its distributed.scheduler.allowed-failures).
@@ -31,22 +31,26 @@ _own = local()
 
 
 class Processes(Executor):
-    """Hands each piece of work to a thread that has it done in its own process."""
+    """Gives each task to a thread, which runs it in its own process."""
 
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         """Take the threads, one for each process."""
         self._threads = threads
 
     def submit(
-        self, work: Callable[Given, Result], /, *words: Given.args, **named: Given.kwargs
+        self,
+        task: Callable[Arguments, Result],
+        /,
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
     ) -> Future[Result]:
-        """Return the result-to-be; its error is what `work` raises, or LostError."""
-        return self._threads.submit(apart, partial(work, *words, **named))
+        """Return the future of a task; its error is what the task raises, or LostError."""
+        return self._threads.submit(in_own_process, partial(task, *arguments, **named))
 
 
 @contextmanager
-def opened(count: int) -> Iterator[Executor]:
-    """Yield an executor of `count` processes."""
+def process_executor(count: int) -> Iterator[Executor]:
+    """Yield an executor of `count` worker processes."""
     with ThreadPoolExecutor(count, thread_name_prefix="kedge-jobs") as threads, ended_by_errors():
         try:
             yield Processes(threads)
@@ -54,17 +58,17 @@ def opened(count: int) -> Iterator[Executor]:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def apart(work: Callable[[], Result], run: str = "") -> Result:
-    """Do a piece of work in this thread's own process; when that is lost, again in another one.
+def in_own_process(task: Callable[[], Result], run: str = "") -> Result:
+    """Run a task in this thread's own process; when that is lost, retry in a new one.
 
-    `run`: pieces with the same one share a process, which remembers files that it has read. Raises
-    what `work` raises, and LostError when it has ended one process more than is allowed.
+    `run`: tasks with the same value share a process, which caches the files that it has read.
+    Raises what the task raises, and LostError when it has ended more processes than allowed.
     """
     for _ in range(1 + ALLOWED_LOSSES):
         if getattr(_own, "run", None) != run:
             _own.run, _own.process = run, process()
         try:
-            result: Result = _own.process.submit(work).result()
+            result: Result = _own.process.submit(task).result()
         except BrokenProcessPool:
             del _own.run
         else:
@@ -73,7 +77,7 @@ def apart(work: Callable[[], Result], run: str = "") -> Result:
 
 
 def process() -> ProcessPoolExecutor:
-    """Return a fresh process that doesn't outlive this thread, on Linux however that ends."""
+    """Return a new process that ends with this one; on Linux even if this one is killed."""
     return ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
     )
@@ -81,9 +85,9 @@ def process() -> ProcessPoolExecutor:
 
 @contextmanager
 def ended_by_errors() -> Iterator[None]:
-    """End the processes that the block started when it is left by an error or by `sys.exit`.
+    """End the processes that the block started when an error or `sys.exit` leaves it.
 
-    Ctrl-C they hear themselves.
+    Ctrl-C reaches them directly.
     """
     before = set(active_children())
     try:
@@ -95,13 +99,13 @@ def ended_by_errors() -> Iterator[None]:
 
 
 def _begin(parent: int) -> None:
-    """Clean up, as after Ctrl-C, when this process is terminated."""
+    """Make SIGTERM clean up as Ctrl-C does, and end this process with its parent."""
     end_with(parent)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def end_with(parent: int) -> None:
-    """Let the system end this process with its parent, however that one ends."""
+    """Let the system end this process with its parent, even if that is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

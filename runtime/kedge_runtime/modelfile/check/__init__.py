@@ -1,1 +1,1 @@
-"""The check of a model's bytes before an engine gets them: operands, types, shapes, cost."""
+"""Check a model's bytes before an engine reads them: operands, types, shapes, cost."""

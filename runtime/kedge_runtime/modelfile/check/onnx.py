@@ -1,6 +1,7 @@
-"""Check what engines believe of an .onnx file: names, operands, shapes, weights, memory.
+"""Check the facts of an .onnx file that engines trust: names, operands, shapes, weights, memory.
 
-Unlike TFLite, ONNX states the shapes of a graph's ends alone: all others are computed here.
+Unlike TFLite, ONNX states the shapes of the graph's inputs and outputs only. The check computes all
+others.
 """
 
 import math
@@ -26,10 +27,10 @@ MAX_NODES = 20_000
 
 
 class OperatorKind(NamedTuple):
-    """An operator's rule, how many operands it takes, and whether it may be left out."""
+    """An operator's rule, and its least and largest number of operands."""
 
     rule: Rule
-    takes: tuple[int, int]
+    operands: tuple[int, int]
 
 
 def _kinds(names: str, rule: Rule, low: int, high: int | None = None) -> dict[str, OperatorKind]:
@@ -100,9 +101,9 @@ KINDS: dict[str, OperatorKind] = {
 
 
 def check(content: bytes) -> Cost:
-    """Return what a run takes.
+    """Return the cost of a run.
 
-    Behind an operator that isn't known no shape is: the rest is unknown too. Raises UnsoundError;
+    Shapes behind an unknown operator are unknown, so the rest is not checked. Raises UnsoundError;
     ValueError, IndexError, KeyError for bytes that are no such file.
     """
     graph = read_graph(content)
@@ -118,13 +119,13 @@ def check(content: bytes) -> Cost:
             step, found = _run(node, values)
         except UnsoundError as error:
             raise UnsoundError(f"{node.kind}: {error}"[:200]) from None
-        alive += sum(_bytes(values[name]) for name in node.gives if name)
+        alive += sum(_bytes(values[name]) for name in node.outputs if name)
         work += _work(step, found)
         if alive + _scratch(step, found) > MAX_MEMORY:
             raise UnsoundError(f"its activations take more than {MAX_MEMORY >> 20} MB")
         if work > MAX_WORK:
             raise UnsoundError(f"a run takes more than {MAX_WORK >> 30} G multiplications")
-        for name in {*node.takes, *node.gives}:
+        for name in {*node.inputs, *node.outputs}:
             if lasts.get(name) == number and not values[name].stored:
                 alive -= _bytes(values[name])
     if any(name not in values for name in graph.outputs):
@@ -133,52 +134,52 @@ def check(content: bytes) -> Cost:
 
 
 def _run(node: OnnxNode, values: dict[str, OnnxValue]) -> tuple[OnnxStep, Shapes]:
-    """Check one operator, and put what it gives among the values."""
+    """Check one operator, and add its outputs to the values."""
     kind = KINDS[node.kind]
-    if not kind.takes[0] <= len(node.takes) <= kind.takes[1]:
-        raise UnsoundError(f"it has {len(node.takes)} operands, allowed are {kind.takes}")
-    if lost := [name for name in node.takes if name and name not in values]:
+    if not kind.operands[0] <= len(node.inputs) <= kind.operands[1]:
+        raise UnsoundError(f"it has {len(node.inputs)} operands, allowed are {kind.operands}")
+    if lost := [name for name in node.inputs if name and name not in values]:
         raise UnsoundError(f"it reads {lost[0]!r}, which isn't computed before it")
-    step = OnnxStep(node, [values[name] if name else None for name in node.takes])
-    if any(v is not None and 0 in v.shape and not _may_be_empty(node, v) for v in step.takes):
+    step = OnnxStep(node, [values[name] if name else None for name in node.inputs])
+    if any(v is not None and 0 in v.shape and not _may_be_empty(node, v) for v in step.inputs):
         raise UnsoundError("an operand is empty")
     found = kind.rule(step)
-    names = [name for name in node.gives if name]
-    if not 1 <= len(names) <= len(found) or node.gives[0] in ("", *node.gives[1:]):
+    names = [name for name in node.outputs if name]
+    if not 1 <= len(names) <= len(found) or node.outputs[0] in ("", *node.outputs[1:]):
         raise UnsoundError(f"it gives {len(names)} tensors")
-    for name, shape in zip(node.gives, found, strict=False):
+    for name, shape in zip(node.outputs, found, strict=False):
         if name and name in values:
             raise UnsoundError(f"it writes {name!r}, which is there")
         if name:
             values[name] = OnnxValue(tuple(shape), stored=False)
-    _tell(step, found, values[node.gives[0]])
+    _set_facts(step, found, values[node.outputs[0]])
     return step, found
 
 
 def _may_be_empty(node: OnnxNode, value: OnnxValue) -> bool:
-    """A list of axes or sizes may be, and what Resize is not given."""
-    return value.shape == (0,) and (value.held is not None or node.kind == "Resize")
+    """Return whether a value may be empty: a list of axes or sizes, or an absent one of Resize."""
+    return value.shape == (0,) and (value.integers is not None or node.kind == "Resize")
 
 
-def _tell(step: OnnxStep, found: Shapes, value: OnnxValue) -> None:
-    """Tell a value's numbers where they are known, and whether it is as good as a constant."""
+def _set_facts(step: OnnxStep, found: Shapes, value: OnnxValue) -> None:
+    """Set a value's numbers where they are known, and whether it is constant."""
     node = step.node
     if node.kind == "Constant":
-        given = node.tensors.get("value")
-        value.constant, value.held = True, None if given is None else given.held
-        value.stored = given is not None
-        value.dtype = "" if given is None else given.dtype
-        value.numbers = None if given is None else given.numbers
+        tensor = node.tensors.get("value")
+        value.constant, value.integers = True, None if tensor is None else tensor.integers
+        value.stored = tensor is not None
+        value.dtype = "" if tensor is None else tensor.dtype
+        value.floats = None if tensor is None else tensor.floats
         if "value_ints" in node.integers or "value_int" in node.integers:
             numbers = node.integers.get("value_ints") or node.integers["value_int"]
-            value.held = shapes.integers(numbers).reshape(found[0])
+            value.integers = shapes.integers(numbers).reshape(found[0])
         return
-    value.held = fold(step, found)
-    value.constant = node.kind in PASSED and all(v is None or v.constant for v in step.takes)
+    value.integers = fold(step, found)
+    value.constant = node.kind in PASSED and all(v is None or v.constant for v in step.inputs)
     value.stored = False
 
 
-# What a writer leaves of a constant: a scale, a cast, another order.
+# Operators that keep a constant constant, as writers leave them.
 _PASSED = "DequantizeLinear Cast Identity Transpose Reshape Unsqueeze Squeeze ConstantOfShape"
 PASSED = frozenset(_PASSED.split())
 
@@ -188,7 +189,9 @@ def _bytes(value: OnnxValue) -> int:
 
 
 def _lasts(graph: OnnxGraph) -> dict[str, int]:
-    found = {name: i for i, node in enumerate(graph.nodes) for name in (*node.gives, *node.takes)}
+    found = {
+        name: i for i, node in enumerate(graph.nodes) for name in (*node.outputs, *node.inputs)
+    }
     for name in ("", *graph.outputs):
         found.pop(name, None)
     return found
@@ -211,11 +214,11 @@ def _depth(step: OnnxStep) -> int:
 
 def _work(step: OnnxStep, found: Shapes) -> int:
     given = sum(map(math.prod, found))
-    return given * (1 + _depth(step)) + sum(v.elements for v in step.takes if v is not None)
+    return given * (1 + _depth(step)) + sum(v.elements for v in step.inputs if v is not None)
 
 
 def _scratch(step: OnnxStep, found: Shapes) -> int:
-    """Return the bytes that a convolution lays out: its windows."""
+    """Return the bytes that a convolution allocates for its windows."""
     if step.node.kind not in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"):
         return 0
     return 4 * math.prod(found[0][2:]) * _depth(step) // step.attribute("group", 1)

@@ -1,4 +1,4 @@
-"""Compute the shapes of ONNX operators that cut, join, pad and pick: `onnx_shapes` goes on."""
+"""Compute the output shapes of ONNX operators that cut, join, pad and pick."""
 
 import math
 
@@ -7,7 +7,7 @@ from kedge_runtime.modelfile.check.tflite_shapes import MAX_STEP, UnsoundError, 
 
 
 def reshape(step: OnnxStep) -> Shapes:
-    """To a list where 0 keeps a side and -1 is the rest; a computed list leaves it flat."""
+    """Reshape to a list: 0 keeps a side, -1 is the rest."""
     shape, wanted = step.shape(), step.lists("shape", 1)
     count = math.prod(shape)
     if wanted is None or len(wanted) > 8 or wanted.count(-1) > 1 or any(s < -1 for s in wanted):
@@ -23,7 +23,7 @@ def reshape(step: OnnxStep) -> Shapes:
 
 
 def flatten(step: OnnxStep) -> Shapes:
-    """Into two dimensions."""
+    """Flatten into two dimensions."""
     shape = step.shape()
     axis = step.attribute("axis", 1)
     axis = len(shape) if axis == len(shape) else axis_of(axis, len(shape))
@@ -31,7 +31,7 @@ def flatten(step: OnnxStep) -> Shapes:
 
 
 def squeeze(step: OnnxStep) -> Shapes:
-    """Without sides of 1."""
+    """Remove sides of 1."""
     shape, named = step.shape(), step.lists("axes", 1)
     axes = axes_of(named, len(shape)) if named else {i for i, s in enumerate(shape) if s == 1}
     if any(shape[i] != 1 for i in axes):
@@ -40,7 +40,7 @@ def squeeze(step: OnnxStep) -> Shapes:
 
 
 def unsqueeze(step: OnnxStep) -> Shapes:
-    """With sides of 1 more."""
+    """Add sides of 1."""
     shape, named = step.shape(), step.lists("axes", 1)
     if not named or len(named) + len(shape) > 8:
         raise UnsoundError(f"its axes are {named}")
@@ -50,7 +50,7 @@ def unsqueeze(step: OnnxStep) -> Shapes:
 
 
 def transpose(step: OnnxStep) -> Shapes:
-    """In another order of the axes."""
+    """Reorder the axes."""
     shape = step.shape()
     order = step.node.integers.get("perm", tuple(range(len(shape)))[::-1])
     if sorted(order) != list(range(len(shape))):
@@ -59,10 +59,10 @@ def transpose(step: OnnxStep) -> Shapes:
 
 
 def concat(step: OnnxStep) -> Shapes:
-    """Joined along an axis."""
+    """Join along an axis."""
     first = step.shape()
     axis, total = axis_of(step.attribute("axis", 1), len(first)), 0
-    for place in range(len(step.takes)):
+    for place in range(len(step.inputs)):
         shape = step.shape(place)
         if len(shape) != len(first) or any(
             a != b for i, (a, b) in enumerate(zip(shape, first, strict=True)) if i != axis
@@ -73,8 +73,8 @@ def concat(step: OnnxStep) -> Shapes:
 
 
 def split(step: OnnxStep) -> Shapes:
-    """Parts along an axis."""
-    shape, count = step.shape(), len(step.node.gives)
+    """Split along an axis."""
+    shape, count = step.shape(), len(step.node.outputs)
     if not count:
         raise UnsoundError("it gives nothing")
     axis = axis_of(step.attribute("axis"), len(shape))
@@ -90,7 +90,7 @@ def split(step: OnnxStep) -> Shapes:
 
 
 def slice_(step: OnnxStep) -> Shapes:
-    """Python's slices of some axes."""
+    """Cut some axes by Python's slices."""
     shape = list(step.shape())
     begins, ends = step.lists("starts", 1) or (), step.lists("ends", 2) or ()
     axes, strides = step.lists("axes", 3), step.lists("steps", 4)
@@ -109,10 +109,10 @@ def slice_(step: OnnxStep) -> Shapes:
 
 
 def pad(step: OnnxStep) -> Shapes:
-    """With so much before and behind; mirrors need what they mirror."""
+    """Pad each side before and behind; mirrors need enough to mirror."""
     shape, pads = step.shape(), step.lists("pads", 1) or ()
     rank, mode = len(shape), step.node.texts.get("mode", "constant")
-    axes = step.lists("axes", 3) if len(step.takes) > 3 else None
+    axes = step.lists("axes", 3) if len(step.inputs) > 3 else None
     if axes is not None or len(pads) != 2 * rank or mode not in MODES:
         raise UnsoundError(f"it pads {shape} by {pads}")
     most = {"constant": MAX_STEP, "edge": MAX_STEP}
@@ -131,7 +131,7 @@ MODES = ("constant", "reflect", "edge")
 
 
 def tile(step: OnnxStep) -> Shapes:
-    """So many times."""
+    """Repeat each side."""
     shape, times = step.shape(), step.list(1)
     if len(times) != len(shape) or min(times, default=1) < 1:
         raise UnsoundError(f"it repeats {shape} by {times}")
@@ -139,7 +139,7 @@ def tile(step: OnnxStep) -> Shapes:
 
 
 def expand(step: OnnxStep) -> Shapes:
-    """Stretched to a list."""
+    """Broadcast to a list."""
     wanted = step.list(1)
     if min(wanted, default=1) < 1 or len(wanted) > 8:
         raise UnsoundError(f"it stretches to {wanted}")
@@ -147,26 +147,26 @@ def expand(step: OnnxStep) -> Shapes:
 
 
 def gather(step: OnnxStep) -> Shapes:
-    """Items of an axis."""
+    """Pick items of an axis."""
     shape, places = step.shape(), step.value(1)
     axis = axis_of(step.attribute("axis"), len(shape))
     side = shape[axis]
-    if places.held is None:
+    if places.integers is None:
         raise UnsoundError("it picks items by computed places")
-    if places.held.size and not -side <= places.held.min() <= places.held.max() < side:
+    if places.integers.size and not -side <= places.integers.min() <= places.integers.max() < side:
         raise UnsoundError(f"it picks items of {side} that aren't there")
     return [(*shape[:axis], *places.shape, *shape[axis + 1 :])]
 
 
 def resize(step: OnnxStep) -> Shapes:
-    """By factors, or to a shape."""
+    """Resize by factors, or to a shape."""
     shape = step.shape()
     sizes = step.given(3) if step.node.kind == "Resize" else None
     if sizes is not None:
         found = step.list(3)
     else:
-        place = 1 if step.node.kind == "Upsample" or len(step.takes) == 2 else 2
-        scales = step.value(place).numbers
+        place = 1 if step.node.kind == "Upsample" or len(step.inputs) == 2 else 2
+        scales = step.value(place).floats
         if scales is None or len(scales) != len(shape) or not all(0 < s < 64 for s in scales):
             raise UnsoundError("its factors aren't known, or out of range")
         found = tuple(int(side * factor) for side, factor in zip(shape, scales, strict=True))
@@ -176,7 +176,7 @@ def resize(step: OnnxStep) -> Shapes:
 
 
 def depth_to_space(step: OnnxStep) -> Shapes:
-    """Channels become blocks."""
+    """Move channels into blocks."""
     n, c, h, w = step.shape()
     block = _block(step)
     if c % (block * block):
@@ -185,7 +185,7 @@ def depth_to_space(step: OnnxStep) -> Shapes:
 
 
 def space_to_depth(step: OnnxStep) -> Shapes:
-    """Blocks become channels."""
+    """Move blocks into channels."""
     n, c, h, w = step.shape()
     block = _block(step)
     if h % block or w % block:
@@ -201,13 +201,13 @@ def _block(step: OnnxStep) -> int:
 
 
 def shape_of(step: OnnxStep) -> Shapes:
-    """One number for each dimension."""
+    """Return a list with one number per dimension."""
     end = step.node.integers.get("end", (None,))[0]
     return [(len(step.shape()[step.attribute("start") : end]),)]
 
 
 def constant(step: OnnxStep) -> Shapes:
-    """What is in its attribute."""
+    """Return the shape of the attribute."""
     node = step.node
     if "value" in node.tensors:
         return [node.tensors["value"].shape]
@@ -219,7 +219,7 @@ def constant(step: OnnxStep) -> Shapes:
 
 
 def constant_of_shape(step: OnnxStep) -> Shapes:
-    """As the list says."""
+    """Return the shape that the list states."""
     wanted = step.list(0)
     if min(wanted, default=1) < 1 or len(wanted) > 8:
         raise UnsoundError(f"it makes {wanted}")
@@ -227,7 +227,7 @@ def constant_of_shape(step: OnnxStep) -> Shapes:
 
 
 def recurrent(step: OnnxStep) -> Shapes:
-    """[t, n, c] through gates: LSTM has four of them, GRU three, RNN one."""
+    """Apply LSTM (four gates), GRU (three) or RNN (one) to [t, n, c]."""
     t, n, c = step.shape()
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[step.node.kind]
     ways, hidden = step.shape(1)[0], step.attribute("hidden_size")
@@ -241,16 +241,16 @@ def recurrent(step: OnnxStep) -> Shapes:
         *((ways, gates * hidden, c), (ways, gates * hidden, hidden), (ways, 2 * gates * hidden)),
         *((n,), state, state, (ways, 3 * hidden)),
     ]
-    for place, (size, value) in enumerate(zip(wanted, step.takes[1:], strict=False), 1):
+    for place, (size, value) in enumerate(zip(wanted, step.inputs[1:], strict=False), 1):
         if value is not None and value.shape != size:
             raise UnsoundError(f"operand {place} is {value.shape} instead of {size}")
         if place == 4 and value is not None:
             raise UnsoundError("it has lengths of sequences")
-    return [(t, ways, n, hidden), state, state][: len(step.node.gives)]
+    return [(t, ways, n, hidden), state, state][: len(step.node.outputs)]
 
 
 def top_k(step: OnnxStep) -> Shapes:
-    """The k largest along an axis."""
+    """Return the k largest along an axis, and their positions."""
     shape, found = step.shape(), step.list(1)
     axis = axis_of(step.attribute("axis", -1), len(shape))
     if len(found) != 1 or not 1 <= found[0] <= shape[axis]:
@@ -259,7 +259,7 @@ def top_k(step: OnnxStep) -> Shapes:
 
 
 def reverse_sequence(step: OnnxStep) -> Shapes:
-    """As the first, whose sequences have lengths."""
+    """Reverse sequences of the given lengths; the shape stays."""
     shape, lengths = step.shape(), step.value(1)
     batch, time = step.attribute("batch_axis", 1), step.attribute("time_axis", 0)
     if len(shape) < 2 or {batch, time} != {0, 1} or lengths.shape != (shape[batch],):

@@ -1,7 +1,7 @@
-"""Compute the shapes that ONNX operators give, from what they read and their attributes.
+"""Compute the output shapes of ONNX operators from their inputs and attributes.
 
-Every function takes a Step and returns the shape of each output; it raises UnsoundError for what
-engines don't survive. Specification: onnx.ai/onnx/operators.
+Each rule takes an OnnxStep and returns the shape of each output. It raises UnsoundError for inputs
+that may crash an engine. Specification: onnx.ai/onnx/operators.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,33 +18,33 @@ Shapes = Sequence[Shape]
 
 @dataclass(slots=True)
 class OnnxStep:
-    """An operator with the values that it reads; one that is left out is None."""
+    """An operator with its input values; an absent one is None."""
 
     node: OnnxNode
-    takes: list[OnnxValue | None]
+    inputs: list[OnnxValue | None]
     opset: int = 0
 
     def value(self, place: int = 0) -> OnnxValue:
-        """Return a value that must be there."""
-        found = self.takes[place] if place < len(self.takes) else None
+        """Return an input that must be present."""
+        found = self.inputs[place] if place < len(self.inputs) else None
         if found is None:
             raise UnsoundError(f"operand {place} is missing")
         return found
 
     def shape(self, place: int = 0) -> Shape:
-        """Return the shape of one that must be there."""
+        """Return the shape of an input that must be present."""
         return self.value(place).shape
 
     def given(self, place: int) -> OnnxValue | None:
-        """Return a value, None where it is left out."""
-        return self.takes[place] if place < len(self.takes) else None
+        """Return an input, None where it is absent."""
+        return self.inputs[place] if place < len(self.inputs) else None
 
     def list(self, place: int) -> Shape:
         """Return the numbers of a list that must be known."""
-        held = self.value(place).held
-        if held is None:
+        integers = self.value(place).integers
+        if integers is None:
             raise UnsoundError(f"operand {place} is computed, so its sizes have no bound")
-        return tuple(int(number) for number in held.ravel())
+        return tuple(int(number) for number in integers.ravel())
 
     def attribute(self, name: str, default: int = 0) -> int:
         """Return an integer attribute."""
@@ -54,14 +54,14 @@ class OnnxStep:
         return found[0]
 
     def lists(self, name: str, place: int) -> Shape | None:
-        """Return a list that is an attribute, or from a later version on an operand, or None."""
+        """Return a list from an attribute, or in later versions from an input; None without."""
         if name in self.node.integers:
             return self.node.integers[name]
         return None if self.given(place) is None else self.list(place)
 
 
 def axes_of(values: Sequence[int], rank: int) -> set[int]:
-    """Return axes from the front. Raises UnsoundError for one that isn't there, or is twice."""
+    """Return axes counted from the front. Raises UnsoundError for missing or repeated ones."""
     found = {axis_of(value, rank) for value in values[: rank + 1]}
     if len(found) != len(values):
         raise UnsoundError(f"its axes are {tuple(values)[:8]}")
@@ -69,7 +69,7 @@ def axes_of(values: Sequence[int], rank: int) -> set[int]:
 
 
 def stretched(one: Shape, other: Shape) -> Shape:
-    """Return what two shapes are broadcast to."""
+    """Return the shape to which two shapes broadcast."""
     if len(one) < len(other):
         one, other = other, one
     padded = (1,) * (len(one) - len(other)) + other
@@ -79,12 +79,12 @@ def stretched(one: Shape, other: Shape) -> Shape:
 
 
 def same(step: OnnxStep) -> Shapes:
-    """As the first."""
-    return [step.shape()] * len(step.node.gives)
+    """Keep the shape of the first input."""
+    return [step.shape()] * len(step.node.outputs)
 
 
 def along(step: OnnxStep) -> Shapes:
-    """As the first, which has the axis that is named."""
+    """Keep the shape of the first input, which must have the named axis."""
     shape = step.shape()
     if shape or "axis" in step.node.integers:
         axis_of(step.attribute("axis", -1), len(shape))
@@ -92,30 +92,30 @@ def along(step: OnnxStep) -> Shapes:
 
 
 def broadcast(step: OnnxStep) -> Shapes:
-    """All of them, stretched to each other."""
+    """Broadcast all inputs to each other."""
     result: Shape = ()
-    for place in range(len(step.takes)):
+    for place in range(len(step.inputs)):
         result = stretched(result, step.shape(place))
     return [result]
 
 
 def one_number(step: OnnxStep) -> Shapes:
-    """As the first; each of the others is one number."""
-    for value in step.takes[1:]:
+    """Keep the first shape; each other input must be one number."""
+    for value in step.inputs[1:]:
         if value is not None and value.elements != 1:
             raise UnsoundError(f"it takes {value.elements} numbers where one belongs")
     return same(step)
 
 
 def fits(step: OnnxStep) -> Shapes:
-    """As the first, to which the second is stretched."""
+    """Keep the first shape, to which the second must broadcast."""
     if stretched(step.shape(), step.shape(1)) != step.shape():
         raise UnsoundError(f"the shapes {step.shape()} and {step.shape(1)} don't go together")
     return [step.shape()]
 
 
 def quantised(step: OnnxStep) -> Shapes:
-    """As the first; a scale of its own for each item of an axis, or one for all."""
+    """Keep the first shape; scales are one for all, or one per item of an axis."""
     shape, scale, zero = step.shape(), step.value(1), step.given(2)
     if not scale.constant or (zero is not None and zero.elements != scale.elements):
         raise UnsoundError("its scales are no constants, each with a zero point")
@@ -127,29 +127,29 @@ def quantised(step: OnnxStep) -> Shapes:
 
 
 def channels(step: OnnxStep) -> Shapes:
-    """As the first; the others are a number for each channel."""
+    """Keep the first shape; each other input has a number per channel."""
     shape = step.shape()
     if len(shape) < 2 or any(
         step.shape(place) != (shape[1],) or not step.value(place).constant
-        for place in range(1, len(step.takes))
+        for place in range(1, len(step.inputs))
     ):
         raise UnsoundError("its numbers don't fit the channels")
     return same(step)
 
 
 def layer(step: OnnxStep) -> Shapes:
-    """As the first; scale and bias fit what is normalised."""
+    """Keep the first shape; scale and bias must fit the normalised axes."""
     shape = step.shape()
     axis = axis_of(step.attribute("axis", -1), len(shape))
-    for place in range(1, len(step.takes)):
+    for place in range(1, len(step.inputs)):
         if stretched(shape[axis:], step.shape(place)) != shape[axis:]:
             raise UnsoundError("its numbers don't fit what it normalises")
     rest = shape[:axis] + (1,) * (len(shape) - axis)
-    return [shape, rest, rest][: len(step.node.gives)]
+    return [shape, rest, rest][: len(step.node.outputs)]
 
 
 def matmul(step: OnnxStep, one: int = 0, other: int = 1) -> Shapes:
-    """[..., m, k] times [..., k, n]."""
+    """Multiply [..., m, k] by [..., k, n]."""
     a, b = step.shape(one), step.shape(other)
     if not a or not b:
         raise UnsoundError("it multiplies a scalar")
@@ -161,12 +161,12 @@ def matmul(step: OnnxStep, one: int = 0, other: int = 1) -> Shapes:
 
 
 def qlinear_matmul(step: OnnxStep) -> Shapes:
-    """As `matmul`, with a scale and a zero point behind each."""
+    """Multiply as `matmul`; a scale and a zero point follow each input."""
     return matmul(step, 0, 3)
 
 
 def gemm(step: OnnxStep) -> Shapes:
-    """[m, k] times [k, n], either turned, and something that stretches to [m, n]."""
+    """Multiply [m, k] by [k, n], each perhaps transposed, and add a shape that broadcasts."""
     a, b = step.shape(), step.shape(1)
     if (len(a), len(b)) != (2, 2):
         raise UnsoundError(f"it multiplies {a} and {b}")
@@ -181,7 +181,7 @@ def gemm(step: OnnxStep) -> Shapes:
 
 
 def reduce(step: OnnxStep) -> Shapes:
-    """Without the axes that are named (default: all), or 1 there."""
+    """Remove the named axes (default: all), or set them to 1."""
     shape = step.shape()
     named = step.lists("axes", 1)
     if not named and step.attribute("noop_with_empty_axes"):
@@ -192,7 +192,7 @@ def reduce(step: OnnxStep) -> Shapes:
 
 
 def arg(step: OnnxStep) -> Shapes:
-    """Without one axis, or 1 there."""
+    """Remove one axis, or set it to 1."""
     shape = step.shape()
     axis = axis_of(step.attribute("axis"), len(shape))
     middle = (1,) if step.attribute("keepdims", 1) else ()
@@ -208,10 +208,10 @@ def integers(numbers: Sequence[int]) -> Indices:
 
 
 def qlinear_pair(step: OnnxStep) -> Shapes:
-    """Two, each with a scale and a zero point, stretched to each other."""
+    """Broadcast two inputs; a scale and a zero point follow each."""
     return [stretched(step.shape(), step.shape(3))]
 
 
 def dynamic(step: OnnxStep) -> Shapes:
-    """As the first, its scale and its zero point."""
+    """Return the first shape, and those of its scale and zero point."""
     return [step.shape(), (), ()]

@@ -1,4 +1,4 @@
-"""Compute the shapes of convolutions and pools, and small constant lists that graphs compute."""
+"""Compute the output shapes of ONNX convolutions and pools, and fold small lists."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from kedge_runtime.modelfile.check.tflite_shapes import MAX_STEP, Shape, Unsound
 
 
 def _window(step: OnnxStep, kernel: Shape) -> tuple[Shape, Shape, Shape]:
-    """Return strides, dilations and pads, checked; kernel: its sides."""
+    """Return strides, dilations and pads, checked; `kernel`: its sides."""
     rank, numbers = len(kernel), step.node.integers
     strides, dilations = (numbers.get(name, (1,) * rank) for name in ("strides", "dilations"))
     pads = numbers.get("pads", (0,) * 2 * rank)
@@ -48,7 +48,7 @@ def _slid(step: OnnxStep, sizes: Shape, kernel: Shape) -> Shape:
 
 
 def _group(step: OnnxStep, weights: int, channels: int) -> int:
-    """Return the number of groups. `weights`: the operand; they must be constants of 3 to 5 sides.
+    """Return the number of groups; the input `weights` must be a constant of 3 to 5 sides.
 
     DequantizeLinear of a constant counts as one.
     """
@@ -75,7 +75,7 @@ def _bias(step: OnnxStep, place: int, count: int) -> None:
 
 
 def conv(step: OnnxStep, image: int = 0, weights: int = 1, bias: int = 2) -> Shapes:
-    """[n, c, ...] with weights [channels, c / group, ...]."""
+    """Convolve [n, c, ...] with weights [channels, c / group, ...]."""
     n, c, *sizes = step.shape(image)
     group, (channels, depth, *kernel) = _group(step, weights, c), step.shape(weights)
     if depth * group != c or channels % group or len(kernel) != len(sizes):
@@ -85,17 +85,17 @@ def conv(step: OnnxStep, image: int = 0, weights: int = 1, bias: int = 2) -> Sha
 
 
 def qlinear_conv(step: OnnxStep) -> Shapes:
-    """As `conv`, with a scale and a zero point behind each."""
+    """Convolve as `conv`; a scale and a zero point follow each input."""
     return conv(step, 0, 3, 8)
 
 
 def integer_conv(step: OnnxStep) -> Shapes:
-    """As `conv`, without bias."""
+    """Convolve as `conv`, without bias."""
     return conv(step, bias=9)
 
 
 def conv_transpose(step: OnnxStep) -> Shapes:
-    """[n, c, ...] with weights [c, channels / group, ...]."""
+    """Convolve transposed [n, c, ...] with weights [c, channels / group, ...]."""
     n, c, *sizes = step.shape()
     group, (depth, channels, *kernel) = _group(step, 1, c), step.shape(1)
     if depth != c or len(kernel) != len(sizes):
@@ -129,7 +129,7 @@ def conv_transpose(step: OnnxStep) -> Shapes:
 
 
 def pool(step: OnnxStep) -> Shapes:
-    """[n, c, ...] by windows."""
+    """Pool [n, c, ...] by windows."""
     n, c, *sizes = step.shape()
     kernel = step.node.integers.get("kernel_shape", ())
     if len(kernel) != len(sizes) or not sizes:
@@ -137,13 +137,13 @@ def pool(step: OnnxStep) -> Shapes:
     _, _, pads = _window(step, kernel)
     if any(pad >= side for pad, side in zip(pads, kernel * 2, strict=True)):
         raise UnsoundError(f"its pads {pads} aren't smaller than its kernel {kernel}")
-    if len(step.node.gives) != 1:
-        raise UnsoundError(f"it gives {len(step.node.gives)} tensors")
+    if len(step.node.outputs) != 1:
+        raise UnsoundError(f"it gives {len(step.node.outputs)} tensors")
     return [(n, c, *_slid(step, tuple(sizes), kernel))]
 
 
 def global_pool(step: OnnxStep) -> Shapes:
-    """[n, c, 1, ...]."""
+    """Pool to [n, c, 1, ...]."""
     shape = step.shape()
     if len(shape) < 3:
         raise UnsoundError(f"it takes {len(shape)} dimensions")
@@ -151,7 +151,7 @@ def global_pool(step: OnnxStep) -> Shapes:
 
 
 def qlinear_global(step: OnnxStep) -> Shapes:
-    """As `global_pool`, of either layout."""
+    """Pool as `global_pool`, in either layout."""
     if step.attribute("channels_last"):
         n, *sides, c = step.shape()
         return [(n, *(1,) * len(sides), c)]
@@ -162,11 +162,11 @@ Fold = Callable[[OnnxStep], Indices]
 
 
 def fold(step: OnnxStep, shapes: Shapes) -> Indices | None:
-    """Return the numbers of a small list that other known lists tell, or None."""
+    """Return the numbers of a small list that follow from known lists, or None."""
     kind = FOLDS.get(step.node.kind)
     if kind is None or math.prod(shapes[0]) > 1024:
         return None
-    if step.node.kind != "Shape" and any(v is not None and v.held is None for v in step.takes):
+    if step.node.kind != "Shape" and any(v is not None and v.integers is None for v in step.inputs):
         return None
     try:
         found = np.asarray(kind(step), np.int64)
@@ -175,23 +175,23 @@ def fold(step: OnnxStep, shapes: Shapes) -> Indices | None:
     return found if found.shape == tuple(shapes[0]) else None
 
 
-def _held(step: OnnxStep, place: int) -> Indices:
-    held = step.value(place).held
-    if held is None:
+def _integers(step: OnnxStep, place: int) -> Indices:
+    integers = step.value(place).integers
+    if integers is None:
         raise ValueError("not known")
-    return held
+    return integers
 
 
 def _divided(step: OnnxStep) -> Indices:
     """Return a quotient, or with the operator Mod the rest."""
-    if not _held(step, 1).all():
+    if not _integers(step, 1).all():
         raise ValueError("a division by zero")
-    quotient, rest = np.divmod(_held(step, 0), _held(step, 1))
+    quotient, rest = np.divmod(_integers(step, 0), _integers(step, 1))
     return rest if step.node.kind == "Mod" else quotient
 
 
 def _sliced(step: OnnxStep) -> Indices:
-    values = _held(step, 0)
+    values = _integers(step, 0)
     steps = step.list(4) if step.given(4) else None
     begin, end, stride = step.list(1)[0], step.list(2)[0], steps[0] if steps else 1
     return values[begin:end:stride]
@@ -201,17 +201,21 @@ FOLDS: dict[str, Fold] = {
     "Shape": lambda step: np.array(step.shape(), np.int64)[
         step.attribute("start") : step.node.integers.get("end", (None,))[0]
     ],
-    "Gather": lambda step: np.take(_held(step, 0), _held(step, 1), axis=step.attribute("axis")),
+    "Gather": lambda step: np.take(
+        _integers(step, 0), _integers(step, 1), axis=step.attribute("axis")
+    ),
     "Slice": _sliced,
-    "Concat": lambda step: np.concatenate([_held(step, i) for i in range(len(step.takes))]),
-    "Unsqueeze": lambda step: _held(step, 0).reshape(-1)[: _held(step, 0).size],
-    "Squeeze": lambda step: _held(step, 0).reshape(()),
-    "Cast": lambda step: _held(step, 0),
-    "Identity": lambda step: _held(step, 0),
-    "Add": lambda step: _held(step, 0) + _held(step, 1),
-    "Sub": lambda step: _held(step, 0) - _held(step, 1),
-    "Mul": lambda step: _held(step, 0) * _held(step, 1),
+    "Concat": lambda step: np.concatenate([_integers(step, i) for i in range(len(step.inputs))]),
+    "Unsqueeze": lambda step: _integers(step, 0).reshape(-1)[: _integers(step, 0).size],
+    "Squeeze": lambda step: _integers(step, 0).reshape(()),
+    "Cast": lambda step: _integers(step, 0),
+    "Identity": lambda step: _integers(step, 0),
+    "Add": lambda step: _integers(step, 0) + _integers(step, 1),
+    "Sub": lambda step: _integers(step, 0) - _integers(step, 1),
+    "Mul": lambda step: _integers(step, 0) * _integers(step, 1),
     "Div": _divided,
     "Mod": _divided,
-    "ReduceProd": lambda step: _held(step, 0).prod(keepdims=bool(step.attribute("keepdims", 1))),
+    "ReduceProd": lambda step: _integers(step, 0).prod(
+        keepdims=bool(step.attribute("keepdims", 1))
+    ),
 }

@@ -1,4 +1,4 @@
-"""Check what LiteRT believes of a .tflite file: operands, types, shapes, loops, memory."""
+"""Check the facts of a .tflite file that LiteRT trusts: operands, types, shapes, loops, memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,7 +25,7 @@ _KNOWN = frozenset(OPERATORS)
 
 
 def check(content: bytes) -> Cost:
-    """Return what a run takes.
+    """Return the cost of a run.
 
     Raises UnsoundError; ValueError, IndexError, KeyError, struct.error for no such file.
     """
@@ -35,14 +35,14 @@ def check(content: bytes) -> Cost:
 
 
 class _Walk:
-    """Through the operators in the order of their running; `done` is the work so far."""
+    """Walks through the operators in execution order; `done`: the work so far."""
 
     def __init__(self, model: TfliteModel) -> None:
         self.model, self.done = model, 0
         self.unknown: set[str] = set()
 
     def graph(self, place: int, times: int, depth: int) -> None:
-        """Check a subgraph, run so often, and those that it calls."""
+        """Check a subgraph that runs `times` times, and the subgraphs that it calls."""
         if depth > MAX_DEPTH:
             raise UnsoundError("its subgraphs call each other without end")
         graph = self.model.graphs[place]
@@ -50,7 +50,7 @@ class _Walk:
         alive = sum(graph.tensors[i].bytes for i in ready)
         for number, table in enumerate(graph.operators):
             step, touched = self._step(graph, table, ready)
-            alive += sum(tensor.bytes for tensor in step.gives)
+            alive += sum(tensor.bytes for tensor in step.outputs)
             self._pay(step, alive, times)
             self._call(step, times, depth)
             alive -= sum(
@@ -62,22 +62,23 @@ class _Walk:
             raise UnsoundError("an output is never computed")
 
     def _step(self, graph: Subgraph, table: Table, ready: set[int]) -> tuple[TfliteStep, set[int]]:
-        takes, gives = table.numbers(tflite.TAKES, "i"), table.numbers(tflite.GIVES, "i")
+        inputs = table.numbers(tflite.OPERATOR_INPUTS, "i")
+        outputs = table.numbers(tflite.OPERATOR_OUTPUTS, "i")
         kind, version = self.model.codes[table.number(tflite.OPCODE, "I")]
         tensors = graph.tensors
-        for i in takes:
+        for i in inputs:
             if not -1 <= i < len(tensors):
                 raise UnsoundError(f"{kind} reads tensor {i} of {len(tensors)}")
             if i >= 0 and i not in ready and not _there(tensors[i]):
                 raise UnsoundError(f"{kind} reads a tensor that isn't computed before it")
-        for i in gives:
+        for i in outputs:
             if not 0 <= i < len(tensors) or i in ready or _there(tensors[i]):
                 raise UnsoundError(f"{kind} writes tensor {i} of {len(tensors)}, which isn't free")
             ready.add(i)
         step = TfliteStep(
             kind,
-            [tensors[i] if i >= 0 else None for i in takes],
-            [tensors[i] for i in gives],
+            [tensors[i] if i >= 0 else None for i in inputs],
+            [tensors[i] for i in outputs],
             table.table(tflite.BUILTIN_OPTIONS),
         )
         union = table.number(OPTIONS_TYPE, "B")
@@ -85,14 +86,14 @@ class _Walk:
             if union != FLOW_OPTIONS[kind] or version != 1:
                 raise UnsoundError(f"{kind} has options of type {union} and version {version}")
         elif kind not in RULES:
-            # What LiteRT doesn't know either it refuses by itself, as the Edge TPU's.
+            # LiteRT itself refuses operators that it doesn't know, such as the Edge TPU's.
             self.unknown.update({kind} & _KNOWN)
         else:
             try:
                 check_step(step, version, union)
             except UnsoundError as error:
                 raise UnsoundError(f"{kind}: {error}") from None
-        return step, {i for i in (*takes, *gives) if i >= 0}
+        return step, {i for i in (*inputs, *outputs) if i >= 0}
 
     def _pay(self, step: TfliteStep, alive: int, times: int) -> None:
         if alive + scratch(step) > MAX_MEMORY:
@@ -108,15 +109,18 @@ class _Walk:
 
 
 def _there(tensor: TfliteTensor) -> bool:
-    """Whether a tensor needs nobody to compute it."""
+    """Return whether a tensor needs no operator to compute it."""
     return tensor.data is not None or tensor.variable or tensor.shape == (0,)
 
 
 def _lasts(graph: Subgraph) -> dict[int, int]:
-    """Return which operator is the last that touches a tensor; outputs live on."""
+    """Return the last operator that uses each tensor, outputs of the graph excepted."""
     found: dict[int, int] = {}
     for number, table in enumerate(graph.operators):
-        for i in (*table.numbers(tflite.TAKES, "i"), *table.numbers(tflite.GIVES, "i")):
+        for i in (
+            *table.numbers(tflite.OPERATOR_INPUTS, "i"),
+            *table.numbers(tflite.OPERATOR_OUTPUTS, "i"),
+        ):
             found[i] = number
     for i in graph.outputs:
         found.pop(i, None)
@@ -127,29 +131,29 @@ MAX_ROUNDS = 4096  # of a loop: a recurrent network takes one a row
 
 
 class Call(NamedTuple):
-    """A subgraph that an operator runs, and at most how often."""
+    """A subgraph that an operator runs, and how often at most."""
 
     place: int
     times: int = 1
 
 
 def branches(step: TfliteStep, model: TfliteModel) -> list[Call]:
-    """IF: a condition, and what both subgraphs take and give."""
+    """Check IF: its condition, and the inputs and outputs of both subgraphs."""
     then, other = (_called(model, step.number(field)) for field in (0, 1))
     for graph in (then, other):
-        _fit(step.takes[1:], [graph.tensors[i] for i in graph.inputs])
-        _fit(step.gives, [graph.tensors[i] for i in graph.outputs])
-    _condition(step.takes[0] if step.takes else None)
+        _fit(step.inputs[1:], [graph.tensors[i] for i in graph.inputs])
+        _fit(step.outputs, [graph.tensors[i] for i in graph.outputs])
+    _condition(step.inputs[0] if step.inputs else None)
     return [Call(step.number(0)), Call(step.number(1))]
 
 
 def loop(step: TfliteStep, model: TfliteModel) -> list[Call]:
-    """WHILE: as long as a counter is below a constant."""
+    """Check WHILE: it runs while a counter is below a constant."""
     condition, body = (_called(model, step.number(field)) for field in (0, 1))
     for graph in (condition, body):
-        _fit(step.takes, [graph.tensors[i] for i in graph.inputs])
-    _fit(step.gives, [body.tensors[i] for i in body.outputs])
-    _fit(step.takes, step.gives)
+        _fit(step.inputs, [graph.tensors[i] for i in graph.inputs])
+    _fit(step.outputs, [body.tensors[i] for i in body.outputs])
+    _fit(step.inputs, step.outputs)
     if len(condition.outputs) != 1:
         raise UnsoundError("its condition is no truth value")
     _condition(condition.tensors[condition.outputs[0]])
@@ -177,15 +181,15 @@ def _condition(tensor: TfliteTensor | None) -> None:
 
 
 def _rounds(step: TfliteStep, condition: Subgraph, body: Subgraph, model: TfliteModel) -> int:
-    """Return the bound: the condition is LESS of a counter, alone or joined by LOGICAL_AND."""
+    """Return the loop's bound: the condition is LESS of a counter, alone or in a LOGICAL_AND."""
     made = {out: each for each in _calls(condition, model) for out in each[2]}
     pending, bounds = [condition.outputs[0]], []
     while pending and len(made) < 1000:
-        kind, takes, _ = made.pop(pending.pop(), ("", (), ()))
+        kind, inputs, _ = made.pop(pending.pop(), ("", (), ()))
         if kind == "LOGICAL_AND":
-            pending += takes
-        elif kind == "LESS" and len(takes) == 2:
-            bounds.append(_bound(step, condition, body, model, takes))
+            pending += inputs
+        elif kind == "LESS" and len(inputs) == 2:
+            bounds.append(_bound(step, condition, body, model, inputs))
     found = [bound for bound in bounds if bound is not None]
     if not found or min(found) > MAX_ROUNDS:
         raise UnsoundError("its loop has no bound that the file states")
@@ -197,18 +201,18 @@ def _bound(
     condition: Subgraph,
     body: Subgraph,
     model: TfliteModel,
-    takes: tuple[int, ...],
+    inputs: tuple[int, ...],
 ) -> int | None:
-    """Return how often `counter < limit` can hold, None where the file doesn't tell."""
-    if takes[0] not in condition.inputs:
+    """Return how often `counter < limit` can be true, None where the file doesn't state it."""
+    if inputs[0] not in condition.inputs:
         return None
-    place = condition.inputs.index(takes[0])
-    counter = step.takes[place]
+    place = condition.inputs.index(inputs[0])
+    counter = step.inputs[place]
     begin = None if counter is None else counter.integers()
-    limit = condition.tensors[takes[1]].integers()
-    if limit is None and takes[1] in condition.inputs:
-        at = condition.inputs.index(takes[1])
-        tensor = step.takes[at]
+    limit = condition.tensors[inputs[1]].integers()
+    if limit is None and inputs[1] in condition.inputs:
+        at = condition.inputs.index(inputs[1])
+        tensor = step.inputs[at]
         unchanged = body.outputs[at] == body.inputs[at]
         limit = tensor.integers() if tensor is not None and unchanged else None
     if not begin or not limit or len(begin) != 1 or len(limit) != 1:
@@ -230,8 +234,8 @@ def _calls(
     return [
         (
             model.codes[table.number(tflite.OPCODE, "I")][0],
-            table.numbers(tflite.TAKES, "i"),
-            table.numbers(tflite.GIVES, "i"),
+            table.numbers(tflite.OPERATOR_INPUTS, "i"),
+            table.numbers(tflite.OPERATOR_OUTPUTS, "i"),
         )
         for table in graph.operators
     ]

@@ -1,4 +1,4 @@
-"""Read the subgraphs of a .tflite file, and check each tensor and operator by itself."""
+"""Read the subgraphs of a .tflite file, and check each tensor and operator alone."""
 
 import math
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from kedge_runtime.modelfile.check.tflite_shapes import TfliteStep, TfliteTensor
 from kedge_runtime.modelfile.encodings import Table, root
 from kedge_runtime.modelfile.tflite_schema import DTYPES, ITEM_BYTES
 
-# What a network of images is far below of: of the zoo the largest takes 120 MB.
+# Far above any network for images: the zoo's largest takes 120 MB.
 MAX_MEMORY = 320 << 20
 MAX_RANK, MAX_GRAPHS = 8, 64
 
 SPARSITY, VARIABLE, AXIS = 6, 5, 6  # Tensor, Tensor, QuantizationParameters
-# Kernels for sound and detection that LiteRT brings by name; nothing bounds what they are given.
+# LiteRT's kernels for sound and detection, whose inputs no rule here bounds.
 CUSTOM_KERNELS = frozenset(
     ("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess")
 )
@@ -22,7 +22,7 @@ ZERO_POINTS = {"uint8": (0, 255), "int8": (-128, 127), "int16": (0, 0), "int4": 
 
 
 class Subgraph(NamedTuple):
-    """A subgraph; its operators stay tables."""
+    """A subgraph, with its operators as tables."""
 
     tensors: list[TfliteTensor]
     inputs: tuple[int, ...]
@@ -31,7 +31,7 @@ class Subgraph(NamedTuple):
 
 
 class TfliteModel(NamedTuple):
-    """`codes`: the name and the version of each kind of operator."""
+    """A file's subgraphs, and the name and version of each kind of operator."""
 
     codes: list[tuple[str, int]]
     graphs: list[Subgraph]
@@ -80,7 +80,7 @@ def _tensor(table: Table, buffers: list[memoryview | None]) -> TfliteTensor:
 
 
 def _check_sides(tensor: TfliteTensor) -> None:
-    """Sides are 1 and more, but for an empty list; a constant has the bytes that they ask for."""
+    """Check that sides are 1 and more, an empty list apart, and that a constant has its bytes."""
     if tensor.shape and min(tensor.shape) < 1 and tensor.shape != (0,):
         raise UnsoundError(f"a tensor has the shape {tensor.shape}")
     if tensor.data is None:
@@ -100,7 +100,7 @@ def _check_scales(tensor: TfliteTensor, table: Table) -> None:
     if not scales:
         return
     tensor.scales, tensor.axis = len(scales), table.number(AXIS, "i")
-    # What is no number makes the sum none, and no comparison with it holds.
+    # A NaN makes the sum NaN, so that the comparison fails.
     if not (min(scales) > 0 and sum(scales) < math.inf):
         raise UnsoundError("a tensor has a scale that is no positive number")
     if len(zeros) != len(scales):
@@ -118,14 +118,14 @@ ACTIVATIONS = 6  # of ActivationFunctionType: none, relu, relu_n1, relu6, tanh, 
 
 
 def check_step(step: TfliteStep, version: int, union: int) -> None:
-    """Raise UnsoundError; `union`: the number of the table of options that it has."""
+    """Check an operator. Raises UnsoundError; `union`: the number of its table of options."""
     rule = RULES[step.kind]
     if not 1 <= version <= rule.version:
         raise UnsoundError(f"its version is {version}, known are 1 to {rule.version}")
     _check_options(step, rule, union)
     _check_operands(step, rule)
-    if rule.outputs not in (0, len(step.gives)) or not step.gives:
-        raise UnsoundError(f"it gives {len(step.gives)} tensors")
+    if rule.output_count not in (0, len(step.outputs)) or not step.outputs:
+        raise UnsoundError(f"it gives {len(step.outputs)} tensors")
     _check_types(step, rule)
     _check_shapes(step, rule)
 
@@ -144,7 +144,7 @@ def _check_options(step: TfliteStep, rule: KernelRule, union: int) -> None:
 
 
 def _check_operands(step: TfliteStep, rule: KernelRule) -> None:
-    operands, count = rule.takes, len(step.takes)
+    operands, count = rule.operands, len(step.inputs)
     if rule.repeats:
         operands = operands * max(count, 1)
     least = len(operands)
@@ -152,7 +152,7 @@ def _check_operands(step: TfliteStep, rule: KernelRule) -> None:
         least -= 1
     if not least <= count <= len(operands):
         raise UnsoundError(f"it has {count} operands, allowed are {least} to {len(operands)}")
-    for place, (operand, tensor) in enumerate(zip(operands, step.takes, strict=False)):
+    for place, (operand, tensor) in enumerate(zip(operands, step.inputs, strict=False)):
         if tensor is None:
             if not operand.optional:
                 raise UnsoundError(f"operand {place} is left out")
@@ -170,15 +170,17 @@ def _check_operand(place: int, operand: Operand, tensor: TfliteTensor) -> None:
         raise UnsoundError(f"operand {place} is {'' if tensor.variable else 'no '}variable")
     if tensor.shape == (0,) and low != high:
         raise UnsoundError(f"operand {place} is empty")
-    if tensor.data is None and (operand.held or (operand.weights and tensor.dtype != "float32")):
+    if tensor.data is None and (
+        operand.constant or (operand.weights and tensor.dtype != "float32")
+    ):
         raise UnsoundError(f"operand {place} is no constant")
 
 
 def _check_types(step: TfliteStep, rule: KernelRule) -> None:
-    main = step.takes[rule.main]
+    main = step.inputs[rule.main]
     kind = main.dtype if main is not None else ""
     for place, (operand, tensor) in enumerate(
-        zip(rule.takes * (len(step.takes) if rule.repeats else 1), step.takes, strict=False)
+        zip(rule.operands * (len(step.inputs) if rule.repeats else 1), step.inputs, strict=False)
     ):
         if tensor is None:
             continue
@@ -188,9 +190,11 @@ def _check_types(step: TfliteStep, rule: KernelRule) -> None:
             raise UnsoundError(f"operand {place} of {tensor.dtype} has no scale")
         if tensor.scales > 1 and not operand.weights:
             raise UnsoundError(f"operand {place} has {tensor.scales} scales")
-    for place, tensor in enumerate(step.gives):
-        allowed = rule.gives or {kind}
-        if tensor.dtype not in allowed and not (place and "int32" == tensor.dtype in rule.gives):
+    for place, tensor in enumerate(step.outputs):
+        allowed = rule.output_types or {kind}
+        if tensor.dtype not in allowed and not (
+            place and "int32" == tensor.dtype in rule.output_types
+        ):
             raise UnsoundError(f"it gives {tensor.dtype} of {kind}")
         if tensor.scales > 1 or (rule.scaled and tensor.dtype in QUANTISED and not tensor.scales):
             raise UnsoundError(f"it gives {tensor.dtype} of {tensor.scales} scales")
@@ -198,22 +202,22 @@ def _check_types(step: TfliteStep, rule: KernelRule) -> None:
 
 def _check_shapes(step: TfliteStep, rule: KernelRule) -> None:
     found = rule.shapes(step)
-    if len(found) != len(step.gives):
-        raise UnsoundError(f"it gives {len(step.gives)} tensors instead of {len(found)}")
-    for shape, tensor in zip(found, step.gives, strict=True):
+    if len(found) != len(step.outputs):
+        raise UnsoundError(f"it gives {len(step.outputs)} tensors instead of {len(found)}")
+    for shape, tensor in zip(found, step.outputs, strict=True):
         if shape is not None and shape != tensor.shape:
             raise UnsoundError(f"it gives the shape {shape}, the file says {tensor.shape}")
 
 
 def work(step: TfliteStep) -> int:
-    """Return how many multiplications an operator makes, or numbers it moves."""
-    given = sum(tensor.elements for tensor in step.gives)
-    taken = sum(tensor.elements for tensor in step.takes if tensor is not None)
+    """Return the number of an operator's multiplications, or of the numbers that it moves."""
+    given = sum(tensor.elements for tensor in step.outputs)
+    taken = sum(tensor.elements for tensor in step.inputs if tensor is not None)
     return given + taken + given * _depth(step)
 
 
 def _depth(step: TfliteStep) -> int:
-    """Return how many numbers one result is the sum of."""
+    """Return how many numbers are added up for one result."""
     if step.kind in ("CONV_2D", "FULLY_CONNECTED", "CONV_3D", "DEPTHWISE_CONV_2D"):
         weights = step.shape(1)
         channels = weights[-1] if step.kind in ("CONV_3D", "DEPTHWISE_CONV_2D") else weights[0]
@@ -230,18 +234,18 @@ def _depth(step: TfliteStep) -> int:
 
 
 def scratch(step: TfliteStep) -> int:
-    """Return the bytes that a kernel lays out beside its tensors: the windows of a convolution."""
+    """Return the bytes that a kernel allocates beside its tensors: a convolution's windows."""
     if step.kind not in ("CONV_2D", "CONV_3D", "TRANSPOSE_CONV"):
         return 0
-    wide = step.takes[rule_main(step)]
+    wide = step.inputs[rule_main(step)]
     item = 4 if wide is None or wide.dtype == "float32" else 1
-    windows = step.gives[0].elements // step.gives[0].shape[-1]
+    windows = step.outputs[0].elements // step.outputs[0].shape[-1]
     if step.kind == "TRANSPOSE_CONV":
         windows = wide.elements // wide.shape[-1] if wide is not None else 0
-        return windows * math.prod(step.shape(1)[:3]) * item + step.gives[0].elements * 4
+        return windows * math.prod(step.shape(1)[:3]) * item + step.outputs[0].elements * 4
     return windows * _depth(step) * item
 
 
 def rule_main(step: TfliteStep) -> int:
-    """Return which operand is the input itself."""
+    """Return the position of the main operand."""
     return RULES[step.kind].main

@@ -1,4 +1,4 @@
-"""Compute the shapes that TFLite's operators give which cut, join, pad and pick."""
+"""Compute the output shapes of TFLite operators that cut, join, pad and pick."""
 
 from kedge_runtime.modelfile.check.tflite_shapes import (
     MAX_STEP,
@@ -13,11 +13,11 @@ from kedge_runtime.modelfile.check.tflite_shapes import (
 
 
 def concatenation(step: TfliteStep) -> Shapes:
-    """Joined along an axis of those that are there."""
+    """Join along an existing axis."""
     first = step.shape()
     axis = axis_of(step.number(0), len(first))
     total = 0
-    for place in range(len(step.takes)):
+    for place in range(len(step.inputs)):
         shape = step.shape(place)
         if len(shape) != len(first) or _without(shape, axis) != _without(first, axis):
             raise UnsoundError(f"the shapes {in_words(first)} and {in_words(shape)} don't join")
@@ -30,45 +30,45 @@ def _without(shape: Shape, axis: int) -> Shape:
 
 
 def pack(step: TfliteStep) -> Shapes:
-    """Joined along a new axis."""
+    """Join along a new axis."""
     first = step.shape()
     axis = axis_of(step.number(1), len(first) + 1)
-    if step.number(0) != len(step.takes) or any(
-        step.shape(place) != first for place in range(len(step.takes))
+    if step.number(0) != len(step.inputs) or any(
+        step.shape(place) != first for place in range(len(step.inputs))
     ):
         raise UnsoundError(
-            f"it packs {step.number(0)} of {len(step.takes)} tensors, or unlike ones"
+            f"it packs {step.number(0)} of {len(step.inputs)} tensors, or unlike ones"
         )
-    return [(*first[:axis], len(step.takes), *first[axis:])]
+    return [(*first[:axis], len(step.inputs), *first[axis:])]
 
 
 def unpack(step: TfliteStep) -> Shapes:
-    """Each slice of an axis."""
+    """Split an axis into slices without it."""
     shape = step.shape()
     axis = axis_of(step.number(1), len(shape))
-    if not step.number(0) == shape[axis] == len(step.gives):
-        raise UnsoundError(f"it unpacks {step.number(0)} of {shape[axis]} as {len(step.gives)}")
-    return [_without(shape, axis)] * len(step.gives)
+    if not step.number(0) == shape[axis] == len(step.outputs):
+        raise UnsoundError(f"it unpacks {step.number(0)} of {shape[axis]} as {len(step.outputs)}")
+    return [_without(shape, axis)] * len(step.outputs)
 
 
 def split(step: TfliteStep) -> Shapes:
-    """Equal parts along the axis that the first operand names."""
+    """Split equally along the axis that the first input names."""
     shape, found = step.shape(1), step.integers(0)
     axis = axis_of(_one(found), len(shape))
     count = step.number(0)
-    if count != len(step.gives) or shape[axis] % count:
-        raise UnsoundError(f"it splits {shape[axis]} into {count} as {len(step.gives)}")
+    if count != len(step.outputs) or shape[axis] % count:
+        raise UnsoundError(f"it splits {shape[axis]} into {count} as {len(step.outputs)}")
     return [(*shape[:axis], shape[axis] // count, *shape[axis + 1 :])] * count
 
 
 def split_v(step: TfliteStep) -> Shapes:
-    """Parts of the sizes that the second operand states; one -1 is the rest."""
+    """Split into the sizes of the second input; one -1 is the rest."""
     shape, sizes = step.shape(), step.integers(1)
     axis = axis_of(_one(step.integers(2)), len(shape))
     rest = shape[axis] - sum(size for size in sizes if size != -1)
     whole = [rest if size == -1 else size for size in sizes]
-    if not step.number(0) == len(sizes) == len(step.gives) or sizes.count(-1) > 1:
-        raise UnsoundError(f"it splits into {len(sizes)} parts as {len(step.gives)}")
+    if not step.number(0) == len(sizes) == len(step.outputs) or sizes.count(-1) > 1:
+        raise UnsoundError(f"it splits into {len(sizes)} parts as {len(step.outputs)}")
     if sum(whole) != shape[axis] or min(whole) < 1:
         raise UnsoundError(f"it splits {shape[axis]} into {in_words(sizes)}")
     return [(*shape[:axis], size, *shape[axis + 1 :]) for size in whole]
@@ -81,7 +81,7 @@ def _one(found: Shape) -> int:
 
 
 def slice_(step: TfliteStep) -> Shapes:
-    """A part from a beginning, of a size; -1 is to the end. Computed beginnings are clamped."""
+    """Cut a part by start and size; -1 reaches to the end."""
     shape, sizes = step.shape(), step.integers(2)
     if len(sizes) != len(shape):
         raise UnsoundError(f"it slices {in_words(shape)} by {in_words(sizes)}")
@@ -102,7 +102,7 @@ def slice_(step: TfliteStep) -> Shapes:
 
 
 def strided_slice(step: TfliteStep) -> Shapes:
-    """Python's slices with TensorFlow's masks; of an axis at a computed place, one item."""
+    """Cut by Python's slices with TensorFlow's masks."""
     shape = step.shape()
     rank = len(shape)
     ellipsis, new, shrink = (step.number(field) for field in (2, 3, 4))
@@ -128,7 +128,7 @@ def strided_slice(step: TfliteStep) -> Shapes:
 
 
 def _cut(step: TfliteStep, i: int, side: int, cut: tuple[int, int, int]) -> list[int]:
-    """Return the side that is left of an axis, or none where it is shrunk away."""
+    """Return the side that remains of an axis, or none where it is removed."""
     begin, end, stride = cut
     masks = [step.number(field) >> i & 1 for field in (0, 1, 4)]
     if step.number(5, "?"):
@@ -144,7 +144,7 @@ def _cut(step: TfliteStep, i: int, side: int, cut: tuple[int, int, int]) -> list
 
 
 def pad(step: TfliteStep) -> Shapes:
-    """With what the second operand, [rank, 2], adds before and behind."""
+    """Pad by the second input, [rank, 2], before and behind."""
     shape, stated = step.shape(), step.integers(1)
     if step.shape(1) != (len(shape), 2) or min(stated, default=0) < 0:
         raise UnsoundError(f"it pads {in_words(shape)} by {in_words(stated)}")
@@ -153,7 +153,7 @@ def pad(step: TfliteStep) -> Shapes:
 
 
 def mirror_pad(step: TfliteStep) -> Shapes:
-    """By what the input has to mirror: mode 0 leaves the edge out."""
+    """Pad by mirroring the input; mode 0 leaves the edge out."""
     found, stated, mode = pad(step), step.integers(1), step.number(0, "b")
     for i, side in enumerate(step.shape()):
         if mode not in (0, 1) or max(stated[2 * i : 2 * i + 2]) > side - (mode == 0):
@@ -162,7 +162,7 @@ def mirror_pad(step: TfliteStep) -> Shapes:
 
 
 def tile(step: TfliteStep) -> Shapes:
-    """So many times."""
+    """Repeat each side."""
     shape, times = step.shape(), step.integers(1)
     if len(times) != len(shape) or min(times, default=1) < 1:
         raise UnsoundError(f"it repeats {in_words(shape)} by {in_words(times)}")
@@ -170,7 +170,7 @@ def tile(step: TfliteStep) -> Shapes:
 
 
 def broadcast_to(step: TfliteStep) -> Shapes:
-    """Stretched to the second operand."""
+    """Broadcast to the second input."""
     shape, wanted = step.shape(), step.integers(1)
     tail = wanted[len(wanted) - len(shape) :]
     if len(wanted) < len(shape) or any(
@@ -181,7 +181,7 @@ def broadcast_to(step: TfliteStep) -> Shapes:
 
 
 def gather(step: TfliteStep) -> Shapes:
-    """Items of an axis; the kernel checks the places."""
+    """Pick items of an axis; the kernel checks computed positions."""
     shape, places = step.shape(), step.shape(1)
     axis = axis_of(step.number(0), len(shape))
     batch = step.number(1)
@@ -201,7 +201,7 @@ def _places(step: TfliteStep, place: int, size: int) -> None:
 
 
 def gather_nd(step: TfliteStep) -> Shapes:
-    """Items by several places."""
+    """Pick items by several positions each."""
     shape, places = step.shape(), step.shape(1)
     depth = places[-1] if places else 0
     if not 1 <= depth <= len(shape):
@@ -215,14 +215,14 @@ def gather_nd(step: TfliteStep) -> Shapes:
 
 
 def embedding_lookup(step: TfliteStep) -> Shapes:
-    """Rows by their places."""
+    """Pick rows by their positions."""
     (count,), shape = step.shape(), step.shape(1)
     _places(step, 0, shape[0])
     return [(count, *shape[1:])]
 
 
 def resize(step: TfliteStep) -> Shapes:
-    """[n, h, w, c] to the two sides of the second operand."""
+    """Resize [n, h, w, c] to the two sides of the second input."""
     n, h, w, c = step.shape()
     sides = step.integers(1)
     if len(sides) != 2 or not all(1 <= side <= 1 << 15 for side in sides):
@@ -235,7 +235,7 @@ def resize(step: TfliteStep) -> Shapes:
 
 
 def space_to_depth(step: TfliteStep) -> Shapes:
-    """Blocks become channels."""
+    """Move blocks into channels."""
     n, h, w, c = step.shape()
     block = bounded(step, 0, "block")
     if h % block or w % block:
@@ -244,7 +244,7 @@ def space_to_depth(step: TfliteStep) -> Shapes:
 
 
 def depth_to_space(step: TfliteStep) -> Shapes:
-    """Channels become blocks."""
+    """Move channels into blocks."""
     n, h, w, c = step.shape()
     block = bounded(step, 0, "block")
     if c % (block * block):
@@ -253,7 +253,7 @@ def depth_to_space(step: TfliteStep) -> Shapes:
 
 
 def space_to_batch(step: TfliteStep) -> Shapes:
-    """Blocks of the padded sides become batches."""
+    """Move blocks of the padded sides into the batch."""
     n, *sides, c = step.shape()
     blocks, pads = step.integers(1), step.integers(2)
     _blocks(sides, blocks, pads)
@@ -266,7 +266,7 @@ def space_to_batch(step: TfliteStep) -> Shapes:
 
 
 def batch_to_space(step: TfliteStep) -> Shapes:
-    """Batches become blocks, and the sides are cropped."""
+    """Move the batch into blocks, and crop the sides."""
     n, *sides, c = step.shape()
     blocks, crops = step.integers(1), step.integers(2)
     _blocks(sides, blocks, crops)
@@ -291,18 +291,18 @@ def _blocks(sides: list[int], blocks: Shape, pads: Shape) -> None:
 
 
 def shape_of(step: TfliteStep) -> Shapes:
-    """One number for each dimension."""
-    step.gives[0].held = step.shape()
+    """Return a list with one number per dimension."""
+    step.outputs[0].values = step.shape()
     return [(len(step.shape()),)]
 
 
 def fill(step: TfliteStep) -> Shapes:
-    """As the first operand states."""
+    """Return the shape that the first input states."""
     return [step.integers(0)]
 
 
 def one_hot(step: TfliteStep) -> Shapes:
-    """With an axis of `depth`, the second operand, more."""
+    """Add an axis of `depth`, the second input."""
     shape, depth = step.shape(), _one(step.integers(1))
     axis = step.number(0)
     axis = len(shape) if axis == -1 else axis_of(axis, len(shape) + 1)
@@ -312,7 +312,7 @@ def one_hot(step: TfliteStep) -> Shapes:
 
 
 def top_k(step: TfliteStep) -> Shapes:
-    """The k largest of each row."""
+    """Return the k largest of each row, and their positions."""
     shape, k = step.shape(), _one(step.integers(1))
     if not shape or not 1 <= k <= shape[-1]:
         raise UnsoundError(f"it takes {k} of {in_words(shape)}")
@@ -320,7 +320,7 @@ def top_k(step: TfliteStep) -> Shapes:
 
 
 def scatter_nd(step: TfliteStep) -> Shapes:
-    """As the third operand states; the first has the places."""
+    """Return the shape of the third input; the first has the positions."""
     places, updates, wanted = step.shape(), step.shape(1), step.integers(2)
     depth = places[-1] if places else 0
     if not 1 <= depth <= len(wanted) or updates != (*places[:-1], *wanted[depth:]):
@@ -334,7 +334,7 @@ def scatter_nd(step: TfliteStep) -> Shapes:
 
 
 def update_slice(step: TfliteStep) -> Shapes:
-    """As the first; the second lies in it. The kernel clamps the places."""
+    """Keep the first shape; the second lies in it. The kernel clamps positions."""
     shape, update, places = step.shape(), step.shape(1), step.shape(2)
     if len(update) != len(shape) or places != (len(shape),):
         raise UnsoundError(

@@ -1,4 +1,4 @@
-"""What LiteRT's kernels expect of an operator: its operands, types, versions and shapes."""
+"""Define what LiteRT's kernels require of operators: operands, types, versions and shapes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from kedge_runtime.modelfile.check.tflite_shapes import (
 
 
 def sequence_lstm(step: TfliteStep) -> Shapes:
-    """[n, t, c] or [t, n, c] through gates whose weights are [units, c] and [units, outputs]."""
+    """Apply an LSTM to [n, t, c] or [t, n, c]; gates' weights: [units, c], [units, outputs]."""
     a, b, c = step.shape()
     batch = b if step.number(3, "?") else a
     units, width = step.shape(4)[0], step.shape(8)[1]
@@ -35,7 +35,7 @@ def sequence_lstm(step: TfliteStep) -> Shapes:
 
 
 def sequence_rnn(step: TfliteStep) -> Shapes:
-    """[n, t, c] or [t, n, c] through weights of [units, c]."""
+    """Apply an RNN to [n, t, c] or [t, n, c]; weights: [units, c]."""
     a, b, c = step.shape()
     units = step.shape(1)[0]
     batch = b if step.number(0, "?") else a
@@ -59,46 +59,47 @@ BOOL = _types("bool")
 WEIGHTS = _types("float32 uint8 int8 int16 int4")
 BIAS = _types("float32 int32 int64")
 QUANTISED = _types("uint8 int8 int16 int4")
-ALIKE: frozenset[str] = frozenset()  # the type of the first operand that isn't a list of places
+ALIKE: frozenset[str] = frozenset()  # the main operand's type
 
-MOST = 8  # dimensions: RuntimeShape of LiteRT's kernels holds no more on the stack
+MOST = 8  # dimensions: RuntimeShape of LiteRT's kernels keeps no more on the stack
 
 
 class Operand(NamedTuple):
-    """What one input may be: its types and its number of dimensions.
+    """One input: its allowed types, and its least and largest number of dimensions.
 
-    `types` empty: as the operator's main operand. `optional`: -1 may stand in its place. `absent`:
-    the list may end before it. `held`: only a constant will do. `weights`: it may have a scale for
-    each channel, and only a float one may be computed. `variable`: it is a state.
+    `types` empty: the same as the operator's main operand. `optional`: may be left out as -1.
+    `absent`: the list of inputs may end before it. `constant`: must be a constant. `weights`: may
+    have a scale per channel; if it is no constant, it must be float. `variable`: must be a state.
     """
 
     types: frozenset[str]
     ranks: tuple[int, int] = (0, MOST)
     optional: bool = False
     absent: bool = False
-    held: bool = False
+    constant: bool = False
     weights: bool = False
     variable: bool = False
 
 
 class KernelRule(NamedTuple):
-    """One operator. `gives` are the types of its outputs, empty for the main operand's.
+    """The requirements of one operator.
 
-    `repeats`: the last input may come any number of times. `options`: the number of its table in
-    schema.fbs' union, 0 where it does without. `scaled`: integers of 8 and 16 bits need a scale.
-    `main`: which input the types follow. `needed`: whether the options must be there. `activation`:
-    the field of the fused one. `reals`: fields of float32, their least and their largest value.
+    `version`: the highest known. `options`: the number of its table in schema.fbs' union, 0 for
+    none. `output_types`: empty for the main operand's. `scaled`: integers of 8 and 16 bits need a
+    scale. `repeats`: the last input may be repeated. `main`: the input that sets the types.
+    `output_count`: 0 for any. `needed`: whether the options must be present. `activation`: the
+    option with the fused one. `reals`: float32 options with their least and largest value.
     """
 
-    takes: tuple[Operand, ...]
+    operands: tuple[Operand, ...]
     shapes: Callable[[TfliteStep], Shapes]
     version: int
     options: int = 0
-    gives: frozenset[str] = ALIKE
+    output_types: frozenset[str] = ALIKE
     scaled: bool = True
     repeats: bool = False
     main: int = 0
-    outputs: int = 1  # 0: any number
+    output_count: int = 1
     needed: bool = True
     activation: int | None = None
     reals: tuple[tuple[int, float, float], ...] = ()
@@ -120,7 +121,9 @@ def _binary(version: int, types: frozenset[str] = NUMBER, options: int = 0) -> K
 
 
 def _compare(version: int, types: frozenset[str] = NUMBER) -> KernelRule:
-    return KernelRule((Operand(types), Operand(ALIKE)), shapes.broadcast, version, gives=BOOL)
+    return KernelRule(
+        (Operand(types), Operand(ALIKE)), shapes.broadcast, version, output_types=BOOL
+    )
 
 
 def _reduce(version: int, types: frozenset[str] = NUMBER) -> KernelRule:
@@ -137,8 +140,8 @@ SIZES = Operand(PLACES, (1, 1))
 KERNEL = Operand(WEIGHTS, (4, 4), weights=True)
 BIAS_THERE = Operand(BIAS, (1, 1), optional=True, weights=True)
 ONE_BIAS = BIAS_THERE._replace(absent=True)
-GATE = Operand(_types("float32 int8 uint8"), (2, 2), held=True)
-LEFT_OUT = Operand(_types("float32 int8 uint8 int16 int32"), (1, 2), optional=True, held=True)
+GATE = Operand(_types("float32 int8 uint8"), (2, 2), constant=True)
+LEFT_OUT = Operand(_types("float32 int8 uint8 int16 int32"), (1, 2), optional=True, constant=True)
 STATE = Operand(_types("float32 int16 int8"), (2, 2), variable=True)
 
 RULES: dict[str, KernelRule] = {
@@ -161,10 +164,12 @@ RULES: dict[str, KernelRule] = {
     ),
     "ZEROS_LIKE": KernelRule((Operand(_types("float32 int32 int64")),), shapes.same, 1),
     "LOGICAL_NOT": KernelRule((Operand(BOOL),), shapes.same, 1),
-    "CAST": KernelRule((Operand(ANY),), shapes.same, 7, gives=ANY, scaled=False),
-    "QUANTIZE": KernelRule((Operand(REAL),), shapes.same, 4, gives=_types("uint8 int8 int16")),
+    "CAST": KernelRule((Operand(ANY),), shapes.same, 7, output_types=ANY, scaled=False),
+    "QUANTIZE": KernelRule(
+        (Operand(REAL),), shapes.same, 4, output_types=_types("uint8 int8 int16")
+    ),
     "DEQUANTIZE": KernelRule(
-        (Operand(REAL | _types("float16 int4")),), shapes.same, 6, gives=FLOAT
+        (Operand(REAL | _types("float16 int4")),), shapes.same, 6, output_types=FLOAT
     ),
     "ADD": _binary(5, NUMBER, 11),
     "SUB": _binary(5, NUMBER, 28),
@@ -221,7 +226,10 @@ RULES: dict[str, KernelRule] = {
     **dict.fromkeys(
         ("ARG_MAX", "ARG_MIN"),
         KernelRule(
-            (Operand(NUMBER, (1, MOST)), Operand(PLACES, (0, 1))), shapes.arg, 3, gives=PLACES
+            (Operand(NUMBER, (1, MOST)), Operand(PLACES, (0, 1))),
+            shapes.arg,
+            3,
+            output_types=PLACES,
         ),
     ),
     "CUMSUM": KernelRule(
@@ -243,12 +251,14 @@ RULES: dict[str, KernelRule] = {
         (Operand(ANY, (1, MOST)),), moves.concatenation, 4, 10, repeats=True, activation=1
     ),
     "PACK": KernelRule((Operand(ANY, (0, 7)),), moves.pack, 4, 59, repeats=True, scaled=False),
-    "UNPACK": KernelRule((Operand(ANY, (1, MOST)),), moves.unpack, 4, 64, scaled=False, outputs=0),
+    "UNPACK": KernelRule(
+        (Operand(ANY, (1, MOST)),), moves.unpack, 4, 64, scaled=False, output_count=0
+    ),
     "SPLIT": KernelRule(
-        (LIST, Operand(ANY, (1, MOST))), moves.split, 4, 35, scaled=False, main=1, outputs=0
+        (LIST, Operand(ANY, (1, MOST))), moves.split, 4, 35, scaled=False, main=1, output_count=0
     ),
     "SPLIT_V": KernelRule(
-        (Operand(ANY, (1, MOST)), SIZES, LIST), moves.split_v, 2, 79, scaled=False, outputs=0
+        (Operand(ANY, (1, MOST)), SIZES, LIST), moves.split_v, 2, 79, scaled=False, output_count=0
     ),
     "SLICE": KernelRule((Operand(ANY, (1, 5)), SIZES, SIZES), moves.slice_, 6, scaled=False),
     "STRIDED_SLICE": KernelRule(
@@ -268,10 +278,10 @@ RULES: dict[str, KernelRule] = {
     ),
     "GATHER_ND": _move(5, moves.gather_nd, Operand(PLACES, (1, MOST))),
     "EMBEDDING_LOOKUP": KernelRule(
-        (Operand(INT, (1, 1)), Operand(_types("float32 int8 uint8"), (2, MOST), held=True)),
+        (Operand(INT, (1, 1)), Operand(_types("float32 int8 uint8"), (2, MOST), constant=True)),
         moves.embedding_lookup,
         4,
-        gives=_types("float32 int8 uint8"),
+        output_types=_types("float32 int8 uint8"),
         main=1,
     ),
     "RESIZE_BILINEAR": KernelRule((IMAGE, Operand(INT, (1, 1))), moves.resize, 4, 15),
@@ -288,7 +298,7 @@ RULES: dict[str, KernelRule] = {
     "BATCH_TO_SPACE_ND": KernelRule(
         (Operand(REAL, (3, 4)), SIZES, Operand(INT, (2, 2))), moves.batch_to_space, 4, scaled=False
     ),
-    "SHAPE": KernelRule((Operand(ANY),), moves.shape_of, 1, gives=PLACES, scaled=False),
+    "SHAPE": KernelRule((Operand(ANY),), moves.shape_of, 1, output_types=PLACES, scaled=False),
     "FILL": KernelRule((SIZES, Operand(ANY, (0, 0))), moves.fill, 4, main=1, scaled=False),
     "ONE_HOT": KernelRule(
         (Operand(PLACES), LIST, Operand(ANY, (0, 1)), Operand(ALIKE, (0, 1))),
@@ -299,7 +309,7 @@ RULES: dict[str, KernelRule] = {
         scaled=False,
     ),
     "TOPK_V2": KernelRule(
-        (Operand(NUMBER, (1, MOST)), LIST), moves.top_k, 3, outputs=2, gives=NUMBER
+        (Operand(NUMBER, (1, MOST)), LIST), moves.top_k, 3, output_count=2, output_types=NUMBER
     ),
     "SCATTER_ND": KernelRule(
         (Operand(INT, (1, 5)), Operand(_types("float32 int8 uint8 int32 int64")), SIZES),
@@ -314,7 +324,7 @@ RULES: dict[str, KernelRule] = {
             Operand(_types("float32 int8"), (3, 3)),
             *(LEFT_OUT, GATE, GATE, GATE, LEFT_OUT, GATE, GATE, GATE),
             *(LEFT_OUT,) * 4,
-            *(Operand(BIAS, (1, 1), held=True),) * 3,
+            *(Operand(BIAS, (1, 1), constant=True),) * 3,
             *(LEFT_OUT,) * 2,
             *(STATE,) * 2,
             *(LEFT_OUT._replace(absent=True),) * 4,

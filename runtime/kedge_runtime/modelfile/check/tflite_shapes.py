@@ -1,7 +1,7 @@
-"""Compute the shapes that TFLite's operators give, from what they read and their options.
+"""Compute the output shapes of TFLite operators from their inputs and options.
 
-Every function takes a Step and returns the shape of each output, or None for one that only a run
-can tell; it raises UnsoundError for operands and options that the kernels of LiteRT don't survive.
+Each rule takes a TfliteStep and returns the shape of each output, None for one that depends on the
+run. It raises UnsoundError for operands and options that may crash the kernels of LiteRT.
 Source: the Prepare functions in tensorflow/lite/kernels.
 """
 
@@ -16,35 +16,35 @@ from kedge_runtime.modelfile.tflite_schema import ITEM_BYTES
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape | None]
 
-MAX_STEP = 1 << 12  # of strides, dilations and kernel sides: none of an image network is near it
+MAX_STEP = 1 << 12  # of strides, dilations and kernel sides; far above any network for images
 
 
 class UnsoundError(ValueError):
-    """Something that an engine doesn't survive; the message names it."""
+    """A part of a model that may crash an engine; the message names it."""
 
 
 class Cost(NamedTuple):
-    """What a run takes: `work` multiplications. `unknown`: operators that no check knows."""
+    """The cost of a run: `work` in multiplications; `unknown`: operators without a check."""
 
     work: int
     unknown: tuple[str, ...] = ()
 
 
 class TfliteTensor:
-    """A tensor as the file states it; `data` are a constant's bytes, None of an activation.
+    """A tensor as the file states it; `data`: a constant's bytes, None for an activation.
 
-    `scales`: how many it has; `axis`: the quantised dimension.
+    `scales`: their number; `axis`: the quantised dimension; `values`: known integers.
     """
 
-    __slots__ = ("axis", "data", "dtype", "held", "scales", "shape", "variable")
+    __slots__ = ("axis", "data", "dtype", "scales", "shape", "values", "variable")
 
     def __init__(
         self, shape: Shape, dtype: str, data: memoryview | None, variable: bool = False
     ) -> None:
-        """Take what the file states; scales are told later."""
+        """Keep what the file states; scales are set later."""
         self.shape, self.dtype, self.data, self.variable = shape, dtype, data, variable
         self.scales, self.axis = 0, 0
-        self.held: tuple[int, ...] | None = None
+        self.values: tuple[int, ...] | None = None
 
     @property
     def elements(self) -> int:
@@ -53,44 +53,44 @@ class TfliteTensor:
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory."""
+        """Its bytes in memory."""
         return self.elements * ITEM_BYTES.get(self.dtype, 16)
 
     def integers(self) -> tuple[int, ...] | None:
-        """Return the numbers of a constant of integers (or what was folded), or None."""
-        if self.held is None and self.data is not None and self.dtype in ("int32", "int64"):
+        """Return the integers of a constant or a folded value, or None."""
+        if self.values is None and self.data is not None and self.dtype in ("int32", "int64"):
             kind = "i" if self.dtype == "int32" else "q"
-            self.held = struct.unpack_from(f"<{self.elements}{kind}", self.data)
-        return self.held
+            self.values = struct.unpack_from(f"<{self.elements}{kind}", self.data)
+        return self.values
 
 
 class TfliteStep:
-    """An operator with its tensors; an operand left out is None."""
+    """An operator with its tensors; an absent input is None."""
 
     def __init__(
         self,
         kind: str,
-        takes: list[TfliteTensor | None],
-        gives: list[TfliteTensor],
+        inputs: list[TfliteTensor | None],
+        outputs: list[TfliteTensor],
         options: Table | None,
     ) -> None:
-        """Take what the file states."""
-        self.kind, self.takes, self.gives, self.options = kind, takes, gives, options
+        """Keep what the file states."""
+        self.kind, self.inputs, self.outputs, self.options = kind, inputs, outputs, options
 
     def number(self, field: int, kind: str = "i", default: int = 0) -> int:
-        """Return an option."""
+        """Return an option, `default` where it is absent."""
         return default if self.options is None else self.options.number(field, kind, default)
 
     def shape(self, place: int = 0) -> Shape:
-        """Return the shape of an operand that is there."""
-        tensor = self.takes[place]
+        """Return the shape of an input that must be present."""
+        tensor = self.inputs[place]
         if tensor is None:
             raise UnsoundError(f"operand {place} is missing")
         return tensor.shape
 
     def given(self, place: int) -> TfliteTensor | None:
-        """Return an operand, or None where it is left out."""
-        return self.takes[place] if place < len(self.takes) else None
+        """Return an input, None where it is absent."""
+        return self.inputs[place] if place < len(self.inputs) else None
 
     def integers(self, place: int) -> tuple[int, ...]:
         """Return the numbers of an operand. Raises UnsoundError for what isn't constant."""
@@ -102,14 +102,14 @@ class TfliteStep:
 
 
 def same(step: TfliteStep) -> Shapes:
-    """Each output is as the first input."""
-    return [step.shape()] * len(step.gives)
+    """Keep the shape of the first input for each output."""
+    return [step.shape()] * len(step.outputs)
 
 
 def broadcast(step: TfliteStep) -> Shapes:
-    """All inputs, stretched to each other."""
+    """Broadcast all inputs to each other."""
     result: Shape = ()
-    for place in range(len(step.takes)):
+    for place in range(len(step.inputs)):
         result = _stretched(result, step.shape(place))
     return [result]
 
@@ -128,12 +128,12 @@ def _stretched(one: Shape, other: Shape) -> Shape:
 
 
 def prelu(step: TfliteStep) -> Shapes:
-    """The input's, which the slopes fit."""
+    """Keep the input's shape; the slopes must fit."""
     return _demand(step.shape(), broadcast(step))
 
 
 def select(step: TfliteStep) -> Shapes:
-    """Both alternatives are alike; the condition is too, or one for each first index."""
+    """Keep the shape of two equal alternatives; the condition has it too, or one per row."""
     condition, one, other = (step.shape(place) for place in range(3))
     if one != other or condition not in (one, (), (1,), one[:1]):
         raise UnsoundError(
@@ -154,7 +154,7 @@ def in_words(shape: Shape | None) -> str:
 
 
 def bounded(step: TfliteStep, field: int, what: str, default: int = 0, kind: str = "i") -> int:
-    """Return an option that must be from 1 to MAX_STEP."""
+    """Return an option that must be 1 to MAX_STEP."""
     value = step.number(field, kind, default)
     if not 1 <= value <= MAX_STEP:
         raise UnsoundError(f"its {what} is {value}")
@@ -162,7 +162,7 @@ def bounded(step: TfliteStep, field: int, what: str, default: int = 0, kind: str
 
 
 def axis_of(value: int, rank: int) -> int:
-    """Return an axis from the front. Raises UnsoundError for one that isn't there."""
+    """Return an axis counted from the front. Raises UnsoundError for a missing one."""
     if not -rank <= value < rank:
         raise UnsoundError(f"its axis is {value} of {rank} dimensions")
     return value % rank
@@ -175,7 +175,7 @@ def _axes(values: tuple[int, ...], rank: int) -> set[int]:
 
 
 def _slid(size: int, window: int, stride: int, dilation: int, padding: int) -> int:
-    """Return a window's places; padding 0 is same, 1 is valid."""
+    """Return the number of a window's positions; padding 0 is same, 1 is valid."""
     if padding not in (0, 1):
         raise UnsoundError(f"its padding is {padding}")
     reach = (window - 1) * dilation + 1
@@ -192,7 +192,7 @@ def _bias(step: TfliteStep, place: int, channels: int) -> None:
 
 
 def conv_2d(step: TfliteStep) -> Shapes:
-    """[n, h, w, c] with weights [channels, kh, kw, c / groups]."""
+    """Convolve [n, h, w, c] with weights [channels, kh, kw, c / groups]."""
     n, h, w, c = step.shape()
     channels, kh, kw, depth = step.shape(1)
     sides = _windows(step, (h, w), (kh, kw), dilations=4)
@@ -203,7 +203,7 @@ def conv_2d(step: TfliteStep) -> Shapes:
 
 
 def depthwise(step: TfliteStep) -> Shapes:
-    """[n, h, w, c] with weights [1, kh, kw, c * multiplier]."""
+    """Convolve [n, h, w, c] with weights [1, kh, kw, c * multiplier]."""
     n, h, w, c = step.shape()
     one, kh, kw, channels = step.shape(1)
     sides = _windows(step, (h, w), (kh, kw), dilations=5)
@@ -222,7 +222,7 @@ def _windows(step: TfliteStep, sizes: Shape, windows: Shape, dilations: int) -> 
 
 
 def pool(step: TfliteStep) -> Shapes:
-    """[n, h, w, c] by windows."""
+    """Pool [n, h, w, c] by windows."""
     n, h, w, c = step.shape()
     window = (bounded(step, 4, "window"), bounded(step, 3, "window"))
     strides = (bounded(step, 2, "stride"), bounded(step, 1, "stride"))
@@ -232,7 +232,7 @@ def pool(step: TfliteStep) -> Shapes:
 
 
 def conv_3d(step: TfliteStep) -> Shapes:
-    """[n, d, h, w, c] with weights [kd, kh, kw, c, channels]."""
+    """Convolve [n, d, h, w, c] with weights [kd, kh, kw, c, channels]."""
     n, *sizes, c = step.shape()
     *windows, depth, channels = step.shape(1)
     if depth != c:
@@ -246,7 +246,7 @@ def conv_3d(step: TfliteStep) -> Shapes:
 
 
 def transpose_conv(step: TfliteStep) -> Shapes:
-    """The first operand says the shape; the weights are [channels, kh, kw, c]."""
+    """Convolve transposed to the shape of the first input; weights [channels, kh, kw, c]."""
     stated = step.integers(0)
     channels, kh, kw, depth = step.shape(1)
     n, h, w, c = step.shape(2)
@@ -262,7 +262,7 @@ def transpose_conv(step: TfliteStep) -> Shapes:
 
 
 def fully_connected(step: TfliteStep) -> Shapes:
-    """[..., c] with weights [units, c]."""
+    """Multiply [..., c] by weights [units, c]."""
     taken = step.shape()
     units, depth = step.shape(1)
     if step.number(1, "b") != 0:
@@ -279,7 +279,7 @@ def fully_connected(step: TfliteStep) -> Shapes:
 
 
 def batch_matmul(step: TfliteStep) -> Shapes:
-    """[..., m, k] times [..., k, n]; options 0 and 1 turn the last two sides."""
+    """Multiply [..., m, k] by [..., k, n]; options 0 and 1 transpose them."""
     one, other = step.shape(), step.shape(1)
     m, k = one[-2:][::-1] if step.number(0, "?") else one[-2:]
     depth, n = other[-2:][::-1] if step.number(1, "?") else other[-2:]
@@ -289,7 +289,7 @@ def batch_matmul(step: TfliteStep) -> Shapes:
 
 
 def reduce(step: TfliteStep) -> Shapes:
-    """Without the axes that the second operand names, or 1 there."""
+    """Remove the axes that the second input names, or set them to 1."""
     shape = step.shape()
     axes = _axes(step.integers(1), len(shape))
     if step.number(0, "?"):
@@ -298,7 +298,7 @@ def reduce(step: TfliteStep) -> Shapes:
 
 
 def arg(step: TfliteStep) -> Shapes:
-    """Without one axis."""
+    """Remove one axis."""
     shape, found = step.shape(), step.integers(1)
     if len(found) != 1:
         raise UnsoundError(f"it has {len(found)} axes")
@@ -307,13 +307,13 @@ def arg(step: TfliteStep) -> Shapes:
 
 
 def along(step: TfliteStep) -> Shapes:
-    """As it came; the second operand names axes of it."""
+    """Keep the shape; the second input names its axes."""
     _axes(step.integers(1), len(step.shape()))
     return [step.shape()]
 
 
 def reshape(step: TfliteStep) -> Shapes:
-    """The second operand, or the options, with as many elements; -1 is the rest."""
+    """Reshape to the second input, or the options; -1 is the rest."""
     count, shape = math.prod(step.shape()), step.given(1)
     stated = () if step.options is None else step.options.numbers(0, "i")
     wanted = stated if shape is None else shape.integers()
@@ -328,7 +328,7 @@ def reshape(step: TfliteStep) -> Shapes:
 
 
 def squeeze(step: TfliteStep) -> Shapes:
-    """Without sides of 1: those that the options name, or all."""
+    """Remove sides of 1: those that the options name, or all."""
     shape = step.shape()
     named = () if step.options is None else step.options.numbers(0, "i")
     axes = _axes(named, len(shape)) if named else {i for i, side in enumerate(shape) if side == 1}
@@ -338,7 +338,7 @@ def squeeze(step: TfliteStep) -> Shapes:
 
 
 def expand_dims(step: TfliteStep) -> Shapes:
-    """With a side of 1 more."""
+    """Add a side of 1."""
     shape, found = step.shape(), step.integers(1)
     if len(found) != 1:
         raise UnsoundError(f"it has {len(found)} axes")
@@ -347,7 +347,7 @@ def expand_dims(step: TfliteStep) -> Shapes:
 
 
 def transpose(step: TfliteStep) -> Shapes:
-    """In the order that the second operand states."""
+    """Reorder the axes as the second input states."""
     shape, order = step.shape(), step.integers(1)
     if sorted(axis_of(i, len(shape)) for i in order) != list(range(len(shape))):
         raise UnsoundError(f"its order is {in_words(order)}")
