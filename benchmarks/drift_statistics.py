@@ -1,9 +1,9 @@
 """Do drift's intervals and verdicts keep their word? Simulated, 2 000 draws a scenario, seeded.
 
 Coverage of the paired interval, beside two that were not taken; false PASS at the gate; and how
-often the number of pictures that an inconclusive verdict states does decide: when the truth is
-drawn from what the pictures told (what is promised), and when it is fixed and each draw begins
-with pictures of its own.
+often the number of images that an inconclusive verdict states does decide: when the truth is
+drawn from what the images told (what is promised), and when it is fixed and each draw begins
+with images of its own.
 
     python benchmarks/drift_statistics.py
 """
@@ -19,21 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import multinomial
 
-from kedge_runtime.drift.gates import Pairs, max_drop, min_agreement
+from kedge_runtime.drift.gates import Gate, Pairs, max_drop, min_agreement
 from kedge_runtime.drift.intervals import Z, drop_differs, paired_drop, share_differs, wilson
 
 RESULTS = Path(__file__).parent / "results"
 DRAWS = 2000
 GATE, AGREEMENT = 0.01, 0.95
-PICTURES = (500, 1000, 5000)
+IMAGES = (500, 1000, 5000)
 # Pictures, share of discordant ones, drop.
-SCENARIOS = list(product(PICTURES, (0.02, 0.06, 0.15), (0.0, 0.005, GATE)))
-# Up to ten discordant pictures are expected here: counts are coarse, and no interval is exact.
+SCENARIOS = list(product(IMAGES, (0.02, 0.06, 0.15), (0.0, 0.005, GATE)))
+# Up to ten discordant images are expected here: counts are coarse, and no interval is exact.
 FEW = [(100, 0.01, GATE), (100, 0.04, GATE), (500, 0.01, GATE), (1000, 0.01, GATE)]
-# Lost, gained, pictures: inconclusive at the gate.
+# Lost, gained, images: inconclusive at the gate.
 PILOTS = [(6, 4, 500), (6, 2, 500), (0, 0, 100), (25, 10, 1000), (40, 25, 2000), (3, 0, 100)]
 AGREED = [(97, 100), (60, 60), (480, 500), (466, 500), (1910, 2000)]
-# True drops, in standard errors of 500 pictures' drop from the gate.
+# True drops, in standard errors of 500 images' drop from the gate.
 DISTANCES = (1.5, 1.0, 0.5, 0.25)
 
 Counts = NDArray[np.int64]
@@ -47,7 +47,7 @@ def wald(lost: Counts, gained: Counts, n: int) -> tuple[Any, Any]:
 
 
 def agresti_min(lost: Counts, gained: Counts, n: int) -> tuple[Any, Any]:
-    """The same with half a picture in each cell (Agresti and Min 2005)."""
+    """The same with half a image in each cell (Agresti and Min 2005)."""
     return _normal((lost + 0.5) / (n + 2), (gained + 0.5) / (n + 2), n + 2)
 
 
@@ -91,7 +91,7 @@ def coverage(scenarios: list[tuple[int, float, float]]) -> Rows:
     rows = []
     for n, discordant, drop in scenarios:
         lost, gained = drawn(n, discordant, drop)
-        row: dict[str, Any] = {"pictures": n, "discordant": discordant, "drop": drop}
+        row: dict[str, Any] = {"images": n, "discordant": discordant, "drop": drop}
         for name, method in METHODS.items():
             low, high = method(lost, gained, n)
             row[name] = float(((low <= drop) & (drop <= high)).mean())
@@ -102,7 +102,7 @@ def coverage(scenarios: list[tuple[int, float, float]]) -> Rows:
 
 
 def drawn(n: int, discordant: float, drop: float) -> tuple[Counts, Counts]:
-    """Return DRAWS times lost and gained of n pictures."""
+    """Return DRAWS times lost and gained of n images."""
     lost = (discordant + drop) / 2
     shares = [lost, discordant - lost, 1 - discordant]
     seed = (n, round(1e4 * discordant), round(1e4 * (1 + drop)))
@@ -130,12 +130,12 @@ def _likely(mean: float) -> Counts:
 def agreement() -> Rows:
     """Return the coverage of the agreement's interval, and its false PASS, at the gate."""
     rows = []
-    for n in (100, *PICTURES):
+    for n in (100, *IMAGES):
         agreed = np.random.default_rng(0).binomial(n, AGREEMENT, DRAWS)
         low, high = wilson(agreed, n)
         held = float(((low <= AGREEMENT) & (high >= AGREEMENT)).mean())
         passed = float((low >= AGREEMENT).mean())
-        rows.append({"pictures": n, "Wilson": held, "false PASS": passed})
+        rows.append({"images": n, "Wilson": held, "false PASS": passed})
     return rows
 
 
@@ -146,26 +146,25 @@ def promised() -> Rows:
     for lost, gained, n in PILOTS:
         gate = max_drop(GATE, Pairs(n - lost - gained, lost, gained, 0))
         counts = np.array([lost, gained, n - lost - gained])
-        needed = gate.images or 0
+        needed = gate.images_needed or 0
         b, c, _ = rng.multinomial(needed, rng.dirichlet(counts + 0.5, DRAWS)).T
         decided = drop_differs(b, c, needed, GATE).mean()
-        rows.append(_promise(f"-{lost} +{gained} of {n}", gate.images_as_measured, needed, decided))
+        rows.append(_promise(f"-{lost} +{gained} of {n}", needed, decided))
     for agreed, n in AGREED:
         gate = min_agreement(AGREEMENT, agreed, n)
-        needed = gate.images or 0
+        needed = gate.images_needed or 0
         shares = rng.beta(agreed + 0.5, n - agreed + 0.5, DRAWS)
         decided = share_differs(rng.binomial(needed, shares), needed, AGREEMENT).mean()
-        rows.append(_promise(f"{agreed} of {n} agree", gate.images_as_measured, needed, decided))
+        rows.append(_promise(f"{agreed} of {n} agree", needed, decided))
     return rows
 
 
-def _promise(pilot: str, naive: int | None, needed: int, decided: Any) -> dict[str, Any]:
-    row = {"measured": pilot, "as measured": naive, "images": needed}
-    return {**row, "decides": float(decided)}
+def _promise(pilot: str, needed: int, decided: Any) -> dict[str, Any]:
+    return {"measured": pilot, "images needed": needed, "decides": float(decided)}
 
 
 def fixed(n: int = 500, discordant: float = 0.04) -> Rows:
-    """Return how often the numbers decide that inconclusive runs on n pictures state, by how far
+    """Return how often the numbers decide that inconclusive runs on n images state, by how far
     the true drop lies below the gate.
     """
     error = float(np.sqrt(discordant / n))
@@ -179,23 +178,22 @@ def _fixed(n: int, discordant: float, drop: float) -> dict[str, Any]:
     lost, gained = drawn(n, discordant, drop)
     pairs = [(int(b), int(c)) for b, c in zip(lost, gained, strict=True)]
     judged = {pair: max_drop(GATE, Pairs(n - sum(pair), *pair, 0)) for pair in set(pairs)}
-    stated = {
-        name: np.array(
-            [getattr(judged[pair], name) or 10**9 for pair in pairs if judged[pair].images]
-        )
-        for name in ("images", "images_as_measured")
-    }
+    numbers = np.array(
+        [judged[pair].images_needed or 10**9 for pair in pairs if _is_open(judged[pair])]
+    )
     share = (discordant + drop) / 2
-    row: dict[str, Any] = {"drop": round(drop, 4), "inconclusive": len(stated["images"]) / DRAWS}
-    for name, numbers in stated.items():
-        b, c, _ = (
-            np.random.default_rng(3)
-            .multinomial(numbers, [share, discordant - share, 1 - discordant])
-            .T
-        )
-        row[f"median {name}"] = int(np.median(numbers))
-        row[f"decides by {name}"] = float(drop_differs(b, c, numbers, GATE).mean())
-    return row
+    shares = [share, discordant - share, 1 - discordant]
+    b, c, _ = np.random.default_rng(3).multinomial(numbers, shares).T
+    return {
+        "drop": round(drop, 4),
+        "inconclusive": len(numbers) / DRAWS,
+        "median images needed": int(np.median(numbers)),
+        "decides": float(drop_differs(b, c, numbers, GATE).mean()),
+    }
+
+
+def _is_open(gate: Gate) -> bool:
+    return gate.images_needed is not None
 
 
 def _table(name: str, rows: Rows) -> str:

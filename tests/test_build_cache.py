@@ -89,7 +89,7 @@ def test_insisting_on_an_input_has_a_part(model: ModelConfig) -> None:
     assert fresh(cell(replace(model, force_input=True))) != fresh(cell(model))
 
 
-def test_a_picture_behind_a_link_is_one_of_them(tmp_path: Path, model: ModelConfig) -> None:
+def test_a_image_behind_a_link_is_one_of_them(tmp_path: Path, model: ModelConfig) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
     before = fresh(cell(model))
@@ -142,7 +142,7 @@ def test_a_devices_compiler_has_a_part(
     assert [len(set(each)) for each in zip(*found, strict=True)] == [3, 3, 1]
 
 
-def test_the_pictures_have_a_part_in_the_drift(tmp_path: Path, model: ModelConfig) -> None:
+def test_the_images_have_a_part_in_the_drift(tmp_path: Path, model: ModelConfig) -> None:
     before = keys.drift_key(cell(model), "artefact")
     assert keys.drift_key(cell(model), "another") != before
     assert keys.drift_key(cell(replace(model, truth="folders")), "artefact") != before
@@ -280,7 +280,7 @@ def test_a_damaged_result_is_missing_and_made_again(
     place = f"kedge: cache: {_path(cache)}: "  # which has the word `damaged` in it
     assert line.startswith(place)
     assert reason in line.removeprefix(place)
-    assert line.endswith("; it is made again")
+    assert line.endswith("; building it again")
     if _path(cache).is_dir():
         _path(cache).rmdir()
     assert cache.put("key", {"word": "good"}, {"file": b"content"}) == entry
@@ -318,7 +318,7 @@ def test_a_result_without_the_right_hmac_is_missing(
     assert cache.get("key") == entry
     monkeypatch.setenv(KEY, read)
     assert cache.get("key") is None
-    assert capfd.readouterr().err == f"kedge: cache: {_path(cache)}: {reason}; it is made again\n"
+    assert capfd.readouterr().err == f"kedge: cache: {_path(cache)}: {reason}; building it again\n"
     assert cache.put("key", {"word": "good"}) == cache.get("key")
 
 
@@ -363,7 +363,7 @@ def test_a_cache_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
     for mode in (0o777, 0o770, 0o702):
         cache.folder.chmod(mode)
-        with pytest.raises(UsageError, match=f"users can write to it .mode {mode:o}.: ") as refused:
+        with pytest.raises(UsageError, match=f"users can write to it .mode {mode:o}.; ") as refused:
             cache.open()
         monkeypatch.setenv(KEY, SECRETS[0])
         cache.open()
@@ -394,9 +394,9 @@ def test_what_belongs_to_another_user_is_not_believed(
     cache.put("key", {"word": "good"})
     os.chown(_path(cache), 12345, 12345)
     assert cache.get("key") is None
-    assert "belongs to another user; it is made again" in capfd.readouterr().err
+    assert "belongs to another user; building it again" in capfd.readouterr().err
     os.chown(cache.folder, 12345, 12345)
-    with pytest.raises(UsageError, match="belongs to another user, who can put anything in it"):
+    with pytest.raises(UsageError, match="belongs to another user; choose a folder of your own"):
         cache.open()
     monkeypatch.setenv(KEY, SECRETS[0])
     cache.open()
@@ -498,7 +498,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from kedge_convert.matrix.cache import Cache
-from kedge_convert.matrix.run import _publish
+from kedge_convert.matrix.run import publish
 
 cache, out = Cache(Path(sys.argv[1])), Path(sys.argv[2])
 cache.open()
@@ -509,7 +509,7 @@ while True:
     content = bytes([turn % 251]) * 300_000
     entry = cache.put(f"key{turn % 5}", {"fill": turn % 251}, {"artefact": content})
     verdict = ("PASS", "FAIL", "INCONCLUSIVE")[turn % 3]
-    _publish(out / "a.tflite", content, verdict)
+    publish(out / "a.tflite", content, verdict)
 """
 KILLS = 6
 

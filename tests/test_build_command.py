@@ -17,7 +17,7 @@ import clusters
 import drift_references
 import lost_cells
 from conftest import Run
-from kedge_convert.matrix import make, run, stored
+from kedge_convert.matrix import evidence, make, run
 from kedge_convert.matrix.record import schema
 from kedge_convert.testing import assert_no_drift
 from kedge_convert.worker import supervisor
@@ -76,7 +76,7 @@ class Desk:
         return ["build", folder / "kedge.toml", "--cache", self.cache, *more]
 
     def copy(self, folder: Path, change: Callable[[str], str] = str) -> Path:
-        """Return a desk of the same pictures with a changed `kedge.toml`."""
+        """Return a desk of the same images with a changed `kedge.toml`."""
         shutil.copytree(self.first, folder, ignore=shutil.ignore_patterns("out", "*.lock.toml"))
         (folder / "kedge.toml").write_text(change(CONFIG))
         return folder
@@ -123,9 +123,9 @@ def test_the_artefact_is_sealed_and_the_reports_lie_beside_it(desk: Desk) -> Non
     jsonschema.Draft202012Validator(schema()).validate(found)
     (cell,) = found["cells"]
     assert cell["digest"] == read_artefact(out / NAME).digest
-    assert (cell["verdict"], cell["drift"]["pictures"]) == ("PASS", PICTURES)
+    assert (cell["verdict"], cell["drift"]["images"]) == ("PASS", PICTURES)
     assert [gate["name"] for gate in cell["gates"]] == ["conversion", "max_drop"]
-    assert cell["drift"]["attribution"]["pictures"] == cell["by_layer"]["images"] == 2
+    assert cell["drift"]["attribution"]["images"] == cell["by_layer"]["images"] == 2
 
 
 # A build that changes nothing needs neither TensorFlow nor Keras, nor another process.
@@ -206,9 +206,9 @@ def test_latency_and_device_are_asked_once(
     assert first["max_latency_ratio"]["verdict"] == "PASS"
     assert first["max_latency_ratio"]["value"]["value"] == 1  # type: ignore[index]
     assert first["device"]["verdict"] == "FAIL"
-    assert "input is float32" in str(first["device"]["said"])
+    assert "input is float32" in str(first["device"]["message"])
     monkeypatch.setattr(bench, "measure_apart", None)
-    monkeypatch.setattr(stored, "inspect", None)
+    monkeypatch.setattr(evidence, "inspect", None)
     assert {gate["name"]: gate for gate in _gates(place, kedge, desk)} == first
 
 
@@ -220,7 +220,7 @@ def test_a_baseline_is_written_and_held(kedge: Run, desk: Desk, tmp_path: Path) 
     digest = read_artefact(place / "out" / NAME).digest
     assert f'[cell."{NAME}"]\ndigest = "{digest}"' in lock.read_text()
     gates = {gate["name"]: gate for gate in _gates(place, kedge, desk)}
-    assert gates["baseline"]["said"] == "the accepted artefact"
+    assert gates["baseline"]["message"] == "the accepted artefact"
     lock.write_text(lock.read_text().replace(digest, "sha256:" + "0" * 64))
     code, printed, _ = kedge(*desk.words(place))
     assert code == 0
@@ -236,7 +236,7 @@ def _gates(place: Path, kedge: Run, desk: Desk) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (("images =", "pictures ="), "unknown key 'pictures'"),
+        (("images =", "images ="), "unknown key 'images'"),
         (('"photos"', '"none"'), "none: no such file"),
         (('"demo"', '"none"'), "none: no such file"),
     ],
@@ -287,7 +287,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same(
     assert _timeless(found)["digest"] == expected["digest"]
     assert (desk.first / "out" / NAME).stat().st_mtime_ns == stamp
     for each in (found, expected):
-        for place in ("path", "images"):
+        for place in ("path", "folder"):
             each[place] = Path(each[place]).name
         each["drift"]["artefact"].pop("path")
     assert found == _timeless(expected)
@@ -311,8 +311,8 @@ def test_a_model_that_ends_its_process_fails_its_own_cells(
         "broken": "FAIL",
     }
     (gate,) = cells["deadly"]["gates"]
-    assert gate["said"] == "deadly: ended 4 processes (killed, crashed or out of memory)"
-    assert "broken.keras" in cells["broken"]["gates"][0]["said"]
+    assert gate["message"] == "deadly: ended 4 processes (killed, crashed or out of memory)"
+    assert "broken.keras" in cells["broken"]["gates"][0]["message"]
 
 
 def test_a_measurement_that_dies_fails_its_own_cells(
@@ -327,14 +327,16 @@ def test_a_measurement_that_dies_fails_its_own_cells(
     code, _, error = kedge(*desk.words(place))
     assert code == 1, error
     cells: Any = report(place)["cells"]
-    assert [gate["said"] for cell in cells for gate in cell["gates"]] == ["demo: died"]
+    assert [gate["message"] for cell in cells for gate in cell["gates"]] == ["demo: died"]
     assert not list((place / "out").glob("demo*"))
 
 
 def test_a_project_can_hold_its_artefact_in_its_own_tests(desk: Desk) -> None:
     artefact, photos = desk.first / "out" / NAME, desk.first / "photos"
-    assert assert_no_drift(artefact, "demo", photos, max_drop=0.2).pictures == PICTURES
-    with pytest.raises(AssertionError, match=r"INCONCLUSIVE min_agreement 0\.99: 1\.0000 .* would"):
+    assert assert_no_drift(artefact, "demo", photos, max_drop=0.2).images == PICTURES
+    with pytest.raises(
+        AssertionError, match=r"INCONCLUSIVE min_agreement: agreement 100\.0 % .* would"
+    ):
         assert_no_drift(artefact, "demo", photos, min_agreement=0.99)
 
 
@@ -343,7 +345,7 @@ def test_it_can_do_so_with_a_reference(artefacts: Path, tmp_path: Path) -> None:
     photos.mkdir()
     drift_references.write_photos(photos, 60)
     reference = drift_references.write_for(artefact, photos, tmp_path / "far.npz", 5.0)
-    with pytest.raises(AssertionError, match=r"FAIL min_agreement 0\.95"):
+    with pytest.raises(AssertionError, match=r"FAIL min_agreement: agreement .*, at least 95\.0 %"):
         assert_no_drift(artefact, reference, photos)
 
 

@@ -7,43 +7,52 @@ import numpy as np
 import pytest
 
 import build_reports
-from kedge_convert.matrix import gates
 from kedge_convert.matrix import lock as baseline
+from kedge_convert.matrix import verdict as cell_verdict
 from kedge_convert.matrix.cache import Entry
 from kedge_convert.matrix.cells import groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig
-from kedge_convert.matrix.gates import Judgement, judge, ratio
+from kedge_convert.matrix.evidence import CellEvidence, ratio
 from kedge_convert.matrix.lock import Accepted, Lock
 from kedge_convert.matrix.record import Baseline, BuildReport, CellReport
+from kedge_convert.matrix.verdict import judge
 from kedge_runtime.checks.hardware import Finding
 from kedge_runtime.drift import gates as drift_gates
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.errors import ContractError, UsageError
 
-FACTS = {"digest": "sha256:00", "bytes": 1000, "reasons": [], "images": 20}
+FACTS = {
+    "digest": "sha256:00",
+    "bytes": 1000,
+    "reasons": [],
+    "notes": [],
+    "ratio": 0.25,
+    "way": {"precision": "int8"},
+    "images": 20,
+}
 
 
 @pytest.fixture(scope="module")
 def drift(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> Drift:
-    """Return a real drift, its counts replaced: of 1000 pictures 20 lost, 5 gained, 30 flipped."""
+    """Return a real drift, its counts replaced: of 1000 images 20 lost, 5 gained, 30 flipped."""
     folder, artefact = tmp_path_factory.mktemp("desk"), artefacts / "tiny.tflite"
     found = build_reports.measured(build_reports.write_desk(folder, artefact), artefact)
     pairs = Pairs(900, 20, 5, 75)
     assert found.top1
     return replace(
         found,
-        pictures=1000,
+        images=1000,
         flips=replace(found.flips, count=30),
         top1=replace(found.top1, pairs=pairs, drop=pairs.drop),
         agreement=Estimate(0.97, 0.957, 0.979),
     )
 
 
-def found(asked: BuildGates, drift: Drift | None = None, **more: object) -> Judgement:
+def found(asked: BuildGates, drift: Drift | None = None, **more: object) -> CellEvidence:
     model = ModelConfig("demo", "demo", images="photos", targets=("tflite:float32",), gates=asked)
     cell = groups(BuildConfig((model,)))[0].cells[0]
-    return replace(Judgement(cell, Entry(FACTS), drift), **more)  # type: ignore[arg-type]
+    return replace(CellEvidence(cell, Entry(FACTS), drift), **more)  # type: ignore[arg-type]
 
 
 # The drop is .015 (.0055 to .0257), by Tango; the agreement .97 (.9575 to .9789), by Wilson.
@@ -67,21 +76,21 @@ def test_gates_look_at_the_interval(
     assert {gate.name: gate.verdict for gate in judged} == {"conversion": "PASS", **verdicts}
 
 
-def test_an_open_gate_says_how_many_pictures_decide(drift: Drift) -> None:
+def test_an_open_gate_says_how_many_images_decide(drift: Drift) -> None:
     (_, gate) = judge(found(BuildGates(max_drop=0.01), drift), None)
-    assert gate.images
-    assert gate.images > 1000
-    assert f"about {gate.images} pictures would decide" in gate.said
-    assert "top-1 -1.5 pp (-2.6 .. -0.6), at worst -1.0 pp" in gate.said
+    assert gate.images_needed
+    assert gate.images_needed > 1000
+    assert f"about {gate.images_needed} images would decide" in gate.message
+    assert "top-1 drop 1.5 points (0.6 to 2.6), at most 1.0 points" in gate.message
 
 
-def test_without_pictures_the_converters_check_is_all() -> None:
+def test_without_images_the_converters_check_is_all() -> None:
     assert [gate.name for gate in judge(found(BuildGates()), None)] == ["conversion"]
 
 
 def test_a_drop_needs_the_true_classes(drift: Drift) -> None:
     unlabelled = replace(drift, top1=None, calibration=None)
-    with pytest.raises(UsageError, match="needs the true classes of photos"):
+    with pytest.raises(UsageError, match="needs the ground truth of photos"):
         judge(found(BuildGates(max_drop=0.1), unlabelled), None)
     judged = judge(found(BuildGates(), unlabelled), None)
     assert [(gate.name, gate.verdict) for gate in judged][1:] == [("min_agreement", "PASS")]
@@ -91,7 +100,7 @@ def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
     entry = Entry({**FACTS, "reasons": ["top-1 agreement is 0.5", "and more"]})
     (gate,) = judge(found(BuildGates(), entry=entry), None)
     assert (gate.name, gate.verdict) == ("conversion", "FAIL")
-    assert gate.said == "top-1 agreement is 0.5; and more"
+    assert gate.message == "top-1 agreement is 0.5; and more"
 
 
 @pytest.mark.parametrize(
@@ -100,18 +109,18 @@ def test_what_the_converter_rejected_has_failed(drift: Drift) -> None:
 def test_latency_is_judged_on_its_interval(limit: float, verdict: str) -> None:
     value = Estimate(0.5, 0.45, 0.55)
     (_, gate) = [
-        gates.conversion(found(BuildGates())),
-        gates.GATES["max_latency_ratio"](found(BuildGates(), ratio=value), limit),
+        cell_verdict.conversion(found(BuildGates())),
+        cell_verdict.GATES["max_latency_ratio"](found(BuildGates(), latency_ratio=value), limit),
     ]
     assert (gate.verdict, gate.value) == (verdict, value)
-    assert ("the next run times it again" in gate.said) == (verdict == "INCONCLUSIVE")
-    assert "pictures" not in gate.said
+    assert ("the next run times it again" in gate.message) == (verdict == "INCONCLUSIVE")
+    assert "images" not in gate.message
 
 
 def test_a_latency_without_its_float32_artefact_fails() -> None:
     (_, gate) = judge(found(BuildGates(max_latency_ratio=1.0)), None)
     assert (gate.name, gate.verdict) == ("max_latency_ratio", "FAIL")
-    assert "demo.float32.tflite wasn't made" in gate.said
+    assert "demo.float32.tflite is missing" in gate.message
 
 
 def test_the_ratio_of_medians_covers_the_true_one() -> None:
@@ -144,17 +153,21 @@ def test_a_size_is_judged_as_it_is() -> None:
         (_, gate) = judge(found(BuildGates(max_bytes=limit)), None)
         assert (gate.name, gate.verdict, gate.limit) == ("max_bytes", verdict, limit)
         assert gate.value == Estimate(1000, 1000, 1000)
-        assert gate.said == f"1000 bytes, at most {limit}"
+        assert gate.message == f"1000 bytes, at most {limit}"
 
 
 def test_a_latency_gate_tells_its_figures() -> None:
     value = Estimate(0.5, 0.45, 0.55)
-    gate = gates.GATES["max_latency_ratio"](found(BuildGates(), ratio=value), 0.6)
+    gate = cell_verdict.GATES["max_latency_ratio"](found(BuildGates(), latency_ratio=value), 0.6)
     assert (gate.name, gate.limit) == ("max_latency_ratio", 0.6)
-    assert gate.said == "0.50x the time of float32 (0.45 .. 0.55), at most 0.60x"
-    open_gate = gates.GATES["max_latency_ratio"](found(BuildGates(), ratio=value), 0.5)
-    assert open_gate.said.startswith("0.50x the time of float32 (0.45 .. 0.55), at most 0.50x; the")
-    missing = gates.GATES["max_latency_ratio"](found(BuildGates()), 0.6)
+    assert gate.message == "0.50x the time of float32 (0.45 to 0.55), at most 0.60x"
+    open_gate = cell_verdict.GATES["max_latency_ratio"](
+        found(BuildGates(), latency_ratio=value), 0.5
+    )
+    assert open_gate.message.startswith(
+        "0.50x the time of float32 (0.45 to 0.55), at most 0.50x; the"
+    )
+    missing = cell_verdict.GATES["max_latency_ratio"](found(BuildGates()), 0.6)
     assert (missing.verdict, missing.limit) == ("FAIL", 0.6)
 
 
@@ -162,18 +175,18 @@ def test_a_latency_gate_tells_its_figures() -> None:
     ("limit", "verdict"), [(0.55, "PASS"), (0.45, "INCONCLUSIVE"), (0.4499, "FAIL")]
 )
 def test_a_limit_that_is_a_bound_of_the_ratio(limit: float, verdict: str) -> None:
-    assert gates.within(Estimate(0.5, 0.45, 0.55), limit) == verdict
+    assert drift_gates.at_most(Estimate(0.5, 0.45, 0.55), limit) == verdict
 
 
 def test_sets_of_labels_have_no_drop(drift: Drift) -> None:
     several = replace(drift, agreement_by="labels")
-    with pytest.raises(UsageError, match=r"demo\.float32\.tflite: .* gate with min_agreement"):
+    with pytest.raises(UsageError, match=r"demo\.float32\.tflite: .* use min_agreement"):
         judge(found(BuildGates(max_drop=0.1), several), None)
 
 
 def test_a_device_without_operators_says_that_it_fits() -> None:
-    gate = gates.GATES["device"](found(BuildGates()), "pi4")
-    assert (gate.name, gate.verdict, gate.said) == ("device", "PASS", "fits pi4")
+    gate = cell_verdict.GATES["device"](found(BuildGates()), "pi4")
+    assert (gate.name, gate.verdict, gate.message) == ("device", "PASS", "fits pi4")
 
 
 def test_a_device_says_what_does_not_fit() -> None:
@@ -181,26 +194,26 @@ def test_a_device_says_what_does_not_fit() -> None:
         "operators": Finding("ok", "30 of 30 will map"),
         "ends": Finding("problem", "input is float32", "x"),
     }
-    gate = gates.GATES["device"](found(BuildGates(), findings=findings), "coral")
+    gate = cell_verdict.GATES["device"](found(BuildGates(), findings=findings), "coral")
     said = "doesn't fit coral: ends: input is float32"
-    assert (gate.name, gate.verdict, gate.said) == ("device", "FAIL", said)
+    assert (gate.name, gate.verdict, gate.message) == ("device", "FAIL", said)
     findings["size"] = Finding("problem", "too large", "x")
-    gate = gates.GATES["device"](found(BuildGates(), findings=findings), "coral")
-    assert gate.said == f"{said}; size: too large"
+    gate = cell_verdict.GATES["device"](found(BuildGates(), findings=findings), "coral")
+    assert gate.message == f"{said}; size: too large"
     del findings["size"]
     del findings["ends"]
-    gate = gates.GATES["device"](found(BuildGates(), findings=findings), "coral")
-    assert (gate.verdict, gate.said) == ("PASS", "fits coral: 30 of 30 will map")
+    gate = cell_verdict.GATES["device"](found(BuildGates(), findings=findings), "coral")
+    assert (gate.verdict, gate.message) == ("PASS", "fits coral: 30 of 30 will map")
 
 
 @pytest.mark.parametrize(
     ("accepted", "verdict", "said"),
     [
         (Accepted("sha256:00", 1000, -0.5, 1.0), "PASS", "the accepted artefact"),
-        (Accepted("sha256:11", 1000, 0.01, 0.97), "PASS", "isn't worse beyond chance"),
-        (Accepted("sha256:11", 1000), "PASS", "isn't worse beyond chance"),
-        (Accepted("sha256:11", 1000, 0.0, 0.97), "FAIL", "accepted was 0.0 pp"),
-        (Accepted("sha256:11", 1000, 0.01, 0.99), "FAIL", "accepted was 99.0 %"),
+        (Accepted("sha256:11", 1000, 0.01, 0.97), "PASS", "not significantly worse"),
+        (Accepted("sha256:11", 1000), "PASS", "not significantly worse"),
+        (Accepted("sha256:11", 1000, 0.0, 0.97), "FAIL", "accepted 0.0 points"),
+        (Accepted("sha256:11", 1000, 0.01, 0.99), "FAIL", "accepted 99.0 %"),
     ],
 )
 def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
@@ -208,23 +221,25 @@ def test_a_baseline_is_missed_when_it_is_worse_beyond_the_interval(
 ) -> None:
     *_, gate = judge(found(BuildGates(max_drop=0.03), drift), accepted)
     assert (gate.name, gate.verdict) == ("baseline", verdict)
-    assert said in gate.said
+    assert said in gate.message
 
 
 def test_a_bound_that_is_the_accepted_figure_is_not_worse(drift: Drift) -> None:
     assert drift.top1
     same = Accepted("sha256:11", 1000, drift.top1.drop.low, drift.agreement.high)
-    assert gates.baseline(found(BuildGates(), drift), same).verdict == "PASS"
-    gate = gates.baseline(found(BuildGates(), drift), Accepted("sha256:11", 1000, -0.01, 0.99))
-    assert gate.said == (
-        "worse than the accepted artefact: top-1 -1.5 pp (-2.6 .. -0.6), accepted was +1.0 pp; "
-        "agreement 97.0 % (95.7 .. 97.9), accepted was 99.0 %"
+    assert cell_verdict.baseline(found(BuildGates(), drift), same).verdict == "PASS"
+    gate = cell_verdict.baseline(
+        found(BuildGates(), drift), Accepted("sha256:11", 1000, -0.01, 0.99)
+    )
+    assert gate.message == (
+        "worse than the accepted artefact: top-1 drop 1.5 points (0.6 to 2.6), accepted -1.0 "
+        "points; agreement 97.0 % (95.7 to 97.9), accepted 99.0 %"
     )
 
 
 def test_reports_tell_what_was_accepted_and_whether_it_is_another() -> None:
     for digest, changed in (("sha256:00", False), ("sha256:11", True)):
-        told = gates.against(found(BuildGates()), Accepted(digest, 7, 0.01, 0.97))
+        told = cell_verdict.compared(found(BuildGates()), Accepted(digest, 7, 0.01, 0.97))
         assert told == Baseline(digest, 7, changed, 0.01, 0.97)
 
 
@@ -232,22 +247,22 @@ def test_gates_tell_their_limit_and_their_figure(drift: Drift) -> None:
     conversion, drop, agreement = judge(
         found(BuildGates(max_drop=0.03, min_agreement=0.95), drift), None
     )
-    assert conversion.said == "passed the converter's own check on 20 pictures"
+    assert conversion.message == "passed the converter's own check on 20 images"
     assert drift.top1
     assert (drop.limit, drop.value) == (0.03, drift.top1.drop)
-    assert agreement.limit == 0.95 and agreement.said.endswith("at least 95.0 %")
+    assert agreement.limit == 0.95 and agreement.message.endswith("at least 95.0 %")
     assert agreement.value and agreement.value.value == 0.97
 
 
-def test_where_no_number_of_pictures_decides_the_gate_says_so() -> None:
+def test_where_no_number_of_images_decides_the_gate_says_so() -> None:
     gate = drift_gates.max_drop(0.01, Pairs(480, 10, 5, 5))
-    said = gates._of(replace(gate, images=None), "x").said
-    assert said == "x; no number of pictures would decide"
+    said = cell_verdict._report(replace(gate, images_needed=None)).message
+    assert said.endswith("; no number of images would decide")
 
 
 def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     lock = Lock({"b.int8.tflite": Accepted("sha256:1", 5), "a.c": Accepted("x", 6, -1e-05, 0.25)})
-    place = baseline.place(tmp_path / "kedge.toml")
+    place = baseline.lock_path(tmp_path / "kedge.toml")
     assert place.name == "kedge.lock.toml"
     assert baseline.read(place) == Lock()
     baseline.write(place, lock)
@@ -260,7 +275,7 @@ def test_a_lock_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_only_what_holds_its_own_gates_is_accepted(tmp_path: Path, artefacts: Path) -> None:
     artefact = artefacts / "tiny.tflite"
     report = build_reports.report(build_reports.write_desk(tmp_path, artefact), artefact)
-    worse = gates.failed(["worse"])
+    worse = cell_verdict.failed(["worse"])
     cells = list(report.cells)
     cells[0] = replace(cells[0], gates=(replace(worse, name="baseline"),), verdict="FAIL")
     before = Lock({"m.int8.tflite": Accepted("old", 1), "gone.int8.tflite": Accepted("old", 1)})

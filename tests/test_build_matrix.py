@@ -15,7 +15,7 @@ out = "artefacts"
 
 [defaults]
 images = "photos"
-calibrate = "pictures"
+calibrate = "images"
 targets = ["tflite:int8", "onnx:float32"]
 
 [defaults.gates]
@@ -75,8 +75,8 @@ def test_the_nearest_gate_holds(found: tuple[CellGroup, ...]) -> None:
     integer, whole = "flowers.prepare-true.int8.tflite", "flowers.prepare-true.float32.onnx"
     assert gates[whole] == BuildGates(max_drop=0.02, max_bytes=4_000_000)
     special = {"max_bytes": 1_000_000, "device": "coral", "min_mapped": 0.9}
-    assert gates[integer].given == {"max_drop": 0.02, **special}
-    assert gates["MobileNetV2.prepare-true.int8.tflite"].given == {"max_drop": 0.01, **special}
+    assert gates[integer].limits == {"max_drop": 0.02, **special}
+    assert gates["MobileNetV2.prepare-true.int8.tflite"].limits == {"max_drop": 0.01, **special}
 
 
 def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Pat
     assert (job.request.model, job.request.labels) == tuple(
         str(tmp_path / name) for name in ("flowers.keras", "classes.txt")
     )
-    assert (job.calibrate, job.prepare, job.sampling.seed) == (tmp_path / "pictures", False, 3)
+    assert (job.calibrate, job.prepare, job.sampling.seed) == (tmp_path / "images", False, 3)
     assert [str(target) for target in job.targets] == ["tflite:int8", "onnx:float32"]
 
 
@@ -113,9 +113,9 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
     ("text", "line"),
     [
         ("out = ", "kedge.toml: Invalid value"),
-        ("", "there is no [[model]]"),
-        (MODEL.replace("[[model]]", "[model]"), "each model is a [[model]]"),
-        ("model = []", "there is no [[model]]"),
+        ("", "no [[model]] to build"),
+        (MODEL.replace("[[model]]", "[model]"), "got one table, expected a list: [[model]]"),
+        ("model = []", "no [[model]] to build"),
         (MODEL + "hue = 1", "kedge.toml.model[0]: unknown key 'hue'; known are name, source"),
         ("[defaults]\nhue = 1\n" + MODEL, "kedge.toml.defaults: unknown key 'hue'; known"),
         ("[options]\ncolour = 1\n" + MODEL, "kedge.toml.options: unknown key 'colour'; known"),
@@ -125,11 +125,11 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
         ),
         (MODEL + "[model.gates]\nmax_flips = 1", "unknown key 'max_flips'; known are max_drop"),
         ("defaults = 1\n" + MODEL, "kedge.toml.defaults: got 1, expected a table"),
-        ("[options]\nprepare = []\n" + MODEL, "an empty list leaves nothing to build"),
+        ("[options]\nprepare = []\n" + MODEL, "an empty list has no combinations"),
         ('[options]\nprepare = "yes"\n' + MODEL, "kedge.toml.options.prepare: got 'yes'"),
-        (MODEL + MODEL, "'demo' is there twice"),
-        (MODEL.replace("demo", "a.b"), "a model is called 'a.b', allowed are letters"),
-        (MODEL.replace("demo", "../a"), "a model is called '../a', allowed are letters"),
+        (MODEL + MODEL, "'demo' is used twice"),
+        (MODEL.replace("demo", "a.b"), "a model has the name 'a.b'; allowed are letters"),
+        (MODEL.replace("demo", "../a"), "a model has the name '../a'; allowed are letters"),
         (MODEL.replace("tflite:float32", "tflite:int4"), "got 'tflite:int4', allowed are"),
         ('[[model]]\nname = "demo"', "demo: has no targets"),
         (MODEL + "[model.gates]\nmax_drop = 2", "max_drop: 2 would be 200 points: give 2pp or .02"),
@@ -138,16 +138,19 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
             "kedge.toml.defaults.gates.max_drop: 1.0 would be 100 points: give 1pp or .01",
         ),
         (MODEL + "[model.gates]\nmax_drop = true", "max_drop: True is no drop: allowed are 0pp"),
-        (MODEL + "[model.gates]\nmin_agreement = 2", "min_agreement is 2.0, allowed are 0 to 1"),
+        (MODEL + "[model.gates]\nmin_agreement = 2", "min_agreement: got 2, allowed are 0 to 1"),
         (MODEL + "[model.gates]\nmin_mapped = 1", "min_mapped needs a device"),
         (MODEL + "[model.gates]\nmax_drop = .1", "Invalid"),
-        (MODEL + "[model.gates]\nmax_drop = 0.1", "its gates need pictures: give images"),
+        (
+            MODEL + "[model.gates]\nmax_drop = 0.1",
+            "max_drop and min_agreement need images; add images",
+        ),
         (MODEL + '[model.gates]\ndevice = "toaster"', "no device called 'toaster'"),
         (MODEL + 'device = "toaster"', "no device called 'toaster'"),
         (MODEL + 'device = "coral"', "coral can't run tflite:float32, allowed are tflite:int8"),
         (
             MODEL.replace("float32", "float16") + "[model.gates]\nmax_latency_ratio = 1.0",
-            "max_latency_ratio compares with demo.float32.tflite: add its target",
+            "max_latency_ratio compares with demo.float32.tflite; add its target",
         ),
     ],
 )

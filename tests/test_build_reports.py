@@ -17,10 +17,9 @@ import xmlschema
 
 import build_reports
 from kedge_convert.matrix import html, junit, markdown, record, terminal
-from kedge_convert.matrix import json as json_report
 from kedge_convert.matrix.plots import PlotPoint, front, waterfall
 from kedge_convert.matrix.record import BuildReport
-from kedge_convert.matrix.reports import RENDERERS, publish
+from kedge_convert.matrix.reports import RENDERERS, as_json, publish
 from kedge_runtime.records import decode
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, artefacts: Path) -> BuildRe
     artefact = artefacts / "tiny.tflite"
     made = build_reports.report(build_reports.write_desk(folder, artefact), artefact)
     photos = str(folder / "photos")
-    return replace(made, cells=tuple(replace(cell, images=photos) for cell in made.cells))
+    return replace(made, cells=tuple(replace(cell, folder=photos) for cell in made.cells))
 
 
 def test_the_report_has_a_cell_of_every_verdict(report: BuildReport) -> None:
@@ -51,7 +50,7 @@ def test_the_published_schema_is_the_records() -> None:
 
 def test_the_json_keeps_to_the_published_schema(report: BuildReport) -> None:
     published = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
-    found = json.loads(json_report.render(report))
+    found = json.loads(as_json(report))
     jsonschema.Draft202012Validator(published).validate(found)
     assert decode(BuildReport, found, "report") == report
 
@@ -210,7 +209,7 @@ def test_the_page_needs_no_network_and_runs_no_foreign_code(
     assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
 
 
-def test_every_plot_and_picture_of_the_page_has_a_name(page: Page) -> None:
+def test_every_plot_and_image_of_the_page_has_a_name(page: Page) -> None:
     ours = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
     # Two for the model; reliability and waterfall of two cells.
     assert len(ours) == 6
@@ -278,9 +277,9 @@ def test_a_waterfalls_bars_follow_each_other_to_the_total(report: BuildReport) -
     # Three points lost, one of them won back: two are left.
     assert [look for look, _, _ in bars] == ["bar worse", "bar better", "bar total"]
     lost, back, total = ((start, start + width, width) for _, start, width in bars)
-    assert lost[0] == pytest.approx(back[0], abs=0.2)
-    assert back[1] == pytest.approx(total[0], abs=0.2)
-    assert total[1] == pytest.approx(lost[1], abs=0.2)
+    assert lost[1] == pytest.approx(back[1], abs=0.2)
+    assert back[0] == pytest.approx(total[1], abs=0.2)
+    assert total[0] == pytest.approx(lost[0], abs=0.2)
     assert lost[2] / back[2] == pytest.approx(3, rel=0.02)
 
 
@@ -300,13 +299,13 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     page = tmp_path / "report.html"
     page.write_text(html.render(report).replace("</body>", f"{WIDTH}</body>"), encoding="utf-8")
     size, profile = f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}"
-    picture = tmp_path / "page.png"
-    shown = [browser, *CHROMIUM, size, profile, f"--screenshot={picture}", page.as_uri()]
+    image = tmp_path / "page.png"
+    shown = [browser, *CHROMIUM, size, profile, f"--screenshot={image}", page.as_uri()]
     subprocess.run(shown, check=True, capture_output=True, timeout=120)
     dumped = [browser, *CHROMIUM, size, profile, "--dump-dom", page.as_uri()]
     done = subprocess.run(dumped, check=True, capture_output=True, text=True, timeout=120)
     assert f"<title>width {width}</title>" in done.stdout
-    assert picture.stat().st_size > 20_000
+    assert image.stat().st_size > 20_000
 
 
 @pytest.mark.parametrize("render", [*RENDERERS.values(), terminal.render])

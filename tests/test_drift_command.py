@@ -14,7 +14,7 @@ from conftest import TESTS, Run
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import sigmoid
-from kedge_runtime.drift import intervals
+from kedge_runtime.drift import gates
 from kedge_runtime.drift.measure import opened
 
 COUNT = 120
@@ -63,33 +63,33 @@ def test_verdicts_and_exit_codes(
     assert ("decide it in nine of ten cases" in error) == (code == 3)
 
 
-def test_the_line_says_how_many_pictures_would_decide(drift: Run) -> None:
+def test_the_line_says_how_many_images_would_decide(drift: Run) -> None:
     _, said, error = drift("same", "--min-agreement", ".97")
     line = error.splitlines()[-1]
-    why = "images are too few to decide whether agreement is at least 97.0 %"
-    assert line.startswith(f"kedge: tiny.tflite: {COUNT} {why}: ")
-    assert line.endswith("decide it in nine of ten cases")
-    judged = "agreement 100.0 % (96.9 .. 100.0 %), at least 97.0 %"
+    why = "images are too few to decide whether the agreement is at least 97.0 %"
+    assert line.startswith(f"kedge: tiny.tflite: {COUNT} {why}; ")
+    assert line.endswith("images decide it in nine of ten cases")
+    judged = "agreement 100.0 % (96.9 to 100.0), at least 97.0 %"
     assert [(said + error).count(words) for words in (judged, "INCONCLUSIVE")] == [1, 1]
 
 
-def test_a_gate_that_no_number_of_pictures_decides(
+def test_a_gate_that_no_number_of_images_decides(
     drift: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intervals, "images", lambda *_: None)
+    monkeypatch.setattr(gates, "images_needed", lambda *_: None)
     code, _, error = drift("same", "--min-agreement", "1")
     assert code == 3
-    assert "at least 100.0 %: no number of images decides it in nine of ten cases" in error
+    assert "at least 100.0 %; no number of images would decide it" in error
 
 
-def test_a_corrupt_picture_is_counted_and_named(drift: Run) -> None:
+def test_a_corrupt_image_is_counted_and_named(drift: Run) -> None:
     code, out, error = drift("same", "--json")
     assert code == 0
     (found,) = json.loads(out)["drifts"]
-    assert (found["pictures"], len(found["failed"])) == (COUNT, 1)
+    assert (found["images"], len(found["failed"])) == (COUNT, 1)
     assert found["failed"][0]["image"] == drift_references.BROKEN
-    assert f"kedge: {drift_references.BROKEN}: couldn't be read when" in error
-    assert "kedge: 1 image skipped: can't be read" in error
+    assert f"kedge: {drift_references.BROKEN}: unreadable when" in error
+    assert "kedge: skipped 1 unreadable image" in error
 
 
 def test_names_that_are_no_text_are_compared_and_reported(
@@ -104,10 +104,10 @@ def test_names_that_are_no_text_are_compared_and_reported(
     code, _, error = kedge("drift", artefact, *words)
     assert code == 1, error
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert [each["pictures"] for each in report["drifts"]] == [20]
+    assert [each["images"] for each in report["drifts"]] == [20]
 
 
-def test_pictures_of_other_kinds_are_told(drift: Run, desk: Path) -> None:
+def test_images_of_other_kinds_are_told(drift: Run, desk: Path) -> None:
     other = desk / "photos" / "phone.HEIC"
     other.write_bytes(b"")
     try:
@@ -129,7 +129,7 @@ def test_the_report_is_whole_and_is_what_json_prints(drift: Run, tmp_path: Path)
     (found,) = report["drifts"]
     assert found["top1"] is None
     assert found["agreement"]["low"] <= found["agreement"]["value"] <= found["agreement"]["high"]
-    assert sum(b["pictures"] for b in found["flips"]["by_margin"]) == COUNT
+    assert sum(b["images"] for b in found["flips"]["by_margin"]) == COUNT
     assert found["flips"]["count"] == round(COUNT * (1 - found["agreement"]["value"]))
     assert found["artefact"]["bytes"] == Path(found["artefact"]["path"]).stat().st_size
     assert list(tmp_path.iterdir()) == [place]
@@ -163,7 +163,7 @@ def test_independent_classes_drift_by_their_sets(kedge: Run, several: Path, desk
     assert 0 < changed.sum() < COUNT
     assert (found["agreement_by"], found["flips"]["count"]) == ("labels", changed.sum())
     assert found["agreement"]["value"] == pytest.approx(1 - changed.mean())
-    first = found["flips"]["listed"][0]["original"]
+    first = found["flips"]["listed"][0]["reference"]
     assert first["best"] is None
     assert first["labels"]["count"] == len(first["labels"]["listed"])
     assert (found["per_class"], found["agreement_top5"], found["top1"]) == (None, None, None)
@@ -251,12 +251,12 @@ def test_a_rerun_against_a_model_goes_on_too(
     ("against", "words", "message"),
     [
         ("none.npz", [], "none.npz: no such file"),
-        ("same", ["--max-drop", "1pp"], "--max-drop: needs the true classes: give --truth"),
+        ("same", ["--max-drop", "1pp"], "--max-drop: no ground truth found: give --truth"),
         ("same", ["--max-drop", "1"], "1 would be 100 points: give 1pp or .01"),
-        ("same", ["--record", "new.npz"], "--record: needs the model itself"),
-        ("same", ["--attribute", "5"], "--attribute: needs the model itself"),
-        ("same", ["--truth", "folders"], "--truth folders: folders tell the class of no picture"),
-        ("same", ["--truth", "none.csv"], "can't read the table none.csv"),
+        ("same", ["--record", "new.npz"], "--record: needs the float model"),
+        ("same", ["--attribute", "5"], "--attribute: needs the float model"),
+        ("same", ["--truth", "folders"], "--truth folders: no folder name matches a class"),
+        ("same", ["--truth", "none.csv"], "none.csv: can't be read"),
         ("same", ["--out", "report.txt"], "--out: got report.txt, its name must end in .json"),
         ("same", ["--images", "nowhere"], "--images: nowhere: no such folder"),
     ],
@@ -267,7 +267,7 @@ def test_mistakes(drift: Run, against: str, words: list[str], message: str) -> N
     assert message in error
 
 
-def test_a_reference_of_other_pictures_is_refused(
+def test_a_reference_of_other_images_is_refused(
     kedge: Run, desk: Path, artefacts: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "even").mkdir()
@@ -276,7 +276,7 @@ def test_a_reference_of_other_pictures_is_refused(
     words = ["--images", tmp_path, "--against", desk / "same.npz"]
     code, _, error = kedge("drift", artefacts / "tiny.tflite", *words)
     assert code == 2
-    assert "is a reference of other pictures: even/000.png had another content" in error
+    assert "recorded from other images: even/000.png has changed since" in error
 
 
 def test_a_reference_may_be_named_in_capitals(drift: Run, desk: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from kedge_runtime.drift.comparison import (
     prepare,
     unfinished_reference,
 )
-from kedge_runtime.drift.journal import Pictures
+from kedge_runtime.drift.journal import ImageFolder
 from kedge_runtime.drift.measure import opened
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions, cores
@@ -85,8 +85,8 @@ def _sealed_anew(path: Path, **provenance: Any) -> None:
 def test_a_sample_is_spread_evenly_and_keeps_its_classes(
     tmp_path: Path, asked: DriftRequest
 ) -> None:
-    pictures = Pictures(tmp_path, tuple(f"{i}.png" for i in range(10)))
-    labelled = Comparison(asked, (), pictures, np.arange(10))
+    images = ImageFolder(tmp_path, tuple(f"{i}.png" for i in range(10)))
+    labelled = Comparison(asked, (), images, np.arange(10))
     expected = {
         1: [0],
         2: [0, 9],
@@ -97,7 +97,7 @@ def test_a_sample_is_spread_evenly_and_keeps_its_classes(
     }
     for count, indices in expected.items():
         sample = labelled.sample(count)
-        assert sample.pictures == tuple(tmp_path / f"{i}.png" for i in indices)
+        assert sample.images == tuple(tmp_path / f"{i}.png" for i in indices)
         assert sample.truth is not None
         assert sample.truth.tolist() == indices
     assert replace(labelled, truth=None).sample(3).truth is None
@@ -123,8 +123,8 @@ Change = Callable[[DriftRequest, pytest.MonkeyPatch], DriftRequest]
 
 def _at_home(request: DriftRequest, patch: pytest.MonkeyPatch) -> DriftRequest:
     """Name the same files from their folder."""
-    patch.chdir(request.images.parent)
-    return replace(request, artefacts=(Path("tiny.onnx"),), images=Path("photos"))
+    patch.chdir(request.folder.parent)
+    return replace(request, artefacts=(Path("tiny.onnx"),), folder=Path("photos"))
 
 
 def _resealed(request: DriftRequest, _: pytest.MonkeyPatch) -> DriftRequest:
@@ -133,7 +133,7 @@ def _resealed(request: DriftRequest, _: pytest.MonkeyPatch) -> DriftRequest:
 
 
 def _retouched(request: DriftRequest, _: pytest.MonkeyPatch) -> DriftRequest:
-    path = request.images / "odd" / "001.png"
+    path = request.folder / "odd" / "001.png"
     os.utime(path, (1, 1))
     return request
 
@@ -144,7 +144,7 @@ def _updated(request: DriftRequest, patch: pytest.MonkeyPatch) -> DriftRequest:
 
 
 def _with(**options: Any) -> Change:
-    return lambda request, _: replace(request, options=replace(request.options, **options))
+    return lambda request, _: replace(request, engine=replace(request.engine, **options))
 
 
 CHANGES: dict[str, tuple[Change, bool]] = {
@@ -195,7 +195,7 @@ def test_all_cores_are_as_many_as_there_are(
     """A rerun on a machine with other cores is another measurement."""
     for threads in (cores(), None):
         options = EngineOptions(threads=threads)
-        (drift,) = compare(prepare(replace(asked, options=options)), desk / "same.npz")
+        (drift,) = compare(prepare(replace(asked, engine=options)), desk / "same.npz")
         assert drift.artefact.threads == cores()
     assert len(read) == COUNT
 
@@ -282,12 +282,12 @@ def test_independent_classes_take_no_labels(asked: DriftRequest, desk: Path) -> 
     for paths in ((path,), (asked.artefacts[0], path)):
         several = replace(asked, artefacts=paths)
         for labels in ("auto", "none"):
-            assert prepare(replace(several, labels=labels)).truth is None
+            assert prepare(replace(several, truth=labels)).truth is None
         with pytest.raises(
-            UsageError, match=r"--labels folders: .*independent ones: leave it out$"
+            UsageError, match=r"--truth folders: .*independent classes; leave it out$"
         ):
-            prepare(replace(several, labels="folders"))
-        with pytest.raises(UsageError, match=r"--max-drop: labels tell one class"):
+            prepare(replace(several, truth="folders"))
+        with pytest.raises(UsageError, match=r"--max-drop: the answers are sets"):
             prepare(replace(several, limits=GateLimits(max_drop=0.1)))
 
 
@@ -296,16 +296,18 @@ def test_a_model_of_features_has_no_answers(asked: DriftRequest, desk: Path) -> 
     contract = replace(artefact.contract, output=replace(artefact.contract.output, kind="features"))
     path = desk / "features.onnx"
     path.write_bytes(seal("onnx", (MODELS / "tiny.onnx").read_bytes(), contract, artefact.golden))
-    with pytest.raises(UsageError, match=r"features.onnx: gives features, not classes"):
+    with pytest.raises(
+        UsageError, match=r"features.onnx: returns features, but drift compares classes"
+    ):
         prepare(replace(asked, artefacts=(asked.artefacts[0], path)))
 
 
 def test_folders_tell_the_class_of_each_image(asked: DriftRequest, desk: Path) -> None:
     (desk / "photos" / "odd").rename(desk / "photos" / "green")
     (desk / "photos" / "even").rename(desk / "photos" / "t0")
-    comparison = prepare(replace(asked, labels="auto", limits=GateLimits(max_drop=0.1)))
-    names = comparison.pictures.names
+    comparison = prepare(replace(asked, truth="auto", limits=GateLimits(max_drop=0.1)))
+    names = comparison.images.names
     assert comparison.truth is not None
     assert comparison.truth.tolist() == [int(name.startswith("green")) for name in names]
-    with pytest.raises(UsageError, match="--max-drop: needs the true classes"):
+    with pytest.raises(UsageError, match="--max-drop: no ground truth found"):
         prepare(replace(asked, limits=GateLimits(max_drop=0.1)))

@@ -22,14 +22,14 @@ from kedge_models.demo import files, pictograms
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.drift import recording as writing
-from kedge_runtime.drift.journal import Pictures
-from kedge_runtime.drift.recording import Original, Sample
+from kedge_runtime.drift.journal import ImageFolder
+from kedge_runtime.drift.recording import Against, Sample
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.image.preprocessing import preprocess
 
-pytest.importorskip("tensorflow", reason="the original runs in Keras")
+pytest.importorskip("tensorflow", reason="the float model runs in Keras")
 
 
 COUNT = 60
@@ -37,7 +37,7 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return COUNT of the demo's pictures, named by their class, and a broken one."""
+    """Return COUNT of the demo's images, named by their class, and a broken one."""
     folder = tmp_path_factory.mktemp("photos")
     pictograms.write(folder, COUNT, seed=11)
     (folder / "star_999.jpg").write_bytes(b"\xff\xd8\xff broken")
@@ -46,14 +46,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(demo_artefacts: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the demo's answers to the pictures."""
+    """Return the demo's answers to the images."""
     path = tmp_path_factory.mktemp("reference") / "demo.npz"
-    record(_original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos), path)
+    record(_against(demo_artefacts / "demo.int8.tflite"), ImageFolder.of(photos), path)
     return path
 
 
-def _original(artefact: Path) -> Original:
-    return Original("demo", "imagenet", read_artefact(artefact))
+def _against(artefact: Path) -> Against:
+    return Against("demo", "imagenet", read_artefact(artefact))
 
 
 def test_the_reference_is_what_keras_says(
@@ -78,7 +78,7 @@ def test_what_is_recorded_already_isnt_asked_again(
 ) -> None:
     before = reference.read_bytes()
     monkeypatch.setattr(writing, "_ask", None)
-    record(_original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos), reference)
+    record(_against(demo_artefacts / "demo.int8.tflite"), ImageFolder.of(photos), reference)
     assert reference.read_bytes() == before
 
 
@@ -89,7 +89,7 @@ def test_a_stopped_recording_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original, pictures = _original(demo_artefacts / "demo.int8.tflite"), Pictures.of(photos)
+    original, images = _against(demo_artefacts / "demo.int8.tflite"), ImageFolder.of(photos)
     answers, done = writing._answers, []
 
     def stopping(*words):  # type: ignore[no-untyped-def]
@@ -101,9 +101,9 @@ def test_a_stopped_recording_goes_on(
     monkeypatch.setattr(writing, "_answers", stopping)
     place = tmp_path / "reference.npz"
     with pytest.raises(KeyboardInterrupt):
-        record(original, pictures, place)
+        record(original, images, place)
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz.journal"]
-    record(original, pictures, place)
+    record(original, images, place)
     assert done == [0, 1, 1]
     assert place.read_bytes() == reference.read_bytes()
     assert list(tmp_path.iterdir()) == [place]
@@ -114,7 +114,7 @@ def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, photos
     provenance = replace(artefact.contract.provenance, weights_digest="sha256:other")
     other = replace(artefact, contract=replace(artefact.contract, provenance=provenance))
     with pytest.raises(UsageError, match=r"demo: isn't the model that .* was made from"):
-        recording.load_original(Original("demo", "imagenet", other))
+        recording.load_float_model(Against("demo", "imagenet", other))
 
 
 def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_p
     model = tmp_path / "mine.keras"
     shutil.copyfile(files.MODEL, model)
     artefact = read_artefact(demo_artefacts / "demo.int8.onnx")
-    source = recording.load_original(Original(str(model), "imagenet", artefact))
+    source = recording.load_float_model(Against(str(model), "imagenet", artefact))
     assert source.labels == artefact.contract.labels
     assert source.input.normalisation == artefact.contract.input.normalisation
     assert source.input.geometry == artefact.contract.input.geometry
@@ -131,7 +131,7 @@ def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_p
 def test_the_steps_add_up_to_the_whole() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 5, 333)
-    links = [attribution.Link(name, name, lambda picture: 0) for name in "abcde"]
+    links = [attribution.Link(name, name, lambda image: 0) for name in "abcde"]
     answers = np.where(rng.uniform(size=(5, 333)) < 0.7, truth, rng.integers(0, 5, (5, 333)))
     found = attribution.attribution(links, answers, truth)
     assert [step.name for step in found.steps] == list("bcde")
@@ -166,27 +166,27 @@ def test_every_artefact_has_its_chain(demo_artefacts: Path, photos: Path) -> Non
     paths = sorted(photos.iterdir())[-11:]  # the broken one is among them
     sample = Sample(tuple(paths), np.arange(11) % 10)
     artefacts = [read_artefact(demo_artefacts / name) for name in CHAINS]
-    original = Original("demo", "imagenet", artefacts[0])
+    original = Against("demo", "imagenet", artefacts[0])
     found = attribute(original, artefacts, sample, EngineOptions())
     for steps, each in zip(CHAINS.values(), found, strict=True):
         assert [step.name for step in each.steps] == steps
-        assert each.pictures == 10
+        assert each.images == 10
         # Exported in float, and run by another engine: the same answers.
         assert {step.flips for step in each.steps if step.name in ("export", "engine")} == {0.0}
     assert len({each.steps[0] for each in found}) == 1
 
 
-def test_a_picture_beyond_the_limits_is_unreadable_to_keras_too(
+def test_a_image_beyond_the_limits_is_unreadable_to_keras_too(
     tmp_path: Path,
 ) -> None:
     source, bomb = load_source(SourceRequest("demo")), tmp_path / "bomb.png"
     bomb.write_bytes(encoded_images.png_of(9000, 9000, encoded_images.zeros(9001 * 9000)))
     with pytest.raises(ImageError, match="9000x9000 pixels"):
-        attribution._keras(source, tiny_contract("tflite"))(bomb)
+        attribution._by_keras(source, tiny_contract("tflite"))(bomb)
 
 
 def test_preprocessing_is_what_keras_itself_does(demo_artefacts: Path, photos: Path) -> None:
-    """An artefact that is fed as Keras feeds the original loses nothing by its preprocessing."""
+    """An artefact that is fed as Keras feeds the float model loses nothing by its preprocessing."""
     artefact = read_artefact(demo_artefacts / "demo.float32.tflite")
     geometry = replace(
         artefact.contract.input.geometry,
@@ -198,7 +198,7 @@ def test_preprocessing_is_what_keras_itself_does(demo_artefacts: Path, photos: P
     taken = replace(artefact.contract.input, geometry=geometry)
     fed = replace(artefact, contract=replace(artefact.contract, input=taken))
     sample = Sample(tuple(sorted(photos.glob("[!s]*.jpg"))[:20]), None)
-    (alike,) = attribute(Original("demo", "imagenet", fed), [fed], sample, EngineOptions())
+    (alike,) = attribute(Against("demo", "imagenet", fed), [fed], sample, EngineOptions())
     assert alike.steps[0].flips == 0
     assert alike.drop is None
 
@@ -217,7 +217,7 @@ def test_the_command_against_a_model(
     assert place.read_bytes() == reference.read_bytes()
     report = json.loads(out)
     (found,) = report["drifts"]
-    assert found["attribution"]["pictures"] == 10
+    assert found["attribution"]["images"] == 10
     device = json.loads(kedge(*words, "--against", place, "--json")[1])
     (alone,) = device["drifts"]
     for each in (found, alone):
@@ -253,7 +253,7 @@ def test_what_the_user_said_of_the_head_the_artefact_keeps(
     assert read_artefact(artefact).contract.provenance.head == "logits"
     drift = ["--images", photos, "--against", tmp_path / "one.keras", "--json"]
     code, said, error = kedge("drift", artefact, *drift)
-    assert code == 3, error  # 60 pictures are too few to decide
+    assert code == 3, error  # 60 images are too few to decide
     assert json.loads(said)["drifts"][0]["agreement"]["value"] == 1.0
 
 
@@ -264,6 +264,6 @@ def test_a_framework_says_nothing_of_itself(demo_artefacts: Path, photos: Path) 
     ran = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 3, ran.stderr  # 60 pictures are too few to decide
-    ours = ("float original", "demo.float32.tflite", "kedge: ")
+    assert ran.returncode == 3, ran.stderr  # 60 images are too few to decide
+    ours = ("float model", "demo.float32.tflite", "kedge: ")
     assert [line for line in ran.stderr.splitlines() if not line.startswith(ours)] == []

@@ -15,17 +15,17 @@ from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import softmax
+from kedge_runtime.drift.codecs import PartCodec, shards_of
 from kedge_runtime.drift.journal import (
     Failure,
+    ImageFolder,
     Journal,
-    Pictures,
     Shard,
     content_digest,
     packed,
     unpacked,
 )
 from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
-from kedge_runtime.drift.recording import Parts, shards_of
 from kedge_runtime.drift.reference import Recorded, Reference, ReferenceFacts, write_reference
 from kedge_runtime.drift.rows import NONE, ROW, row
 from kedge_runtime.engines.choice import EngineOptions
@@ -37,7 +37,7 @@ COUNT = 40
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of COUNT pictures and one that is broken."""
+    """Return a folder of COUNT images and one that is broken."""
     folder = tmp_path_factory.mktemp("photos")
     drift_references.write_photos(folder, COUNT)
     return folder
@@ -71,9 +71,9 @@ def test_every_division_gives_the_same_rows(
     artefacts: Path, photos: Path, record: Record, form: str, size: int
 ) -> None:
     task = _task(artefacts, form, record(0.5), photos)
-    pictures = Pictures.of(photos)
-    whole = merge([measure(task, shard) for shard in pictures.shards(1000)])
-    parts = [measure(task, shard) for shard in pictures.shards(size)]
+    images = ImageFolder.of(photos)
+    whole = merge([measure(task, shard) for shard in images.shards(1000)])
+    parts = [measure(task, shard) for shard in images.shards(size)]
     assert _equal(whole, merge(reversed(parts)))
     assert len(whole.rows) == COUNT
     assert [failure.image for failure in whole.failed] == ["odd/17 broken.jpg"]
@@ -85,18 +85,18 @@ def test_a_row_holds_both_answers_and_their_distance(
 ) -> None:
     reference = record(0.5)
     task = _task(artefacts, form, reference, photos)
-    pictures = Pictures.of(photos)
-    rows = merge(measure(task, shard) for shard in pictures.shards()).rows
+    images = ImageFolder.of(photos)
+    rows = merge(measure(task, shard) for shard in images.shards()).rows
     originals = np.load(reference)["outputs"].astype(np.float64)
     classifier = Classifier.open(task.artefact)
-    names = np.array(pictures.names)[rows["picture"]]
+    names = np.array(images.names)[rows["image"]]
     found = np.stack([classifier.outputs(photos / name) for name in names]).astype(np.float64)
     np.testing.assert_allclose(rows["noise"], ((originals - found) ** 2).sum(axis=1), rtol=1e-6)
     np.testing.assert_allclose(rows["signal"], (originals**2).sum(axis=1), rtol=1e-6)
     np.testing.assert_allclose(rows["max_error"], abs(originals - found).max(axis=1), rtol=1e-6)
     p, q = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (originals, found))
     np.testing.assert_allclose(rows["kl"], (p * np.log(p / q)).sum(axis=1), atol=1e-6)
-    for side, values in (("original", p), ("artefact", q)):
+    for side, values in (("reference", p), ("artefact", q)):
         ranked = np.sort(values, axis=1)
         assert np.array_equal(rows[side]["top"][:, 0], values.argmax(axis=1))
         assert (rows[side]["top"][:, 4] == NONE).all()
@@ -120,7 +120,7 @@ def test_the_background_is_no_label() -> None:
     (found,) = row(
         0, (np.array([3.0, 1, 2], np.float32), output), (np.arange(3, dtype=np.float32), output)
     )
-    assert found["original"]["top"].tolist() == [-1, 1, 0, NONE, NONE]
+    assert found["reference"]["top"].tolist() == [-1, 1, 0, NONE, NONE]
 
 
 def test_numpy_reads_a_reference_too(record: Record) -> None:
@@ -131,12 +131,10 @@ def test_numpy_reads_a_reference_too(record: Record) -> None:
         assert len(json.loads(arrays["names"].tobytes())) == COUNT
 
 
-def test_many_pictures_one_long_name_and_names_of_any_bytes(
-    tmp_path: Path, artefacts: Path
-) -> None:
+def test_many_images_one_long_name_and_names_of_any_bytes(tmp_path: Path, artefacts: Path) -> None:
     count, path = 40_000, tmp_path / "reference.npz"
     names = ["x" * 234, "caf\udce9.jpg", "a\nb.jpg", *(f"{i:06}.jpg" for i in range(3, count))]
-    failed = tuple(Failure(f"{i:06}.png", "photos: no picture " * 5) for i in range(10_000))
+    failed = tuple(Failure(f"{i:06}.png", "photos: no image " * 5) for i in range(10_000))
     facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.onnx").contract)
     part = Recorded(names, np.zeros((count, 32), np.uint8), np.zeros((count, 4), np.float32))
     write_reference(path, replace(facts, failed=failed), lambda: [part])
@@ -149,12 +147,12 @@ def test_the_same_answers_give_the_same_bytes(record: Record) -> None:
     assert record(name="a.npz").read_bytes() == record(name="b.npz").read_bytes()
 
 
-def test_a_reference_of_other_pictures(photos: Path, record: Record) -> None:
+def test_a_reference_of_other_images(photos: Path, record: Record) -> None:
     reference = Reference(record())
     digest = np.zeros(32, np.uint8)
-    with pytest.raises(UsageError, match=r"even/000.png had another content when it was recorded"):
+    with pytest.raises(UsageError, match=r"even/000.png has changed since"):
         reference.outputs("even/000.png", digest)
-    with pytest.raises(UsageError, match=r"new.png isn't in it when it was recorded"):
+    with pytest.raises(UsageError, match=r"new.png is not in it"):
         reference.outputs("new.png", digest)
     right = content_digest((photos / "even/000.png").read_bytes())
     assert reference.outputs("even/000.png", right).shape == (4,)
@@ -217,7 +215,7 @@ def _repacked(content: bytes) -> bytes:
 def test_a_damaged_reference(record: Record, damage: Callable[[bytes], bytes]) -> None:
     path = record()
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ArtefactError, match="no reference that `kedge drift --record` wrote"):
+    with pytest.raises(ArtefactError, match="no reference of `kedge drift --record`"):
         Reference(path)
 
 
@@ -228,7 +226,7 @@ def test_a_missing_reference(tmp_path: Path) -> None:
 
 def test_a_reference_of_nothing(tmp_path: Path, artefacts: Path) -> None:
     facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.onnx").contract)
-    with pytest.raises(UsageError, match="none of the pictures can be read"):
+    with pytest.raises(UsageError, match="no readable image"):
         write_reference(tmp_path / "reference.npz", facts, list)
     assert not (tmp_path / "reference.npz").exists()
 
@@ -246,9 +244,9 @@ def test_a_stopped_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = _task(artefacts, form, record(0.5), photos)
-    pictures = Pictures.of(photos)
-    parts = Parts(shards_of(pictures), 4, alike=True)
-    expected = merge(measure(task, shard) for shard in pictures.shards())
+    images = ImageFolder.of(photos)
+    parts = PartCodec(shards_of(images), 4, alike=True)
+    expected = merge(measure(task, shard) for shard in images.shards())
     done: list[int] = []
 
     def stopping(task: Task, shard: Shard) -> Part:
@@ -260,14 +258,14 @@ def test_a_stopped_run_goes_on(
     monkeypatch.setattr("kedge_runtime.drift.measure.measure", stopping)
     place = tmp_path / "report.json.0.journal"
     with pytest.raises(_StopError), Journal(place, "work", parts) as journal, _bar() as bar:
-        measure_all(task, pictures, bar, journal)
+        measure_all(task, images, bar, journal)
     monkeypatch.undo()
     with place.open("ab") as file:
         file.write(b'{"shard": 1, "rows": "torn')
     with Journal(place, "work", parts) as journal, _bar() as bar:
         assert [shard for shard, _ in journal.entries()] == [0]
-        assert _equal(measure_all(task, pictures, bar, journal), expected)
-        assert bar.done == len(pictures.names)
+        assert _equal(measure_all(task, images, bar, journal), expected)
+        assert bar.done == len(images.names)
         assert [shard for shard, _ in journal.entries()] == [0, 1]
 
 
@@ -283,26 +281,26 @@ def test_arrays_survive_the_journal() -> None:
 
 def test_a_changed_folder_has_another_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"1")
-    first = Pictures.of(tmp_path).fingerprint()
-    assert Pictures.of(tmp_path).fingerprint() == first
+    first = ImageFolder.of(tmp_path).fingerprint()
+    assert ImageFolder.of(tmp_path).fingerprint() == first
     (tmp_path / "a.png").write_bytes(b"12")
-    changed = Pictures.of(tmp_path).fingerprint()
+    changed = ImageFolder.of(tmp_path).fingerprint()
     (tmp_path / "caf\udce9.png").write_bytes(b"1")  # Latin-1
-    assert len({first, changed, Pictures.of(tmp_path).fingerprint()}) == 3
+    assert len({first, changed, ImageFolder.of(tmp_path).fingerprint()}) == 3
 
 
-def test_a_link_to_nowhere_is_a_picture_with_a_fingerprint(tmp_path: Path) -> None:
+def test_a_link_to_nowhere_is_a_image_with_a_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to(tmp_path / "target")
-    pictures = Pictures.of(tmp_path)
-    first = pictures.fingerprint()
+    images = ImageFolder.of(tmp_path)
+    first = images.fingerprint()
     (tmp_path / "target").write_bytes(b"1")
-    assert pictures.fingerprint() != first
+    assert images.fingerprint() != first
 
 
 def test_no_folder(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(KedgeError, match=r"no images in it|no such folder"):
-            Pictures.of(folder)
+        with pytest.raises(KedgeError, match=r"no \w+ in it|no such folder"):
+            ImageFolder.of(folder)
 
 
 MULTI = Output("sigmoid", thresholds=(0.5, 0.5, 0.3), activation="sigmoid")
@@ -313,10 +311,10 @@ def test_a_row_of_independent_classes_has_their_set() -> None:
     sides = [np.array(p, np.float32) for p in ([0.9, 0.6, 0.2], [0.95, 0.4, 0.35])]
     (found,) = row(4, (sides[0], MULTI), (sides[1], MULTI))
     assert found["changed"]
-    assert found["original"]["top"].tolist() == [1, 0, *[NONE] * 3]
+    assert found["reference"]["top"].tolist() == [1, 0, *[NONE] * 3]
     assert found["artefact"]["top"].tolist() == [2, 0, *[NONE] * 3]
-    assert (found["original"]["labels"], found["artefact"]["labels"]) == (2, 2)
-    margins = [found[side]["margin"] for side in ("original", "artefact")]
+    assert (found["reference"]["labels"], found["artefact"]["labels"]) == (2, 2)
+    margins = [found[side]["margin"] for side in ("reference", "artefact")]
     assert margins == pytest.approx([0.1, 0.05])
     (same,) = row(4, (sides[0], MULTI), (sides[0] * np.float32(0.9), MULTI))
     assert not same["changed"]
@@ -325,5 +323,5 @@ def test_a_row_of_independent_classes_has_their_set() -> None:
 def test_no_label_is_an_answer_too() -> None:
     nothing = np.zeros(3, np.float32)
     (found,) = row(0, (nothing, MULTI), (nothing, MULTI))
-    assert (found["original"]["labels"], found["changed"]) == (0, False)
-    assert set(found["original"]["top"]) == {NONE}
+    assert (found["reference"]["labels"], found["changed"]) == (0, False)
+    assert set(found["reference"]["top"]) == {NONE}

@@ -25,11 +25,11 @@ def _evidence(count: int = 400, *, labelled: bool = True, seed: int = 0) -> Evid
     """Return made-up answers: the artefact is right less often, above all in class 2."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, CLASSES, count + 10)
-    pictures = np.sort(rng.choice(count + 10, count, replace=False))
+    images = np.sort(rng.choice(count + 10, count, replace=False))
     rows = np.zeros(count, ROW)
-    rows["picture"] = pictures
-    for side, right in (("original", 0.9), ("artefact", 0.8)):
-        for row, true in zip(rows, truth[pictures], strict=True):
+    rows["image"] = images
+    for side, right in (("reference", 0.9), ("artefact", 0.8)):
+        for row, true in zip(rows, truth[images], strict=True):
             chance = right - 0.4 * (side == "artefact" and true == 2)
             order = rng.permutation(CLASSES)
             best = true if rng.uniform() < chance else order[0]
@@ -54,7 +54,7 @@ def test_accuracy_by_counting(k: int) -> None:
     assert evidence.true is not None
     cells = {(a, b): 0 for a in (0, 1) for b in (0, 1)}
     for row, true in zip(evidence.rows, evidence.true, strict=True):
-        cells[true in row["original"]["top"][:k], true in row["artefact"]["top"][:k]] += 1
+        cells[true in row["reference"]["top"][:k], true in row["artefact"]["top"][:k]] += 1
     drift = _drift(evidence)
     found = drift.top1 if k == 1 else drift.top5
     assert found is not None
@@ -65,7 +65,7 @@ def test_accuracy_by_counting(k: int) -> None:
         cells[0, 1],
         cells[0, 0],
     )
-    assert found.drop.value == pytest.approx(found.original - found.artefact)
+    assert found.drop.value == pytest.approx(found.reference - found.artefact)
     assert found.drop.low < found.drop.value < found.drop.high
     expected = stats.binomtest(cells[1, 0], cells[1, 0] + cells[0, 1]).pvalue
     assert found.mcnemar == pytest.approx(expected)
@@ -74,26 +74,26 @@ def test_accuracy_by_counting(k: int) -> None:
 def test_agreement_and_flips_by_counting() -> None:
     evidence = _evidence()
     drift = _drift(evidence)
-    best = [(row["original"]["top"][0], row["artefact"]["top"][0]) for row in evidence.rows]
+    best = [(row["reference"]["top"][0], row["artefact"]["top"][0]) for row in evidence.rows]
     different = [i for i, (a, b) in enumerate(best) if a != b]
     assert drift.flips.count == len(different) > 100
     assert drift.agreement.value == pytest.approx(1 - len(different) / 400)
-    within = [row["original"]["top"][0] in row["artefact"]["top"] for row in evidence.rows]
+    within = [row["reference"]["top"][0] in row["artefact"]["top"] for row in evidence.rows]
     assert drift.agreement_top5 is not None
     assert drift.agreement_top5.value == np.mean(within)
-    margins = evidence.rows["original"]["margin"]
+    margins = evidence.rows["reference"]["margin"]
     for found in drift.flips.by_margin:
         inside = [i for i in range(400) if found.low <= margins[i] < found.high]
-        assert found.pictures == len(inside)
+        assert found.images == len(inside)
         assert found.flips == len(set(inside) & set(different))
-    assert len(drift.flips.listed) == breakdown.MOST
+    assert len(drift.flips.listed) == breakdown.MAX_LISTED
     surest = max(different, key=lambda i: margins[i])
     first = drift.flips.listed[0]
-    assert first.image == evidence.names[evidence.rows["picture"][surest]]
-    assert first.original.margin == margins[surest]
-    assert first.original.best is not None
+    assert first.image == evidence.names[evidence.rows["image"][surest]]
+    assert first.reference.margin == margins[surest]
+    assert first.reference.best is not None
     assert first.artefact.best is not None
-    assert first.original.best.index == best[surest][0]
+    assert first.reference.best.index == best[surest][0]
     assert first.artefact.best.name == f"class {best[surest][1]}"
     assert evidence.true is not None
     assert first.truth == f"class {evidence.true[surest]}"
@@ -103,8 +103,8 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     evidence = replace(_evidence(20, labelled=False), multi_label=True)
     rows = evidence.rows
     rows["changed"][[3, 5]] = True
-    rows["original"]["margin"][[3, 5]] = [0.1, 0.2]
-    for side, top, count in (("original", [2, 4], 7), ("artefact", [], 0)):
+    rows["reference"]["margin"][[3, 5]] = [0.1, 0.2]
+    for side, top, count in (("reference", [2, 4], 7), ("artefact", [], 0)):
         rows[side]["top"] = NONE
         rows[side]["top"][:, : len(top)] = top
         rows[side]["labels"] = count
@@ -112,11 +112,14 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     assert (drift.agreement_by, drift.agreement.value) == ("labels", 0.9)
     assert {drift.agreement_top5, drift.per_class, drift.top1, drift.calibration} == {None}
     first = drift.flips.listed[0]
-    assert (drift.flips.count, first.image) == (2, evidence.names[rows["picture"][5]])
-    assert (first.original.best, str(first.original.labels)) == (None, "class 2 + class 4 + 5 more")
+    assert (drift.flips.count, first.image) == (2, evidence.names[rows["image"][5]])
+    assert (first.reference.best, str(first.reference.labels)) == (
+        None,
+        "class 2 + class 4 + 5 more",
+    )
     assert str(first.artefact.labels) == "no label"
     said = drift_table.table(drift)
-    assert "agreement of labels" in said
+    assert "label agreement" in said
     assert "class 2 + class 4 + 5 more -> no label" in said
     assert "top-5" not in said
     assert "classes drifted" not in said
@@ -124,9 +127,9 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
 
 def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
     evidence = _evidence()
-    places = {evidence.names[row["picture"]]: row for row in evidence.rows}
+    places = {evidence.names[row["image"]]: row for row in evidence.rows}
     for flip in breakdown.flips(evidence).listed:
-        for side, told in (("original", flip.original), ("artefact", flip.artefact)):
+        for side, told in (("reference", flip.reference), ("artefact", flip.artefact)):
             row = places[flip.image][side]
             assert told.best is not None
             assert (told.best.probability, told.margin) == (row["confidence"], row["margin"])
@@ -136,32 +139,32 @@ def test_flips_of_sets_tell_their_margin() -> None:
     evidence = replace(_evidence(20, labelled=False), multi_label=True)
     evidence.rows["changed"][3] = True
     (flip,) = breakdown.flips(evidence).listed
-    assert flip.original.margin == evidence.rows["original"]["margin"][3]
+    assert flip.reference.margin == evidence.rows["reference"]["margin"][3]
 
 
-def test_equal_margins_are_listed_in_the_order_of_the_pictures() -> None:
+def test_equal_margins_are_listed_in_the_order_of_the_images() -> None:
     evidence = _evidence(400)
-    evidence.rows["original"]["margin"] = 0.5
+    evidence.rows["reference"]["margin"] = 0.5
     listed = [int(flip.image.split(".")[0]) for flip in breakdown.flips(evidence).listed]
     assert listed == sorted(listed)
 
 
 def test_a_bin_of_margins_holds_its_lower_edge() -> None:
     evidence = _evidence(20)
-    evidence.rows["original"]["margin"] = 0.5
-    evidence.rows["original"]["margin"][:3] = [0.0, 0.05, 0.1]
-    found = [box.pictures for box in breakdown.flips(evidence).by_margin]
+    evidence.rows["reference"]["margin"] = 0.5
+    evidence.rows["reference"]["margin"][:3] = [0.0, 0.05, 0.1]
+    found = [box.images for box in breakdown.flips(evidence).by_margin]
     # 0.05 and 0.1 as float32 lie just above the edges; 0.0 is the first bin's own.
     assert found == [1, 1, 1, 0, 17, 0, 0]
-    evidence.rows["original"]["margin"] = 0.0
+    evidence.rows["reference"]["margin"] = 0.0
     empty = breakdown.flips(evidence).by_margin
-    assert [box.pictures for box in empty] == [20, 0, 0, 0, 0, 0, 0]
+    assert [box.images for box in empty] == [20, 0, 0, 0, 0, 0, 0]
 
 
 def test_a_margin_of_one_is_in_the_last_bin() -> None:
     evidence = _evidence(20)
-    evidence.rows["original"]["margin"] = 1.0
-    assert [found.pictures for found in breakdown.flips(evidence).by_margin] == [0] * 6 + [20]
+    evidence.rows["reference"]["margin"] = 1.0
+    assert [found.images for found in breakdown.flips(evidence).by_margin] == [0] * 6 + [20]
 
 
 def test_calibration_by_counting() -> None:
@@ -178,7 +181,7 @@ def test_calibration_by_counting() -> None:
             for j in range(1000)
             if i == min(14, max(0, math.ceil(round(confidence[j] * 15, 9)) - 1))
         ]
-        assert box.pictures == len(inside)
+        assert box.images == len(inside)
         assert box.accuracy == pytest.approx(np.mean(right[inside]))
         assert box.confidence == pytest.approx(np.mean(confidence[inside]))
         total += len(inside) * abs(float(np.mean(right[inside]) - np.mean(confidence[inside])))
@@ -190,12 +193,12 @@ def test_bins_of_confidence_tell_their_edges_and_more_than_1_is_in_the_last() ->
     found = breakdown.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
     edges = [(box.low, box.high) for box in found.bins]
     np.testing.assert_allclose(edges, [(i / 15, (i + 1) / 15) for i in range(15)])
-    assert found.bins[-1].pictures == 1
+    assert found.bins[-1].images == 1
 
 
-def test_bins_without_pictures_at_the_end_are_there() -> None:
+def test_bins_without_images_at_the_end_are_there() -> None:
     found = breakdown.calibration(np.array([0.01, 0.5]), np.array([True, False]))
-    assert [box.pictures for box in found.bins] == [1] + [0] * 6 + [1] + [0] * 7
+    assert [box.images for box in found.bins] == [1] + [0] * 6 + [1] + [0] * 7
 
 
 def test_both_sides_calibration_and_the_difference() -> None:
@@ -203,7 +206,7 @@ def test_both_sides_calibration_and_the_difference() -> None:
     found = breakdown.calibrations(evidence)
     assert found is not None and evidence.true is not None
     errors = []
-    for side, told in (("original", found.original), ("artefact", found.artefact)):
+    for side, told in (("reference", found.reference), ("artefact", found.artefact)):
         rows = evidence.rows[side]
         expected = breakdown.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
         assert told == expected
@@ -224,9 +227,9 @@ def test_the_class_that_drifted_is_found_and_no_other() -> None:
     first = found.classes[0]
     assert (first.index, first.id) == (2, "n2")
     assert evidence.true is not None
-    right = [evidence.best(side)[evidence.true == 2] == 2 for side in ("original", "artefact")]
+    right = [evidence.best(side)[evidence.true == 2] == 2 for side in ("reference", "artefact")]
     lost, gained = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    assert (first.lost, first.gained, first.pictures) == (lost, gained, len(right[0]))
+    assert (first.lost, first.gained, first.images) == (lost, gained, len(right[0]))
     assert first.p == pytest.approx(stats.binomtest(lost, lost + gained).pvalue)
     p = [each.p for each in found.classes]
     assert [each.q for each in found.classes] == pytest.approx(stats.false_discovery_control(p))
@@ -239,10 +242,10 @@ def test_the_class_that_drifted_is_found_and_no_other() -> None:
 def test_without_labels_classes_are_told_by_their_flips() -> None:
     evidence = _evidence(3000, labelled=False)
     found = breakdown.per_class(evidence)
-    assert found.by == "original"
+    assert found.by == "reference"
     first = found.classes[0]
     assert (first.index, first.lost, first.gained) == (2, None, None)
-    inside = evidence.best("original") == 2
+    inside = evidence.best("reference") == 2
     table = [
         [(evidence.flipped & inside).sum(), (~evidence.flipped & inside).sum()],
         [(evidence.flipped & ~inside).sum(), (~evidence.flipped & ~inside).sum()],
@@ -258,10 +261,10 @@ def test_chance_alone_is_seldom_called_drift() -> None:
         evidence = _evidence(10)
         rows = np.zeros(600, ROW)
         truth = rng.integers(0, CLASSES, 600)
-        for side in ("original", "artefact"):
+        for side in ("reference", "artefact"):
             rows[side]["top"] = NONE
             rows[side]["top"][:, 0] = np.where(rng.uniform(size=600) < 0.8, truth, -1)
-        rows["picture"] = np.arange(600)
+        rows["image"] = np.arange(600)
         drawn = replace(evidence, part=Part(rows, np.zeros(600)), truth=truth)
         false += breakdown.per_class(drawn).drifted > 0
     assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
@@ -270,7 +273,7 @@ def test_chance_alone_is_seldom_called_drift() -> None:
 def test_means_and_distances() -> None:
     evidence = _evidence()
     rows, drift = evidence.rows, _drift(evidence)
-    shift = rows["artefact"]["entropy"] - rows["original"]["entropy"]
+    shift = rows["artefact"]["entropy"] - rows["reference"]["entropy"]
     assert drift.entropy.shift.value == pytest.approx(shift.mean())
     low, high = stats.norm.interval(0.95, shift.mean(), shift.std(ddof=1) / 20)
     assert (drift.entropy.shift.low, drift.entropy.shift.high) == pytest.approx((low, high))
@@ -319,5 +322,5 @@ def test_the_worst_gate_is_the_verdict() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_little_to_compare(count: int) -> None:
     evidence = replace(_evidence(), part=Part(np.zeros(count, ROW), np.zeros(count)))
-    with pytest.raises(UsageError, match=f"{count} of the pictures can be read, at least 2"):
+    with pytest.raises(UsageError, match=f"{count} images? readable, at least 2"):
         _drift(evidence)

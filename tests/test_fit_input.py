@@ -101,7 +101,7 @@ def test_the_normalisation_of_training_is_named_alone(
     assert (code, found["normalisation"], found["colour"]) == (0, "unit", "rgb")
     assert found["decided"]
     assert found["labelled"]
-    assert found["read"] == 120
+    assert found["images"] == 120
     assert f"labels: the 6 folders of {labelled} in alphabetical order" in err
     assert [row["possible"] for row in found["normalisations"]] == [True] + [False] * 9
     possible = [name for row in found["geometries"] if row["possible"] for name in row["pipelines"]]
@@ -170,7 +170,7 @@ def test_without_ground_truth_the_winner_is_named_and_the_weakness(
     call = ("fit-input", unit_model, "--images", labelled, "--truth", "none")
     _, out, _ = kedge(*call)
     assert "ground truth: none" in out
-    assert "geometry: cannot be told without ground truth" in out
+    assert "geometry: undecided without ground truth" in out
     _, out, _ = kedge(*call, "--json")
     found = json.loads(out)
     assert found["normalisation"] == "unit"
@@ -240,7 +240,7 @@ def test_a_few_images_leave_the_normalisation_open(
     call = ("fit-input", unit_model, "--images", labelled, "--count", 10, "--seed", 3)
     code, out, _ = kedge(*call)
     assert code == 3
-    assert "10 images cannot tell these apart" in out
+    assert "normalisation: undecided on 10 images between" in out
 
 
 def test_features_and_too_few_images_are_usage_errors(
@@ -271,7 +271,7 @@ def test_convert_stops_where_another_input_fits_better(
     assert code == 2
     assert line.startswith("kedge: unit: x / 127.5 - 1 gets ")
     assert "x / 255 gets" in line
-    assert line.endswith("give --normalisation unit, or --force-input to insist")
+    assert line.endswith("give --normalisation unit, or --force-input to keep it")
     assert not list(tmp_path.glob("*.onnx"))
 
 

@@ -1,4 +1,4 @@
-"""The files that tell the classes of ILSVRC's validation pictures, and their trap."""
+"""The files that tell the classes of ILSVRC's validation images, and their trap."""
 
 from pathlib import Path
 
@@ -51,7 +51,9 @@ def test_the_development_kit(kit: Path, place: str) -> None:
 
 def test_numbers_without_their_meaning_are_refused(kit: Path) -> None:
     (kit / "data" / META).unlink()
-    with pytest.raises(UsageError, match=r"numbers aren't in the order of the synsets.*meta.mat"):
+    with pytest.raises(
+        UsageError, match=r"numbers don't follow the order of the synsets.*meta.mat"
+    ):
         read_truth(IMAGES, imagenet(), kit / "data" / GROUND_TRUTH)
 
 
@@ -73,25 +75,25 @@ def test_synset_folders() -> None:
     assert truth_by("folders", [image], imagenet()) == {image: 2}
 
 
-def test_other_pictures_have_no_number(kit: Path) -> None:
-    with pytest.raises(UsageError, match=r"not of 1: a\.jpg"):
+def test_other_images_have_no_number(kit: Path) -> None:
+    with pytest.raises(UsageError, match=r"none for 1: a\.jpg"):
         read_truth([*IMAGES, Path("a.jpg")], imagenet(), kit)
 
 
-def test_a_picture_beyond_the_list(kit: Path) -> None:
+def test_a_image_beyond_the_list(kit: Path) -> None:
     beyond = Path("ILSVRC2012_val_00000006.JPEG")
-    with pytest.raises(UsageError, match=r"not of 1: ILSVRC2012_val_00000006\.JPEG"):
+    with pytest.raises(UsageError, match=r"none for 1: ILSVRC2012_val_00000006\.JPEG"):
         read_truth([*IMAGES, beyond], imagenet(), kit)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (GROUND_TRUTH, b"1\n1001\n", "'1001' is none of the numbers 1 to 1000"),
-        (GROUND_TRUTH, b"0\n1\n", "'0' is none of the numbers 1 to 1000"),
-        (META, b"short", "doesn't begin with the model's 1000 synsets"),
-        (META, bytes(128) + b"\x0f\0\0\0\x04\0\0\0oops", "no MAT file of version 5"),
-        (META, bytes(128) + b"\x0f\0", "no MAT file of version 5"),
+        (GROUND_TRUTH, b"1\n1001\n", "has '1001', allowed are the numbers 1 to 1000"),
+        (GROUND_TRUTH, b"0\n1\n", "has '0', allowed are the numbers 1 to 1000"),
+        (META, b"short", "its first 1000 synsets are not the model's classes"),
+        (META, bytes(128) + b"\x0f\0\0\0\x04\0\0\0oops", "not a MAT file of version 5"),
+        (META, bytes(128) + b"\x0f\0", "not a MAT file of version 5"),
     ],
 )
 def test_damage(kit: Path, name: str, content: bytes, message: str) -> None:
@@ -101,7 +103,7 @@ def test_damage(kit: Path, name: str, content: bytes, message: str) -> None:
 
 
 def test_another_models_classes(kit: Path) -> None:
-    with pytest.raises(UsageError, match="doesn't begin with the model's 1000 synsets"):
+    with pytest.raises(UsageError, match="its first 1000 synsets are not the model's classes"):
         read_truth(IMAGES, imagenet()[1:], kit)
 
 
@@ -112,7 +114,7 @@ def test_a_folder_that_is_no_kit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["synset", "folders"])
 def test_a_scheme_that_tells_nothing(how: str) -> None:
-    with pytest.raises(UsageError, match=f"--labels {how}: .* tell the class of no picture"):
+    with pytest.raises(UsageError, match=f"--truth {how}: no f.* name"):
         truth_by(how, IMAGES, imagenet())
     assert truth_by("auto", IMAGES, imagenet()) is None
     assert truth_by("none", [Path("n01484850_1.jpg")], imagenet()) is None

@@ -22,9 +22,10 @@ from conftest import Run
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift import recording
-from kedge_runtime.drift.journal import Journal, Pictures, beside
+from kedge_runtime.drift.codecs import AnswersCodec, PartCodec, shards_of
+from kedge_runtime.drift.journal import ImageFolder, Journal, beside
 from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
-from kedge_runtime.drift.recording import Answered, Parts, Recorder, shards_of
+from kedge_runtime.drift.recording import Recorder
 from kedge_runtime.drift.reference import Reference, ReferenceFacts
 from kedge_runtime.drift.rows import ROW
 from kedge_runtime.engines.choice import EngineOptions
@@ -37,7 +38,7 @@ WORK = "w" * 64
 
 @dataclass(frozen=True)
 class Plain:
-    """A form that keeps numbers."""
+    """A codec that keeps numbers."""
 
     def write(self, kept: int) -> dict[str, Any]:
         return {"n": kept}
@@ -171,14 +172,14 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.journal")
-    with pytest.raises(UsageError, match="is no file, but a journal is kept there; remove it"):
+    with pytest.raises(UsageError, match="the journal needs this name, and it is no regular file"):
         Journal(tmp_path / "a.journal", WORK, Plain())
 
 
 def test_two_runs_at_once_are_refused(place: Path) -> None:
     with place.open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match="another run is at it"):
+        with pytest.raises(UsageError, match="another run uses this journal"):
             Journal(place, WORK, Plain())
     assert len(kept(place)) == 3
 
@@ -203,13 +204,13 @@ except UsageError as error:
 def test_a_full_disk_is_told_and_what_was_noted_stays(place: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(place), str(Path(__file__).parent)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    remedy = "make room and run it again: it goes on from here"
+    remedy = "free some space and run again: the run resumes here"
     assert ran.stdout == f"{place}: can't be written (file too large); {remedy}\n"
     found = kept(place)
     assert found[:3] == [(0, 0), (1, 10), (2, 20)]
 
 
-# From here on, real shards: of pictures, of an artefact and of a reference.
+# From here on, real shards: of images, of an artefact and of a reference.
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
@@ -222,17 +223,17 @@ class Run3:
     """A comparison whose journal has all three shards."""
 
     task: Task
-    pictures: Pictures
+    images: ImageFolder
     expected: Part
 
     @property
-    def parts(self) -> Parts:
-        return Parts(shards_of(self.pictures), labels=4, alike=True)
+    def parts(self) -> PartCodec:
+        return PartCodec(shards_of(self.images), labels=4, alike=True)
 
     def noted(self, place: Path) -> list[dict[str, Any]]:
         """Write the journal; return its entries as plain data."""
         with Journal(place, WORK, self.parts) as journal:
-            for shard in self.pictures.shards():
+            for shard in self.images.shards():
                 journal.add(shard.index, measure(self.task, shard))
         lines = place.read_bytes().splitlines()[1:]
         return [json.loads(line.partition(b" ")[2]) for line in lines]
@@ -245,8 +246,8 @@ def run3(artefacts: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
     drift_references.write_for(artefact, photos, reference, noise=0.5)
     options = EngineOptions(threads=1)
     task = Task(artefact, read_artefact(artefact).digest, reference, photos, options)
-    pictures = Pictures.of(photos)
-    return Run3(task, pictures, merge(measure(task, shard) for shard in pictures.shards()))
+    images = ImageFolder.of(photos)
+    return Run3(task, images, merge(measure(task, shard) for shard in images.shards()))
 
 
 def _rows(change: Callable[[np.ndarray[Any, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
@@ -283,15 +284,15 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "half a row": lambda entry: entry.update(rows=entry["rows"][:40]),
     "one row less": _rows(lambda rows: rows[1:]),
     "one row more": _rows(lambda rows: np.concatenate([rows, rows[:1]])),
-    "a picture of another shard": _set("picture", 0),
-    "a picture that isn't there": _set("picture", 10**9),
-    "a confidence that is no number": _set("confidence", np.nan, "original"),
+    "an image of another shard": _set("image", 0),
+    "an image that isn't there": _set("image", 10**9),
+    "a confidence that is no number": _set("confidence", np.nan, "reference"),
     "an infinite entropy": _set("entropy", np.inf, "artefact"),
     "an infinite divergence": _set("kl", np.inf),
     "a distance that is no number": _set("cosine", np.nan),
     "a class beyond the labels": _set("top", 4, "artefact"),
-    "a class below none": _set("top", -3, "original"),
-    "fewer labels than none": _set("labels", -1, "original"),
+    "a class below none": _set("top", -3, "reference"),
+    "fewer labels than none": _set("labels", -1, "reference"),
     "no times": lambda entry: entry.update(seconds=""),
     "negative times": _seconds([-1.0] * 32),
     "times that are no numbers": _seconds([float("nan")] * 32),
@@ -317,7 +318,7 @@ def test_a_shard_that_can_not_be_is_measured_again(run3: Run3, tmp_path: Path, d
         Bar("work", COUNT + 1, io.StringIO()) as bar,
     ):
         assert [shard for shard, _ in journal.entries()] == [0]
-        found = measure_all(run3.task, run3.pictures, bar, journal)
+        found = measure_all(run3.task, run3.images, bar, journal)
     assert found.rows.tobytes() == run3.expected.rows.tobytes()
     assert found.failed == run3.expected.failed
     assert bar.done == COUNT + 1
@@ -350,7 +351,7 @@ def _answering(artefact: Path) -> Recorder:
 
 RECORDED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a shard that isn't asked for": lambda entry: entry.update(shard=3),
-    "names of other pictures": lambda entry: entry["names"].__setitem__(0, "x.png"),
+    "names of other images": lambda entry: entry["names"].__setitem__(0, "x.png"),
     "a name twice": lambda entry: entry["names"].__setitem__(0, entry["names"][1]),
     "one name less": lambda entry: entry["names"].pop(),
     "names of another kind": lambda entry: entry.update(names="even"),
@@ -360,7 +361,7 @@ RECORDED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "outputs that are no numbers": lambda entry: entry.update(
         outputs=base64.b64encode(np.full((32, 4), np.nan, np.float32).tobytes()).decode()
     ),
-    "a picture that failed and didn't": lambda entry: entry.update(
+    "an image that failed and didn't": lambda entry: entry.update(
         failed=[[entry["names"][0], "no"]]
     ),
 }
@@ -374,21 +375,21 @@ class _StopError(Exception):
 def test_answers_that_can_not_be_are_asked_again(
     artefacts: Path, photos: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures, answering = Pictures.of(photos), _answering(artefacts / "tiny.tflite")
+    images, answering = ImageFolder.of(photos), _answering(artefacts / "tiny.tflite")
     facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
-    recording.write(tmp_path / "whole.npz", facts, pictures, answering)
+    recording.write(tmp_path / "whole.npz", facts, images, answering)
     path = tmp_path / "reference.npz"
     with monkeypatch.context() as patch:
         patch.setattr(recording, "write_reference", _stop)
         with pytest.raises(_StopError):
-            recording.write(path, facts, pictures, answering)
+            recording.write(path, facts, images, answering)
     head, *lines = beside(path).read_bytes().splitlines(keepends=True)
     entries = [json.loads(line.partition(b" ")[2]) for line in lines]
     RECORDED[damage](entries[1])
     work = json.loads(head)["work"]
     lines = [sealed(json.dumps(entry).encode(), work) for entry in entries]
     beside(path).write_bytes(head + b"".join(lines))
-    recording.write(path, facts, pictures, answering)
+    recording.write(path, facts, images, answering)
     assert path.read_bytes() == (tmp_path / "whole.npz").read_bytes()
     assert len(Reference(path).names) == COUNT
 
@@ -400,7 +401,7 @@ def _stop(*_: object) -> None:
 def test_answers_of_another_number_of_classes_are_told(
     artefacts: Path, photos: Path, tmp_path: Path
 ) -> None:
-    pictures, path = Pictures.of(photos), tmp_path / "reference.npz"
+    images, path = ImageFolder.of(photos), tmp_path / "reference.npz"
     answering = _answering(artefacts / "tiny.tflite")
     widths = iter([3, 4, 4])
 
@@ -408,8 +409,8 @@ def test_answers_of_another_number_of_classes_are_told(
         return answering.answer(tensors)[:, : next(widths)]
 
     facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
-    with pytest.raises(UsageError, match=r"another number of classes; remove reference\.npz\.jour"):
-        recording.write(path, facts, pictures, replace(answering, answer=answer))
+    with pytest.raises(UsageError, match=r"other numbers of classes; remove reference\.npz\.jour"):
+        recording.write(path, facts, images, replace(answering, answer=answer))
     assert not path.exists()
 
 
@@ -424,7 +425,7 @@ def test_an_original_without_finite_answers_is_refused(
     facts = ReferenceFacts.of(read_artefact(artefacts / "tiny.tflite").contract)
     with pytest.raises(EngineError, match="aren't finite"):
         recording.write(
-            tmp_path / "a.npz", facts, Pictures.of(photos), replace(answering, answer=answer)
+            tmp_path / "a.npz", facts, ImageFolder.of(photos), replace(answering, answer=answer)
         )
 
 
@@ -432,10 +433,10 @@ def test_hostile_journals_are_begun_anew(shared: Path, run3: Run3, tmp_path: Pat
     found = sorted((shared / "data" / "hostile").glob("journal-*"))
     assert found
     for source in found:
-        for form in (run3.parts, Answered(shards_of(run3.pictures))):
+        for codec in (run3.parts, AnswersCodec(shards_of(run3.images))):
             place = tmp_path / source.name
             place.write_bytes(source.read_bytes())
-            with Journal(place, WORK, form) as journal:  # type: ignore[misc]
+            with Journal(place, WORK, codec) as journal:  # type: ignore[misc]
                 assert list(journal.entries()) == []
 
 
@@ -456,7 +457,7 @@ def test_a_drift_with_a_hostile_journal_ends_well(
     )
     again = kedge("drift", *words, "--min-agreement", ".1", "--out", out)
     assert first[0] == again[0] == 0
-    assert json.loads(out.read_text())["drifts"][0]["pictures"] == COUNT
+    assert json.loads(out.read_text())["drifts"][0]["images"] == COUNT
 
 
 def test_a_full_disk_in_drift_is_one_line(run3: Run3, tmp_path: Path) -> None:
@@ -470,5 +471,5 @@ def test_a_full_disk_in_drift_is_one_line(run3: Run3, tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (2, "")
     (line,) = [each for each in ran.stderr.splitlines() if each.startswith("kedge: ")]
-    assert "can't be written (file too large); make room and run it again" in line
+    assert "can't be written (file too large); free some space and run again" in line
     assert "Traceback" not in ran.stderr

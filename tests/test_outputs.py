@@ -18,7 +18,7 @@ from kedge_convert.toolkit import require
 from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.file import read_artefact
-from kedge_runtime.drift.recording import Original
+from kedge_runtime.drift.recording import Against
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import quiet
@@ -138,5 +138,5 @@ def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path
     assert outcome.checked is not None
     artefact = read_artefact(outcome.checked.path)
     assert artefact.contract.provenance.output == "sex"
-    source = recording.load_original(Original(str(path), "imagenet", artefact))
+    source = recording.load_float_model(Against(str(path), "imagenet", artefact))
     assert source.model.outputs[0].shape == (None, 2)

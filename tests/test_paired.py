@@ -17,7 +17,7 @@ def test_large_samples_are_normal(better: float, worse: float) -> None:
     np.testing.assert_allclose((low, high), (mean - half, mean + half), atol=0.05 * half)
 
 
-def test_a_picture_that_comes_three_times_says_no_more_than_once() -> None:
+def test_a_image_that_comes_three_times_says_no_more_than_once() -> None:
     differences = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 300)
     once = paired.interval(differences, range(300))
     thrice = paired.interval(np.tile(differences, 3), [*range(300)] * 3)

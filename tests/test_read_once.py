@@ -106,7 +106,7 @@ def test_a_comparison_refuses_a_file_that_was_replaced(artefacts: Path, tmp_path
     path = tmp_path / "tiny.tflite"
     shutil.copy(artefacts / "tiny.tflite", path)
     task = Task(path, "sha256:" + 64 * "0", path, tmp_path, EngineOptions(threads=1))
-    with quiet(), pytest.raises(ArtefactError, match=r"replaced while it was measured"):
+    with quiet(), pytest.raises(ArtefactError, match=r"changed during the measurement"):
         task.open()
 
 

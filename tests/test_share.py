@@ -61,3 +61,12 @@ def test_kedge_toml_reads_it(tmp_path: Path, written: str) -> None:
     path = tmp_path / "kedge.toml"
     path.write_text(f'[[model]]\nname = "demo"\n[model.gates]\nmax_drop = {written}\n')
     assert read_config(path).model[0].gates.max_drop == 0.005
+
+
+def test_kedge_toml_reads_units(tmp_path: Path) -> None:
+    path = tmp_path / "kedge.toml"
+    gates = 'max_bytes = "2MB"\nmin_agreement = "98%"\nmax_latency_ratio = "50%"\n'
+    path.write_text(f'[[model]]\nname = "demo"\n[model.gates]\n{gates}')
+    found = read_config(path).model[0].gates
+    assert (found.max_bytes, found.min_agreement) == (2_000_000, 0.98)
+    assert found.max_latency_ratio == 0.5

@@ -94,7 +94,7 @@ def test_the_largest_file_of_the_longest_keys_stays_small(tmp_path: Path) -> Non
 
 
 LOCKS: dict[str, tuple[bytes, str]] = {
-    "no UTF-8": (b"\xff\xfe", "is no UTF-8 text (byte 0); take it from version control"),
+    "no UTF-8": (b"\xff\xfe", "is no UTF-8 text (byte 0); restore it from version control"),
     "many digits": (b"schema = " + b"9" * 5000, "more than 64 bits"),
     "brackets": (b"cell = " + b"[" * 10_000, "in each other; take some out"),
     "another schema": (b"schema = 2", "its schema is 2, this kedge reads 1: update kedge"),

@@ -85,7 +85,7 @@ def test_indices_where_no_class_is_called_by_another_number(tmp_path: Path) -> N
         labels = tuple(Label(word, word) for word in words)
         assert read_truth(images, labels, table) == {images[0]: 0, images[1]: 2}
     labels = tuple(Label(word, word) for word in ("1", "2", "3"))
-    with pytest.raises(UsageError, match=r"'0' is no class: .*no index, as '1' is a class's own"):
+    with pytest.raises(UsageError, match=r"'0' is not a class; .*no index, because '1' is a class"):
         read_truth(images, labels, table)
 
 
@@ -99,8 +99,8 @@ def test_a_table_goes_before_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (["n01440764_1.jpg", "b.jpg"], "file names tell the class of 1 pictures.*not of 1: b.jpg"),
-        (["tench/1.jpg", "others/2.jpg"], "folders tell .* not of 1: 2.jpg"),
+        (["n01440764_1.jpg", "b.jpg"], "file names: a class for 1 image, but none for 1: b.jpg"),
+        (["tench/1.jpg", "others/2.jpg"], "folders: a class for .* none for 1: 2.jpg"),
         (["crane/1.jpg"], "'crane' names the classes n02012849, n03126707"),
     ],
 )
@@ -112,16 +112,19 @@ def test_refused_names(images: list[str], message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a.jpg,whale\n", "'whale' is no class"),
-        (b"a.jpg,5\n", "'5' is no class"),
-        (b"a.jpg,-1\n", "'-1' is no class"),
+        (b"a.jpg,whale\n", "'whale' is not a class"),
+        (b"a.jpg,5\n", "'5' is not a class"),
+        (b"a.jpg,-1\n", "'-1' is not a class"),
         (b"a.jpg,crane\n", "names the classes n02012849, n03126707"),
-        (b"b.jpg,tench\n", "not of 1: a.jpg"),
-        (b"", "not of 1: a.jpg"),
-        (b"a.jpg,tench\na.jpg,Tench\na.jpg,7\n", "a.jpg is 'tench' and '7': leave one"),
+        (b"b.jpg,tench\n", "none for 1: a.jpg"),
+        (b"", "none for 1: a.jpg"),
+        (
+            b"a.jpg,tench\na.jpg,Tench\na.jpg,7\n",
+            "a.jpg has the labels 'tench' and '7'; remove one",
+        ),
         (b"a.jpg,tench,sure\n", ":1: has 3 columns"),
         (b"a.jpg\n", ":1: has 1 columns"),
-        (b"a.jpg,\xff\n", "no CSV in UTF-8"),
+        (b"a.jpg,\xff\n", "not a CSV file in UTF-8"),
     ],
 )
 def test_refused_tables(tmp_path: Path, content: bytes, message: str) -> None:
@@ -132,5 +135,5 @@ def test_refused_tables(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_a_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"can't read the table .*truth.csv"):
+    with pytest.raises(UsageError, match=r"truth.csv: can't be read"):
         read_truth([Path("a.jpg")], LABELS, tmp_path / "truth.csv")

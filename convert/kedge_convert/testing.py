@@ -14,8 +14,9 @@ from pathlib import Path
 
 from kedge_convert.drift.recording import record
 from kedge_runtime.drift.comparison import DriftRequest, compare, prepare
+from kedge_runtime.drift.figures import judged
 from kedge_runtime.drift.gates import Gate
-from kedge_runtime.drift.recording import Original
+from kedge_runtime.drift.recording import Against
 from kedge_runtime.drift.reference import SUFFIX
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import GateLimits
@@ -26,31 +27,30 @@ Place = str | PathLike[str]
 
 
 def assert_no_drift(
-    artefact: Place, against: Place, images: Place, labels: str = "auto", **limits: float
+    artefact: Place, against: Place, images: Place, truth: str = "auto", **limits: float
 ) -> Drift:
     """Compare an artefact with its float model on a folder of images, as `kedge drift` does.
 
-    `against`: a model, or a reference recorded from one; `labels`: as --labels; `limits`: max_drop
+    `against`: a model, or a reference recorded from one; `truth`: as --truth; `limits`: max_drop
     or min_agreement, shares of 0..1, kedge drift's own without any. Returns the drift. Raises
     AssertionError unless the verdict is PASS: an inconclusive test must not be green. Raises
     KedgeError for what can't be compared.
     """
     place = (Path(artefact),)
-    request = DriftRequest(place, Path(images), labels, GateLimits(**limits), EngineOptions())
+    request = DriftRequest(place, Path(images), truth, GateLimits(**limits), EngineOptions())
     comparison = prepare(request)
-    original = Original(str(against), "imagenet", comparison.artefacts[0])
+    model = Against(str(against), "imagenet", comparison.artefacts[0])
     with temporary_folder() as folder:
-        reference = Path(original.model) if original.is_recorded else folder / f"it{SUFFIX}"
-        if not original.is_recorded:
-            record(original, comparison.pictures, reference)
+        reference = Path(model.model) if model.is_recorded else folder / f"it{SUFFIX}"
+        if not model.is_recorded:
+            record(model, comparison.images, reference)
         (drift,) = compare(comparison, reference)
     if drift.verdict != "PASS":
-        raise AssertionError(f"{artefact}: {'; '.join(map(_said, drift.gates))}")
+        raise AssertionError(f"{artefact}: {'; '.join(map(_message, drift.gates))}")
     return drift
 
 
-def _said(gate: Gate) -> str:
-    value = gate.value
-    said = f"{gate.verdict} {gate.name} {gate.limit:g}: {value.value:.4f}"
-    more = f", about {gate.images} images would decide" if gate.images else ""
-    return f"{said} ({value.low:.4f} .. {value.high:.4f}){more}"
+def _message(gate: Gate) -> str:
+    needed = gate.images_needed
+    more = f"; about {needed} images would decide" if needed else ""
+    return f"{gate.verdict} {gate.name}: {judged(gate)}{more}"

@@ -27,8 +27,8 @@ from kedge_runtime.artefact.contract import MAX_JSON, Contract
 from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.labels import read_labels
+from kedge_runtime.drift.codecs import AnswersCodec
 from kedge_runtime.drift.journal import Journal
-from kedge_runtime.drift.recording import Answered
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
@@ -199,7 +199,7 @@ def _split(form: str) -> Door:
 
 
 def _journal(path: Path) -> object:
-    with Journal(path, seeds.WORK, Answered(seeds.SHARDS)) as notes:
+    with Journal(path, seeds.WORK, AnswersCodec(seeds.SHARDS)) as notes:
         return list(notes.entries())
 
 

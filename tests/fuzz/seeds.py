@@ -23,8 +23,8 @@ from kedge_runtime.artefact.contract import Contract, Output
 from kedge_runtime.artefact.file import CONTRACT, GOLDEN, seal
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import PrivateKey, Trust
+from kedge_runtime.drift.codecs import Answers, AnswersCodec
 from kedge_runtime.drift.journal import Failure, Journal, Shard
-from kedge_runtime.drift.recording import Answered, Answers
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
 
 Members = dict[str, bytes]
@@ -177,7 +177,7 @@ def truths() -> tuple[bytes, ...]:
 
 @cache
 def reference() -> bytes:
-    """Return an original's answers to two pictures."""
+    """Return a reference's answers to two images."""
     facts = replace(ReferenceFacts.of(tiny_contract("tflite")), failed=(Failure("x.png", "no"),))
     answers = np.arange(8, dtype=np.float32).reshape(2, 4)
     recorded = Recorded(["a.png", "b.png"], np.zeros((2, 32), np.uint8), answers)
@@ -194,7 +194,7 @@ def journal() -> bytes:
     one, two = (Recorded([name], digests, outputs) for name in ("a.png", "b.png"))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "j.journal"
-        with Journal(path, WORK, Answered(SHARDS)) as notes:
+        with Journal(path, WORK, AnswersCodec(SHARDS)) as notes:
             notes.add(0, Answers(one, (Failure("x.png", "no"),)))
             notes.add(1, Answers(two))
         return path.read_bytes()

@@ -31,10 +31,10 @@ NASTY = "<script>alert('x')</script> & | `x` \x07"
 
 
 def write_desk(folder: Path, artefact: Path) -> Path:
-    """Write photos, an original near the artefact, and true classes which that mostly knows."""
+    """Write photos, a reference near the artefact, and true classes which that mostly knows."""
     (folder / "photos").mkdir()
     drift_references.write_photos(folder / "photos", COUNT)
-    drift_references.write_for(artefact, folder / "photos", folder / "original.npz", 0.4)
+    drift_references.write_for(artefact, folder / "photos", folder / "reference.npz", 0.4)
     classifier = Classifier.open(artefact)
     names = [p.relative_to(folder / "photos") for p in (folder / "photos").rglob("*.png")]
     rng = np.random.default_rng(2)
@@ -51,7 +51,7 @@ def measured(folder: Path, artefact: Path) -> Drift:
     """Return the artefact's drift on a desk, with an attribution made up to go with it."""
     truth = str(folder / "truth.csv")
     request = DriftRequest((artefact,), folder / "photos", truth, GateLimits(), EngineOptions())
-    (drift,) = compare(prepare(request), folder / "original.npz")
+    (drift,) = compare(prepare(request), folder / "reference.npz")
     drop = Estimate(0.03, -0.01, 0.07)
     steps = (
         AttributionStep("preprocessing", "Keras -> the contract's pixels", drop, 0.05, 0.05),
@@ -96,14 +96,14 @@ def report(folder: Path, artefact: Path) -> BuildReport:
     """Return a build with a cell of each verdict, and one that gave no file."""
     drift = measured(folder, artefact)
     agreement = drift.agreement
-    open_gate = gates.min_agreement(agreement.value, drift.pictures - drift.flips.count, COUNT)
+    open_gate = gates.min_agreement(agreement.value, drift.images - drift.flips.count, COUNT)
     cells = (
         _cell("m.float32.tflite", GateReport("conversion", "PASS", "fine"), drift),
         _cell("m.int8.tflite", GateReport("max_bytes", "FAIL", f"too large {NASTY}"), drift),
         _cell(
             "m.int8.onnx",
             GateReport(
-                "min_agreement", open_gate.verdict, "open", 0.5, agreement, open_gate.images
+                "min_agreement", open_gate.verdict, "open", 0.5, agreement, open_gate.images_needed
             ),
             replace(drift, calibration=None, attribution=None, top1=None, top5=None),
         ),
@@ -134,8 +134,8 @@ def _cell(name: str, gate: GateReport, drift: Drift) -> CellReport:
         precision="int8",
         method="prepared",
         ranges="",
-        kept=(),
-        images=str(folder),
+        float_layers=(),
+        folder=str(folder),
         drift=drift,
         by_layer=layers(),
         baseline=Baseline("sha256:" + "1" * 64, 900, changed=True),

@@ -1,4 +1,4 @@
-"""A folder of pictures and references of made-up originals: the tests of drift on the device."""
+"""A folder of images and references of made-up originals: the tests of drift on the device."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.drift.journal import Failure, Pictures, content_digest
+from kedge_runtime.drift.journal import Failure, ImageFolder, content_digest
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
 
 BROKEN = "odd/17 broken.jpg"
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """Write noisy pictures into two folders, and one that is broken."""
+    """Write noisy images into two folders, and one that is broken."""
     rng = np.random.default_rng(3)
     for i in range(count):
         place = folder / ("even", "odd")[i % 2] / f"{i:03}.png"
@@ -27,7 +27,7 @@ def write_photos(folder: Path, count: int) -> None:
 def write_for(artefact: Path, photos: Path, path: Path, noise: float = 0.0) -> Path:
     """Record an original that answers as the artefact does, but for normal noise."""
     classifier = Classifier.open(artefact)
-    names = [name for name in Pictures.of(photos).names if name != BROKEN]
+    names = [name for name in ImageFolder.of(photos).names if name != BROKEN]
     contents = [(photos / name).read_bytes() for name in names]
     outputs = np.stack([classifier.outputs(content) for content in contents])
     shifted = outputs + np.random.default_rng(5).normal(0, noise, outputs.shape)

@@ -1,7 +1,7 @@
-"""`kedge fit-input`: its tables and its JSON."""
+"""`kedge fit-input`: find a preprocessing, and show it as tables or JSON."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +15,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.artefact.contract import Kind
 from kedge_runtime.drift.intervals import wilson
-from kedge_runtime.errors import counted
+from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.fitting.candidates import InputCandidate
 from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.image.pipelines import PIPELINES
@@ -26,11 +26,42 @@ if TYPE_CHECKING:
     from kedge_convert.fitting.subject import Subject
     from kedge_convert.worker.progress import Progress
     from kedge_runtime.arrays import Indices
+    from kedge_runtime.fitting.candidates import Images
 
 COUNT = 200
 LEAST = 10
 INCONCLUSIVE = 3
 TRUTH = "auto"
+
+
+@dataclass(frozen=True)
+class FitInputOptions:
+    """Hold the command's options as click reads them."""
+
+    model: str
+    images: Path
+    truth: str
+    labels: str | None
+    count: int
+    seed: int
+    card: str | None
+    weights: str
+    head: Kind | None
+    size: str | None
+    as_json: bool
+
+    @property
+    def request(self) -> SourceRequest:
+        """The request to load the model."""
+        return SourceRequest(
+            self.model,
+            weights=self.weights,
+            card=self.card,
+            labels=self.labels,
+            head=self.head,
+            size=self.size,
+            folder=str(self.images),
+        )
 
 
 @click.command(name="fit-input")
@@ -49,7 +80,10 @@ TRUTH = "auto"
     metavar="HOW|FILE",
     help="Ground truth: auto, none, synset (file names), folders, or a table file,label.",
 )
-@click.option("--labels", help="FILE with a class a line, or imagenet; instead of the card's.")
+@click.option(
+    "--labels",
+    help="Class names: a file with one class a line, or imagenet; instead of the card's.",
+)
 @click.option(
     "--count",
     default=COUNT,
@@ -58,7 +92,9 @@ TRUTH = "auto"
     help="Images to use, drawn at random.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
-@click.option("--card", help="The application MODEL was built from; `kedge models` lists them.")
+@click.option(
+    "--card", help="Keras application that MODEL was built from; `kedge models` lists them."
+)
 @click.option(
     "--weights",
     default=SourceRequest.weights,
@@ -66,69 +102,70 @@ TRUTH = "auto"
     help="For a card: imagenet (downloaded) or a weights file.",
 )
 @click.option("--head", type=click.Choice(get_args(Kind)), help="Output type, as for convert.")
-@click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
+@click.option("--size", help="Input size of a MODEL without one: 224 or 160x192 (height x width).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(**options: Any) -> int:
+def command(**values: Any) -> int:
     """Find the preprocessing that MODEL was trained with.
 
-    The model answers the images under every known normalisation, colour order and geometry. The
+    The model answers the images with every known normalisation, colour order and geometry. The
     last line of the report has the options for `kedge convert`.
 
     Exit codes: 0 found, 2 usage error, 3 several normalisations are still possible.
     """
     from kedge_convert.worker.progress import Progress
 
-    with ended_by_signals(), Progress(silent=options["as_json"]) as progress:
+    options = FitInputOptions(**values)
+    with ended_by_signals(), Progress(silent=options.as_json) as progress:
         fit = _fit(options, progress)
-    if options["as_json"]:
-        report = plain(fit, options["model"], str(options["images"]))
-        echo_json(report)
+    if options.as_json:
+        echo_json(plain(fit, options))
     else:
         page(fit)
     return 0 if fit.decided else INCONCLUSIVE
 
 
-def _fit(options: dict[str, Any], progress: "Progress") -> "InputFit":
+def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
     from kedge_convert.fitting import search
     from kedge_convert.fitting.subject import open_subject
-    from kedge_runtime.errors import UsageError
     from kedge_runtime.fitting import candidates
     from kedge_runtime.image.folder import find_images
     from kedge_runtime.output import quiet
 
-    paths = _drawn(find_images(options["images"], "--images"), options["count"], options["seed"])
-    given = {
-        each.name: options[each.name] for each in fields(SourceRequest) if each.name in options
-    }
+    paths = _drawn(find_images(options.images, "--images"), options)
     with progress.stage("load model"), quiet():
-        subject = open_subject(SourceRequest(**given, folder=str(options["images"])))
+        subject = open_subject(options.request)
     for note in subject.labelling.notes:
         progress.say(note)
     with progress.stage("read images", len(paths)) as tick:
         geometries = list(candidates.geometries(subject.height, subject.width))
-        pictures = candidates.load(paths, search.start(subject), geometries, tick)
-    if len(pictures.paths) < LEAST:
+        images = candidates.load(paths, search.start(subject), geometries, tick)
+    _check_images(images, options)
+    if images.broken:
+        unreadable = counted(len(images.broken), "unreadable image")
+        progress.say(f"skipped {unreadable}, for example {images.broken[0].name}")
+    classes = _classes(subject, images.paths, options.truth)
+    with quiet():
+        return search.find(subject, images, classes, progress)
+
+
+def _check_images(images: "Images", options: FitInputOptions) -> None:
+    if len(images.paths) < LEAST:
         raise UsageError(
-            f"--images: {options['images']}: {len(pictures.paths)} readable images, at least "
+            f"--images: {options.images}: {counted(len(images.paths), 'readable image')}, at least "
             f"{LEAST} are needed"
         )
-    if pictures.broken:
-        progress.say(f"skipped {len(pictures.broken)} unreadable, as {pictures.broken[0].name}")
-    classes = _classes(subject, pictures.paths, options["truth"])
-    with quiet():
-        return search.find(subject, pictures, classes, progress)
 
 
-def _drawn(paths: list[Path], count: int, seed: int) -> list[Path]:
+def _drawn(paths: list[Path], options: FitInputOptions) -> list[Path]:
     """Return at most `count` of the paths, in a random order."""
     import numpy as np
 
-    order = np.random.default_rng(seed).permutation(len(paths))[:count]
+    order = np.random.default_rng(options.seed).permutation(len(paths))[: options.count]
     return [paths[i] for i in order]
 
 
 def _classes(subject: "Subject", paths: Sequence[Path], how: str) -> "Indices | None":
-    """Return the index of each image's true output, or None when nothing tells it."""
+    """Return the index of each image's true output, or None without ground truth."""
     import numpy as np
 
     from kedge_runtime.drift.truth import truth_by
@@ -152,7 +189,7 @@ def accuracy(score: Score) -> tuple[float, Interval] | None:
 
 
 def difference(score: Score, best: Score) -> tuple[float, Interval] | None:
-    """Return the accuracy less the best one's on the same images, and its 95 % interval."""
+    """Return the accuracy minus the best one's on the same images, and its 95 % interval."""
     if score.right is None or best.right is None:
         return None
     low, high = accuracy_lost(score, best)
@@ -161,44 +198,44 @@ def difference(score: Score, best: Score) -> tuple[float, Interval] | None:
 
 
 def page(fit: InputFit) -> None:
-    """Print the tables, 80 columns wide, what can be told, and the options to copy."""
+    """Print the tables, 80 columns wide, the result in words, and the options to copy."""
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = max(console.width, WIDTH)
     console.print(_table(fit.normalisations, "normalisation", _normalisation))
     if fit.geometries:
         console.print(_table(fit.geometries, "geometry", _geometry))
-    *sentences, flags = said(fit)
-    for line in sentences:  # a log keeps a line whole, a terminal breaks it between words
+    *sentences, flags = summary(fit)
+    for line in sentences:  # a terminal breaks a line between words, a log keeps it whole
         console.print(printable(line), soft_wrap=not console.is_terminal)
     console.print(flags, soft_wrap=True)
 
 
-def said(fit: InputFit) -> Iterator[str]:
-    """Yield what was found, a line each; the last one is the options to copy."""
+def summary(fit: InputFit) -> Iterator[str]:
+    """Yield the result, a line each; the last line has the options to copy."""
     best = fit.normalisations.best.candidate
     if fit.labelled:
-        yield "in brackets: 95 % intervals, in points of accuracy for `to the best` (paired)"
-    yield from _said_of_normalisation(fit)
+        yield "in brackets: 95 % intervals; `to the best` is in points of accuracy (paired)"
+    yield from _normalisation_summary(fit)
     if fit.geometries is None:
         yield (
-            "ground truth: none. The ranking is by how sure, varied and stable the answers are, "
-            "and by what batch norms learned. That is weaker: put the images in one folder for "
+            "ground truth: none. The ranking uses the confidence, variety and stability of the "
+            "answers, and the batch norms. That is weaker: put the images in one folder for "
             "each class, or give --truth FILE."
         )
-        yield "geometry: cannot be told without ground truth"
+        yield "geometry: undecided without ground truth"
         yield best.normalisation_flags
         return
-    yield from _said_of_geometry(fit.geometries)
+    yield from _geometry_summary(fit.geometries)
     yield fit.winner.flags
 
 
-def _said_of_normalisation(fit: InputFit) -> Iterator[str]:
+def _normalisation_summary(fit: InputFit) -> Iterator[str]:
     ranking = fit.normalisations
     best = ranking.best.candidate
     if not fit.informative:
         yield (
-            "normalisation: cannot be told, as no candidate is better than chance. Check the order "
-            "of the classes (--labels) and that the images are of the kind the model knows."
+            "normalisation: undecided, no candidate is better than chance. Check the order of the "
+            "classes (--labels), and that the images are of the model's classes."
         )
     elif ranking.decided:
         yield f"normalisation: {best.formula} ({best.normalisation_flags})"
@@ -206,17 +243,17 @@ def _said_of_normalisation(fit: InputFit) -> Iterator[str]:
         rivals = "; ".join(one.candidate.formula for one in ranking.possible)
         count = MORE * len(ranking.best.values)
         yield (
-            f"normalisation: {counted(len(ranking.best.values), 'image')} cannot tell these apart: "
+            f"normalisation: undecided on {counted(len(ranking.best.values), 'image')} between "
             f"{rivals}. Give about {count} labelled images."
         )
     if len(ranking.same) > 1:
         others = "; ".join(one.candidate.formula for one in ranking.same[1:])
-        yield f"the same for this model as {best.formula}: {others}"
+        yield f"same answers as with {best.formula}: {others}"
     if fit.subject.normaliser:
         yield f"the model normalises bytes itself ({fit.subject.normaliser})"
 
 
-def _said_of_geometry(ranking: Ranking) -> Iterator[str]:
+def _geometry_summary(ranking: Ranking) -> Iterator[str]:
     best = ranking.best
     names = " = ".join(best.candidate.pipelines)
     if ranking.decided:
@@ -224,15 +261,15 @@ def _said_of_geometry(ranking: Ranking) -> Iterator[str]:
         return
     out = [one for one in ranking.scores if one not in ranking.possible]
     yield (
-        f"geometry: {counted(len(best.values), 'image')} cannot tell it. Possible, as the interval "
-        f"to the best is not wholly below -{100 * MARGIN:.0f}: {_names(ranking.possible)}. "
+        f"geometry: undecided on {counted(len(best.values), 'image')}. Possible, with an interval "
+        f"that reaches -{100 * MARGIN:.0f} points: {_names(ranking.possible)}. "
         + (f"Ruled out: {_names(out)}. " if out else "None is ruled out. ")
         + "A wrong geometry can score higher: use the one you trained with."
     )
 
 
-def _names(found: Sequence[Score]) -> str:
-    return "; ".join(" = ".join(one.candidate.pipelines) for one in found)
+def _names(scores: Sequence[Score]) -> str:
+    return "; ".join(" = ".join(one.candidate.pipelines) for one in scores)
 
 
 def _how(candidate: InputCandidate) -> str:
@@ -271,25 +308,25 @@ def _mark(score: Score, ranking: Ranking) -> str:
 
 def _figures(score: Score, ranking: Ranking) -> Iterator[str]:
     yield str(len(score.values))
-    for found, sign in ((accuracy(score), ""), (difference(score, ranking.best), "+")):
-        if found is None or (sign and score is ranking.best):
+    for figure, sign in ((accuracy(score), ""), (difference(score, ranking.best), "+")):
+        if figure is None or (sign and score is ranking.best):
             yield "-"
         else:
-            value, (low, high) = found
+            value, (low, high) = figure
             share, least, most = 100 * value, 100 * low, 100 * high
             yield f"{share:{sign}.0f} ({least:{sign}.0f} to {most:{sign}.0f})"
     yield f"{score.mean:.2f}"
 
 
-def plain(fit: InputFit, model: str, images: str) -> dict[str, Any]:
+def plain(fit: InputFit, options: FitInputOptions) -> dict[str, Any]:
     """Return the documented object (docs/json.md)."""
     winner = fit.winner
     return {
         "schema": 1,
         "command": "fit-input",
-        "model": model,
-        "images": images,
-        "read": len(fit.images.paths),
+        "model": options.model,
+        "folder": str(options.images),
+        "images": len(fit.images.paths),
         "unreadable": [str(path) for path in fit.images.broken],
         "labelled": fit.labelled,
         "normalises_itself": fit.subject.normaliser,

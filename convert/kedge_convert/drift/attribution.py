@@ -1,7 +1,7 @@
-"""Where a drift comes from: the same pictures down a chain from Keras to the device.
+"""Divide a drift among the steps from Keras to the device.
 
-Each link of the chain differs from the one before in one step only, so that the steps' shares add
-up to the total exactly, whatever the order of the pictures.
+The same images go down a chain, in which each link differs from the one before in one step. So the
+steps' drops add up to the total exactly.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import own_pixels
-from kedge_convert.drift.recording import load_original
+from kedge_convert.drift.recording import load_float_model
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
@@ -27,7 +27,7 @@ from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import label_sets, probabilities
 from kedge_runtime.drift.gates import Estimate, Pairs
-from kedge_runtime.drift.recording import Original, Sample
+from kedge_runtime.drift.recording import Against, Sample
 from kedge_runtime.drift.report import Attribution, AttributionStep
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, engine_for, open_engine
 from kedge_runtime.errors import EngineError, ImageError, UsageError
@@ -35,58 +35,56 @@ from kedge_runtime.image.preprocessing import Preprocessor
 from kedge_runtime.output import quiet
 from kedge_runtime.progress import Bar
 
-# Returns a picture's answer as a number (`_answer`), or raises ImageError.
-Ask = Callable[[Path], int]
+# Returns the answer to an image as a number (`_answer`), or raises ImageError.
+Predictor = Callable[[Path], int]
 
-# The answer of a picture that one of the links can't read.
+# The answer of a link that can't read the image.
 UNREAD = -2
 
 
 @dataclass(frozen=True)
 class Link:
-    """One end of a step: `step` leads to it ("" for the first), `what` it is, and its answers."""
+    """Hold a link: the `step` that leads to it ("" for the first), its name and its predictor."""
 
     step: str
     what: str
-    ask: Ask
+    predict: Predictor
 
 
 def attribute(
-    original: Original, artefacts: Sequence[Artefact], sample: Sample, options: EngineOptions
+    against: Against, artefacts: Sequence[Artefact], sample: Sample, engine: EngineOptions
 ) -> list[Attribution]:
-    """Return what each step from Keras to the engine of `options` adds, of every artefact.
+    """Return what each step from Keras to `engine` adds to each artefact's drift.
 
-    All are made from the original and fed alike. Raises UsageError when no picture can be read.
+    All artefacts have one float model and one preprocessing. Raises UsageError when no image can be
+    read.
     """
-    source = load_original(original)
-    first = [_asked(link, sample) for link in _fed(source, original.artefact.contract)]
-    return [
-        _summed([*first, *_measured(source, artefact, sample, options)], sample, artefact)
-        for artefact in artefacts
-    ]
+    source = load_float_model(against)
+    first = [_answered(link, sample) for link in _keras_links(source, against.artefact.contract)]
+    found = []
+    for artefact in artefacts:
+        links = _artefact_links(source, artefact, engine)
+        answered = [*first, *(_answered(link, sample) for link in links)]
+        found.append(_summed(answered, sample, artefact.contract.output.label_offset))
+    return found
 
 
-Asked = tuple[Link, Indices]
+Answered = tuple[Link, Indices]
 
 
-def _measured(
-    source: Source, artefact: Artefact, sample: Sample, options: EngineOptions
-) -> list[Asked]:
-    return [_asked(link, sample) for link in _run(source, artefact, options)]
-
-
-def _summed(asked: Sequence[Asked], sample: Sample, artefact: Artefact) -> Attribution:
-    answers = np.stack([found for _, found in asked])
+def _summed(answered: Sequence[Answered], sample: Sample, offset: int) -> Attribution:
+    answers = np.stack([each for _, each in answered])
     read = (answers != UNREAD).all(axis=0)
     if not read.any():
-        raise UsageError("--attribute: none of the pictures can be read by Keras and by kedge")
-    offset = artefact.contract.output.label_offset
+        raise UsageError(
+            "--attribute: no image is readable by both Keras and kedge; give other images"
+        )
     truth = None if sample.truth is None else sample.truth[read] + offset
-    return attribution([link for link, _ in asked], answers[:, read], truth)
+    return attribution([link for link, _ in answered], answers[:, read], truth)
 
 
 def attribution(links: Sequence[Link], answers: Indices, truth: Indices | None) -> Attribution:
-    """Return the shares of the steps between links, by their answers, [links, pictures]."""
+    """Return what each step adds, by the links' answers, [links, images]."""
     apart = (answers != answers[0]).mean(axis=1)
     steps = tuple(
         AttributionStep(
@@ -110,64 +108,62 @@ def _drop(before: Indices, after: Indices, truth: Indices | None) -> Estimate | 
     return Pairs(*(int(cell.sum()) for cell in cells)).drop
 
 
-def _asked(link: Link, sample: Sample) -> Asked:
-    found = []
-    with Bar(f"attribute: {link.what}", len(sample.pictures)) as bar:
-        for picture in sample.pictures:
+def _answered(link: Link, sample: Sample) -> Answered:
+    answers = []
+    with Bar(f"attribute: {link.what}", len(sample.images)) as bar:
+        for image in sample.images:
             try:
                 with quiet():
-                    found.append(link.ask(picture))
+                    answers.append(link.predict(image))
             except ImageError:
-                found.append(UNREAD)
+                answers.append(UNREAD)
             bar.advance()
-    return link, np.array(found, np.int64)
+    return link, np.array(answers, np.int64)
 
 
-def _fed(source: Source, contract: Contract) -> list[Link]:
-    """Return the original as its makers feed it, and as its artefacts are fed.
+def _keras_links(source: Source, contract: Contract) -> list[Link]:
+    """Return the float model with its training's preprocessing, then with the contract's.
 
-    Its makers' way is the pipeline that the contract names; without one, Keras's documentation.
+    The first is the pipeline that the contract names; without one, as Keras documents it.
     """
     if library := own_pixels.library(contract.input):
-        first = Link("", library, _own(source, contract))
+        first = Link("", library, _by_library(source, contract))
     else:
-        first = Link("", "Keras", _keras(source, contract))
-    return [
-        first,
-        Link("preprocessing", "the contract's pixels", _original(source)),
-    ]
+        first = Link("", "Keras", _by_keras(source, contract))
+    return [first, Link("preprocessing", "the contract's pixels", _by_contract(source))]
 
 
-def _run(source: Source, artefact: Artefact, options: EngineOptions) -> list[Link]:
-    """Return the links behind Keras that there are for an artefact: nothing was quantised in a
-    float32 one, and only LiteRT has kernels to hold an engine against.
+def _artefact_links(source: Source, artefact: Artefact, engine: EngineOptions) -> list[Link]:
+    """Return the links behind Keras that an artefact has.
+
+    A float32 artefact has no quantisation; only LiteRT has reference kernels.
     """
     content, contract = read_content(artefact.path), artefact.contract
-    form = content.format
     links, step = [], "export"
     if contract.provenance.precision != "float32":
         with quiet():
-            data = FORMATS[form].export(source, "float32", (), lambda: None).content
-        exported = ModelContent(Path(f"float.{form}"), form, data)
-        links.append(Link(step, f"float32 {form}", _engine(exported, contract, EngineOptions())))
+            data = FORMATS[content.format].export(source, "float32", (), lambda: None).content
+        exported = ModelContent(Path(f"float.{content.format}"), content.format, data)
+        predict = _by_engine(exported, contract, EngineOptions())
+        links.append(Link(step, f"float32 {content.format}", predict))
         step = "quantisation"
-    exact = "reference" in ENGINES[engine_for(form, options)].kernels
-    if exact and (ask := _reference(content, contract)):
-        links.append(Link(step, "reference kernels", ask))
+    exact = "reference" in ENGINES[engine_for(content.format, engine)].kernels
+    if exact and (reference := _by_reference_kernels(content, contract)):
+        links.append(Link(step, "reference kernels", reference))
         step = "engine"
-    return [*links, Link(step, "the artefact", _engine(content, contract, options))]
+    return [*links, Link(step, "the artefact", _by_engine(content, contract, engine))]
 
 
-def _reference(content: ModelContent, contract: Contract) -> Ask | None:
-    """Return the answers of LiteRT's reference kernels, None where they lack an operator (ELU)."""
+def _by_reference_kernels(content: ModelContent, contract: Contract) -> Predictor | None:
+    """Predict with LiteRT's reference kernels; None where they lack an operator (ELU)."""
     try:
-        return _engine(content, contract, EngineOptions(kernels="reference"))
+        return _by_engine(content, contract, EngineOptions(kernels="reference"))
     except EngineError:
         return None
 
 
-def _engine(content: ModelContent, contract: Contract, options: EngineOptions) -> Ask:
-    """Return the answers of a file, sealed or not, to which a contract belongs."""
+def _by_engine(content: ModelContent, contract: Contract, options: EngineOptions) -> Predictor:
+    """Predict with a file, sealed or not, by a contract."""
     with quiet():
         engine = open_engine(content, options)
     stated = replace(
@@ -177,64 +173,65 @@ def _engine(content: ModelContent, contract: Contract, options: EngineOptions) -
     )
     classifier = Classifier(Artefact(content.path, stated, Golden.none(), ""), engine)
 
-    def ask(picture: Path) -> int:
-        return _answer(classifier.probabilities(picture), contract.output)
+    def predict(image: Path) -> int:
+        return _answer(classifier.probabilities(image), contract.output)
 
-    return ask
-
-
-def _original(source: Source) -> Ask:
-    plan = Preprocessor(source.input)
-    return lambda picture: _asked_of(source, plan.tensor(plan.read(picture)))
+    return predict
 
 
-def _own(source: Source, contract: Contract) -> Ask:
-    """Return the answers of the original fed by the library that its pipeline belongs to."""
-    plan = Preprocessor(source.input)
-
-    def ask(picture: Path) -> int:
-        plan.read(picture)  # refuses what is beyond kedge's limits, of which others have none
-        tensors = own_pixels.own_tensors([picture], contract.input)
-        return _asked_of(source, next(iter(tensors or ())))
-
-    return ask
+def _by_contract(source: Source) -> Predictor:
+    """Predict with the float model and kedge's own preprocessing."""
+    preprocessor = Preprocessor(source.input)
+    return lambda image: _predicted(source, preprocessor.tensor(preprocessor.read(image)))
 
 
-def _keras(source: Source, contract: Contract) -> Ask:
-    """Return the answers of the original fed as Keras's own documentation does it."""
+def _by_library(source: Source, contract: Contract) -> Predictor:
+    """Predict with the float model and the preprocessing of its training's library."""
+    preprocessor = Preprocessor(source.input)
+
+    def predict(image: Path) -> int:
+        preprocessor.read(image)  # applies kedge's limits; the library has none
+        tensors = own_pixels.own_tensors([image], contract.input)
+        return _predicted(source, next(iter(tensors or ())))
+
+    return predict
+
+
+def _by_keras(source: Source, contract: Contract) -> Predictor:
+    """Predict with the float model and the preprocessing that Keras documents."""
     keras = require("keras")
     geometry = contract.input.geometry
     size = (geometry.height, geometry.width)
-    normalise, plan = _preprocess_input(contract), Preprocessor(source.input)
+    normalise, preprocessor = _preprocess_input(contract), Preprocessor(source.input)
 
-    def ask(picture: Path) -> int:
-        plan.read(picture)  # refuses what is beyond kedge's limits, of which Keras has none
+    def predict(image: Path) -> int:
+        preprocessor.read(image)  # applies kedge's limits; Keras has none
         try:
-            loaded = keras.utils.load_img(picture, target_size=size)
+            loaded = keras.utils.load_img(image, target_size=size)
         except OSError as error:
-            raise ImageError(f"{picture}: Keras can't read it ({error})") from None
-        return _asked_of(source, normalise(keras.utils.img_to_array(loaded)[None]))
+            raise ImageError(f"{image}: Keras can't read it ({error})") from None
+        return _predicted(source, normalise(keras.utils.img_to_array(loaded)[None]))
 
-    return ask
+    return predict
 
 
 def _preprocess_input(contract: Contract) -> Callable[[Floats], Floats]:
-    """Return the card's own function in Keras, or for a model without card the contract's table."""
+    """Return the card's function in Keras, or without a card the contract's normalisation."""
     if name := contract.provenance.card:
         module = getattr(require("keras").applications, card(name).module)
         function: Callable[[Floats], Floats] = module.preprocess_input
         return function
-    plan = Preprocessor(Input(contract.input.geometry, contract.input.normalisation))
-    return lambda pixels: plan.look_up(pixels[0].astype(np.uint8))
+    preprocessor = Preprocessor(Input(contract.input.geometry, contract.input.normalisation))
+    return lambda pixels: preprocessor.look_up(pixels[0].astype(np.uint8))
 
 
-def _asked_of(source: Source, tensor: NDArray[Any]) -> int:
+def _predicted(source: Source, tensor: NDArray[Any]) -> int:
     outputs = source.logits(iter([tensor]))[0]
     return _answer(probabilities(outputs, source.output), source.output)
 
 
 def _answer(values: Floats, output: Output) -> int:
-    """Return the best output's index or, of independent classes, a digest of the set of labels."""
+    """Return the best output's index; of independent classes, a digest of the set of labels."""
     if not output.multi_label:
         return int(values.argmax())
     digest = hashlib.sha256(label_sets(values, output).tobytes()).digest()

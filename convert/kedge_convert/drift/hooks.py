@@ -1,8 +1,14 @@
-"""What the runtime's `kedge drift` calls by name: `kedge_runtime.drift.recording.Converter`."""
+"""Export what the runtime's `kedge drift` calls by name; mypy checks it against its Protocol."""
+
+from typing import TYPE_CHECKING
 
 from kedge_convert.drift.attribution import attribute
-from kedge_convert.drift.layer_show import table
-from kedge_convert.drift.layers import plain
-from kedge_convert.drift.recording import draw, localised, record
+from kedge_convert.drift.recording import localise, record
 
-__all__ = ["attribute", "draw", "localised", "plain", "record", "table"]
+if TYPE_CHECKING:
+    from kedge_convert.drift import hooks
+    from kedge_runtime.drift.recording import Converter
+
+    CONFORMS: Converter = hooks
+
+__all__ = ["attribute", "localise", "record"]

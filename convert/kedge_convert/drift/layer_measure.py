@@ -1,8 +1,8 @@
-"""How far each layer has drifted, and how much of it is its own: powers summed picture by picture.
+"""Measure the drift of each layer, and the part that the layer adds itself.
 
-For every matched tensor two references: the float network's own value, and what the float layers
-between give for the file's tensors before it. The first tells what has gathered up to here, the
-second what this layer adds. Only sums are kept.
+Every matched tensor of the file is compared twice: with the float model's value, which shows all
+drift up to here; and with the float layer's output for the file's own inputs, which shows what this
+layer adds. Only sums are kept, image by image.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,12 @@ from kedge_convert.prepare.graph import GraphTensor, Node
 
 @dataclass
 class LayerTally:
-    """The sums of one matched tensor; `nodes` are the Keras nodes that it stands for."""
+    """Hold the sums of one matched tensor; `nodes`: the Keras nodes since the last match."""
 
     match: Match
     stage: ShippedStage
     nodes: list[Node]
-    gathered: Sums = field(default_factory=Sums)
+    total: Sums = field(default_factory=Sums)
     own: Sums = field(default_factory=Sums)
     range: ValueRange = field(default_factory=lambda: ValueRange(np.zeros(1)))
 
@@ -49,27 +49,27 @@ def measure(
 def _add(
     source: LayerReference, tallies: dict[GraphTensor, LayerTally], sample: TensorSample
 ) -> None:
-    floats, shipped = Values(source, sample.pictures), Values(source, sample.entered)
+    floats, shipped = Values(source, sample.images), Values(source, sample.file_input)
     last = source.graph.last_uses()
     for i, node in enumerate(source.graph.nodes):
         tensor = node.output
-        wanted = floats[tensor]
+        reference = floats[tensor]
         if tensor in tallies:
             tally = tallies[tensor]
-            given = shipped[tensor]
-            found = tally.match.learn(sample.found[tally.match.index], given)
-            tally.gathered.add(wanted, found)
-            tally.own.add(given, found)
-            tally.range.add(given * tally.match.gauge.factors, tally.stage)
-            shipped.set(tensor, found)
+            expected = shipped[tensor]
+            value = tally.match.learn(sample.stages[tally.match.index], expected)
+            tally.total.add(reference, value)
+            tally.own.add(expected, value)
+            tally.range.add(expected * tally.match.gauge.factors, tally.stage)
+            shipped.set(tensor, value)
         else:
             shipped[tensor]
-        for spent in _spent(source.inputs[tensor], i, last):
-            floats.forget(spent)
-            shipped.forget(spent)
+        for unused in _unused(source.inputs[tensor], i, last):
+            floats.forget(unused)
+            shipped.forget(unused)
 
 
-def _spent(
-    taken: tuple[GraphTensor, ...], index: int, last: dict[GraphTensor, int]
+def _unused(
+    inputs: tuple[GraphTensor, ...], index: int, last: dict[GraphTensor, int]
 ) -> Iterator[GraphTensor]:
-    return (tensor for tensor in set(taken) if last.get(tensor) == index)
+    return (tensor for tensor in set(inputs) if last.get(tensor) == index)

@@ -1,8 +1,8 @@
-"""The float original, layer by layer: its graph, its layers' names, and values that can be set.
+"""Compute the float model layer by layer, from its input or from values that are set.
 
-`Values` computes what is asked for and no more. A tensor that is set to what the shipped file has
-there cuts the graph: what comes after is computed from it, so that a layer's own part of the drift
-can be told from what it was given.
+`Values` computes only the tensors that are read. A tensor that is set to the shipped file's value
+cuts the graph: later tensors are computed from it. So a layer's own part of the drift is separate
+from the drift of its inputs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,11 @@ from kedge_runtime.arrays import Floats
 
 @dataclass(frozen=True)
 class LayerReference:
-    """The traced graph. By each node's output: `producers`, what it takes (`inputs`), and its
-    layer's name (`names`), with nested models' before a slash.
+    """Hold the traced graph of a Keras model.
 
-    `scalable`: tensors whose channels preparation may have multiplied (docs/quantisation.md).
+    By each node's output: `producers`: the node; `inputs`: its tensors; `names`: its layer's name,
+    with nested models' before a slash. `scalable`: tensors whose channels preparation may have
+    multiplied (docs/quantisation.md).
     """
 
     graph: Graph
@@ -34,29 +35,29 @@ class LayerReference:
 
     @cached_property
     def order(self) -> dict[GraphTensor, int]:
-        """The place of each node in the execution order, by its output."""
+        """The index of each node in the execution order, by its output."""
         return {node.output: i for i, node in enumerate(self.graph.nodes)}
 
     @cached_property
     def layers(self) -> frozenset[str]:
-        """The layers' own names in lower case, as the file's tensors may have them."""
+        """The layers' own names in lower case, which may be in the names of the file's tensors."""
         return frozenset(node.layer.name.lower() for node in self.graph.nodes)
 
     def segment(self, tensor: GraphTensor, stops: "frozenset[GraphTensor]") -> list[Node]:
         """Return the nodes between a tensor and the stops before it, in execution order."""
-        found: dict[GraphTensor, Node] = {}
+        nodes: dict[GraphTensor, Node] = {}
         waiting = [tensor]
         while waiting:
             one = waiting.pop()
-            if one in found or one not in self.producers or (one in stops and one != tensor):
+            if one in nodes or one not in self.producers or (one in stops and one != tensor):
                 continue
-            found[one] = self.producers[one]
+            nodes[one] = self.producers[one]
             waiting += self.inputs[one]
-        return sorted(found.values(), key=lambda node: self.order[node.output])
+        return sorted(nodes.values(), key=lambda node: self.order[node.output])
 
 
 def layer_reference(model: Any) -> LayerReference:
-    """Return the reference of a Keras model, pictures to logits."""
+    """Return the reference of a Keras model, images to logits."""
     graph = trace(model)
     producers = {node.output: node for node in graph.nodes}
     inputs = {node.output: tuple(node.inputs) for node in graph.nodes}
@@ -69,17 +70,17 @@ def weighted(node: Node) -> bool:
 
 
 def main(nodes: Sequence[Node]) -> Node:
-    """Return the node that a person would name: the last one with a kernel, else the last one."""
+    """Return the node that names a segment: the last one with a kernel, or else the last one."""
     return next((node for node in reversed(nodes) if weighted(node)), nodes[-1])
 
 
 class Values:
-    """The values of a reference on some pictures, float32 [n, ...]; any of them can be set."""
+    """Hold the tensors of a reference on some images, float32 [n, ...]; each can be set."""
 
-    def __init__(self, source: LayerReference, pictures: Floats) -> None:
-        """Start from the pictures."""
+    def __init__(self, source: LayerReference, images: Floats) -> None:
+        """Start from the images."""
         self._source = source
-        self._set = {source.graph.input: pictures}
+        self._set = {source.graph.input: images}
         self._computed: dict[GraphTensor, Floats] = {}
 
     @property
@@ -95,12 +96,14 @@ class Values:
         return self._known(tensor)
 
     def set(self, tensor: GraphTensor, value: Floats) -> None:
-        """Set a tensor; what was computed from its former value is forgotten."""
+        """Set a tensor; values that were computed from the former one are dropped."""
         self._set[tensor] = value
         stale = {tensor}
         for node in self._source.graph.nodes:
-            taken = self._source.inputs[node.output]
-            if stale.intersection(taken) and node.output not in self._set:
+            if (
+                stale.intersection(self._source.inputs[node.output])
+                and node.output not in self._set
+            ):
                 stale.add(node.output)
                 self._computed.pop(node.output, None)
         self._computed.pop(tensor, None)
@@ -111,7 +114,7 @@ class Values:
         del self._set[tensor]
 
     def forget(self, tensor: GraphTensor) -> None:
-        """Drop a value that nothing will ask for again."""
+        """Drop a value that nothing reads again."""
         self._set.pop(tensor, None)
         self._computed.pop(tensor, None)
 
@@ -124,7 +127,7 @@ class Values:
 
 
 def _names(graph: Graph, model: Any) -> dict[GraphTensor, str]:
-    """Return each node's name; a layer's second call is told from its first."""
+    """Return each node's name; a layer's second call has a number."""
     paths = dict(_paths(model, ""))
     calls: dict[str, int] = {}
     names = {}
@@ -144,16 +147,16 @@ def _paths(model: Any, prefix: str) -> Iterator[tuple[int, str]]:
 
 
 def _scalable(graph: Graph) -> frozenset[GraphTensor]:
-    """Return the traced tensors that stand for one which equalisation may scale."""
+    """Return the traced tensors whose channels equalisation may scale."""
     folded = fold(graph)
     shapes: dict[GraphTensor, tuple[int, ...]] = {}
     zeros = np.zeros((1, *graph.shape), np.float32)
     fold_over(folded, zeros, lambda tensor, value: shapes.__setitem__(tensor, value.shape))
     free = {tensor for group in groups(folded, shapes) for tensor in group.tensors}
-    kept = {node.output for node in folded.nodes}
-    stands_for: dict[GraphTensor, GraphTensor] = {}
+    outputs = {node.output for node in folded.nodes}
+    folded_into: dict[GraphTensor, GraphTensor] = {}
     for node in graph.nodes:
         first = node.inputs[0]
-        merged = node.output not in kept
-        stands_for[node.output] = stands_for.get(first, first) if merged else node.output
-    return frozenset(tensor for tensor, kept_one in stands_for.items() if kept_one in free)
+        merged = node.output not in outputs
+        folded_into[node.output] = folded_into.get(first, first) if merged else node.output
+    return frozenset(tensor for tensor, target in folded_into.items() if target in free)

@@ -4,23 +4,25 @@ from collections.abc import Iterator
 from html import escape
 
 from kedge_convert.drift.layers import LayerDrift, Localisation
+from kedge_runtime.drift.figures import percent
+from kedge_runtime.errors import counted
 from kedge_runtime.output import page
 from kedge_runtime.printable import printable
 
 ROW, BARS, LABELS = 16, 420, 260  # pixels
 TOP = 40
-FULL = 60.0  # dB at the right end; beyond it nobody looks for faults
+FULL = 60.0  # dB at the right end; above it a layer has no fault
 WORST = 3
-COLOURS = {"own": "#8fb3d9", "worst": "#c8442f", "gathered": "#333333", "grid": "#dddddd"}
+COLOURS = {"own": "#8fb3d9", "worst": "#c8442f", "total": "#333333", "grid": "#dddddd"}
 
 
-def svg(found: Localisation) -> str:
-    """Return an SVG document: a bar per layer for its own SQNR, a line for all drift up to it."""
-    layers = sorted(found.layers, key=lambda layer: layer.position)
-    worst = {layer.position for layer in found.layers[:WORST]}
+def svg(localisation: Localisation) -> str:
+    """Return an SVG document: a bar for each layer's own SQNR, a line for all drift up to it."""
+    layers = sorted(localisation.layers, key=lambda layer: layer.position)
+    worst = {layer.position for layer in localisation.layers[:WORST]}
     height = TOP + ROW * len(layers) + ROW
     parts = [
-        *_head(found, height),
+        *_head(localisation, height),
         *(_grid(decibels, height) for decibels in range(0, int(FULL) + 1, 10)),
         *(_bar(row, layer, layer.position in worst) for row, layer in enumerate(layers)),
         _line(layers),
@@ -29,15 +31,16 @@ def svg(found: Localisation) -> str:
     return "\n".join(parts)
 
 
-def _head(found: Localisation, height: int) -> list[str]:
+def _head(localisation: Localisation, height: int) -> list[str]:
     width = LABELS + BARS + 40
-    title = f"{printable(found.artefact)}: SQNR by layer in dB, {found.images} pictures"
+    images = counted(localisation.images, "image")
+    title = f"{printable(localisation.artefact)}: SQNR by layer in dB, {images}"
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
         f'<text x="8" y="14" font-size="13">{escape(title)}</text>',
-        '<text x="8" y="28">bar: what the layer adds; line: all drift up to it</text>',
+        '<text x="8" y="28">bar: noise that the layer adds; line: all noise up to it</text>',
     ]
 
 
@@ -66,7 +69,7 @@ def _line(layers: list[LayerDrift]) -> str:
     points = " ".join(
         f"{_x(layer.sqnr)},{TOP + row * ROW + ROW // 2}" for row, layer in enumerate(layers)
     )
-    return f'<polyline points="{points}" fill="none" stroke="{COLOURS["gathered"]}"/>'
+    return f'<polyline points="{points}" fill="none" stroke="{COLOURS["total"]}"/>'
 
 
 def _x(decibels: float) -> float:
@@ -78,25 +81,27 @@ NAME = 30  # columns
 UNMATCHED = 3
 
 
-def table(found: Localisation, rows: int = ROWS) -> str:
+def table(localisation: Localisation, rows: int = ROWS) -> str:
     """Return the layers that add most noise, and what to do about them."""
-    return page(_lines(found, rows))
+    return page(_lines(localisation, rows))
 
 
-def _lines(found: Localisation, rows: int) -> Iterator[str]:
-    count = len(found.layers)
-    yield f"{found.artefact}: the worst {min(rows, count)} of {count} layers"
+def _lines(localisation: Localisation, rows: int) -> Iterator[str]:
+    count = len(localisation.layers)
+    yield f"{localisation.artefact}: the worst {min(rows, count)} of {count} layers"
     yield f"  {'SQNR in dB':<{NAME}}{'own':>7}{'steps':>7}{'all':>7}{'cosine':>9}{'clipped':>9}"
-    for layer in found.layers[:rows]:
+    for layer in localisation.layers[:rows]:
         yield _row(layer)
         if layer.advice:
             yield f"    {layer.advice}"
-    yield f"  own: noise the layer adds, on {found.images} pictures; steps: what rounding to its"
-    yield "  tensor's steps alone leaves; all: with what came before it"
-    if found.unmatched:
+    images = counted(localisation.images, "image")
+    yield f"  own: noise that the layer adds, on {images}; steps: noise of"
+    yield "  rounding to the tensor's steps alone; all: noise of this and all layers before it"
+    if localisation.unmatched:
         # The last of a fused name's parts is the operator's own.
-        names = [name.split(";")[-1] for name in found.unmatched[:UNMATCHED]]
-        yield f"  {len(found.unmatched)} tensors are no layer's output: {', '.join(names)}"
+        names = [name.split(";")[-1] for name in localisation.unmatched[:UNMATCHED]]
+        tensors = counted(len(localisation.unmatched), "tensor")
+        yield f"  {tensors} without a layer: {', '.join(names)}"
 
 
 def _row(layer: LayerDrift) -> str:
@@ -105,5 +110,5 @@ def _row(layer: LayerDrift) -> str:
     steps = f"{layer.floor:7.1f}" if layer.quantised else f"{'float':>7}"
     return (
         f"  {name:<{NAME}}{layer.own_sqnr:7.1f}{steps}{layer.sqnr:7.1f}"
-        f"{layer.cosine:9.4f}{layer.clipped:9.2%}"
+        f"{layer.cosine:9.4f}{percent(layer.clipped):>9}"
     )

@@ -1,4 +1,4 @@
-"""Sum a tensor's values image by image, and undo what preparation multiplied its channels by."""
+"""Sum a tensor's values image by image, and estimate the factors of preparation."""
 
 from dataclasses import dataclass, field
 
@@ -9,14 +9,14 @@ from kedge_convert.drift.shipped import ShippedStage
 from kedge_convert.prepare.equalise import LARGEST
 from kedge_runtime.arrays import Doubles, Floats
 
-SILENT = 1e-6  # of the tensor's peak: such a channel has no range to speak of
+SILENT = 1e-6  # of the tensor's peak: the range of a smaller channel doesn't count
 CEILING = 150.0  # dB; float32 itself has no more
 TINY = 1e-30
 
 
 @dataclass
 class Sums:
-    """Powers over all values seen of one pair: reference r, shipped q, error q - r."""
+    """Sum the powers of a pair of tensors: reference r, shipped q, error q - r."""
 
     signal: float = 0.0
     power: float = 0.0
@@ -43,9 +43,9 @@ class Sums:
 
 @dataclass
 class ValueRange:
-    """What a tensor's range had to hold, in the file's units.
+    """Sum what a tensor's range must hold, in the file's units.
 
-    `peaks`: [channels], `power`: sum of squares, `beyond`: values outside of what it can hold.
+    `peaks`: [channels]; `power`: sum of squares; `beyond`: number of values outside the range.
     """
 
     peaks: NDArray[np.float64]
@@ -54,7 +54,7 @@ class ValueRange:
     count: int = 0
 
     def add(self, values: Floats, stage: ShippedStage) -> None:
-        """Add what the float layer would have put there."""
+        """Add the float layer's values."""
         low, high = stage.range
         # Half a step beyond the end is still rounded to the end.
         outside = (values < low - stage.step / 2) | (values > high + stage.step / 2)
@@ -65,14 +65,14 @@ class ValueRange:
         self.count += values.size
 
     def floor(self, step: float) -> float:
-        """Return the SQNR in dB that rounding to the step alone would leave: noise step^2 / 12."""
+        """Return the SQNR in dB of rounding to the step alone: noise step^2 / 12."""
         return decibels(self.power, self.count * step**2 / 12)
 
     @property
     def spread(self) -> float:
         """The largest channel's peak to the median channel's."""
-        heard = self.peaks[self.peaks > SILENT * self.peaks.max(initial=0.0)]
-        return float(heard.max() / np.median(heard)) if heard.size else 1.0
+        active = self.peaks[self.peaks > SILENT * self.peaks.max(initial=0.0)]
+        return float(active.max() / np.median(active)) if active.size else 1.0
 
     @property
     def crest(self) -> float:
@@ -91,36 +91,36 @@ def _total(values: Floats) -> float:
     return float(values.sum(dtype=np.float64))
 
 
-CUT = 0.98  # of a tensor's peak: an enlarged value above it may have been cut off there
+CUT = 0.98  # of a tensor's peak: an enlarged value above it may have been clipped
 ENOUGH = 0.01  # of a channel's power: with less of it below the cut, all of it is used
 
 
 @dataclass
 class GaugeMoments:
-    """Sums by channel, [channels]: wanted^2, and wanted times found."""
+    """Sum by channel, [channels]: expected^2, and expected times found."""
 
     power: Doubles = field(default_factory=lambda: np.zeros(1))
     shared: Doubles = field(default_factory=lambda: np.zeros(1))
 
-    def add(self, wanted: Floats, found: Floats) -> None:
+    def add(self, expected: Floats, found: Floats) -> None:
         """Add rows of [n, channels]."""
-        self.power = self.power + np.square(wanted).sum(axis=0, dtype=np.float64)
-        self.shared = self.shared + (wanted * found).sum(axis=0, dtype=np.float64)
+        self.power = self.power + np.square(expected).sum(axis=0, dtype=np.float64)
+        self.shared = self.shared + (expected * found).sum(axis=0, dtype=np.float64)
 
 
 @dataclass
 class Gauge:
-    """The factors of one tensor as far as it has been seen; `fixed` ones are 1."""
+    """Estimate the factors of one tensor's channels; `fixed` ones are 1."""
 
     fixed: bool
     every: GaugeMoments = field(default_factory=GaugeMoments)
     uncut: GaugeMoments = field(default_factory=GaugeMoments)
 
-    def add(self, wanted: Floats, found: Floats) -> None:
-        """Learn from the original's values and the file's, both [..., channels]."""
+    def add(self, expected: Floats, found: Floats) -> None:
+        """Add the float model's values and the file's, both [..., channels]."""
         if self.fixed:
             return
-        ours = wanted.reshape(-1, wanted.shape[-1])
+        ours = expected.reshape(-1, expected.shape[-1])
         theirs = found.reshape(ours.shape)
         below = np.abs(theirs) < CUT * np.abs(theirs).max(initial=0.0)
         self.every.add(ours, theirs)

@@ -9,47 +9,49 @@ import numpy as np
 
 from kedge_convert.drift.layer_measure import LayerTally, measure
 from kedge_convert.drift.layer_reference import LayerReference, layer_reference, main
-from kedge_convert.drift.matching import Evidence, Matching, match
+from kedge_convert.drift.matching import MatchEvidence, Matching, match
 from kedge_convert.drift.shipped import Shipped, TensorSample, open_shipped
 from kedge_convert.images import tensors
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.content import format_of
 from kedge_runtime.artefact.contract import Contract, Input, Method, Tensor
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.drift.figures import percent
 from kedge_runtime.errors import UsageError
 
-# Noise of a thousandth of the signal: several such layers in a row don't change an answer.
+# A thousandth of the signal: several such layers in a row don't change an answer.
 FINE = 30.0
-# Rounding to the tensor's own steps explains the noise if it makes a quarter of it or more.
+# Rounding to the tensor's own steps explains the noise if it is a quarter of it or more.
 EXPLAINED = 6.0
-# Values beyond the range of more than one in two hundred cost more than their finer steps bring.
+# Clipping more than one value in two hundred costs more than finer steps gain.
 CLIPPED = 0.005
-# A channel with an eighth of the range has five bits left of eight.
+# A channel with an eighth of the range has five of eight bits.
 NARROW = 8.0
-# A normal distribution's largest of ten thousand values is four times its RMS, of ReLU's half of
-# one about six: a peak beyond twelve is an outlier.
+# The largest of ten thousand normal values is four times their RMS, about six after ReLU: a peak
+# above twelve is an outlier.
 OUTLIER = 12.0
 
 SEARCH = "`kedge convert ... --min-agreement .98` searches which layers to keep in float"
 
-# The file doesn't say which it was.
-STOCK = "(prepared ones weren't nearer, couldn't be made, or --no-prepare was given): "
+# The file doesn't record the reason.
+STOCK = "(prepared ones were not closer, not possible, or --no-prepare was given): "
 
 
 @dataclass(frozen=True)
 class AdviceRule:
-    """`bounds`: fact -> (least, most), both included; `kinds`: Keras classes, empty for any;
-    `method`: of the file's preparation, None for any. `says` is filled in from the facts.
+    """Give an advice for the layers whose facts are within the bounds.
+
+    `bounds`: fact -> (minimum, maximum), both included; `kinds`: Keras classes, empty for any;
+    `method`: of the file's weights, None for any; `advice`: a template for the facts.
     """
 
-    says: str
+    advice: str
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     kinds: frozenset[str] = frozenset()
     method: Method | None = None
 
     def holds(self, facts: dict[str, Any]) -> bool:
-        """Whether the facts keep every bound."""
+        """Whether the facts are within every bound."""
         return (
             all(low <= facts[name] <= high for name, (low, high) in self.bounds.items())
             and (not self.kinds or facts["kind"] in self.kinds)
@@ -69,18 +71,18 @@ WEIGHTS: dict[str, tuple[float, float]] = {
 RULES = (
     AdviceRule("", {"own_sqnr": (FINE, MANY)}),
     AdviceRule(
-        "{clipped:.1%} of its values are cut off, as preparation enlarged channels up to "
+        "{clipped} of its values are clipped, because preparation enlarged channels up to "
         "{factor:.1f} times: compare with --no-prepare",
         {"clipped": (CLIPPED, 1), "factor": (1.05, MANY)},
     ),
     AdviceRule(
-        "{clipped:.1%} of its values lie beyond its range: calibrate with more varied pictures "
+        "{clipped} of its values are outside its range: calibrate with more varied images "
         "(--calibrate DIR, --calibrate-count N)",
         {"clipped": (CLIPPED, 1)},
     ),
     AdviceRule(
         "{excess:.0f} dB more noise than its steps make, and its kernel has one scale for all "
-        "channels: convert with kedge, which gives each its own",
+        "channels: convert with kedge, which uses one for each channel",
         {**WEIGHTS, "kernel_scales": (1, 1), "channels": (2, MANY)},
     ),
     AdviceRule(
@@ -96,7 +98,7 @@ RULES = (
         WEIGHTS,
     ),
     AdviceRule(
-        "a gate of {own_sqnr:.0f} dB, whose product of two roundings no range mends: " + SEARCH,
+        "a gate of {own_sqnr:.0f} dB: no range improves the product of two roundings: " + SEARCH,
         kinds=GATES,
     ),
     AdviceRule(
@@ -106,25 +108,25 @@ RULES = (
         method="stock",
     ),
     AdviceRule(
-        "its peak is {crest:.0f} times its root mean square, so that few steps are left for the "
-        "rest: calibrate with pictures like the real ones, or " + SEARCH,
+        "its peak is {crest:.0f} times its root mean square, which leaves few steps for the "
+        "other values: calibrate with images like the real ones, or " + SEARCH,
         {"crest": (OUTLIER, MANY)},
     ),
     AdviceRule(
-        "its 8-bit steps alone leave {floor:.0f} dB: " + SEARCH, {"floor": (-MANY, FINE + 6)}
+        "its 8-bit steps allow {floor:.0f} dB only: " + SEARCH, {"floor": (-MANY, FINE + 6)}
     ),
     AdviceRule("{own_sqnr:.0f} dB of its own: " + SEARCH),
 )
 
 
 def advice(facts: dict[str, Any]) -> str:
-    """Return what to do, or nothing where nothing needs to be done.
+    """Return what to do about a layer, empty for nothing.
 
     `facts`: those of a LayerDrift by name, `method`, and `excess`: by how many dB its own noise
     exceeds that of its steps.
     """
     rule = next(rule for rule in RULES if rule.holds(facts))
-    return rule.says.format(**facts)
+    return rule.advice.format(**{**facts, "clipped": percent(facts["clipped"])})
 
 
 SCHEMA = 1
@@ -132,19 +134,19 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class LayerDrift:
-    """One layer, as far as the file shows it.
+    """Hold the drift of one layer.
 
     `layer`: the Keras layer's name, nested models' before a slash; `kind`: its class; `through`:
-    all Keras layers that lie between the file's tensor `tensor` and those before it. `position`:
-    its place in the file's order, from 0. `evidence`: why the match is believed.
-    `sqnr`, `cosine`: against the float original, all drift up to here. `own_sqnr`, `own_cosine`:
-    against the float layer on the file's own inputs, what this layer adds. `floor`: the SQNR that
-    rounding to the tensor's steps alone would leave. SQNRs are in dB, at most 150.
-    `clipped`: share of values beyond the tensor's range, 0 for floats. `spread`: the largest
-    channel's peak to the median channel's; `crest`: the peak to the root mean square, both of the
-    file's tensor. `factor`: the most that preparation has enlarged a channel here, 1 for not.
-    `kernel_scales`: scales of the layer's kernel, 0 for a float one or none. `quantised`: whether
-    the file holds integers here. `advice` may be empty.
+    all Keras layers between the file's tensor `tensor` and those before it. `position`: its index
+    in the file's order. `evidence`: what proves the match.
+    `sqnr`, `cosine`: against the float model, all drift up to here. `own_sqnr`, `own_cosine`:
+    against the float layer on the file's own inputs, what this layer adds. `floor`: the SQNR of
+    rounding to the tensor's steps alone. SQNRs are in dB, at most 150. `clipped`: share of values
+    outside the tensor's range, 0 for floats. `spread`: the largest channel's peak to the median
+    channel's; `crest`: the peak to the root mean square, both of the file's tensor. `factor`: by
+    how much preparation enlarged a channel here, at most; 1 for not. `kernel_scales`: number of
+    scales of the layer's kernel, 0 for a float one or none. `quantised`: whether the file has
+    integers here. `advice` may be empty.
     """
 
     layer: str
@@ -152,7 +154,7 @@ class LayerDrift:
     through: tuple[str, ...]
     tensor: str
     position: int
-    evidence: Evidence
+    evidence: MatchEvidence
     sqnr: float
     cosine: float
     own_sqnr: float
@@ -170,9 +172,9 @@ class LayerDrift:
 
 @dataclass(frozen=True)
 class Localisation:
-    """`layers`: the one that adds most noise to its signal first. `images`: measured on so many.
+    """Hold the layers of an artefact, first those that add most noise to their signal.
 
-    `unmatched`: tensors of the file that are none of the original's, or that can't be told.
+    `images`: the number measured; `unmatched`: tensors of the file without a Keras tensor.
     """
 
     artefact: str
@@ -182,8 +184,8 @@ class Localisation:
 
 
 def layer_drift(tally: LayerTally, source: LayerReference, method: Method) -> LayerDrift:
-    """Return the record of one tally; `method`: how the file's weights were prepared."""
-    stage, held, own = tally.stage, tally.range, tally.own
+    """Return the drift of one tally; `method`: of the file's weights."""
+    stage, range_, own = tally.stage, tally.range, tally.own
     node = main(tally.nodes)
     drift = LayerDrift(
         layer=source.names[node.output],
@@ -192,109 +194,111 @@ def layer_drift(tally: LayerTally, source: LayerReference, method: Method) -> La
         tensor=stage.name,
         position=tally.match.index,
         evidence=tally.match.evidence,
-        sqnr=tally.gathered.sqnr,
-        cosine=tally.gathered.cosine,
+        sqnr=tally.total.sqnr,
+        cosine=tally.total.cosine,
         own_sqnr=own.sqnr,
         own_cosine=own.cosine,
-        floor=held.floor(stage.step),
-        clipped=held.beyond / max(held.count, 1),
-        spread=held.spread,
-        crest=held.crest,
+        floor=range_.floor(stage.step),
+        clipped=range_.beyond / max(range_.count, 1),
+        spread=range_.spread,
+        crest=range_.crest,
         factor=float(tally.match.gauge.factors.max()),
         kernel_scales=stage.kernel_scales,
-        channels=len(held.peaks),
+        channels=len(range_.peaks),
         quantised=stage.step > 0,
     )
     facts = {**asdict(drift), "method": method, "excess": drift.floor - drift.own_sqnr}
     return replace(drift, advice=advice(facts))
 
 
-def plain(found: Localisation) -> dict[str, Any]:
+def plain(localisation: Localisation) -> dict[str, Any]:
     """Return the documented JSON object (docs/localisation.md)."""
-    return {"schema": SCHEMA, **asdict(found)}
+    return {"schema": SCHEMA, **asdict(localisation)}
 
 
-PROBE = 8  # pictures that matching looks at
+PROBE = 8  # images for the matching
 MEMORY = 256 << 20  # bytes of the file's tensors that are held at once
 
 Tick = Callable[[], None]
 
 
 def by_layer(
-    path: Path, source: Source, pictures: Sequence[Path], tick: Tick = lambda: None
+    path: Path, source: Source, images: Sequence[Path], tick: Tick = lambda: None
 ) -> Localisation:
-    """Compare a sealed file with its float original on pictures, layer by layer.
+    """Compare a sealed file with its float model on images, layer by layer.
 
-    `tick` is called once per picture. Raises ArtefactError for a file that is unsealed or changed,
-    UsageError when it was made from another model or there are no pictures, EngineError when the
-    file can't be opened, ImageError for an unreadable picture.
+    `tick` is called once per image. Raises ArtefactError for a file that is unsealed or changed,
+    UsageError when it was made from another model or there are no images, EngineError when the
+    file can't be opened, ImageError for an unreadable image.
     """
     contract = read_artefact(path).contract
     made_from = contract.provenance
     if made_from.weights_digest != source.weights_digest:
         raise UsageError(
-            f"{path}: made from {made_from.source}, whose weights are not those of {source.name}: "
+            f"{path}: made from {made_from.source}, whose weights are not those of {source.name}; "
             "give the model that it was converted from"
         )
-    return localise(path, contract, source.model, pictures, tick)
+    return localise(path, contract, source.model, images, tick)
 
 
 def localise(
-    path: Path, contract: Contract, model: Any, pictures: Sequence[Path], tick: Tick = lambda: None
+    path: Path, contract: Contract, model: Any, images: Sequence[Path], tick: Tick = lambda: None
 ) -> Localisation:
-    """Do the same with a file that needn't be sealed and a Keras model from pictures to logits."""
-    if not pictures:
-        raise UsageError("no pictures to compare layers on: give a folder with some")
-    case = _Case(open_shipped(format_of(path), path), contract.input, layer_reference(model))
+    """Do the same with a file, sealed or not, and a Keras model from images to logits."""
+    if not images:
+        raise UsageError(
+            "--images: no readable image to compare layers on; give a folder with some"
+        )
+    case = _Case(open_shipped(path), contract.input, layer_reference(model))
     method = contract.provenance.method
-    count = case.affordable(pictures[0])
+    count = case.affordable(images[0])
     # Matching keeps the float layers' values beside the file's, twice.
-    probed = pictures[: max(1, min(PROBE, count // 4))]
+    probed = images[: max(1, min(PROBE, count // 4))]
     matching = case.matching(probed, scaled=method == "prepared")
-    kept = [each.index for each in matching.matches]
+    indices = [each.index for each in matching.matches]
     samples = (
-        case.sample(pictures[at : at + count], kept, tick) for at in range(0, len(pictures), count)
+        case.sample(images[at : at + count], indices, tick) for at in range(0, len(images), count)
     )
-    tallies = measure(case.original, matching, case.shipped.stages, samples)
-    layers = (layer_drift(tally, case.original, method) for tally in tallies)
+    tallies = measure(case.reference, matching, case.shipped.stages, samples)
+    layers = (layer_drift(tally, case.reference, method) for tally in tallies)
     worst_first = sorted(layers, key=lambda layer: layer.own_sqnr)
     unmatched = tuple(case.shipped.stages[i].name for i in matching.unmatched)
-    return Localisation(path.name, len(pictures), tuple(worst_first), unmatched)
+    return Localisation(path.name, len(images), tuple(worst_first), unmatched)
 
 
 @dataclass(frozen=True)
 class _Case:
-    """The file, what goes into it, and its float original."""
+    """Hold the file, its input, and its float model."""
 
     shipped: Shipped
     spec: Input
-    original: LayerReference
+    reference: LayerReference
 
-    def affordable(self, picture: Path) -> int:
-        """Return how many pictures' tensors fit into MEMORY."""
-        (tensor,) = tensors([picture], self.spec)
+    def affordable(self, image: Path) -> int:
+        """Return how many images fit into MEMORY with their tensors."""
+        (tensor,) = tensors([image], self.spec)
         return max(1, MEMORY // sum(4 * value.size for value in self.shipped.run(tensor)))
 
-    def matching(self, pictures: Sequence[Path], *, scaled: bool) -> Matching:
-        """Return which of the file's tensors is which of the original's."""
+    def matching(self, images: Sequence[Path], *, scaled: bool) -> Matching:
+        """Match the file's tensors with the float model's."""
         stages = self.shipped.stages
-        sample = self.sample(pictures, range(len(stages)), lambda: None)
-        return match(self.original, stages, sample, scaled=scaled)
+        sample = self.sample(images, range(len(stages)), lambda: None)
+        return match(self.reference, stages, sample, scaled=scaled)
 
-    def sample(self, pictures: Sequence[Path], kept: Sequence[int], tick: Tick) -> TensorSample:
-        """Return the pictures and the stages `kept` of them."""
-        raw = list(tensors(pictures, self.spec))
-        found: dict[int, list[Floats]] = {index: [] for index in kept}
+    def sample(self, images: Sequence[Path], indices: Sequence[int], tick: Tick) -> TensorSample:
+        """Return the tensors of some images, with the stages at `indices`."""
+        raw = list(tensors(images, self.spec))
+        stages: dict[int, list[Floats]] = {index: [] for index in indices}
         for tensor in raw:
             values = self.shipped.run(tensor)
-            for index, rows in found.items():
+            for index, rows in stages.items():
                 rows.append(self.shipped.stages[index].real(values[index]))
             tick()
-        entered = self.shipped.entry.real(np.concatenate(raw))
+        file_input = self.shipped.entry.real(np.concatenate(raw))
         planar = self.spec.tensor.layout == "nchw"
         floats = replace(self.spec, tensor=Tensor())
         return TensorSample(
-            np.concatenate(list(tensors(pictures, floats))),
-            np.ascontiguousarray(np.moveaxis(entered, 1, -1)) if planar else entered,
-            {index: np.concatenate(rows) for index, rows in found.items()},
+            np.concatenate(list(tensors(images, floats))),
+            np.ascontiguousarray(np.moveaxis(file_input, 1, -1)) if planar else file_input,
+            {index: np.concatenate(rows) for index, rows in stages.items()},
         )

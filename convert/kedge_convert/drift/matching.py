@@ -1,10 +1,10 @@
-"""Which Keras tensor each tensor of a shipped file is: proposed by shape and name, proved by value.
+"""Match each tensor of a shipped file with a Keras tensor, by shape, name and value.
 
-Folding and fusing leave names that mean several layers or none ("Relu6__5:0"), so that a name alone
+Folding and fusing leave names that mean several layers or none ("Relu6__5:0"), so a name alone
 proves nothing. A file's tensor is compared with what the float layers compute from the file's own
-tensors before it: a faulty layer spoils its own comparison and no other. What still agrees with
-nothing is accepted when its name says so, or when a later tensor proves to be computed from it;
-otherwise it is unmatched.
+earlier tensors: a faulty layer spoils only its own comparison. A tensor that agrees with nothing is
+accepted by its name, or when a later tensor proves to be computed from it. Otherwise it is
+unmatched.
 """
 
 import re
@@ -20,42 +20,42 @@ from kedge_convert.drift.shipped import ShippedStage, TensorSample
 from kedge_convert.prepare.graph import GraphTensor
 from kedge_runtime.arrays import Floats
 
-Evidence = Literal["value", "name", "reader", "place"]
+MatchEvidence = Literal["value", "name", "reader", "place"]
 
 SURE = 0.9  # of the power explained, 10 dB: three bits leave as much
 SAME = 0.99  # a copy differs by a rounding step
-LIKELY = 0.3  # least cosine of what only its name vouches for
+LIKELY = 0.3  # minimum cosine of a match by name alone
 REACH = 2  # kernels between a tensor and those matched before it
 
 
 @dataclass(frozen=True)
 class Match:
-    """A file's tensor and the Keras tensor that it is.
+    """Hold a file's tensor and its Keras tensor.
 
-    `planar`: channels first in the file. `gauge`: by what preparation multiplied its channels.
-    `evidence`: why it is believed: its values, its name, a tensor computed from
-    it, or its place as the output.
+    `planar`: whether channels come first in the file; `gauge`: the factors of preparation;
+    `evidence`: what proves the match: its values, its name, a tensor computed from it, or its place
+    as the output.
     """
 
     index: int
     tensor: GraphTensor
     planar: bool
     gauge: Gauge
-    evidence: Evidence
+    evidence: MatchEvidence
 
     def arrange(self, values: Floats, shape: tuple[int, ...]) -> Floats:
-        """Return the file's values in Keras's shape, [n, ...], and as large as in the original."""
+        """Return the file's values in Keras's shape, [n, ...], and in the float model's scale."""
         return arranged(values, shape, planar=self.planar) / self.gauge.factors
 
-    def learn(self, values: Floats, wanted: Floats) -> Floats:
-        """Return the same, after the gauge has seen them beside the wanted ones."""
-        self.gauge.add(wanted, arranged(values, wanted.shape, planar=self.planar))
-        return self.arrange(values, wanted.shape)
+    def learn(self, values: Floats, expected: Floats) -> Floats:
+        """Add the values to the gauge; return them as `arrange` does."""
+        self.gauge.add(expected, arranged(values, expected.shape, planar=self.planar))
+        return self.arrange(values, expected.shape)
 
 
 @dataclass(frozen=True)
 class Matching:
-    """`matches` in the file's order; `unmatched`: indices of the stages that are no Keras tensor's.
+    """Hold the matches in the file's order; `unmatched`: indices of stages without a Keras tensor.
 
     Copies (a transpose, a reshape) are neither.
     """
@@ -66,7 +66,7 @@ class Matching:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How well a Keras tensor explains a file's: share of its power, and cosine."""
+    """Hold how well a Keras tensor explains a file's tensor: share of its power, and cosine."""
 
     match: Match
     explained: float
@@ -77,14 +77,14 @@ class _Fit:
 def match(
     source: LayerReference, stages: Sequence[ShippedStage], sample: TensorSample, *, scaled: bool
 ) -> Matching:
-    """Match stages to the reference's tensors, all of which `sample` has.
+    """Match stages to the reference's tensors; `sample` has all stages.
 
-    `scaled`: whether the file's weights were prepared, so that channels may have been multiplied.
+    `scaled`: whether the file's weights were prepared, which multiplies channels.
     """
-    alignment = _Alignment(source, sample.entered, scaled)
-    found = [sample.found[i] for i in range(len(stages))]
-    for index, (stage, value) in enumerate(zip(stages, found, strict=True)):
-        alignment.place(index, stage, value, last=index == len(stages) - 1)
+    alignment = _Alignment(source, sample.file_input, scaled)
+    values = [sample.stages[i] for i in range(len(stages))]
+    for index, (stage, value) in enumerate(zip(stages, values, strict=True)):
+        alignment.add(index, stage, value, last=index == len(stages) - 1)
     return alignment.settled(len(stages))
 
 
@@ -95,33 +95,33 @@ def arranged(values: Floats, shape: tuple[int, ...], *, planar: bool) -> Floats:
 
 
 def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without the pictures and without sides of 1."""
+    """Return a shape without the images and without sides of 1."""
     return tuple(side for side in shape[1:] if side != 1)
 
 
-def _layouts(found: tuple[int, ...], wanted: tuple[int, ...]) -> list[bool]:
-    """Return whether channels may come last (False), or first (True)."""
-    a, b = _plain(found), _plain(wanted)
+def _layouts(found: tuple[int, ...], expected: tuple[int, ...]) -> list[bool]:
+    """Return the layouts that fit: channels last (False), channels first (True)."""
+    a, b = _plain(found), _plain(expected)
     first = len(a) > 1 and (*a[1:], a[0]) == b
     return [False] * (a == b) + [True] * first
 
 
 class _Alignment:
-    """The matches so far: `_proved` ones, and `_doubtful` ones that a later tensor may yet prove.
+    """Hold the matches so far: `_proved`, and `_doubtful` until a later tensor proves them.
 
-    `_firm` is computed from the proved ones alone, `_loose` from all.
+    `_firm` is computed from the proved matches alone, `_loose` from all.
     """
 
-    def __init__(self, source: LayerReference, entered: Floats, scaled: bool) -> None:
+    def __init__(self, source: LayerReference, file_input: Floats, scaled: bool) -> None:
         self._source, self._scaled = source, scaled
-        self._firm, self._loose = Values(source, entered), Values(source, entered)
+        self._firm, self._loose = Values(source, file_input), Values(source, file_input)
         self._proved: dict[GraphTensor, _Fit] = {}
         self._doubtful: dict[GraphTensor, _Fit] = {}
-        self._raw = {source.graph.input: entered}
+        self._raw = {source.graph.input: file_input}
         self._copies: set[int] = set()
 
-    def place(self, index: int, stage: ShippedStage, value: Floats, *, last: bool) -> None:
-        """Match one stage, if anything speaks for it."""
+    def add(self, index: int, stage: ShippedStage, value: Floats, *, last: bool) -> None:
+        """Match one stage where there is evidence."""
         if last:
             self._finish(index, value)
         elif self._placed(index, stage, value):
@@ -139,7 +139,7 @@ class _Alignment:
                 self._doubt(best, value)
 
     def settled(self, count: int) -> Matching:
-        """Return the claims that hold."""
+        """Return the matches that hold."""
         named = {
             tensor: fit
             for tensor, fit in self._doubtful.items()
@@ -151,7 +151,7 @@ class _Alignment:
         return Matching(matches, tuple(i for i in range(count) if i not in placed))
 
     def _placed(self, index: int, stage: ShippedStage, value: Floats) -> bool:
-        """Whether the values prove what the stage is, doubtful claims left out or taken in."""
+        """Whether the values prove a match, without or with the doubtful ones."""
         for values in (self._firm, self._loose) if self._doubtful else (self._firm,):
             fits = self._candidates(values, index, stage, value)
             best = max(fits, key=lambda fit: (fit.explained, fit.hinted), default=None)
@@ -165,81 +165,82 @@ class _Alignment:
     ) -> Iterator[_Fit]:
         names = _layers(f"{stage.name};{stage.operator}", self._source.layers)
         for tensor in self._open(values):
-            wanted = values[tensor]
+            expected = values[tensor]
             hinted = self._hinted(tensor, names)
-            for planar in _layouts(value.shape, wanted.shape):
-                found = arranged(value, wanted.shape, planar=planar)
+            for planar in _layouts(value.shape, expected.shape):
+                found = arranged(value, expected.shape, planar=planar)
                 gauge = Gauge(fixed=not self._scaled or tensor not in self._source.scalable)
-                gauge.add(wanted, found)
-                claim = Match(index, tensor, planar, gauge, "value")
-                yield _Fit(claim, *_agreement(wanted, found / gauge.factors), hinted)
+                gauge.add(expected, found)
+                match = Match(index, tensor, planar, gauge, "value")
+                yield _Fit(match, *_agreement(expected, found / gauge.factors), hinted)
 
     def _open(self, values: Values) -> Iterator[GraphTensor]:
         """Yield the tensors that aren't set and lie within REACH of those that are."""
         depth: dict[GraphTensor, int] = {}
         stops = values.stops
         for node in self._source.graph.nodes:
-            taken = [depth.get(tensor, 0) for tensor in self._source.inputs[node.output]]
-            own = max(taken, default=0) + weighted(node)
+            before = [depth.get(tensor, 0) for tensor in self._source.inputs[node.output]]
+            own = max(before, default=0) + weighted(node)
             depth[node.output] = 0 if node.output in stops else own
             if own <= REACH and node.output not in stops:
                 yield node.output
 
     def _hinted(self, tensor: GraphTensor, names: set[str]) -> bool:
-        """Whether the stage's name speaks of the layer that gives a tensor, or of its kernel's."""
+        """Whether the stage's name has the layer of a tensor, or the layer of its kernel."""
         nodes = self._source.segment(tensor, self._firm.stops)
         return any(node.layer.name.lower() in names for node in (nodes[-1], main(nodes)))
 
     def _finish(self, index: int, value: Floats) -> None:
-        """Match the last stage: it is the output, whatever its values are."""
+        """Match the last stage with the output, by its place."""
         tensor = self._source.graph.output
         self._drop({tensor})
         if tensor in self._proved:
             self._copies.add(self._proved[tensor].match.index)
-        claim = Match(index, tensor, planar=False, gauge=Gauge(fixed=True), evidence="place")
+        match = Match(index, tensor, planar=False, gauge=Gauge(fixed=True), evidence="place")
         for values in (self._firm, self._loose):
-            wanted = values[tensor]
-            fit = _Fit(claim, *_agreement(wanted, claim.arrange(value, wanted.shape)), hinted=True)
+            expected = values[tensor]
+            agreement = _agreement(expected, match.arrange(value, expected.shape))
+            fit = _Fit(match, *agreement, hinted=True)
             if fit.explained >= SURE:
                 self._prove(fit, value, values)
                 return
         self._proved[tensor] = fit
 
     def _prove(self, fit: _Fit, value: Floats, values: Values) -> None:
-        """Take a claim for certain, and with it the doubtful ones that it was computed from.
+        """Accept a match, and the doubtful ones that it was computed from.
 
-        Doubtful claims that it leaves out are values inside of a layer.
+        The doubtful ones that it skips are values inside a layer.
         """
         tensor = fit.match.tensor
         used = self._source.segment(tensor, values.stops)
-        passed = {node.output for node in self._source.segment(tensor, self._firm.stops)}
-        for taken in {each for node in used for each in self._source.inputs[node.output]}:
-            if taken in self._doubtful and taken in values.stops:
-                self._proved[taken] = self._doubtful.pop(taken)
-                self._firm.set(taken, self._loose[taken])
-        self._drop(passed)
+        skipped = {node.output for node in self._source.segment(tensor, self._firm.stops)}
+        for before in {each for node in used for each in self._source.inputs[node.output]}:
+            if before in self._doubtful and before in values.stops:
+                self._proved[before] = self._doubtful.pop(before)
+                self._firm.set(before, self._loose[before])
+        self._drop(skipped)
         self._proved[tensor] = fit
         self._enter(fit.match, value, (self._firm, self._loose))
 
     def _doubt(self, fit: _Fit, value: Floats) -> None:
-        evidence: Evidence = "name" if fit.hinted else "reader"
-        claim = replace(fit.match, evidence=evidence)
-        self._doubtful[claim.tensor] = replace(fit, match=claim)
-        self._enter(claim, value, (self._loose,))
+        evidence: MatchEvidence = "name" if fit.hinted else "reader"
+        match = replace(fit.match, evidence=evidence)
+        self._doubtful[match.tensor] = replace(fit, match=match)
+        self._enter(match, value, (self._loose,))
 
     def _drop(self, tensors: set[GraphTensor]) -> None:
         for tensor in tensors.intersection(self._doubtful):
             del self._doubtful[tensor]
             self._loose.unset(tensor)
 
-    def _enter(self, claim: Match, value: Floats, into: tuple[Values, ...]) -> None:
+    def _enter(self, match: Match, value: Floats, into: tuple[Values, ...]) -> None:
         for values in into:
-            shape = values[claim.tensor].shape
-            values.set(claim.tensor, claim.arrange(value, shape))
-        self._raw[claim.tensor] = arranged(value, shape, planar=claim.planar)
+            shape = values[match.tensor].shape
+            values.set(match.tensor, match.arrange(value, shape))
+        self._raw[match.tensor] = arranged(value, shape, planar=match.planar)
 
     def _is_copy(self, value: Floats) -> bool:
-        """Whether a stage only hands on another one's values, in another shape or order."""
+        """Whether a stage has another stage's values, in another shape or order."""
         for raw in self._raw.values():
             for planar in _layouts(value.shape, raw.shape):
                 moved = arranged(value, raw.shape, planar=planar)
@@ -248,16 +249,17 @@ class _Alignment:
         return False
 
 
-def _agreement(wanted: Floats, found: Floats) -> tuple[float, float]:
+def _agreement(expected: Floats, found: Floats) -> tuple[float, float]:
     """Return 1 - noise / signal, and the cosine."""
     sums = Sums()
-    sums.add(wanted, found)
+    sums.add(expected, found)
     return 1 - sums.noise / max(sums.signal, TINY), sums.cosine
 
 
 def _layers(name: str, known: frozenset[str]) -> set[str]:
-    """Return the known layers that a tensor's name speaks of: the scopes, not the operator at the
-    end. TensorFlow adds _1 to a scope, so that "conv_1" is "conv" if there is such a layer.
+    """Return the layers in a tensor's name: its scopes without the operator at the end.
+
+    TensorFlow adds _1 to a scope, so "conv_1" is "conv" if there is such a layer.
     """
     scopes = {scope for part in name.lower().split(";") for scope in part.split("/")[:-1]}
     bare = {scope: re.sub(r"_\d+$", "", scope) for scope in scopes}

@@ -1,11 +1,11 @@
-"""Record the float model's answers, and find where artefacts of it lose accuracy."""
+"""Record the float model's answers, and measure the layers of its artefacts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert.drift.layer_show import svg
-from kedge_convert.drift.layers import Localisation, by_layer
+from kedge_convert.drift.layer_show import svg, table
+from kedge_convert.drift.layers import Localisation, by_layer, plain
 from kedge_convert.load import registry
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.sealing import tool_versions
@@ -13,11 +13,11 @@ from kedge_convert.source import Source, load_source
 from kedge_runtime.artefact.contract import Contract, Input
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.drift import recording
-from kedge_runtime.drift.journal import Pictures
-from kedge_runtime.drift.recording import Original, Recorder, Sample
+from kedge_runtime.drift.journal import ImageFolder
+from kedge_runtime.drift.recording import Against, LayerFindings, Recorder, Sample
 from kedge_runtime.drift.reference import ReferenceFacts
 from kedge_runtime.errors import UsageError
-from kedge_runtime.files import temporary_folder, write_whole
+from kedge_runtime.files import temporary_folder
 from kedge_runtime.image.decode import is_readable
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.pipelines import normalisation_name
@@ -26,47 +26,46 @@ from kedge_runtime.output import quiet
 from kedge_runtime.progress import Bar
 
 
-def record(original: Original, pictures: Pictures, path: Path) -> None:
-    """Write the original's answers to `path`, unless it has them already.
+def record(against: Against, images: ImageFolder, path: Path) -> None:
+    """Write the float model's answers to `path`, unless they are there already.
 
-    What was done before a run was stopped isn't done again. Raises UsageError for a model that the
-    artefact wasn't made from, and when the file can't be written.
+    An interrupted run resumes. Raises UsageError for a model that isn't the artefact's, and when
+    the file can't be written.
     """
-    contract = original.artefact.contract
-    source = load_original(original)
+    contract = against.artefact.contract
+    source = load_float_model(against)
     facts = replace(ReferenceFacts.of(contract), tools=tool_versions())
-    recording.write(path, facts, pictures, Recorder(Preprocessor(source.input), source.logits))
+    recording.write(path, facts, images, Recorder(Preprocessor(source.input), source.logits))
 
 
-def load_original(original: Original) -> Source:
-    """Return the model that an artefact was made from, fed as the artefact's contract says.
+def load_float_model(against: Against) -> Source:
+    """Load the float model of an artefact, with the preprocessing of the artefact's contract.
 
-    Raises UsageError for another model: its weights tell.
+    Raises UsageError for a model with other weights.
     """
-    contract = original.artefact.contract
+    contract = against.artefact.contract
     with temporary_folder() as folder:
-        source = load_source(_request(original, folder))
+        source = load_source(_request(against, folder))
     if source.weights_digest != contract.provenance.weights_digest:
         raise UsageError(
-            f"--against: {original.model}: isn't the model that {original.artefact.path} was made "
-            f"from ({contract.provenance.source}): its weights are others"
+            f"--against: {against.model}: its weights differ from those of "
+            f"{against.artefact.path}; give {contract.provenance.source}"
         )
-    fed = Input(contract.input.geometry, contract.input.normalisation)
-    return replace(source, input=fed)
+    return replace(source, input=Input(contract.input.geometry, contract.input.normalisation))
 
 
-def _request(original: Original, folder: Path) -> SourceRequest:
-    """Return what `kedge convert` was asked; what its user said of a file, the contract knows."""
-    if not registry.is_path(original.model):
-        return SourceRequest(original.model, weights=original.weights)
-    contract = original.artefact.contract
+def _request(against: Against, folder: Path) -> SourceRequest:
+    """Return the request to load a model; the contract has the options of its conversion."""
+    if not registry.is_path(against.model):
+        return SourceRequest(against.model, weights=against.weights)
+    contract = against.artefact.contract
     labels = folder / "labels.tsv"
     lines = (f"{label.id}\t{label.name}\n" for label in contract.labels)
     labels.write_text("".join(lines), encoding="utf-8")
     geometry = contract.input.geometry
     return SourceRequest(
-        original.model,
-        weights=original.weights,
+        against.model,
+        weights=against.weights,
         card=contract.provenance.card or None,
         pixels=InputOptions("imagenet", _mode(contract)),
         labels=str(labels),
@@ -78,28 +77,29 @@ def _request(original: Original, folder: Path) -> SourceRequest:
 
 
 def _mode(contract: Contract) -> str:
-    """Return any name of the contract's normalisation; it is put in the model's place later."""
+    """Return any name of a normalisation; `load_float_model` replaces it by the contract's."""
     return normalisation_name(contract.input.normalisation) or "raw"
 
 
-def localised(
-    original: Original, artefacts: Sequence[Artefact], sample: Sample
-) -> list[Localisation]:
-    """Return every artefact's layers, worst first; pictures that can't be read are left out.
+def localise(
+    against: Against, artefacts: Sequence[Artefact], sample: Sample
+) -> list[LayerFindings]:
+    """Return the drift of each artefact's layers, ready to show; unreadable images are skipped.
 
-    Raises UsageError when no picture can be read, or for an artefact of another original.
+    Raises UsageError when no image can be read, or for an artefact of another model.
     """
-    source = load_original(original)
-    pictures = [picture for picture in sample.pictures if is_readable(picture)]
+    found = measure_layers(against, artefacts, sample)
+    return [LayerFindings(each.artefact, plain(each), table(each), svg(each)) for each in found]
+
+
+def measure_layers(
+    against: Against, artefacts: Sequence[Artefact], sample: Sample
+) -> list[Localisation]:
+    """Return each artefact's layers, the worst first. Raises UsageError as `localise` does."""
+    source = load_float_model(against)
+    images = [image for image in sample.images if is_readable(image)]
     found = []
     for artefact in artefacts:
-        with Bar(f"layers of {artefact.path.name}", len(pictures)) as bar, quiet():
-            found.append(by_layer(artefact.path, source, pictures, bar.advance))
+        with Bar(f"layers of {artefact.path.name}", len(images)) as bar, quiet():
+            found.append(by_layer(artefact.path, source, images, bar.advance))
     return found
-
-
-def draw(found: Sequence[Localisation], report: Path) -> None:
-    """Write a picture of each beside the report: REPORT.ARTEFACT.svg."""
-    for each in found:
-        place = report.with_name(f"{report.stem}.{each.artefact}.svg")
-        write_whole(place, svg(each).encode())

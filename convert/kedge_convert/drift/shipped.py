@@ -1,7 +1,6 @@
-"""What a shipped file computes between its ends: every tensor that depends on the picture.
+"""Run a shipped file and return every tensor that depends on the image.
 
-The twins `tflite` and `onnx` open the file itself, not one that is built like it. Reference kernels
-run a .tflite file: they alone give the same integers on every machine.
+Reference kernels run a .tflite file: only they return the same integers on every machine.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +13,7 @@ import numpy as np
 
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Array, Floats
+from kedge_runtime.artefact.content import format_of
 from kedge_runtime.engines.onnxruntime import precise_session
 from kedge_runtime.errors import EngineError, one_line
 from kedge_runtime.output import quiet
@@ -24,10 +24,10 @@ KERNELS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "Conv", 
 
 @dataclass(frozen=True)
 class ShippedStage:
-    """One tensor of the file. Its integers mean step * (integer - zero); `step` 0 is for floats.
+    """Describe one tensor of the file: its integers mean step * (integer - zero).
 
-    `kernel_scales`: how many scales the kernel has that gives it; 0 for a float or for no kernel.
-    `operator`: the name of what gives it, where the format has such names.
+    `step`: 0 for floats; `kernel_scales`: the number of scales of its operator's kernel, 0 for a
+    float one or none; `operator`: the name of its operator, where the format has such names.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ShippedStage:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the largest value that it can hold."""
+        """The smallest and the largest value that it can hold."""
         if not self.step:
             return -np.inf, np.inf
         return self.step * (self.lowest - self.zero), self.step * (self.highest - self.zero)
@@ -55,17 +55,19 @@ class ShippedStage:
 
 @dataclass(frozen=True)
 class TensorSample:
-    """A few pictures: the original's input, float32 [n, h, w, 3], the same in the file's steps, and
-    the file's tensors, float32 [n, ...], by the stage's index.
+    """Hold the tensors of a few images.
+
+    `images`: the float model's input, float32 [n, h, w, 3]; `file_input`: the same in the
+    file's steps; `stages`: the file's tensors, float32 [n, ...], by the stage's index.
     """
 
-    pictures: Floats
-    entered: Floats
-    found: dict[int, Floats]
+    images: Floats
+    file_input: Floats
+    stages: dict[int, Floats]
 
 
 class Shipped(ABC):
-    """An opened file: `entry` is its input, `stages` what it computes, in order, output last."""
+    """Run an opened file: `entry` is its input, `stages` its tensors in order, the output last."""
 
     entry: ShippedStage
     stages: tuple[ShippedStage, ...]
@@ -79,16 +81,16 @@ class _TFLite(Shipped):
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
         details = {each["index"]: each for each in interpreter.get_tensor_details()}
-        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-        self._input, self.entry = taken["index"], _tflite_stage(taken, 0)
+        (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+        self._input, self.entry = entry["index"], _tflite_stage(entry, 0)
         self._indices: list[int] = []
         stages: list[ShippedStage] = []
-        for operator in _active(interpreter._get_ops_details(), taken["index"]):
+        for operator in _active(interpreter._get_ops_details(), entry["index"]):
             for index in operator["outputs"]:
                 if _is_real(details[index]):
                     self._indices.append(int(index))
                     stages.append(_tflite_stage(details[index], _kernel_scales(operator, details)))
-        last = self._indices.index(given["index"])
+        last = self._indices.index(output["index"])
         self._indices.append(self._indices.pop(last))
         stages.append(stages.pop(last))
         self.stages = tuple(stages)
@@ -111,17 +113,17 @@ def _open_tflite(path: Path) -> Shipped:
 
 
 def _active(operators: Sequence[Any], entry: int) -> list[Any]:
-    """Return the operators that depend on the input: others unpack weights."""
-    known, found = {entry}, []
+    """Return the operators that depend on the input; others unpack weights."""
+    tensors, active = {entry}, []
     for operator in operators:
-        if known.intersection(map(int, operator["inputs"])):
-            known.update(map(int, operator["outputs"]))
-            found.append(operator)
-    return found
+        if tensors.intersection(map(int, operator["inputs"])):
+            tensors.update(map(int, operator["outputs"]))
+            active.append(operator)
+    return active
 
 
 def _is_real(details: Any) -> bool:
-    """Whether a tensor holds real numbers: integers without a scale are shapes and indices."""
+    """Whether a tensor holds real numbers; integers without a scale are shapes and indices."""
     return bool(np.dtype(details["dtype"]).kind == "f" or details["quantization"][0])
 
 
@@ -160,20 +162,20 @@ class _Onnx(Shipped):
 def _open_onnx(path: Path) -> Shipped:
     onnx, onnxruntime = require("onnx"), require("onnxruntime")
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
-    found = _OnnxTensors(onnx, model.graph).looked_at()
-    given = {each.name for each in model.graph.output}
+    stages = _OnnxTensors(onnx, model.graph).stages()
+    outputs = {each.name for each in model.graph.output}
     model.graph.output.extend(
-        onnx.helper.make_empty_tensor_value_info(name) for name in found if name not in given
+        onnx.helper.make_empty_tensor_value_info(name) for name in stages if name not in outputs
     )
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     content = model.SerializeToString()
     session, _ = precise_session(content, settings)
-    return _Onnx(session, list(found), list(found.values()))
+    return _Onnx(session, list(stages), list(stages.values()))
 
 
 class _OnnxTensors:
-    """Which tensors of an ONNX graph to look at: the integers where there are some."""
+    """Choose the tensors of an ONNX graph to read: the integers where there are some."""
 
     def __init__(self, onnx: Any, graph: Any) -> None:
         self._graph = graph
@@ -191,17 +193,17 @@ class _OnnxTensors:
             if value.type.tensor_type.elem_type in floats
         }
 
-    def looked_at(self) -> dict[str, ShippedStage]:
+    def stages(self) -> dict[str, ShippedStage]:
         """Return name -> stage in the graph's order."""
-        known = {self._graph.input[0].name}
-        found: dict[str, ShippedStage] = {}
+        active = {self._graph.input[0].name}
+        stages: dict[str, ShippedStage] = {}
         for node in self._graph.node:
-            if not known.intersection(node.input):
+            if not active.intersection(node.input):
                 continue
-            known.update(node.output)
+            active.update(node.output)
             if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-                found.update(self._entry(node, name) for name in node.output if name in self._real)
-        return found
+                stages.update(self._entry(node, name) for name in node.output if name in self._real)
+        return stages
 
     def _entry(self, node: Any, name: str) -> tuple[str, ShippedStage]:
         scales = self._kernel_scales(node)
@@ -223,11 +225,11 @@ class _OnnxTensors:
 FORMATS: dict[str, Callable[[Path], Shipped]] = {"tflite": _open_tflite, "onnx": _open_onnx}
 
 
-def open_shipped(form: str, path: Path) -> Shipped:
-    """Open a sealed or unsealed file of a format. Raises EngineError when its library refuses."""
+def open_shipped(path: Path) -> Shipped:
+    """Open a sealed or unsealed file. Raises EngineError when the format's library refuses it."""
     try:
         with quiet():
-            return FORMATS[form](path)
+            return FORMATS[format_of(path)](path)
     # onnxruntime's errors have no base of their own.
     except Exception as error:
-        raise EngineError(f"{path}: can't be looked into: {one_line(error)}") from error
+        raise EngineError(f"{path}: its layers can't be read: {one_line(error)}") from error

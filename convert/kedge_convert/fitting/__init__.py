@@ -1,1 +1,1 @@
-"""Hold a Keras model against every known preprocessing."""
+"""Find the preprocessing of a Keras model's training."""

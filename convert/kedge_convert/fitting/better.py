@@ -1,4 +1,4 @@
-"""Hold a Keras model against every known preprocessing (`kedge_runtime.fitting`)."""
+"""Compare a Keras model's preprocessing with every known one (`kedge_runtime.fitting`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,21 @@ from kedge_runtime.fitting.finding import InputFinding
 
 
 def true_outputs(paths: Sequence[Path], source: Source) -> list[int] | None:
-    """Return the index of each image's true output; None where nothing tells that of all."""
+    """Return the index of each image's true output; None without ground truth for all."""
     return finding.true_outputs(paths, source.labels, source.output)
 
 
 def better_input(
     source: Source, paths: Sequence[Path], classes: Sequence[int] | None
 ) -> InputFinding | None:
-    """Return the known input that fits significantly better than `source.input`, or None.
+    """Return the known preprocessing that fits significantly better than the source's, or None.
 
     Takes about five times as long as the float model's answers to the images.
     """
-    asked = finding.Asked(
+    model = finding.TestedModel(
         source.name,
         source.input,
         source.output,
-        lambda pixels, fed: answers(source.model, source.output, pixels, fed),
+        lambda pixels, spec: answers(source.model, source.output, pixels, spec),
     )
-    return finding.better_input(asked, paths, classes)
+    return finding.better_input(model, paths, classes)

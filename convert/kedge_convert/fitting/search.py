@@ -1,4 +1,4 @@
-"""Find the input that a model was trained with: first the normalisation, then the geometry."""
+"""Find the preprocessing of a model's training: the normalisation, then the geometry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,41 +15,43 @@ from kedge_runtime.fitting.candidates import Images, InputCandidate
 from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.image.pipelines import PIPELINES, read_normalisation
 
-# Images on which normalisations are tried before the rest: those clearly worse stop there.
+# Numbers of images after which clearly worse normalisations are dropped.
 PARTS = (32, 64)
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What a model's answers to images are worth. `classes`: true ones, None without ground truth;
-    `norms`: its batch norms, where they are to tell something.
+    """Score candidates by a model's answers to images.
 
-    `known`: scores by candidate and number of images, so that nothing is asked twice.
+    `classes`: the true ones, None without ground truth; `norms`: batch norms to compare with the
+    images, or None; `cache`: scores by candidate and number of images.
     """
 
     subject: Subject
     classes: Indices | None
     norms: Norms | None = None
-    known: dict[tuple[InputCandidate, int], Score] = field(default_factory=dict)
+    cache: dict[tuple[InputCandidate, int], Score] = field(default_factory=dict)
 
     def score(self, candidate: InputCandidate, pixels: Pixels) -> Score:
         """Return the score of a candidate on images of its geometry, uint8 [n, h, w, c]."""
         key = candidate, len(pixels)
-        if key not in self.known:
-            self.known[key] = self._scored(candidate, pixels)
-        return self.known[key]
+        if key not in self.cache:
+            self.cache[key] = self._scored(candidate, pixels)
+        return self.cache[key]
 
     def _scored(self, candidate: InputCandidate, pixels: Pixels) -> Score:
-        given = self.subject.evidence(pixels, candidate.input)
+        answers = self.subject.evidence(pixels, candidate.input)
         if self.classes is None:
             other = self.subject.evidence(candidates.zoomed(pixels), candidate.input)
-            return Score(candidate, scores.agreement(given, other) - self._far(candidate, pixels))
+            return Score(
+                candidate, scores.agreement(answers, other) - self._distance(candidate, pixels)
+            )
         classes = self.classes[: len(pixels)]
-        right = given.argmax(axis=1) == classes
-        return Score(candidate, scores.likelihood(given, classes), right)
+        right = answers.argmax(axis=1) == classes
+        return Score(candidate, scores.likelihood(answers, classes), right)
 
-    def _far(self, candidate: InputCandidate, pixels: Pixels) -> Doubles | float:
-        """Return how far the statistics of the images are from those of training, in nats."""
+    def _distance(self, candidate: InputCandidate, pixels: Pixels) -> Doubles | float:
+        """Return the distance of the images' statistics from those of training, in nats."""
         if self.norms is None:
             return 0.0
         moments = outputs(self.norms.model, pixels, candidate.input)
@@ -58,8 +60,9 @@ class Judge:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores, best first; `possible`: which may be the best one's, `same`: which can't differ from
-    the best, as their answers are the same.
+    """Hold scores, the best first.
+
+    `possible`: those that may be the best; `same`: those with the same answers as the best.
     """
 
     scores: tuple[Score, ...]
@@ -73,13 +76,13 @@ class Ranking:
 
     @property
     def decided(self) -> bool:
-        """Whether nothing but the winner is left, and what is the same as it."""
+        """Whether only the winner and its equals are possible."""
         return len(self.possible) == len(self.same)
 
 
 @dataclass(frozen=True)
 class InputFit:
-    """What was found. `geometries` is None where they were not tried."""
+    """Hold the result of a search; `geometries`: None where they were not tried."""
 
     subject: Subject
     images: Images
@@ -97,7 +100,7 @@ class InputFit:
 
     @property
     def decided(self) -> bool:
-        """Whether one normalisation is left."""
+        """Whether one normalisation is possible."""
         return self.informative and self.normalisations.decided
 
     @property
@@ -106,25 +109,23 @@ class InputFit:
         return (self.geometries or self.normalisations).best.candidate
 
 
-def find(
-    subject: Subject, pictures: Images, classes: Indices | None, progress: Progress
-) -> InputFit:
-    """Return how images are fed to the model best, on images in all geometries.
+def find(subject: Subject, images: Images, classes: Indices | None, progress: Progress) -> InputFit:
+    """Return the preprocessing that fits a model best, on images in all geometries.
 
-    `classes`: int64 [images], the index of each image's true output. Geometries are only tried
-    with it: how sure the answers are says too little of them.
+    `classes`: int64 [images], the index of each image's true output. Geometries need it: the
+    confidence of the answers says too little about them.
     """
     judge = Judge(subject, classes, norms_of(subject.model) if classes is None else None)
-    ways = _ways(subject, pictures)
-    geometry = next(g for g, names in ways.items() if candidates.NEUTRAL in names)
-    ranked = _normalisations(judge, pictures.sized[geometry], geometry, ways, progress)
+    geometries = _geometries_of(subject, images)
+    geometry = next(g for g, names in geometries.items() if candidates.NEUTRAL in names)
+    ranked = _normalisations(judge, images.sized[geometry], geometry, geometries, progress)
     if classes is None:
-        return InputFit(subject, pictures, ranked, None, labelled=False)
-    placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
-    ranked = _again(judge, pictures, placed.best.candidate, ranked)
+        return InputFit(subject, images, ranked, None, labelled=False)
+    placed = _geometries(judge, images, geometries, ranked.best.candidate, progress)
+    ranked = _ranked_again(judge, images, placed.best.candidate, ranked)
     if ranked.best.candidate.formula != placed.best.candidate.formula:
-        placed = _geometries(judge, pictures, ways, ranked.best.candidate, progress)
-    return InputFit(subject, pictures, ranked, placed, labelled=True)
+        placed = _geometries(judge, images, geometries, ranked.best.candidate, progress)
+    return InputFit(subject, images, ranked, placed, labelled=True)
 
 
 def start(subject: Subject) -> Input:
@@ -134,12 +135,12 @@ def start(subject: Subject) -> Input:
     return Input(geometry, read_normalisation("raw", colour))
 
 
-def _ways(subject: Subject, pictures: Images) -> dict[Geometry, tuple[str, ...]]:
-    """Return the geometries; those that give these images the same pixels are one."""
+def _geometries_of(subject: Subject, images: Images) -> dict[Geometry, tuple[str, ...]]:
+    """Return the geometries; those with the same pixels for these images are one."""
     found: dict[Geometry, tuple[str, ...]] = {}
     for geometry, names in candidates.geometries(subject.height, subject.width).items():
-        pixels = pictures.sized[geometry]
-        alike = (g for g in found if np.array_equal(pictures.sized[g], pixels))
+        pixels = images.sized[geometry]
+        alike = (g for g in found if np.array_equal(images.sized[g], pixels))
         one = next(alike, geometry)
         found[one] = (*found.get(one, ()), *names)
     return found
@@ -149,21 +150,21 @@ def _normalisations(
     judge: Judge,
     pixels: Pixels,
     geometry: Geometry,
-    ways: dict[Geometry, tuple[str, ...]],
+    geometries: dict[Geometry, tuple[str, ...]],
     progress: Progress,
 ) -> Ranking:
     subject = judge.subject
-    fed = start(subject)
-    tried = candidates.normalisations(fed, subject.channels, ways[geometry])
-    left, dropped = list(tried), list[Score]()
+    spec = start(subject)
+    tried = candidates.normalisations(spec, subject.channels, geometries[geometry])
+    remaining, dropped = list(tried), list[Score]()
     for part in PARTS:
-        stage = f"try {counted(len(left), 'normalisation')}"
-        scored = _scored(judge, left, pixels[:part], stage, progress)
+        stage = f"try {counted(len(remaining), 'normalisation')}"
+        scored = _scored(judge, remaining, pixels[:part], stage, progress)
         best = max(scored, key=lambda one: one.mean)
         behind = [scores.z_score(best.values, one.values) for one in scored]
         dropped += [one for one, z in zip(scored, behind, strict=True) if z > scores.CLEARLY]
-        left = [one.candidate for one in scored if one not in dropped]
-    return rank(_scored(judge, left, pixels, "compare the best", progress), dropped)
+        remaining = [one.candidate for one in scored if one not in dropped]
+    return rank(_scored(judge, remaining, pixels, "compare the best", progress), dropped)
 
 
 def _scored(
@@ -179,22 +180,22 @@ def _scored(
 
 def _geometries(
     judge: Judge,
-    pictures: Images,
-    ways: dict[Geometry, tuple[str, ...]],
+    images: Images,
+    geometries: dict[Geometry, tuple[str, ...]],
     best: InputCandidate,
     progress: Progress,
 ) -> Ranking:
-    with progress.stage("try geometries", len(ways)) as tick:
+    with progress.stage("try geometries", len(geometries)) as tick:
         found = []
-        for geometry, names in ways.items():
+        for geometry, names in geometries.items():
             candidate = best.with_geometry(geometry, names)
-            found.append(judge.score(candidate, pictures.sized[geometry]))
+            found.append(judge.score(candidate, images.sized[geometry]))
             tick()
     return _lenient(rank(found))
 
 
 def _lenient(ranked: Ranking) -> Ranking:
-    """Return the ranking of geometries; only those that are worse by more than MARGIN are out."""
+    """Return the ranking of geometries; only those worse by more than MARGIN are excluded."""
     possible = [
         one
         for one in ranked.scores
@@ -203,13 +204,13 @@ def _lenient(ranked: Ranking) -> Ranking:
     return replace(ranked, possible=tuple(possible))
 
 
-def _again(judge: Judge, pictures: Images, placed: InputCandidate, ranked: Ranking) -> Ranking:
-    """Judge the normalisations that are left once more on the best geometry: it tells more."""
+def _ranked_again(judge: Judge, images: Images, placed: InputCandidate, ranked: Ranking) -> Ranking:
+    """Rank the possible normalisations again on the best geometry, which separates them better."""
     if ranked.decided:
         return ranked
     geometry, names = placed.input.geometry, placed.pipelines
     moved = [one.candidate.with_geometry(geometry, names) for one in ranked.possible]
-    found = [judge.score(one, pictures.sized[geometry]) for one in moved]
+    found = [judge.score(one, images.sized[geometry]) for one in moved]
     return rank(found, [one for one in ranked.scores if one not in ranked.possible])
 
 

@@ -1,4 +1,4 @@
-"""Load the model whose training input is sought, and compare its batch norms with images."""
+"""Load the model of `kedge fit-input`, and compare its batch norms with images."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,14 +18,14 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.fitting.scores import evidence
 from kedge_runtime.image.preprocessing import Preprocessor
 
-BATCH = 8  # no slower than larger ones, and each other size costs a trace
+BATCH = 8  # as fast as larger ones; every other size costs a trace
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A Keras model from images to the numbers that `output` tells of.
+    """Hold a Keras model from images to the outputs that `output` describes.
 
-    `height`, `width`, `channels`: of its input. `labelling`: the names of its classes.
+    `height`, `width`, `channels`: of its input; `labelling`: the names of its classes;
     `normaliser`: the operations by which it normalises bytes itself, or None.
     """
 
@@ -38,32 +38,32 @@ class Subject:
     labelling: Labelling
     normaliser: str | None = None
 
-    def evidence(self, pixels: Pixels, fed: Input) -> Doubles:
+    def evidence(self, pixels: Pixels, spec: Input) -> Doubles:
         """Return the answers to images of its size, uint8 [n, h, w, c], as `scores.evidence`."""
-        return answers(self.model, self.output, pixels, fed)
+        return answers(self.model, self.output, pixels, spec)
 
 
-def answers(model: Any, output: Output, pixels: Pixels, fed: Input) -> Doubles:
-    """Return what a model answers to images of its size, normalised as `fed` says."""
-    (given,) = outputs(model, pixels, fed)
-    return evidence(given, output)
+def answers(model: Any, output: Output, pixels: Pixels, spec: Input) -> Doubles:
+    """Return a model's answers to images of its size, normalised by `spec`."""
+    (values,) = outputs(model, pixels, spec)
+    return evidence(values, output)
 
 
-def outputs(model: Any, pixels: Pixels, fed: Input) -> list[NDArray[Any]]:
-    """Return all outputs of a model for images of its size, normalised as `fed` says."""
-    plan, size = Preprocessor(fed), model.inputs[0].shape[0] or BATCH
+def outputs(model: Any, pixels: Pixels, spec: Input) -> list[NDArray[Any]]:
+    """Return all outputs of a model for images of its size, normalised by `spec`."""
+    preprocessor, size = Preprocessor(spec), model.inputs[0].shape[0] or BATCH
     rows = []
     for start in range(0, len(pixels), size):
-        batch = np.concatenate([plan.look_up(one) for one in pixels[start : start + size]])
-        given = model.predict_on_batch(batch)
-        rows.append(given if isinstance(given, list) else [given])
+        batch = np.concatenate([preprocessor.look_up(one) for one in pixels[start : start + size]])
+        values = model.predict_on_batch(batch)
+        rows.append(values if isinstance(values, list) else [values])
     return [np.concatenate(each) for each in zip(*rows, strict=True)]
 
 
 def open_subject(request: SourceRequest) -> Subject:
-    """Load the model of a request; its normalisation and geometry stay open.
+    """Load the model of a request, without a normalisation or geometry.
 
-    Raises UsageError when it can't be read or gives no classes.
+    Raises UsageError for an unreadable model and for a model of features.
     """
     found = registry.load(request)
     with registry.about(found.name):
@@ -73,7 +73,7 @@ def open_subject(request: SourceRequest) -> Subject:
         head = output_activation.find(model, request.head)
     if head.kind == "features":
         raise UsageError(
-            f"{found.name}: gives features, which are neither right nor wrong: give the model with "
+            f"{found.name}: returns features, but fit-input compares classes; give the model with "
             "its last layers"
         )
     height, width, channels = model.inputs[0].shape[1:]
@@ -84,14 +84,14 @@ def open_subject(request: SourceRequest) -> Subject:
     return Subject(found.name, head.model, output, height, width, channels, named, own)
 
 
-FIRST = 4  # the norms next to the images tell enough, and cost little
+FIRST = 4  # the norms next to the images suffice, and are fast
 
 
 @dataclass(frozen=True)
 class Norms:
-    """The FIRST batch norms of a net that were trained.
+    """Hold the FIRST batch norms of a net that were trained.
 
-    `model`: gives, for each of them, the mean and the mean square of its input over an image,
+    `model`: returns, for each of them, the mean and the mean square of its input over an image,
     [images, channels], in learned standard deviations from the learned mean. `floors`: what the
     norm's epsilon adds to the squares, [channels].
     """
@@ -100,7 +100,7 @@ class Norms:
     floors: tuple[Doubles, ...]
 
     def divergence(self, moments: list[NDArray[Any]]) -> Doubles:
-        """Return how far each image is from what was learned, [images], in nats.
+        """Return the distance of each image from the learned statistics, [images], in nats.
 
         Its mean is the Kullback-Leibler divergence of a channel's normal distribution over all
         images from the learned one, averaged over the channels of each norm, summed over norms.
@@ -110,9 +110,9 @@ class Norms:
 
 
 def norms_of(model: Any) -> Norms | None:
-    """Return the FIRST batch norms of a Keras model; None where it has none that training moved.
+    """Return the FIRST trained batch norms of a Keras model, or None.
 
-    A frozen one has the statistics of other images, perhaps prepared otherwise.
+    A frozen one has the statistics of other images, maybe with another preprocessing.
     """
     keras = require("keras")
     calls = [
@@ -125,7 +125,7 @@ def norms_of(model: Any) -> Norms | None:
     found = [each for each in calls if called.count(each[0]) == 1][:FIRST]
     if not found:
         return None
-    moments = [each for layer, given in found for each in _moments(keras, layer, given)]
+    moments = [each for layer, tensor in found for each in _moments(keras, layer, tensor)]
     return Norms(keras.Model(model.inputs, moments), tuple(_floor(layer) for layer, _ in found))
 
 
@@ -135,15 +135,15 @@ def _nodes(model: Any) -> list[Any]:
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def _moments(keras: Any, layer: Any, given: Any) -> tuple[Any, Any]:
-    axis = layer.axis % len(given.shape)
-    others = [each for each in range(1, len(given.shape)) if each != axis]
-    shape = [1] * len(given.shape)
+def _moments(keras: Any, layer: Any, tensor: Any) -> tuple[Any, Any]:
+    axis = layer.axis % len(tensor.shape)
+    others = [each for each in range(1, len(tensor.shape)) if each != axis]
+    shape = [1] * len(tensor.shape)
     shape[axis] = -1
     mean, variance = (
         keras.ops.reshape(each, shape) for each in (layer.moving_mean, layer.moving_variance)
     )
-    steps = (given - mean) / keras.ops.sqrt(variance + layer.epsilon)
+    steps = (tensor - mean) / keras.ops.sqrt(variance + layer.epsilon)
     return keras.ops.mean(steps, others), keras.ops.mean(keras.ops.square(steps), others)
 
 

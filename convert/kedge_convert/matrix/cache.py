@@ -1,16 +1,16 @@
-"""Results by what they were made from: entries that name blobs, both proved when they are read.
+"""Cache results by their inputs: entries name blobs, and both are verified when they are read.
 
 ```
-CACHE/entries/KEY.json    what is known of a result, its files' SHA-256, and a proof of both
-CACHE/blobs/SHA256        a file, under the digest of its content
-CACHE/locks/KEY           held (flock) by whoever makes the result; the system frees a dead one's
+CACHE/entries/KEY.json    the facts of a result, its files' SHA-256, and a proof of both
+CACHE/blobs/SHA256        a file, named by the digest of its content
+CACHE/locks/KEY           locked (flock) while a build makes the result
 CACHE/work/               folders of unfinished conversions
 ```
-Every file is written beside its place, synced and renamed, so that none is ever half there; an
-entry or a blob that doesn't match its digest is taken for missing, and made again.
+Every file is written under a temporary name, synced and renamed, so none is ever incomplete. An
+entry or a blob that doesn't match its digest counts as missing and is made again.
 
-Who can write here can put anything under a key, with digests that match. So the folder is its
-user's alone; where it is shared, the proof is an HMAC under the key in KEDGE_CACHE_KEY.
+A user who can write here can put anything under a key, with digests that match. So the folder
+belongs to one user; where it is shared, the proof is an HMAC under the key in KEDGE_CACHE_KEY.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ from kedge_runtime.output import say
 FOLDERS = ("entries", "blobs", "locks", "work")
 KEY = "KEDGE_CACHE_KEY"
 SHORTEST = 32  # characters; half of what `openssl rand -hex 32` gives
-# Some flipped images, layers and histograms of a drift take kilobytes.
+# The flips, layers and histograms of a drift take kilobytes.
 MAX_ENTRY = 64 << 20  # bytes
 _CHUNK = 1 << 20
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -61,7 +61,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a result, as plain data, and the SHA-256 of its files by their names."""
+    """Hold the facts of a result, plain data, and the SHA-256 of its files by their names."""
 
     facts: dict[str, Any]
     files: dict[str, str] = field(default_factory=dict)
@@ -69,15 +69,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of results; any number of processes may use it at once."""
+    """Hold a folder of results; any number of processes may use it at once."""
 
     folder: Path
 
     def open(self) -> None:
-        """Make the folders, and sweep what killed processes left.
+        """Make the folders, and remove the files of killed processes.
 
-        Raises UsageError for a folder that can't be made, or that others can write to without a
-        key.
+        Raises UsageError for a folder that can't be made, or that other users can write to without
+        a key.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,18 +91,18 @@ class Cache:
             raise UsageError(f"--cache: {self.folder}: {reason}; choose another folder") from None
 
     def get(self, key: str) -> Entry | None:
-        """Return an intact result, or None; why one that is there isn't believed is said."""
+        """Return a valid result, or None; the reason of an invalid one goes to stderr."""
         try:
-            return self._believed(key)
+            return self._valid(key)
         except FileNotFoundError:
             return None
-        # Whatever else can be wrong with JSON of unknown origin.
+        # JSON of unknown origin can have any other fault.
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.doubt(key, one_line(error))
             return None
 
     def put(self, key: str, facts: dict[str, Any], files: Mapping[str, bytes] = NONE) -> Entry:
-        """Keep a result, its files before the entry that names them."""
+        """Store a result, its files before the entry that names them."""
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         for name, content in files.items():
             if not self._is_intact(digests[name]):
@@ -114,15 +114,15 @@ class Cache:
         return Entry(**json.loads(stored)["entry"])
 
     def doubt(self, key: str, reason: str) -> None:
-        """Say, once, why a result that is there isn't believed."""
-        _say_once(f"cache: {self._entry(key)}: {reason}; it is made again")
+        """Say once why a result is invalid."""
+        _say_once(f"cache: {self._entry(key)}: {reason}; building it again")
 
     def blob(self, sha256: str) -> Path:
-        """Return where a file lies."""
+        """Return the path of a file."""
         return self.folder / "blobs" / sha256
 
     def content(self, sha256: str) -> bytes:
-        """Return a file's content, proved as it is read. Raises UsageError when it has changed."""
+        """Read a file and verify it. Raises UsageError when it has changed."""
         try:
             content = self.blob(sha256).read_bytes()
         except OSError as error:
@@ -132,7 +132,7 @@ class Cache:
         return content
 
     def take(self, sha256: str, path: Path) -> None:
-        """Write a copy of a file, proved as it is read. Raises UsageError when it has changed."""
+        """Copy a file and verify it. Raises UsageError when it has changed."""
         hasher = hashlib.sha256()
         try:
             with self.blob(sha256).open("rb") as file, synced(path) as copy:
@@ -146,7 +146,7 @@ class Cache:
 
     @contextmanager
     def lock(self, key: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Hold a key while the block runs; call `waiting` and wait if someone else holds it."""
+        """Lock a key while the block runs; call `waiting` before waiting for another process."""
         path, flags = self.folder / "locks" / key, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         try:
             descriptor = os.open(path, flags, 0o666)
@@ -161,16 +161,16 @@ class Cache:
             yield
 
     def workshop(self) -> AbstractContextManager[Path]:
-        """Yield a folder for unfinished work; it is removed after the block."""
+        """Yield a folder for unfinished work, removed after the block."""
         return temporary_folder(self.folder / "work")
 
     def _entry(self, key: str) -> Path:
         return self.folder / "entries" / f"{key}.json"
 
-    def _believed(self, key: str) -> Entry:
-        """Return an entry whose proof and files are right; else raise, ValueError for most."""
+    def _valid(self, key: str) -> Entry:
+        """Return an entry with a valid proof and valid files. Raises ValueError, mostly."""
         with self._entry(key).open("rb") as file:
-            # What somebody planted while the folder was open to all is no result of this user's.
+            # Another user may have written it while the folder was open to all.
             if not _secret() and os.fstat(file.fileno()).st_uid != os.geteuid():
                 raise ValueError("belongs to another user")
             content = file.read(MAX_ENTRY + 1)
@@ -180,9 +180,9 @@ class Cache:
         _check_proof(stored, _proof(key, stored["entry"]))
         entry = Entry(**stored["entry"])
         if not isinstance(entry.facts, dict):
-            raise TypeError("its facts are no table")
+            raise TypeError("its facts are not a table")
         if not all(map(self._is_intact, entry.files.values())):
-            raise ValueError("a file of it is missing or damaged")
+            raise ValueError("one of its files is missing or damaged")
         return entry
 
     def _is_intact(self, sha256: str) -> bool:
@@ -198,30 +198,30 @@ class Cache:
 
 
 def _secret() -> bytes:
-    """Return the key that results are proved by, empty without. Raises UsageError for a short one.
+    """Return the key of the proofs, or an empty one. Raises UsageError for a short key.
 
-    It is read where it is used, and so never sent to a worker: each has its own environment.
+    It is read where it is used and never sent to a worker: each has its own environment.
     """
     key = os.environ.get(KEY, "")
     if 0 < len(key) < SHORTEST:
         raise UsageError(
-            f"{KEY}: has {len(key)} characters, at least {SHORTEST} are needed: "
+            f"{KEY}: has {len(key)} characters, at least {SHORTEST} are needed; "
             "`openssl rand -hex 32` makes one"
         )
     return os.fsencode(key)
 
 
 def _proof(key: str, entry: dict[str, Any]) -> dict[str, str]:
-    """Return what proves that an entry is the one of a key, by the kind of the proof."""
+    """Return the proof of an entry and its key, by the kind of the proof."""
     text = digest({"key": key, "entry": entry})
     if secret := _secret():
         return {"hmac": hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()}
     return {"digest": text}
 
 
-def _check_proof(stored: dict[str, Any], right: dict[str, str]) -> None:
-    """Raise ValueError unless an entry has the right proof."""
-    ((kind, value),) = right.items()
+def _check_proof(stored: dict[str, Any], proof: dict[str, str]) -> None:
+    """Raise ValueError unless an entry has this proof."""
+    ((kind, value),) = proof.items()
     if kind not in stored and kind == "hmac":
         raise ValueError(f"was made without a key, and {KEY} is set")
     if kind not in stored and "hmac" in stored:
@@ -233,20 +233,19 @@ def _check_proof(stored: dict[str, Any], right: dict[str, str]) -> None:
 
 
 def _check_private(folder: Path) -> None:
-    """Make a folder its user's alone. Raises UsageError where others may have changed it."""
+    """Make a folder private. Raises UsageError where other users may have changed it."""
     access = others_access(folder.resolve())
     if access is Access.OWN:
         raise UsageError(
-            f"--cache: {folder}: belongs to another user, who can put anything in it; choose a "
-            f"folder of your own, or set {KEY}"
+            f"--cache: {folder}: belongs to another user; choose a folder of your own, or set {KEY}"
         )
     if access is Access.WRITE:
         mode = stat.S_IMODE(folder.stat().st_mode)
         raise UsageError(
-            f"--cache: {folder}: other users can write to it (mode {mode:o}): if you trust what is "
-            f"in it, `chmod 700 {shlex.quote(str(folder))}`; to share it, set {KEY}"
+            f"--cache: {folder}: other users can write to it (mode {mode:o}); if you trust its "
+            f"content, `chmod 700 {shlex.quote(str(folder))}`; to share it, set {KEY}"
         )
-    if access is Access.READ:  # who could only read has changed nothing
+    if access is Access.READ:  # other users could read it, not change it
         folder.chmod(0o700)
 
 

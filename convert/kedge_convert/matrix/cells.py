@@ -1,4 +1,4 @@
-"""Cells: every model in every target with every combination of options, and their names."""
+"""List the cells: every model in every target with every combination of options."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from kedge_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Cell:
-    """One artefact to build. `name` is its file's, and it alone has it."""
+    """Hold one artefact to build."""
 
     model: ModelConfig
     variant: Variant
@@ -31,38 +31,38 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As `mobilenet.prepare-false.int8.tflite`; options are named where several are tried."""
+        """The unique file name, as `mobilenet.prepare-false.int8.tflite`; only varied options."""
         return self.target.file_name(self.model.name + self.variant.label)
 
     @property
     def options(self) -> Options:
-        """How it is converted."""
+        """The options of its conversion."""
         return self.variant.options
 
     @property
     def float32(self) -> str:
-        """The name of the cell with which its latency is compared."""
+        """The name of the cell to compare its latency with."""
         return replace(self, target=replace(self.target, precision="float32")).name
 
 
 @dataclass(frozen=True)
 class CellGroup:
-    """The cells of one model with the same options: they share the loaded, prepared model."""
+    """Hold the cells of one model and options: they share the loaded, prepared model."""
 
     cells: tuple[Cell, ...]
 
     @property
     def name(self) -> str:
-        """The model's name, and the options where several are tried."""
+        """The model's name and the varied options."""
         return self.cells[0].model.name + self.cells[0].variant.label
 
     def rooted(self) -> "CellGroup":
-        """Return it with all files named from the root, for whoever works in another folder."""
+        """Return it with absolute paths, for a process with another working folder."""
         model = placed(self.cells[0].model, Path.cwd())
         return CellGroup(tuple(replace(cell, model=model) for cell in self.cells))
 
     def job(self, targets: tuple[Target, ...], out: Path) -> Job:
-        """Return what is asked of the converter."""
+        """Return the job of the converter."""
         model, options = self.cells[0].model, self.cells[0].options
         return Job(
             request=model.request(options),
@@ -79,14 +79,14 @@ class CellGroup:
 
 
 def groups(config: BuildConfig) -> tuple[CellGroup, ...]:
-    """Return all cells. Raises UsageError for a target, device or gate that can't be."""
+    """Return all cells. Raises UsageError for an impossible target, device or gate."""
     found = tuple(
         CellGroup(tuple(_cells(config, model, variant)))
         for model in config.model
         for variant in config.options
     )
     if not found:
-        raise UsageError("there is no [[model]] to build; docs/build.md shows one")
+        raise UsageError("no [[model]] to build; docs/build.md shows one")
     names = {cell.name for group in found for cell in group.cells}
     for group in found:
         for cell in group.cells:
@@ -96,21 +96,21 @@ def groups(config: BuildConfig) -> tuple[CellGroup, ...]:
 
 def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterator[Cell]:
     special = {target.name: target.gates for target in config.target}
-    wanted = model.targets or tuple(special)
-    if not wanted and model.device is None:
-        raise UsageError(f"{model.name}: has no targets; write targets = [...] or a [[target]]")
-    for target in targets_for(model.profile, ",".join(wanted)):
+    names = model.targets or tuple(special)
+    if not names and model.device is None:
+        raise UsageError(f"{model.name}: has no targets; add targets = [...] or a [[target]]")
+    for target in targets_for(model.profile, ",".join(names)):
         own = special.get(str(target), BuildGates())
-        yield Cell(model, variant, target, replace(model.gates, **own.given))
+        yield Cell(model, variant, target, replace(model.gates, **own.limits))
 
 
 def _check(cell: Cell, names: set[str]) -> None:
-    gates, given = cell.gates, cell.gates.given
+    gates = cell.gates
     if gates.device:
         device(gates.device)
-    if not cell.model.images and {"max_drop", "min_agreement"} & given.keys():
-        raise UsageError(f"{cell.name}: its gates need pictures: give images = DIR")
+    if not cell.model.images and {"max_drop", "min_agreement"} & gates.limits.keys():
+        raise UsageError(f"{cell.name}: max_drop and min_agreement need images; add images = DIR")
     if gates.max_latency_ratio is not None and cell.float32 not in names:
         raise UsageError(
-            f"{cell.name}: max_latency_ratio compares with {cell.float32}: add its target"
+            f"{cell.name}: max_latency_ratio compares with {cell.float32}; add its target"
         )

@@ -1,4 +1,4 @@
-"""`kedge.toml` as frozen records: their type hints are its schema, so no key goes unread."""
+"""Read `kedge.toml` into frozen records: their type hints are its schema."""
 
 import re
 from dataclasses import dataclass, fields, replace
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from kedge_convert.device import fit
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.matrix.units import read_ratio, read_share, read_size
 from kedge_models import cards
 from kedge_models.devices import Device, device
 from kedge_models.toml import load, read
@@ -23,7 +24,7 @@ from kedge_runtime.records import decode, shown
 Table = dict[str, Any]
 # A name is a part of file names, in which dots divide it from target and options.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-# What isn't a file where a file may stand, by the model's field.
+# By field: the values that are words, not files.
 WORDS = {
     "source": {"demo", *map(str.lower, cards())},
     "weights": {"imagenet"},
@@ -38,23 +39,23 @@ SHARES = ("min_agreement", "min_mapped")
 
 @dataclass(frozen=True)
 class BuildGates:
-    """What an artefact must hold; None for what isn't asked for.
+    """Hold the limits of an artefact; None for a gate that isn't set.
 
-    `max_drop`: top-1 lost, a share of pictures, written as `--max-drop` is; `min_agreement`: share
-    of pictures with the original's answer; `max_bytes`: of the file; `max_latency_ratio`: to the
-    model's float32 artefact of the same format, on this machine; `device`: a profile that it must
-    fit; `min_mapped`: share of operators on that device's accelerator, 1 unless it is given.
+    `max_drop`: of top-1, a share, as `--max-drop` reads it; `min_agreement`: share of images with
+    the float model's answer; `max_bytes`: of the file; `max_latency_ratio`: to the model's float32
+    artefact of the same format, on this machine; `device`: a device profile that it must fit;
+    `min_mapped`: share of operators on that device's accelerator, by default 1.
     """
 
     max_drop: Annotated[float, read_drop] | None = None
-    min_agreement: float | None = None
-    max_bytes: int | None = None
-    max_latency_ratio: float | None = None
+    min_agreement: Annotated[float, read_share] | None = None
+    max_bytes: Annotated[int, read_size] | None = None
+    max_latency_ratio: Annotated[float, read_ratio] | None = None
     device: str | None = None
-    min_mapped: float | None = None
+    min_mapped: Annotated[float, read_share] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse limits that nothing or everything would hold."""
+        """Refuse limits that no artefact or every artefact holds."""
         for name in SHARES:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -64,21 +65,18 @@ class BuildGates:
 
     @property
     def on_device(self) -> fit.DeviceGates:
-        """What an artefact must hold on its device."""
+        """The gates of the device."""
         return fit.GATES if self.min_mapped is None else fit.DeviceGates(self.min_mapped)
 
     @property
-    def given(self) -> dict[str, Any]:
-        """The gates that are asked for, by name."""
+    def limits(self) -> dict[str, Any]:
+        """The gates that are set, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a conversion is done: each field as the option of `kedge convert` of that name.
-
-    `preprocess` goes before the models' own.
-    """
+    """Hold options of `kedge convert`; `preprocess` takes precedence over the models' own."""
 
     prepare: bool = True
     dynamic_batch: bool = False
@@ -90,15 +88,13 @@ class Options:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One [[model]]. `source`: what `kedge convert` takes, by default `name`.
+    """Hold one [[model]]. `source`: the model of `kedge convert`, by default `name`.
 
-    `weights`, `card`, `preprocess` and the other words of the pixels, `labels`, `head`, `size`,
-    `output`, `signature`, `device`: as its options of those names; for the device,
-    `gates.min_mapped` is that of the conversion, too.
-    `force_input`: convert although another input fits better; `calibrate`: folder of pictures;
-    `images`: folder of those on which the drift is measured, none
-    without; `truth`: what tells their classes, as `kedge drift --labels`. `attribute`, `by_layer`:
-    on how many of them a drift is traced, 0 for not at all.
+    `weights`, `card`, `preprocess` and the other options of the pixels, `labels`, `head`, `size`,
+    `output`, `signature`, `device`, `force_input`: as its options of those names. The conversion
+    for a device uses `gates.min_mapped`, too. `calibrate`: folder of images; `images`: folder to
+    measure the drift on; `truth`: their ground truth, as `kedge drift --truth`. `attribute`,
+    `by_layer`: on how many of them a drift is traced, 0 for none.
     """
 
     name: str
@@ -129,23 +125,24 @@ class ModelConfig:
 
     @property
     def profile(self) -> Device | None:
-        """What it is converted for. Raises UsageError for a device that isn't known."""
+        """The device profile of the conversion. Raises UsageError for an unknown device."""
         return None if self.device is None else device(self.device)
 
     def request(self, options: Options) -> SourceRequest:
-        """Return what is said of the model to the converter."""
+        """Return the request to load the model."""
         named = {field.name for field in fields(SourceRequest)} & vars(self).keys()
-        said: Table = {name: getattr(self, name) for name in named}
-        words: Table = {field.name: getattr(self, field.name) for field in fields(InputOptions)}
-        words["preprocess"] = options.preprocess or self.preprocess
+        values: Table = {name: getattr(self, name) for name in named}
+        pixels: Table = {field.name: getattr(self, field.name) for field in fields(InputOptions)}
+        pixels["preprocess"] = options.preprocess or self.preprocess
         return SourceRequest(
-            **{**said, "model": self.source, "pixels": InputOptions(**words)}, folder=self.calibrate
+            **{**values, "model": self.source, "pixels": InputOptions(**pixels)},
+            folder=self.calibrate,
         )
 
 
 @dataclass(frozen=True)
-class Special:
-    """One [[target]]: a target with gates of its own."""
+class TargetConfig:
+    """Hold one [[target]]: a target with gates of its own."""
 
     name: str
     gates: BuildGates = BuildGates()
@@ -153,7 +150,7 @@ class Special:
 
 @dataclass(frozen=True)
 class Variant:
-    """One combination of options; `label` names those that differ, as `.prepare-false`."""
+    """Hold one combination of options; `label` names those that differ, as `.prepare-false`."""
 
     label: str
     options: Options
@@ -161,32 +158,32 @@ class Variant:
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """A whole file.
+    """Hold a whole file.
 
-    `defaults`: what models leave out, merged into them; `options`: every combination of its lists;
-    `out`: folder of the artefacts.
+    `defaults`: merged into the models; `options`: every combination of its lists; `out`: folder of
+    the artefacts.
     """
 
     model: tuple[ModelConfig, ...]
     defaults: ModelConfig = ModelConfig("defaults")
-    target: tuple[Special, ...] = ()
+    target: tuple[TargetConfig, ...] = ()
     options: tuple[Variant, ...] = (Variant("", Options()),)
     out: str = "out"
 
 
 def read_config(path: Path) -> BuildConfig:
-    """Read a file; what it names is looked for beside it.
+    """Read a file; its paths are relative to its folder.
 
-    Raises ContractError for a key that isn't known and a value that isn't allowed, UsageError for
-    a file that can't be read.
+    Raises ContractError for an unknown key and a value that isn't allowed, UsageError for an
+    unreadable file.
     """
     raw = load(read(path, "name a kedge.toml"), path.name)
     defaults, options = (_table(raw, name, path.name) for name in ("defaults", "options"))
     written = raw.get("model", [])
     if not isinstance(written, list):
-        raise ContractError(f"{path.name}.model: is one table; each model is a [[model]]")
+        raise ContractError(f"{path.name}.model: got one table, expected a list: [[model]]")
     raw["model"] = [_merged(defaults, model) for model in written]
-    # First, so that what is wrong in it isn't told of a model.
+    # First, so that an error in the defaults isn't reported of a model.
     whole = {"defaults": {"name": "defaults", **defaults}, **raw}
     config = replace(decode(BuildConfig, whole, path.name), options=_variants(options, path.name))
     _check_names(config, path.name)
@@ -195,7 +192,7 @@ def read_config(path: Path) -> BuildConfig:
 
 
 def _table(raw: Table, name: str, where: str) -> Table:
-    """Take a table out of a file."""
+    """Remove a table from a file's data and return it."""
     table = raw.pop(name, {})
     if not isinstance(table, dict):
         raise ContractError(f"{where}.{name}: got {shown(table)}, expected a table: [{name}]")
@@ -203,7 +200,7 @@ def _table(raw: Table, name: str, where: str) -> Table:
 
 
 def _merged(defaults: Table, model: Any) -> Any:
-    """Return a model's table with what it leaves to the defaults; gates are merged one by one."""
+    """Merge the defaults into a model's table, gates one by one."""
     if not isinstance(model, dict):
         return model
     tables = [each.get("gates", {}) for each in (defaults, model)]
@@ -213,7 +210,7 @@ def _merged(defaults: Table, model: Any) -> Any:
 
 
 def _variants(table: Table, where: str) -> tuple[Variant, ...]:
-    """Return every combination; decoding each one checks names and kinds."""
+    """Return every combination; decoding checks names and types."""
     lists = {name: value if isinstance(value, list) else [value] for name, value in table.items()}
     count = prod(map(len, lists.values()))
     if count > MAX_VARIANTS:
@@ -225,29 +222,31 @@ def _variants(table: Table, where: str) -> tuple[Variant, ...]:
         options = decode(Options, chosen, f"{where}.options")
         found.append(Variant(label.lower(), options))
     if not found:
-        raise ContractError(f"{where}.options: an empty list leaves nothing to build")
+        raise ContractError(
+            f"{where}.options: an empty list has no combinations; add a value or remove the key"
+        )
     return tuple(found)
 
 
 def _check_names(config: BuildConfig, where: str) -> None:
-    """Refuse names that would make two artefacts one."""
+    """Refuse names that two artefacts would share."""
     names = [model.name for model in config.model]
     for name in names:
         if not NAME.fullmatch(name):
             raise ContractError(
-                f"{where}: a model is called {shown(name)}, allowed are "
-                "letters, digits, _ and -, 100 at most"
+                f"{where}: a model has the name {shown(name)}; allowed are letters, digits, _ and "
+                "-, 100 at most"
             )
     for several in (names, [target.name for target in config.target]):
         if twice := {name for name in several if several.count(name) > 1}:
-            raise ContractError(f"{where}: {min(twice)!r} is there twice; each needs its own name")
+            raise ContractError(f"{where}: {min(twice)!r} is used twice; give each its own name")
 
 
 def placed(model: ModelConfig, folder: Path) -> ModelConfig:
-    """Return a model whose files, named from `folder`, are named from where that is named from."""
-    given = {name: getattr(model, name) for name in WORDS} | {"source": model.source or model.name}
-    places: Table = {
+    """Return a model whose file paths have `folder` before them."""
+    values = {name: getattr(model, name) for name in WORDS} | {"source": model.source or model.name}
+    paths: Table = {
         name: value if value is None or value.lower() in WORDS[name] else str(folder / value)
-        for name, value in given.items()
+        for name, value in values.items()
     }
-    return replace(model, **places)
+    return replace(model, **paths)

@@ -1,23 +1,16 @@
-"""How figures are written in every report."""
+"""Write the figures of every report: shares in percent, drops in points (positive is a loss)."""
+
+from collections.abc import Iterator
 
 from kedge_convert.matrix.record import BuildReport, CellReport
-from kedge_runtime.drift.gates import Estimate, Verdict
-from kedge_runtime.drift.report import Side
+from kedge_runtime.drift.figures import drop_interval, percent, share_interval
+from kedge_runtime.drift.gates import Verdict
+from kedge_runtime.drift.report import SideAnswer
 from kedge_runtime.errors import counted
 
-# Beside each colour a shape and the word: a report is read without colours, too.
+# A shape beside each colour, so that a report is readable without colours.
 SHAPES: dict[Verdict, str] = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?"}
 NOTHING = "-"
-
-
-def points(share: float) -> str:
-    """Write a difference of shares in percentage points, as `+0.4 pp`."""
-    return f"{100 * share:+.1f} pp".replace("-0.0", "0.0").replace("+0.0", "0.0")
-
-
-def percent(share: float | None) -> str:
-    """Write a share, as `98.2 %`."""
-    return NOTHING if share is None else f"{100 * share:.1f} %"
 
 
 def megabytes(count: int | None) -> str:
@@ -25,32 +18,16 @@ def megabytes(count: int | None) -> str:
     return NOTHING if count is None else f"{count / 1e6:.2f} MB"
 
 
-def times(ratio: float | None) -> str:
+def times(ratio: float) -> str:
     """Write a ratio, as `0.41x`."""
-    return NOTHING if ratio is None else f"{ratio:.2f}x"
+    return f"{ratio:.2f}x"
 
 
-def change(value: Estimate) -> str:
-    """Write a drop as a change of accuracy with its interval: `-0.4 pp (-1.1 .. +0.3)`."""
-    ends = (points(-end).removesuffix(" pp") for end in (value.high, value.low))
-    return f"{points(-value.value)} ({' .. '.join(ends)})"
-
-
-def share(value: Estimate) -> str:
-    """Write a share with its interval: `98.2 % (96.6 .. 99.1)`."""
-    return f"{percent(value.value)} ({100 * value.low:.1f} .. {100 * value.high:.1f})"
-
-
-def side(found: Side) -> str:
-    """Write one side's answer: the best class and how sure it is, or a set of labels."""
-    if found.best is None:
-        return str(found.labels)
-    return f"{found.best.name}, {percent(found.best.probability)}"
-
-
-def pictures(count: int) -> str:
-    """Write a number of pictures."""
-    return "1 picture" if count == 1 else f"{count} pictures"
+def side(answer: SideAnswer) -> str:
+    """Write one side's answer: the best class with its confidence, or a set of labels."""
+    if answer.best is None:
+        return str(answer.labels)
+    return f"{answer.best.name}, {percent(answer.best.probability)}"
 
 
 def counts(report: BuildReport) -> str:
@@ -61,25 +38,34 @@ def counts(report: BuildReport) -> str:
         "failed": report.count("FAIL"),
         "inconclusive": report.count("INCONCLUSIVE"),
     }
-    return f"{total}: {', '.join(f'{n} {what}' for what, n in several.items() if n)}"
+    return f"{total}: {', '.join(f'{n} {word}' for word, n in several.items() if n)}"
 
 
 def figures(cell: CellReport) -> dict[str, str]:
-    """Return a cell's figures by what they are called."""
-    drift = cell.drift
-    ratio = None if cell.ratio is None else 100 * cell.ratio
+    """Return a cell's figures by the headings of their columns."""
+    drift, ratio = cell.drift, cell.ratio
     return {
-        "top-1": change(drift.top1.drop) if drift and drift.top1 else NOTHING,
-        "agreement": share(drift.agreement) if drift else NOTHING,
+        "top-1 drop": drop_interval(drift.top1.drop) if drift and drift.top1 else NOTHING,
+        "agreement": share_interval(drift.agreement) if drift else NOTHING,
         "size": megabytes(cell.bytes),
-        "of float32": NOTHING if ratio is None else f"{ratio:.0f} %",
+        "of float32": NOTHING if ratio is None else f"{100 * ratio:.0f} %",
         "ms": NOTHING if drift is None else f"{drift.latency.median_ms:.1f}",
     }
 
 
+def remarks(cell: CellReport) -> Iterator[str]:
+    """Yield the gates that didn't pass, a change from the baseline, and the notes."""
+    for gate in cell.gates:
+        if gate.verdict != "PASS":
+            yield f"{gate.verdict} {gate.name}: {gate.message}"
+    if cell.baseline and cell.baseline.changed:
+        yield f"differs from the accepted artefact ({since(cell)})"
+    yield from cell.notes
+
+
 def since(cell: CellReport) -> str:
-    """Write what has changed against the baseline; there must be one."""
-    was, now = cell.baseline, cell.bytes
-    if was is None or now is None:
+    """Write what changed since the baseline; there must be one."""
+    before, now = cell.baseline, cell.bytes
+    if before is None or now is None:
         raise AssertionError("no baseline to compare with")
-    return f"{was.digest[:15]}..., {now - was.bytes:+d} bytes"
+    return f"{before.digest[:15]}..., {now - before.bytes:+d} bytes"

@@ -1,7 +1,8 @@
-"""Write `report.html`: one file with everything in it, for a browser without network."""
+"""Write `report.html`: one file for a browser without network."""
 
 import base64
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +15,9 @@ from markupsafe import Markup
 from kedge_convert.drift.layer_show import svg
 from kedge_convert.matrix import figures, plots
 from kedge_convert.matrix.record import BuildReport, CellReport
+from kedge_runtime.drift import figures as text
 from kedge_runtime.drift.report import Flip
-from kedge_runtime.errors import ImageError
+from kedge_runtime.errors import ImageError, counted
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.printable import printable
 
@@ -23,10 +25,10 @@ SIDE = 128  # pixels of the longer side: sharp at 96 on most screens
 QUALITY = 70
 
 
-# Several artefacts flip on the same pictures.
+# Several artefacts flip on the same images, so each is scaled once.
 @lru_cache(maxsize=1024)
 def thumbnail(path: Path) -> str:
-    """Return a picture as a data URI, or "" when it can't be read any more."""
+    """Return an image as a data URI, or "" when it can't be read."""
     try:
         pixels = read_image(path)
     except ImageError:
@@ -46,8 +48,15 @@ FLIPS = 12  # of an artefact; report.json lists more
 
 def render(report: BuildReport) -> str:
     """Return the page."""
-    cells = {cell.name: _cell(cell) for cell in report.cells}
-    return _template().render(report=report, words=figures, cells=cells, models=_models(report))
+    cells = {cell.name: _drawings(cell) for cell in report.cells}
+    return _template().render(
+        report=report,
+        words=figures,
+        text=text,
+        counted=counted,
+        cells=cells,
+        models=_models(report),
+    )
 
 
 @cache
@@ -64,15 +73,15 @@ def _template() -> Template:
 
 
 def _shown(value: Any) -> Any:
-    """Return what a page shows of a value: names come from files."""
-    named = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value) if named else value
+    """Escape control characters in a value: names come from files."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value) if is_text else value
 
 
 def _models(report: BuildReport) -> Iterator[tuple[str, list[CellReport], list[Markup]]]:
-    """Yield each model with its cells and its plots; they share the pictures."""
-    for name, found in groupby(report.cells, key=lambda cell: cell.model):
-        cells = list(found)
+    """Yield each model with its cells and its plots."""
+    for name, group in groupby(report.cells, key=lambda cell: cell.model):
+        cells = list(group)
         yield name, cells, _plots(cells)
 
 
@@ -83,20 +92,30 @@ def _plots(cells: list[CellReport]) -> list[Markup]:
     what = "accuracy" if drifts[0].top1 else "agreement"
     return [
         plots.pareto(cells, plots.size, "size, MB", what),
-        plots.pareto(cells, plots.latency, "time of a picture, ms", what),
+        plots.pareto(cells, plots.latency, "time per image, ms", what),
     ]
 
 
-def _cell(cell: CellReport) -> dict[str, Any]:
-    """Return the plots and pictures of one artefact, None for what there isn't."""
+@dataclass(frozen=True)
+class CellDrawings:
+    """Hold the plots and thumbnails of one artefact, None for those that it lacks."""
+
+    reliability: Markup | None
+    waterfall: Markup | None
+    layers: Markup | None
+    flips: list[tuple[Flip, str]]
+
+
+def _drawings(cell: CellReport) -> CellDrawings:
     drift = cell.drift
-    return {
-        "reliability": drift and drift.calibration and plots.reliability(drift.calibration),
-        "waterfall": drift and drift.attribution and plots.waterfall(drift.attribution),
-        "layers": cell.by_layer and Markup(svg(cell.by_layer)),
-        "flips": [_flip(cell, flip) for flip in drift.flips.listed[:FLIPS]] if drift else [],
-    }
+    calibration, attribution = (drift and drift.calibration), (drift and drift.attribution)
+    return CellDrawings(
+        plots.reliability(calibration) if calibration else None,
+        plots.waterfall(attribution) if attribution else None,
+        Markup(svg(cell.by_layer)) if cell.by_layer else None,
+        [_flip(cell, flip) for flip in drift.flips.listed[:FLIPS]] if drift else [],
+    )
 
 
 def _flip(cell: CellReport, flip: Flip) -> tuple[Flip, str]:
-    return flip, thumbnail(Path(cell.images or "", flip.image))
+    return flip, thumbnail(Path(cell.folder or "", flip.image))

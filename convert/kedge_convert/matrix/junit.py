@@ -1,7 +1,7 @@
-"""`junit.xml`: a suite a cell, a test case a gate; what CI systems draw test results from.
+"""Write `junit.xml` for CI systems: a suite for each cell, a test case for each gate.
 
-The format has no owner; this keeps to what Jenkins' schema (jenkinsci/xunit-plugin, junit-10.xsd)
-and GitLab's and GitHub's readers share. A failed gate is a failure, an inconclusive one an error.
+The format has no owner. This is what Jenkins' schema (jenkinsci/xunit-plugin, junit-10.xsd) and the
+readers of GitLab and GitHub share. A failed gate is a failure, an inconclusive one an error.
 """
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -39,7 +39,7 @@ def _add_suite(root: Element, cell: CellReport) -> None:
         name = {"name": gate.name, "classname": f"kedge.{shown}", "time": "0"}
         case = SubElement(suite, "testcase", name)
         if word := WRONG.get(gate.verdict):
-            said = printable(gate.said)
-            SubElement(case, word, {"message": said, "type": gate.verdict}).text = said
+            message = printable(gate.message)
+            SubElement(case, word, {"message": message, "type": gate.verdict}).text = message
     if cell.notes:
         SubElement(suite, "system-out").text = "\n".join(map(printable, cell.notes))

@@ -1,7 +1,7 @@
-"""What the cache knows a piece of work by: a digest of all that has a part in its result.
+"""Compute the keys of the cache: a digest of everything that changes a result.
 
-Files count by their content, never by their time or place. kedge's own code counts, too: a line
-that changed may change any artefact.
+Files count by their content, not by their time or path. kedge's own code counts, too: a changed
+line may change any artefact.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def artefact_key(cell: Cell) -> str:
 
 
 def files_key(cell: Cell) -> str:
-    """Return a digest of the files that a conversion reads, and of nothing else."""
+    """Return a digest of the files and options of a conversion."""
     return digest(_conversion(cell))
 
 
@@ -49,8 +49,8 @@ def group_key(group: CellGroup) -> str:
 
 
 def reference_key(cell: Cell) -> str:
-    """Return the key of the original's answers."""
-    return _key("reference", model=_original(cell), **_pictures(cell))
+    """Return the key of the float model's answers."""
+    return _key("reference", model=_model(cell), **_images(cell))
 
 
 def drift_key(cell: Cell, artefact: str) -> str:
@@ -73,7 +73,7 @@ def timing_key(artefact: str, reference: str) -> str:
 
 
 def here() -> dict[str, str]:
-    """Return the processor, on which kernels and latencies depend."""
+    """Return the processor: kernels and latencies depend on it."""
     return {"processor": processor_name(Machine())}
 
 
@@ -91,7 +91,7 @@ def digest(value: Any) -> str:
 def _conversion(cell: Cell) -> dict[str, Any]:
     calibrate = cell.model.calibrate
     return {
-        "model": _original(cell),
+        "model": _model(cell),
         "options": encode(cell.options),
         "calibrate": calibrate and content(Path(calibrate)),
         "force_input": cell.model.force_input,
@@ -100,18 +100,18 @@ def _conversion(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _original(cell: Cell) -> dict[str, Any]:
-    """Return what the float original is, with its files by content."""
+def _model(cell: Cell) -> dict[str, Any]:
+    """Return what the float model is, with its files by content."""
     model = cell.model
-    # Where the files lie has no part: class folders are in the content of the images.
-    places = {"model": Path(model.source).name, "folder": None}
-    said = encode(model.request(cell.options)) | places
+    # Paths don't count: class folders are part of the content of the images.
+    paths = {"model": Path(model.source).name, "folder": None}
+    request = encode(model.request(cell.options)) | paths
     files = {name: _content_of(model, name) for name in ("source", "weights", "labels")}
-    return said | files | {"beside": _weights_beside(model)}
+    return request | files | {"beside": _weights_beside(model)}
 
 
 def _weights_beside(model: ModelConfig) -> str | None:
-    """Return the digest of the weights that lie beside an architecture, None for other models."""
+    """Return the digest of the weights beside an architecture, None for other models."""
     source = Path(model.source)
     if (
         model.weights != SourceRequest.weights
@@ -124,12 +124,12 @@ def _weights_beside(model: ModelConfig) -> str | None:
         return content(architecture.weights_of(file, model.weights))
 
 
-def _pictures(cell: Cell) -> dict[str, Any]:
+def _images(cell: Cell) -> dict[str, Any]:
     return {name: _content_of(cell.model, name) for name in ("images", "truth")}
 
 
 def _content_of(model: ModelConfig, field: str) -> str | None:
-    """Return the digest of what a field names, or its word."""
+    """Return the digest of the file of a field, or its word."""
     value = getattr(model, field)
     if value == "demo":
         return content(DEMO)
@@ -140,7 +140,7 @@ def _content_of(model: ModelConfig, field: str) -> str | None:
 def content(path: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names below it.
 
-    Raises UsageError when there is nothing, or it can't be read.
+    Raises UsageError for a missing or unreadable file.
     """
     try:
         if path.is_dir():
@@ -171,18 +171,18 @@ def code() -> str:
 
 @cache
 def tools() -> dict[str, str]:
-    """Return the versions of Python and of every library that has a part; none is imported."""
+    """Return the versions of Python and the libraries; none is imported."""
     named = {name: package_version(name) for name in sorted({*PACKAGES, *TOOLS, "ethos-u-vela"})}
     return {"python": platform.python_version(), **{n: v for n, v in named.items() if v}}
 
 
 @cache
 def compiler(name: str | None) -> str:
-    """Return what a device's compiler says of its version, nothing where it can't be called."""
+    """Return the version of a device's compiler, empty without one."""
     found = COMPILERS.get(device(name).compiler) if name else None
     if found is None or found.missing():
         return ""
     try:
         return str(found.version())
-    except ConversionError as error:  # so it will refuse what it is to compile
+    except ConversionError as error:  # it will refuse the compilation, too
         return str(error)

@@ -1,4 +1,4 @@
-"""`kedge.lock.toml`: the artefacts that were accepted, by name, to be committed with the code."""
+"""Read and write `kedge.lock.toml`: the accepted artefacts, committed with the code."""
 
 import os
 import re
@@ -13,15 +13,18 @@ from kedge_runtime.files import write_whole
 from kedge_runtime.records import shown
 
 SUFFIX = ".lock.toml"
-REMEDY = "take it from version control, or delete it and accept anew with --update-baseline"
-# What is written between quotes as it is.
+REMEDY = "restore it from version control, or delete it and run --update-baseline"
+# Written between quotes without escapes.
 _DIGEST = re.compile("[0-9a-z:]{1,71}")
-HEAD = "# Written by `kedge build --update-baseline`: what was accepted.\nschema = 1\n"
+HEAD = "# Written by `kedge build --update-baseline`: the accepted artefacts.\nschema = 1\n"
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """One artefact: its seal's digest, its size, and its drift where that was measured."""
+    """Hold an accepted artefact: its digest, its size, and its drift where it was measured.
+
+    `drop`: the float model's accuracy minus the artefact's.
+    """
 
     digest: str
     bytes: int
@@ -29,9 +32,11 @@ class Accepted:
     agreement: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no artefact can have."""
+        """Refuse values that no artefact has."""
         if not _DIGEST.fullmatch(self.digest):
-            raise ContractError(f"digest is {shown(self.digest)}, as in sha256:0123; {REMEDY}")
+            raise ContractError(
+                f"digest is {shown(self.digest)}, expected e.g. sha256:0123; {REMEDY}"
+            )
         for name, low, high in (("bytes", 0, 2**63), ("drop", -1, 1), ("agreement", 0, 1)):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -40,26 +45,26 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Lock:
-    """All accepted artefacts by the cell's name."""
+    """Hold all accepted artefacts by the cell's name."""
 
     cell: dict[str, Accepted] = field(default_factory=dict)
     schema: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what another version wrote."""
+        """Refuse the file of another version."""
         if self.schema != 1:
             raise ContractError(f"its schema is {self.schema}, this kedge reads 1: update kedge")
 
 
-def place(config: Path) -> Path:
+def lock_path(config: Path) -> Path:
     """Return the lock file of a `kedge.toml`: `kedge.lock.toml` beside it."""
     return config.with_name(config.stem + SUFFIX)
 
 
 def read(path: Path) -> Lock:
-    """Read a lock file; none accepts nothing.
+    """Read a lock file; a missing one is empty.
 
-    Raises UsageError for one that can't be read, ContractError for a damaged one.
+    Raises UsageError for an unreadable file, ContractError for a damaged one.
     """
     if not os.path.lexists(path):
         return Lock()
@@ -78,7 +83,7 @@ def write(path: Path, lock: Lock) -> None:
 
 
 def _table(name: str, accepted: Accepted) -> str:
-    # Names and digests hold no quotes: config.NAME and Accepted see to that.
+    # Names and digests hold no quotes: config.NAME and Accepted ensure it.
     lines = [
         f'{key} = "{v}"' if isinstance(v, str) else f"{key} = {v!r}" for key, v in _given(accepted)
     ]
@@ -90,7 +95,7 @@ def _given(accepted: Accepted) -> list[tuple[str, str | int | float]]:
 
 
 def updated(lock: Lock, report: BuildReport) -> Lock:
-    """Accept every cell that holds its own gates; the others keep what was accepted before."""
+    """Accept every cell that passes its own gates; the others keep their accepted artefact."""
     cells = {cell.name: _accepted(cell) or lock.cell.get(cell.name) for cell in report.cells}
     return Lock({name: accepted for name, accepted in cells.items() if accepted})
 

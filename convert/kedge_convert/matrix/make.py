@@ -1,27 +1,29 @@
-"""Make a group's missing results and put them into the cache."""
+"""Convert and measure what the cache lacks of a group, and put the results into the cache."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kedge_convert import pipeline
 from kedge_convert.drift.attribution import attribute
-from kedge_convert.drift.recording import localised, record
+from kedge_convert.drift.layers import Localisation
+from kedge_convert.drift.recording import measure_layers, record
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import Cache, Entry
 from kedge_convert.matrix.cells import Cell, CellGroup
-from kedge_convert.matrix.stored import ARTEFACT, artefact, study
+from kedge_convert.matrix.config import ModelConfig
+from kedge_convert.matrix.evidence import ARTEFACT, Conversion, Measurement, artefact, measurement
+from kedge_convert.matrix.verdict import Failures
 from kedge_convert.targets import Target
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.process import ProcessLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import DIGEST_BYTES
 from kedge_runtime.drift.comparison import Comparison, DriftRequest, compare, prepare
-from kedge_runtime.drift.recording import Original
+from kedge_runtime.drift.recording import Against
 from kedge_runtime.drift.reference import SUFFIX
 from kedge_runtime.drift.report import Drift
 from kedge_runtime.drift.summary import GateLimits
@@ -31,67 +33,68 @@ from kedge_runtime.files import write_whole
 from kedge_runtime.output import say
 from kedge_runtime.pool.processes import ended_by_errors, process
 
-Study = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """Artefacts of one model, its folder of pictures, and where its answers are or shall be."""
+    """Hold artefacts of one model and options, and the path of the recorded reference."""
 
     cell: Cell
     artefacts: tuple[Path, ...]
     reference: Path
 
 
-def measure_apart(orders: MeasureRequest) -> list[Study]:
-    """Return each artefact's drift and layers, as plain data.
+def measure_apart(request: MeasureRequest) -> list[Measurement]:
+    """Measure each artefact's drift and layers in a process of its own.
 
-    Raises UsageError for pictures, truth or a model that can't be used, LostError when the process
-    dies: it isn't done again, being as large as before.
+    Raises UsageError for unusable images, ground truth or models; LostError when the process dies.
+    There is no second try: it would need as much memory.
     """
     with process() as alone, ended_by_errors():
         try:
-            return alone.submit(measure, orders).result()
+            return alone.submit(measure, request).result()
         except BrokenProcessPool:
             raise LostError("the process that measured its drift died") from None
 
 
-def measure(orders: MeasureRequest) -> list[Study]:
+def measure(request: MeasureRequest) -> list[Measurement]:
     """Do the same in this process."""
-    model = orders.cell.model
-    images, options = Path(str(model.images)), EngineOptions()
-    comparison = prepare(DriftRequest(orders.artefacts, images, model.truth, GateLimits(), options))
-    original = Original(model.source, model.weights, comparison.artefacts[0])
-    if not orders.reference.exists():
-        record(original, comparison.pictures, orders.reference)
-    drifts = compare(comparison, orders.reference)
-    return _traced(orders, original, comparison, drifts)
+    model = request.cell.model
+    comparison = prepare(
+        DriftRequest(
+            request.artefacts, Path(str(model.images)), model.truth, GateLimits(), EngineOptions()
+        )
+    )
+    against = Against(model.source, model.weights, comparison.artefacts[0])
+    if not request.reference.exists():
+        record(against, comparison.images, request.reference)
+    drifts = compare(comparison, request.reference)
+    return _traced(model, against, comparison, drifts)
 
 
 def _traced(
-    orders: MeasureRequest, original: Original, comparison: Comparison, drifts: Sequence[Drift]
-) -> list[Study]:
-    """Add what each drift comes from, as far as it is asked for."""
-    model, artefacts = orders.cell.model, comparison.artefacts
+    model: ModelConfig, against: Against, comparison: Comparison, drifts: Sequence[Drift]
+) -> list[Measurement]:
+    """Add the attribution and the layers that the model asks for."""
+    artefacts = comparison.artefacts
     if model.attribute:
         sample = comparison.sample(model.attribute)
-        causes = attribute(original, artefacts, sample, comparison.request.options)
-        drifts = [replace(d, attribution=c) for d, c in zip(drifts, causes, strict=True)]
-    layers: list[Study | None] = [None] * len(drifts)
+        found = attribute(against, artefacts, sample, comparison.request.engine)
+        drifts = [replace(d, attribution=a) for d, a in zip(drifts, found, strict=True)]
+    layers: list[Localisation | None] = [None] * len(drifts)
     if model.by_layer:
         sample = comparison.sample(model.by_layer)
-        layers = [asdict(found) for found in localised(original, artefacts, sample)]
+        layers = list(measure_layers(against, artefacts, sample))
     pairs = zip(drifts, layers, strict=True)
-    return [{"drift": asdict(drift), "by_layer": each} for drift, each in pairs]
+    return [Measurement(drift, each) for drift, each in pairs]
 
 
 REFERENCE = "reference"
-CHANGED = "its files changed while it was converted; build again"
+CHANGED = "its files changed during the conversion; build again"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where results are kept, within which limits they are made, and where logs go."""
+class Workspace:
+    """Hold the cache, the limits of a conversion, and the folder of its log."""
 
     cache: Cache
     limits: ProcessLimits
@@ -99,92 +102,92 @@ class Place:
     silent: bool = False
 
 
-@dataclass(frozen=True)
-class Failures:
-    """Why cells have no artefact, by name, and which were made now rather than found."""
-
-    reasons: dict[str, tuple[str, ...]]
-    made: tuple[str, ...] = ()
-
-
 def is_done(cell: Cell, cache: Cache) -> bool:
-    """Whether nothing is left to be made of a cell."""
-    made = artefact(cell, cache)
-    return made is not None and (not cell.model.images or study(cell, cache, made) is not None)
+    """Whether the cache has everything of a cell."""
+    entry = artefact(cell, cache)
+    if entry is None:
+        return False
+    return not cell.model.images or measurement(cell, cache, entry) is not None
 
 
-def make(group: CellGroup, place: Place) -> Failures:
-    """Convert and measure what isn't in the cache. Raises KedgeError for pictures of no use."""
-    cache = place.cache
-    with cache.lock(keys.group_key(group), partial(_say, f"{group.name}: another build makes it")):
-        left = [cell for cell in group.cells if artefact(cell, cache) is None]
-        reasons = _converted(group, left, place) if left else {}
-        found = [(cell, artefact(cell, cache)) for cell in group.cells]
-        pairs = [(cell, made) for cell, made in found if made and cell.model.images]
-        if todo := [(cell, made) for cell, made in pairs if not study(cell, cache, made)]:
-            _measured(todo, cache)
-    return Failures(reasons, tuple(cell.name for cell in left))
+def make(group: CellGroup, workspace: Workspace) -> Failures:
+    """Convert and measure what the cache lacks. Raises KedgeError for unusable images."""
+    cache = workspace.cache
+    waiting = partial(_say, f"{group.name}: waits for another build of it")
+    with cache.lock(keys.group_key(group), waiting):
+        missing = [cell for cell in group.cells if artefact(cell, cache) is None]
+        reasons = _converted(group, missing, workspace) if missing else {}
+        built = [(cell, artefact(cell, cache)) for cell in group.cells]
+        pairs = [(cell, entry) for cell, entry in built if entry and cell.model.images]
+        if todo := [pair for pair in pairs if not measurement(pair[0], cache, pair[1])]:
+            _measure_missing(todo, cache)
+    return Failures(reasons, tuple(cell.name for cell in missing))
 
 
 def _say(line: str) -> None:
     say(line, prefix="")
 
 
-def _converted(group: CellGroup, cells: list[Cell], place: Place) -> dict[str, tuple[str, ...]]:
-    """Convert cells; return what speaks against those that gave no file."""
-    with place.cache.workshop() as folder:
+def _converted(
+    group: CellGroup, cells: list[Cell], workspace: Workspace
+) -> dict[str, tuple[str, ...]]:
+    """Convert cells; return the reasons of those without a file."""
+    with workspace.cache.workshop() as folder:
         try:
-            outcomes = _convert(group, cells, place, folder)
-        except KedgeError as error:  # this model can't be read, say; others can
+            outcomes = _convert(group, cells, workspace, folder)
+        except KedgeError as error:  # it fails this model only, such as an unreadable file
             return {cell.name: (str(error),) for cell in cells}
-        # Under the group's name: groups may be made of one source.
-        log, written = place.out / f"{group.name}.log", group.job((), folder).log
+        # Named after the group: several groups may have one source.
+        log, written = workspace.out / f"{group.name}.log", group.job((), folder).log
         if written.exists():
             write_whole(log, written.read_bytes())
     failed = {}
     for cell, outcome in zip(cells, outcomes, strict=True):
-        if artefact(cell, place.cache) is None:
+        if artefact(cell, workspace.cache) is None:
             reasons = outcome.verdict.reasons or (CHANGED,)
             failed[cell.name] = tuple(why.replace(str(written), str(log)) for why in reasons)
     return failed
 
 
-def _convert(group: CellGroup, cells: list[Cell], place: Place, folder: Path) -> list[Outcome]:
+def _convert(
+    group: CellGroup, cells: list[Cell], workspace: Workspace, folder: Path
+) -> list[Outcome]:
     targets = tuple(cell.target for cell in cells)
-    work = partial(kept, wanted(cells), place)
-    with Progress(silent=place.silent) as progress:
+    work = partial(convert_and_store, pending(cells), workspace)
+    with Progress(silent=workspace.silent) as progress:
         progress.note(f"{group.name}: {', '.join(map(str, targets))}")
-        job, bounds = group.job(targets, folder), place.limits.bounds()
-        return supervisor.convert(job, progress, bounds, work, (place.cache.folder,))
+        job, bounds = group.job(targets, folder), workspace.limits.bounds()
+        return supervisor.convert(job, progress, bounds, work, (workspace.cache.folder,))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A cell, the key of its artefact, and what its files were when that was computed."""
+class Pending:
+    """Hold a cell, the key of its artefact, and a digest of its files at that time."""
 
     cell: Cell
     key: str
     files: str
 
 
-def wanted(cells: Sequence[Cell]) -> dict[Target, Wanted]:
-    """Return what is to be kept of the outcome of each target."""
+def pending(cells: Sequence[Cell]) -> dict[Target, Pending]:
+    """Return the cells to convert by their targets."""
     return {
-        cell.target: Wanted(cell, keys.artefact_key(cell), keys.files_key(cell)) for cell in cells
+        cell.target: Pending(cell, keys.artefact_key(cell), keys.files_key(cell)) for cell in cells
     }
 
 
-def kept(
-    wanted: dict[Target, Wanted], place: Place, job: Job, progress: Progress
+def convert_and_store(
+    cells: dict[Target, Pending], workspace: Workspace, job: Job, progress: Progress
 ) -> Iterator[Outcome]:
-    """Convert, in the worker process, and keep each artefact as soon as it is there.
+    """Convert in the worker process, and cache each artefact at once.
 
-    What was made of a file that changed meanwhile isn't kept: its key is of what the file was.
+    An artefact of files that changed meanwhile isn't cached: its key is of the earlier content.
     """
     for outcome in pipeline.convert(job, progress):
-        asked = wanted[outcome.target]
-        if outcome.checked and keys.files_key(asked.cell) == asked.files:
-            place.cache.put(asked.key, _facts(outcome, outcome.checked), _files(outcome.checked))
+        waiting = cells[outcome.target]
+        if outcome.checked and keys.files_key(waiting.cell) == waiting.files:
+            facts = asdict(_conversion(outcome, outcome.checked))
+            workspace.cache.put(waiting.key, facts, _files(outcome.checked))
         yield outcome
 
 
@@ -192,34 +195,33 @@ def _files(checked: Checked) -> dict[str, bytes]:
     return {ARTEFACT: checked.path.read_bytes()}
 
 
-def _facts(outcome: Outcome, checked: Checked) -> dict[str, Any]:
-    """Return what is kept of a conversion, rejected ones too."""
+def _conversion(outcome: Outcome, checked: Checked) -> Conversion:
     content = checked.path.read_bytes()
-    return {
-        "digest": content[-DIGEST_BYTES:].decode(),
-        "bytes": len(content),
-        "reasons": outcome.verdict.reasons,
-        "notes": outcome.notes,
-        "ratio": checked.ratio,
-        "recipe": asdict(checked.recipe),
-        "images": checked.parity.images,
-    }
+    return Conversion(
+        digest=content[-DIGEST_BYTES:].decode(),
+        bytes=len(content),
+        reasons=outcome.verdict.reasons,
+        notes=outcome.notes,
+        ratio=checked.ratio,
+        recipe=checked.recipe,
+        images=checked.parity.images,
+    )
 
 
-def _measured(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
-    """Measure artefacts under their own names, against an original that is asked once."""
+def _measure_missing(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
+    """Measure artefacts under their own names; the float model answers once."""
     cell = todo[0][0]
     key = keys.reference_key(cell)
-    known = cache.get(key)
+    recorded = cache.get(key)
     with cache.workshop() as folder:
         paths = [folder / each.name for each, _ in todo]
-        for path, (_, made) in zip(paths, todo, strict=True):
-            cache.take(made.files[ARTEFACT], path)
+        for path, (_, entry) in zip(paths, todo, strict=True):
+            cache.take(entry.files[ARTEFACT], path)
         reference = folder / f"{REFERENCE}{SUFFIX}"
-        if known:
-            cache.take(known.files[REFERENCE], reference)
-        studies = measure_apart(MeasureRequest(cell, tuple(paths), reference))
-        if not known:
+        if recorded:
+            cache.take(recorded.files[REFERENCE], reference)
+        measured = measure_apart(MeasureRequest(cell, tuple(paths), reference))
+        if not recorded:
             cache.put(key, {}, {REFERENCE: reference.read_bytes()})
-    for (each, made), found in zip(todo, studies, strict=True):
-        cache.put(keys.drift_key(each, made.files[ARTEFACT]), found)
+    for (each, entry), found in zip(todo, measured, strict=True):
+        cache.put(keys.drift_key(each, entry.files[ARTEFACT]), asdict(found))

@@ -1,16 +1,16 @@
-"""`report.md`: for pull requests and GitHub's job summaries, readable as plain text."""
+"""Write `report.md` for pull requests and GitHub's job summaries, readable as plain text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kedge_convert.matrix import figures
 from kedge_convert.matrix.record import BuildReport, CellReport
 from kedge_runtime.printable import printable
 
-COLUMNS = ("", "artefact", "top-1", "agreement", "size", "of float32", "ms")
+COLUMNS = ("", "artefact", "top-1 drop", "agreement", "size", "of float32", "ms")
 
 
 def render(report: BuildReport) -> str:
-    """Return a heading, a table of all cells, and what is to be said of those that didn't pass."""
+    """Return a heading, a table of all cells, and the remarks on each cell."""
     return "\n".join(_lines(report)) + "\n"
 
 
@@ -25,29 +25,29 @@ def _lines(report: BuildReport) -> Iterator[str]:
     for cell in report.cells:
         yield _row([f"{figures.SHAPES[cell.verdict]} {cell.verdict}", *map(_escaped, _cells(cell))])
     for cell in report.cells:
-        yield from _words(cell)
+        yield from _remarks(cell)
 
 
 def _cells(cell: CellReport) -> list[str]:
     return [cell.name, *figures.figures(cell).values()]
 
 
-def _words(cell: CellReport) -> Iterator[str]:
-    """Yield what didn't pass, what changed, and what should be known."""
-    said = [f"{g.verdict} {g.name}: {g.said}" for g in cell.gates if g.verdict != "PASS"]
-    if cell.baseline and cell.baseline.changed:
-        said.append(f"differs from the accepted artefact ({figures.since(cell)})")
-    said += cell.notes
-    if said:
-        yield from ("", f"**{_escaped(cell.name)}**", "", *(f"- {_escaped(line)}" for line in said))
+def _remarks(cell: CellReport) -> Iterator[str]:
+    if lines := list(figures.remarks(cell)):
+        yield from (
+            "",
+            f"**{_escaped(cell.name)}**",
+            "",
+            *(f"- {_escaped(line)}" for line in lines),
+        )
 
 
-def _row(values: "list[str] | tuple[str, ...]") -> str:
+def _row(values: Sequence[str]) -> str:
     return f"| {' | '.join(values)} |"
 
 
 def _escaped(text: str) -> str:
-    """Return a text that stays one cell and no markup: names come from the user."""
+    """Return a text that stays in one table cell and holds no markup: names come from the user."""
     text = printable(" ".join(text.split()))
     for sign in "\\`*_|<>[]#":
         text = text.replace(sign, f"\\{sign}")

@@ -1,4 +1,4 @@
-"""Draw the plots of a report as SVG that takes its colours from the page."""
+"""Draw the plots of a report as SVG; the page's style sheet has the colours."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
-from kedge_convert.matrix import figures
 from kedge_convert.matrix.record import CellReport
+from kedge_runtime.drift.figures import percent, points
 from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
 from kedge_runtime.printable import printable
@@ -43,7 +43,7 @@ def _step(rough: float) -> float:
 
 
 def canvas(width: int, height: int, title: str) -> Element:
-    """Return an image with a name for those who don't see it."""
+    """Return a drawing with a title for screen readers."""
     size = f"0 0 {width} {height}"
     root = Element("svg", {"viewBox": size, "role": "img", "aria-label": title, "class": "plot"})
     root.set("style", f"max-width:{width}px")
@@ -62,13 +62,13 @@ def write(root: Element, text: str, at: Point, look: str = "", anchor: str = "st
     add(root, "text", look, x=at[0], y=at[1], text_anchor=anchor).text = printable(text)
 
 
-def line(root: Element, points: Sequence[Point], look: str) -> None:
+def line(root: Element, through: Sequence[Point], look: str) -> None:
     """Add a line through points."""
-    add(root, "polyline", look, points=" ".join(f"{x},{y}" for x, y in points))
+    add(root, "polyline", look, points=" ".join(f"{x},{y}" for x, y in through))
 
 
 def markup(root: Element) -> Markup:
-    """Return the image for a page."""
+    """Return the drawing for a page."""
     return Markup(tostring(root, "unicode"))  # ElementTree has escaped it
 
 
@@ -80,9 +80,9 @@ ROW = 26
 
 @dataclass(frozen=True)
 class PlotPoint:
-    """One artefact in a plot: what it costs, how good it is (0..1), and its number in the list.
+    """Hold one artefact of a plot: its number in the list, cost and quality (0..1).
 
-    `low`, `high`: the 95 % interval of `quality`, or itself where none is known.
+    `low`, `high`: the 95 % interval of `quality`, or itself without an interval.
     """
 
     number: int
@@ -94,7 +94,7 @@ class PlotPoint:
 
 
 def quality(cell: CellReport) -> Estimate | None:
-    """Return the accuracy where labels tell it, else the agreement with its interval."""
+    """Return the accuracy, or without ground truth the agreement with its interval."""
     if cell.drift is None:
         return None
     if cell.drift.top1 is None:
@@ -115,41 +115,41 @@ def latency(cell: CellReport) -> float:
 def pareto(
     cells: Sequence[CellReport], cost: Callable[[CellReport], float], unit: str, what: str
 ) -> Markup:
-    """Draw quality against a cost; the line joins those that nothing beats in both."""
-    places = [
+    """Draw quality against a cost; the line joins the artefacts of the Pareto front."""
+    marks = [
         PlotPoint(number, cost(cell), good.value, good.low, good.high, cell.verdict)
         for number, cell in enumerate(cells, 1)
         if (good := quality(cell)) is not None
     ]
-    best = front(places)
-    names = ", ".join(f"{place.number}" for place in best)
-    title = f"{what} against {unit} of {len(places)} artefacts; not beaten in both: {names}"
+    best = front(marks)
+    names = ", ".join(f"{mark.number}" for mark in best)
+    title = f"{what} against {unit} of {len(marks)} artefacts; Pareto front: {names}"
     root = canvas(WIDTH, HEIGHT, title)
-    across, up = _axes(places)
+    across, up = _axes(marks)
     _frame(root, across, up, (what, unit))
     line(root, [(across.at(p.cost), up.at(p.quality)) for p in best], "front")
-    for place in places:
-        x = across.at(place.cost)
-        line(root, [(x, up.at(place.low)), (x, up.at(place.high))], "interval")
-        _mark(root, place.verdict, x, up.at(place.quality))
-    _number(root, places, across, up)
+    for mark in marks:
+        x = across.at(mark.cost)
+        line(root, [(x, up.at(mark.low)), (x, up.at(mark.high))], "interval")
+        _mark(root, mark.verdict, x, up.at(mark.quality))
+    _number(root, marks, across, up)
     return markup(root)
 
 
-def front(places: Sequence[PlotPoint]) -> list[PlotPoint]:
-    """Return those than which none is both better and no dearer, by their cost."""
-    found: list[PlotPoint] = []
-    for place in sorted(places, key=lambda p: (p.cost, -p.quality)):
-        if not found or place.quality > found[-1].quality:
-            found.append(place)
-    return found
+def front(marks: Sequence[PlotPoint]) -> list[PlotPoint]:
+    """Return the Pareto front, by cost: no other mark is better at the same cost or less."""
+    best: list[PlotPoint] = []
+    for mark in sorted(marks, key=lambda each: (each.cost, -each.quality)):
+        if not best or mark.quality > best[-1].quality:
+            best.append(mark)
+    return best
 
 
-def _axes(places: Sequence[PlotPoint]) -> tuple[Axis, Axis]:
-    least, most = min(place.low for place in places), max(place.high for place in places)
+def _axes(marks: Sequence[PlotPoint]) -> tuple[Axis, Axis]:
+    least, most = min(mark.low for mark in marks), max(mark.high for mark in marks)
     spread = max(most - least, 0.01)
     low, high = max(0.0, least - 0.1 * spread), min(1.0, most + 0.1 * spread)
-    dearest = max(place.cost for place in places) or 1.0
+    dearest = max(mark.cost for mark in marks) or 1.0
     across = Axis(0.0, 1.1 * dearest, LEFT, WIDTH - RIGHT)
     return across, Axis(low, high, HEIGHT - BOTTOM, TOP)
 
@@ -167,7 +167,7 @@ def _frame(root: Element, across: Axis, up: Axis, names: tuple[str, str]) -> Non
 
 
 def _mark(root: Element, verdict: Verdict, x: float, y: float) -> None:
-    """Draw a round mark for a pass, a cross for a failure, a triangle for an open verdict."""
+    """Draw a dot for PASS, a cross for FAIL, a triangle for INCONCLUSIVE."""
     paths = {
         "PASS": f"M{x - 5},{y}a5,5 0 1,0 10,0a5,5 0 1,0 -10,0",
         "FAIL": f"M{x - 5},{y - 5}l10,10m0,-10l-10,10",
@@ -176,21 +176,21 @@ def _mark(root: Element, verdict: Verdict, x: float, y: float) -> None:
     add(root, "path", f"mark {verdict.lower()}", d=paths[verdict])
 
 
-def _number(root: Element, places: Sequence[PlotPoint], across: Axis, up: Axis) -> None:
-    """Write the numbers beside the marks, pushed apart where marks lie together."""
-    taken: list[tuple[float, float]] = []
-    for place in sorted(places, key=lambda p: -p.quality):
-        x, y = across.at(place.cost) + 8, up.at(place.quality) + 4
-        while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in taken):
+def _number(root: Element, marks: Sequence[PlotPoint], across: Axis, up: Axis) -> None:
+    """Write the numbers beside the marks, apart from each other."""
+    written: list[Point] = []
+    for mark in sorted(marks, key=lambda each: -each.quality):
+        x, y = across.at(mark.cost) + 8, up.at(mark.quality) + 4
+        while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in written):
             y += LABEL
-        taken.append((x, y))
-        write(root, str(place.number), (x, y), "number")
+        written.append((x, y))
+        write(root, str(mark.number), (x, y), "number")
 
 
-def reliability(found: Calibrations) -> Markup:
-    """Draw how often answers of a confidence are right, of both sides."""
-    sides = {"original": found.original, "artefact": found.artefact}
-    errors = ", ".join(f"{name} {figures.percent(side.ece)}" for name, side in sides.items())
+def reliability(calibrations: Calibrations) -> Markup:
+    """Draw the accuracy of both sides by their confidence."""
+    sides = {"reference": calibrations.reference, "artefact": calibrations.artefact}
+    errors = ", ".join(f"{name} {percent(side.ece)}" for name, side in sides.items())
     root = canvas(WIDTH, HEIGHT, f"reliability diagram; calibration error: {errors}")
     across, up = Axis(0, 1, LEFT, WIDTH - RIGHT), Axis(0, 1, HEIGHT - BOTTOM, TOP)
     _frame(root, across, up, ("right", "confidence"))
@@ -204,46 +204,47 @@ def reliability(found: Calibrations) -> Markup:
 
 
 def _bins(side: Calibration) -> list[tuple[float, float, float]]:
-    """Return confidence, accuracy and the pictures, as a share of the largest bin's."""
-    most = max(found.pictures for found in side.bins)
+    """Return each bin's confidence, accuracy, and images as a share of the largest bin's."""
+    most = max(each.images for each in side.bins)
     return [
-        (found.confidence, found.accuracy, found.pictures / most)
-        for found in side.bins
-        if found.confidence is not None and found.accuracy is not None
+        (each.confidence, each.accuracy, each.images / most)
+        for each in side.bins
+        if each.confidence is not None and each.accuracy is not None
     ]
 
 
 def _dot(root: Element, name: str, at: Point, weight: float) -> None:
-    """Draw a mark whose area, from its smallest, goes with the pictures."""
+    """Draw a mark whose area grows with the number of images."""
     radius = round(1.5 + 4 * weight**0.5, 1)
-    if name == "original":
-        add(root, "circle", "dot original", cx=at[0], cy=at[1], r=radius)
+    if name == "reference":
+        add(root, "circle", "dot reference", cx=at[0], cy=at[1], r=radius)
     else:
         corner = {"x": round(at[0] - radius, 1), "y": round(at[1] - radius, 1)}
         add(root, "rect", "dot artefact", width=2 * radius, height=2 * radius, **corner)
 
 
-def waterfall(found: Attribution) -> Markup:
-    """Draw each step's share of a drift, one behind the other, and the total."""
-    # A fall of accuracy is drawn to the left, more answers that differ to the right.
-    what = "answers that differ from Keras's" if found.drop is None else "change of top-1"
-    shares = [step.disagreement if step.drop is None else -step.drop.value for step in found.steps]
-    total = found.disagreement if found.drop is None else -found.drop.value
-    names = [*(step.name for step in found.steps), "total"]
-    starts = [sum(shares[:i]) for i in range(len(shares))] + [0.0]
-    bars = list(zip(names, starts, [*shares, total], strict=True))
-    said = ", ".join(f"{name} {figures.points(value)}" for name, _, value in bars)
-    root = canvas(WIDTH, ROW * len(bars) + 12, f"{what} by step: {said}")
-    _bars(root, bars, 1 if found.drop is None else -1)
+def waterfall(attribution: Attribution) -> Markup:
+    """Draw what each step adds to a drift, and the total: losses to the right."""
+    if attribution.drop is None:
+        what, total = "disagreement with Keras", attribution.disagreement
+    else:
+        what, total = "drop of top-1", attribution.drop.value
+    losses = [step.drop.value if step.drop else step.disagreement for step in attribution.steps]
+    starts = [sum(losses[:i]) for i in range(len(losses))] + [0.0]
+    names = [*(step.name for step in attribution.steps), "total"]
+    bars = list(zip(names, starts, [*losses, total], strict=True))
+    summary = ", ".join(f"{name} {points(value)}" for name, _, value in bars)
+    root = canvas(WIDTH, ROW * len(bars) + 12, f"{what} by step: {summary}")
+    _bars(root, bars)
     return markup(root)
 
 
-def _bars(root: Element, bars: Sequence[tuple[str, float, float]], worse: int) -> None:
-    """Draw rows of (name, start, value); values with the sign of `worse` are losses."""
-    looks = {0: "none", worse: "worse", -worse: "better"}
+def _bars(root: Element, bars: Sequence[tuple[str, float, float]]) -> None:
+    """Draw rows of (name, start, value); positive values are losses."""
+    looks = {0: "none", 1: "worse", -1: "better"}
     ends = [end for _, start, value in bars for end in (start, start + value)]
     low, high = min(0.0, *ends), max(0.0, *ends)
-    across = Axis(low, high if high > low else low + 0.01, 104, WIDTH - 66)
+    across = Axis(low, high if high > low else low + 0.01, 104, WIDTH - 76)
     zero = across.at(0)
     line(root, [(zero, 4), (zero, ROW * len(bars) + 4)], "axis")
     for row, (name, start, value) in enumerate(bars):
@@ -253,4 +254,4 @@ def _bars(root: Element, bars: Sequence[tuple[str, float, float]], worse: int) -
         look = "total" if name == "total" else looks[sign]
         write(root, name, (98, y + 13), "label", "end")
         add(root, "rect", f"bar {look}", x=left, y=y, width=max(right - left, 1.5), height=ROW - 8)
-        write(root, figures.points(value), (right + 5, y + 13), "label")
+        write(root, points(value), (right + 5, y + 13), "label")

@@ -1,4 +1,4 @@
-"""A build as records, with the JSON Schema of `report.json` from their type hints."""
+"""Hold a build as records; the JSON Schema of `report.json` comes from their type hints."""
 
 import dataclasses
 import json
@@ -25,23 +25,23 @@ GateName = Literal[
 
 @dataclass(frozen=True)
 class GateReport:
-    """One gate of one cell. `said`: the figure and the limit in words.
+    """Hold one gate of one cell. `message`: the figure and the limit in words.
 
-    `value` has its 95 % interval, or is exact: then its ends are itself. `images`: as many pictures
-    would decide an inconclusive one, None where no number does.
+    `value`: with its 95 % interval; the interval of an exact value is itself. `images_needed`: the
+    number of images that would decide an inconclusive gate, None where no number does.
     """
 
     name: GateName
     verdict: Verdict
-    said: str
+    message: str
     limit: float | None = None
     value: Estimate | None = None
-    images: int | None = None
+    images_needed: int | None = None
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was accepted before (kedge.lock.toml). `changed`: the digest is another one."""
+    """Hold the accepted artefact (kedge.lock.toml). `changed`: whether the digest differs."""
 
     digest: str
     bytes: int
@@ -52,13 +52,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class CellReport:
-    """One artefact: a model in a target with options.
+    """Hold one artefact: a model in a target with options.
 
-    `path`: its file, or what was rejected; None, as `digest` and `bytes`, when there is none.
-    `ratio`: its size to that of the float32 weights. `precision`, `method`, `ranges`, `kept`,
-    `device`: how it was made and for what, as in the contract's provenance. `cached`: nothing was
-    converted for it. `notes`: what should be known. `drift`: None where there are no pictures to
-    measure it on; its gates are here.
+    `path`: its file, rejected ones included; None, as `digest` and `bytes`, without a file.
+    `ratio`: its size as a share of the float32 weights. `precision`, `method`, `ranges`,
+    `float_layers`, `device`: as in the contract's provenance. `cached`: whether this run converted
+    nothing for it. `folder`: of the images. `drift`: None without images; its gates are here.
     `latency_ratio`: to the float32 artefact of the same format. `by_layer`: docs/localisation.md.
     """
 
@@ -77,9 +76,9 @@ class CellReport:
     precision: str | None = None
     method: str | None = None
     ranges: str | None = None
-    kept: tuple[str, ...] | None = None
+    float_layers: tuple[str, ...] | None = None
     device: str | None = None
-    images: str | None = None
+    folder: str | None = None
     drift: Drift | None = None
     latency_ratio: float | None = None
     by_layer: Localisation | None = None
@@ -88,7 +87,7 @@ class CellReport:
 
 @dataclass(frozen=True)
 class MachineReport:
-    """Where it was built and measured, as `kedge bench --json`."""
+    """Describe the machine of the build, as `kedge bench --json` does."""
 
     processor: str
     cores: int
@@ -100,8 +99,9 @@ class MachineReport:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """One run of `kedge build`. `config`: the file; `out`: folder of the artefacts; `kedge`: the
-    version that ran.
+    """Hold one run of `kedge build`.
+
+    `config`: the file; `out`: the folder of the artefacts; `kedge`: the version.
     """
 
     config: str
@@ -114,12 +114,12 @@ class BuildReport:
     schema: Literal[1] = 1
 
     def count(self, verdict: Verdict) -> int:
-        """Return how many cells have a verdict."""
+        """Count the cells with a verdict."""
         return sum(cell.verdict == verdict for cell in self.cells)
 
 
 def verdict_of(gates: tuple[GateReport, ...]) -> Verdict:
-    """Return the worst verdict of some gates; nothing to miss is a pass."""
+    """Return the worst verdict of some gates; PASS without any."""
     return worst([gate.verdict for gate in gates] or ["PASS"])
 
 
@@ -147,7 +147,7 @@ def _of(kind: Any, definitions: dict[str, Schema]) -> Schema:
 def _record(kind: Any, definitions: dict[str, Schema]) -> Schema:
     name = f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
     if name not in definitions:
-        definitions[name] = {}  # a record within itself would end here
+        definitions[name] = {}  # ends the recursion of a record that holds itself
         hints = get_type_hints(kind)
         definitions[name] = {
             "type": "object",

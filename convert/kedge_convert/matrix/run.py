@@ -1,21 +1,19 @@
-"""The build as a story: read the matrix, make what is missing, judge, publish."""
+"""Build a matrix: read it, make what the cache lacks, judge every cell, publish."""
 
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.matrix import gates
-from kedge_convert.matrix import lock as baseline
+from kedge_convert.matrix import lock, verdict
 from kedge_convert.matrix.cache import Cache
 from kedge_convert.matrix.cells import Cell, CellGroup, groups
 from kedge_convert.matrix.config import read_config
-from kedge_convert.matrix.gates import Judgement
-from kedge_convert.matrix.lock import Lock
-from kedge_convert.matrix.make import Failures, Place, is_done, make
-from kedge_convert.matrix.record import BuildReport, MachineReport, verdict_of
-from kedge_convert.matrix.record import CellReport as Reported
-from kedge_convert.matrix.stored import ARTEFACT, Known
+from kedge_convert.matrix.evidence import ARTEFACT, CellEvidence, EvidenceStore
+from kedge_convert.matrix.lock import Accepted
+from kedge_convert.matrix.make import Workspace, is_done, make
+from kedge_convert.matrix.record import BuildReport, CellReport, MachineReport, verdict_of
+from kedge_convert.matrix.verdict import Failures
 from kedge_convert.staging import output_folder
 from kedge_convert.worker.process import ProcessLimits
 from kedge_runtime import __version__
@@ -27,17 +25,13 @@ from kedge_runtime.pool.executors import Pool, executor
 from kedge_runtime.progress import Bar
 from kedge_runtime.records import decode
 
-ELSEWHERE = (
-    "what a worker made of it isn't in --cache here: all machines must see that folder under the "
-    "same path, and have the same versions and processor"
-)
-# Only what passed has the plain name.
+# Only an artefact that passed has the plain name.
 SUFFIXES: dict[Verdict, str] = {"PASS": "", "FAIL": ".rejected", "INCONCLUSIVE": ".inconclusive"}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a build runs; none of it changes what comes out. `config`: a kedge.toml."""
+class BuildRequest:
+    """Hold how a build runs; only `config`, a kedge.toml, changes the result."""
 
     config: Path
     cache: Path
@@ -46,45 +40,50 @@ class Settings:
     silent: bool = False
 
 
-def build(settings: Settings) -> BuildReport:
-    """Build every cell that isn't known, judge all, and give what passes its name.
+def build(request: BuildRequest) -> BuildReport:
+    """Build every cell that the cache lacks, judge all, and publish the artefacts.
 
-    Raises KedgeError for the user's mistakes; a cell that can't be made has failed.
+    Raises KedgeError for a usage error; a cell that can't be built has failed.
     """
-    config = read_config(settings.config)
-    found = groups(config)
-    cache, out = Cache(settings.cache.absolute()), Path(config.out)
-    lock = baseline.read(baseline.place(settings.config))
-    known = Known({cell.name: cell for group in found for cell in group.cells}, cache)
+    config = read_config(request.config)
+    matrix = groups(config)
+    cache, out = Cache(request.cache.absolute()), Path(config.out)
+    accepted = lock.read(lock.lock_path(request.config)).cell
+    store = EvidenceStore({cell.name: cell for group in matrix for cell in group.cells}, cache)
     cache.open()
     with output_folder(out):
-        place = Place(cache, settings.limits, out.absolute(), settings.silent)
-        failures = _made(found, place, settings.pool)
-        cells = tuple(_judged(cell, known, failures, lock, out) for cell in known.cells.values())
+        workspace = Workspace(cache, request.limits, out.absolute(), request.silent)
+        failures = _make_missing(matrix, workspace, request.pool)
+        cells = tuple(
+            _reported(
+                cell, store.of(cell), failures, accepted.get(cell.name), Publisher(cache, out)
+            )
+            for cell in store.cells.values()
+        )
     machine = decode(MachineReport, identity(), "machine")
-    verdict = worst([cell.verdict for cell in cells])
-    return BuildReport(settings.config.name, str(out), __version__, machine, verdict, cells)
+    overall = worst([cell.verdict for cell in cells])
+    return BuildReport(request.config.name, str(out), __version__, machine, overall, cells)
 
 
-def _made(found: tuple[CellGroup, ...], place: Place, pool: Pool) -> Failures:
-    """Make what isn't known; a build that changes nothing starts no process."""
-    todo = [group for group in found if not all(is_done(c, place.cache) for c in group.cells)]
+def _make_missing(matrix: tuple[CellGroup, ...], workspace: Workspace, pool: Pool) -> Failures:
+    """Make what the cache lacks; a build that changes nothing starts no process."""
+    todo = [group for group in matrix if not all(is_done(c, workspace.cache) for c in group.cells)]
     if not todo:
-        return Failures({})
+        return Failures()
     bar = Bar(f"models on {pool.scheduler}", len(todo)) if pool.scheduler else None
     with executor(pool) as workers, bar or nullcontext():
-        futures = [workers.submit(make, group.rooted(), place) for group in todo]
+        futures = [workers.submit(make, group.rooted(), workspace) for group in todo]
         done = []
         for group, future in zip(todo, futures, strict=True):
-            done.append(_ended(group, future, place.cache))
+            done.append(_ended(group, future, workspace.cache))
             if bar:
                 bar.advance()
     reasons = {name: why for each in done for name, why in each.reasons.items()}
-    return Failures(reasons, tuple(name for each in done for name in each.made))
+    return Failures(reasons, tuple(name for each in done for name in each.converted))
 
 
 def _ended(group: CellGroup, future: Future[Failures], cache: Cache) -> Failures:
-    """Return what became of a group; one that ends its workers has failed, and the others go on."""
+    """Return the failures of a group; one that ends its workers has failed, and others go on."""
     try:
         return future.result()
     except LostError as error:
@@ -92,32 +91,45 @@ def _ended(group: CellGroup, future: Future[Failures], cache: Cache) -> Failures
         return Failures({cell.name: (f"{group.name}: {error}",) for cell in left})
 
 
-def _judged(cell: Cell, known: Known, failures: Failures, lock: Lock, out: Path) -> Reported:
-    """Return a cell as reports have it, its file published."""
-    found = known.of(cell)
-    if found is None or not found.is_whole:
-        _publish(out / cell.name, None, "FAIL")
-        reasons = failures.reasons.get(cell.name, (ELSEWHERE,))
-        return replace(_head(cell), gates=(gates.failed(reasons),))
-    accepted = lock.cell.get(cell.name)
-    judged = gates.judge(found, accepted)
-    verdict = verdict_of(judged)
-    content = known.cache.content(found.entry.files[ARTEFACT])
-    path = _publish(out / cell.name, content, verdict)
+@dataclass(frozen=True)
+class Publisher:
+    """Publish artefacts from a cache in a folder."""
+
+    cache: Cache
+    folder: Path
+
+    def publish(self, name: str, evidence: CellEvidence, outcome: Verdict) -> Path:
+        """Write a cell's artefact under the name of its verdict; return its path."""
+        content = self.cache.content(evidence.entry.files[ARTEFACT])
+        return publish(self.folder / name, content, outcome)
+
+
+def _reported(
+    cell: Cell,
+    evidence: CellEvidence | None,
+    failures: Failures,
+    accepted: Accepted | None,
+    publisher: Publisher,
+) -> CellReport:
+    """Judge a cell, publish its artefact, and return its report."""
+    gates = verdict.judge_cell(cell.name, evidence, failures, accepted)
+    head = replace(_head(cell), verdict=verdict_of(gates), gates=gates)
+    if evidence is None or not evidence.is_complete:
+        withdraw(publisher.folder / cell.name)
+        return head
+    path = publisher.publish(cell.name, evidence, head.verdict)
     reported = replace(
-        _head(cell),
-        verdict=verdict,
-        gates=judged,
-        notes=(*found.entry.facts["notes"], *_notes(cell)),
-        cached=cell.name not in failures.made,
-        baseline=None if accepted is None else gates.against(found, accepted),
+        head,
+        notes=(*evidence.conversion.notes, *_notes(cell)),
+        cached=cell.name not in failures.converted,
+        baseline=None if accepted is None else verdict.compared(evidence, accepted),
     )
-    return _with_figures(reported, found, path)
+    return _with_figures(reported, evidence, path)
 
 
-def _head(cell: Cell) -> Reported:
-    """Return what is known of a cell before anything is made of it."""
-    return Reported(
+def _head(cell: Cell) -> CellReport:
+    """Return a report with what the configuration says of a cell."""
+    return CellReport(
         name=cell.name,
         model=cell.model.name,
         target=str(cell.target),
@@ -126,29 +138,31 @@ def _head(cell: Cell) -> Reported:
         gates=(),
         notes=(),
         cached=False,
-        images=cell.model.images,
+        folder=cell.model.images,
     )
 
 
-def _with_figures(reported: Reported, found: Judgement, path: Path) -> Reported:
-    facts, drift = found.entry.facts, found.drift
-    recipe = dict(facts["recipe"])
-    layers = tuple(recipe.pop("float_layers"))
+def _with_figures(reported: CellReport, evidence: CellEvidence, path: Path) -> CellReport:
+    conversion, drift, ratio = evidence.conversion, evidence.drift, evidence.latency_ratio
     if drift:
-        # It was measured elsewhere, for gates that aren't known there.
-        placed = replace(drift.artefact, path=str(path))
-        drift = replace(drift, artefact=placed, gates=(), verdict=reported.verdict)
+        # It was measured under another path, and without the gates of kedge.toml.
+        published = replace(drift.artefact, path=str(path))
+        drift = replace(drift, artefact=published, gates=(), verdict=reported.verdict)
+    recipe = conversion.recipe
     return replace(
         reported,
         path=str(path),
-        digest=found.digest,
-        bytes=found.bytes,
-        ratio=facts["ratio"],
+        digest=conversion.digest,
+        bytes=conversion.bytes,
+        ratio=conversion.ratio,
+        precision=recipe.precision,
+        method=recipe.method,
+        ranges=recipe.ranges,
+        float_layers=recipe.float_layers,
+        device=recipe.device,
         drift=drift,
-        latency_ratio=None if found.ratio is None else found.ratio.value,
-        by_layer=found.by_layer,
-        **recipe,
-        kept=layers,
+        latency_ratio=None if ratio is None else ratio.value,
+        by_layer=evidence.by_layer,
     )
 
 
@@ -157,17 +171,23 @@ def _notes(cell: Cell) -> tuple[str, ...]:
     if model.images and model.calibrate and cell.target.needs_calibration:
         folders = [Path(folder).resolve() for folder in (model.images, model.calibrate)]
         if folders[0] == folders[1]:
-            return ("measured on pictures that it was calibrated with: drift looks smaller so",)
+            return ("measured on its calibration images, on which the drift is smaller",)
     return ()
 
 
-def _publish(path: Path, content: bytes | None, verdict: Verdict) -> Path:
-    """Give an artefact the name that its verdict allows, and take away what isn't true any more."""
-    named = path.with_name(path.name + SUFFIXES[verdict])
+def publish(path: Path, content: bytes, outcome: Verdict) -> Path:
+    """Write an artefact under the name of its verdict, and remove its other names."""
+    named = path.with_name(path.name + SUFFIXES[outcome])
     for suffix in SUFFIXES.values():
         other = path.with_name(path.name + suffix)
-        if other != named or content is None:
+        if other != named:
             other.unlink(missing_ok=True)
-    if content is not None and not (named.exists() and named.read_bytes() == content):
+    if not (named.exists() and named.read_bytes() == content):
         write_whole(named, content)
     return named
+
+
+def withdraw(path: Path) -> None:
+    """Remove the artefact of a cell that has none now, under all its names."""
+    for suffix in SUFFIXES.values():
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -184,7 +184,7 @@ def _check_input(name: str, engine: Engine, contract: Contract, images: Sequence
 
     drawn = np.random.default_rng(0).permutation(len(images))[: finding.IMAGES]
     chosen = [i for i in drawn if is_readable(images[i])]
-    asked = finding.Asked(name, contract.input, output, answered)
+    asked = finding.TestedModel(name, contract.input, output, answered)
     found = finding.better_input(asked, [images[i] for i in chosen], [classes[i] for i in chosen])
     if found:
         raise UsageError(found.line)

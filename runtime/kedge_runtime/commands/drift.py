@@ -1,8 +1,8 @@
 """Measure the accuracy drift of artefacts: the command `kedge drift`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,15 @@ from kedge_runtime.drift.comparison import (
 )
 from kedge_runtime.drift.gates import EXIT_CODES, worst
 from kedge_runtime.drift.recording import (
-    Original,
+    Against,
+    LayerFindings,
     converter,
     is_artefact,
     is_reference,
     record_artefact,
 )
 from kedge_runtime.drift.reference import SUFFIX, Reference
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.report import Drift, DriftReport, ReferenceReport
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
@@ -100,10 +101,10 @@ class DriftOptions:
         """The comparison to make."""
         return DriftRequest(
             artefacts=self.artefacts,
-            images=self.images,
-            labels=self.truth,
+            folder=self.images,
+            truth=self.truth,
             limits=GateLimits(self.max_drop, self.min_agreement),
-            options=self.engine,
+            engine=self.engine,
             out=self.out,
             pool=Pool(self.jobs, self.scheduler),
             trust=self.trust,
@@ -183,108 +184,103 @@ def drift(**options: Any) -> int:
 
 
 def run(options: DriftOptions) -> int:
-    """Compare the artefacts with the float model, and print the report; return the exit code."""
+    """Measure, print and write the report; return the exit code of the worst verdict."""
     comparison = prepare(options.request)
-    original = Original(options.against, options.weights, comparison.artefacts[0])
-    with _reference(original, comparison, options) as path:
+    against = Against(options.against, options.weights, comparison.artefacts[0])
+    with _reference(against, comparison, options) as path:
         drifts = compare(comparison, path)
-        reference = _reference_payload(Reference(path))
+        reference = _described(Reference(path))
     if options.attribute:
-        drifts = _attribute(original, comparison, drifts, options.attribute)
-    payload, tables = _payload(comparison, reference, drifts), [*map(table, drifts)]
-    if options.by_layer:
-        layers = converter().localised(
-            original, comparison.artefacts, comparison.sample(options.by_layer)
-        )
-        payload["by_layer"] = [converter().plain(each) for each in layers]
-        tables += [converter().table(each) for each in layers]
-        if options.out:
-            converter().draw(layers, options.out)
-    _publish(json_text(payload), tables, options)
-    _say_notes(drifts, options.images)
+        drifts = _attributed(against, comparison, drifts, options.attribute)
+    layers = _by_layer(against, comparison, options) if options.by_layer else []
+    report = DriftReport(
+        machine=identity(),
+        folder=str(options.images),
+        images=len(comparison.images.names),
+        truth=options.truth,
+        reference=reference,
+        verdict=worst([drift.verdict for drift in drifts]),
+        drifts=tuple(drifts),
+        by_layer=tuple(each.plain for each in layers) if layers else None,
+    )
+    _publish(options, report, layers)
     finish(comparison.request)
-    return EXIT_CODES[worst([drift.verdict for drift in drifts])]
+    return EXIT_CODES[report.verdict]
 
 
 @contextmanager
-def _reference(original: Original, comparison: Comparison, options: DriftOptions) -> Iterator[Path]:
-    """Yield the given reference, or one recorded from the float model.
+def _reference(against: Against, comparison: Comparison, options: DriftOptions) -> Iterator[Path]:
+    """Yield the path of a reference: the recorded one, or one that is recorded now.
 
-    A recorded one is saved at --record. Without it, it is kept until the report of --out is
-    written.
+    It is kept at --record; without that, until the report of --out is written.
     """
-    if original.is_recorded:
-        yield Path(original.model)
+    if against.is_recorded:
+        yield Path(against.model)
         return
     with temporary_folder() as folder:
-        until_done = options.out and unfinished_reference(options.out)
-        path = options.record or until_done or folder / f"reference{SUFFIX}"
-        if is_artefact(original.model):
-            model = read_content(Path(original.model), trust=options.trust)
-            record_artefact(model, original.artefact, comparison.pictures, path)
+        unfinished = options.out and unfinished_reference(options.out)
+        path = options.record or unfinished or folder / f"reference{SUFFIX}"
+        if is_artefact(against.model):
+            model = read_content(Path(against.model), trust=options.trust)
+            record_artefact(model, against.artefact, comparison.images, path)
         else:
-            _refuse_foreign(original)
-            converter().record(original, comparison.pictures, path)
+            _refuse_foreign(against)
+            converter().record(against, comparison.images, path)
         yield path
 
 
-def _refuse_foreign(original: Original) -> None:
-    """Raise UsageError for an artefact whose float model is unknown."""
-    if original.artefact.contract.provenance.precision == "unknown":
+def _refuse_foreign(against: Against) -> None:
+    """Raise UsageError for an artefact of `kedge seal`, whose float model is unknown."""
+    if against.artefact.contract.provenance.precision == "unknown":
         raise UsageError(
-            f"--against: {original.artefact.path} was sealed by `kedge seal`, which knows no float "
-            "model: give another artefact (.tflite, .onnx), or a reference recorded from one"
+            f"--against: {against.artefact.path} comes from `kedge seal`, which has no float "
+            "model; give another artefact (.tflite, .onnx), or a reference recorded from one"
         )
 
 
-def _attribute(
-    original: Original, comparison: Comparison, drifts: Sequence[Drift], count: int
+def _attributed(
+    against: Against, comparison: Comparison, drifts: list[Drift], count: int
 ) -> list[Drift]:
-    """Return the drifts with the causes of each, measured on `count` of the images."""
-    sample, engine = comparison.sample(count), comparison.request.options
-    causes = converter().attribute(original, comparison.artefacts, sample, engine)
-    return [replace(drift, attribution=each) for drift, each in zip(drifts, causes, strict=True)]
+    """Return the drifts with what each step adds, on `count` of the images."""
+    sample, engine = comparison.sample(count), comparison.request.engine
+    attributions = converter().attribute(against, comparison.artefacts, sample, engine)
+    pairs = zip(drifts, attributions, strict=True)
+    return [replace(drift, attribution=attribution) for drift, attribution in pairs]
 
 
-def _reference_payload(reference: Reference) -> dict[str, Any]:
+def _by_layer(
+    against: Against, comparison: Comparison, options: DriftOptions
+) -> list[LayerFindings]:
+    """Return each artefact's layers, and draw them beside the report: REPORT.ARTEFACT.svg."""
+    sample = comparison.sample(options.by_layer or 0)
+    layers = converter().localise(against, comparison.artefacts, sample)
+    if out := options.out:
+        for each in layers:
+            path = out.with_name(f"{out.stem}.{each.artefact}.svg")
+            write_whole(path, each.chart.encode())
+    return layers
+
+
+def _described(reference: Reference) -> ReferenceReport:
     facts = reference.facts
-    return {
-        "path": str(reference.path),
-        "digest": reference.digest,
-        "source": facts.source,
-        "weights_digest": facts.weights_digest,
-        "images": len(reference.names),
-        "tools": facts.tools,
-    }
+    return ReferenceReport(
+        path=str(reference.path),
+        digest=reference.digest,
+        source=facts.source,
+        weights_digest=facts.weights_digest,
+        images=len(reference.names),
+        tools=facts.tools,
+    )
 
 
-def _payload(
-    comparison: Comparison, reference: dict[str, Any], drifts: Sequence[Drift]
-) -> dict[str, Any]:
-    """Return the documented object (docs/json.md)."""
-    return {
-        "schema": 1,
-        "command": "drift",
-        "machine": identity(),
-        "folder": str(comparison.request.images),
-        "images": len(comparison.pictures.names),
-        "truth": comparison.request.labels,
-        "reference": reference,
-        "verdict": worst([drift.verdict for drift in drifts]),
-        "drifts": [asdict(drift) for drift in drifts],
-    }
-
-
-def _publish(report: str, tables: Sequence[str], options: DriftOptions) -> None:
+def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindings]) -> None:
+    text = json_text(report.plain())
     if options.out:
-        write_whole(options.out, report.encode() + b"\n")
-    click.echo(report if options.as_json else "\n\n".join(tables))
-
-
-def _say_notes(drifts: Sequence[Drift], folder: Path) -> None:
-    """Print on stderr the files that were skipped, and each drift's notes."""
-    if others := unread_files(folder):
-        say(f"{folder}: {others}")
-    for drift in drifts:
+        write_whole(options.out, text.encode() + b"\n")
+    tables = [*map(table, report.drifts), *(each.table for each in layers)]
+    click.echo(text if options.as_json else "\n\n".join(tables))
+    if others := unread_files(options.images):
+        say(f"{options.images}: {others}")
+    for drift in report.drifts:
         for line in notes(drift):
             say(line)

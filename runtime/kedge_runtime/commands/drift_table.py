@@ -1,107 +1,119 @@
-"""Show a drift as text, in 80 columns."""
+"""Show a drift in 80 columns: shares in percent, drops in points (reference minus artefact)."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.commands.answers import short
+from kedge_runtime.drift.figures import judged, limit, number, percent, points
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
-from kedge_runtime.drift.report import Accuracy, Drift, Labels, MarginBin, Side
+from kedge_runtime.drift.report import Accuracy, Drift, LabelSet, MarginBin, SideAnswer
 from kedge_runtime.errors import counted
 from kedge_runtime.output import page, paint
 
-NAMES = {"max_drop": "drop of top-1", "min_agreement": "agreement"}
+WORDS = {"max_drop": "top-1 drop", "min_agreement": "agreement"}
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 LISTED = 5
 NAME_COLUMNS = 20
+DIGITS = 2  # of points: one image of 10 000 is 0.01
 
 
 def table(drift: Drift) -> str:
-    """Return one artefact's figures, flips, classes, causes and gates."""
+    """Return one artefact's figures, flips, classes and gates."""
     lines = [*_head(drift), "", *_figures(drift), "", *_flips(drift), *_classes(drift)]
     return page([*lines, *_attribution(drift), "", *map(_gate, drift.gates)])
 
 
 def _head(drift: Drift) -> Iterator[str]:
     artefact, latency = drift.artefact, drift.latency
-    ratio = "" if artefact.ratio is None else f" ({artefact.ratio:.0%} of the float weights)"
+    ratio = "" if artefact.ratio is None else f" ({100 * artefact.ratio:.0f} % of float32)"
     yield artefact.path
     yield (
-        f"  {artefact.bytes / 1e6:.2f} MB{ratio}, {latency.median_ms:.1f} ms per image "
+        f"  {artefact.bytes / 1e6:.2f} MB{ratio}, {latency.median_ms:.1f} ms an image "
         f"({artefact.engine}, {counted(artefact.threads, 'thread')}), "
-        f"{counted(drift.pictures, 'image')}"
+        f"{counted(drift.images, 'image')}"
     )
 
 
+def _row(name: str, reference: str = "", artefact: str = "", drop: str = "", rest: str = "") -> str:
+    return f"  {name:<17}{reference:>10}{artefact:>10}{drop:>9}   {rest}".rstrip()
+
+
 def _figures(drift: Drift) -> Iterator[str]:
-    yield f"  {'':<20}{'float':>9}{'artefact':>10}{'drop, shift':>14}   95 % interval"
+    yield _row("", "reference", "artefact", "drop", "95 % interval")
     for name, accuracy in (("top-1", drift.top1), ("top-5", drift.top5)):
         if accuracy:
             yield _accuracy(name, accuracy)
-    name = "agreement" if drift.agreement_by == "best" else "agreement of labels"
-    for word, value in ((name, drift.agreement), ("agreement of top-5", drift.agreement_top5)):
+    name = "agreement" if drift.agreement_by == "best" else "label agreement"
+    for word, value in ((name, drift.agreement), ("in its top-5", drift.agreement_top5)):
         if value:
-            yield f"  {word:<20}{'':>9}{_percent(value.value):>10}{'':>14}   {_shares(value)}"
-    if drift.calibration:
-        sides = drift.calibration.original.ece, drift.calibration.artefact.ece
-        yield _pair("calibration error", *sides, drift.calibration.shift)
-    entropy = drift.entropy
-    yield _pair("entropy", entropy.original, entropy.artefact, entropy.shift.value)
-    distances = drift.distances
-    yield f"  {'KL divergence':<20}{'':>9}{distances.kl:>10.4f} nats"
-    if distances.sqnr is not None:
-        yield (
-            f"  {'outputs':<20}{'':>9}{distances.sqnr:>10.1f} dB, cosine {distances.cosine:.4f}, "
-            f"largest error {distances.max_error:.2g}"
-        )
+            interval = f"{number(value.low)} to {percent(value.high)}"
+            yield _row(word, "", percent(value.value), "", interval)
+    yield from _uncertainty(drift)
+    yield from _distances(drift)
 
 
 def _accuracy(name: str, accuracy: Accuracy) -> str:
     drop, pairs = accuracy.drop, accuracy.pairs
-    return (
-        f"  {name:<20}{_percent(accuracy.original):>9}{_percent(accuracy.artefact):>10}"
-        f"{_points(drop.value):>14}   {_interval(drop)}, "
-        f"-{pairs.lost} +{pairs.gained}, p {accuracy.mcnemar:.2g}"
+    interval = f"{number(drop.low, DIGITS)} to {points(drop.high, DIGITS)}"
+    return _row(
+        name,
+        percent(accuracy.reference),
+        percent(accuracy.artefact),
+        number(drop.value, DIGITS),
+        f"{interval}, -{pairs.lost} +{pairs.gained}, p {accuracy.mcnemar:.2g}",
     )
 
 
-def _pair(name: str, original: float, artefact: float, shift: float) -> str:
-    return f"  {name:<20}{original:>9.3f}{artefact:>10.3f}{shift:>+14.3f}"
+def _uncertainty(drift: Drift) -> Iterator[str]:
+    if drift.calibration:
+        sides = (drift.calibration.reference.ece, drift.calibration.artefact.ece)
+        change = f"change {points(drift.calibration.shift)}"
+        yield _row("calibration error", percent(sides[0]), percent(sides[1]), "", change)
+    entropy = drift.entropy
+    change = f"change {entropy.shift.value:.3f}"
+    yield _row("entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "", change)
+
+
+def _distances(drift: Drift) -> Iterator[str]:
+    distances = drift.distances
+    yield _row("KL divergence", "", f"{distances.kl:.4f}", "", "nats")
+    if distances.sqnr is not None:
+        more = f"dB, cosine {distances.cosine:.4f}, largest error {distances.max_error:.2g}"
+        yield _row("outputs", "", f"{distances.sqnr:.1f}", "", more)
 
 
 def _flips(drift: Drift) -> Iterator[str]:
     flips = drift.flips
-    margin = "" if drift.agreement_by == "best" else " to the nearest threshold"
-    yield f"  {counted(flips.count, 'flip')}, by the float model's margin{margin}:"
+    margin = "margin" if drift.agreement_by == "best" else "distance to the nearest threshold"
+    yield f"  {counted(flips.count, 'flip')}, by the reference's {margin} (flips/images):"
     yield "  " + "".join(f"{f'{b.low:g}-{b.high:g}':>10}" for b in flips.by_margin)
-    yield "  " + "".join(f"{_share(b):>10}" for b in flips.by_margin)
+    yield "  " + "".join(f"{_of(b):>10}" for b in flips.by_margin)
     for flip in flips.listed[:LISTED]:
-        sides = map(_side, (flip.original, flip.artefact))
+        sides = map(_side, (flip.reference, flip.artefact))
         yield f"    {short(flip.image, NAME_COLUMNS, keep_end=True)}: {' -> '.join(sides)}"
 
 
-def _side(side: Side) -> str:
+def _side(side: SideAnswer) -> str:
     if side.best:
-        return f"{short(side.best.name, NAME_COLUMNS)} {side.best.probability:.0%}"
-    labels = side.labels or Labels(0, ())
+        return f"{short(side.best.name, NAME_COLUMNS)} {100 * side.best.probability:.0f} %"
+    labels = side.labels or LabelSet(0, ())
     return str(replace(labels, listed=tuple(short(name, NAME_COLUMNS) for name in labels.listed)))
 
 
-def _share(margin: MarginBin) -> str:
-    return f"{margin.flips}/{margin.pictures}"
+def _of(margin_bin: MarginBin) -> str:
+    return f"{margin_bin.flips}/{margin_bin.images}"
 
 
 def _classes(drift: Drift) -> Iterator[str]:
     per = drift.per_class
     if per is None:
         return
-    worst = ", ".join(
-        short(each.name, NAME_COLUMNS) for each in per.classes[: min(per.drifted, LISTED)]
-    )
-    names = f": {worst}" if worst else ""
+    worst = per.classes[: min(per.drifted, LISTED)]
+    names = ", ".join(short(each.name, NAME_COLUMNS) for each in worst)
     yield (
         f"  {per.drifted} of {per.tested} classes drifted "
-        f"(false discovery rate {per.level:.0%}){names}"
+        f"(false discovery rate {100 * per.level:.0f} %){f': {names}' if names else ''}"
     )
 
 
@@ -110,81 +122,46 @@ def _attribution(drift: Drift) -> Iterator[str]:
     if attribution is None:
         return
     yield ""
-    yield f"  causes, on {counted(attribution.pictures, 'image')}:"
-    yield f"  {'':<20}{'drop':>14}{'disagreement':>14}{'flips':>9}"
+    yield f"  drift by step, in points, on {counted(attribution.images, 'image')}:"
+    yield f"  {'':<17}{'drop':>8}{'disagree':>10}{'flips':>9}"
     for step in attribution.steps:
-        part = _part(step.name, step.drop, step.disagreement)
-        yield f"{part}{_percent(step.flips):>9}   {step.what}"
-    total = _part("total", attribution.drop, attribution.disagreement)
-    yield f"{total}{_percent(attribution.disagreement):>9}"
+        head = _step(step.name, step.drop, step.disagreement)
+        yield f"{head}{percent(step.flips):>9}   {step.what}"
+    total = _step("total", attribution.drop, attribution.disagreement)
+    yield f"{total}{percent(attribution.disagreement):>9}"
 
 
-def _part(name: str, drop: Estimate | None, disagreement: float) -> str:
-    loss = "" if drop is None else _points(drop.value)
-    return f"  {name:<20}{loss:>14}{_points(disagreement):>14}"
+def _step(name: str, drop: Estimate | None, disagreement: float) -> str:
+    loss = "" if drop is None else number(drop.value, DIGITS)
+    return f"  {name:<17}{loss:>8}{number(disagreement, DIGITS):>10}"
 
 
 def _gate(gate: Gate) -> str:
     verdict = paint(gate.verdict, COLOURS[gate.verdict], bold=True)
-    return f"  {verdict}  {_judgement(gate)}"
-
-
-def _judgement(gate: Gate) -> str:
-    value = gate.value
-    if gate.name == "max_drop":
-        figure, interval = _points(value.value), _interval(value)
-    else:
-        figure, interval = _percent(value.value), _shares(value)
-    return f"{NAMES[gate.name]} {figure} ({interval}), {_limit(gate)}"
-
-
-def _limit(gate: Gate) -> str:
-    if gate.name == "max_drop":
-        return f"at most {_points(gate.limit)}"
-    return f"at least {_percent(gate.limit)}"
+    return f"  {verdict}  {judged(gate, DIGITS)}"
 
 
 def notes(drift: Drift) -> Iterator[str]:
-    """Yield a line for each unreadable image, up to LISTED, and for each inconclusive gate."""
+    """Yield a line for each unreadable image, LISTED at most, and for each inconclusive gate."""
     for failure in drift.failed[:LISTED]:
         yield f"{failure.image}: {failure.error}"
     if drift.failed:
-        yield f"{counted(len(drift.failed), 'image')} skipped: can't be read"
+        yield f"skipped {counted(len(drift.failed), 'unreadable image')}"
     name = Path(drift.artefact.path).name
     for gate in drift.gates:
         if gate.verdict == "INCONCLUSIVE":
-            yield f"{name}: {_too_few(drift.pictures, gate)}: {_needed(gate)}"
+            yield f"{name}: {_too_few(drift.images, gate)}; {_needed(gate)}"
 
 
 def _too_few(images: int, gate: Gate) -> str:
-    """Return why a gate is inconclusive; the table has its value and verdict."""
+    """Say why a gate is inconclusive; its figure and verdict are in the table."""
+    question = f"whether the {WORDS[gate.name]} is {limit(gate, DIGITS)}"
     are = "is" if images == 1 else "are"
-    goal = f"{NAMES[gate.name]} is {_limit(gate)}"
-    return f"{counted(images, 'image')} {are} too few to decide whether {goal}"
+    return f"{counted(images, 'image')} {are} too few to decide {question}"
 
 
 def _needed(gate: Gate) -> str:
-    if gate.images is None:
-        return "no number of images decides it in nine of ten cases"
-    return f"{gate.images:,} images decide it in nine of ten cases".replace(",", " ")
-
-
-def _points(share: float) -> str:
-    return f"{_number(share)} points"
-
-
-def _interval(drop: Estimate) -> str:
-    return f"{_number(drop.low)} .. {_points(drop.high)}"
-
-
-def _number(share: float) -> str:
-    # Rounded first: a zero has no sign.
-    return f"{round(100 * share, 2) or 0:.2f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _shares(value: Estimate) -> str:
-    return f"{100 * value.low:.1f} .. {_percent(value.high)}"
+    if gate.images_needed is None:
+        return "no number of images would decide it"
+    needed = f"{gate.images_needed:,}".replace(",", " ")
+    return f"{needed} images decide it in nine of ten cases"

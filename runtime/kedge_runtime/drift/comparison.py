@@ -1,4 +1,4 @@
-"""The comparison as a story: the reference, the true classes, each artefact against them."""
+"""Compare artefacts with a reference: read everything, measure each artefact, summarise."""
 
 import hashlib
 from concurrent.futures import Executor
@@ -14,10 +14,11 @@ from kedge_runtime.arrays import Indices
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.artefact.file import Artefact, read_artefact
 from kedge_runtime.drift import journal, report
-from kedge_runtime.drift.journal import Journal, Pictures
+from kedge_runtime.drift.codecs import PartCodec, shards_of
+from kedge_runtime.drift.journal import ImageFolder, Journal
 from kedge_runtime.drift.measure import Evidence, Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
-from kedge_runtime.drift.recording import Parts, Sample, shards_of
+from kedge_runtime.drift.recording import Sample
 from kedge_runtime.drift.reference import SUFFIX, Reference
 from kedge_runtime.drift.rows import ROW
 from kedge_runtime.drift.summary import GateLimits, check_limits, summarise
@@ -33,17 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DriftRequest:
-    """What the user asks. `labels`: auto, none, a scheme of `truth.SCHEMES`, or a file.
+    """Hold what a user asks of `kedge drift`.
 
-    `out`: where the report goes; unfinished work is kept beside it. `pool`: where it is done.
-    `trust`: the signature that is demanded of every artefact.
+    `folder`: of the images; `truth`: auto, none, a scheme of `truth.SCHEMES`, or a file; `out`: the
+    report, beside which unfinished work is kept; `pool`: the processes or the cluster to run on;
+    `trust`: the signature that every artefact must have.
     """
 
     artefacts: tuple[Path, ...]
-    images: Path
-    labels: str
+    folder: Path
+    truth: str
     limits: GateLimits
-    options: EngineOptions
+    engine: EngineOptions
     out: Path | None = None
     pool: Pool = Pool()
     trust: "Trust | None" = None
@@ -51,57 +53,63 @@ class DriftRequest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A request whose files are there. `truth`: each picture's class, int64 [n], or None."""
+    """Hold a request whose files were read.
+
+    `truth`: each image's true class as an index of the labels, int64 [n], or None.
+    """
 
     request: DriftRequest
     artefacts: tuple[Artefact, ...]
-    pictures: Pictures
+    images: ImageFolder
     truth: Indices | None
 
     def sample(self, count: int) -> Sample:
-        """Return `count` pictures, or all if there are fewer, evenly spread over the folder."""
-        names = self.pictures.names
+        """Return `count` images at most, evenly spread over the folder."""
+        names = self.images.names
         chosen = np.linspace(0, len(names) - 1, min(count, len(names))).astype(np.int64)
-        paths = tuple(self.pictures.folder / names[i] for i in chosen)
+        paths = tuple(self.images.folder / names[i] for i in chosen)
         return Sample(paths, None if self.truth is None else self.truth[chosen])
 
 
 def prepare(request: DriftRequest) -> Comparison:
-    """Find everything that is asked for, before any model runs.
+    """Read artefacts, images and ground truth, before any model runs.
 
-    Raises ArtefactError for an artefact that isn't sealed; UsageError for a model of features, a
-    folder without pictures, labels that can't be read, and a gate that needs some.
+    Raises ArtefactError for an unsealed artefact; UsageError for a model of features, a folder
+    without images, unreadable ground truth, and a gate that lacks ground truth.
     """
     artefacts = tuple(_read(path, request.trust) for path in request.artefacts)
-    pictures = Pictures.of(request.images)
+    images = ImageFolder.of(request.folder)
     multi_label = any(artefact.contract.output.multi_label for artefact in artefacts)
     if multi_label:
-        _refuse_labels(request)
-    how = "none" if multi_label else request.labels
-    truth = _truth(how, pictures, artefacts[0].contract.labels)
-    check_limits(request.limits, labelled=truth is not None, multi_label=multi_label)
-    return Comparison(request, artefacts, pictures, truth)
+        _refuse_truth(request.truth)
+    scheme = "none" if multi_label else request.truth
+    truth = _truth(scheme, images, artefacts[0].contract.labels)
+    check_limits(request.limits, has_truth=truth is not None, multi_label=multi_label)
+    return Comparison(request, artefacts, images, truth)
 
 
-def compare(comparison: Comparison, reference: Path) -> list[report.Drift]:
-    """Return each artefact's drift. Raises UsageError for a reference of anything else."""
-    known = Reference(reference)
+def compare(comparison: Comparison, path: Path) -> list[report.Drift]:
+    """Measure each artefact against the reference at `path`.
+
+    Raises UsageError for a reference of another model.
+    """
+    reference = Reference(path)
     for artefact in comparison.artefacts:
-        known.check(artefact.contract, artefact.path)
+        reference.check(artefact.contract, artefact.path)
     with executor(comparison.request.pool) as workers:
         return [
-            _drift(comparison, known, number, workers)
+            _drift(comparison, reference, number, workers)
             for number in range(len(comparison.artefacts))
         ]
 
 
 def unfinished_reference(out: Path) -> Path:
-    """Return where the original's answers lie until the report `out` is written."""
+    """Return the path of the recorded answers until the report `out` is written."""
     return out.with_name(f".{out.name}.reference{SUFFIX}")
 
 
 def finish(request: DriftRequest) -> None:
-    """Remove what a rerun would have gone on from: the report is written."""
+    """Remove the unfinished work after the report is written."""
     if request.out is None:
         return
     reference = unfinished_reference(request.out)
@@ -113,67 +121,67 @@ def finish(request: DriftRequest) -> None:
 def _read(path: Path, trust: "Trust | None") -> Artefact:
     artefact = read_artefact(path, trust=trust)
     if artefact.contract.output.kind == "features":
-        raise UsageError(f"{path}: gives features, not classes: there are no answers to compare")
+        raise UsageError(f"{path}: returns features, but drift compares classes; give a classifier")
     return artefact
 
 
-def _refuse_labels(request: DriftRequest) -> None:
-    """Raise UsageError where labels are asked for that can't be held against the answers."""
-    if request.labels not in ("auto", "none"):
+def _refuse_truth(scheme: str) -> None:
+    """Raise UsageError for ground truth that doesn't compare with sets of classes."""
+    if scheme not in ("auto", "none"):
         raise UsageError(
-            f"--truth {request.labels}: tells one class of a picture, and the answers are sets of "
-            "independent ones: leave it out"
+            f"--truth {scheme}: is one class of an image, but the answers are sets of independent "
+            "classes; leave it out"
         )
 
 
-def _truth(labels: str, pictures: Pictures, classes: tuple[Label, ...]) -> Indices | None:
-    paths = [pictures.folder / name for name in pictures.names]
-    found = truth_by(labels, paths, classes)
-    return None if found is None else np.array([found[path] for path in paths], np.int64)
+def _truth(scheme: str, images: ImageFolder, labels: tuple[Label, ...]) -> Indices | None:
+    paths = [images.folder / name for name in images.names]
+    truth = truth_by(scheme, paths, labels)
+    return None if truth is None else np.array([truth[path] for path in paths], np.int64)
 
 
 def _drift(
-    comparison: Comparison, known: Reference, number: int, workers: Executor
+    comparison: Comparison, reference: Reference, number: int, workers: Executor
 ) -> report.Drift:
-    request, pictures = comparison.request, comparison.pictures
+    request, images = comparison.request, comparison.images
     artefact = comparison.artefacts[number]
-    task = _task(artefact, known, pictures, request)
+    labels, output = artefact.contract.labels, artefact.contract.output
+    task = _task(request, artefact, reference)
+    codec = PartCodec(shards_of(images), len(labels), output.kind == reference.facts.output.kind)
     path = request.out and _journal_path(request.out, number)
-    form = Parts(
-        shards_of(pictures),
-        len(artefact.contract.labels),
-        alike=artefact.contract.output.kind == known.facts.output.kind,
-    )
-    noted = Journal(path, _work(task, pictures, known), form) if path else nullcontext()
-    with noted as notes:
-        part = _measured(task, pictures, notes, workers)
-    labels, several = artefact.contract.labels, artefact.contract.output.multi_label
-    evidence = Evidence(pictures.names, labels, part, comparison.truth, several)
+    open_journal = Journal(path, _work(task, images, reference), codec) if path else nullcontext()
+    with open_journal as finished:
+        part = _measured(task, images, finished, workers)
+    evidence = Evidence(images.names, labels, part, comparison.truth, output.multi_label)
     return summarise(evidence, _described(task, artefact), request.limits)
 
 
-def _task(artefact: Artefact, known: Reference, pictures: Pictures, request: DriftRequest) -> Task:
-    """Return the task so that it is the same one elsewhere: other folder, other number of cores."""
-    places = (path.absolute() for path in (artefact.path, known.path, pictures.folder))
-    path, reference, folder = places
-    options = replace(request.options, threads=request.options.thread_count)
-    return Task(path, artefact.digest, reference, folder, options, request.trust)
+def _task(request: DriftRequest, artefact: Artefact, reference: Reference) -> Task:
+    """Return a task that is the same in another working folder and with other cores."""
+    return Task(
+        artefact=artefact.path.absolute(),
+        digest=artefact.digest,
+        reference=reference.path.absolute(),
+        folder=request.folder.absolute(),
+        engine=replace(request.engine, threads=request.engine.thread_count),
+        trust=request.trust,
+    )
 
 
 def _measured(
-    task: Task, pictures: Pictures, notes: Journal[Part] | None, workers: Executor
+    task: Task, images: ImageFolder, finished: Journal[Part] | None, workers: Executor
 ) -> Part:
     name = task.artefact.name
-    with Bar(name, len(pictures.names)) as bar:
+    with Bar(name, len(images.names)) as bar:
         try:
-            return measure_all(task, pictures, bar, notes, workers)
+            return measure_all(task, images, bar, finished, workers)
         except LostError as error:
             raise LostError(f"{name}: {error}") from None
 
 
-def _work(task: Task, pictures: Pictures, known: Reference) -> str:
-    """Return a digest of all that has a part in the results."""
-    work = (__version__, ROW.descr, task, known.digest, pictures.fingerprint())
+def _work(task: Task, images: ImageFolder, reference: Reference) -> str:
+    """Return a digest of everything that changes the results."""
+    work = (__version__, ROW.descr, task, reference.digest, images.fingerprint())
     return hashlib.sha256(repr(work).encode()).hexdigest()
 
 
@@ -191,8 +199,8 @@ def _described(task: Task, artefact: Artefact) -> report.ArtefactDrift:
         precision=provenance.precision,
         engine=classifier.engine.name,
         library=classifier.engine.library,
-        threads=task.options.thread_count,
-        delegate=task.options.delegate,
+        threads=task.engine.thread_count,
+        delegate=task.engine.delegate,
         bytes=size,
         ratio=size / (4 * provenance.parameters) if provenance.parameters else None,
     )

@@ -1,16 +1,22 @@
-"""Gates: what an artefact may lose, tested on the bound of an interval and not on the estimate."""
+"""Judge what an artefact may lose by the bound of an interval, not by the estimate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from kedge_runtime.arrays import Flags, Indices
-from kedge_runtime.drift import intervals
-from kedge_runtime.drift.intervals import drop_differs, paired_drop, share_differs, wilson
+from kedge_runtime.drift.intervals import (
+    Decides,
+    drop_differs,
+    images_needed,
+    paired_drop,
+    share_differs,
+    wilson,
+)
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 GateName = Literal["max_drop", "min_agreement"]
-# The first of these that any gate or artefact has is the verdict on all.
+# The worst first: it is the verdict on all gates or artefacts.
 WORST: tuple[Verdict, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 EXIT_CODES: dict[Verdict, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 
@@ -26,8 +32,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What both sides got right: counts of pictures. `lost`: only the original, `gained`: only
-    the artefact.
+    """Count the images that both sides, one or none got right.
+
+    `lost`: only the reference did; `gained`: only the artefact did.
     """
 
     both: int
@@ -37,12 +44,12 @@ class Pairs:
 
     @property
     def total(self) -> int:
-        """The number of pictures."""
+        """The number of images."""
         return self.both + self.lost + self.gained + self.neither
 
     @property
     def drop(self) -> Estimate:
-        """Accuracy of the original minus the artefact's, -1..1."""
+        """The accuracy of the reference minus the artefact's, -1..1: positive is a loss."""
         low, high = paired_drop(self.lost, self.gained, self.total)
         return Estimate((self.lost - self.gained) / self.total, float(low), float(high))
 
@@ -58,16 +65,15 @@ class Gate:
     """A gate with its figure. `verdict`: PASS when the whole interval holds the limit, FAIL when
     the whole interval misses it.
 
-    `images`: how many pictures decide with a probability of 90 %; `images_as_measured`: how many
-    would if the value were exact. None where no number does, and both when these pictures decide.
+    `images_needed`: how many images decide an INCONCLUSIVE gate with a probability of 90 %; None
+    where no number does, and for the other verdicts.
     """
 
     name: GateName
     limit: float
     value: Estimate
     verdict: Verdict
-    images: int | None = None
-    images_as_measured: int | None = None
+    images_needed: int | None = None
 
 
 def max_drop(limit: float, pairs: Pairs) -> Gate:
@@ -77,33 +83,41 @@ def max_drop(limit: float, pairs: Pairs) -> Gate:
         return drop_differs(counts[:, 0], counts[:, 1], total, limit)
 
     drop = pairs.drop
-    if drop.high <= limit:
-        return Gate("max_drop", limit, drop, "PASS")
-    if drop.low > limit:
-        return Gate("max_drop", limit, drop, "FAIL")
-    counts = (pairs.lost, pairs.gained, pairs.both + pairs.neither)
-    return _open(Gate("max_drop", limit, drop, "INCONCLUSIVE"), counts, decides)
+    gate = Gate("max_drop", limit, drop, at_most(drop, limit))
+    return _with_images_needed(
+        gate, (pairs.lost, pairs.gained, pairs.both + pairs.neither), decides
+    )
 
 
 def min_agreement(limit: float, agreed: int, total: int) -> Gate:
-    """Judge the share of pictures whose best class is the original's: at least `limit`."""
+    """Judge the share of images with the reference's answer: at least `limit`."""
 
     def decides(counts: Indices, total: int) -> Flags:
         return share_differs(counts[:, 0], total, limit)
 
     value = share(agreed, total)
+    gate = Gate("min_agreement", limit, value, at_least(value, limit))
+    return _with_images_needed(gate, (agreed, total - agreed), decides)
+
+
+def at_most(value: Estimate, limit: float) -> Verdict:
+    """Judge a figure that may be `limit` at most by its interval."""
+    if value.high <= limit:
+        return "PASS"
+    return "FAIL" if value.low > limit else "INCONCLUSIVE"
+
+
+def at_least(value: Estimate, limit: float) -> Verdict:
+    """Judge a figure that must be `limit` at least by its interval."""
     if value.low >= limit:
-        return Gate("min_agreement", limit, value, "PASS")
-    if value.high < limit:
-        return Gate("min_agreement", limit, value, "FAIL")
-    counts = (agreed, total - agreed)
-    return _open(Gate("min_agreement", limit, value, "INCONCLUSIVE"), counts, decides)
+        return "PASS"
+    return "FAIL" if value.high < limit else "INCONCLUSIVE"
 
 
-def _open(gate: Gate, counts: Sequence[int], decides: intervals.Decides) -> Gate:
-    needed = intervals.images(counts, decides)
-    naive = intervals.images_as_measured(counts, decides)
-    return replace(gate, images=needed, images_as_measured=naive)
+def _with_images_needed(gate: Gate, counts: Sequence[int], decides: Decides) -> Gate:
+    if gate.verdict != "INCONCLUSIVE":
+        return gate
+    return replace(gate, images_needed=images_needed(counts, decides))
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

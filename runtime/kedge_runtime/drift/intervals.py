@@ -139,10 +139,10 @@ def benjamini_hochberg(values: ArrayLike) -> Doubles:
 
 
 POWER = 0.9
-# A little more is asked of the draws here, so that others hold POWER too (standard error .005).
+# The draws must hold a little more, so that other draws hold POWER, too (standard error .005).
 _MARGIN = 0.02
 _DRAWS = 4000
-# Beyond this many times the pictures nothing is promised.
+# The search gives up at this many times the images.
 _MOST = 2**20
 # The search ends when the number is known to 2 %.
 _STEP = 1.02
@@ -151,22 +151,14 @@ _STEP = 1.02
 Decides = Callable[[Indices, int], Flags]
 
 
-def images(counts: Sequence[int], decides: Decides) -> int | None:
-    """Return how many pictures decide with a probability of POWER, all that is known considered.
+def images_needed(counts: Sequence[int], decides: Decides) -> int | None:
+    """Return how many images decide a gate with a probability of POWER, given these counts.
 
-    None when _MOST times as many don't.
+    The true shares are uncertain: they are drawn from their posterior under Jeffreys' prior.
+    None when _MOST times as many images don't decide.
     """
     shares = np.random.default_rng(0).dirichlet(np.asarray(counts) + 0.5, _DRAWS)
-    return _least(shares, sum(counts), decides)
-
-
-def images_as_measured(counts: Sequence[int], decides: Decides) -> int | None:
-    """Return how many would if the measured shares were the true ones; None for no number."""
-    total = sum(counts)
-    return _least(np.tile(np.asarray(counts) / total, (_DRAWS, 1)), total, decides)
-
-
-def _least(shares: Doubles, n: int, decides: Decides) -> int | None:
+    n = sum(counts)
     low, high = float(n), 2.0 * n
     while not _enough(shares, round(high), decides):
         low, high = high, 2 * high
@@ -179,12 +171,12 @@ def _least(shares: Doubles, n: int, decides: Decides) -> int | None:
 
 
 def _enough(shares: Doubles, count: int, decides: Decides) -> bool:
-    """Whether a run on `count` pictures decides often enough; the same draws for every count."""
+    """Whether a run on `count` images decides often enough; the same draws for every count."""
     drawn = np.random.default_rng(1).multinomial(count, shares)
     return bool(decides(drawn, count).mean() >= POWER + _MARGIN)
 
 
 def rounded_up(count: float) -> int:
-    """Return two leading digits, rounded up: more would feign a precision that isn't there."""
+    """Round up to two leading digits: the search is no more precise."""
     unit: int = 10 ** max(0, math.floor(math.log10(max(count, 1))) - 1)
     return math.ceil(count / unit) * unit

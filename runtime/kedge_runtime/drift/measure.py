@@ -1,4 +1,4 @@
-"""Measure an artefact on images, shard by shard, and hold what a report is made of."""
+"""Measure an artefact on images, shard by shard; a report is computed from the result."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -17,7 +17,7 @@ from kedge_runtime.artefact.contract import Label
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import check_finite
 from kedge_runtime.classify.results import BACKGROUND, Prediction
-from kedge_runtime.drift.journal import Failure, Journal, Pictures, Shard, content_digest
+from kedge_runtime.drift.journal import Failure, ImageFolder, Journal, Shard, content_digest
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.rows import ROW, Rows, row
 from kedge_runtime.engines.choice import EngineOptions
@@ -33,30 +33,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all shards: `folder` holds the pictures, `reference` their answers.
+    """Hold what all shards share.
 
-    `digest`: the artefact's, so that a changed file is another task.
+    `folder`: of the images; `reference`: the file with the reference's answers; `digest`: the
+    artefact's, so that a changed file is another task.
     """
 
     artefact: Path
     digest: str
     reference: Path
     folder: Path
-    options: EngineOptions
-    # Has no part in the results, nor in what is written of a task.
+    engine: EngineOptions
+    # It doesn't change the results, so a journal must not depend on it.
     trust: "Trust | None" = field(default=None, repr=False)
 
     def open(self) -> Classifier:
         """Load the artefact. Raises ArtefactError, EngineError."""
-        classifier = Classifier.of(read_content(self.artefact, trust=self.trust), self.options)
+        classifier = Classifier.of(read_content(self.artefact, trust=self.trust), self.engine)
         if classifier.artefact.digest != self.digest:
-            raise ArtefactError(f"{self.artefact}: replaced while it was measured; start again")
+            raise ArtefactError(f"{self.artefact}: changed during the measurement; start again")
         return classifier
 
 
 @dataclass(frozen=True)
 class Part:
-    """What some pictures gave: ROW records, [n], and the seconds that each took, [n].
+    """Hold the results of some images: ROW records, [n], and the seconds of each, [n].
 
     The time is from decoded pixels to the artefact's outputs. It alone varies from run to run.
     """
@@ -67,21 +68,20 @@ class Part:
 
 
 def measure(task: Task, shard: Shard) -> Part:
-    """Return what the artefact and the original give for a shard's pictures.
+    """Run the artefact on a shard's images and compare it with the reference.
 
-    Raises UsageError for a reference of other pictures, EngineError for an engine that fails.
+    Raises UsageError for a reference of other images, EngineError for an engine that fails.
     """
-    classifier, reference = opened(task)
     rows, seconds, failed = [], [], []
     with quiet():
         for index, name in enumerate(shard.names, shard.start):
             try:
-                measured, took = _measured(classifier, reference, task.folder, (index, name))
+                measured, elapsed = _measured(task, index, name)
             except ImageError as error:
                 failed.append(Failure(name, str(error)))
             else:
                 rows.append(measured)
-                seconds.append(took)
+                seconds.append(elapsed)
     return Part(np.concatenate([np.empty(0, ROW), *rows]), np.array(seconds), tuple(failed))
 
 
@@ -95,27 +95,26 @@ def opened(task: Task) -> tuple[Classifier, Reference]:
     return classifier, reference
 
 
-def _measured(
-    classifier: Classifier, reference: Reference, folder: Path, picture: tuple[int, str]
-) -> tuple[Rows, float]:
-    index, name = picture
+def _measured(task: Task, index: int, name: str) -> tuple[Rows, float]:
+    """Return an image's row and seconds. Raises ImageError."""
+    classifier, reference = opened(task)
     if reference.is_failed(name):
-        raise ImageError("couldn't be read when the reference was recorded")
-    content = read_bytes(folder / name)
-    original = reference.outputs(name, content_digest(content))
+        raise ImageError("unreadable when the reference was recorded")
+    content = read_bytes(task.folder / name)
+    expected = reference.outputs(name, content_digest(content))
     pixels = classifier.preprocessor.read(content)
     started = perf_counter()
-    found = classifier.run(pixels)
+    outputs = classifier.run(pixels)
     seconds = perf_counter() - started
-    sides = (original, reference.facts.output), (check_finite(found), classifier.contract.output)
+    sides = (expected, reference.facts.output), (check_finite(outputs), classifier.contract.output)
     return row(index, *sides), seconds
 
 
 def merge(parts: Iterable[Part]) -> Part:
-    """Return one part of all pictures, in their order."""
+    """Merge parts into one, in the order of the images."""
     parts = tuple(parts)
     rows = np.concatenate([np.empty(0, ROW), *(part.rows for part in parts)])
-    order = np.argsort(rows["picture"], kind="stable")
+    order = np.argsort(rows["image"], kind="stable")
     seconds = np.concatenate([np.empty(0), *(part.seconds for part in parts)])
     failed = sorted((f for part in parts for f in part.failed), key=lambda failure: failure.image)
     return Part(rows[order], seconds[order], tuple(failed))
@@ -126,16 +125,16 @@ HERE = InProcess()
 
 def measure_all(
     task: Task,
-    pictures: Pictures,
+    images: ImageFolder,
     bar: Bar,
     journal: Journal[Part] | None = None,
     workers: Executor = HERE,
 ) -> Part:
-    """Return what all pictures give; shards that the journal knows aren't done again."""
-    known = dict(journal.entries()) if journal else {}
-    todo = [shard for shard in pictures.shards() if shard.index not in known]
-    bar.skip(len(pictures.names) - sum(len(shard.names) for shard in todo))
-    parts = list(known.values())
+    """Measure all images; shards in the journal aren't measured again."""
+    finished = dict(journal.entries()) if journal else {}
+    todo = [shard for shard in images.shards() if shard.index not in finished]
+    bar.skip(len(images.names) - sum(len(shard.names) for shard in todo))
+    parts = list(finished.values())
     for shard, part in zip(todo, workers.map(partial(measure, task), todo), strict=True):
         if journal:
             journal.add(shard.index, part)
@@ -146,9 +145,11 @@ def measure_all(
 
 @dataclass(frozen=True)
 class Evidence:
-    """`names`: of all pictures, by the rows' `picture`. `truth`: each picture's true class as an
-    index of `labels`, int64 [pictures], or None where nothing tells. `multi_label`: an answer is
-    a set of independent classes, of which labels of pictures tell nothing.
+    """Hold the measured images of an artefact.
+
+    `names`: of all images, by the rows' `image`. `truth`: each image's true class as an index of
+    `labels`, int64 [images], or None without ground truth. `multi_label`: an answer is a set of
+    independent classes; then there is no ground truth.
     """
 
     names: Sequence[str]
@@ -159,23 +160,23 @@ class Evidence:
 
     @property
     def rows(self) -> Rows:
-        """The measured pictures, [n], in their order."""
+        """The measured images, [n], in their order."""
         return self.part.rows
 
     @property
     def true(self) -> Indices | None:
         """The true class of each row, [n]."""
-        return None if self.truth is None else self.truth[self.rows["picture"]]
+        return None if self.truth is None else self.truth[self.rows["image"]]
 
     @property
     def flipped(self) -> Flags:
-        """Which rows the two sides answer differently, [n]."""
+        """The rows that the two sides answer differently, [n]."""
         if self.multi_label:
             return np.asarray(self.rows["changed"])
-        return np.not_equal(self.best("original"), self.best("artefact"))
+        return np.not_equal(self.best("reference"), self.best("artefact"))
 
     def best(self, side: str) -> Indices:
-        """Return the best class of `original` or `artefact`, [n]."""
+        """Return the best class of `reference` or `artefact`, [n]."""
         return np.asarray(self.rows[side]["top"][:, 0], np.int64)
 
     def holds(self, side: str, classes: Indices, k: int) -> Flags:

@@ -1,6 +1,6 @@
-"""How far two sets of answers are apart: short pure functions over [images, classes] arrays.
+"""Measure how far two sets of answers are apart, over [images, classes] arrays.
 
-`reference` are the float original's logits, `candidate` the artefact's, both float32; `kl` takes
+`reference` are the float model's logits, `candidate` the artefact's, both float32; `kl` takes
 probabilities.
 """
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats
 
-# What two answers agree in: the best class, the set of independent classes, or only a direction.
+# What must be equal: the best class, the set of independent classes, or only the direction.
 AgreementBy = Literal["best", "labels", "cosine"]
 
 

@@ -1,35 +1,31 @@
-"""Record answers to images in a reference: the float model's, or another artefact's."""
+"""Record a reference: the answers of the float model, or of another artefact, to images."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Doubles, Floats, Indices
+from kedge_runtime.arrays import Floats, Indices
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Tensor
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.outputs import check_finite
-from kedge_runtime.drift import journal, rows
+from kedge_runtime.drift import journal
+from kedge_runtime.drift.codecs import Answers, AnswersCodec, shards_of
 from kedge_runtime.drift.journal import (
-    DIGEST_BYTES,
-    Entry,
     Failure,
+    ImageFolder,
     Journal,
-    Pictures,
     Shard,
     content_digest,
-    packed,
-    unpacked,
 )
-from kedge_runtime.drift.measure import Part
 from kedge_runtime.drift.reference import (
     SUFFIX,
     Recorded,
@@ -37,6 +33,7 @@ from kedge_runtime.drift.reference import (
     ReferenceFacts,
     write_reference,
 )
+from kedge_runtime.drift.report import Attribution
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
 from kedge_runtime.identity import identity
@@ -44,18 +41,17 @@ from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.image.preprocessing import Preprocessor
 from kedge_runtime.output import quiet
 from kedge_runtime.progress import Bar
-from kedge_runtime.records import decode
 
-# By name, like the commands: a device compares with a reference and never imports the converter.
+# Imported by name: a device compares with a reference and doesn't have the converter.
 CONVERTER = "kedge_convert.drift.hooks"
 
 
 @dataclass(frozen=True)
-class Original:
-    """What the user calls the original, and an artefact made from it, which says how it was fed.
+class Against:
+    """Hold the value of `--against`, and an artefact that was made from that model.
 
-    `model`: a card's name, demo, a model's file, or another artefact. `weights`: for a card,
-    imagenet or a file.
+    `model`: a card's name, demo, a model file, a recorded reference, or another artefact;
+    `weights`: for a card, imagenet or a file; `artefact`: its contract has the preprocessing.
     """
 
     model: str
@@ -64,201 +60,119 @@ class Original:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether it is a reference, and no model."""
+        """Whether it is a recorded reference."""
         return is_reference(self.model)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures, and the true class of each as an index of the labels, int64 [n], or None."""
+    """Hold images, and the true class of each as an index of the labels, int64 [n], or None."""
 
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
     truth: Indices | None
 
 
 def is_reference(name: str) -> bool:
-    """Whether what the user calls the original is a reference by its name, in any case."""
+    """Whether a value of `--against` names a recorded reference, in any case."""
     return name.lower().endswith(SUFFIX)
 
 
 def is_artefact(name: str) -> bool:
-    """Whether what the user calls the original is another artefact, by its name."""
+    """Whether a value of `--against` names another artefact."""
     return Path(name).suffix.lower().lstrip(".") in FORMATS
 
 
-def converter() -> Any:
-    """Return the converter's half of drift: `record` and `attribute`."""
-    return import_module(CONVERTER)
-
-
-Failed = tuple[tuple[str, str], ...]
-
-
 @dataclass(frozen=True)
-class Measured:
-    """A `Part`, its arrays as text; `failed`: the names of images and why."""
+class LayerFindings:
+    """Hold the drift of an artefact's layers, ready to show.
 
-    rows: str
-    seconds: str
-    failed: Failed
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A `Recorded`, its arrays as text; `failed`: the names of images and why."""
-
-    names: tuple[str, ...]
-    digests: str
-    outputs: str
-    failed: Failed
-
-
-def shards_of(pictures: Pictures) -> dict[int, Shard]:
-    """Return the shards that are asked for, by their index."""
-    return {shard.index: shard for shard in pictures.shards()}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The form of measured shards (journal.Form).
-
-    `labels`: how many classes there are; `alike`: whether both sides' outputs are of one kind, and
-    so have a distance.
+    `plain`: the documented JSON object (docs/localisation.md); `table`: the worst layers, in 80
+    columns; `chart`: all layers, an SVG document.
     """
 
-    shards: dict[int, Shard]
-    labels: int
-    alike: bool
-
-    def write(self, part: Part) -> Entry:
-        """Return a part as plain data."""
-        failed = [[failure.image, failure.error] for failure in part.failed]
-        return {"rows": packed(part.rows), "seconds": packed(part.seconds), "failed": failed}
-
-    def read(self, index: int, entry: object) -> Part:
-        """Return a shard's part. Raises ContractError or ValueError for one that can't be its."""
-        noted = decode(Measured, entry, "shard")
-        shard = _asked(self.shards, index)
-        part = Part(
-            unpacked(noted.rows, rows.ROW), unpacked(noted.seconds, float), _failures(noted.failed)
-        )
-        failed = [shard.start + shard.names.index(failure.image) for failure in part.failed]
-        indices = range(shard.start, shard.start + len(shard.names))
-        _once([*part.rows["picture"].tolist(), *failed], indices)
-        rows.check(part.rows, self.labels, alike=self.alike)
-        if len(part.seconds) != len(part.rows) or not _is_time(part.seconds):
-            raise ValueError("its times are not those of its images")
-        return part
+    artefact: str
+    plain: dict[str, Any]
+    table: str
+    chart: str
 
 
-def _is_time(seconds: Doubles) -> bool:
-    return bool((np.isfinite(seconds) & (seconds >= 0)).all())
+class Converter(Protocol):
+    """Name what the runtime calls in the converter; mypy checks both sides."""
+
+    def record(self, against: Against, images: ImageFolder, path: Path) -> None:
+        """Record the float model's answers at `path`, unless they are there already."""
+
+    def attribute(
+        self,
+        against: Against,
+        artefacts: Sequence[Artefact],
+        sample: Sample,
+        engine: EngineOptions,
+    ) -> list[Attribution]:
+        """Return what each step from Keras to the engine adds to each artefact's drift."""
+
+    def localise(
+        self, against: Against, artefacts: Sequence[Artefact], sample: Sample
+    ) -> list[LayerFindings]:
+        """Return the drift of each artefact's layers."""
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The original's answers to a shard, and the images that couldn't be read."""
-
-    recorded: Recorded
-    failed: tuple[Failure, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The form of recorded shards (journal.Form)."""
-
-    shards: dict[int, Shard]
-
-    def write(self, answers: Answers) -> Entry:
-        """Return answers as plain data."""
-        recorded = answers.recorded
-        return {
-            "names": list(recorded.names),
-            "digests": packed(recorded.digests),
-            "outputs": packed(recorded.outputs),
-            "failed": [[failure.image, failure.error] for failure in answers.failed],
-        }
-
-    def read(self, index: int, entry: object) -> Answers:
-        """Return a shard's answers. Raises ContractError or ValueError for what can't be its."""
-        noted = decode(Recording, entry, "shard")
-        failed = _failures(noted.failed)
-        shard = _asked(self.shards, index)
-        _once([*noted.names, *(failure.image for failure in failed)], shard.names)
-        count = len(noted.names)
-        digests = unpacked(noted.digests, np.uint8).reshape(count, DIGEST_BYTES)
-        outputs = unpacked(noted.outputs, "<f4")
-        outputs = outputs.reshape(count, len(outputs) // max(count, 1))
-        if bool(outputs.size) != bool(count) or not np.isfinite(outputs).all():
-            raise ValueError("its outputs are not those of its images")
-        return Answers(Recorded(noted.names, digests, outputs), failed)
-
-
-def _asked(shards: dict[int, Shard], index: int) -> Shard:
-    if index not in shards:
-        raise ValueError("a shard that isn't asked for")
-    return shards[index]
-
-
-def _failures(failed: Failed) -> tuple[Failure, ...]:
-    return tuple(Failure(*words) for words in failed)
-
-
-def _once(found: Iterable[object], asked: Iterable[object]) -> None:
-    """Raise ValueError unless each that is asked for is there, and there once."""
-    if sorted(map(str, found)) != sorted(map(str, asked)):
-        raise ValueError("its images are not those of the shard")
+def converter() -> Converter:
+    """Return the converter. Raises ModuleNotFoundError where it isn't installed."""
+    return cast("Converter", import_module(CONVERTER))
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """What answers: how it is fed, and its numbers for input tensors, float32 [n, classes].
+    """Hold the model whose answers are recorded.
 
-    `name` heads the bar of progress.
+    `answer`: returns its outputs for input tensors, float32 [n, classes]; `name`: for the progress
+    bar.
     """
 
-    plan: Preprocessor
+    preprocessor: Preprocessor
     answer: Callable[[Iterator[NDArray[Any]]], Floats]
-    name: str = "float original"
+    name: str = "float model"
 
 
-def write(path: Path, facts: ReferenceFacts, pictures: Pictures, answering: Recorder) -> None:
-    """Write the answers to `path`, unless it has them already.
+def write(path: Path, facts: ReferenceFacts, images: ImageFolder, recorder: Recorder) -> None:
+    """Write the answers to `path`, unless they are there already.
 
-    What was done before a run was stopped isn't done again. Raises UsageError when the file can't
-    be written.
+    An interrupted run resumes. Raises UsageError when the file can't be written.
     """
-    facts = replace(facts, work=_work(facts, pictures))
+    facts = replace(facts, work=_work(facts, images))
     if _is_done(path, facts.work):
         return
-    form = Answered(shards_of(pictures))
-    with Journal(journal.beside(path), facts.work, form) as notes:
-        _ask(answering, pictures, notes)
-        failed = [failure for _, answers in notes.entries() for failure in answers.failed]
-        known = replace(facts, failed=tuple(sorted(failed, key=lambda failure: failure.image)))
-        write_reference(path, known, lambda: _recorded(notes))
-        notes.remove()
+    codec = AnswersCodec(shards_of(images))
+    with Journal(journal.beside(path), facts.work, codec) as finished:
+        _record_missing(recorder, images, finished)
+        failed = [failure for _, answers in finished.entries() for failure in answers.failed]
+        facts = replace(facts, failed=tuple(sorted(failed, key=lambda failure: failure.image)))
+        write_reference(path, facts, lambda: _recorded(finished))
+        finished.remove()
 
 
 def record_artefact(
-    original: ModelContent, compared: Artefact, pictures: Pictures, path: Path
+    model: ModelContent, compared: Artefact, images: ImageFolder, path: Path
 ) -> None:
-    """Write an artefact's answers to `path`, fed as its own contract says.
+    """Write an artefact's answers to `path`, with the preprocessing of its own contract.
 
     Raises UsageError where `compared` has other labels, and for a model of features.
     """
     with quiet():
-        classifier = Classifier.of(original, EngineOptions())
+        classifier = Classifier.of(model, EngineOptions())
     contract = classifier.contract
     classifier.check_answers()
-    if [each.name for each in contract.labels] != [each.name for each in compared.contract.labels]:
+    if [label.name for label in contract.labels] != [
+        label.name for label in compared.contract.labels
+    ]:
         raise UsageError(
-            f"--against: {original.path}: its labels are not those of {compared.path}; "
+            f"--against: {model.path}: its labels differ from those of {compared.path}; "
             "`kedge seal --reseal --labels FILE` replaces them"
         )
     facts = replace(
         ReferenceFacts.of(contract),
-        source=f"{original.path.name} {classifier.artefact.digest}",
+        source=f"{model.path.name} {classifier.artefact.digest}",
         weights_digest="",
         output=replace(contract.output, tensor=Tensor()),
         tools=identity()["packages"],
@@ -268,12 +182,12 @@ def record_artefact(
         rows = (classifier.numbers(classifier.engine.run(tensor)) for tensor in tensors)
         return np.stack(list(rows))
 
-    write(path, facts, pictures, Recorder(classifier.preprocessor, answer, original.path.name))
+    write(path, facts, images, Recorder(classifier.preprocessor, answer, model.path.name))
 
 
-def _work(facts: ReferenceFacts, pictures: Pictures) -> str:
-    """Return a digest of all that has a part in a reference."""
-    return hashlib.sha256(f"{facts}{pictures.fingerprint()}".encode()).hexdigest()
+def _work(facts: ReferenceFacts, images: ImageFolder) -> str:
+    """Return a digest of everything that changes a reference."""
+    return hashlib.sha256(f"{facts}{images.fingerprint()}".encode()).hexdigest()
 
 
 def _is_done(path: Path, work: str) -> bool:
@@ -283,35 +197,35 @@ def _is_done(path: Path, work: str) -> bool:
         return False
 
 
-def _ask(answering: Recorder, pictures: Pictures, notes: Journal[Answers]) -> None:
-    """Note the original's answers to the shards that aren't there yet."""
-    known = {shard for shard, _ in notes.entries()}
-    with Bar(answering.name, len(pictures.names)) as bar:
-        for shard in pictures.shards():
-            if shard.index in known:
+def _record_missing(recorder: Recorder, images: ImageFolder, finished: Journal[Answers]) -> None:
+    """Record the answers to the shards that aren't in the journal."""
+    present = {shard for shard, _ in finished.entries()}
+    with Bar(recorder.name, len(images.names)) as bar:
+        for shard in images.shards():
+            if shard.index in present:
                 bar.skip(len(shard.names))
                 continue
-            notes.add(shard.index, _answers(answering, pictures.folder, shard))
+            finished.add(shard.index, _answers(recorder, images.folder, shard))
             bar.advance(len(shard.names))
 
 
-def _answers(answering: Recorder, folder: Path, shard: Shard) -> Answers:
-    plan = answering.plan
+def _answers(recorder: Recorder, folder: Path, shard: Shard) -> Answers:
+    preprocessor = recorder.preprocessor
     names, digests, tensors, failed = [], [], [], list[Failure]()
     with quiet():
         for name in shard.names:
             try:
                 content = read_bytes(folder / name)
-                tensors.append(plan.tensor(plan.read(content)))
+                tensors.append(preprocessor.tensor(preprocessor.read(content)))
             except ImageError as error:
                 failed.append(Failure(name, str(error)))
                 continue
             names.append(name)
             digests.append(content_digest(content))
-        outputs = answering.answer(iter(tensors)) if tensors else np.empty((0, 0), np.float32)
+        outputs = recorder.answer(iter(tensors)) if tensors else np.empty((0, 0), np.float32)
     recorded = Recorded(names, np.array(digests, np.uint8), check_finite(outputs))
     return Answers(recorded, tuple(failed))
 
 
-def _recorded(notes: Journal[Answers]) -> Iterator[Recorded]:
-    return (answers.recorded for _, answers in notes.entries() if answers.recorded.names)
+def _recorded(finished: Journal[Answers]) -> Iterator[Recorded]:
+    return (answers.recorded for _, answers in finished.entries() if answers.recorded.names)

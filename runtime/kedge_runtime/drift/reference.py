@@ -1,8 +1,8 @@
-"""The float original's answers in a file, so that a device compares with it without TensorFlow.
+"""Write and read the reference's answers: a device compares with them without TensorFlow.
 
 An .npz that numpy.load reads too: `facts` and `names` [n] (JSON in ASCII, as uint8: numpy's texts
-are all as long as the longest), `digests` (SHA-256 of each picture, uint8 [n, 32]) and `outputs`
-(float32 [n, classes]). Nothing is compressed. The outputs, 4 kB a picture of ImageNet, are read row
+are all as long as the longest), `digests` (SHA-256 of each image, uint8 [n, 32]) and `outputs`
+(float32 [n, classes]). Nothing is compressed. The outputs, 4 kB an image of ImageNet, are read row
 by row: the file may be larger than the memory.
 """
 
@@ -39,11 +39,10 @@ _HEADER_BYTES = 1 << 10
 
 @dataclass(frozen=True)
 class ReferenceFacts:
-    """What the answers are of: a reference of another model, or fed otherwise, is refused.
+    """Describe the model of the answers and its preprocessing; they must match the artefact's.
 
-    `weights_digest` is empty where another artefact answered, fed as its own contract says.
-    `work`: what recorded it, so that a second run need not do it again. `failed`: the pictures
-    that couldn't be read.
+    `weights_digest`: empty where another artefact answered, with its own preprocessing. `work`: a
+    digest of the recording, so that a second run can skip it. `failed`: the unreadable images.
     """
 
     source: str
@@ -58,28 +57,28 @@ class ReferenceFacts:
 
     @classmethod
     def of(cls, contract: Contract) -> "ReferenceFacts":
-        """Return what a contract says of the original that its artefact was made from."""
+        """Return what a contract records of the float model of its artefact."""
         return cls(
             contract.provenance.source,
             contract.provenance.weights_digest,
             contract.input.geometry,
             contract.input.normalisation,
-            # The original gives real numbers, and no temperature was fitted to it.
+            # The float model's outputs are real numbers without a fitted temperature.
             replace(contract.output, tensor=Tensor(), temperature=1.0),
         )
 
 
 class Reference:
-    """An open reference: its facts, and the rows of its pictures by name."""
+    """Hold an open reference: its facts, and the rows of its images by name."""
 
     def __init__(self, path: Path) -> None:
         """Check the archive and read all but the outputs.
 
-        Raises UsageError for a file that is missing, ArtefactError for one that is no reference.
+        Raises UsageError for a missing file, ArtefactError for one that is no reference.
         """
         self.path = path
         try:
-            # Once: what is checked here is what is read later, whatever gets the name meanwhile.
+            # Opened once: the file that is checked here is the file that is read later.
             self._file = open_plain(path)
             weakref.finalize(self, self._file.close)
             with opened(self._file) as archive:
@@ -98,7 +97,7 @@ class Reference:
         self._check_counts(shape[0])
 
     def _check_counts(self, rows: int) -> None:
-        """Raise ArtefactError unless each row has a name of its own, a digest and numbers."""
+        """Raise ArtefactError unless each row has its own name, a digest and outputs."""
         if not len(self.names) == len(self._rows) == rows or not self.classes:
             raise _damaged(self.path, f"{len(self._rows)} names for {rows} rows")
         dtype, shape = self.digests.dtype, self.digests.shape
@@ -112,59 +111,59 @@ class Reference:
         return f"sha256:{sha256_of(self._file)}"
 
     def is_failed(self, name: str) -> bool:
-        """Whether the picture couldn't be read when the reference was recorded."""
+        """Whether the image was unreadable when the reference was recorded."""
         return name in self._failed
 
     def outputs(self, name: str, digest: NDArray[np.uint8]) -> Floats:
-        """Return the original's numbers for a picture, float32 [classes].
+        """Return the reference's outputs for an image, float32 [classes].
 
-        Raises UsageError for a picture that it doesn't know, or knows with another content;
-        ArtefactError for numbers that aren't there or aren't finite.
+        Raises UsageError for an image that it lacks, or has with another content; ArtefactError for
+        outputs that are missing or not finite.
         """
         row = self._rows.get(name)
         if row is None or not np.array_equal(self.digests[row], digest):
-            wrong = "isn't in it" if row is None else "had another content"
+            reason = "is not in it" if row is None else "has changed since"
             raise UsageError(
-                f"{self.path}: is a reference of other pictures: {name} {wrong} when it was "
-                "recorded; record one of this folder with --against MODEL --record FILE"
+                f"{self.path}: recorded from other images: {name} {reason}; record this folder "
+                "with --against MODEL --record FILE"
             )
         size = 4 * self.classes
         content = os.pread(self._file.fileno(), size, self._at + row * size)
         if len(content) != size or not np.isfinite(numbers := np.frombuffer(content, "<f4")).all():
-            raise _damaged(self.path, f"no numbers for {name}")
+            raise _damaged(self.path, f"no outputs for {name}")
         return numbers
 
     def check(self, contract: Contract, artefact: Path) -> None:
-        """Raise UsageError unless it is of the model that `artefact` was made from, fed alike.
+        """Raise UsageError unless it has the float model and the preprocessing of `artefact`.
 
-        The answers of another artefact need to be of the same kind and number only.
+        The answers of another artefact need only the same kind and number of classes.
         """
         if not self.facts.weights_digest:
             self._check_answers(contract, artefact)
             return
-        wanted = ReferenceFacts.of(contract)
+        expected = ReferenceFacts.of(contract)
         for name in ("weights_digest", "geometry", "normalisation", "output"):
-            found, stated = getattr(self.facts, name), getattr(wanted, name)
-            if found != stated:
+            ours, theirs = getattr(self.facts, name), getattr(expected, name)
+            if ours != theirs:
                 raise UsageError(
-                    f"{self.path}: is no reference of {artefact}: its {name} is {found}, the "
-                    f"artefact's original has {stated}; record one with --against MODEL --record"
+                    f"{self.path}: is no reference of {artefact}: its {name} is {ours}, the "
+                    f"artefact's is {theirs}; record one with --against MODEL --record FILE"
                 )
 
     def _check_answers(self, contract: Contract, artefact: Path) -> None:
-        ours, other = contract.output, self.facts.output
-        found = (self.classes - other.label_offset, other.multi_label, other.thresholds)
-        stated = (len(contract.labels), ours.multi_label, ours.thresholds)
-        if found != stated:
+        ours, theirs = self.facts.output, contract.output
+        has = (self.classes - ours.label_offset, ours.multi_label, ours.thresholds)
+        expected = (len(contract.labels), theirs.multi_label, theirs.thresholds)
+        if has != expected:
             raise UsageError(
-                f"{self.path}: its answers are not those of {artefact}: classes, several labels, "
-                f"thresholds are {found}, the artefact's {stated}"
+                f"{self.path}: its answers don't compare with those of {artefact}: classes, "
+                f"multi-label, thresholds are {has}, the artefact's {expected}"
             )
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> archives.Arrays:
     members = [archive.getinfo(f"{name}.npy") for name in (*_SMALL, "outputs")]
-    # So that it never unpacks to more than the file's own size, however many pictures there are.
+    # Uncompressed, so that it never unpacks to more than the file's own size.
     if any(info.compress_type for info in members):
         raise _damaged(path, "it is compressed")
     contents = {info.filename: archive.read(info) for info in members[:-1]}
@@ -178,7 +177,7 @@ def _json(array: NDArray[Any]) -> Any:
 
 
 def _as_json(value: Any) -> NDArray[np.uint8]:
-    # In ASCII, where a name of any bytes is a text, too: Python's escapes for them are escaped.
+    # ASCII also holds names that are not UTF-8: Python's escapes for their bytes are escaped.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return np.frombuffer(text.encode(), np.uint8)
 
@@ -186,7 +185,7 @@ def _as_json(value: Any) -> NDArray[np.uint8]:
 def _names(array: NDArray[Any]) -> list[str]:
     names = _json(array)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("its names are no list of texts")
+        raise ValueError("its names are no list of strings")
     return names
 
 
@@ -201,16 +200,16 @@ def _facts(array: NDArray[Any], path: Path) -> ReferenceFacts:
 
 
 def _outputs(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> tuple[int, tuple[int, ...]]:
-    """Return where in the file the numbers begin, and their shape."""
+    """Return the offset of the outputs in the file, and their shape."""
     info = archive.getinfo("outputs.npy")
     with archive.open(info) as member:
         header = archives.read_header(member.read(_HEADER_BYTES))
-        # To the end, whose CRC zipfile compares: a damaged reference is found before it is used.
+        # zipfile compares the CRC at the end: a damaged reference is found before it is used.
         member.seek(0)
         while member.read(_CHUNK):
             pass
-    right = header.dtype == np.dtype("<f4") and len(header.shape) == 2
-    if not right or header.offset + header.size != info.file_size:
+    is_table = header.dtype == np.dtype("<f4") and len(header.shape) == 2
+    if not is_table or header.offset + header.size != info.file_size:
         raise _damaged(path, f"its outputs are {header.dtype} {header.shape}")
     # A zip's local header: 30 bytes, of which the last four are the lengths of name and extra.
     file.seek(info.header_offset + 26)
@@ -220,13 +219,13 @@ def _outputs(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> tuple[int
 
 def _damaged(path: Path, reason: object) -> ArtefactError:
     return ArtefactError(
-        f"{path}: no reference that `kedge drift --record` wrote ({reason}); record it again"
+        f"{path}: no reference of `kedge drift --record` ({reason}); record it again"
     )
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The original's answers for some pictures, in their order.
+    """Hold the reference's answers to some images, in their order.
 
     `digests`: uint8 [n, 32]; `outputs`: float32 [n, classes].
     """
@@ -239,23 +238,23 @@ class Recorded:
 def write_reference(
     path: Path, facts: ReferenceFacts, parts: Callable[[], Iterable[Recorded]]
 ) -> None:
-    """Write what `parts()` yields, one in memory at a time; it is called twice.
+    """Write the parts that `parts()` yields, one in memory at a time; it is called twice.
 
-    Raises UsageError when the disk or the folder refuses it, or when there is no picture in them.
+    Raises UsageError when the file can't be written, or when no part has an image.
     """
-    known = [(part.names, part.digests, part.outputs.shape[1]) for part in parts()]
-    names = [name for some, _, _ in known for name in some]
+    heads = [(part.names, part.digests, part.outputs.shape[1]) for part in parts()]
+    names = [name for some, _, _ in heads for name in some]
     if not names:
-        raise UsageError("none of the pictures can be read: there is nothing to compare")
-    if len({classes for _, _, classes in known}) > 1:
+        raise UsageError("--images: no readable image to compare on; give a folder with some")
+    if len({classes for _, _, classes in heads}) > 1:
         raise UsageError(
-            f"{path}: its journal has answers of another number of classes; remove "
-            f"{path.name}.journal and run it again"
+            f"{path}: its journal has answers with other numbers of classes; remove "
+            f"{path.name}.journal and run again"
         )
     arrays = {
         "facts": _as_json(encode(facts)),
         "names": _as_json(names),
-        "digests": np.concatenate([digests for _, digests, _ in known]),
+        "digests": np.concatenate([digests for _, digests, _ in heads]),
     }
     with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
@@ -276,7 +275,7 @@ def _write_outputs(member: IO[bytes], count: int, parts: Iterable[Recorded]) -> 
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # A fixed date: the same answers, the same bytes.
+    # A fixed date, so that the same answers make the same bytes.
     return archive.open(
         zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True
     )

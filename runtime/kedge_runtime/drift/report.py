@@ -1,10 +1,11 @@
-"""The result of `kedge drift` as records: what docs/json.md documents and reports are drawn from.
+"""Hold the result of `kedge drift` as records (docs/json.md); reports are drawn from them.
 
-Shares and probabilities are 0..1, a drop is the original's share minus the artefact's. A figure
-that needs what isn't there (labels, outputs of the same kind) is None.
+Shares and probabilities are 0..1. A drop is the reference's accuracy minus the artefact's: positive
+is a loss. A figure is None without what it needs: ground truth, outputs of the same kind.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from kedge_runtime.classify.results import Prediction
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
@@ -14,9 +15,9 @@ from kedge_runtime.drift.metrics import AgreementBy
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Both sides against the true classes; `drop` with its paired interval."""
+    """Hold both sides' accuracy; `drop` has its paired interval."""
 
-    original: float
+    reference: float
     artefact: float
     pairs: Pairs
     drop: Estimate
@@ -25,18 +26,19 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class MarginBin:
-    """Pictures whose margin by the original is in low..high, and how many of them flipped."""
+    """Count the images whose reference margin is in low..high, and the flips among them."""
 
     low: float
     high: float
-    pictures: int
+    images: int
     flips: int
 
 
 @dataclass(frozen=True)
-class Labels:
-    """A set of independent classes: `count` of all, and the names of some, those first that the
-    other side doesn't give.
+class LabelSet:
+    """Hold a set of independent classes: its size and some names.
+
+    `listed`: first the names that the other side lacks.
     """
 
     count: int
@@ -49,27 +51,27 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side's answer to one picture: the `best` class or, of independent ones, the `labels`."""
+class SideAnswer:
+    """Hold one side's answer to an image: the `best` class, or the `labels` of independent ones."""
 
     best: Prediction | None
     margin: float
-    labels: Labels | None = None
+    labels: LabelSet | None = None
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A picture that the two sides answer differently; `truth` is the true class's name."""
+    """Hold an image that the two sides answer differently; `truth`: the true class's name."""
 
     image: str
-    original: Side
-    artefact: Side
+    reference: SideAnswer
+    artefact: SideAnswer
     truth: str | None
 
 
 @dataclass(frozen=True)
 class Flips:
-    """`count` of all; `listed` are those of which the original was surest, MOST of them."""
+    """Count all flips; `listed`: those with the largest reference margin, breakdown.MAX_LISTED."""
 
     count: int
     by_margin: tuple[MarginBin, ...]
@@ -78,15 +80,17 @@ class Flips:
 
 @dataclass(frozen=True)
 class ClassDrift:
-    """One class: with labels, its pictures that were lost and gained; without, those whose best
-    class by the original it is, and how many of them flipped. `p`: see per_class; `q`: the same
+    """Hold the drift of one class.
+
+    With ground truth: its images, and those lost and gained. Without: the images whose best class
+    it is by the reference, and the flips among them. `p`: see breakdown.per_class; `q`: the same,
     adjusted for the number of classes.
     """
 
     index: int
     id: str
     name: str
-    pictures: int
+    images: int
     flips: int
     lost: int | None
     gained: int | None
@@ -96,8 +100,10 @@ class ClassDrift:
 
 @dataclass(frozen=True)
 class PerClass:
-    """`drifted`: the classes with q <= `level`, the false discovery rate; `classes`: every class
-    that any picture is of, or flipped in, with the smallest p first.
+    """Hold the drift of every class that has images, the smallest p first.
+
+    `by`: what tells an image's class, `truth` or `reference`; `drifted`: the number of classes with
+    q <= `level`, the false discovery rate.
     """
 
     by: str
@@ -109,21 +115,21 @@ class PerClass:
 
 @dataclass(frozen=True)
 class ConfidenceBin:
-    """Pictures whose confidence is in low..high: how sure their answers are, and how often right.
+    """Hold the images whose confidence is in low..high.
 
-    `accuracy` and `confidence` are None in an empty bin.
+    `accuracy`, `confidence`: their means; None in an empty bin.
     """
 
     low: float
     high: float
-    pictures: int
+    images: int
     accuracy: float | None
     confidence: float | None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The expected calibration error, 0..1, and the bins of its reliability diagram."""
+    """Hold the expected calibration error, 0..1, and the bins of its reliability diagram."""
 
     ece: float
     bins: tuple[ConfidenceBin, ...]
@@ -131,27 +137,31 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Calibrations:
-    """Both sides' calibration; `shift` is the artefact's error minus the original's."""
+    """Hold both sides' calibration; `shift`: the artefact's error minus the reference's."""
 
-    original: Calibration
+    reference: Calibration
     artefact: Calibration
     shift: float
 
 
 @dataclass(frozen=True)
 class Entropy:
-    """Mean normalised entropy, 0 (sure) to 1 (no idea); `shift`: artefact minus original."""
+    """Hold the mean normalised entropy, 0 (certain) to 1 (uniform).
 
-    original: float
+    `shift`: the artefact's minus the reference's.
+    """
+
+    reference: float
     artefact: float
     shift: Estimate
 
 
 @dataclass(frozen=True)
 class Distances:
-    """How far the outputs are apart: `kl` in nats, `sqnr` in dB, errors in units of the outputs.
+    """Hold the distances of the outputs.
 
-    All but `kl` are None when the original gives logits and the artefact probabilities.
+    `kl` in nats, `sqnr` in dB; the errors in units of the outputs.
+    All but `kl` are None when one side returns logits and the other probabilities.
     """
 
     kl: float
@@ -163,7 +173,7 @@ class Distances:
 
 @dataclass(frozen=True)
 class Latency:
-    """From decoded pixels to outputs, milliseconds; a figure of this machine, at this time."""
+    """Hold the milliseconds from decoded pixels to outputs, on this machine at this time."""
 
     median_ms: float
     p90_ms: float
@@ -171,7 +181,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class ArtefactDrift:
-    """What ran: `ratio` is its size to that of the original's weights in float32."""
+    """Describe the artefact that ran; `ratio`: its size as a share of the float32 weights."""
 
     path: str
     digest: str
@@ -187,11 +197,11 @@ class ArtefactDrift:
 
 @dataclass(frozen=True)
 class AttributionStep:
-    """One step from Keras to the device, and what it adds to the drift.
+    """Hold one step from Keras to the device, and what it adds to the drift.
 
-    `drop`: accuracy before it minus after it, None without labels; `disagreement`: how much it adds
-    to the share of pictures whose answer isn't Keras's, which may be less than nothing; `flips`:
-    the share of pictures whose answer it changes. `what`: the two ends that were compared.
+    `what`: the two links that were compared. `drop`: the accuracy before minus after the step, None
+    without ground truth. `disagreement`: what it adds to the share of images that Keras answers
+    differently, maybe negative. `flips`: the share of images whose answer it changes.
     """
 
     name: str
@@ -203,12 +213,12 @@ class AttributionStep:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Where the drift from Keras's own path comes from, on `pictures` pictures.
+    """Hold what each step adds to the drift, on `images` images.
 
     The steps' drops add up to `drop`, their disagreements to `disagreement`, exactly.
     """
 
-    pictures: int
+    images: int
     steps: tuple[AttributionStep, ...]
     drop: Estimate | None
     disagreement: float
@@ -216,16 +226,16 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Drift:
-    """One artefact against the original, on `pictures` pictures.
+    """Hold the drift of one artefact from the reference, on `images` images.
 
-    `agreement_by`: `best` where the best classes have to be equal, `labels` where the whole sets of
-    independent ones have; these have neither a best five nor drifts per class.
+    `agreement_by`: `best` where the best classes must be equal, `labels` where the whole sets of
+    independent classes must be; those have no top-5 and no drift by class.
     """
 
     artefact: ArtefactDrift
     verdict: Verdict
     gates: tuple[Gate, ...]
-    pictures: int
+    images: int
     failed: tuple[Failure, ...]
     top1: Accuracy | None
     top5: Accuracy | None
@@ -239,3 +249,42 @@ class Drift:
     latency: Latency
     attribution: Attribution | None = None
     agreement_by: AgreementBy = "best"
+
+
+@dataclass(frozen=True)
+class ReferenceReport:
+    """Describe the reference; `images`: the number in it; `tools`: library versions."""
+
+    path: str
+    digest: str
+    source: str
+    weights_digest: str
+    images: int
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftReport:
+    """Hold one run of `kedge drift`: what `--json` prints.
+
+    `folder`: of the images; `images`: the number in it; `truth`: the value of `--truth`;
+    `by_layer`: a plain object for each artefact (docs/localisation.md), None where not asked for.
+    """
+
+    schema: int = 1
+    command: str = "drift"
+    machine: dict[str, Any]
+    folder: str
+    images: int
+    truth: str
+    reference: ReferenceReport
+    verdict: Verdict
+    drifts: tuple[Drift, ...]
+    by_layer: tuple[dict[str, Any], ...] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return the documented object; `by_layer` is left out without `--by-layer`."""
+        data = asdict(self)
+        if self.by_layer is None:
+            del data["by_layer"]
+        return data

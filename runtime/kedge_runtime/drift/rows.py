@@ -1,8 +1,8 @@
-"""What is kept of a picture: a few numbers, so that 50 000 pictures take some megabytes.
+"""Keep a few numbers of each image: 50 000 images take some megabytes.
 
-A row has the original's answer, the artefact's, and how far their outputs are apart. Every figure
-of a report is computed from all rows in the order of the pictures, so it is the same to the last
-bit however the pictures were divided among processes, machines or days.
+A row has the reference's answer, the artefact's, and the distance of their outputs. Every figure of
+a report is computed from all rows in the order of the images. So it is the same to the last bit,
+however the images were divided among processes, machines or days.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ Rows = NDArray[np.void]
 
 # `top`: the best classes as indices of the labels, -1 for the background, NONE where there are
 # fewer classes; `margin`: best probability minus the second; `entropy`: normalised, 0..1.
-# Of independent classes, `top`: those that belong to the answer, first those that the other side
-# doesn't give; `labels`: how many belong to it; `margin`: how near any is to its threshold.
+# Of independent classes, `top`: the labels of the answer, first those that the other side lacks;
+# `labels`: their number; `margin`: the least distance of a probability to its threshold.
 ANSWER = np.dtype(
     [
         ("top", "<i4", TOP),
@@ -32,16 +32,16 @@ ANSWER = np.dtype(
     ]
 )
 NONE = -2
-SIDES = ("original", "artefact")
+SIDES = ("reference", "artefact")
 DISTANCES = ("signal", "noise", "cosine", "max_error", "mean_error")
-# `picture`: its index in the sorted folder. `kl` in nats; `signal` and `noise`: the sums of the
+# `image`: its index in the sorted folder. `kl` in nats; `signal` and `noise`: the sums of the
 # squared reference outputs and of the squared differences; `cosine` -1..1; the errors are absolute
 # differences of the outputs. NaN where the two sides' outputs are of different kinds. `changed`:
 # whether the sets of independent classes differ.
 ROW = np.dtype(
     [
-        ("picture", "<i8"),
-        ("original", ANSWER),
+        ("image", "<i8"),
+        ("reference", ANSWER),
         ("artefact", ANSWER),
         ("kl", "<f8"),
         ("signal", "<f8"),
@@ -55,9 +55,9 @@ ROW = np.dtype(
 
 
 def check(rows: Rows, labels: int, *, alike: bool) -> None:
-    """Raise ValueError for rows that `row` can't have given for so many `labels`.
+    """Raise ValueError for rows that `row` can't have returned.
 
-    `alike`: whether the outputs are of one kind on both sides.
+    `labels`: the number of classes; `alike`: whether both sides have outputs of one kind.
     """
     distances = np.stack([rows[name] for name in DISTANCES])
     numbers = [rows[side][name] for side in SIDES for name in ("confidence", "margin", "entropy")]
@@ -69,13 +69,13 @@ def check(rows: Rows, labels: int, *, alike: bool) -> None:
         if not ((answers["top"] >= NONE) & (answers["top"] < labels)).all():
             raise ValueError("its classes are not among the labels")
         if (answers["labels"] < 0).any():
-            raise ValueError("fewer labels than none")
+            raise ValueError("it has a negative number of labels")
 
 
-def row(picture: int, original: "Side", artefact: "Side") -> Rows:
-    """Return one row, [1], of what both sides gave for a picture."""
-    probabilities = [head.probabilities(*side) for side in (original, artefact)]
-    outputs, multi_label = (original[1], artefact[1]), original[1].multi_label
+def row(image: int, reference: "Outputs", artefact: "Outputs") -> Rows:
+    """Return one row, [1], of both sides' outputs for an image."""
+    probabilities = [head.probabilities(*side) for side in (reference, artefact)]
+    outputs, multi_label = (reference[1], artefact[1]), reference[1].multi_label
     changed = False
     if multi_label:
         sets = [head.label_sets(p, o) for p, o in zip(probabilities, outputs, strict=True)]
@@ -84,11 +84,11 @@ def row(picture: int, original: "Side", artefact: "Side") -> Rows:
     else:
         answers = list(map(answer, probabilities, outputs))
     kl = metrics.kl(*(p[None] for p in probabilities), multi_label=multi_label)
-    return np.array([(picture, *answers, kl, *_distances(original, artefact), changed)], ROW)
+    return np.array([(image, *answers, kl, *_distances(reference, artefact), changed)], ROW)
 
 
-# A model's numbers for one picture, float32 [outputs], and what they mean.
-Side = tuple[Floats, Output]
+# A model's outputs for one image, float32 [outputs], and their description.
+Outputs = tuple[Floats, Output]
 
 
 def answer(probabilities: Floats, output: Output) -> tuple[Any, ...]:
@@ -104,22 +104,22 @@ def answer(probabilities: Floats, output: Output) -> tuple[Any, ...]:
 def independent(probabilities: Floats, output: Output, own: Flags, other: Flags) -> tuple[Any, ...]:
     """Return the fields of ANSWER for independent classes.
 
-    `own` and `other`: which of them this side and the other one give, [outputs].
+    `own`, `other`: which of them this side and the other side answer, [outputs].
     """
-    given = np.flatnonzero(own)
-    order = given[np.lexsort((-probabilities[given], other[given]))][:TOP]
+    labels = np.flatnonzero(own)
+    order = labels[np.lexsort((-probabilities[labels], other[labels]))][:TOP]
     top = np.full(TOP, NONE)
     top[: len(order)] = order - output.label_offset
     limits = head.limits(output.thresholds, output.label_offset)
     margin = np.abs(probabilities - limits).min()
     spread = head.mean_binary_entropy(probabilities)
-    return top, probabilities.max(), margin, spread, len(given)
+    return top, probabilities.max(), margin, spread, len(labels)
 
 
-def _distances(original: Side, artefact: Side) -> tuple[float, ...]:
-    if original[1].kind != artefact[1].kind:
+def _distances(reference: Outputs, artefact: Outputs) -> tuple[float, ...]:
+    if reference[1].kind != artefact[1].kind:
         return (float("nan"),) * len(DISTANCES)
-    a, b = (side[0].astype(np.float64) for side in (original, artefact))
+    a, b = (side[0].astype(np.float64) for side in (reference, artefact))
     error = np.abs(a - b)
-    cosine = metrics.cosine(original[0][None], artefact[0][None])
+    cosine = metrics.cosine(reference[0][None], artefact[0][None])
     return float(a @ a), float(error @ error), cosine, float(error.max()), float(error.mean())

@@ -1,7 +1,7 @@
-"""From rows to a report: every figure of one artefact.
+"""Compute every figure of one artefact from its rows.
 
-Sums are exact (math.fsum) or over the rows in the order of the pictures, so that no division of the
-work shows in them.
+Sums are exact (math.fsum) or over the rows in the order of the images. So they don't depend on how
+the work was divided.
 """
 
 import math
@@ -16,48 +16,46 @@ from kedge_runtime.drift.gates import Estimate, Gate, Pairs
 from kedge_runtime.drift.intervals import mcnemar, mean_interval
 from kedge_runtime.drift.measure import Evidence
 from kedge_runtime.drift.rows import TOP, Rows
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, counted
 
 
 @dataclass(frozen=True)
 class GateLimits:
-    """The gates; None for one that isn't asked for. Both are shares, 0..1."""
+    """Hold the limits of the gates, shares 0..1; None for a gate that isn't set."""
 
     max_drop: float | None = None
     min_agreement: float | None = None
 
     def __bool__(self) -> bool:
-        """Whether any gate is asked for."""
+        """Whether any gate is set."""
         return self != GateLimits()
 
 
-# Where no gate is asked for: a point of accuracy if labels tell it, else the agreement.
-WITH_LABELS, WITHOUT_LABELS = GateLimits(max_drop=0.01), GateLimits(min_agreement=0.95)
+# The gates of a call without any.
+WITH_TRUTH, WITHOUT_TRUTH = GateLimits(max_drop=0.01), GateLimits(min_agreement=0.95)
 
 
-def check_limits(limits: GateLimits, *, labelled: bool, multi_label: bool = False) -> None:
+def check_limits(limits: GateLimits, *, has_truth: bool, multi_label: bool = False) -> None:
     """Raise UsageError for a gate that can't be judged, before the work is done."""
     if limits.max_drop is not None and multi_label:
         raise UsageError(
-            "--max-drop: labels tell one class of a picture, and the answers are sets of "
-            "independent ones: gate with --min-agreement"
+            "--max-drop: the answers are sets of independent classes, and ground truth is one "
+            "class of an image: use --min-agreement"
         )
-    if limits.max_drop is not None and not labelled:
-        raise UsageError(
-            "--max-drop: needs the true classes: give --truth, or gate with --min-agreement"
-        )
+    if limits.max_drop is not None and not has_truth:
+        raise UsageError("--max-drop: no ground truth found: give --truth, or use --min-agreement")
 
 
 def summarise(
     evidence: Evidence, artefact: report.ArtefactDrift, limits: GateLimits
 ) -> report.Drift:
-    """Return everything that is said of an artefact, and the verdict of its gates.
+    """Return the figures of an artefact and the verdict of its gates.
 
-    Raises UsageError when fewer than two pictures could be read.
+    Raises UsageError when fewer than two images can be read.
     """
     rows = evidence.rows
     if len(rows) < 2:
-        raise UsageError(f"{len(rows)} of the pictures can be read, at least 2 are needed")
+        raise UsageError(f"{counted(len(rows), 'image')} readable, at least 2 are needed")
     agreed = len(rows) - int(evidence.flipped.sum())
     top1, top5 = (_accuracy(evidence, k) for k in (1, 5))
     judged = _judged(limits, top1, agreed, len(rows))
@@ -65,7 +63,7 @@ def summarise(
         artefact=artefact,
         verdict=gates.worst([gate.verdict for gate in judged]),
         gates=judged,
-        pictures=len(rows),
+        images=len(rows),
         failed=evidence.part.failed,
         top1=top1,
         top5=top5,
@@ -84,19 +82,19 @@ def summarise(
 def _within_five(evidence: Evidence) -> Estimate | None:
     if evidence.multi_label:
         return None
-    held = evidence.holds("artefact", evidence.best("original"), TOP)
+    held = evidence.holds("artefact", evidence.best("reference"), TOP)
     return gates.share(int(held.sum()), len(held))
 
 
 def _judged(
     limits: GateLimits, top1: report.Accuracy | None, agreed: int, n: int
 ) -> tuple[Gate, ...]:
-    asked = limits or (WITHOUT_LABELS if top1 is None else WITH_LABELS)
+    limits = limits or (WITHOUT_TRUTH if top1 is None else WITH_TRUTH)
     judged = []
-    if asked.max_drop is not None and top1 is not None:
-        judged.append(gates.max_drop(asked.max_drop, top1.pairs))
-    if asked.min_agreement is not None:
-        judged.append(gates.min_agreement(asked.min_agreement, agreed, n))
+    if limits.max_drop is not None and top1 is not None:
+        judged.append(gates.max_drop(limits.max_drop, top1.pairs))
+    if limits.min_agreement is not None:
+        judged.append(gates.min_agreement(limits.min_agreement, agreed, n))
     return tuple(judged)
 
 
@@ -107,7 +105,7 @@ def _accuracy(evidence: Evidence, k: int) -> report.Accuracy | None:
     pairs = _pairs(evidence, true, k)
     n = pairs.total
     return report.Accuracy(
-        original=(pairs.both + pairs.lost) / n,
+        reference=(pairs.both + pairs.lost) / n,
         artefact=(pairs.both + pairs.gained) / n,
         pairs=pairs,
         drop=pairs.drop,
@@ -116,16 +114,21 @@ def _accuracy(evidence: Evidence, k: int) -> report.Accuracy | None:
 
 
 def _pairs(evidence: Evidence, true: Indices, k: int) -> Pairs:
-    original, artefact = (evidence.holds(side, true, k) for side in ("original", "artefact"))
-    cells = (original & artefact, original & ~artefact, ~original & artefact, ~original & ~artefact)
+    reference, artefact = (evidence.holds(side, true, k) for side in ("reference", "artefact"))
+    cells = (
+        reference & artefact,
+        reference & ~artefact,
+        ~reference & artefact,
+        ~reference & ~artefact,
+    )
     return Pairs(*(int(cell.sum()) for cell in cells))
 
 
 def _entropy(rows: Rows) -> report.Entropy:
-    original, artefact = rows["original"]["entropy"], rows["artefact"]["entropy"]
-    shift = artefact - original
+    reference, artefact = rows["reference"]["entropy"], rows["artefact"]["entropy"]
+    shift = artefact - reference
     low, high = mean_interval(shift)
-    return report.Entropy(_mean(original), _mean(artefact), Estimate(_mean(shift), low, high))
+    return report.Entropy(_mean(reference), _mean(artefact), Estimate(_mean(shift), low, high))
 
 
 def _distances(rows: Rows) -> report.Distances:

@@ -1,4 +1,4 @@
-"""Read the true classes of images from what people have: names, folders, a file, ILSVRC's own."""
+"""Read the ground truth of images: file names, folders, a table, or ILSVRC's own files."""
 
 import csv
 import re
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kedge_runtime.artefact.contract import Label
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import is_folder, read_text
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 
-_PICTURE = re.compile(r"ILSVRC2012_val_(\d{8})$")
+_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})$")
 _SYNSET = re.compile(r"n\d{8}")
 # MATLAB writes text with one byte or with two a character, lower byte first.
 _SYNSETS = re.compile(rb"n\d{8}|n\0(?:\d\0){8}")
@@ -25,30 +25,30 @@ _MAT_MOST = 64 << 20
 
 
 def is_list(lines: Sequence[str]) -> bool:
-    """Whether lines are of one word each, a number or a synset, and so of no table."""
+    """Whether each line is one number or synset, so that the file is no table."""
     return all(line.isdigit() or _SYNSET.fullmatch(line) for line in lines[:100])
 
 
-def ground_truth(place: Path) -> Path:
+def ground_truth(path: Path) -> Path:
     """Return the list of a development kit, or the file itself. Raises UsageError."""
-    if not is_folder(place):
-        return place
-    for folder in (place, place / "data"):
+    if not is_folder(path):
+        return path
+    for folder in (path, path / "data"):
         if (folder / GROUND_TRUTH).is_file():
             return folder / GROUND_TRUTH
-    raise UsageError(f"--truth: {place}: there is no {GROUND_TRUTH} in it")
+    raise UsageError(f"--truth: {path}: there is no {GROUND_TRUTH} in it")
 
 
 def number_of(image: Path) -> int | None:
-    """Return the number of a validation picture, counted from 1, or None for another name."""
-    found = _PICTURE.match(image.stem)
-    return int(found[1]) if found else None
+    """Return the number of a validation image, counted from 1, or None for another name."""
+    match = _IMAGE.match(image.stem)
+    return int(match[1]) if match else None
 
 
 def synsets(lines: Sequence[str], path: Path, labels: Sequence[Label]) -> list[str]:
-    """Return the synset of each picture, by the lines of the list at `path`.
+    """Return the synset of each line of the list at `path`.
 
-    Raises UsageError for numbers without the meta.mat that explains them.
+    Raises UsageError for numbers without meta.mat, which maps them to synsets.
     """
     if not any(line.isdigit() for line in lines):
         return list(lines)
@@ -57,20 +57,20 @@ def synsets(lines: Sequence[str], path: Path, labels: Sequence[Label]) -> list[s
     try:
         return [by_number[line] for line in lines]
     except KeyError as error:
-        raise UsageError(f"{path}: {error} is none of the numbers 1 to 1000") from None
+        raise UsageError(f"{path}: has {error}, allowed are the numbers 1 to 1000") from None
 
 
 def _order(meta: Path, path: Path, labels: Sequence[Label]) -> list[str]:
     """Return the synsets by ILSVRC2012_ID, of which the first 1000 of meta.mat are the classes."""
     if not meta.is_file():
         raise UsageError(
-            f"{path}: its numbers aren't in the order of the synsets; only the development kit's "
-            f"{META} tells what they are: lay it beside, or give a list of synsets"
+            f"{path}: its numbers don't follow the order of the synsets; put the development kit's "
+            f"{META} beside it, or give a list of synsets"
         )
-    found = _SYNSETS.findall(b"".join(_elements(meta)))
-    order = [word.replace(b"\0", b"").decode() for word in found][:1000]
+    words = _SYNSETS.findall(b"".join(_elements(meta)))
+    order = [word.replace(b"\0", b"").decode() for word in words][:1000]
     if len(set(order)) != 1000 or set(order) != {label.id for label in labels}:
-        raise UsageError(f"{meta}: doesn't begin with the model's 1000 synsets")
+        raise UsageError(f"{meta}: its first 1000 synsets are not the model's classes")
     return order
 
 
@@ -85,7 +85,7 @@ def _elements(meta: Path) -> Iterator[bytes]:
             yield zlib.decompressobj().decompress(data, _MAT_MOST) if packed else data
             at += 8 + length
     except (struct.error, zlib.error) as error:
-        raise UsageError(f"{meta}: no MAT file of version 5 ({error})") from None
+        raise UsageError(f"{meta}: not a MAT file of version 5 ({error})") from None
 
 
 Classes = dict[str, int]
@@ -95,20 +95,20 @@ Truth = dict[Path, int]
 def read_truth(
     images: Sequence[Path], labels: tuple[Label, ...], table: Path | None = None
 ) -> Truth | None:
-    """Return the class of each image, an index into `labels`, or None when nothing tells.
+    """Return the class of each image, an index into `labels`, or None without ground truth.
 
-    `table`: text in UTF-8 of `file,label` or, without commas, `file label`, with or without that
-    heading. `file` is a path from any folder above the image, or its name; `label` is a class's id,
-    name or, where no id or name is another number, index from 0. Or a list, see `ilsvrc`.
-    Names are compared without case, with `_` and `-` as spaces. A scheme that knows one image must
-    know all: raises UsageError naming those without a class, for a table that can't be read or
-    gives a picture two labels, and for a name that two classes share.
+    `table`: UTF-8 text `file,label` or, without commas, `file label`, with or without a heading.
+    `file` is a path from any folder above the image, or its name. `label` is a class's id, name or
+    index from 0; no index where an id or a name is another number. Or a list of ILSVRC.
+    Names are compared without case, with `_` and `-` as spaces. A scheme that has one image must
+    have all. Raises UsageError for images without a class, for a table that can't be read or has
+    two labels for an image, and for a name that two classes share.
     """
     if table is not None:
         return _complete(_by_file(images, labels, table), images, str(table))
-    for what, scheme in SCHEMES.values():
-        if found := scheme(images, labels):
-            return _complete(found, images, what)
+    for evidence, scheme in SCHEMES.values():
+        if truth := scheme(images, labels):
+            return _complete(truth, images, evidence)
     return None
 
 
@@ -121,21 +121,27 @@ def _by_prefix(images: Sequence[Path], labels: tuple[Label, ...]) -> Truth:
 def _by_folder(images: Sequence[Path], labels: tuple[Label, ...]) -> Truth:
     classes = _classes(labels)
     folders = {image: _plain(image.parent.name) for image in images}
-    return _known(folders, classes, labels)
+    return _indices(folders, classes, labels)
 
 
 Scheme = Callable[[Sequence[Path], tuple[Label, ...]], Truth]
 
-# What a user calls a scheme -> what it looks at, and how.
+# The name of a scheme -> the evidence that it reads, and its function.
 SCHEMES: dict[str, tuple[str, Scheme]] = {
     "synset": ("file names", _by_prefix),
     "folders": ("folders", _by_folder),
 }
+NO_MATCH = {
+    "synset": "no file name begins with a class's id",
+    "folders": "no folder name matches a class",
+}
 
 
 def truth_by(how: str, images: Sequence[Path], labels: tuple[Label, ...]) -> Truth | None:
-    """Return the same as `read_truth` by what a user says: `auto`, `none`, one of SCHEMES, or a
-    file. Raises UsageError as well when the scheme that was asked for knows no picture.
+    """Return the ground truth as `read_truth` does, by the value of `--truth`.
+
+    `how`: `auto`, `none`, one of SCHEMES, or a file. Raises UsageError also when a named scheme has
+    no image.
     """
     if how == "none":
         return None
@@ -143,14 +149,14 @@ def truth_by(how: str, images: Sequence[Path], labels: tuple[Label, ...]) -> Tru
         return read_truth(images, labels)
     if how not in SCHEMES:
         return read_truth(images, labels, Path(how))
-    what, scheme = SCHEMES[how]
-    if found := scheme(images, labels):
-        return _complete(found, images, what)
-    raise UsageError(f"--truth {how}: {what} tell the class of no picture, as {images[0]}")
+    evidence, scheme = SCHEMES[how]
+    if truth := scheme(images, labels):
+        return _complete(truth, images, evidence)
+    raise UsageError(f"--truth {how}: {NO_MATCH[how]}, for example {images[0]}")
 
 
-def _by_file(images: Sequence[Path], labels: tuple[Label, ...], place: Path) -> Truth:
-    path = ground_truth(place)
+def _by_file(images: Sequence[Path], labels: tuple[Label, ...], file: Path) -> Truth:
+    path = ground_truth(file)
     lines = [line for line in map(str.strip, _text(path).splitlines()) if line]
     if lines and is_list(lines):
         return _by_list(images, labels, lines, path)
@@ -173,32 +179,37 @@ def _by_list(
 def _by_table(
     images: Sequence[Path], labels: tuple[Label, ...], lines: Sequence[str], table: Path
 ) -> Truth:
-    classes, wanted = _with_indices(_classes(labels), len(labels))
+    classes, allowed = _with_indices(_classes(labels), len(labels))
     rows = _by_name(_rows(lines, table), table)
     if rows.get("file") == "label":
         del rows["file"]
     words = {image: rows[key] for image in images if (key := _entry(image, rows)) is not None}
     for word in words.values():
         if _plain(word) not in classes:
-            raise UsageError(f"{table}: {word!r} is no class: {wanted}")
-    return _known({image: _plain(word) for image, word in words.items()}, classes, labels)
+            raise UsageError(f"{table}: {word!r} is not a class; {allowed}")
+    return _indices({image: _plain(word) for image, word in words.items()}, classes, labels)
 
 
 def _with_indices(classes: Classes, count: int) -> tuple[Classes, str]:
-    """Add the indices unless a number is another class's own word; say what a table may hold."""
+    """Add the indices, unless a number is another class's id or name; return the advice, too."""
     number = next((word for word, i in classes.items() if word.isdecimal() and int(word) != i), "")
     if number:
-        return classes, f"give its id or name; no index, as {number!r} is a class's own id or name"
+        return (
+            classes,
+            f"give its id or name (no index, because {number!r} is a class's id or name)",
+        )
     indices = {str(i): i for i in range(count)}
     return indices | classes, "give its id, name or index"
 
 
 def _by_name(rows: Iterable[tuple[str, str]], table: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name, word in rows:
-        if _plain(found.setdefault(name, word)) != _plain(word):
-            raise UsageError(f"{table}: {name} is {found[name]!r} and {word!r}: leave one of them")
-    return found
+        if _plain(by_name.setdefault(name, word)) != _plain(word):
+            raise UsageError(
+                f"{table}: {name} has the labels {by_name[name]!r} and {word!r}; remove one"
+            )
+    return by_name
 
 
 def _rows(lines: Sequence[str], table: Path) -> Iterator[tuple[str, str]]:
@@ -208,23 +219,23 @@ def _rows(lines: Sequence[str], table: Path) -> Iterator[tuple[str, str]]:
     try:
         for number, row in enumerate(split, 1):
             if len(row) != 2:
-                raise UsageError(f"{table}:{number}: has {len(row)} columns, not file,label")
+                raise UsageError(f"{table}:{number}: has {len(row)} columns, expected file,label")
             yield row[0].strip().replace("\\", "/"), row[1].strip()
     except csv.Error as error:
-        raise UsageError(f"{table} is no CSV: {error}") from None
+        raise UsageError(f"{table}: not a CSV file: {error}") from None
 
 
 def _text(table: Path) -> str:
     try:
         return read_text(table)
     except OSError as error:
-        raise UsageError(f"can't read the table {table}: {error.strerror}") from None
+        raise UsageError(f"{table}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{table} is no CSV in UTF-8: {error}") from None
+        raise UsageError(f"{table}: not a CSV file in UTF-8: {error}") from None
 
 
 def _entry(image: Path, rows: dict[str, str]) -> str | None:
-    """Return the longest end of the image's path that stands in the table."""
+    """Return the longest end of the image's path that is in the table."""
     parts = PurePosixPath(image.as_posix()).parts
     ends = ("/".join(parts[at:]) for at in range(len(parts)))
     return next((end for end in ends if end in rows), None)
@@ -241,25 +252,26 @@ def _classes(labels: tuple[Label, ...]) -> Classes:
 AMBIGUOUS = -1
 
 
-def _known(words: dict[Path, str], classes: Classes, labels: tuple[Label, ...]) -> Truth:
-    found = {image: classes[word] for image, word in words.items() if word in classes}
-    for image, index in found.items():
+def _indices(words: dict[Path, str], classes: Classes, labels: tuple[Label, ...]) -> Truth:
+    truth = {image: classes[word] for image, word in words.items() if word in classes}
+    for image, index in truth.items():
         if index == AMBIGUOUS:
             word = words[image]
             ids = ", ".join(label.id for label in labels if _plain(label.name) == word)
             raise UsageError(f"{image}: {word!r} names the classes {ids}: give the id instead")
-    return found
+    return truth
 
 
 def _plain(text: str) -> str:
     return text.strip().casefold().replace("_", " ").replace("-", " ")
 
 
-def _complete(found: Truth, images: Sequence[Path], where: str) -> Truth:
-    missing = [image.name for image in images if image not in found]
+def _complete(truth: Truth, images: Sequence[Path], evidence: str) -> Truth:
+    missing = [image.name for image in images if image not in truth]
     if missing:
         names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         raise UsageError(
-            f"{where} tell the class of {len(found)} pictures, but not of {len(missing)}: {names}"
+            f"{evidence}: a class for {counted(len(truth), 'image')}, but none for "
+            f"{len(missing)}: {names}"
         )
-    return found
+    return truth

@@ -1,4 +1,4 @@
-"""List the known ways to feed a model, and prepare images for all of them."""
+"""List the known preprocessings, and load images in all their geometries."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from kedge_runtime.errors import ImageError
 from kedge_runtime.image.pipelines import FORMULAS, NORMALISATIONS, PIPELINES, read_normalisation
 from kedge_runtime.image.preprocessing import Preprocessor
 
-# By how much the second view of an image is cut on each side: less leaves the views too alike.
+# The second view of an image lacks this share on each side; a smaller cut is too similar.
 CUT = 0.15
 
 Tick = Callable[[], None]
@@ -22,7 +22,7 @@ Sized = dict[Geometry, Pixels]  # uint8 [images, height, width, channels]
 
 @dataclass(frozen=True)
 class Images:
-    """Images at the model's size by geometry, and the files that can't be read."""
+    """Hold images at the model's size by geometry, and the unreadable files."""
 
     sized: Sized
     paths: tuple[Path, ...]
@@ -30,10 +30,10 @@ class Images:
 
 
 def load(
-    paths: Sequence[Path], fed: Input, geometries: Sequence[Geometry], tick: Tick = lambda: None
+    paths: Sequence[Path], spec: Input, geometries: Sequence[Geometry], tick: Tick = lambda: None
 ) -> Images:
-    """Return the images in each of the geometries, in the colours of `fed` but always RGB."""
-    plans = {each: Preprocessor(replace(fed, geometry=each)) for each in geometries}
+    """Load the images in each of the geometries, with the channels of `spec` in the order RGB."""
+    plans = {each: Preprocessor(replace(spec, geometry=each)) for each in geometries}
     rows: dict[Geometry, list[Pixels]] = {each: [] for each in geometries}
     read, broken = list[Path](), list[Path]()
     for path in paths:
@@ -50,7 +50,7 @@ def load(
 
 
 def _sized(path: Path, plans: dict[Geometry, Preprocessor]) -> Iterator[tuple[Geometry, Pixels]]:
-    """Yield an image in each geometry; those that are decoded alike share the pixels."""
+    """Yield an image in each geometry; geometries with the same decoding share the pixels."""
     decoded: dict[tuple[Orientation, bool], Pixels] = {}
     for geometry, plan in plans.items():
         key = geometry.orientation, geometry.scaled_decode
@@ -60,7 +60,7 @@ def _sized(path: Path, plans: dict[Geometry, Preprocessor]) -> Iterator[tuple[Ge
 
 
 def zoomed(pixels: Pixels) -> Pixels:
-    """Return images, uint8 [n, h, w, c], cut by CUT on each side and brought back to their size."""
+    """Return images, uint8 [n, h, w, c], without CUT on each side, resized to their size."""
     height, width = pixels.shape[1:3]
     top, left = max(1, round(CUT * height)), max(1, round(CUT * width))
     cut = pixels[:, top : height - top, left : width - left]
@@ -68,16 +68,16 @@ def zoomed(pixels: Pixels) -> Pixels:
     return np.asarray(views, np.uint8).reshape(pixels.shape)
 
 
-# Normalisation and geometry interact little: this one judges the normalisations.
+# The geometry for comparing normalisations: the two interact little.
 NEUTRAL = "image_dataset"
 COLOURS: dict[int, tuple[Colour, ...]] = {1: ("grey",), 3: ("rgb", "bgr")}
 
 
 @dataclass(frozen=True)
 class InputCandidate:
-    """One way to feed a model.
+    """Hold one preprocessing.
 
-    `normalisation`: its name, `pipelines`: the names of the pipelines that have its geometry.
+    `normalisation`: its name; `pipelines`: the names of the pipelines with its geometry.
     """
 
     normalisation: str
@@ -91,7 +91,7 @@ class InputCandidate:
 
     @property
     def formula(self) -> str:
-        """What happens to a byte x; with the colour order where that is not RGB."""
+        """The normalisation of a byte x, and the colour order unless it is RGB."""
         order = ", BGR" if self.colour == "bgr" else ""
         return f"{FORMULAS[self.normalisation]}{order}"
 
@@ -106,7 +106,7 @@ class InputCandidate:
 
     @property
     def flags(self) -> str:
-        """The options of `kedge convert` that feed a model like this."""
+        """The options of `kedge convert` for this preprocessing."""
         return f"--preprocess {self.pipelines[0]} {self.normalisation_flags}"
 
     @property
@@ -119,12 +119,12 @@ class InputCandidate:
 
 
 def normalisations(
-    fed: Input, channels: int, pipelines: tuple[str, ...]
+    spec: Input, channels: int, pipelines: tuple[str, ...]
 ) -> tuple[InputCandidate, ...]:
-    """Return every known normalisation in every colour order, with the geometry of `fed`."""
+    """Return every known normalisation in every colour order, with the geometry of `spec`."""
     return tuple(
         InputCandidate(
-            name, pipelines, replace(fed, normalisation=read_normalisation(name, colour))
+            name, pipelines, replace(spec, normalisation=read_normalisation(name, colour))
         )
         for name, known in NORMALISATIONS.items()
         for colour in COLOURS[channels]
@@ -133,7 +133,7 @@ def normalisations(
 
 
 def geometries(height: int, width: int) -> dict[Geometry, tuple[str, ...]]:
-    """Return the geometries of PIPELINES for a size in pixels; the same one has several names."""
+    """Return the geometries of PIPELINES for a size in pixels, each with its names."""
     found: dict[Geometry, tuple[str, ...]] = {}
     for name, pipeline in PIPELINES.items():
         geometry = pipeline.geometry(height, width)

@@ -1,9 +1,9 @@
-"""Judge a model's answers image by image, and say which candidates may be the best.
+"""Score a model's answers image by image, and select the candidates that may be the best.
 
-Networks are too sure by a factor of two or three (Guo et al. 2017, arXiv:1706.04599), and a
-candidate that only makes the answers less sure must not win by that: each is judged at the best
-temperature within SHARPNESS. Beyond it the temperature itself tells that the input is a wrong one:
-nets of ReLUs without norms answer x and x / 255 alike but for the scale of the logits.
+Networks are overconfident by a factor of two or three (Guo et al. 2017, arXiv:1706.04599). A
+candidate must not win because it lowers the confidence, so each is scored at its best temperature
+within SHARPNESS. A temperature outside is itself the sign of a wrong input: for nets of ReLUs
+without norms, x and x / 255 differ only in the scale of the logits.
 """
 
 import math
@@ -22,24 +22,24 @@ from kedge_runtime.drift.intervals import paired_drop
 from kedge_runtime.fitting.candidates import InputCandidate
 
 LEVEL = 0.95
-CLEARLY = 4.0  # standard errors behind the best: out of question
+CLEARLY = 4.0  # standard errors behind the best: excluded
 SHARPNESS = np.geomspace(0.2, 2, 12)  # inverse temperatures
-_SHARPER = np.geomspace(0.5, 20, 12)  # views of an image are more alike than its true class
-# By how much a wrong geometry may be better than the one of training, as a share of the images:
-# nets trained on aliased images, say, are better on smooth ones (benchmarks/fit_input.py).
+_SHARPER = np.geomspace(0.5, 20, 12)  # two views of an image agree more than answer and truth
+# A wrong geometry may be better than that of training by this share of the images: nets trained
+# on aliased images, for example, are better on smooth ones (benchmarks/fit_input.py).
 MARGIN = 0.1
-_LEAST = 1e-7  # probabilities below it are one
-# A share of chance in every answer: a few sure and wrong ones must not decide. Two views of an
+_LEAST = 1e-7  # probabilities below it count as it
+# The share of chance in every answer: a few confident errors must not decide. Two views of an
 # image seldom contradict each other.
 _CHANCE, _CHANCE_OF_VIEWS = 0.01, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a candidate scored on the first images.
+    """Hold a candidate's scores on the first images.
 
-    `values`: per image, in nats over chance; `right`: whether the best class is the true one, None
-    without ground truth.
+    `values`: for each image, in nats over chance; `right`: whether the best class is the true one,
+    None without ground truth.
     """
 
     candidate: InputCandidate
@@ -53,10 +53,10 @@ class Score:
 
 
 def evidence(answers: NDArray[Any], output: Output) -> Doubles:
-    """Return logarithms of the classes' weights, [images, classes], of a model's numbers.
+    """Return logarithms of the classes' weights, [images, classes], from a model's outputs.
 
-    Independent classes are compared by the logarithm of each one's probability. What is not finite
-    tells nothing: it becomes 0.
+    Independent classes are compared by the logarithm of their probabilities. Values that are not
+    finite become 0.
     """
     values = answers.astype(np.float64)
     if output.multi_label and output.kind == "logits":
@@ -76,22 +76,23 @@ def log_softmax(values: Doubles) -> Doubles:
 
 
 def likelihood(values: Doubles, classes: Indices) -> Doubles:
-    """Return the log-likelihood of each image's true class less chance's, [images], in nats."""
+    """Return the log-likelihood of each image's true class minus chance's, [images], in nats."""
     rows, count = np.arange(len(classes)), values.shape[1]
 
-    def judged(sharp: float) -> Doubles:
+    def scored(sharp: float) -> Doubles:
         ratio = count * np.exp(log_softmax(values * sharp)[rows, classes])
         return np.asarray(np.log(_CHANCE + (1 - _CHANCE) * ratio))
 
-    return _sharpest(judged, SHARPNESS)
+    return _sharpest(scored, SHARPNESS)
 
 
 def agreement(values: Doubles, other: Doubles) -> Doubles:
-    """Return how much one view of each image tells of the other's answer, [images], in nats.
+    """Return how well two views of each image agree, [images], in nats.
 
-    The logarithm of the chance that two views of one image draw the same class over that for views
-    of different images: high where answers are sure, varied, and the same for both views. At any
-    temperature: without true classes, a wrong input that makes the answers surer would win.
+    The logarithm of the chance that two views of one image draw the same class, over that for views
+    of different images. It is high where answers are confident, varied, and the same for both
+    views. It has a wider range of temperatures: otherwise a wrong input that makes the answers more
+    confident would win.
     """
 
     def shared(sharp: float) -> Doubles:
@@ -103,13 +104,13 @@ def agreement(values: Doubles, other: Doubles) -> Doubles:
     return _sharpest(shared, _SHARPER)
 
 
-def _sharpest(judge: Callable[[float], Doubles], sharpness: Doubles) -> Doubles:
-    """Return what `judge` gives at the inverse temperature that suits it best."""
-    return max(map(judge, map(float, sharpness)), key=lambda one: float(one.mean()))
+def _sharpest(score: Callable[[float], Doubles], sharpness: Doubles) -> Doubles:
+    """Return the scores at the inverse temperature with the highest mean."""
+    return max(map(score, map(float, sharpness)), key=lambda one: float(one.mean()))
 
 
 def z_score(better: Doubles, worse: Doubles) -> float:
-    """Return the mean paired difference over its standard error; 0 where all are the same."""
+    """Return the mean paired difference over its standard error; 0 where all are equal."""
     differences = better - worse
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
     mean = float(differences.mean())
@@ -128,10 +129,10 @@ def quantile(images: int, compared: int, level: float = LEVEL) -> float:
 
 
 def may_be_best(values: Sequence[Doubles]) -> tuple[bool, ...]:
-    """Return which of the candidates' per-image values, each [images], may be the best one's.
+    """Return which candidates may be the best, by their values, each [images].
 
     The set holds the best with 95 % (Hsu 1984, Annals of Statistics 12, 1136-1144, with
-    Bonferroni's bound). Those that are CLEARLY worse don't count: chance can't put them first.
+    Bonferroni's bound). Those that are CLEARLY worse don't count among the rivals.
     """
     best = max(values, key=lambda one: float(one.mean()))
     behind = [z_score(best, one) for one in values]
@@ -141,7 +142,7 @@ def may_be_best(values: Sequence[Doubles]) -> tuple[bool, ...]:
 
 
 def accuracy_lost(score: Score, best: Score) -> tuple[float, float]:
-    """Return the 95 % interval of the best one's accuracy less a score's, on the same images."""
+    """Return the 95 % interval of the best one's accuracy minus a score's, on the same images."""
     if score.right is None or best.right is None:
         return 0.0, 1.0
     one, other = score.right, best.right[: len(score.right)]
