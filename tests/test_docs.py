@@ -111,7 +111,7 @@ def named_files(where: Page) -> Iterator[str]:
     """Yield the repository's files that a page names: paths from a folder of it, and modules."""
     for code in where.code:
         for word in re.findall(r"[\w./*{}-]+", code):
-            if names_a_file(word):
+            if "NAME" not in word and names_a_file(word):
                 yield word
 
 

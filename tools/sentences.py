@@ -50,7 +50,7 @@ def sentences(path: Path) -> list[Sentence]:
             words = sum(1 for word in sentence.split() if _WORD.search(word))
             stops = sentence.rstrip("\"')* ").endswith((".", "!", "?"))
             if words and (stops or not is_label or words >= LABEL_WORDS):
-                found.append(Sentence(path.name, sentence.strip(), words))
+                found.append(Sentence(str(path), sentence.strip(), words))
     return found
 
 
@@ -104,7 +104,7 @@ def main() -> None:
         counts = [sentence.words for sentence in found]
         everything += counts
         if counts:
-            print(_row(path.name, counts))
+            print(_row(str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name, counts))
         for sentence in found if named else ():
             if sentence.words > LONG:
                 print(f"  {sentence.words}: {sentence.text.replace(chr(0), '`...`')}")
