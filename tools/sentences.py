@@ -23,7 +23,7 @@ _URL = re.compile(r"https?://\S+")
 _ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s+")
 _RULE = re.compile(r"^\|?[\s:|-]+\|?$")
 _ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|et al|etc|vs|cf|No)\.")
-_END = re.compile(r"(?<=[.!?])[\"')*]*\s+(?=[\"'(*]*[A-Z0-9.\x00-])")
+_END = re.compile(r"(?<=[.!?])[\"')*]*\s+")
 _WORD = re.compile(r"[^\W_]|\x00")
 
 
