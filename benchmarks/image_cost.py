@@ -4,7 +4,11 @@ Each image is read whole, and is classified by `kedge classify`, in a process of
 memory is the process's peak above that with an image of 64x48 pixels. Exit code 1 when a kind takes
 more than the limit, or a phone's photo is refused.
 
-    python benchmarks/image_cost.py --artefact demo.int8.tflite
+    python benchmarks/image_cost.py --artefact demo.int8.tflite [--board MIB]
+
+With --board the whole command runs in a control group of so much memory, without swap, as on a
+board whose system leaves no more: 416 MiB on a Raspberry Pi Zero 2 W. It needs the right to make
+control groups.
 """
 
 import argparse
@@ -14,7 +18,8 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +46,7 @@ WATCHED = (
     "atexit.register(lambda: place.write_text(status.read_text())); "
 )
 READ = WATCHED + "from kedge_runtime.image.decode import read_image; read_image(sys.argv[1])"
+JOIN: list[str] = []  # what starts each process inside the board's control group
 CLASSIFY = WATCHED + "from kedge_runtime.cli import main; main()"
 
 
@@ -144,10 +150,27 @@ def largest(make: Make) -> tuple[int, int]:
     return int(side) * 4, int(side) * 3
 
 
+@contextmanager
+def board(mib: int) -> Iterator[None]:
+    """Make a control group of so many MiB, of version 1 or 2, which the processes join."""
+    old = Path("/sys/fs/cgroup/memory")
+    group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / "kedge-board"
+    group.mkdir()
+    bound = "memory.limit_in_bytes" if old.is_dir() else "memory.max"
+    (group / bound).write_text(str(mib * MIB))
+    JOIN[:] = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "board"]
+    try:
+        yield
+    finally:
+        JOIN.clear()
+        group.rmdir()
+
+
 def spent(program: str, words: list[object], folder: Path) -> Spent:
     """Return what a program took in a process of its own."""
     place = folder / "status"
-    command = [sys.executable, "-c", program, place, *words]
+    place.write_text("VmHWM: 0 kB")  # what a process leaves that the board's memory can't hold
+    command = [*JOIN, sys.executable, "-c", program, place, *words]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -155,6 +178,7 @@ def spent(program: str, words: list[object], folder: Path) -> Spent:
     peak = re.search(r"VmHWM:\s+(\d+) kB", place.read_text())
     assert peak
     refused = ran.stderr.strip().rpartition(": ")[2] if ran.returncode else ""
+    refused = f"ended by signal {-ran.returncode}" if ran.returncode < 0 else refused
     return Spent(int(peak[1]) / 1024, seconds, refused)
 
 
@@ -181,15 +205,19 @@ def rows(artefact: Path, folder: Path) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--artefact", type=Path, required=True)
-    artefact = parser.parse_args().artefact.resolve()
+    parser.add_argument("--board", type=int, metavar="MIB")
+    arguments = parser.parse_args()
+    artefact = arguments.artefact.resolve()
     Image.MAX_IMAGE_PIXELS = None
-    with TemporaryDirectory(prefix="kedge-images-") as folder:
+    held = board(arguments.board) if arguments.board else nullcontext()
+    with held, TemporaryDirectory(prefix="kedge-images-") as folder:
         found = rows(artefact, Path(folder))
     report = {
         "machine": machine.identity(),
         "opencv": cv2.__version__,
         "artefact": artefact.name,
         "limit_mib": LIMITS.memory / MIB,
+        "board_mib": arguments.board,
         "rows": [asdict(row) for row in found],
     }
     name = f"image-cost-{machine.slug()}"

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_runtime.artefact.content import format_of
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.content import ModelContent, format_of
 from kedge_runtime.artefact.contract import Contract, Label
 from kedge_runtime.artefact.file import CONTRACT, GOLDEN, is_sealed, read_artefact, seal
 from kedge_runtime.artefact.golden import Golden
@@ -26,7 +27,7 @@ def test_what_was_sealed_is_read(
 ) -> None:
     path = artefacts / f"tiny.{form}"
     artefact = read_artefact(path)
-    assert artefact.contract == contracts[form]
+    assert (artefact.path, artefact.contract) == (path, contracts[form])
     assert artefact.golden.images == golden.images
     for name in ("tensors", "reference", "recorded"):
         found, given = getattr(artefact.golden, name), getattr(golden, name)
@@ -146,7 +147,10 @@ def test_what_was_never_sealed_is_refused(form: str, case: str, tmp_path: Path) 
 def test_an_unsealed_model_is_refused(form: str, models: dict[str, bytes], tmp_path: Path) -> None:
     path = tmp_path / f"m.{form}"
     path.write_bytes(models[form])
-    with pytest.raises(ArtefactError, match="carries no kedge seal"):
+    remedies = (
+        r"by `kedge convert` \(`kedge seal` gives it one; classify and bench take --contract\)$"
+    )
+    with pytest.raises(ArtefactError, match=rf"^{path}: carries no kedge seal: .*{remedies}"):
         read_artefact(path)
 
 
@@ -241,6 +245,40 @@ def test_a_seal_covers_labels_of_any_script(
     path = tmp_path / f"m.{form}"
     path.write_bytes(seal(form, models[form], replace(contracts[form], labels=labels), golden))
     assert read_artefact(path).contract.labels == labels
+
+
+def test_other_programs_find_a_line_for_each_output(
+    form: str, contracts: dict[str, Contract], models: dict[str, bytes], golden: Golden
+) -> None:
+    names = ("great  white shark", "猫")
+    labels = tuple(Label(str(i), name) for i, name in enumerate(names))
+    output = replace(contracts[form].output, label_offset=1)
+    contract = replace(contracts[form], labels=labels, output=output)
+    found = _members(form, seal(form, models[form], contract, golden))
+    lines = {"labels.txt": "background\ngreat white shark\n猫\n".encode()}
+    assert found == (lines if form == "tflite" else {})
+    unnamed = seal(form, models[form], replace(contract, labels=()), golden)
+    assert _members(form, unnamed) == {}
+
+
+def _members(form: str, sealed: bytes) -> dict[str, bytes]:
+    """Return what a sealed file carries beside kedge's own."""
+    found = containers.FORMATS[form].read(ModelContent(Path("m"), form, sealed))
+    return {name: found[name] for name in found if not name.startswith("kedge/")}
+
+
+def test_a_name_of_any_bytes_is_sealed_and_read(
+    form: str,
+    contracts: dict[str, Contract],
+    models: dict[str, bytes],
+    golden: Golden,
+    tmp_path: Path,
+) -> None:
+    provenance = replace(contracts[form].provenance, source=os.fsdecode(b"caf\xe9.keras"))
+    contract = replace(contracts[form], provenance=provenance)
+    path = tmp_path / f"m.{form}"
+    path.write_bytes(seal(form, models[form], contract, golden))
+    assert read_artefact(path).contract == contract
 
 
 DAMAGED_GOLDEN = {

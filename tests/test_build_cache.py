@@ -10,13 +10,15 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kedge_convert.matrix import keys
-from kedge_convert.matrix.cache import KEY, MAX_ENTRY, Cache, default_folder
+from kedge_convert.matrix.cache import FOLDERS, KEY, MAX_ENTRY, Cache, Entry, default_folder
 from kedge_convert.matrix.cells import Cell, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig, Options, Variant
 from kedge_runtime.errors import UsageError
@@ -163,37 +165,61 @@ def test_what_was_put_is_got(cache: Cache) -> None:
     assert Cache(cache.folder).get("key") == put
 
 
-DAMAGE = {
-    "blob changed": lambda cache, entry: cache.blob(entry.files["file"]).write_bytes(b"conten!"),
-    "blob cut": lambda cache, entry: cache.blob(entry.files["file"]).write_bytes(b"con"),
-    "blob gone": lambda cache, entry: cache.blob(entry.files["file"]).unlink(),
-    "entry cut": lambda cache, _: _edit(cache, lambda text: text[:40]),
-    "entry changed": lambda cache, _: _edit(cache, lambda text: text.replace("good", "evil")),
-    "entry empty": lambda cache, _: _edit(cache, lambda _: ""),
-    "entry of another kind": lambda cache, _: _edit(cache, lambda _: "[1, 2]"),
-    "entry that is deep": lambda cache, _: _edit(cache, lambda _: "[" * 100_000),
-    "entry that is no UTF-8": lambda cache, _: _path(cache).write_bytes(b"\xff\xfe"),
-    "entry that is huge": lambda cache, _: _edit(cache, lambda text: text + " " * MAX_ENTRY),
-    "a number of 5000 digits": lambda cache, _: _edit(cache, lambda _: "9" * 5000),
-    "entry of another key": lambda cache, _: _path(cache).write_bytes(_other(cache)),
-    "entry that is a folder": lambda cache, _: _make_folder(_path(cache)),
-    "facts that are a list": lambda cache, _: _forge(cache, {"facts": [], "files": {}}),
-    "files that are a list": lambda cache, _: _forge(cache, {"facts": {}, "files": [1]}),
-    "a file that is a number": lambda cache, _: _forge(cache, {"facts": {}, "files": {"a": 1}}),
-    "a file that is a device": lambda cache, _: _forge(
-        cache, {"facts": {}, "files": {"a": "../../../../../../../../../../dev/zero"}}
+Damage = Callable[[Cache, Entry], object]
+LOST = "a file of it is missing or damaged"
+ANY = ""  # in Python's words
+DAMAGE: dict[str, tuple[Damage, str]] = {
+    "blob changed": (lambda cache, entry: _blob(cache, entry).write_bytes(b"conten!"), LOST),
+    "blob cut": (lambda cache, entry: _blob(cache, entry).write_bytes(b"con"), LOST),
+    "blob gone": (lambda cache, entry: _blob(cache, entry).unlink(), LOST),
+    "entry cut": (lambda cache, _: _edit(cache, lambda text: text[:40]), ANY),
+    "entry changed": (
+        lambda cache, _: _edit(cache, lambda text: text.replace("good", "evil")),
+        "damaged",
     ),
-    "a key more": lambda cache, _: _forge(cache, {"facts": {}, "files": {}, "more": 1}),
-    "no entry": lambda cache, _: _forge(cache, None),
+    "entry empty": (lambda cache, _: _edit(cache, lambda _: ""), ANY),
+    "entry of another kind": (lambda cache, _: _edit(cache, lambda _: "[1, 2]"), ANY),
+    "entry that is deep": (lambda cache, _: _edit(cache, lambda _: "[" * 100_000), ANY),
+    "entry that is no UTF-8": (lambda cache, _: _path(cache).write_bytes(b"\xff{}"), "codec"),
+    "entry that is huge": (
+        lambda cache, _: _edit(cache, lambda text: text + " " * MAX_ENTRY),
+        f"has more than {MAX_ENTRY} bytes",
+    ),
+    "a number of 5000 digits": (lambda cache, _: _edit(cache, lambda _: "9" * 5000), ANY),
+    "entry of another key": (lambda cache, _: _path(cache).write_bytes(_other(cache)), "damaged"),
+    "entry that is a folder": (lambda cache, _: _make_folder(_path(cache)), "Is a directory"),
+    "facts that are a list": (
+        lambda cache, _: _forge(cache, {"facts": [], "files": {}}),
+        "its facts are no table",
+    ),
+    "files that are a list": (
+        lambda cache, _: _forge(cache, {"facts": {}, "files": [1]}),
+        ANY,
+    ),
+    "a file that is a number": (
+        lambda cache, _: _forge(cache, {"facts": {}, "files": {"a": 1}}),
+        ANY,
+    ),
+    "a file that is a device": (
+        lambda cache, _: _forge(cache, {"facts": {}, "files": {"a": UP + "dev/zero"}}),
+        LOST,
+    ),
+    "a key more": (lambda cache, _: _forge(cache, {"facts": {}, "files": {}, "more": 1}), "more"),
+    "no entry": (lambda cache, _: _forge(cache, None), ANY),
 }
+UP = "../" * 10
+
+
+def _blob(cache: Cache, entry: Entry) -> Path:
+    return cache.blob(entry.files["file"])
 
 
 def _path(cache: Cache) -> Path:
     return cache.folder / "entries" / "key.json"
 
 
-def _edit(cache: Cache, change: "object") -> None:
-    _path(cache).write_text(change(_path(cache).read_text()))  # type: ignore[operator]
+def _edit(cache: Cache, change: Callable[[str], str]) -> None:
+    _path(cache).write_text(change(_path(cache).read_text()))
 
 
 def _make_folder(path: Path) -> None:
@@ -213,16 +239,47 @@ def _forge(cache: Cache, entry: object) -> None:
     _path(cache).write_text(json.dumps({"entry": entry, "digest": proof}))
 
 
+def test_the_format_of_an_entry_is_what_later_runs_read(cache: Cache) -> None:
+    """The forged ones below are refused for what is wrong with them, not for how they are made."""
+    _forge(cache, {"facts": {"word": "good"}, "files": {}})
+    assert cache.get("key") == Entry({"word": "good"})
+
+
+def test_an_entry_is_read_up_to_a_bound(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = cache.put("key", {"word": "good"})
+    bound = _path(cache).stat().st_size + 10
+    monkeypatch.setattr("kedge_convert.matrix.cache.MAX_ENTRY", bound)
+    _edit(cache, lambda text: text + " " * 10)
+    assert cache.get("key") == entry
+    _edit(cache, lambda text: text + " ")
+    assert cache.get("key") is None
+    os.truncate(_path(cache), 32 << 20)
+    assert _peak(lambda: cache.get("key")) < 4 << 20
+
+
+def _peak(call: Callable[[], object]) -> int:
+    """Return how many bytes Python allocates at once during a call, at most."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_result_is_missing_and_made_again(
     cache: Cache, damage: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     entry = cache.put("key", {"word": "good"}, {"file": b"content"})
-    DAMAGE[damage](cache, entry)  # type: ignore[no-untyped-call]
+    spoil, reason = DAMAGE[damage]
+    spoil(cache, entry)
     assert cache.get("key") is None
     assert cache.get("key") is None
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"kedge: cache: {_path(cache)}: ")
+    place = f"kedge: cache: {_path(cache)}: "  # which has the word `damaged` in it
+    assert line.startswith(place)
+    assert reason in line.removeprefix(place)
     assert line.endswith("; it is made again")
     if _path(cache).is_dir():
         _path(cache).rmdir()
@@ -280,10 +337,14 @@ def test_with_a_key_a_digest_alone_proves_nothing(
     assert cache.get("key") == entry
 
 
-def test_a_short_key_is_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "secret")
-    with pytest.raises(UsageError, match=r"has 6 characters, at least 32 .*openssl rand -hex 32"):
+@pytest.mark.parametrize("length", [1, 31])
+def test_a_short_key_is_refused(cache: Cache, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "k" * length)
+    message = rf"has {length} characters, at least 32 .*openssl rand -hex 32"
+    with pytest.raises(UsageError, match=message):
         cache.open()
+    monkeypatch.setenv(KEY, "k" * 32)
+    cache.open()
 
 
 def test_the_key_is_not_sent_to_workers(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,6 +371,20 @@ def test_a_cache_is_its_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     remedy = str(refused.value).split("`")[1]
     subprocess.run(["sh", "-c", remedy], check=True)
     cache.open()
+
+
+def test_a_shared_cache_is_made_its_users_alone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY, SECRETS[0])
+    cache = Cache(tmp_path / "above" / "cache")
+    before = os.umask(0)
+    try:
+        cache.open()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
+    assert sorted(path.name for path in cache.folder.iterdir()) == sorted(FOLDERS)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
@@ -339,6 +414,20 @@ def test_a_file_is_proved_when_it_is_taken(cache: Cache, tmp_path: Path) -> None
     for way in (cache.content, lambda sha256: cache.take(sha256, tmp_path / "copy")):
         with pytest.raises(UsageError, match="no such file or directory; build again"):
             way(sha256)
+
+
+def test_a_large_file_is_taken_in_pieces(cache: Cache, tmp_path: Path) -> None:
+    content = os.urandom(1 << 10) * (16 << 10)
+    sha256 = cache.put("key", {}, {"file": content}).files["file"]
+    assert _peak(lambda: cache.take(sha256, tmp_path / "copy")) < 4 << 20
+    assert (tmp_path / "copy").read_bytes() == content
+
+
+def test_unfinished_work_lies_in_the_cache_and_is_removed(cache: Cache) -> None:
+    with cache.workshop() as folder:
+        (folder / "half").write_text("x")
+        assert folder.parent == cache.folder / "work"
+    assert list((cache.folder / "work").iterdir()) == []
 
 
 def test_a_link_planted_as_a_lock_is_not_followed(cache: Cache, tmp_path: Path) -> None:
@@ -392,8 +481,10 @@ def test_what_a_dead_process_left_is_swept(cache: Cache) -> None:
 
 def test_a_folder_that_can_not_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UsageError, match=r"--cache: .*file.*choose another folder"):
+    with pytest.raises(UsageError, match=r"--cache: .*/file: file exists; choose another"):
         Cache(tmp_path / "file").open()
+    with pytest.raises(UsageError, match=r"/file/below: not a directory; choose another folder"):
+        Cache(tmp_path / "file" / "below").open()
 
 
 def test_the_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,8 @@ def test_a_contract_of_schema_1_still_opens() -> None:
 
 
 def test_grey_images_have_one_mean_and_one_deviation() -> None:
-    assert Normalisation("grey", 127.5, (1.0, 1.0, 1.0)).mean == (1.0,)
+    alike = Normalisation("grey", 127.5, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0))
+    assert alike == Normalisation("grey", 127.5, (1.0,), (2.0,))
     with pytest.raises(ContractError, match="1 channel"):
         Normalisation("grey", 255.0, (0.485, 0.456, 0.406))
     with pytest.raises(ContractError, match="3 channels"):
@@ -79,47 +80,128 @@ def test_another_schema_is_refused_before_anything_else(schema: Any) -> None:
         Contract.from_json(text)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"schema":1}', b"\xff\xfe\xfd"])
-def test_what_is_no_contract_is_refused(text: str | bytes) -> None:
-    with pytest.raises(ContractError):
+NO_CONTRACTS: list[tuple[str | bytes, str]] = [
+    ("", "the contract is no JSON: Expecting value"),
+    ("{", "the contract is no JSON: Expecting property"),
+    ("[" * 100_000, "the contract is no JSON: "),
+    (b"\xff\xfe\xfd", "the contract is no JSON: "),
+    ("[]", "the contract has schema None"),
+    ("null", "the contract has schema None"),
+    ("3", "the contract has schema None"),
+    ('{"schema":1}', "contract: the key 'input' is missing"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), NO_CONTRACTS)
+def test_what_is_no_contract_is_refused(text: str | bytes, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
         Contract.from_json(text)
 
 
-NONSENSE: dict[str, Callable[[], Any]] = {
-    "no height": lambda: Geometry(0, 8),
-    "negative width": lambda: Geometry(8, -1),
-    "enormous": lambda: Geometry(8, 8193),
-    "crop too small": lambda: Geometry(8, 8, crop_fraction=0.09),
-    "crop above one": lambda: Geometry(8, 8, crop_fraction=1.01),
-    "crop nan": lambda: Geometry(8, 8, crop_fraction=float("nan")),
-    "divisor zero": lambda: Normalisation(divisor=0.0),
-    "divisor nan": lambda: Normalisation(divisor=float("nan")),
-    "divisor infinite": lambda: Normalisation(divisor=float("inf")),
-    "std zero": lambda: Normalisation(std=(1.0, 0.0, 1.0)),
-    "std negative": lambda: Normalisation(std=(1.0, 1.0, -1.0)),
-    "std nan first": lambda: Normalisation(std=(float("nan"), 1.0, 1.0)),
-    "std nan last": lambda: Normalisation(std=(1.0, 1.0, float("nan"))),
-    "scale zero": lambda: Quantisation(0.0),
-    "scale negative": lambda: Quantisation(-1.0),
-    "scale nan": lambda: Quantisation(float("nan")),
-    "scale infinite": lambda: Quantisation(float("inf")),
-    "integer without scale": lambda: Tensor("int8"),
-    "unsigned without scale": lambda: Tensor("uint8"),
-    "temperature zero": lambda: Output(temperature=0.0),
-    "temperature negative": lambda: Output(temperature=-2.0),
-    "temperature nan": lambda: Output(temperature=float("nan")),
-    "temperature infinite": lambda: Output(temperature=float("inf")),
-    "threshold above one": lambda: Output("sigmoid", thresholds=(0.5, 1.1)),
-    "threshold nan": lambda: Output("sigmoid", thresholds=(float("nan"),)),
-    "label offset negative": lambda: Output(label_offset=-1),
-    "label offset two": lambda: Output(label_offset=2),
+NONSENSE: dict[str, tuple[Callable[[], Any], str]] = {
+    "no height": (lambda: Geometry(0, 8), "input size is 0x8, allowed are 1x1 to 8192x8192"),
+    "no width": (lambda: Geometry(8, 0), "input size is 8x0"),
+    "negative width": (lambda: Geometry(8, -1), "input size is 8x-1"),
+    "too high": (lambda: Geometry(8193, 8), "input size is 8193x8"),
+    "too wide": (lambda: Geometry(8, 8193), "input size is 8x8193"),
+    "crop too small": (lambda: Geometry(8, 8, crop_fraction=0.09), "crop_fraction is 0.09"),
+    "crop above one": (lambda: Geometry(8, 8, crop_fraction=1.01), "allowed are 0.1 to 1"),
+    "crop nan": (lambda: Geometry(8, 8, crop_fraction=float("nan")), "crop_fraction is nan"),
+    "pillow's fit without its filter": (
+        lambda: Geometry(8, 8, "area", "pillow_fit"),
+        "fit pillow_fit needs a pillow filter, not area",
+    ),
+    "torchvision's fit without its filter": (
+        lambda: Geometry(8, 8, "bilinear", "torchvision_crop"),
+        "fit torchvision_crop needs a pillow filter, not bilinear",
+    ),
+    "divisor zero": (lambda: Normalisation(divisor=0.0), "divisor 0.0 and std"),
+    "divisor nan": (lambda: Normalisation(divisor=float("nan")), "divisor nan"),
+    "divisor infinite": (lambda: Normalisation(divisor=float("inf")), "divisor inf"),
+    "std zero": (lambda: Normalisation(std=(1.0, 0.0, 1.0)), r"std \(1.0, 0.0, 1.0\) must be pos"),
+    "std negative": (lambda: Normalisation(std=(1.0, 1.0, -1.0)), r"-1.0\) must be positive"),
+    "std nan first": (lambda: Normalisation(std=(float("nan"), 1.0, 1.0)), r"std \(nan, 1.0, 1.0"),
+    "std nan last": (lambda: Normalisation(std=(1.0, 1.0, float("nan"))), r"std \(1.0, 1.0, nan"),
+    "mean infinite": (lambda: Normalisation(mean=(0.0, float("inf"), 0.0)), r"^mean \(0.0, inf, 0"),
+    "mean nan": (lambda: Normalisation(mean=(float("nan"),) * 3), "must be finite numbers"),
+    "two means": (
+        lambda: Normalisation(mean=(1.0, 1.0)),
+        r"mean is \(1.0, 1.0\): rgb images have 3",
+    ),
+    "four deviations": (
+        lambda: Normalisation("bgr", std=(1.0,) * 4),
+        r"^std is .*: bgr images have 3",
+    ),
+    "two grey means": (
+        lambda: Normalisation("grey", 1.0, (2.0, 2.0)),
+        "grey images have 1 channel$",
+    ),
+    "scale zero": (lambda: Quantisation(0.0), "quantisation scale is 0.0, it must be positive"),
+    "scale negative": (lambda: Quantisation(-1.0), "scale is -1.0"),
+    "scale nan": (lambda: Quantisation(float("nan")), "scale is nan"),
+    "scale infinite": (lambda: Quantisation(float("inf")), "scale is inf"),
+    "integer without scale": (lambda: Tensor("int8"), "a tensor of int8 needs a quantisation"),
+    "unsigned without scale": (lambda: Tensor("uint8"), "a tensor of uint8 needs a quantisation"),
+    "float with a scale": (
+        lambda: Tensor("float16", Quantisation(1.0)),
+        "a tensor of float16 takes no quantisation: leave it out, or state the integer dtype",
+    ),
+    "colour without an axis": (
+        lambda: Input(Geometry(8, 8), Normalisation(), Tensor(layout="nhw")),
+        "layout nhw has one channel, the colour is rgb: state the colour grey",
+    ),
+    "colour in a flat tensor": (
+        lambda: Input(Geometry(8, 8), Normalisation("bgr"), Tensor(layout="flat")),
+        "layout flat has one channel, the colour is bgr",
+    ),
+    "temperature zero": (lambda: Output(temperature=0.0), "temperature is 0.0, it must be pos"),
+    "temperature negative": (lambda: Output(temperature=-2.0), "temperature is -2.0"),
+    "temperature nan": (lambda: Output(temperature=float("nan")), "temperature is nan"),
+    "temperature infinite": (lambda: Output(temperature=float("inf")), "temperature is inf"),
+    "threshold above one": (
+        lambda: Output("sigmoid", thresholds=(0.5, 1.1)),
+        r"thresholds are \(0.5, 1.1\), allowed are 0 to 1",
+    ),
+    "threshold below zero": (lambda: Output("sigmoid", thresholds=(-0.1,)), r"\(-0.1,\), allowed"),
+    "threshold nan": (lambda: Output("sigmoid", thresholds=(float("nan"),)), r"\(nan,\), allowed"),
+    "label offset negative": (lambda: Output(label_offset=-1), "label_offset is -1, allowed are 0"),
+    "label offset two": (lambda: Output(label_offset=2), "label_offset is 2, allowed are 0 and 1"),
+    "a label of two lines": (lambda: Label("n1", "a\nb"), r"^label a.*\S: labels have no control"),
+    "an id with an escape": (lambda: Label("\x1b[2J", "a"), r"not UTF-8: remove them$"),
 }
 
 
 @pytest.mark.parametrize("case", NONSENSE)
 def test_a_record_refuses_nonsense_when_it_is_built(case: str) -> None:
-    with pytest.raises(ContractError):
-        NONSENSE[case]()
+    build, message = NONSENSE[case]
+    with pytest.raises(ContractError, match=message):
+        build()
+
+
+def test_what_is_at_a_bound_is_allowed() -> None:
+    assert Geometry(1, 8192, crop_fraction=0.1) != Geometry(8192, 1, crop_fraction=1.0)
+    Geometry(8, 8, "pillow_box", "pillow_fit")
+    Geometry(8, 8, "pillow_hamming", "torchvision_crop")
+    assert Normalisation("rgb", 0.5, (0.0, -1.0, 0.0), (1.0, 0.25, 1e-9)).channels == 3
+    assert Quantisation(1.0).zero_point == 0
+    assert Output("sigmoid", thresholds=(0.0, 1.0), temperature=1.0).multi_label
+    assert [Output(label_offset=offset).label_offset for offset in (0, 1)] == [0, 1]
+
+
+def test_a_label_in_a_message_is_cut() -> None:
+    cut = []
+    for length in (79, 500):
+        with pytest.raises(ContractError) as caught:
+            Label("n1", "\n" + "x" * length)
+        cut.append(str(caught.value).removeprefix("label ").partition(":")[0])
+    assert [len(text) for text in cut] == [80, 80]
+
+
+def test_shapes_follow_the_layout() -> None:
+    size, grey = Geometry(4, 6), Normalisation("grey", 1.0, (0.0,), (1.0,))
+    assert Input(size, Normalisation()).shape == (1, 4, 6, 3)
+    layouts = [Input(size, grey, Tensor(layout=name)).shape for name in ("nchw", "nhw", "flat")]
+    assert layouts == [(1, 1, 4, 6), (1, 4, 6), (1, 24)]
 
 
 IN_JSON = [

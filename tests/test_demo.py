@@ -10,7 +10,7 @@ import pytest
 
 from kedge_models.demo import pictograms
 from kedge_models.demo.files import LABELS, MODEL, SAMPLES
-from kedge_models.demo.pictograms import CANVAS, mask
+from kedge_models.demo.shapes import CANVAS, mask
 
 NAMES = [label.name for label in LABELS]
 

@@ -31,7 +31,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 # A name in code that is a file of another program's, or made by one of ours.
 FOREIGN_FILES = {"train.py", "convert.py"}
 # What a call of kedge stands behind, in a shell, a log or a CI's file.
-CALL = re.compile(r"(?:^|\n|\$ |/|\(|run: |&& )kedge ([a-z][\w-]*)([^\n|#&;]*)")
+CALL = re.compile(r"(?:^|\n|\$ |bin/|\(|run: |&& )kedge ([a-z][\w-]*)([^\n|#&;]*)")
 
 
 class Page(NamedTuple):

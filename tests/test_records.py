@@ -2,12 +2,18 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from kedge_runtime.errors import ContractError
-from kedge_runtime.records import decode, encode
+from kedge_runtime.records import decode, encode, shown
+
+
+def _even(value: object) -> int:
+    if not isinstance(value, int) or value % 2:
+        raise ValueError(f"{value!r} is not even")
+    return value
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,23 @@ class Tree:
     maybe: Leaf | None = None
     words: dict[str, str] = field(default_factory=dict)
     flag: bool = False
+    even: Annotated[int, _even] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pot:
+    size: float = 1.0
+    plant: str
+    label: tuple[str] = ("",)
 
 
 SMALL: dict[str, Any] = {"leaf": {"name": "x"}, "count": 1}
 
 ROUND_TRIPS = [
     Tree(Leaf("x"), 1),
-    Tree(Leaf("", -0.5), -3, "b", (1.5, 2.0), (Leaf("y"), Leaf("z")), Leaf("w"), {"k": "v"}, True),
+    Tree(
+        Leaf("", -0.5), -3, "b", (1.5, 2.0), (Leaf("y"), Leaf("z")), Leaf("w"), {"k": "v"}, True, 4
+    ),
 ]
 
 
@@ -54,6 +70,14 @@ def test_an_integer_is_a_float_where_one_is_expected() -> None:
 
 def test_none_is_allowed_where_the_type_says_so() -> None:
     assert decode(Tree, {**SMALL, "maybe": None}, "tree").maybe is None
+
+
+def test_fields_may_stand_in_any_order_and_tuples_hold_one() -> None:
+    assert decode(Pot, {"plant": "x", "label": ["y"]}, "pot") == Pot(plant="x", label=("y",))
+    with pytest.raises(ContractError, match=r"^pot: the key 'plant' is missing$"):
+        decode(Pot, {"label": ["y"]}, "pot")
+    with pytest.raises(ContractError, match=r"^pot.label: got 2 values, expected 1$"):
+        decode(Pot, {"plant": "x", "label": ["y", "z"]}, "pot")
 
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -81,6 +105,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "wrong optional": ({**SMALL, "maybe": 1}, "tree.maybe: got 1, expected a table"),
     "nan": ({**SMALL, "pair": [0, float("nan")]}, "tree.pair[1]: got nan, expected a finite"),
     "infinity": ({**SMALL, "pair": [0, float("-inf")]}, "tree.pair[1]: got -inf"),
+    "what a reader refuses": ({**SMALL, "even": 3}, "tree.even: 3 is not even"),
+    "two unknown keys": ({**SMALL, "b": 1, "a": 1}, "tree: unknown key 'a'; known are leaf, count"),
+    "text for a float": ({**SMALL, "pair": ["1", 0]}, "tree.pair[0]: got '1', expected float"),
     "past a double": ({**SMALL, "pair": [10**400, 0]}, "tree.pair[0]: got 1000000"),
 }
 
@@ -97,4 +124,6 @@ def test_what_is_wrong_is_named_with_its_place(case: str) -> None:
 def test_a_long_value_is_shortened_in_the_message() -> None:
     with pytest.raises(ContractError) as caught:
         decode(Tree, {**SMALL, "count": "x" * 10_000}, "tree")
-    assert len(str(caught.value)) < 120
+    assert str(caught.value) == f"tree.count: got '{'x' * 36}..., expected int"
+    assert [len(shown(10**digits)) for digits in (38, 39, 40)] == [39, 40, 40]
+    assert shown(10**39) == str(10**39)

@@ -93,9 +93,9 @@ def animation(form: str) -> bytes:
     return file.getvalue()
 
 
-def wide(mode: Any, height: int, width: int) -> bytes:
+def wide(form: str, height: int, width: int, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(file, mode)
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(file, form, **options)
     return file.getvalue()
 
 

@@ -68,7 +68,7 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
-def _extended(flags: int, width: int, height: int) -> tuple[bytes, bytes]:
+def extended(flags: int, width: int, height: int) -> tuple[bytes, bytes]:
     sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return b"VP8X", bytes([flags, 0, 0, 0]) + sizes
 
@@ -130,25 +130,25 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "webp of 101 chunks": (riff(FRAME, *[(b"XMP ", b"")] * 100), "more than 100 chunks"),
     "webp whose chunk states 4 GB": (
-        riff(_extended(0, 64, 48), (b"ICCP", b""))[:-4] + b"\xf0\xff\xff\xff" + WEBP[12:],
+        riff(extended(0, 64, 48), (b"ICCP", b""))[:-4] + b"\xf0\xff\xff\xff" + WEBP[12:],
         CUT,
     ),
     "webp whose last chunk states 4 GB": (
         riff(FRAME, (b"XMP ", b""))[:-4] + b"\xf0\xff\xff\xff",
         CUT,
     ),
-    "webp whose canvas isn't its frame": (riff(_extended(0, 640, 480), FRAME), CUT),
-    "webp whose frame outgrows its canvas": (riff(_extended(0, 64, 48), LARGE_FRAME), CUT),
-    "webp without pixels": (riff(_extended(0, 64, 48), (b"EXIF", b"")), CUT),
+    "webp whose canvas isn't its frame": (riff(extended(0, 640, 480), FRAME), CUT),
+    "webp whose frame outgrows its canvas": (riff(extended(0, 64, 48), LARGE_FRAME), CUT),
+    "webp without pixels": (riff(extended(0, 64, 48), (b"EXIF", b"")), CUT),
     "webp that begins with alpha": (riff((b"ALPH", b"\0"), FRAME), CUT),
     "webp with frames that it doesn't tell": (
-        riff(_extended(0, 64, 48), (b"ANIM", bytes(6)), (b"ANMF", bytes(24)), FRAME),
+        riff(extended(0, 64, 48), (b"ANIM", bytes(6)), (b"ANMF", bytes(24)), FRAME),
         "an animated WebP",
     ),
-    "animated webp without frames": (riff(_extended(2, 64, 48), FRAME), "an animated WebP"),
+    "animated webp without frames": (riff(extended(2, 64, 48), FRAME), "an animated WebP"),
     "lossless webp of 42 megapixels": (riff((b"VP8L", _lossless_of(7000, 6000))), TAKES),
     "webp of 45 megapixels with alpha": (
-        riff(_extended(16, 7000, 6500), (b"ALPH", b"\0"), LARGE_FRAME),
+        riff(extended(16, 7000, 6500), (b"ALPH", b"\0"), LARGE_FRAME),
         TAKES,
     ),
     "bmp of one bit without rows": (bmp_of(8000, 6000, 1), CUT),
@@ -191,10 +191,10 @@ READ: dict[str, tuple[bytes, Pixels]] = {
     ),
     "progressive cmyk": (encoded("JPEG", "CMYK", quality=95, progressive=True), PIXELS),
     "jpeg of 16 MB of segments": (JPEG[:2] + segment(0xE1, bytes(65_000)) * 250 + JPEG[2:], PIXELS),
-    "extended webp": (riff(_extended(0, 64, 48), (b"ICCP", b"icc"), FRAME), PIXELS),
+    "extended webp": (riff(extended(0, 64, 48), (b"ICCP", b"icc"), FRAME), PIXELS),
     "webp with exif that it doesn't tell": (
-        riff(_extended(0, 64, 48), FRAME, (b"EXIF", TIFF)),
+        riff(extended(0, 64, 48), FRAME, (b"EXIF", TIFF)),
         PIXELS,
     ),
-    "webp of 100 chunks": (riff(FRAME, *[(b"XMP ", b"")] * 98), PIXELS),
+    "webp of 100 chunks": (riff(FRAME, *[(b"XMP ", b"")] * 99), PIXELS),
 }

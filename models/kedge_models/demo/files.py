@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kedge_models.demo.pictograms import SHAPES
+from kedge_models.demo.shapes import SHAPES
 from kedge_runtime.artefact.contract import Label
 
 MODEL = Path(__file__).parent / "demo.keras"

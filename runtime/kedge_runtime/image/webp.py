@@ -65,7 +65,8 @@ def _chunks(content: bytes, end: int) -> Iterator[tuple[bytes, memoryview]]:
             raise HeaderError(CUT)
         yield kind, view[at + 8 : at + 8 + size]
         at += 8 + size + size % 2
-    raise HeaderError(f"a WebP of more than {MAX_CHUNKS} chunks; save it anew")
+    if at + 8 <= end:
+        raise HeaderError(f"a WebP of more than {MAX_CHUNKS} chunks; save it anew")
 
 
 def _vp8(data: memoryview) -> tuple[int, int]:

@@ -1,0 +1,75 @@
+"""The vocabulary of docs/glossary.md: one word for one thing in code, messages, JSON and docs."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("runtime/kedge_runtime", "models/kedge_models", "convert/kedge_convert")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+# What a release or a decision said at its time stays.
+HISTORY = {"decisions.md"}
+PAGES = sorted(
+    path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if path.name not in HISTORY
+)
+# What must not be said -> the word for it. In identifiers a word ends at an underscore, too.
+FORBIDDEN = {
+    r"pictures?": "image",
+    r"levell(?:ed|ing)": "prepared weights, equalisation",
+    r"jury": "validation images",
+    r"held[ -]out": "validation images",
+    r"passed over": "skipped",
+    r"shelf": "registry",
+    r"float original|the original(?!s? (?:file|photo|format|paper|pixel))": "float model",
+    r"mistakes? of the call": "usage error",
+    r"stands for it": "replacement",
+}
+WORD = re.compile(
+    "|".join(f"(?P<w{i}>(?<![a-z])(?:{word})(?![a-z]))" for i, word in enumerate(FORBIDDEN)),
+    re.IGNORECASE,
+)
+
+
+def _said(text: str) -> Iterator[str]:
+    """Yield each forbidden word of a text, with the one that is meant."""
+    for match in WORD.finditer(text):
+        index = int((match.lastgroup or "w0")[1:])
+        yield f"{match[0]!r}: say {list(FORBIDDEN.values())[index]}"
+
+
+def _words(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), 1):
+        yield from (f"{path.relative_to(ROOT)}:{number}: {said}" for said in _said(line))
+
+
+def test_the_test_finds_a_word() -> None:
+    assert list(_said("two pictures and a left_picture"))[1:] == ["'picture': say image"]
+    assert not list(_said("Picamera2, a depicted image, originality"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_code_says_the_words_of_the_glossary(package: str) -> None:
+    """Names, strings, docstrings and comments alike."""
+    modules = [path for path in MODULES if path.is_relative_to(ROOT / package)]
+    found = [said for path in modules for said in _words(path)]
+    assert not found, "\n".join(found[:40])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_say_the_words_of_the_glossary(page: Path) -> None:
+    found = list(_words(page))
+    assert not found, "\n".join(found[:40])
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    places = defaultdict(list)
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
