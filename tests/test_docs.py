@@ -4,7 +4,10 @@ Nothing here imports TensorFlow: modules are parsed, and commands import it only
 """
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -28,8 +31,6 @@ HISTORY = {"decisions.md", "CHANGELOG.md"}
 MEDIAN, P90 = 14, 24
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-# A name in code that is a file of another program's, or made by one of ours.
-FOREIGN_FILES = {"train.py", "convert.py"}
 # What a call of kedge stands behind, in a shell, a log or a CI's file.
 CALL = re.compile(r"(?:^|\n|\$ |bin/|\(|run: |&& )kedge ([a-z][\w-]*)([^\n|#&;]*)")
 
@@ -120,15 +121,22 @@ def names_a_file(word: str) -> bool:
     first, *rest = word.split("/")
     if rest and first in FOLDERS:
         return "." in rest[-1] or rest[0].startswith("kedge_")
-    return word.endswith(".py") and first not in FOREIGN_FILES
+    return word.endswith(".py")
 
 
 def is_file(name: str) -> bool:
     """Return whether a path, a path's end or a glob is there."""
     name = name.rstrip("./")
     if "*" in name:
-        return any((ROOT).glob(name))
+        return any(ROOT.glob(name))
     return any(file == name or file.endswith(f"/{name}") for file in files())
+
+
+@living_page
+def test_a_name_in_brackets_behind_a_module_is_in_it(path: Path) -> None:
+    named = re.findall(r"`([\w/.]+\.py)` \(`(\w+)`\)", page(path).prose)
+    modules = [(ROOT / module, name) for module, name in named if (ROOT / module).is_file()]
+    assert [name for module, name in modules if name not in top_names(module)] == []
 
 
 @every_page
@@ -234,6 +242,35 @@ def top_names(path: Path) -> frozenset[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.add(node.value)
     return frozenset(names)
+
+
+WRONG = """\
+See `runtime/kedge_runtime/nothing.py`, `nothing.py` (`FITS`) and `kedge_runtime.nothing`.
+[A](nowhere.md), [B](architecture.md#nowhere), `kedge classify --nothing`, `--nothing`.
+
+```
+kedge nothing x.tflite
+```
+"""
+
+
+def test_the_walk_finds_what_is_not_there() -> None:
+    wrong = Page(ROOT / "docs" / "wrong.md", FENCE.sub("\n", WRONG), ("kedge nothing x.tflite\n",))
+    names = ["runtime/kedge_runtime/nothing.py", "nothing.py"]
+    assert list(named_files(wrong)) == names
+    assert not any(map(is_file, names))
+    targets = ("nowhere.md", "architecture.md#nowhere")
+    assert not any(leads_somewhere(wrong.path, target) for target in targets)
+    assert {("classify", "--nothing"), ("nothing", "")} <= set(called(wrong))
+    assert not resolves("kedge_runtime.nothing")
+    assert resolves("kedge_runtime.Classifier")
+
+
+def test_nothing_here_imports_tensorflow() -> None:
+    code = "import cli_reference as c, sys; c.reference(); sys.exit('tensorflow' in sys.modules)"
+    folders = [ROOT / "tools", *(ROOT / room for room in ("runtime", "models", "convert"))]
+    path = os.pathsep.join(map(str, folders))
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
 
 
 def test_the_reference_of_the_command_line_is_current() -> None:

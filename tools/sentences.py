@@ -104,18 +104,18 @@ def main() -> None:
         counts = [sentence.words for sentence in found]
         everything += counts
         if counts:
-            print(_row(str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name, counts))
+            print(_row(path, counts))
         for sentence in found if named else ():
             if sentence.words > LONG:
                 print(f"  {sentence.words}: {sentence.text.replace(chr(0), '`...`')}")
-    print(_row("all", everything))
+    print(_row(Path("all"), everything))
 
 
-def _row(name: str, counts: list[int]) -> str:
+def _row(path: Path, counts: list[int]) -> str:
+    name = str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
     median, p90 = percentile(counts, 0.5), percentile(counts, 0.9)
-    return (
-        f"{name:24} {len(counts):5} sentences, median {median:2}, p90 {p90:2}, most {max(counts)}"
-    )
+    figures = f"median {median:2}, p90 {p90:2}, most {max(counts)}"
+    return f"{name:24} {len(counts):5} sentences, {figures}"
 
 
 if __name__ == "__main__":
