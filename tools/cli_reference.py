@@ -1,0 +1,73 @@
+"""Write docs/cli.md, the reference of the command line, from the commands: `make cli`.
+
+The commands are imported, as `kedge COMMAND --help` imports them: without TensorFlow.
+"""
+
+import re
+from pathlib import Path
+
+import click
+
+from kedge_runtime.cli import COMMANDS, kedge
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+HEAD = """\
+# Command line
+
+This page is generated from the commands by `make cli`; don't edit it. `kedge COMMAND --help` prints
+the same. The [README](../README.md#exit-codes) explains the exit codes.
+
+| command | |
+| --- | --- |
+"""
+
+
+def reference() -> str:
+    """Return the page, in Markdown."""
+    with click.Context(kedge, info_name="kedge") as context:
+        names = kedge.list_commands(context)
+        index = "".join(f"| [`{name}`](#kedge-{name}) | {COMMANDS[name][1]} |\n" for name in names)
+        return HEAD + index + "".join(_section(context, name) for name in names)
+
+
+def _section(parent: click.Context, name: str) -> str:
+    """Return a command's heading, its use, what it does, and a table of its options."""
+    command = kedge.get_command(parent, name)
+    assert command is not None
+    with click.Context(command, info_name=name, parent=parent) as context:
+        rows = [
+            _row(*record)
+            for parameter in command.get_params(context)
+            if (record := parameter.get_help_record(context)) and record[1]
+            if "--help" not in parameter.opts
+        ]
+        use = command.get_usage(context).removeprefix("Usage: ")
+        table = "| option | |\n| --- | --- |\n" + "".join(rows)
+        return f"\n## kedge {name}\n\n```text\n{_join(use)}\n```\n\n{_help(command)}\n\n{table}"
+
+
+def _help(command: click.Command) -> str:
+    """Return the command's text, a paragraph a line, without click's mark for fixed lines."""
+    paragraphs = (command.help or "").replace("\b\n", "").split("\n\n")
+    return "\n\n".join(_escape(_join(paragraph)) for paragraph in paragraphs)
+
+
+def _row(option: str, meaning: str) -> str:
+    return f"| `{_join(option).replace('|', chr(92) + '|')}` | {_escape(_join(meaning))} |\n"
+
+
+def _join(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _escape(text: str) -> str:
+    """Return a text whose signs mean themselves in Markdown, but for code spans."""
+    return re.sub(r"`[^`]*`|[\\|*<]", lambda found: _as_code(found[0]), text)
+
+
+def _as_code(found: str) -> str:
+    return found if found.startswith("`") else f"\\{found}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")
