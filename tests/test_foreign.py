@@ -111,13 +111,13 @@ def test_labels_may_be_written_out(facts: Path) -> None:
 def test_a_tensor_that_is_stated_must_be_the_engines(facts: Path, foreign: Path) -> None:
     contract = read_contract(facts)
     wrong = replace(contract, input=replace(contract.input, tensor=Tensor("float16")))
-    with pytest.raises(EngineError, match=r"input is .*; mend the contract"):
+    with pytest.raises(EngineError, match=r"input is .*; correct the contract"):
         Classifier.open(foreign, contract=wrong)
 
 
 def test_labels_that_are_too_few_are_refused(facts: Path, foreign: Path) -> None:
     contract = read_contract(facts)
-    with pytest.raises(EngineError, match="number of classes is 4, its contract says 3; mend"):
+    with pytest.raises(EngineError, match="number of classes is 4, its contract says 3; correct"):
         Classifier.open(foreign, contract=replace(contract, labels=contract.labels[1:]))
 
 
