@@ -53,7 +53,7 @@ def test_the_function_stays_where_no_relu6_clips(
 ) -> None:
     # By its full name: in the package the function of the same name stands before the module.
     module = import_module("kedge_convert.prepare.equalise")
-    monkeypatch.setattr(module, "REACHES", (1.0,))
+    monkeypatch.setattr(module, "STRENGTHS", (1.0,))
     model, pictures = uneven(name), nets.pictures(30) * np.float32(0.5)
     graph = preparation.plan(model)
     channels, _ = measure(graph, pictures)
@@ -125,17 +125,17 @@ def test_ceilings(make: Any, expected: float | None) -> None:
     assert ceiling(make(require("keras").layers)) == expected
 
 
-def test_the_reach_with_the_least_noise_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_strength_with_the_least_noise_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("kedge_convert.prepare.equalise")
     graph, pictures = preparation.plan(uneven("mobile")), nets.pictures(30)
     wanted = simulate(graph, JUDGES, integer=False)
 
-    def noise(reaches: tuple[float, ...]) -> float:
-        monkeypatch.setattr(module, "REACHES", reaches)
+    def noise(strengths: tuple[float, ...]) -> float:
+        monkeypatch.setattr(module, "STRENGTHS", strengths)
         found = simulate(equalise(graph, pictures, JUDGES), JUDGES, integer=True)
         return float(np.square(found - wanted).mean())
 
-    alone = [noise((reach,)) for reach in (0.0, 0.5, 1.0)]
+    alone = [noise((strength,)) for strength in (0.0, 0.5, 1.0)]
     assert len(set(alone)) == 3
     assert noise((0.0, 0.5, 1.0)) == min(alone)
 
