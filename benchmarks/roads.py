@@ -4,7 +4,7 @@
 
 The stack is read where the work begins, in code that isn't kedge's, so that checkouts of any age
 compare: `classify` and `drift` at LiteRT's `invoke`, `convert` and `build` where they start the
-worker process, and once more in the worker, at `convert` of TensorFlow's converter.
+worker process. `road.py` goes on in the worker.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# Found by every Python process of the command, worker processes included: watches one function of
-# a library as soon as the library is imported.
+# Found by the command's Python: watches one function of a library as soon as that is imported.
 SITE = """
 import builtins, os, sys, traceback
 plain = builtins.__import__
@@ -42,7 +41,6 @@ builtins.__import__ = imported
 """
 INVOKE = "ai_edge_litert.interpreter Interpreter invoke"
 START = "multiprocessing.process BaseProcess start"
-QUANTISE = "tensorflow.lite.python.lite TFLiteConverterBase _convert_and_export_metrics"
 CONVERT = ["convert", "demo", "--to", "tflite:int8", "--out", "out"]
 TABLE = '[defaults]\ntargets = ["tflite:int8"]\n[[model]]\nname = "demo"\n'
 
@@ -54,8 +52,7 @@ def road(sink: str, words: list[str], checkout: Path) -> str:
     """
     with TemporaryDirectory(prefix="kedge-roads-") as name:
         folder = Path(name)
-        place = folder / "out" / "stacks"  # where a confined worker process may write
-        place.parent.mkdir()
+        place = folder / "stacks"
         place.touch()
         (folder / "sitecustomize.py").write_text(SITE)
         (folder / "kedge.toml").write_text(TABLE)
@@ -91,7 +88,6 @@ def main() -> None:
         "classify": (INVOKE, ["classify", str(artefact), str(image)]),
         "drift": (INVOKE, [*drift, "--jobs", "1"]),
         "convert": (START, CONVERT),
-        "convert, in the worker": (QUANTISE, CONVERT),
         "build": (START, ["build"]),
     }
     for walk, (sink, words) in walks.items():

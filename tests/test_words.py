@@ -28,6 +28,8 @@ FORBIDDEN = {
     r"mistakes? of the call": "usage error",
     r"stands for it": "replacement",
 }
+# In the bytes of artefacts, which don't change with our words.
+IN_ARTEFACTS = ('INPUT_NAME = "picture"', "picture of {")
 WORD = re.compile(
     "|".join(f"(?P<w{i}>(?<![a-z])(?:{word})(?![a-z]))" for i, word in enumerate(FORBIDDEN)),
     re.IGNORECASE,
@@ -44,6 +46,8 @@ def _said(text: str) -> Iterator[str]:
 def _words(path: Path) -> Iterator[str]:
     text = path.read_text(encoding="utf-8")
     for number, line in enumerate(text.splitlines(), 1):
+        if any(kept in line for kept in IN_ARTEFACTS):
+            continue
         yield from (f"{path.relative_to(ROOT)}:{number}: {said}" for said in _said(line))
 
 

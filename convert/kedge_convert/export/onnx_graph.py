@@ -23,7 +23,7 @@ def canonical(model: Any) -> Any:
     (source,), (result,) = graph.input, graph.output
     nodes = list(_in_order(graph))
     weights = {each.name: each for each in graph.initializer}
-    names = _Names({source.name: INPUT, result.name: OUTPUT})
+    names = _Renaming({source.name: INPUT, result.name: OUTPUT})
     order = dict.fromkeys(name for node in nodes for name in node.input if name in weights)
     for node in nodes:
         node.input[:] = [names[name] for name in node.input]
@@ -39,7 +39,7 @@ def canonical(model: Any) -> Any:
     return model
 
 
-class _Names:
+class _Renaming:
     """New names by old ones, given when first asked for."""
 
     def __init__(self, fixed: dict[str, str]) -> None:
