@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert import contract_builder
 from kedge_convert import float_model as reference
-from kedge_convert import sealing
 from kedge_convert.export.exported import ExportOptions, Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
@@ -231,7 +231,7 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
         models = candidates.prepare(
             source, job.photos, candidates.QuantisationOptions(job.seed), progress
         )
-        yield from _both(asked, start, lambda to: candidates.best(to, models, progress))
+        yield from _both(asked, start, lambda to: candidates.closest_weights(to, models, progress))
 
 
 def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
@@ -245,7 +245,7 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
         searched = search.search(models, job.budget, progress)
 
         def make(target: Target) -> Candidate:
-            plain = candidates.best(target, models, progress)
+            plain = candidates.closest_weights(target, models, progress)
             if searched.holds(plain):
                 return plain
             return search.cheapest(target, searched, plain, progress)
@@ -278,7 +278,7 @@ def _seal_size(asked: reference.FloatModel, made: Made) -> int:
         path.write_bytes(made.content)
         content = read_content(path)
         engine = open_engine(content)
-        contract = sealing.contract_of(asked.source, target, engine, asked.images)
+        contract = contract_builder.contract_of(asked.source, target, engine, asked.images)
         golden = golden_set(read_content(path), contract, asked.golden, asked.golden_logits)
     return len(seal(made.form, made.content, contract, golden)) - len(made.content)
 

@@ -24,7 +24,7 @@ from typing import Any
 import machine
 import random_weights
 import zoo_table
-from kedge_convert import sealing
+from kedge_convert import contract_builder
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
@@ -58,7 +58,7 @@ class Plan:
 
     def conditions(self, model: Card) -> Record:
         """Return what a model's figures hold for."""
-        tools = {name: version(name) for name in sealing.TOOLS}
+        tools = {name: version(name) for name in contract_builder.TOOLS}
         here = machine.identity()
         return {
             "machine": here | {"packages": here["packages"] | tools},

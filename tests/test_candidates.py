@@ -9,7 +9,7 @@ import pytest
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import SELECTION, ImageSplit
 from kedge_convert.quantise import candidates
-from kedge_convert.quantise.candidates import MARGIN, Candidate, nearest
+from kedge_convert.quantise.candidates import MARGIN, Candidate, closest_ranges
 from kedge_convert.targets import parse_targets
 from kedge_runtime.errors import EngineError
 
@@ -28,12 +28,12 @@ def test_a_gain_must_be_larger_than_its_error() -> None:
     error = 0.5 / np.sqrt(COUNT)
     for gain, wins in ((0.5 * MARGIN * error, False), (2 * MARGIN * error, True)):
         other = candidate(1.0 - gain, 0.5, seed=2)
-        assert nearest([stock, other]) is (other if wins else stock)
+        assert closest_ranges([stock, other]) is (other if wins else stock)
 
 
 def test_of_those_that_win_the_nearest_does() -> None:
     first, better, best = (candidate(kl, 0.01, seed=1) for kl in (1.0, 0.6, 0.5))
-    assert nearest([first, better, best]) is best
+    assert closest_ranges([first, better, best]) is best
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.Monk
     target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
     monkeypatch.setattr(candidates, "exported", refused)
     monkeypatch.setattr(candidates, "ranged", lambda *_: prepared)
-    assert candidates.best(target, nothing, nothing) is prepared
+    assert candidates.closest_weights(target, nothing, nothing) is prepared
     monkeypatch.setattr(candidates, "ranged", refused)
     with pytest.raises(EngineError, match="failed to create"):
-        candidates.best(target, nothing, nothing)
+        candidates.closest_weights(target, nothing, nothing)

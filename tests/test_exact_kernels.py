@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert import sealing
+from kedge_convert import contract_builder
+from kedge_convert.export.exported import ExportOptions
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.source import Source
@@ -31,15 +32,15 @@ def test_a_file_without_exact_kernels_is_sealed_and_verified(
     source = Source(name, nets.make(name), spec, Output(), labels, "")
     photos = ImageSplit(tuple(sorted(pictures.iterdir())), ())
     path, target = tmp_path / "net.int8.tflite", Target("tflite", "int8")
-    made = FORMATS["tflite"].export(source, "int8", photos.calibration, lambda: None)
+    made = FORMATS["tflite"].export(source, "int8", ExportOptions(photos.calibration))
     path.write_bytes(made.content)
     if not exact:
         with pytest.raises(EngineError):
             open_engine(read_content(path), EngineOptions(kernels="reference"))
-    contract = sealing.contract_of(source, target, open_engine(read_content(path)), photos)
+    contract = contract_builder.contract_of(source, target, open_engine(read_content(path)), photos)
     logits = source.logits(tensors(photos.calibration, source.input))
     golden = golden_images(spec.geometry, photos.calibration, logits)
-    answers = sealing.reference_answers(source, golden)
+    answers = contract_builder.reference_answers(source, golden)
     found = golden_set(read_content(path), contract, golden, answers)
     assert bool(found.exact.size) is exact
     assert len(inexact_note(contract, found)) == (not exact)

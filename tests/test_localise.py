@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from conftest import Run
 from kedge_convert.drift import layer_show, layers
 from kedge_convert.drift.layers import advice
+from kedge_convert.export.exported import ExportOptions
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import Source, load_source
@@ -89,7 +90,7 @@ def shipped(source: Source, form: str, photos: list[Path], method: Method, folde
     """Write an int8 file of a source, prepared or not."""
     made = prepared(source, photos) if method == "prepared" else source
     path = folder / f"{source.name}-{method}.{form}"
-    path.write_bytes(FORMATS[form].export(made, "int8", photos, lambda: None).content)
+    path.write_bytes(FORMATS[form].export(made, "int8", ExportOptions(tuple(photos))).content)
     return path
 
 

@@ -96,7 +96,7 @@ def test_a_mixed_model_is_exported(keras: Any, tmp_path: Path) -> None:
         pixels=InputOptions("imagenet"),
         labels=str(tmp_path / "labels"),
     )
-    exported = FORMATS["tflite"].export(load_source(request), "float32", (), lambda: None)
+    exported = FORMATS["tflite"].export(load_source(request), "float32")
     assert exported.content
 
 

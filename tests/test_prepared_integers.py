@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 import nets
-from kedge_convert.export.exported import PLAIN, Scheme
+from kedge_convert.export.exported import PLAIN, ExportOptions, Scheme
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
@@ -189,7 +189,7 @@ def test_stock_integers_are_others(pictures: Path) -> None:
     """The comparison above can fail: nearest rounding gives other integers."""
     photos, source = sorted(pictures.iterdir()), source_of("mobile")
     wanted = prepared_kernels(prepared(source, photos).model, "tflite")
-    exported = FORMATS["tflite"].export(source, "int8", photos, lambda: None)
+    exported = FORMATS["tflite"].export(source, "int8", ExportOptions(tuple(photos)))
     stock = list(tflite_kernels(exported.content))
     matches = [k for k in wanted if any(np.array_equal(k.integers, s.integers) for s in stock)]
     assert len(matches) < len(wanted) / 2

@@ -95,7 +95,7 @@ def answers(content: bytes) -> tuple[Floats, Any]:
 def test_the_int8_file_has_the_ranges_and_integers_of_training(files: Path, name: str) -> None:
     one = source(files, name)
     # No calibration pictures: the ranges are those of training.
-    exported = FORMATS["tflite"].export(one, "int8", (), lambda: None)
+    exported = FORMATS["tflite"].export(one, "int8")
     assert exported.notes == ()
     found, interpreter = answers(exported.content)
     details = interpreter.get_tensor_details()
@@ -132,7 +132,7 @@ def constants(interpreter: Any) -> Iterator[Any]:
 def test_float_files_have_the_rounded_kernels(files: Path, name: str) -> None:
     one = source(files, name)
     logits = one.logits(picture[None] for picture in PICTURES)
-    content = FORMATS["tflite"].export(one, "float32", (), lambda: None).content
+    content = FORMATS["tflite"].export(one, "float32").content
     interpreter = require("ai_edge_litert.interpreter").Interpreter(model_content=content)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import seeded_faults
-from kedge_convert import pipeline, sealing
+from kedge_convert import contract_builder, pipeline
 from kedge_convert.export import onnx, tflite
 from kedge_convert.export import tf2onnx as routes
 from kedge_convert.export.exported import ExportOptions
@@ -165,8 +165,8 @@ def into_files(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) 
 def into_contracts(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     unspoilt = Fault(fault.target, lambda made: made)
     BENEATH[fault.target.split(":")[0]](monkeypatch, unspoilt, genuine)
-    real = sealing.contract_of
-    monkeypatch.setattr(sealing, "contract_of", lambda *given: fault.change(real(*given)))
+    real = contract_builder.contract_of
+    monkeypatch.setattr(contract_builder, "contract_of", lambda *given: fault.change(real(*given)))
 
 
 BENEATH: dict[str, Inject] = {"tflite": into_tflite, "onnx": into_onnx}

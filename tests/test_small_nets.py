@@ -47,7 +47,9 @@ class Prepared:
         """Return the best int8 candidate of a format, made once."""
         if form not in self.best:
             with Progress(silent=True) as progress:
-                self.best[form] = candidates.best(Target(form, "int8"), self.sources, progress)
+                self.best[form] = candidates.closest_weights(
+                    Target(form, "int8"), self.sources, progress
+                )
         return self.best[form]
 
     @property

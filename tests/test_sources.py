@@ -188,7 +188,7 @@ def test_a_source_answers_and_converts_as_its_network(tf: Any, tmp_path: Path, n
     numbers = source.logits(picture[None] for picture in PICTURES)
     np.testing.assert_allclose(probabilities(numbers, source.output), expected, atol=1e-6)
     path = tmp_path / "it.tflite"
-    path.write_bytes(FORMATS["tflite"].export(source, "float32", (), lambda: None).content)
+    path.write_bytes(FORMATS["tflite"].export(source, "float32").content)
     engine = open_engine(read_content(path))
     found = np.stack([np.asarray(engine.run(picture[None])).reshape(-1) for picture in PICTURES])
     np.testing.assert_allclose(found, numbers, rtol=1e-4, atol=1e-4)

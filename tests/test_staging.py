@@ -22,7 +22,7 @@ from kedge_convert.staging import (
     publish,
     refuse_other_device,
     rejected,
-    sweep,
+    remove_files_of,
     write,
 )
 from kedge_convert.targets import TARGETS
@@ -170,7 +170,7 @@ def test_an_output_folder_with_something_in_it_stays(tmp_path: Path) -> None:
 def test_only_the_dead_process_s_hidden_files_are_swept(tmp_path: Path) -> None:
     for name in (".kedge-12-a.tflite", ".kedge-123-a.tflite", "a.tflite"):
         (tmp_path / name).touch()
-    sweep(tmp_path, 12)
+    remove_files_of(tmp_path, 12)
     assert {path.name for path in tmp_path.iterdir()} == {".kedge-123-a.tflite", "a.tflite"}
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import nets
 from kedge_convert.device.fit import fit
-from kedge_convert.export.exported import Scheme
+from kedge_convert.export.exported import ExportOptions, Scheme
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import tensors
 from kedge_convert.quantise.ranges import Histogram, minmax
@@ -125,7 +125,9 @@ def _of_given_ranges(source: Source, scheme: Scheme, photos: list[Path]) -> byte
 
 
 def _of_the_converter(source: Source, scheme: Scheme, photos: list[Path]) -> bytes:
-    content: bytes = FORMATS["tflite"].export(source, "int8", photos, lambda: None, scheme).content
+    content: bytes = (
+        FORMATS["tflite"].export(source, "int8", ExportOptions(tuple(photos), scheme)).content
+    )
     return content
 
 

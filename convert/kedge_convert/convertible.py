@@ -56,7 +56,7 @@ class Prepared(Convertible):
         """Return the nearest integer model or, with a budget, the cheapest that holds it."""
         if not target.needs_calibration:
             return super().export(target, progress)
-        chosen = candidates.best(target, self.models, progress)
+        chosen = candidates.closest_weights(target, self.models, progress)
         if self.search and target.precision == "int8" and not self.search.holds(chosen):
             chosen = search.cheapest(target, self.search, chosen, progress)
         return chosen.recipe, Exported(chosen.content, chosen.notes)

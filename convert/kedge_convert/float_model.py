@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_convert import doubts, own_pixels, parity, sealing
+from kedge_convert import contract_builder, doubts, own_pixels, parity
 from kedge_convert.fitting import better
 from kedge_convert.images import ImageSplit, tensors, ticking
 from kedge_convert.load import output_activation
@@ -103,7 +103,7 @@ def ask(
         images,
         logits,
         golden,
-        golden_logits=sealing.reference_answers(source, golden),
+        golden_logits=contract_builder.reference_answers(source, golden),
         reserve=Reserve(source, images, logits),
         own=_on_own_pixels(source, images, progress),
         classes=_classes(source, images) if classes else None,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import asking, convertible, doubts, float_model, sealing
+from kedge_convert import asking, contract_builder, convertible, doubts, float_model
 from kedge_convert.convertible import Convertible
 from kedge_convert.device import fit
 from kedge_convert.device.compilers import compiled_name
@@ -152,7 +152,7 @@ def _sealed(
     structure.check_precision(bare, recipe.precision, model.source.name)
     with quiet():
         engine = open_engine(bare)
-    contract = sealing.contract_of(model.source, target, engine, model.images, recipe)
+    contract = contract_builder.contract_of(model.source, target, engine, model.images, recipe)
     golden = golden_set(bare, contract, reference.golden, reference.golden_logits)
     described = FORMATS[target.format].describe(bare.data, contract)
     content = seal(target.format, described.content, contract, golden)

@@ -98,7 +98,7 @@ def _prove_writable(folder: Path) -> None:
         raise _unwritable(folder, error) from None
 
 
-def sweep(folder: Path, process: int) -> None:
+def remove_files_of(folder: Path, process: int) -> None:
     """Remove the hidden files that a dead process left."""
     for path in folder.glob(f".kedge-{process}-*"):
         path.unlink(missing_ok=True)

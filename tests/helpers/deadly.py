@@ -128,7 +128,7 @@ def real(job: Job, progress: Progress) -> Iterator[Outcome]:
             WAYS.get(ways.get(precision, ""), bool)()
         return whole(source, precision, *others)
 
-    tflite.export = export  # type: ignore[attr-defined]
+    vars(tflite)["export"] = export
     return pipeline.convert(job, progress)
 
 

@@ -103,7 +103,7 @@ def exported(family: str, target: Target, pictures: Path) -> Exported:
     """Export a family's net, calibrated on the first pictures of a folder."""
     paths = sorted(pictures.iterdir())[:CALIBRATION] if target.needs_calibration else ()
     form, options = FORMATS[target.format], ExportOptions(tuple(paths))
-    return form.export(source(family), target.precision, options)  # type: ignore[no-any-return]
+    return form.export(source(family), target.precision, options)
 
 
 def digests(family: str, pictures: Path) -> dict[str, str]:

@@ -142,7 +142,7 @@ def _artefact_links(source: Source, artefact: Artefact, engine: EngineOptions) -
     links, step = [], "export"
     if contract.provenance.precision != "float32":
         with quiet():
-            data = FORMATS[content.format].export(source, "float32", (), lambda: None).content
+            data = FORMATS[content.format].export(source, "float32").content
         exported = ModelContent(Path(f"float.{content.format}"), content.format, data)
         predict = _by_engine(exported, contract, EngineOptions())
         links.append(Link(step, f"float32 {content.format}", predict))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kedge_convert.contract_builder import tool_versions
 from kedge_convert.drift.layer_show import svg, table
 from kedge_convert.drift.layers import Localisation, by_layer, plain
 from kedge_convert.load import registry
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.sealing import tool_versions
 from kedge_convert.source import Source, load_source
 from kedge_runtime.artefact.contract import Contract, Input
 from kedge_runtime.artefact.file import Artefact

@@ -17,9 +17,9 @@ from kedge_convert.load import (
     architecture,
     for_inference,
     frozen_graph,
+    h5_file,
     hub,
     keras_file,
-    legacy_h5,
     outputs,
     saved_model,
     weights_file,
@@ -52,7 +52,7 @@ class SourceKind:
 
 KINDS: dict[str, SourceKind] = {
     "Keras file": SourceKind(keras_file.holds, keras_file.load),
-    "legacy HDF5 file": SourceKind(legacy_h5.holds, legacy_h5.load, legacy_h5.check),
+    "legacy HDF5 file": SourceKind(h5_file.holds, h5_file.load, h5_file.check),
     "SavedModel": SourceKind(saved_model.holds, saved_model.load, selects_output=True),
     "preset of keras_hub": SourceKind(hub.holds, hub.load),
     "frozen graph": SourceKind(frozen_graph.holds, frozen_graph.load, selects_output=True),

@@ -30,12 +30,12 @@ from types import MappingProxyType
 from typing import Any
 
 from kedge_convert.matrix.keys import digest
-from kedge_runtime import files as leftovers
 from kedge_runtime.errors import UsageError, one_line, reason_of
 from kedge_runtime.files import (
     Access,
     others_access,
     sha256_of_file,
+    sweep,
     synced,
     temporary_folder,
     unwritable,
@@ -85,7 +85,7 @@ class Cache:
                 _check_private(self.folder)
             for name in FOLDERS:
                 (self.folder / name).mkdir(exist_ok=True)
-                leftovers.sweep(self.folder / name)
+                sweep(self.folder / name)
         except OSError as error:
             reason = reason_of(error)
             raise UsageError(f"--cache: {self.folder}: {reason}; choose another folder") from None

@@ -15,13 +15,13 @@ from typing import Any
 import kedge_convert
 import kedge_models
 import kedge_runtime
+from kedge_convert.contract_builder import TOOLS
 from kedge_convert.device.compilers import COMPILERS
 from kedge_convert.load import architecture
 from kedge_convert.load.registry import about
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix.cells import Cell, CellGroup
 from kedge_convert.matrix.config import WORDS, ModelConfig
-from kedge_convert.sealing import TOOLS
 from kedge_convert.toolkit import ConversionError
 from kedge_models.demo.files import MODEL as DEMO
 from kedge_models.devices import device

@@ -1,4 +1,4 @@
-"""Make several integer models of one network and choose the nearest to the float model.
+"""Make several integer models of one network and choose the closest to the float model.
 
 Candidates: stock weights through the format's own quantiser, and prepared weights with each method
 for the activations' ranges. Selection images, to which no weights are fitted, decide between them.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert import sealing
+from kedge_convert import contract_builder
 from kedge_convert.export import structure
 from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
@@ -125,8 +125,8 @@ def preparation_inputs(source: Source, images: ImageSplit) -> Floats:
     return np.concatenate(list(tensors(images.preparation, source.input)))
 
 
-def best(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
-    """Return the candidate that is nearest to the float model.
+def closest_weights(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
+    """Return the candidate that is closest to the float model.
 
     Raises the first candidate's error where none can be made.
     """
@@ -167,7 +167,7 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
             recipe = Recipe("int8", "prepared", method)
             candidates.append(judged(target, models, content, recipe))
             tick()
-    winner = nearest(candidates)
+    winner = closest_ranges(candidates)
     structure.check(target.format, winner.content, source)
     return winner
 
@@ -191,8 +191,8 @@ def _histograms(format: str, floats: bytes, images: Iterator[Floats]) -> dict[st
     return histograms
 
 
-def nearest(candidates: Iterable[Candidate]) -> Candidate:
-    """Return the candidate nearest to the float model; the first unless another wins by MARGIN."""
+def closest_ranges(candidates: Iterable[Candidate]) -> Candidate:
+    """Return the candidate closest to the float model; the first unless another wins by MARGIN."""
     first, *others = candidates
     winners = (one for one in others if _beats(one, first))
     return min((first, *winners), key=lambda one: float(one.kl.mean()))
@@ -216,6 +216,6 @@ def _answers(target: Target, source: Source, content: bytes, images: ImageSplit)
     path = Path(f"candidate.{target.format}")
     with quiet():
         engine = open_engine(ModelContent(path, target.format, content))
-        contract = sealing.contract_of(source, target, engine, images)
+        contract = contract_builder.contract_of(source, target, engine, images)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
         return np.stack([classifier.outputs(image) for image in images.selection])

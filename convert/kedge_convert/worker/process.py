@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from time import monotonic
 
-from kedge_convert.staging import sweep
+from kedge_convert.staging import remove_files_of
 from kedge_convert.worker.events import Event, PartStarted
 from kedge_convert.worker.worker import Finished, Message, WorkerRequest, run
 from kedge_runtime.checks.hardware import Machine
@@ -289,7 +289,7 @@ def started(request: WorkerRequest) -> Iterator[WorkerProcess]:
         yield worker
     finally:
         worker.end()
-        sweep(request.job.out, worker.pid)
+        remove_files_of(request.job.out, worker.pid)
 
 
 @contextmanager
