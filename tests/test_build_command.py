@@ -108,8 +108,8 @@ def report(folder: Path) -> dict[str, object]:
 
 
 def test_of_two_builds_at_once_one_works_and_both_have_the_result(desk: Desk) -> None:
-    made = sorted("made" in printed for printed in desk.printed)
-    assert made == [False, True]
+    built = sorted("  built" in printed for printed in desk.printed)
+    assert built == [False, True]
     contents = [(place / "out" / NAME).read_bytes() for place in (desk.first, desk.second)]
     assert contents[0] == contents[1]
     assert len(list((desk.cache / "work").iterdir())) == 0
@@ -236,7 +236,7 @@ def _gates(place: Path, kedge: Run, desk: Desk) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (("images =", "images ="), "unknown key 'images'"),
+        (("images =", "photos ="), "unknown key 'photos'"),
         (('"photos"', '"none"'), "none: no such file"),
         (('"demo"', '"none"'), "none: no such file"),
     ],

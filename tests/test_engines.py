@@ -360,7 +360,7 @@ def test_the_advice_fits_the_machine(
 def test_an_old_opencv_is_not_sent_to_an_onnxruntime_that_32_bit_arm_lacks() -> None:
     (library,) = ENGINES["opencv"].libraries
     gate = version_gate(library, "4.6.0", "armv7l")
-    assert gate.endswith("do: take .tflite files or a 64-bit system, or upgrade " + library.package)
+    assert gate.endswith("do: use .tflite files or a 64-bit system, or upgrade " + library.package)
     assert "kedge[onnx]" in version_gate(library, "4.6.0", "aarch64")
 
 

@@ -126,7 +126,7 @@ def test_a_reference_that_the_workers_can_not_see_is_refused(kedge: Run, desk: P
     words = [word if word != desk / "near.npz" else "demo" for word in _words(desk)]
     code, _, error = kedge(*words, "--scheduler", "tcp://127.0.0.1:8786")
     assert code == 2
-    assert error.startswith("kedge: --scheduler: its workers read the original's answers")
+    assert error.startswith("kedge: --scheduler: its workers read the float model's answers")
 
 
 def test_two_masters() -> None:
