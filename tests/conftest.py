@@ -40,6 +40,8 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 TESTS = Path(__file__).parent
 MODELS = TESTS / "models"
+# What a whole run measured (tools/slow_tests.py).
+SLOW = frozenset((TESTS / "slow.txt").read_text().splitlines())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,7 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = getattr(item, "fixturenames", ())
         if "shared" in names:
             item.add_marker("shared")
-        if {"converted", "demo_artefacts"}.intersection(names):
+        measured = f"{item.path.name}::{item.name.partition('[')[0]}"
+        if {"converted", "demo_artefacts"}.intersection(names) or measured in SLOW:
             item.add_marker("slow")
     items.sort(key=_turns(items))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import skips
+from conftest import SLOW, TESTS
 from skips import MAY_SKIP, VARIABLE
 
 CONFTEST = "from skips import pytest_make_collect_report, pytest_runtest_makereport\n"
@@ -55,3 +56,15 @@ def test_a_test_that_hangs_ends(tmp_path: Path) -> None:
     text = "import threading\ndef test(): threading.Event().wait()\n"
     done = run(tmp_path, text, "-o", "timeout=1", ci=False)
     assert done.returncode == 1 and "Timeout" in done.stdout
+
+
+def test_every_slow_test_exists() -> None:
+    """A test that was renamed would run in `make test`, whatever it takes."""
+    listed = [line for line in SLOW if line and not line.startswith("#")]
+    texts = {path.name: path.read_text() for path in TESTS.glob("test_*.py")}
+    missing = [
+        line
+        for line in listed
+        if f"def {line.partition('::')[2]}(" not in texts.get(line.partition("::")[0], "")
+    ]
+    assert not missing
