@@ -1,6 +1,7 @@
 """Write `tests/slow.txt`, the tests that `make test` leaves out, from the times of a whole run.
 
-    python -m pytest -n 2 -m "not arm64" --junitxml=times.xml; python tools/slow_tests.py times.xml
+    python -m pytest -n 2 -m "not arm64" --junitxml=times.xml
+    python tools/slow_tests.py times.xml
 
 Listed is each test function whose cases took SECONDS or more together, its fixtures included.
 """
@@ -14,7 +15,7 @@ SECONDS = 2.5
 LIST = Path(__file__).parents[1] / "tests" / "slow.txt"
 # The core of `kedge convert` stays in, whatever it takes.
 KEPT = ("test_convert.py",)
-HEAD = f"""# Tests that take {SECONDS:g} s or more, which `make test` leaves out and `make check` runs.
+HEAD = f"""# Tests of {SECONDS:g} s or more: `make test` leaves them out, `make check` runs them.
 # Written by tools/slow_tests.py from a run's times.
 """
 
