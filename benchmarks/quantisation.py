@@ -37,6 +37,7 @@ from kedge_runtime.drift import metrics
 from kedge_runtime.drift.truth import Truth, read_truth
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.image.decode import SUFFIXES
+from kedge_runtime.image.input_options import InputOptions
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 60  # timed runs of every model
@@ -137,7 +138,7 @@ def _job(arguments: argparse.Namespace, seed: int) -> ways.Job:
         str(arguments.model),
         card=arguments.card,
         labels=arguments.labels,
-        normalisation=arguments.normalisation,
+        pixels=InputOptions(normalisation=arguments.normalisation),
     )
     budget = Budget(min_agreement=arguments.min_agreement)
     return ways.Job(request, collect(arguments.images, sampling), seed, budget)

@@ -77,7 +77,7 @@ def test_what_is_recorded_already_isnt_asked_again(
     reference: Path, photos: Path, demo_artefacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = reference.read_bytes()
-    monkeypatch.setattr(writing, "_ask", None)
+    monkeypatch.setattr(writing, "_record_missing", None)
     record(_against(demo_artefacts / "demo.int8.tflite"), ImageFolder.of(photos), reference)
     assert reference.read_bytes() == before
 
