@@ -73,7 +73,7 @@ def kept(
     wanted = make.pending(cells)
     keys.content.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
-        patch.setattr(pipeline, "outcomes", lambda *_: outcomes)
+        patch.setattr(pipeline, "convert", lambda *_: outcomes)
         yield from make.convert_and_store(wanted, place, groups_job(cells), progress)
 
 
