@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Input
 from kedge_runtime.errors import ImageError, UsageError
+from kedge_runtime.files import sha256_of_file
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.folder import find_images
 from kedge_runtime.image.preprocessing import Preprocessor
@@ -120,7 +121,7 @@ class ImageSplit:
 def _digest(paths: tuple[Path, ...]) -> str:
     hasher = hashlib.sha256()
     for path in paths:
-        hasher.update(hashlib.sha256(path.read_bytes()).digest())
+        hasher.update(bytes.fromhex(sha256_of_file(path)))
     return f"sha256:{hasher.hexdigest()}"
 
 
