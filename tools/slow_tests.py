@@ -7,7 +7,7 @@ Listed is each test function whose cases took SECONDS or more together, its fixt
 """
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,7 +22,7 @@ HEAD = f"""# Tests of {SECONDS:g} s or more: `make test` leaves them out, `make 
 
 def main(path: Path) -> None:
     """Read a JUnit file and write the list."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for case in ElementTree.parse(path).iter("testcase"):
         file = str(case.get("classname")).rpartition(".")[2] + ".py"
         seconds[f"{file}::{str(case.get('name')).partition('[')[0]}"] += float(case.get("time", 0))
