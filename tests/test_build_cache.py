@@ -166,7 +166,7 @@ def test_what_was_put_is_got(cache: Cache) -> None:
 
 
 Damage = Callable[[Cache, Entry], object]
-LOST = "a file of it is missing or damaged"
+LOST = "one of its files is missing or damaged"
 ANY = ""  # in Python's words
 DAMAGE: dict[str, tuple[Damage, str]] = {
     "blob changed": (lambda cache, entry: _blob(cache, entry).write_bytes(b"conten!"), LOST),
@@ -190,7 +190,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "entry that is a folder": (lambda cache, _: _make_folder(_path(cache)), "Is a directory"),
     "facts that are a list": (
         lambda cache, _: _forge(cache, {"facts": [], "files": {}}),
-        "its facts are no table",
+        "its facts are not a table",
     ),
     "files that are a list": (
         lambda cache, _: _forge(cache, {"facts": {}, "files": [1]}),

@@ -98,9 +98,9 @@ Make = Callable[[str, str, Method], tuple[Source, Path, list[Path]]]
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Make:
+def make(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Make:
     """Return what makes a net's int8 file, once: net, format, method -> source, file, images."""
-    folder, photos = tmp_path_factory.mktemp("localise"), sorted(images.iterdir())
+    folder, photos = tmp_path_factory.mktemp("localise"), sorted(pictures.iterdir())
 
     @lru_cache
     def made(name: str, form: str, method: Method) -> tuple[Source, Path, list[Path]]:
@@ -219,9 +219,9 @@ def test_a_fault_in_prepared_weights_is_among_the_worst(form: str, make: Make) -
 
 
 @pytest.mark.slow
-def test_a_fault_in_the_demo_is_named(form: str, images: Path, tmp_path: Path) -> None:
+def test_a_fault_in_the_demo_is_named(form: str, pictures: Path, tmp_path: Path) -> None:
     """In the stock file: prepared ones show a fault of gain at the readers too, as said above."""
-    source, photos = load_source(SourceRequest("demo")), sorted(images.iterdir())
+    source, photos = load_source(SourceRequest("demo")), sorted(pictures.iterdir())
     sound = shipped(source, form, photos, "stock", tmp_path)
     for place in (4, 13):
         found = look(source, wrecked(form, sound, place, coarse), photos[:8])
@@ -244,8 +244,8 @@ def test_a_fault_in_a_real_model_is_named(shared: Path, tmp_path: Path) -> None:
     assert {*weighted_layers(source.model)} <= {layer.layer for layer in sound.layers}
 
 
-def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, images: Path) -> None:
-    source, photos = load_source(SourceRequest("demo")), sorted(images.iterdir())[:4]
+def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, pictures: Path) -> None:
+    source, photos = load_source(SourceRequest("demo")), sorted(pictures.iterdir())[:4]
     worst = {}
     for target in ("float32.tflite", "float16.tflite", "dynamic.tflite", "float32.onnx"):
         found = layers.by_layer(demo_artefacts / f"demo.{target}", source, photos)
@@ -255,13 +255,13 @@ def test_what_other_precisions_lose_is_told_as_well(demo_artefacts: Path, images
     assert 100 > worst["float16.tflite"] > 50 > worst["dynamic.tflite"] > 30
 
 
-def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, images: Path) -> None:
+def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, pictures: Path) -> None:
     labels = str(tiny_model.with_name("labels.txt"))
     other = load_source(
         SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     )
     with pytest.raises(UsageError, match="whose weights are not those of tiny"):
-        layers.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(images.iterdir())])
+        layers.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(pictures.iterdir())])
     with pytest.raises(UsageError, match="no images"):
         layers.by_layer(demo_artefacts / "demo.int8.tflite", load_source(SourceRequest("demo")), [])
 
@@ -344,7 +344,7 @@ def test_the_sums_are_those_of_the_definition(make: Make) -> None:
 
 @pytest.mark.slow
 def test_the_command_names_layers_and_draws_them(
-    demo_artefacts: Path, images: Path, tmp_path: Path, kedge: Run
+    demo_artefacts: Path, pictures: Path, tmp_path: Path, kedge: Run
 ) -> None:
     report = tmp_path / "report.json"
     path = demo_artefacts / "demo.int8.onnx"
@@ -360,8 +360,8 @@ def test_the_command_names_layers_and_draws_them(
     assert "--by-layer: needs the model itself" in err
 
 
-def test_json_and_image(demo_artefacts: Path, images: Path) -> None:
-    source, photos = load_source(SourceRequest("demo")), sorted(images.iterdir())[:4]
+def test_json_and_image(demo_artefacts: Path, pictures: Path) -> None:
+    source, photos = load_source(SourceRequest("demo")), sorted(pictures.iterdir())[:4]
     ticks: list[int] = []
     path = demo_artefacts / "demo.int8.tflite"
     found = layers.by_layer(path, source, photos, lambda: ticks.append(1))

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("runtime/kedge_runtime", "models/kedge_models", "convert/kedge_convert")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-# What a release or a decision said at its time stays.
+# What a decision said at its time stays.
 HISTORY = {"decisions.md"}
 PAGES = sorted(
     path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if path.name not in HISTORY

@@ -12,6 +12,7 @@ from kedge_convert.fitting.search import InputFit
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import echo_json
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 COUNT = 200
 LEAST = 10
-INCONCLUSIVE = 3
 TRUTH = "auto"
 
 
@@ -114,7 +114,7 @@ def command(**values: Any) -> int:
         echo_json(plain(fit, options.model, str(options.images)))
     else:
         page(fit)
-    return 0 if fit.decided else INCONCLUSIVE
+    return 0 if fit.decided else EXIT_CODES["INCONCLUSIVE"]
 
 
 def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
