@@ -28,7 +28,7 @@ FACTS = {
     "reasons": [],
     "notes": [],
     "ratio": 0.25,
-    "way": {"precision": "int8"},
+    "recipe": {"precision": "int8"},
     "images": 20,
 }
 

@@ -193,7 +193,7 @@ def test_a_bmp_is_refused(case: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"B", b"\xff\xd8", b"GIF89a", b" " + PNG, b"RIFF..WEBP"])
 def test_another_format_is_refused(content: bytes) -> None:
-    assert refusal(content) == "no readable JPEG, PNG, WebP or BMP picture"
+    assert refusal(content) == "no readable JPEG, PNG, WebP or BMP image"
 
 
 @pytest.mark.parametrize("content", [wide("PNG", 1, 1), wide("BMP", 1, 1)], ids=["png", "bmp"])

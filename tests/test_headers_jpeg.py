@@ -151,8 +151,8 @@ def test_a_jpeg_is_refused(case: str) -> None:
 
 
 def test_a_jpeg_has_no_more_scans_and_segments_than_allowed() -> None:
-    assert stated(of_scans(MAX_SCANS)).form == "JPEG"
+    assert stated(of_scans(MAX_SCANS)).format == "JPEG"
     assert refusal(of_scans(MAX_SCANS + 1)) == "a JPEG of more than 50 scans; save it anew"
-    assert stated(of_segments(MAX_SEGMENTS)).form == "JPEG"
+    assert stated(of_segments(MAX_SEGMENTS)).format == "JPEG"
     more = refusal(of_segments(MAX_SEGMENTS + 1))
     assert more == "a JPEG of more than 2000 segments; save it anew"

@@ -41,7 +41,7 @@ def _source(where: str, content: bytes, folder: Path) -> tuple[Path | str | byte
     path = folder / "image"
     path.write_bytes(content)
     sources: dict[str, Path | str | bytes] = {"bytes": content, "path": path, "text": str(path)}
-    return sources[where], "the picture" if where == "bytes" else str(path)
+    return sources[where], "the image" if where == "bytes" else str(path)
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -68,7 +68,7 @@ def test_limits_are_those_that_the_guide_names() -> None:
 def test_a_refusal_says_the_memory_in_mib() -> None:
     large = png_of(8000, 7500, zeros(8001 * 7500))
     assert refusal(large, limits=ImageLimits(memory=100 << 20)) == (
-        "the picture: a PNG of 8000x7500 pixels, "
+        "the image: a PNG of 8000x7500 pixels, "
         "decoding it takes 343.4 MiB, allowed are 100.0 MiB; shrink it first"
     )
 
@@ -94,7 +94,7 @@ def test_a_file_is_read_to_the_size_that_was_checked() -> None:
 
 def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    pipe = "a pipe, a socket or a device; pictures are read from files"
+    pipe = "a pipe, a socket or a device; images are read from files"
     assert refusal(tmp_path / "pipe") == f"{tmp_path / 'pipe'}: {pipe}"
     assert refusal(os.devnull) == f"{os.devnull}: {pipe}"
     assert refusal(tmp_path) == f"{tmp_path}: is a directory"
@@ -174,11 +174,11 @@ def test_a_reduced_jpeg_costs_the_memory_of_its_fraction() -> None:
 UNDECODABLE = {
     "a damaged PNG": (
         png_of(64, 48, b"\x11" * 99),
-        "the picture: a damaged PNG picture, no decoder can read it",
+        "the image: a damaged PNG image, no decoder can read it",
     ),
     "higher than OpenCV reads": (
         bmp_of(1, (1 << 20) + 1, 8, 1, b"\0\1"),
-        "the picture: can't be decoded (",
+        "the image: can't be decoded (",
     ),
 }
 

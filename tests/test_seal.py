@@ -135,7 +135,7 @@ def test_labelled_images_refuse_other_pixels(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "x / 127.5 - 1, BGR gets 12 of 36 images right, " in err
     assert " gets 36; give --normalisation " in err
-    assert "--colour rgb, or --force-input to insist" in err
+    assert "--colour rgb, or --force-input to keep it" in err
     assert not foreign.with_name("foreign.sealed.onnx").exists()
     assert kedge("seal", foreign, *told, "--colour", "bgr", "--force-input")[0] == 0
     code, _, err = kedge("seal", foreign, *told)

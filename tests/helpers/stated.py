@@ -13,7 +13,7 @@ CUT = "cut short or damaged; copy it again"
 class Stated(NamedTuple):
     """What a header states."""
 
-    form: str
+    format: str
     width: int
     height: int
     orientation: int | None = 1

@@ -85,7 +85,7 @@ class DriftOptions:
                 "give a path that they see with --record"
             )
         for option in self._idle():
-            raise UsageError(f"{option}: needs the model itself: give --against MODEL")
+            raise UsageError(f"{option}: needs the float model; give --against MODEL")
 
     def _idle(self) -> list[str]:
         """Return the options that have no effect without a float model."""
