@@ -102,7 +102,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_name_that_no_file_can_have_is_refused() -> None:
     said = refusal("a\0b.png")
-    assert said.startswith(r"'a\x00b.png': no file can be called so (")
+    assert said.startswith("a\0b.png: invalid file name (")
     assert "null" in said
 
 
