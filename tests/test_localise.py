@@ -262,7 +262,7 @@ def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, pictur
     )
     with pytest.raises(UsageError, match="whose weights are not those of tiny"):
         layers.by_layer(demo_artefacts / "demo.int8.tflite", other, [next(pictures.iterdir())])
-    with pytest.raises(UsageError, match="no images"):
+    with pytest.raises(UsageError, match="no readable image"):
         layers.by_layer(demo_artefacts / "demo.int8.tflite", load_source(SourceRequest("demo")), [])
 
 
@@ -348,7 +348,7 @@ def test_the_command_names_layers_and_draws_them(
 ) -> None:
     report = tmp_path / "report.json"
     path = demo_artefacts / "demo.int8.onnx"
-    words = ("drift", path, "--images", images, "--truth", "none", "--by-layer", 4)
+    words = ("drift", path, "--images", pictures, "--truth", "none", "--by-layer", 4)
     code, out, err = kedge(*words, "--against", "demo", "--out", report)
     assert code in (0, 3), err
     (found,) = json.loads(report.read_text())["by_layer"]
@@ -357,7 +357,7 @@ def test_the_command_names_layers_and_draws_them(
     assert (tmp_path / "report.demo.int8.onnx.svg").read_text().startswith("<svg")
     code, _, err = kedge(*words, "--against", tmp_path / "reference.npz")
     assert code == 2
-    assert "--by-layer: needs the model itself" in err
+    assert "--by-layer: needs the float model" in err
 
 
 def test_json_and_image(demo_artefacts: Path, pictures: Path) -> None:

@@ -162,17 +162,17 @@ def test_drift_against_what_nobody_can_know_is_refused(
     call = ("drift", path, "--images", pictures, "--against")
     code, _, err = kedge(*call, "demo")
     assert (code, err.count("\n")) == (2, 1)
-    assert "knows no float model: give another artefact" in err
+    assert "has no float model; give another artefact" in err
     other = tmp_path / "other.tflite"
     (tmp_path / "names.txt").write_text("a\nb\nc\n")
     _sealed(stock, "model", tmp_path, kedge, "--labels", tmp_path / "names.txt").rename(other)
     path = _sealed(stock, "model", tmp_path, kedge)
     code, _, err = kedge(*call, other)
     assert (code, err.count("\n")) == (2, 1)
-    assert "its labels are not those of" in err
+    assert "its labels differ from those of" in err
     code, _, err = kedge(*call, other, "--attribute", 3)
     assert code == 2
-    assert "--attribute: needs the model itself" in err
+    assert "--attribute: needs the float model" in err
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def _lines(localisation: Localisation, rows: int) -> Iterator[str]:
             yield f"    {layer.advice}"
     images = counted(localisation.images, "image")
     yield f"  own: noise that the layer adds, on {images}; steps: noise of"
-    yield "  rounding to the tensor's steps alone; all: noise of this and all layers before it"
+    yield "  rounding to the tensor's steps alone; all: noise up to and with this layer"
     if localisation.unmatched:
         # The last of a fused name's parts is the operator's own.
         names = [name.split(";")[-1] for name in localisation.unmatched[:UNMATCHED]]
