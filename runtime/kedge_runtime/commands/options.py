@@ -54,14 +54,27 @@ def record(name: str, read: Callable[..., Any], *options: Option[Any]) -> Option
     names = [parameter.name for parameter in holder.__click_params__]
 
     def add(command: Command) -> Any:
-        @wraps(command)
-        def run(**values: Any) -> Any:
-            own = {option: values.pop(option) for option in names}
-            return command(**values, **{name: read(**own)})
-
-        return group(*options)(run)
+        command = _with_records(command)
+        command.__kedge_records__[name] = names, read  # type: ignore[attr-defined]
+        return group(*options)(command)
 
     return add
+
+
+def _with_records(command: Any) -> Any:
+    """Return the command that reads the records of its option groups, wrapped once for all."""
+    if hasattr(command, "__kedge_records__"):
+        return command
+    records: dict[str, tuple[list[str], Callable[..., Any]]] = {}
+
+    @wraps(command)
+    def run(**values: Any) -> Any:
+        for name, (names, read) in reversed(records.items()):
+            values[name] = read(**{option: values.pop(option) for option in names})
+        return command(**values)
+
+    run.__kedge_records__ = records  # type: ignore[attr-defined]
+    return run
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
