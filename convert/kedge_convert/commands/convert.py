@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from kedge_convert.commands.options import DeviceOptions, device_options, read
+from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.rewrite.on_request import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
-from kedge_runtime.commands.options import DROP, SHARE, pixel_options
+from kedge_runtime.commands.options import DROP, SHARE, as_json, pixel_options
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
@@ -155,7 +155,7 @@ class ConvertOptions:
     show_default=True,
     help="Time for one target: 90s, 30m, 2h, none.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@as_json
 def convert(**values: Any) -> int:
     """Convert MODEL to verified artefacts.
 
@@ -169,7 +169,7 @@ def convert(**values: Any) -> int:
     from kedge_convert.worker import supervisor
     from kedge_convert.worker.progress import Progress
 
-    options = read(ConvertOptions, values)
+    options = ConvertOptions(**values)
     bounds = process.ProcessLimits(options.memory_limit, options.time_limit).bounds()
     job = _job(options)
     asking.check(job)

@@ -12,6 +12,7 @@ from kedge_convert.fitting.search import InputFit
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.commands.options import as_json
 from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import echo_json
@@ -96,7 +97,7 @@ class FitInputOptions:
 )
 @click.option("--head", type=click.Choice(get_args(Kind)), help="Output type, as for convert.")
 @click.option("--size", help="Input size of a MODEL without one: 224 or 160x192 (height x width).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@as_json
 def command(**values: Any) -> int:
     """Find the preprocessing that MODEL was trained with.
 

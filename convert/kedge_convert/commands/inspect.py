@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from kedge_convert.commands.options import DeviceOptions, device_options, read
+from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.report import KEY, fit_rows, folded, plain_fit
 from kedge_runtime.artefact.contract import Contract, Kind, Output
+from kedge_runtime.commands.options import as_json
 from kedge_runtime.errors import counted
 from kedge_runtime.modelfile.network import Value
 from kedge_runtime.modelfile.report import FileReport
@@ -31,7 +32,7 @@ class InspectOptions:
 @click.command("inspect")
 @click.argument("artefact", type=click.Path(path_type=Path))
 @device_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@as_json
 def command(**values: Any) -> int:
     """Show what is inside ARTEFACT, a .tflite or .onnx file, sealed by kedge or not.
 
@@ -41,7 +42,7 @@ def command(**values: Any) -> int:
     from kedge_convert.device.fit import fit
     from kedge_runtime.modelfile.report import inspect
 
-    options = read(InspectOptions, values)
+    options = InspectOptions(**values)
     report, device = inspect(options.artefact), options.device.profile()
     verdict = None if device is None else fit(report, device, options.device.gates())
     if options.as_json:

@@ -1,12 +1,11 @@
 """Options that several commands share, and the records that they become."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from kedge_runtime.commands.options import SHARE
+from kedge_runtime.commands.options import SHARE, record
 
 if TYPE_CHECKING:
     from kedge_convert.device.fit import DeviceGates
@@ -25,8 +24,6 @@ OPTIONS = (
         "--max-sram", type=click.FloatRange(0), help="Maximum SRAM in KB, instead of the device's."
     ),
 )
-
-Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -50,19 +47,5 @@ class DeviceOptions:
         return DeviceGates(self.min_mapped, self.max_sram)
 
 
-def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--device`, `--min-mapped` and `--max-sram`; `read` reads them."""
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
-
-
-def read(record: type[Record], values: dict[str, Any], **groups: object) -> Record:
-    """Return a command's options as its record; `groups` are fields of several options each.
-
-    A field called `device` holds the DeviceOptions.
-    """
-    names = [each.name for each in fields(record)]  # type: ignore[arg-type]
-    groups["device"] = DeviceOptions(*(values[each.name] for each in fields(DeviceOptions)))
-    plain = {name: values[name] for name in names if name not in groups}
-    return record(**plain, **groups)
+# The device of an artefact, as `device`: DeviceOptions.
+device_options = record("device", DeviceOptions, *OPTIONS)
