@@ -38,15 +38,11 @@ from model_files_table import (
     Judged,
     Row,
 )
-from people_files import (
-    IMAGES,
-    Described,
-    read_all,
-)
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
 
+from people_files import IMAGES, Described, read_all  # noqa: E402
 
 TARGETS = ("tflite:float32", "tflite:int8", "onnx:float32")
 MEMORY, TIME = "6G", "10m"

@@ -19,16 +19,12 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from kedge_runtime.artefact.contract import (
-    Geometry,
-    Input,
-    Normalisation,
-)
-from kedge_runtime.image.preprocessing import Preprocessor
-
 HERE = Path(__file__).parent
+# Before kedge is imported: in an environment of another OpenCV nothing of it is installed.
 sys.path.insert(0, str(HERE.parent / "runtime"))
 
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation  # noqa: E402
+from kedge_runtime.image.preprocessing import Preprocessor  # noqa: E402
 
 SIZES = ((224, 224), (299, 299), (192, 97))
 
