@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
 from kedge_runtime import __version__
-from kedge_runtime.errors import EngineError, LostError, UsageError
+from kedge_runtime.errors import EngineError, LostError, UsageError, install
 from kedge_runtime.identity import identity
 from kedge_runtime.output import say
 from kedge_runtime.pool.processes import in_own_process
@@ -84,7 +84,7 @@ def _distributed() -> ModuleType:
         return import_module("distributed")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--scheduler: {error.name} isn't installed: pip install './kedge[distributed]'"
+            f"--scheduler: {error.name} isn't installed: {install('distributed')}"
         ) from None
 
 
