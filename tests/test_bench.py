@@ -29,7 +29,7 @@ from kedge_runtime.checks.bench import (
 )
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import ACTIVATIONS
+from kedge_runtime.classify.results import ACTIVATIONS
 from kedge_runtime.commands.bench import A_BLOCK, WIDTH, table
 from kedge_runtime.engines.choice import cores
 from kedge_runtime.errors import UsageError

@@ -28,7 +28,7 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.image.preprocessing import preprocess
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import model_end
 from kedge_runtime.output import quiet
 from mediapipe_agreement import as_input, scores

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_runtime.classify import outputs
+from kedge_runtime.classify import results
 from kedge_runtime.drift import metrics
 
 Rows = list[list[float]]
@@ -75,11 +75,11 @@ def plain_sigmoid_kl(reference: Rows, candidate: Rows) -> float:
 
 
 def softmax_divergence(reference: Array, candidate: Array) -> float:
-    return metrics.kl(outputs.softmax(reference), outputs.softmax(candidate), multi_label=False)
+    return metrics.kl(results.softmax(reference), results.softmax(candidate), multi_label=False)
 
 
 def sigmoid_divergence(reference: Array, candidate: Array) -> float:
-    return metrics.kl(outputs.sigmoid(reference), outputs.sigmoid(candidate), multi_label=True)
+    return metrics.kl(results.sigmoid(reference), results.sigmoid(candidate), multi_label=True)
 
 
 Metric = Callable[[Array, Array], float]

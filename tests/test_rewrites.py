@@ -14,8 +14,7 @@ from kedge_models.demo import files
 from kedge_models.devices import device
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.errors import UsageError
-from kedge_runtime.modelfile.network import Network
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import Network, read_network
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")

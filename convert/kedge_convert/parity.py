@@ -13,7 +13,7 @@ from kedge_convert.images import Tick
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import label_sets, probabilities
+from kedge_runtime.classify.results import label_sets, probabilities
 from kedge_runtime.drift import metrics
 from kedge_runtime.drift.intervals import paired_drop, wilson
 from kedge_runtime.drift.metrics import AgreementBy

@@ -33,11 +33,10 @@ from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.image.decode import MAX_MEMORY, read_image
-from kedge_runtime.image.formats import read_header
-from kedge_runtime.image.header import HeaderError
+from kedge_runtime.image.header import HeaderError, read_header
 from kedge_runtime.modelfile import archives, tflite_metadata
 from kedge_runtime.modelfile.check.check import check_model
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import summarise
 
 TEXT = (reworded, reworded, damaged, nonsense)

@@ -11,7 +11,7 @@ from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.commands.options import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.output import say
-from kedge_runtime.pool.executors import MAX_JOBS
+from kedge_runtime.pool import MAX_JOBS
 
 if TYPE_CHECKING:
     from kedge_convert.matrix.run import BuildRequest
@@ -38,7 +38,7 @@ class BuildOptions:
         """The build. Raises UsageError for limits or pools that can't be."""
         from kedge_convert.matrix.cache import default_folder
         from kedge_convert.matrix.run import BuildRequest
-        from kedge_runtime.pool.executors import Pool
+        from kedge_runtime.pool import Pool
 
         return BuildRequest(
             config=self.config,

@@ -25,7 +25,7 @@ from kedge_runtime.artefact.contract import Contract, Input, Output
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import label_sets, probabilities
+from kedge_runtime.classify.results import label_sets, probabilities
 from kedge_runtime.drift.gates import Estimate, Pairs
 from kedge_runtime.drift.recording import Against, Sample
 from kedge_runtime.drift.report import Attribution, AttributionStep

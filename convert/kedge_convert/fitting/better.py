@@ -5,13 +5,13 @@ from pathlib import Path
 
 from kedge_convert.fitting.subject import answers
 from kedge_convert.source import Source
-from kedge_runtime.fitting import finding
-from kedge_runtime.fitting.finding import InputFinding
+from kedge_runtime.fitting import scores
+from kedge_runtime.fitting.scores import InputFinding
 
 
 def true_outputs(paths: Sequence[Path], source: Source) -> list[int] | None:
     """Return the index of each image's true output; None without ground truth for all."""
-    return finding.true_outputs(paths, source.labels, source.output)
+    return scores.true_outputs(paths, source.labels, source.output)
 
 
 def better_input(
@@ -21,10 +21,10 @@ def better_input(
 
     Takes about five times as long as the float model's answers to the images.
     """
-    model = finding.TestedModel(
+    model = scores.TestedModel(
         source.name,
         source.input,
         source.output,
         lambda pixels, spec: answers(source.model, source.output, pixels, spec),
     )
-    return finding.better_input(model, paths, classes)
+    return scores.better_input(model, paths, classes)

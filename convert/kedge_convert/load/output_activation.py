@@ -15,7 +15,7 @@ from kedge_convert.load.inputs import noise
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Activation, Kind, Output
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import quiet
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from kedge_convert.matrix.record import BuildReport, CellReport, GateReport
 from kedge_runtime.drift.gates import Verdict
-from kedge_runtime.printable import printable
+from kedge_runtime.output import printable
 
 WRONG: dict[Verdict, str] = {"FAIL": "failure", "INCONCLUSIVE": "error"}
 

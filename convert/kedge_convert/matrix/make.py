@@ -31,7 +31,7 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import KedgeError, LostError
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import say
-from kedge_runtime.pool.processes import ended_by_errors, process
+from kedge_runtime.pool import ended_by_errors, process
 
 
 @dataclass(frozen=True)

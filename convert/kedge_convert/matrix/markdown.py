@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from kedge_convert.matrix import figures
 from kedge_convert.matrix.record import BuildReport, CellReport
-from kedge_runtime.printable import printable
+from kedge_runtime.output import printable
 
 COLUMNS = ("", "artefact", "top-1 drop", "agreement", "size", "of float32", "ms")
 

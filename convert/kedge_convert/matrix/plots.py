@@ -11,7 +11,7 @@ from kedge_convert.matrix.record import CellReport
 from kedge_runtime.drift.figures import percent, points
 from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
-from kedge_runtime.printable import printable
+from kedge_runtime.output import printable
 
 Point = tuple[float, float]
 

@@ -12,8 +12,7 @@ from kedge_convert.worker.events import (
     StageStarted,
     WarningLine,
 )
-from kedge_runtime.output import copy_of_stderr
-from kedge_runtime.printable import message
+from kedge_runtime.output import copy_of_stderr, message
 from kedge_runtime.progress import clock_time
 
 
