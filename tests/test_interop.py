@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import peers
-from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.export.tflite import describe
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Output

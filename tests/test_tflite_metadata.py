@@ -9,7 +9,7 @@ import pytest
 
 from kedge_convert.export import flatbuffer
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.export.tflite import describe
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Quantisation, Tensor
 from kedge_runtime.artefact.file import read_artefact, seal

@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conftest import MODELS, tiny_contract
-from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.export.tflite import describe
 from kedge_convert.matrix.cache import Cache
 from kedge_convert.matrix.lock import Accepted, Lock, write
 from kedge_models import toml

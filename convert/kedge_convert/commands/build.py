@@ -95,7 +95,7 @@ def build(**values: Any) -> int:
 
     Exit codes: 0 all passed, 1 a gate failed, 2 usage error, 3 inconclusive.
     """
-    from kedge_convert.matrix import lock, reports, run, terminal
+    from kedge_convert.matrix import lock, reports, run, tables
 
     options = BuildOptions(**values)
     request = options.request
@@ -106,7 +106,7 @@ def build(**values: Any) -> int:
         path = lock.lock_path(request.config)
         lock.write(path, lock.updated(lock.read(path), report))
         written = [*written, path]
-    render = reports.as_json if options.as_json else terminal.render
+    render = reports.as_json if options.as_json else tables.terminal
     click.echo(render(report), nl=False)
     say(f"wrote {', '.join(map(str, written))}")
     return EXIT_CODES[report.verdict]

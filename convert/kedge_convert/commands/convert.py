@@ -11,7 +11,7 @@ import click
 from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.rewrite.on_request import REWRITES
+from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
@@ -183,8 +183,8 @@ def convert(**values: Any) -> int:
 
 
 def _job(options: ConvertOptions) -> "Job":
-    from kedge_convert.device.choices import targets_for
     from kedge_convert.job import Job
+    from kedge_convert.targets import targets_for
     from kedge_convert.verdict import UserLimits
 
     device = options.device.profile()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from kedge_convert.drift.layers import LayerDrift, Localisation
-from kedge_runtime.drift.figures import percent
+from kedge_runtime.drift.report import percent
 from kedge_runtime.errors import counted
 from kedge_runtime.output import page, printable
 

@@ -23,7 +23,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix.cells import Cell, CellGroup
 from kedge_convert.matrix.config import WORDS, ModelConfig
 from kedge_convert.toolkit import ConversionError
-from kedge_models.demo.files import MODEL as DEMO
+from kedge_models.demo.shapes import MODEL as DEMO
 from kedge_models.devices import device
 from kedge_runtime.checks.hardware import PACKAGES, Machine, package_version, processor_name
 from kedge_runtime.errors import UsageError, reason_of

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from kedge_convert import pipeline
-from kedge_convert.drift.attribution import attribute
+from kedge_convert.drift.hooks import attribute, measure_layers, record
 from kedge_convert.drift.layers import Localisation
-from kedge_convert.drift.recording import measure_layers, record
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import Cache, Entry

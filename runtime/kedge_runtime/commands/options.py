@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -23,9 +23,6 @@ from kedge_runtime.errors import ArtefactError, EngineError, UsageError
 from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.output import quiet, say
-
-if TYPE_CHECKING:
-    pass
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
