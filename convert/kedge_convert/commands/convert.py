@@ -15,7 +15,8 @@ from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
-from kedge_runtime.commands.options import DROP, SHARE, as_json, pixel_options
+from kedge_runtime.commands.arguments import DROP, SHARE
+from kedge_runtime.commands.options import as_json, pixel_options
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 

@@ -27,8 +27,7 @@ from kedge_models.cards import card
 from kedge_runtime.arrays import Floats, Indices
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract, Input, Output
-from kedge_runtime.artefact.file import Artefact
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import label_sets, probabilities
 from kedge_runtime.drift import recording

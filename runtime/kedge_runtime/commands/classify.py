@@ -15,10 +15,9 @@ from kedge_runtime.classify.classifier import Classifier, Ensemble, Predictor
 from kedge_runtime.classify.contact_sheet import ContactSheet
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.answers import ENSEMBLE, JsonPrinter, printer_for
-from kedge_runtime.commands.arguments import Batch, split
+from kedge_runtime.commands.arguments import SHARE, Batch, split
 from kedge_runtime.commands.options import (
     FILE,
-    SHARE,
     ForeignOptions,
     contract_options,
     isolated_engine_options,

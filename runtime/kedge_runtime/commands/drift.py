@@ -10,12 +10,11 @@ import click
 
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.checks.hardware import identity
+from kedge_runtime.commands.arguments import DROP, SHARE
 from kedge_runtime.commands.drift_table import notes, table
 from kedge_runtime.commands.options import (
-    DROP,
     FILE,
     PLACE,
-    SHARE,
     as_json,
     isolated_engine_options,
     scheduler,

@@ -23,7 +23,7 @@ from kedge_runtime.artefact.contract import Label, Output
 from kedge_runtime.classify import results as head
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import BACKGROUND, Prediction, check_finite
-from kedge_runtime.drift import metrics
+from kedge_runtime.drift import statistics
 from kedge_runtime.drift.journal import Failure, ImageFolder, Journal, Shard, content_digest
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.engines.choice import EngineOptions
@@ -105,7 +105,7 @@ def row(image: int, reference: "Outputs", artefact: "Outputs") -> Rows:
         changed = not np.array_equal(sets[0], sets[1])
     else:
         answers = list(map(answer, probabilities, outputs))
-    kl = metrics.kl(*(p[None] for p in probabilities), multi_label=multi_label)
+    kl = statistics.kl(*(p[None] for p in probabilities), multi_label=multi_label)
     return np.array([(image, *answers, kl, *_distances(reference, artefact), changed)], ROW)
 
 
@@ -143,7 +143,7 @@ def _distances(reference: Outputs, artefact: Outputs) -> tuple[float, ...]:
         return (float("nan"),) * len(DISTANCES)
     a, b = (side[0].astype(np.float64) for side in (reference, artefact))
     error = np.abs(a - b)
-    cosine = metrics.cosine(reference[0][None], artefact[0][None])
+    cosine = statistics.cosine(reference[0][None], artefact[0][None])
     return float(a @ a), float(error @ error), cosine, float(error.max()), float(error.mean())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from kedge_runtime.classify.results import Prediction
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
 from kedge_runtime.drift.journal import Failure
-from kedge_runtime.drift.metrics import AgreementBy
+from kedge_runtime.drift.statistics import AgreementBy
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import numpy as np
 from kedge_runtime.arrays import Doubles, Flags, Indices
 from kedge_runtime.drift import gates, report
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs
-from kedge_runtime.drift.intervals import (
+from kedge_runtime.drift.measure import NONE, TOP, Evidence, Rows
+from kedge_runtime.drift.statistics import (
     benjamini_hochberg,
     hypergeometric_tail,
     mcnemar,
     mean_interval,
 )
-from kedge_runtime.drift.measure import NONE, TOP, Evidence, Rows
 from kedge_runtime.errors import UsageError, counted
 
 BINS = 15  # as in Guo et al.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kedge_runtime.arrays import Doubles, Flags, Indices, Pixels
 from kedge_runtime.artefact.contract import Geometry, Input, Label, Output
 from kedge_runtime.classify.results import sigmoid
-from kedge_runtime.drift.intervals import paired_drop
+from kedge_runtime.drift.statistics import paired_drop
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import UsageError
 from kedge_runtime.fitting import candidates
