@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import multinomial
 
 from kedge_runtime.drift.gates import Gate, Pairs, max_drop, min_agreement
-from kedge_runtime.drift.intervals import Z, drop_differs, paired_drop, share_differs, wilson
+from kedge_runtime.drift.statistics import Z, drop_differs, paired_drop, share_differs, wilson
 
 RESULTS = Path(__file__).parent / "results"
 DRAWS = 2000

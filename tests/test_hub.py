@@ -18,9 +18,9 @@ from kedge_convert.load import hub
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_models.demo import pictograms
-from kedge_models.demo.files import LABELS
+from kedge_models.demo.shapes import LABELS
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.geometry import fit_to
 from kedge_runtime.image.input_options import InputOptions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kedge_convert.matrix.units import read_ratio, read_share, read_size
+from kedge_convert.matrix.config import read_ratio, read_share, read_size
 
 
 @pytest.mark.parametrize(

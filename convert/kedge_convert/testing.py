@@ -12,13 +12,12 @@ def test_the_shipped_model_is_as_good() -> None:
 from os import PathLike
 from pathlib import Path
 
-from kedge_convert.drift.recording import record
+from kedge_convert.drift.hooks import record
 from kedge_runtime.drift.comparison import DriftRequest, compare, prepare
-from kedge_runtime.drift.figures import judged
 from kedge_runtime.drift.gates import Gate
 from kedge_runtime.drift.recording import Against
 from kedge_runtime.drift.reference import SUFFIX
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.report import Drift, judged
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.files import temporary_folder

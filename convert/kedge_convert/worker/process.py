@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from kedge_convert.staging import remove_files_of
-from kedge_convert.worker.events import Event, PartStarted
+from kedge_convert.worker.progress import Event, PartStarted
 from kedge_convert.worker.worker import Finished, Message, WorkerRequest, run
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError

@@ -5,9 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.commands.answers import short
-from kedge_runtime.drift.figures import judged, limit, number, percent, points
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
-from kedge_runtime.drift.report import Accuracy, Drift, LabelSet, MarginBin, SideAnswer
+from kedge_runtime.drift.report import (
+    Accuracy,
+    Drift,
+    LabelSet,
+    MarginBin,
+    SideAnswer,
+    judged,
+    limit,
+    number,
+    percent,
+    points,
+)
 from kedge_runtime.errors import counted
 from kedge_runtime.output import page, paint
 
