@@ -66,7 +66,8 @@ format: $(VENV)/.dev
 cli: $(VENV)/.dev
 	$(BIN)/python tools/cli_reference.py
 
-# The wheel, and beside it a CycloneDX bill of materials: all that kedge[convert,onnx,signing] brings.
+# The wheel, and beside it a CycloneDX bill of materials: what its extras convert, onnx and signing
+# bring.
 sbom: $(VENV)/.dev
 	$(BIN)/python tools/sbom.py dist
 

@@ -2,7 +2,7 @@
 
 Converts one Keras model in every way of `quantisation_ways.py`, each in a process of its own, and
 holds the results against the float original on all pictures of the folder that calibrated none of
-them. Needs kedge[convert,benchmarks]; without litert-quantizer its row says so.
+them. Needs keras-kedge[convert,benchmarks]; without litert-quantizer its row says so.
 
     python benchmarks/quantisation.py --model FILE.keras --card MobileNetV2 --images DIR --seeds 0 1
 

@@ -162,7 +162,7 @@ def sealed_file(form: str, artefacts: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def signing_key() -> PrivateKey:
     """Return a key, or skip without the library for it."""
-    pytest.importorskip("cryptography", reason="signatures need kedge[signing]")
+    pytest.importorskip("cryptography", reason="signatures need keras-kedge[signing]")
     return generate()
 
 
@@ -226,7 +226,7 @@ def demo_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     if "KEDGE_DEMO" in os.environ:
         return Path(os.environ["KEDGE_DEMO"])
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     base = tmp_path_factory.getbasetemp()
     # What the processes of -n share lies above what each has.
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-of-all"

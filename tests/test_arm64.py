@@ -81,7 +81,7 @@ check_count = 20
 
 def build(folder: Path, **model: str) -> Path:
     """Return an int8 artefact; an unchanged converter has it from the cache of `kedge build`."""
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     lines = [f"{key} = {json.dumps(value)}" for key, value in model.items()]
     config = folder / "kedge.toml"
     config.write_text("\n".join([DEFAULTS, "[[model]]", *lines]))

@@ -126,7 +126,7 @@ IN_VAIN = {
 
 @pytest.mark.parametrize("words", IN_VAIN)
 def test_what_can_not_be_converted_is_told_before_tensorflow(tmp_path: Path, words: str) -> None:
-    pytest.importorskip("h5py", reason="the converter needs kedge[convert]")
+    pytest.importorskip("h5py", reason="the converter needs keras-kedge[convert]")
     assert IN_VAIN[words] in refused(f"{words} --out {tmp_path}/out", MODELS)
 
 

@@ -154,7 +154,7 @@ def desk(tmp_path: Path, artefacts: Path, pictures: Path, models: dict[str, byte
 def test_the_device_install_names_what_converts(desk: Path, words: list[str]) -> None:
     done = _device(desk, *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert done.stderr.endswith("pip install './kedge[convert]'\n")
+    assert done.stderr.endswith("pip install 'keras-kedge[convert]'\n")
     assert "isn't installed" in done.stderr
 
 

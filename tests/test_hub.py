@@ -38,7 +38,7 @@ Saved = Callable[[Any], SourceRequest]
 
 @pytest.fixture
 def keras_hub() -> Any:
-    return pytest.importorskip("keras_hub", reason="needs pip install './kedge[hub]'")
+    return pytest.importorskip("keras_hub", reason="needs pip install 'keras-kedge[hub]'")
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kedge_runtime.errors import DISTRIBUTION
+
 ROOT = Path(__file__).parents[1]
 
 # Each install of the README, smallest first; "" is the device's.
@@ -60,9 +62,9 @@ SILENT = {"namex": ("Apache-2.0", "Licensed under the Apache License, Version 2.
 
 
 def closure(extra: str) -> dict[str, Distribution]:
-    """Return every installed distribution that `kedge[extra]` needs on this machine."""
+    """Return every installed distribution that `keras-kedge[extra]` needs on this machine."""
     found: dict[str, Distribution] = {}
-    queue = [Requirement(f"kedge[{extra}]" if extra else "kedge")]
+    queue = [Requirement(f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION)]
     while queue:
         wanted = queue.pop()
         name = canonicalize_name(wanted.name)
@@ -70,7 +72,7 @@ def closure(extra: str) -> dict[str, Distribution]:
             continue
         found[name] = installed(name)
         queue.extend(needs(found[name], wanted.extras))
-    del found["kedge"]
+    del found[DISTRIBUTION]
     return found
 
 

@@ -29,7 +29,7 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
 from test_prepared_integers import prepared, source_of
 
-onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs keras-kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 Integers = NDArray[np.int8]

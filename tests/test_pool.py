@@ -141,7 +141,7 @@ def test_the_missing_extra_is_named(
     code, out, error = kedge(*_words(desk), "--scheduler", "tcp://127.0.0.1:8786")
     assert (code, out) == (2, "")
     assert error == (
-        "kedge: --scheduler: distributed isn't installed: pip install './kedge[distributed]'\n"
+        "kedge: --scheduler: distributed isn't installed: pip install 'keras-kedge[distributed]'\n"
     )
 
 

@@ -42,7 +42,7 @@ class Genuine(NamedTuple):
 @pytest.fixture(scope="module")
 def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine:
     """Let the toolkits work once: every fault below is put into the same results."""
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     source = load_source(SourceRequest("demo"))
     paths = sorted(pictures.iterdir())[:20]
     made = {

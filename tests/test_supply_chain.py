@@ -18,6 +18,7 @@ import pin
 from kedge_runtime.checks import doctor
 from kedge_runtime.checks.doctor import HOLES, check_holes, holes_in
 from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.errors import DISTRIBUTION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -226,7 +227,7 @@ def test_every_action_is_pinned_by_its_commit(name: str) -> None:
 
 
 def test_the_bill_of_materials_lies_beside_the_wheel(tmp_path: Path) -> None:
-    pytest.importorskip("cyclonedx_py", reason="needs kedge[release]")
+    pytest.importorskip("cyclonedx_py", reason="needs keras-kedge[release]")
     command = [sys.executable, str(ROOT / "tools/sbom.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -234,7 +235,7 @@ def test_the_bill_of_materials_lies_beside_the_wheel(tmp_path: Path) -> None:
     bill = json.loads((tmp_path / f"{wheel.name}.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     about = bill["metadata"]["component"]
-    assert (about["name"], about["version"]) == ("kedge", PROJECT_VERSION)
+    assert (about["name"], about["version"]) == (DISTRIBUTION, PROJECT_VERSION)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     assert about["hashes"] == [{"alg": "SHA-256", "content": digest}]
     parts = {str(canonicalize_name(part["name"])): part for part in bill["components"]}

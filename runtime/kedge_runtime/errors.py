@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# The name for pip: `kedge` on the package index is somebody else's project.
+DISTRIBUTION = "keras-kedge"
 # Terminal colour codes: https://ecma-international.org/ecma-48, CSI.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -50,6 +52,11 @@ class DiedError(EngineError):
 
 class LostError(KedgeError):
     """A task that ended every process or worker which tried it; the message says how many."""
+
+
+def install(extra: str) -> str:
+    """Return the command that adds an extra to the installed kedge."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 @contextmanager

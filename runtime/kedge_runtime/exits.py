@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from kedge_runtime.errors import KedgeError, UsageError, reason_of
+from kedge_runtime.errors import KedgeError, UsageError, install, reason_of
 from kedge_runtime.output import UnreadError, say
 
 USAGE, INTERRUPTED, BUG = 2, 130, 70
@@ -77,9 +77,7 @@ def _missing(error: Exception) -> int:
     if name in DEVICE:
         return _usage(UsageError(f"{name} isn't installed: pip install {DEVICE[name]}"))
     return _usage(
-        UsageError(
-            f"{name} isn't installed: this is the device install; pip install './kedge[convert]'"
-        )
+        UsageError(f"{name} isn't installed: this is the device install; {install('convert')}")
     )
 
 

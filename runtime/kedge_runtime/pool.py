@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from kedge_runtime import __version__
 from kedge_runtime.checks.hardware import identity
-from kedge_runtime.errors import EngineError, LostError, UsageError
+from kedge_runtime.errors import EngineError, LostError, UsageError, install
 from kedge_runtime.output import say
 
 Arguments = ParamSpec("Arguments")
@@ -184,7 +184,7 @@ def _distributed() -> ModuleType:
         return import_module("distributed")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--scheduler: {error.name} isn't installed: pip install './kedge[distributed]'"
+            f"--scheduler: {error.name} isn't installed: {install('distributed')}"
         ) from None
 
 

@@ -29,6 +29,7 @@ from kedge_runtime.engines.choice import (
     numpy_gate,
     version_gate,
 )
+from kedge_runtime.errors import install
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def check_converter(machine: Machine) -> Finding:
     missing = {"keras", "tf2onnx", "onnx"} - set(versions)
     if missing or not any(name.startswith("tensorflow") for name in versions):
         detail = "not installed; not needed to run models"
-        return Finding("ok", detail, "pip install './kedge[convert]' where models are converted")
+        return Finding("ok", detail, f"{install('convert')} where models are converted")
     return Finding("ok", ", ".join(f"{name} {number}" for name, number in versions.items()))
 
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
-from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.errors import EngineError, UsageError, install
 from kedge_runtime.modelfile.check import passed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kernels = Literal["default", "builtin", "reference"]
 
 ARM32 = "armv7l"  # platform.machine() of a 32-bit Raspberry Pi OS
-ONNX = "pip install './kedge[onnx]'"
+ONNX = install("onnx")
 OPENCV = "run a float32 model with --engine opencv"
 TFLITE = "use .tflite files or a 64-bit system"  # where onnxruntime has no wheel
 
