@@ -4,8 +4,10 @@ import re
 
 from kedge_convert.worker.process import BYTES
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)B")
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+# More digits than these are a slip, and some would be infinite.
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([kKMGT]?)B")
+_PERCENT = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*%")
+_MOST = 1e15
 
 
 def read_size(value: object) -> int:
@@ -23,7 +25,7 @@ def read_size(value: object) -> int:
 
 def read_ratio(value: object) -> float:
     """Return a ratio of `0.5` or `"50%"`. Raises ValueError for other values."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST:
         return float(value)
     match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
