@@ -19,7 +19,7 @@ NEW: dict[str, Any] = {
     "truth": "auto",
     "drifts": [{"gates": [{"images_needed": 2900, "message": "b"}], "kl": 0.5}],
 }
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "a figure": {"images": 13},
     "a word that decides": {"truth": "none"},
     "a key less": {"drifts": [{"gates": [{"images_needed": 2900}]}]},
