@@ -42,7 +42,7 @@ RENAMED: dict[str, tuple[tuple[str, str], ...]] = {
         (r"^labels$", "truth"),
         (r"(gates\.\d+\.)images$", r"\1images_needed"),
         (r"\bpictures$", "images"),
-        (r"\boriginal$", "reference"),
+        (r"\boriginal\b", "reference"),
     ),
 }
 # A removed key, and the keys of times, places and sentences. A recording's digest changes with its

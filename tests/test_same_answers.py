@@ -11,12 +11,14 @@ OLD: dict[str, Any] = {
     "images": "photos",
     "pictures": 12,
     "labels": "auto",
+    "calibration": {"original": {"bins": [0.5]}},
     "drifts": [{"gates": [{"images": 2900, "images_as_measured": 74, "said": "a"}], "kl": 0.5}],
 }
 NEW: dict[str, Any] = {
     "folder": "elsewhere",
     "images": 12,
     "truth": "auto",
+    "calibration": {"reference": {"bins": [0.5]}},
     "drifts": [{"gates": [{"images_needed": 2900, "message": "b"}], "kl": 0.5}],
 }
 CHANGES: dict[str, dict[str, Any]] = {
@@ -34,6 +36,7 @@ def test_renamed_keys_and_sentences_are_no_difference() -> None:
     assert before.values == {
         "images": 12,
         "truth": "auto",
+        "calibration.reference.bins.0": 0.5,
         "drifts.0.gates.0.images_needed": 2900,
         "drifts.0.kl": 0.5,
     }
