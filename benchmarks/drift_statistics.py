@@ -8,6 +8,7 @@ with images of its own.
     python benchmarks/drift_statistics.py
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -61,6 +62,7 @@ METHODS: dict[str, Method] = {"Tango": paired_drop, "Agresti-Min": agresti_min, 
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     report = {
         "draws": DRAWS,
         "coverage": coverage(SCENARIOS),

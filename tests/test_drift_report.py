@@ -1,6 +1,7 @@
 """Every figure of a report, against loops that a child could follow, and scikit-free oracles."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -119,6 +120,8 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     assert str(first.artefact.labels) == "no label"
     said = drift_table.table(drift)
     assert "label agreement" in said
+    # A unit stands beside its name: behind the figure it would be in the next column.
+    assert re.search(r"KL in nats +\d+\.\d+\n +SQNR in dB +[\d.]+ +cosine", said)
     assert "class 2 + class 4 + 5 more -> no label" in said
     assert "top-5" not in said
     assert "classes drifted" not in said

@@ -24,8 +24,10 @@ from kedge_runtime.errors import ContractError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.records import decode, shown
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)B")
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+# More digits than these are a slip, and some would be infinite.
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([kKMGT]?)B")
+_PERCENT = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*%")
+_MOST = 1e15
 
 
 def read_size(value: object) -> int:
@@ -43,7 +45,7 @@ def read_size(value: object) -> int:
 
 def read_ratio(value: object) -> float:
     """Return a ratio of `0.5` or `"50%"`. Raises ValueError for other values."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST:
         return float(value)
     match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:

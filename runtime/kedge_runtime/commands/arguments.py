@@ -103,21 +103,23 @@ class Batch:
 
 
 class Share(click.FloatRange):
-    """A number in 0..1; a percentage is refused with the right spelling."""
+    """A number in 0..1, or a percentage, as `kedge.toml` has it: `.95` or `95%`."""
 
     name = "share"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the share. Fails for a text that is no number, or one outside 0..1."""
+        match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
         try:
-            return super().convert(value, param, ctx)
+            return super().convert(float(match[1]) / 100 if match else value, param, ctx)
         except click.BadParameter as error:
             self.fail(f"{error.message.rstrip('.')}: give a share, as .99", param, ctx)
 
 
 SHARE = Share(0, 1)
 
-_DROP = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp|%)?")
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
+_DROP = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]+)?)\s*(pp|%)?")
 
 
 def read_drop(value: str | float) -> float:
