@@ -18,7 +18,7 @@ import emulated_root
 import photo_answers
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks.verify import CHECKS, TOLERANCES
-from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.image.preprocessing import dequantise
 
 pytestmark = pytest.mark.arm64

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.checks import bench
 from kedge_runtime.checks.bench import (
     BenchCase,
@@ -29,7 +28,7 @@ from kedge_runtime.checks.bench import (
 )
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import ACTIVATIONS
+from kedge_runtime.classify.results import ACTIVATIONS
 from kedge_runtime.commands.bench import A_BLOCK, WIDTH, table
 from kedge_runtime.engines.choice import cores
 from kedge_runtime.errors import UsageError

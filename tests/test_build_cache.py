@@ -23,7 +23,7 @@ from kedge_convert.matrix.cells import Cell, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig, Options, Variant
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import host
-from kedge_runtime.pool.executors import Pool, executor
+from kedge_runtime.pool import Pool, executor
 
 
 @pytest.fixture

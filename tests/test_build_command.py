@@ -1,6 +1,7 @@
 """`kedge build` from end to end: the demo, converted once for two builds that begin together."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from kedge_convert.worker import supervisor
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks import bench
-from kedge_runtime.errors import LostError
+from kedge_runtime.errors import LostError, UsageError
 
 CONFIG = """
 [defaults]
@@ -333,11 +334,26 @@ def test_a_measurement_that_dies_fails_its_own_cells(
 
 def test_a_project_can_hold_its_artefact_in_its_own_tests(desk: Desk) -> None:
     artefact, photos = desk.first / "out" / NAME, desk.first / "photos"
-    assert assert_no_drift(artefact, "demo", photos, max_drop=0.2).images == PICTURES
+    assert assert_no_drift(artefact, "demo", photos, max_drop="20pp").images == PICTURES
     with pytest.raises(
         AssertionError, match=r"INCONCLUSIVE min_agreement: agreement 100\.0 % .* would"
     ):
         assert_no_drift(artefact, "demo", photos, min_agreement=0.99)
+
+
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [
+        ({"max_drop": 1}, "1 would be 100 points: give 1pp or .01"),
+        ({"max_drop": float("nan")}, "nan is no drop: allowed are 0pp to 100pp"),
+        ({"min_agreement": 98}, "got 98, allowed are 0 to 1, such as 0.95, or '95%'"),
+        ({"max_bytes": "4MB"}, "got max_bytes, allowed are max_drop, min_agreement"),
+    ],
+)
+def test_its_limits_are_read_as_in_the_matrix(limits: dict[str, Any], refusal: str) -> None:
+    """A drop of 1 would be a gate that no artefact can miss."""
+    with pytest.raises(UsageError, match=re.escape(f"assert_no_drift: {refusal}")):
+        assert_no_drift("no.tflite", "demo", "photos", **limits)
 
 
 def test_it_can_do_so_with_a_reference(artefacts: Path, tmp_path: Path) -> None:

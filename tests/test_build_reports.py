@@ -16,7 +16,7 @@ import pytest
 import xmlschema
 
 import build_reports
-from kedge_convert.matrix import html, junit, markdown, record, terminal
+from kedge_convert.matrix import html, record, reports, tables
 from kedge_convert.matrix.plots import PlotPoint, front, waterfall
 from kedge_convert.matrix.record import BuildReport
 from kedge_convert.matrix.reports import RENDERERS, as_json, publish
@@ -78,7 +78,7 @@ def common() -> xmlschema.XMLSchema:
 def test_the_junit_file_keeps_to_the_common_schema(
     report: BuildReport, common: xmlschema.XMLSchema
 ) -> None:
-    root = ElementTree.fromstring(junit.render(report))
+    root = ElementTree.fromstring(reports.junit(report))
     common.validate(root)
     assert [suite.get("name") for suite in root] == [cell.name for cell in report.cells]
     for suite in root:
@@ -114,7 +114,7 @@ SPOILT: dict[str, tuple[str, Callable[[ElementTree.Element], object]]] = {
 def test_the_common_schema_refuses_other_files(
     report: BuildReport, common: xmlschema.XMLSchema, spoilt: str
 ) -> None:
-    root = ElementTree.fromstring(junit.render(report))
+    root = ElementTree.fromstring(reports.junit(report))
     assert common.is_valid(root)
     place, spoil = SPOILT[spoilt]
     element = root.find(place)
@@ -133,7 +133,7 @@ def _check_counts(suite: ElementTree.Element, cases: list[ElementTree.Element]) 
 
 
 def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: BuildReport) -> None:
-    root = ElementTree.fromstring(junit.render(report))
+    root = ElementTree.fromstring(reports.junit(report))
     found = {suite.get("name"): [c.tag for case in suite for c in case] for suite in root}
     assert found == {
         "m.float32.tflite": [],
@@ -144,7 +144,7 @@ def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: BuildReport
 
 
 def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: BuildReport) -> None:
-    lines = markdown.render(report).splitlines()
+    lines = tables.markdown(report).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     # A table's bars are those that aren't escaped.
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
@@ -153,7 +153,7 @@ def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: BuildReport
 
 
 def test_the_table_names_every_cell_with_its_verdict(report: BuildReport) -> None:
-    text = click.unstyle(terminal.render(report))
+    text = click.unstyle(tables.terminal(report))
     for cell in report.cells:
         assert re.search(rf"{cell.verdict} {re.escape(cell.name)}", text)
     assert "4 artefacts: 1 passed, 2 failed, 1 inconclusive" in text
@@ -308,7 +308,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     assert image.stat().st_size > 20_000
 
 
-@pytest.mark.parametrize("render", [*RENDERERS.values(), terminal.render])
+@pytest.mark.parametrize("render", [*RENDERERS.values(), tables.terminal])
 def test_no_name_acts_on_who_reads_a_report(
     report: BuildReport, render: Callable[[BuildReport], str]
 ) -> None:

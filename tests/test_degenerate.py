@@ -182,9 +182,9 @@ def spoilt_file(folder: Path, change: Callable[[Any], None]) -> Path:
     """Write the demo with changed weights."""
     import keras
 
-    from kedge_models.demo import files
+    from kedge_models.demo import shapes
 
-    model = keras.models.load_model(files.MODEL, compile=False)
+    model = keras.models.load_model(shapes.MODEL, compile=False)
     change({weight.path: weight for weight in model.weights})
     path = folder / "spoilt.keras"
     model.save(path)

@@ -13,7 +13,7 @@ import drift_references
 from conftest import TESTS, Run
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import sigmoid
+from kedge_runtime.classify.results import sigmoid
 from kedge_runtime.drift import gates
 from kedge_runtime.drift.measure import opened
 

@@ -1,6 +1,7 @@
 """Every figure of a report, against loops that a child could follow, and scikit-free oracles."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +10,8 @@ import pytest
 
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.commands import drift_table
-from kedge_runtime.drift import breakdown, report, summary
-from kedge_runtime.drift.measure import Evidence, Part
-from kedge_runtime.drift.rows import NONE, ROW
+from kedge_runtime.drift import report, summary
+from kedge_runtime.drift.measure import NONE, ROW, Evidence, Part
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.errors import UsageError
 
@@ -86,7 +86,7 @@ def test_agreement_and_flips_by_counting() -> None:
         inside = [i for i in range(400) if found.low <= margins[i] < found.high]
         assert found.images == len(inside)
         assert found.flips == len(set(inside) & set(different))
-    assert len(drift.flips.listed) == breakdown.MAX_LISTED
+    assert len(drift.flips.listed) == summary.MAX_LISTED
     surest = max(different, key=lambda i: margins[i])
     first = drift.flips.listed[0]
     assert first.image == evidence.names[evidence.rows["image"][surest]]
@@ -120,6 +120,8 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     assert str(first.artefact.labels) == "no label"
     said = drift_table.table(drift)
     assert "label agreement" in said
+    # A unit stands beside its name: behind the figure it would be in the next column.
+    assert re.search(r"KL in nats +\d+\.\d+\n +SQNR in dB +[\d.]+ +cosine", said)
     assert "class 2 + class 4 + 5 more -> no label" in said
     assert "top-5" not in said
     assert "classes drifted" not in said
@@ -128,7 +130,7 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
 def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
     evidence = _evidence()
     places = {evidence.names[row["image"]]: row for row in evidence.rows}
-    for flip in breakdown.flips(evidence).listed:
+    for flip in summary.flips(evidence).listed:
         for side, told in (("reference", flip.reference), ("artefact", flip.artefact)):
             row = places[flip.image][side]
             assert told.best is not None
@@ -138,14 +140,14 @@ def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
 def test_flips_of_sets_tell_their_margin() -> None:
     evidence = replace(_evidence(20, labelled=False), multi_label=True)
     evidence.rows["changed"][3] = True
-    (flip,) = breakdown.flips(evidence).listed
+    (flip,) = summary.flips(evidence).listed
     assert flip.reference.margin == evidence.rows["reference"]["margin"][3]
 
 
 def test_equal_margins_are_listed_in_the_order_of_the_images() -> None:
     evidence = _evidence(400)
     evidence.rows["reference"]["margin"] = 0.5
-    listed = [int(flip.image.split(".")[0]) for flip in breakdown.flips(evidence).listed]
+    listed = [int(flip.image.split(".")[0]) for flip in summary.flips(evidence).listed]
     assert listed == sorted(listed)
 
 
@@ -153,18 +155,18 @@ def test_a_bin_of_margins_holds_its_lower_edge() -> None:
     evidence = _evidence(20)
     evidence.rows["reference"]["margin"] = 0.5
     evidence.rows["reference"]["margin"][:3] = [0.0, 0.05, 0.1]
-    found = [box.images for box in breakdown.flips(evidence).by_margin]
+    found = [box.images for box in summary.flips(evidence).by_margin]
     # 0.05 and 0.1 as float32 lie just above the edges; 0.0 is the first bin's own.
     assert found == [1, 1, 1, 0, 17, 0, 0]
     evidence.rows["reference"]["margin"] = 0.0
-    empty = breakdown.flips(evidence).by_margin
+    empty = summary.flips(evidence).by_margin
     assert [box.images for box in empty] == [20, 0, 0, 0, 0, 0, 0]
 
 
 def test_a_margin_of_one_is_in_the_last_bin() -> None:
     evidence = _evidence(20)
     evidence.rows["reference"]["margin"] = 1.0
-    assert [found.images for found in breakdown.flips(evidence).by_margin] == [0] * 6 + [20]
+    assert [found.images for found in summary.flips(evidence).by_margin] == [0] * 6 + [20]
 
 
 def test_calibration_by_counting() -> None:
@@ -172,7 +174,7 @@ def test_calibration_by_counting() -> None:
     confidence = rng.uniform(0, 1, 1000)
     confidence[:3] = [1.0, 1 / 15, 0.0]
     right = rng.uniform(size=1000) < confidence**2
-    found = breakdown.calibration(confidence, right)
+    found = summary.calibration(confidence, right)
     total = 0.0
     for i, box in enumerate(found.bins):
         # (low, high], as in Guo et al.; the first bin has its 0 too.
@@ -190,39 +192,39 @@ def test_calibration_by_counting() -> None:
 
 
 def test_bins_of_confidence_tell_their_edges_and_more_than_1_is_in_the_last() -> None:
-    found = breakdown.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
+    found = summary.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
     edges = [(box.low, box.high) for box in found.bins]
     np.testing.assert_allclose(edges, [(i / 15, (i + 1) / 15) for i in range(15)])
     assert found.bins[-1].images == 1
 
 
 def test_bins_without_images_at_the_end_are_there() -> None:
-    found = breakdown.calibration(np.array([0.01, 0.5]), np.array([True, False]))
+    found = summary.calibration(np.array([0.01, 0.5]), np.array([True, False]))
     assert [box.images for box in found.bins] == [1] + [0] * 6 + [1] + [0] * 7
 
 
 def test_both_sides_calibration_and_the_difference() -> None:
     evidence = _evidence()
-    found = breakdown.calibrations(evidence)
+    found = summary.calibrations(evidence)
     assert found is not None and evidence.true is not None
     errors = []
     for side, told in (("reference", found.reference), ("artefact", found.artefact)):
         rows = evidence.rows[side]
-        expected = breakdown.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
+        expected = summary.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
         assert told == expected
         errors.append(told.ece)
     assert found.shift == errors[1] - errors[0] != 0
 
 
 def test_an_empty_bin_has_no_accuracy() -> None:
-    found = breakdown.calibration(np.array([0.5]), np.array([True]))
+    found = summary.calibration(np.array([0.5]), np.array([True]))
     assert found.ece == 0.5
     assert found.bins[0].accuracy is None
 
 
 def test_the_class_that_drifted_is_found_and_no_other() -> None:
     evidence = _evidence(3000)
-    found = breakdown.per_class(evidence)
+    found = summary.per_class(evidence)
     assert (found.by, found.tested) == ("truth", CLASSES)
     first = found.classes[0]
     assert (first.index, first.id) == (2, "n2")
@@ -241,7 +243,7 @@ def test_the_class_that_drifted_is_found_and_no_other() -> None:
 
 def test_without_labels_classes_are_told_by_their_flips() -> None:
     evidence = _evidence(3000, labelled=False)
-    found = breakdown.per_class(evidence)
+    found = summary.per_class(evidence)
     assert found.by == "reference"
     first = found.classes[0]
     assert (first.index, first.lost, first.gained) == (2, None, None)
@@ -266,7 +268,7 @@ def test_chance_alone_is_seldom_called_drift() -> None:
             rows[side]["top"][:, 0] = np.where(rng.uniform(size=600) < 0.8, truth, -1)
         rows["image"] = np.arange(600)
         drawn = replace(evidence, part=Part(rows, np.zeros(600)), truth=truth)
-        false += breakdown.per_class(drawn).drifted > 0
+        false += summary.per_class(drawn).drifted > 0
     assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
 
 

@@ -21,7 +21,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks.verify import verify
 from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import inspect
 from kedge_runtime.output import quiet
 

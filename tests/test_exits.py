@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime.printable import LIMIT
+from kedge_runtime.output import LIMIT
 
 pytest.importorskip("ai_edge_litert")
 
@@ -91,7 +91,7 @@ def test_an_error_that_ends_a_thread_is_one_line() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_in_a_process_is_one_line(jobs: int) -> None:
     work = (
-        "from kedge_runtime.pool.executors import Pool, executor; import operator; "
+        "from kedge_runtime.pool import Pool, executor; import operator; "
         f"held = executor(Pool({jobs})); pool = held.__enter__(); "
         "pool.submit(operator.truediv, 1, 0).result()"
     )

@@ -22,7 +22,7 @@ from kedge_runtime.image.decode import (
     read_bytes,
     read_image,
 )
-from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import read_header
 
 pytest.importorskip("PIL.Image")
 

@@ -12,8 +12,7 @@ import pytest
 
 from conftest import Run, tiny_contract
 from kedge_convert.device import vela
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 
 MODELS = Path(__file__).parent / "models"
 

@@ -19,8 +19,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open
-from kedge_convert.worker.events import Event, StageStarted
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import Event, Progress, StageStarted
 from kedge_models.demo import pictograms
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.image.input_options import InputOptions

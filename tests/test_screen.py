@@ -9,8 +9,16 @@ import pytest
 from rich import progress as rich_progress
 from rich.console import Console
 
-from kedge_convert.worker.events import ItemDone, NoteLine, StageEnded, StageStarted, WarningLine
-from kedge_convert.worker.screen import Screen, TimeColumn, tick
+from kedge_convert.worker.progress import (
+    ItemDone,
+    NoteLine,
+    Screen,
+    StageEnded,
+    StageStarted,
+    TimeColumn,
+    WarningLine,
+    tick,
+)
 
 
 def shown(capfd: pytest.CaptureFixture[str]) -> str:
@@ -90,8 +98,8 @@ def test_a_name_that_is_no_text_is_shown(capfd: pytest.CaptureFixture[str]) -> N
 
 def test_stderr_without_a_reader_ends_no_conversion() -> None:
     code = (
-        "from kedge_convert.worker.events import WarningLine as Line; "
-        "from kedge_convert.worker.screen import Screen; "
+        "from kedge_convert.worker.progress import WarningLine as Line; "
+        "from kedge_convert.worker.progress import Screen; "
         "screen = Screen(); screen.show(Line('one')); screen.show(Line('two')); screen.close()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:

@@ -20,7 +20,7 @@ from kedge_convert.export import tf2onnx as routes
 from kedge_convert.export.exported import ExportOptions
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.rewrite import lowering, on_request
+from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source, load_source
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.progress import Progress
@@ -113,7 +113,7 @@ def into_lowerings(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genui
     def rewrite(model: Any, names: object) -> lowering.Lowered:
         return lowering.Lowered(fault.change(model))
 
-    monkeypatch.setattr(on_request, "rewrite", rewrite)
+    monkeypatch.setattr(lowering, "rewrite", rewrite)
 
 
 class _Converter:

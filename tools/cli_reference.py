@@ -3,6 +3,7 @@
 The commands are imported, as `kedge COMMAND --help` imports them: without TensorFlow.
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -70,4 +71,5 @@ def _as_code(found: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(reference(), encoding="utf-8")

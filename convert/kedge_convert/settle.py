@@ -13,7 +13,7 @@ from kedge_convert.load import input_stage
 from kedge_convert.load.output_activation import Head
 from kedge_convert.load.registry import about
 from kedge_convert.load.request import LoadedModel, SourceRequest
-from kedge_models.labels.lists import imagenet
+from kedge_models.cards import imagenet
 from kedge_runtime.artefact.contract import Geometry, Input, Label, Normalisation
 from kedge_runtime.artefact.labels import read_labels, without_numbers
 from kedge_runtime.errors import UsageError, counted

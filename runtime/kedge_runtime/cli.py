@@ -17,7 +17,7 @@ from kedge_runtime.output import OutputStream, outputs, say
 
 # Name -> its module and function, and the line that `kedge --help` shows.
 COMMANDS = {
-    "models": ("kedge_models.command:models", "List the Keras models that have a card."),
+    "models": ("kedge_models.cards:models", "List the Keras models that have a card."),
     "convert": (
         "kedge_convert.commands.convert:convert",
         "Convert a Keras model to verified TFLite and ONNX artefacts.",

@@ -11,11 +11,12 @@ import click
 from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.rewrite.on_request import REWRITES
+from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
-from kedge_runtime.commands.options import DROP, SHARE, as_json, pixel_options
+from kedge_runtime.commands.arguments import DROP, SHARE
+from kedge_runtime.commands.options import as_json, pixel_options
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
@@ -183,8 +184,8 @@ def convert(**values: Any) -> int:
 
 
 def _job(options: ConvertOptions) -> "Job":
-    from kedge_convert.device.choices import targets_for
     from kedge_convert.job import Job
+    from kedge_convert.targets import targets_for
     from kedge_convert.verdict import UserLimits
 
     device = options.device.profile()

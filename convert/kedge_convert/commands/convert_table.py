@@ -10,13 +10,12 @@ from rich.text import Text
 
 from kedge_convert.device.report import fit_rows
 from kedge_runtime.errors import counted
-from kedge_runtime.output import echo
-from kedge_runtime.printable import printable
+from kedge_runtime.output import echo, printable
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
     from kedge_convert.parity import Parity
-    from kedge_runtime.drift.metrics import AgreementBy
+    from kedge_runtime.drift.statistics import AgreementBy
 
 # What counts as agreement; features have none in the table.
 AGREEMENTS: "dict[AgreementBy, str]" = {

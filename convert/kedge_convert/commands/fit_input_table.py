@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kedge_convert.fitting.search import InputFit, Ranking
-from kedge_runtime.drift.intervals import wilson
+from kedge_runtime.drift.statistics import wilson
 from kedge_runtime.errors import counted
 from kedge_runtime.fitting.candidates import InputCandidate
 from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.image.pipelines import PIPELINES
-from kedge_runtime.printable import printable
+from kedge_runtime.output import printable
 
 if TYPE_CHECKING:
     pass

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge_runtime.commands.options import SHARE, record
+from kedge_runtime.commands.arguments import SHARE
+from kedge_runtime.commands.options import record
 
 if TYPE_CHECKING:
     from kedge_convert.device.fit import DeviceGates

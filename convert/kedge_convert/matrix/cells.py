@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.device.choices import targets_for
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.matrix.config import (
@@ -15,7 +14,7 @@ from kedge_convert.matrix.config import (
     Variant,
     placed,
 )
-from kedge_convert.targets import Target
+from kedge_convert.targets import Target, targets_for
 from kedge_models.devices import device
 from kedge_runtime.errors import UsageError
 

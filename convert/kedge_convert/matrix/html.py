@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from kedge_convert.drift.layer_show import svg
-from kedge_convert.matrix import figures, plots
+from kedge_convert.matrix import plots, tables
 from kedge_convert.matrix.record import BuildReport, CellReport
-from kedge_runtime.drift import figures as text
+from kedge_runtime.drift import report as text
 from kedge_runtime.drift.report import Flip
 from kedge_runtime.errors import ImageError, counted
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.printable import printable
+from kedge_runtime.output import printable
 
 SIDE = 128  # pixels of the longer side: sharp at 96 on most screens
 QUALITY = 70
@@ -51,7 +51,7 @@ def render(report: BuildReport) -> str:
     cells = {cell.name: _drawings(cell) for cell in report.cells}
     return _template().render(
         report=report,
-        words=figures,
+        words=tables,
         text=text,
         counted=counted,
         cells=cells,

@@ -23,12 +23,11 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix.cells import Cell, CellGroup
 from kedge_convert.matrix.config import WORDS, ModelConfig
 from kedge_convert.toolkit import ConversionError
-from kedge_models.demo.files import MODEL as DEMO
+from kedge_models.demo.shapes import MODEL as DEMO
 from kedge_models.devices import device
-from kedge_runtime.checks.hardware import Machine, processor_name
+from kedge_runtime.checks.hardware import PACKAGES, Machine, package_version, processor_name
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import sha256_of_file
-from kedge_runtime.identity import PACKAGES, package_version
 from kedge_runtime.image.folder import files
 from kedge_runtime.records import encode
 

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from kedge_convert import pipeline
-from kedge_convert.drift.attribution import attribute
+from kedge_convert.drift.hooks import attribute, measure_layers, record
 from kedge_convert.drift.layers import Localisation
-from kedge_convert.drift.recording import measure_layers, record
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import Cache, Entry
@@ -31,7 +30,7 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import KedgeError, LostError
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import say
-from kedge_runtime.pool.processes import ended_by_errors, process
+from kedge_runtime.pool import ended_by_errors, process
 
 
 @dataclass(frozen=True)

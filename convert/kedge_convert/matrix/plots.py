@@ -8,10 +8,9 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 
 from kedge_convert.matrix.record import CellReport
-from kedge_runtime.drift.figures import percent, points
 from kedge_runtime.drift.gates import Estimate, Verdict
-from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
-from kedge_runtime.printable import printable
+from kedge_runtime.drift.report import Attribution, Calibration, Calibrations, percent, points
+from kedge_runtime.output import printable
 
 Point = tuple[float, float]
 

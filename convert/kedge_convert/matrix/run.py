@@ -17,11 +17,11 @@ from kedge_convert.matrix.verdict import Failures
 from kedge_convert.staging import output_folder
 from kedge_convert.worker.process import ProcessLimits
 from kedge_runtime import __version__
+from kedge_runtime.checks.hardware import identity
 from kedge_runtime.drift.gates import Verdict, worst
 from kedge_runtime.errors import LostError
 from kedge_runtime.files import write_whole
-from kedge_runtime.identity import identity
-from kedge_runtime.pool.executors import Pool, executor
+from kedge_runtime.pool import Pool, executor
 from kedge_runtime.progress import Bar
 from kedge_runtime.records import decode
 

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kedge_convert.matrix import figures
+from kedge_convert.matrix import tables
 from kedge_convert.matrix.evidence import CellEvidence, exactly
 from kedge_convert.matrix.lock import Accepted
 from kedge_convert.matrix.record import Baseline, GateReport
 from kedge_runtime.drift import gates as drift_gates
-from kedge_runtime.drift.figures import drop_interval, judged, percent, points, share_interval
 from kedge_runtime.drift.gates import Verdict
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.report import Drift, drop_interval, judged, percent, points, share_interval
 from kedge_runtime.drift.summary import WITH_TRUTH, WITHOUT_TRUTH
 from kedge_runtime.errors import UsageError, counted
 
@@ -125,8 +124,8 @@ def _max_latency_ratio(evidence: CellEvidence, limit: float) -> GateReport:
         )
         return GateReport("max_latency_ratio", "FAIL", message, limit)
     message = (
-        f"{figures.times(ratio.value)} the time of float32 "
-        f"({ratio.low:.2f} to {ratio.high:.2f}), at most {figures.times(limit)}"
+        f"{tables.times(ratio.value)} the time of float32 "
+        f"({ratio.low:.2f} to {ratio.high:.2f}), at most {tables.times(limit)}"
     )
     verdict = drift_gates.at_most(ratio, limit)
     if verdict == "INCONCLUSIVE":

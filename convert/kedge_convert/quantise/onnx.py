@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.export import onnx, onnx_graph, onnx_precisions
+from kedge_convert.export import onnx, onnx_graph
 from kedge_convert.export.exported import PLAIN, Scheme
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.prepare.rounding import LEVELS
@@ -25,7 +25,7 @@ def floats(source: Source) -> bytes:
     with quiet(), temporary_folder() as folder:
         plain = folder / "float32.onnx"
         plain.write_bytes(onnx.float32(source))
-        return onnx_precisions.folded(plain).read_bytes()
+        return onnx.folded(plain).read_bytes()
 
 
 def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:

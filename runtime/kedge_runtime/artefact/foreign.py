@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedge_runtime.artefact.content import ModelContent, file_errors, read_content
 from kedge_runtime.artefact.contract import Contract, Label, Tensor
-from kedge_runtime.artefact.file import Artefact, ends_in_digest
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden, ends_in_digest
 from kedge_runtime.artefact.labels import BLANKS, parse, without_numbers
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import (

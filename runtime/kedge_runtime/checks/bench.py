@@ -27,7 +27,7 @@ from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks import hardware
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import check_finite, probabilities
+from kedge_runtime.classify.results import check_finite, probabilities
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.engines.isolated import death_message, describe_exit
 from kedge_runtime.errors import DiedError, UsageError

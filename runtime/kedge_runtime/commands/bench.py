@@ -25,7 +25,7 @@ from kedge_runtime.checks.bench import (
     measure_apart,
     notes,
 )
-from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.checks.hardware import Machine, identity
 from kedge_runtime.commands.arguments import Batch, split
 from kedge_runtime.commands.options import (
     EngineChoices,
@@ -37,10 +37,8 @@ from kedge_runtime.commands.options import (
 )
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, counted
-from kedge_runtime.identity import identity
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.output import echo_json, page, quiet, say
-from kedge_runtime.printable import printable
+from kedge_runtime.output import echo_json, page, printable, quiet, say
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge_runtime.artefact.content import read_content
+from kedge_runtime.checks.hardware import identity
+from kedge_runtime.commands.arguments import DROP, SHARE
 from kedge_runtime.commands.drift_table import notes, table
 from kedge_runtime.commands.options import (
-    DROP,
     FILE,
     PLACE,
-    SHARE,
     as_json,
     isolated_engine_options,
     scheduler,
@@ -43,10 +43,9 @@ from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
-from kedge_runtime.identity import identity
 from kedge_runtime.image.folder import unread_files
 from kedge_runtime.output import json_text, say
-from kedge_runtime.pool.executors import MAX_JOBS, Pool
+from kedge_runtime.pool import MAX_JOBS, Pool
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust

@@ -5,9 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.commands.answers import short
-from kedge_runtime.drift.figures import judged, limit, number, percent, points
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
-from kedge_runtime.drift.report import Accuracy, Drift, LabelSet, MarginBin, SideAnswer
+from kedge_runtime.drift.report import (
+    Accuracy,
+    Drift,
+    LabelSet,
+    MarginBin,
+    SideAnswer,
+    judged,
+    limit,
+    number,
+    percent,
+    points,
+)
 from kedge_runtime.errors import counted
 from kedge_runtime.output import page, paint
 
@@ -77,10 +87,10 @@ def _uncertainty(drift: Drift) -> Iterator[str]:
 
 def _distances(drift: Drift) -> Iterator[str]:
     distances = drift.distances
-    yield _row("KL divergence", "", f"{distances.kl:.4f}", "", "nats")
+    yield _row("KL in nats", "", f"{distances.kl:.4f}")
     if distances.sqnr is not None:
-        more = f"dB, cosine {distances.cosine:.4f}, largest error {distances.max_error:.2g}"
-        yield _row("outputs", "", f"{distances.sqnr:.1f}", "", more)
+        more = f"cosine {distances.cosine:.4f}, largest error {distances.max_error:.2g}"
+        yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", more)
 
 
 def _flips(drift: Drift) -> Iterator[str]:

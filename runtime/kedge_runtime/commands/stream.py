@@ -21,8 +21,7 @@ from kedge_runtime.streams.answers import (
     Votes,
     classify_stream,
 )
-from kedge_runtime.streams.mailbox import latest
-from kedge_runtime.streams.sources import Frame, camera_name, ended, open_camera, open_video
+from kedge_runtime.streams.sources import Frame, camera_name, ended, latest, open_camera, open_video
 
 INTERRUPTED = 130  # 128 + SIGINT, as in the shell
 

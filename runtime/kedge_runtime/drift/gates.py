@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from kedge_runtime.arrays import Flags, Indices
-from kedge_runtime.drift.intervals import (
+from kedge_runtime.drift.statistics import (
     Decides,
     drop_differs,
     images_needed,

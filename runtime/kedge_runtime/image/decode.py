@@ -18,8 +18,7 @@ from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.artefact.contract import Orientation
 from kedge_runtime.errors import ImageError, about, reason_of
-from kedge_runtime.image.formats import read_header
-from kedge_runtime.image.header import HeaderError, ImageHeader
+from kedge_runtime.image.header import HeaderError, ImageHeader, read_header
 
 Source = str | Path | bytes | NDArray[Any]
 # Height and width of a JPEG as stored -> 1, 2, 4 or 8: the divisor of its sides when decoded.

@@ -18,8 +18,7 @@ from kedge_runtime.artefact.onnx import KEY, METADATA_PROPS
 from kedge_runtime.modelfile.archives import FAULTS, opened
 from kedge_runtime.modelfile.check.check import check_model
 from kedge_runtime.modelfile.encodings import parts
-from kedge_runtime.modelfile.network import Network, Operator, Scales, Value
-from kedge_runtime.modelfile.reading import read_network, readable
+from kedge_runtime.modelfile.network import Network, Operator, Scales, Value, read_network, readable
 
 # Member of a sealed file -> its name in the report.
 MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | dict.fromkeys(
