@@ -15,7 +15,7 @@ import pytest
 
 import seeded_faults
 from kedge_convert import contract_builder, pipeline
-from kedge_convert.export import onnx, tflite, tflite_converter
+from kedge_convert.export import onnx, tflite, tflite_converter, tflite_static
 from kedge_convert.export import tf2onnx as routes
 from kedge_convert.export.exported import ExportOptions
 from kedge_convert.job import Job, Outcome
@@ -143,8 +143,12 @@ class _Converter:
 def into_tflite(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     import tensorflow as tf
 
-    converter = MagicMock()
     given = genuine.files[fault.instead or fault.target]
+    if fault.target == "tflite:int8":  # TensorFlow's quantiser writes it, from the float file
+        spoilt = MagicMock(side_effect=lambda *_, **__: fault.change(given))
+        monkeypatch.setattr(tflite_static, "quantise", spoilt)
+        return
+    converter = MagicMock()
     converter.convert = lambda: fault.change(given)
     monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", lambda _: converter)
 
