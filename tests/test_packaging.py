@@ -26,7 +26,7 @@ pytest.importorskip("validate_pyproject", reason="needs keras-kedge[dev]")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the wheel and the archive; it holds nothing else."""
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, ROOT / "tools/wheel.py", folder]
+    command = [sys.executable, str(ROOT / "tools/wheel.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in folder.iterdir()} == {
