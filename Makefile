@@ -10,7 +10,7 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check arm64 fuzz mutants format cli pictures wheel sbom pins clean
+.PHONY: demo test check arm64 fuzz mutants format cli screenshots wheel sbom pins clean
 .DELETE_ON_ERROR:
 
 # Install the packages of some sections, each held to its hash, and kedge as it lies here. An
@@ -66,9 +66,9 @@ format: $(VENV)/.dev
 cli: $(VENV)/.dev
 	$(BIN)/python tools/cli_reference.py
 
-# The pictures of the README, from the demo's own drawings; needs Chromium.
-pictures: $(VENV)/.dev
-	$(BIN)/python tools/pictures.py
+# The README's two images, from the demo's own drawings; needs Chromium.
+screenshots: $(VENV)/.dev
+	$(BIN)/python tools/screenshots.py
 
 # The wheel and the source archive, both checked.
 wheel: $(VENV)/.dev

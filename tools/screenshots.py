@@ -1,9 +1,9 @@
-"""Make the pictures of the README: the report of a build, and a contact sheet.
+"""Make the README's two images: the report of a build, and a contact sheet.
 
-    python tools/pictures.py [DIR]
+    python tools/screenshots.py [DIR]
 
 Both show the demo on images that it draws itself. `kedge build` and `kedge classify` make them; a
-headless Chromium takes the picture of the report. Exit code 69 and one line where there is none.
+headless Chromium takes the one of the report. Exit code 69 and one line where there is none.
 """
 
 import argparse
@@ -42,21 +42,21 @@ def main() -> int:
     folder: Path = parser.parse_args().folder.absolute()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        print("no Chromium on PATH, which takes the picture: apt install chromium", file=sys.stderr)
+        print("no Chromium on PATH, which draws the report: apt install chromium", file=sys.stderr)
         return UNAVAILABLE
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        desk = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        desk = Path(scratch)
         report(desk, browser)
         sheet(desk)
-        for picture in ("report.png", "sheet.png"):
-            shrink(desk / picture, folder / picture)
-            print(folder / picture)
+        for name in ("report.png", "sheet.png"):
+            shrink(desk / name, folder / name)
+            print(folder / name)
     return 0
 
 
 def report(desk: Path, browser: str) -> None:
-    """Build the demo in a folder, and take a picture of its report there."""
+    """Build the demo in a folder, and take a screenshot of its report there."""
     pictograms.write(desk / "images", DRAWN, seed=16)
     (desk / "kedge.toml").write_text(CONFIG, encoding="utf-8")
     kedge(desk, "build", "--cache", "cache")
@@ -86,9 +86,9 @@ def run(command: list[str], desk: Path) -> None:
 
 
 def shrink(source: Path, target: Path) -> None:
-    """Save a picture with few colours, which makes its file small."""
-    with Image.open(source) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(target, optimize=True)
+    """Save an image with few colours, which makes its file small."""
+    with Image.open(source) as image:
+        image.convert("RGB").quantize(COLOURS).save(target, optimize=True)
 
 
 if __name__ == "__main__":
