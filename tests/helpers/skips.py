@@ -22,7 +22,7 @@ MAY_SKIP = {
     "no chromium on PATH|no systemd-analyze|no C compiler|no GNU coreutils": "another system",
     "no hadolint on PATH": "its licence is the GPL, so kedge doesn't install it",
     "no git here": "an unpacked source archive",
-    "needs pip install .\\./kedge.hub..": "tensorflow-text takes 200 MB: an environment of its own",
+    "needs pip install .keras-kedge.hub..": "200 MB: an environment of its own",
     "could not import 'nacl": "openssl judges the signatures, too",
     "no environment for MediaPipe and Netron": "their own environment, from the network",
     "OpenCV .* can't be installed": "an old numpy has no wheel for a new Python",
