@@ -56,7 +56,7 @@ def desk(tmp_path: Path, shared: Path) -> Path:
     first.rename(pi / "photos" / "rose.jpg")
     (folder / "examples").symlink_to(ROOT / "examples")
     base(shared, tmp_path / "keras" / WEIGHTS)
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist"]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     for name, text in PROGRAMS.items():
         program = tmp_path / "bin" / name
