@@ -16,6 +16,8 @@ from kedge_runtime.image.objects import Source, plain
 class Ensemble(Predictor):
     """Classifies with the mean of several classifiers' probabilities. Threads may share it.
 
+    Call it as a classifier; it has `each`, too.
+
     Attributes:
         members: The classifiers.
     """
