@@ -20,7 +20,7 @@ MAY_SKIP = {
     "a full disk needs the right to mount one|root may write everywhere": "rights of the user",
     "it is Linux that tells|no /proc here|it has no apt-get": "another system",
     "no chromium on PATH|no systemd-analyze|no C compiler|no GNU coreutils": "another system",
-    "needs pip install .\\./kedge.hub..": "tensorflow-text takes 200 MB: an environment of its own",
+    "needs pip install .keras-kedge.hub..": "200 MB: an environment of its own",
     "could not import 'nacl": "openssl judges the signatures, too",
     "no environment for MediaPipe and Netron": "their own environment, from the network",
     "OpenCV .* can't be installed": "an old numpy has no wheel for a new Python",
