@@ -42,7 +42,11 @@ def main(folder: Path, out: Path, epochs: int, weights: str | None) -> None:
     """Train the model and save it."""
     training, validation = dataset(folder, "training"), dataset(folder, "validation")
     model = network(len(training.class_names), weights)
-    model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     model.fit(training, validation_data=validation, epochs=epochs)
     model.save(out)
     print(f"saved {out} with the classes {', '.join(training.class_names)}")
