@@ -26,7 +26,7 @@ from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import temporary_folder
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 # As --max-drop and kedge.toml read them.
 LIMITS = {"max_drop": read_drop, "min_agreement": read_share}

@@ -11,7 +11,7 @@ from kedge_convert.matrix.config import WORDS
 from kedge_runtime.drift.gates import share
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.image.folder import find_images
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 TARGETS = ("tflite:int8", "onnx:int8")
 # Subfolders of a data set, by what trained the model: Keras's and Kaggle's usual names.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kedge_convert.matrix.record import BuildReport
 from kedge_convert.matrix.reports import RENDERERS
-from kedge_runtime.output import message, printable
+from kedge_runtime.printable import message, printable
 from kedge_runtime.records import decode
 
 ERROR = "ERROR"  # instead of a verdict: nothing was judged
