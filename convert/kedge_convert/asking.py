@@ -175,7 +175,7 @@ def refuse(request: SourceRequest, missing: Sequence[MissingOption]) -> None:
     words = " ".join(_example(option) for option in options)
     command = request.command or f"kedge convert {model}"
     asked = f"{request.model}: {input_options.request_for(missing)}{advice}"
-    raise UsageError(f"{asked}. Then run, for example: {command} {words}")
+    raise UsageError(f"{asked}. Then run, for example:", run=f"{command} {words}")
 
 
 def _example(option: str) -> str:

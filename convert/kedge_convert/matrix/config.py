@@ -211,13 +211,16 @@ class BuildConfig:
     out: str = "out"
 
 
+ADVICE = "`kedge init` writes one from a model and its images; docs/build.md explains it"
+
+
 def read_config(path: Path) -> BuildConfig:
     """Read a file; its paths are relative to its folder.
 
     Raises ContractError for an unknown key and a value that isn't allowed, UsageError for an
     unreadable file.
     """
-    raw = load(read(path, "name a kedge.toml"), path.name)
+    raw = load(read(path, ADVICE), path.name)
     defaults, options = (_table(raw, name, path.name) for name in ("defaults", "options"))
     written = raw.get("model", [])
     if not isinstance(written, list):
