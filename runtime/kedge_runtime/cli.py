@@ -183,6 +183,8 @@ def _context_settings() -> dict[str, Any]:
 
 def _run(printed: OutputStream | None) -> int:
     """Run the called command; return its exit code."""
+    if "_KEDGE_COMPLETE" in os.environ:  # the shell asks for completions
+        import_module("kedge_runtime.commands.completion")
     try:
         code: int = kedge.main(
             prog_name="kedge", standalone_mode=False, obj=printed, **_context_settings()

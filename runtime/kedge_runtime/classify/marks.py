@@ -4,7 +4,7 @@ Without --truth an image has a ground truth where its folder is named like a cla
 `unknown` is not right.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,8 +93,7 @@ class Marker:
         return f"accuracy {share} ({counts}), 95 % CI {100 * low:.1f} to {percent(high)}"
 
 
-def summaries(markers: Iterable[Marker], titles: Sequence[str]) -> list[str]:
-    """Return the accuracy of each model that has marks, with its title where there are several."""
-    pairs = zip(markers, titles, strict=True)
-    lines = [(title, marker.summary) for marker, title in pairs if marker.marked]
-    return [f"{title}: {line}" if len(titles) > 1 else line for title, line in lines]
+def summaries(markers: Sequence[Marker]) -> list[str]:
+    """Return the accuracy of each model that has marks, numbered where there are several."""
+    lines = [(i, marker.summary) for i, marker in enumerate(markers, 1) if marker.marked]
+    return [f"{i}: {line}" if len(markers) > 1 else line for i, line in lines]

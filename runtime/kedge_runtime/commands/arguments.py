@@ -191,7 +191,8 @@ def completing(names: Names, *, files: bool = False) -> Completion:
 
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
         items = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
-        return [*items, CompletionItem(incomplete, type="file")] if files else items
+        # First, as bash forgets what came before it; it lists files where no name fits.
+        return [CompletionItem(incomplete, type="file"), *items] if files else items
 
     return complete
 

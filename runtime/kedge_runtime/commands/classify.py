@@ -226,7 +226,7 @@ def classify_images(
             if table:
                 table.add(image, results, marks)
             printer.add(image, results, marks)
-    printer.close(batch.failed, summaries(markers, titles))
+    printer.close(batch.failed, summaries(markers))
     _write(options, sheet, table)
     return batch.close()
 
