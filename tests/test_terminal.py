@@ -127,10 +127,8 @@ def test_a_number_stays_beside_its_unit() -> None:
 
 
 def test_a_command_is_broken_between_its_options() -> None:
-    command = (
-        "kedge convert 'my model.keras' --normalisation 'scale=1/255 mean=.5' --to tflite:int8"
-    )
-    lines = wrapped_command(command, 50)
+    options = "--normalisation 'scale=1/255 mean=.5' --to tflite:int8"
+    lines = wrapped_command(f"kedge convert 'my model.keras' {options}", 50)
     assert lines == [
         "  kedge convert 'my model.keras' \\",
         "    --normalisation 'scale=1/255 mean=.5' \\",
@@ -212,7 +210,8 @@ def test_verbose_shows_what_a_library_says(
         monkeypatch.setattr(terminal.VERBOSITY, "verbose", verbose)
         with quiet():
             os.write(1, b"from C\n")
-            print("from Python", flush=True)
+            sys.stdout.write("from Python\n")
+            sys.stdout.flush()
         out, err = capfd.readouterr()
         assert (out, err) == ("", expected)
 

@@ -226,8 +226,8 @@ def _why(
         parts.append(reason)
     if inner and loaded.facts.told_by and words.normalisation is None:
         parts.append(f"before the model's own normalisation: {inner}")
-    elif inner and words.normalisation is None:
-        parts.append(f"bytes as they are, the model begins with its own normalisation: {inner}")
     elif inner and in_rgb(spec.normalisation) != NORMALISATIONS["raw"]:
         parts.append(f"on top of its own normalisation, {inner}, as --force-input says")
+    elif inner and words.normalisation is None:
+        parts.append(f"bytes as they are, the model begins with its own normalisation: {inner}")
     return "; ".join(parts)

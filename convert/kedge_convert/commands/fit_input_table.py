@@ -61,7 +61,7 @@ def summary(fit: InputFit) -> Iterator[str]:
         yield "in brackets: 95 % intervals; `to the best` is in points of accuracy (paired)"
         yield "score: mean log-likelihood of the true class above chance, in nats; 0 is chance"
     else:
-        yield "score: how well the answers to two views of an image agree, in nats; 0 is chance"
+        yield "score: evidence of the batch norms and of two views of each image, in nats"
     yield from _normalisation_summary(fit)
     if fit.geometries is None:
         yield (

@@ -20,6 +20,7 @@ from kedge_runtime.classify.marks import Mark
 from kedge_runtime.classify.results import Prediction, Result, disagree
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.geometry import reduction, resize
+from kedge_runtime.output import percent
 
 # A contact sheet of LIMIT images takes about 100 MB while it is drawn.
 LIMIT = 200
@@ -182,9 +183,9 @@ def _draw(canvas: Pixels, base: int, answer: Caption) -> None:
     corner = (INSET, base - BAR_HEIGHT)
     _box(canvas, corner, (BAR_WIDTH, BAR_HEIGHT), RAIL)
     _box(canvas, corner, (round(BAR_WIDTH * answer.probability), BAR_HEIGHT), answer.hue)
-    percent = f"{answer.probability:.0%}"
+    share = percent(answer.probability, 0)
     right = INSET + BAR_WIDTH + PERCENT_WIDTH - 8
-    _text(canvas, (right - _width(percent), base), percent, INK)
+    _text(canvas, (right - _width(share), base), share, INK)
     for i, line in enumerate(answer.lines):
         _text(canvas, (right + 8, base + LINE * i), line, INK)
 
