@@ -211,7 +211,7 @@ def test_several_artefacts_are_compared_in_one_table(several: list[Path], pictur
     rows = lines[4:7]
     for row, colour in zip(rows, ("blue", "green", "red"), strict=True):
         assert f"{colour}.png" in row
-        assert len(re.findall(rf"\d+% {colour}\b", row)) == 2
+        assert len(re.findall(rf"\d+ % {colour}\b", row)) == 2
         assert row.startswith("  ")
     assert max(map(len, lines[3:])) <= 80
     assert lines[-1] == "! the models disagree on 0 of 3 images"

@@ -11,10 +11,10 @@ import click
 from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.report import KEY, fit_rows, folded, plain_fit
-from kedge_runtime.artefact.contract import Contract, Kind, Output
+from kedge_runtime.artefact.contract import Contract, Kind, Normalisation, Output
 from kedge_runtime.commands.options import as_json
 from kedge_runtime.errors import counted
-from kedge_runtime.image.pipelines import formula
+from kedge_runtime.image.pipelines import formula, normalisation_name
 from kedge_runtime.modelfile.network import Value
 from kedge_runtime.modelfile.report import FileReport
 from kedge_runtime.output import echo, echo_json, grouped, paint
@@ -123,7 +123,7 @@ def _terms(contract: Contract) -> Iterator[str]:
     origin = contract.provenance
     size = f"{geometry.height}x{geometry.width} {normalisation.colour}"
     yield _row("images", f"{size}, {geometry.resize}, {geometry.fit}{_cropped(contract)}")
-    yield _row("pixels", f"{formula(normalisation)}, of a byte x 0..255")
+    yield _row("pixels", _pixels(normalisation))
     yield _row("output is", _meaning(contract.output))
     yield _row("labels", f"{len(contract.labels)}: {_few([each.name for each in contract.labels])}")
     weights = f"{origin.weights_digest[:19]}..., {origin.method} weights"
@@ -134,6 +134,12 @@ def _terms(contract: Contract) -> Iterator[str]:
         digest = origin.calibration_digest[:19]
         yield _row("calibration", f"{counted(origin.calibration_count, 'image')}, {digest}...")
     yield _row("made with", ", ".join(f"{name} {number}" for name, number in origin.tools.items()))
+
+
+def _pixels(normalisation: Normalisation) -> str:
+    if normalisation_name(normalisation) == "raw":
+        return "bytes as they are, 0 to 255"
+    return f"{formula(normalisation)}, of a byte x 0..255"
 
 
 def _meaning(output: Output) -> str:
