@@ -15,6 +15,7 @@ from kedge_convert.commands.inspect import _few
 from kedge_convert.device import vela
 from kedge_runtime.artefact.contract import Normalisation
 from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.terminal import WIDEST
 
 MODELS = Path(__file__).parent / "models"
 
@@ -102,7 +103,7 @@ def test_the_page_keeps_to_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     out = kedge("inspect", artefacts / "tiny.onnx", "--device", "coral")[1]
-    assert max(map(len, out.splitlines())) <= min(columns, 100)
+    assert max(map(len, out.splitlines())) <= min(columns, WIDEST)
 
 
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])

@@ -17,6 +17,8 @@ from kedge_runtime.terminal import is_coloured, wrapped, wrapped_command
 
 pytest.importorskip("ai_edge_litert")
 
+IMAGE = Path(__file__).parent.parent / "models/kedge_models/demo/samples/star_0.jpg"
+TINY = Path(__file__).parent / "models/tiny.tflite"
 SETTINGS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "TERM")
 
 
@@ -97,20 +99,24 @@ def test_colours_change_no_word(artefact: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-def test_an_error_wraps_between_words_on_a_terminal(columns: int, tmp_path: Path) -> None:
-    model = tmp_path / "m.tflite"
-    model.write_bytes((Path(__file__).parent / "models/tiny.tflite").read_bytes())
-    whole = in_pipe("classify", model, tmp_path, COLUMNS=str(columns)).stderr
-    shown = on_terminal("classify", model, tmp_path, COLUMNS=str(columns))
+def test_an_error_wraps_between_words_on_a_terminal(
+    columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Path("m.tflite")
+    model.write_bytes(TINY.read_bytes())
+    whole = in_pipe("classify", model, IMAGE, COLUMNS=str(columns)).stderr
+    shown = on_terminal("classify", model, IMAGE, COLUMNS=str(columns))
     assert max(len(line) for line in shown.splitlines() if " " in line.strip()) <= columns
     assert shown.replace("\\\n", " ").split() == whole.split()
     assert whole.count("\n") == 2
 
 
-def test_the_command_to_copy_is_a_command(tmp_path: Path) -> None:
-    model = tmp_path / "my model.tflite"
-    model.write_bytes((Path(__file__).parent / "models/tiny.tflite").read_bytes())
-    shown = on_terminal("classify", model, tmp_path, COLUMNS="80")
+def test_the_command_to_copy_is_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Path("my model.tflite")
+    model.write_bytes(TINY.read_bytes())
+    shown = on_terminal("classify", model, IMAGE, COLUMNS="80")
     command = shown[shown.index("  kedge classify") :].replace("kedge", "printf '%s\\n'", 1)
     words = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert words.stdout.splitlines()[:3] == ["classify", "my model.tflite", "IMAGE"]
@@ -176,8 +182,7 @@ def test_an_unknown_command_gets_the_nearest(kedge: Run, word: str) -> None:
 def test_quiet_leaves_the_results(
     kedge: Run, artefact: Path, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    image = Path(__file__).parent.parent / "models/kedge_models/demo/samples/star_0.jpg"
-    words = (artefact, image, "--sheet", tmp_path / "s.png")
+    words = (artefact, IMAGE, "--sheet", tmp_path / "s.png")
     _, loud, err = kedge("classify", *words)
     assert err == f"kedge: wrote {tmp_path / 's.png'}: contact sheet of 1 image\n"
     assert kedge(*arguments, *words) == (0, loud, "")
