@@ -129,12 +129,17 @@ main()
 """
 CONVERTING = (
     ["convert", "demo"],
-    ["convert", "--help"],
     ["build"],
     ["fit-input", "demo", "--images", "."],
     ["drift", "m.tflite", "--images", "photos", "--against", "demo"],
 )
-ON_DEVICE = (["models"], ["models", "--json"], ["inspect", "m.tflite"], ["--help"])
+ON_DEVICE = (
+    ["convert", "--help"],
+    ["models"],
+    ["models", "--json"],
+    ["inspect", "m.tflite"],
+    ["--help"],
+)
 
 
 def _device(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
