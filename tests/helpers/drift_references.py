@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kedge_runtime.artefact.containers import split
+from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift.journal import Failure, ImageFolder, content_digest
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
@@ -38,4 +40,14 @@ def write_for(artefact: Path, photos: Path, path: Path, noise: float = 0.0) -> P
         for some in (slice(0, 15), slice(15, None))
     ]
     write_reference(path, facts, lambda: parts)
+    return path
+
+
+def calibrated_on(marks: tuple[str, ...], artefact: Path, path: Path) -> Path:
+    """Write an artefact again that states these calibration images."""
+    sealed = read_artefact(artefact)
+    provenance = replace(sealed.contract.provenance, calibration_images=marks)
+    contract = replace(sealed.contract, provenance=provenance)
+    model, _ = split("tflite", artefact.read_bytes())
+    path.write_bytes(seal("tflite", model, contract, sealed.golden))
     return path

@@ -281,5 +281,5 @@ def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindi
     if others := unread_files(options.images):
         say(f"{options.images}: {others}")
     for drift in report.drifts:
-        for line in notes(drift):
+        for line in notes(drift, table_shown=not options.as_json):
             say(line)
