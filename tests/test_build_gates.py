@@ -14,7 +14,7 @@ from kedge_convert.matrix.cells import groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig
 from kedge_convert.matrix.evidence import CellEvidence, ratio
 from kedge_convert.matrix.lock import Accepted, Lock
-from kedge_convert.matrix.record import Baseline, BuildReport, CellReport
+from kedge_convert.matrix.record import Baseline, BuildReport, CellReport, accuracy_gate
 from kedge_convert.matrix.verdict import judge
 from kedge_runtime.checks.hardware import Finding
 from kedge_runtime.drift import gates as drift_gates
@@ -256,7 +256,7 @@ def test_gates_tell_their_limit_and_their_figure(drift: Drift) -> None:
 
 def test_where_no_number_of_images_decides_the_gate_says_so() -> None:
     gate = drift_gates.max_drop(0.01, Pairs(480, 10, 5, 5))
-    said = cell_verdict._report(replace(gate, images_needed=None)).message
+    said = accuracy_gate(replace(gate, images_needed=None), 500).message
     assert "; no number of images would decide" in said
 
 

@@ -15,11 +15,10 @@ from typing import Any
 from kedge_convert.matrix import tables
 from kedge_convert.matrix.evidence import CellEvidence, exactly
 from kedge_convert.matrix.lock import Accepted
-from kedge_convert.matrix.record import Baseline, GateReport
+from kedge_convert.matrix.record import Baseline, GateReport, accuracy_gate
 from kedge_runtime.drift import gates as drift_gates
 from kedge_runtime.drift.gates import Verdict
-from kedge_runtime.drift.report import Drift, drop_interval, judged, percent, points, share_interval
-from kedge_runtime.drift.sentences import needed
+from kedge_runtime.drift.report import Drift, drop_interval, percent, points, share_interval
 from kedge_runtime.drift.summary import default_limits
 from kedge_runtime.errors import UsageError, counted
 
@@ -88,26 +87,19 @@ def _max_drop(evidence: CellEvidence, limit: float) -> GateReport:
             f"{cell.name}: max_drop needs the ground truth of {cell.model.images}: "
             "give truth, or use min_agreement"
         )
-    return _report(drift_gates.max_drop(limit, drift.top1.pairs), drift.images)
+    return accuracy_gate(drift_gates.max_drop(limit, drift.top1.pairs), drift.images)
 
 
 def _min_agreement(evidence: CellEvidence, limit: float) -> GateReport:
     drift = _drift(evidence)
     agreed = drift.images - drift.flips.count
-    return _report(drift_gates.min_agreement(limit, agreed, drift.images), drift.images)
+    return accuracy_gate(drift_gates.min_agreement(limit, agreed, drift.images), drift.images)
 
 
 def _drift(evidence: CellEvidence) -> Drift:
     if evidence.drift is None:
         raise AssertionError("cells.groups refuses gates of the accuracy without images")
     return evidence.drift
-
-
-def _report(gate: drift_gates.Gate, images: int) -> GateReport:
-    message = judged(gate)
-    if gate.verdict == "INCONCLUSIVE":
-        message += f"; {needed(gate, images)}"
-    return GateReport(gate.name, gate.verdict, message, gate.limit, gate.value, gate.images_needed)
 
 
 def _max_bytes(evidence: CellEvidence, limit: int) -> GateReport:

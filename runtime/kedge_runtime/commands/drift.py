@@ -67,6 +67,7 @@ class DriftOptions:
     by_layer: int | None
     engine: EngineOptions
     out: Path | None
+    report: Path | None
     jobs: int
     trust: "Trust | None"
     scheduler: str | None
@@ -75,6 +76,7 @@ class DriftOptions:
     def __post_init__(self) -> None:
         """Check the options now: the measurement may take hours."""
         files = {"--record": (self.record, SUFFIX), "--out": (self.out, ".json")}
+        files["--report"] = (self.report, ".html")
         for option, (path, suffix) in files.items():
             if path:
                 check_place(option, path, suffix)
@@ -162,6 +164,12 @@ class DriftOptions:
     help="Write the report. An interrupted run resumes.",
 )
 @click.option(
+    "--report",
+    type=FILE,
+    metavar="HTML",
+    help="Write a page for a browser: confusions, classes, thresholds, flips.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1, MAX_JOBS),
     default=1,
@@ -184,6 +192,8 @@ def drift(**options: Any) -> int:
 
 def run(options: DriftOptions) -> int:
     """Measure, print and write the report; return the exit code of the worst verdict."""
+    if options.report:
+        converter()  # before the measurement: it may be missing
     comparison = prepare(options.request)
     against = Against(options.against, options.weights, comparison.artefacts[0])
     with _reference(against, comparison, options) as path:
@@ -276,6 +286,10 @@ def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindi
     text = json_text(report.plain())
     if options.out:
         write_whole(options.out, text.encode() + b"\n")
+    if options.report:
+        # An image's name may not be text.
+        write_whole(options.report, converter().page(report).encode(errors="replace"))
+        say(f"wrote {options.report}")
     tables = [*map(table, report.drifts), *(each.table for each in layers)]
     click.echo(text if options.as_json else "\n\n".join(tables))
     if others := unread_files(options.images):

@@ -108,7 +108,7 @@ def _uncertainty(drift: Drift) -> Iterator[str]:
 
 def _distances(drift: Drift) -> Iterator[str]:
     distances = drift.distances
-    yield _row("KL in nats", "", f"{distances.kl:.4f}", "", "good int8 files: 0.003 to 0.03")
+    yield _row("KL in nats", "", f"{distances.kl:.4f}", "", "good int8: 0.003 to 0.03")
     if distances.sqnr is not None:
         cosine = f"cosine {distances.cosine:.4f}"
         yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", cosine)
