@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,9 +46,13 @@ def write_for(artefact: Path, photos: Path, path: Path, noise: float = 0.0) -> P
 
 def calibrated_on(marks: tuple[str, ...], artefact: Path, path: Path) -> Path:
     """Write an artefact again that states these calibration images."""
+    provenance = replace(read_artefact(artefact).contract.provenance, calibration_images=marks)
+    return resealed(artefact, path, provenance=provenance)
+
+
+def resealed(artefact: Path, path: Path, **changes: Any) -> Path:
+    """Write an artefact again with another contract."""
     sealed = read_artefact(artefact)
-    provenance = replace(sealed.contract.provenance, calibration_images=marks)
-    contract = replace(sealed.contract, provenance=provenance)
     model, _ = split("tflite", artefact.read_bytes())
-    path.write_bytes(seal("tflite", model, contract, sealed.golden))
+    path.write_bytes(seal("tflite", model, replace(sealed.contract, **changes), sealed.golden))
     return path

@@ -14,7 +14,9 @@ from kedge_runtime.records import decode
 
 def page(report: DriftReport) -> str:
     """Return the page of a run, with the date of now."""
-    model = Path(report.reference.source).name or Path(report.reference.path).name
+    # The source of another artefact's answers ends in its digest.
+    source = report.reference.source.partition(" sha256:")[0]
+    model = Path(source or report.reference.path).name
     names = Counter(Path(drift.artefact.path).name for drift in report.drifts)
     cells = tuple(_cell(report, drift, model, names) for drift in report.drifts)
     build = BuildReport(

@@ -42,7 +42,7 @@ def canvas(width: int, height: int, title: str) -> Element:
     """Return a drawing with a title for screen readers."""
     size = f"0 0 {width} {height}"
     root = Element("svg", {"viewBox": size, "role": "img", "aria-label": title, "class": "plot"})
-    root.set("style", f"max-width:{width}px")
+    root.set("style", f"max-width:{1.3 * width:.0f}px")
     SubElement(root, "title").text = title
     return root
 

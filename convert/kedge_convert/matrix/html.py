@@ -87,9 +87,9 @@ def _template() -> Template:
 
 
 def _shown(value: Any) -> Any:
-    """Escape control characters in a value: names come from files."""
+    """Escape control characters in a value, as names come from files; keep a figure with its %."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value) if is_text else value
+    return printable(value).replace(" %", "\N{NO-BREAK SPACE}%") if is_text else value
 
 
 def _models(report: BuildReport) -> Iterator[tuple[str, list[CellReport], list[Markup]]]:

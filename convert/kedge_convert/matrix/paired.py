@@ -63,12 +63,12 @@ def _measured(drift: Drift) -> Iterator[PairedRow]:
         )
     entropy = drift.entropy
     yield PairedRow(
-        "uncertainty (entropy, 0 to 1)", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}"
+        "entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "0 sure, 1 no idea"
     )
-    remark = "nats; good int8 files have 0.003 to 0.03"
+    remark = "nats; good int8: 0.003 to 0.03"
     yield PairedRow("divergence (KL)", "0", f"{drift.distances.kl:.4f}", remark)
     latency = f"{drift.latency.median_ms:.1f} ms"
-    yield PairedRow("time per image", NOTHING, latency, drift.artefact.engine)
+    yield PairedRow("time per image", NOTHING, latency, f"on {drift.artefact.engine}")
 
 
 def _accuracy(name: str, accuracy: Accuracy) -> PairedRow:
@@ -78,14 +78,16 @@ def _accuracy(name: str, accuracy: Accuracy) -> PairedRow:
 
 
 def classes(drift: Drift) -> tuple[ClassDrift, ...]:
-    """Return the classes to list: first those that lose most answers."""
+    """Return the classes to list, first those that lose most; of many only those that flip."""
     if drift.per_class is None:
         return ()
 
     def order(each: ClassDrift) -> tuple[int, int, float, int]:
         return (each.gained or 0) - (each.lost or 0), -each.flips, each.p, each.index
 
-    return tuple(sorted(drift.per_class.classes, key=order)[:CLASSES])
+    found = drift.per_class.classes
+    listed = [each for each in found if each.flips or len(found) <= CLASSES]
+    return tuple(sorted(listed, key=order)[:CLASSES])
 
 
 def coverage(found: Coverage) -> Iterator[PairedRow]:
@@ -99,7 +101,7 @@ def coverage(found: Coverage) -> Iterator[PairedRow]:
 def _answered(side: tuple[CoveragePoint, ...], at: CoveragePoint) -> str:
     right = accuracy_of(at)
     known = "" if right is None else f", {percent(right)} right"
-    return f"{percent(answered_share(side, at))} answered{known}"
+    return f"{percent(answered_share(side, at))}{known}"
 
 
 @dataclass(frozen=True)

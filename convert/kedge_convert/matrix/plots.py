@@ -1,10 +1,12 @@
 """Draw the plots of a report as SVG; the page's style sheet has the colours.
 
-Axes of shares go from 0 to 100 %, so that one image of a hundred looks like one of a hundred.
+Axes of shares end at 100 % and begin at 0, or at a step of 20 points: so one image of a hundred is
+never more than a twentieth of the height.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import floor
 from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
@@ -14,7 +16,6 @@ from kedge_convert.matrix.record import CellReport
 from kedge_runtime.drift.gates import Estimate, Verdict, share
 from kedge_runtime.drift.report import (
     Attribution,
-    Calibration,
     Calibrations,
     Coverage,
     CoveragePoint,
@@ -24,7 +25,7 @@ from kedge_runtime.drift.report import (
 from kedge_runtime.errors import counted
 
 WIDTH, HEIGHT = 340, 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 24, 40
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 24, 40
 LABEL = 12  # pixels between two numbers
 ROW = 26
 
@@ -83,7 +84,6 @@ def pareto(
     for accuracy in floats[:1]:
         y = up.at(accuracy)
         line(root, [(across.start, y), (across.end, y)], "line reference")
-        write(root, "float model", (across.start + 4, y + 14), "tick")
     line(root, [(across.at(p.cost), up.at(p.quality)) for p in best], "front")
     for mark in marks:
         x = across.at(mark.cost)
@@ -112,7 +112,8 @@ def front(marks: Sequence[PlotPoint]) -> list[PlotPoint]:
 def _axes(marks: Sequence[PlotPoint]) -> tuple[Axis, Axis]:
     dearest = max(mark.cost for mark in marks) or 1.0
     across = Axis(0.0, 1.15 * dearest, LEFT, WIDTH - RIGHT)
-    return across, Axis(0, 1, HEIGHT - BOTTOM, TOP)
+    least = min(mark.low for mark in marks)
+    return across, Axis(min(floor(5 * least), 4) / 5, 1, HEIGHT - BOTTOM, TOP)
 
 
 def _as_percent(value: float) -> str:
@@ -151,7 +152,7 @@ def _number(root: Element, marks: Sequence[PlotPoint], across: Axis, up: Axis) -
     """Write the numbers beside the marks, apart from each other."""
     written: list[Point] = []
     for mark in sorted(marks, key=lambda each: -each.quality):
-        x, y = across.at(mark.cost) + 8, up.at(mark.quality) + 4
+        x, y = across.at(mark.cost) + 10, up.at(mark.quality) + 15
         while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in written):
             y += LABEL
         written.append((x, y))
@@ -167,21 +168,14 @@ def reliability(calibrations: Calibrations) -> Markup:
     _frame(root, across, up, ("right", "confidence"))
     line(root, [(across.at(0), up.at(0)), (across.at(1), up.at(1))], "diagonal")
     for name, side in sides.items():
-        bins = _bins(side)
-        line(root, [(across.at(c), up.at(a)) for c, a, _ in bins], f"line {name}")
-        for confidence, accuracy, weight in bins:
-            _dot(root, name, (across.at(confidence), up.at(accuracy)), weight)
+        most = max(each.images for each in side.bins)
+        for each in side.bins:
+            if each.confidence is not None and each.accuracy is not None:
+                right = share(round(each.accuracy * each.images), each.images)
+                x = across.at(each.confidence)
+                line(root, [(x, up.at(right.low)), (x, up.at(right.high))], f"interval {name}")
+                _dot(root, name, (x, up.at(each.accuracy)), each.images / most)
     return markup(root)
-
-
-def _bins(side: Calibration) -> list[tuple[float, float, float]]:
-    """Return each bin's confidence, accuracy, and images as a share of the largest bin's."""
-    most = max(each.images for each in side.bins)
-    return [
-        (each.confidence, each.accuracy, each.images / most)
-        for each in side.bins
-        if each.confidence is not None and each.accuracy is not None
-    ]
 
 
 def _dot(root: Element, name: str, at: Point, weight: float) -> None:

@@ -5,6 +5,7 @@ GitHub's job summaries, and readable as plain text.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from kedge_convert.matrix.record import BuildReport, CellReport, GateName
 from kedge_runtime.drift.gates import Verdict
@@ -113,14 +114,18 @@ def _markdown_lines(report: BuildReport) -> Iterator[str]:
     shape = SHAPES[report.verdict]
     yield f"## {shape} kedge build: {report.verdict}"
     yield ""
-    yield counts(report)
+    yield f"{counts(report)}. Each artefact stands below its float model."
     yield ""
     yield _markdown_row(COLUMNS)
     yield _markdown_row(["---", "---", *["--:"] * len(HEADINGS)])
-    for cell in report.cells:
-        yield _markdown_row(
-            [f"{SHAPES[cell.verdict]} {cell.verdict}", *map(_escaped, _cells(cell))]
-        )
+    for model, group in groupby(report.cells, key=lambda cell: cell.model):
+        cells = list(group)
+        reference = (f"{model}, float model", *reference_figures(cells).values())
+        yield _markdown_row(["", *map(_escaped, reference)])
+        for cell in cells:
+            yield _markdown_row(
+                [f"{SHAPES[cell.verdict]} {cell.verdict}", *map(_escaped, _cells(cell))]
+            )
     for cell in report.cells:
         yield from _markdown_remarks(cell)
 

@@ -136,12 +136,12 @@ class DriftOptions:
 @click.option(
     "--max-drop",
     type=DROP,
-    help="Maximum drop of top-1 accuracy, e.g. 1pp [default with ground truth: 1pp].",
+    help="Maximum drop of top-1 accuracy [default with 1000 labelled images: 1pp].",
 )
 @click.option(
     "--min-agreement",
     type=SHARE,
-    help="Minimum agreement with the float model [default without ground truth: .95].",
+    help="Minimum agreement with the float model [default with fewer: .95].",
 )
 @click.option("--record", type=FILE, metavar="NPZ", help="Save the float model's answers.")
 @click.option(
@@ -183,7 +183,7 @@ def drift(**options: Any) -> int:
     """Measure the accuracy drift of artefacts against the float model, with a verdict.
 
     Both classify the same images. A gate passes or fails when the whole 95 % interval of its value
-    does. Otherwise the verdict is inconclusive, with the number of images that would decide.
+    does. Otherwise the verdict is inconclusive, and says how many more images would decide.
 
     Exit codes: 0 all passed, 1 a gate failed, 2 usage error, 3 inconclusive.
     """

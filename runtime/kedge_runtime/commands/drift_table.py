@@ -102,7 +102,7 @@ def _uncertainty(drift: Drift) -> Iterator[str]:
         change = f"change {points(drift.calibration.shift)}"
         yield _row("calibration error", percent(sides[0]), percent(sides[1]), "", change)
     entropy = drift.entropy
-    change = f"change {entropy.shift.value:.3f}"
+    change = f"change {round(entropy.shift.value, 3) or 0.0:.3f}"
     yield _row("entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "", change)
 
 

@@ -230,7 +230,7 @@ def _mistakes(
 
     def order(pair: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
         both = artefact.get(pair, 0), known.get(pair, 0)
-        return -max(both), -both[0], pair
+        return -max(both), -abs(both[0] - both[1]), pair
 
     return tuple(
         Mistake(

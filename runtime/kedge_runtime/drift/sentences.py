@@ -13,8 +13,8 @@ CONVERT_AGREEMENT = 0.9
 
 
 def grouped(count: int) -> str:
-    """Write a number with thin gaps: `7 000`."""
-    return f"{count:,}".replace(",", " ")
+    """Write a number in groups, as `7 000`, that no line breaks."""
+    return f"{count:,}".replace(",", "\N{NO-BREAK SPACE}")
 
 
 def images(count: int) -> str:
