@@ -132,6 +132,25 @@ def _check_counts(suite: ElementTree.Element, cases: list[ElementTree.Element]) 
     assert len(tags) == tags.count("failure") + tags.count("error")
 
 
+def test_the_junit_file_has_the_seconds_of_the_work(
+    report: BuildReport, common: xmlschema.XMLSchema
+) -> None:
+    """Conversion and measurement have their own gates; what the cache had takes no time."""
+    cells = [replace(cell, converting=2.5, measuring=0.25) for cell in report.cells[:1]]
+    gates: list[record.GateName] = ["conversion", "max_bytes", "max_drop", "min_agreement"]
+    first = replace(cells[0], gates=tuple(replace(cells[0].gates[0], name=n) for n in gates))
+    cached = replace(first, name="cached", converting=0.0, measuring=0.0)
+    bare = replace(first, name="bare", converting=None, measuring=None)
+    root = ElementTree.fromstring(reports.junit(replace(report, cells=(first, cached, bare))))
+    common.validate(root)
+    suites = [suite.findall("testcase") for suite in root]
+    times = [[float(case.get("time", "")) for case in cases] for cases in suites]
+    assert times[0] == [2.5, 0.0, 0.25, 0.0]
+    assert not any(map(any, times[1:])), times
+    assert [float(suite.get("time", "")) for suite in root] == [2.75, 0, 0]
+    assert float(root.get("time", "")) == 2.75
+
+
 def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: BuildReport) -> None:
     root = ElementTree.fromstring(reports.junit(report))
     found = {suite.get("name"): [c.tag for case in suite for c in case] for suite in root}

@@ -60,7 +60,9 @@ def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_hub")
 def test_without_keras_hub_a_file_of_its_own_names_the_extra() -> None:
-    line = r"vit_tiny\.keras: needs keras_hub, which isn't installed: pip install '\./kedge\[hub\]'"
+    line = (
+        r"vit_tiny\.keras: needs keras_hub, which isn't installed: pip install 'keras-kedge\[hub\]'"
+    )
     with pytest.raises(UsageError, match=line):
         load_source(SourceRequest(str(TINY)))
 
@@ -69,7 +71,7 @@ def test_without_keras_hub_a_file_of_its_own_names_the_extra() -> None:
 def test_without_keras_hub_a_preset_names_the_extra(tmp_path: Path) -> None:
     for name in ("config.json", "model.weights.h5", "metadata.json", "task.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(UsageError, match=r"pip install '\./kedge\[hub\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'keras-kedge\[hub\]'"):
         load_source(SourceRequest(str(tmp_path)))
 
 

@@ -30,7 +30,7 @@ import itertools, signal, sys, threading
 import numpy as np
 from kedge_runtime.cli import main
 from kedge_runtime.commands import stream
-from kedge_runtime.streams import Frame, mailbox
+from kedge_runtime.streams import Frame, sources
 
 def endless(*_):
     for index in itertools.count():
@@ -39,7 +39,7 @@ def endless(*_):
             threading.Event().wait()
 
 stream.open_camera = stream.open_video = endless
-mailbox.PATIENCE = 0.1
+sources.PATIENCE = 0.1
 # A shell that starts things in the background has them ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()

@@ -34,6 +34,10 @@ COMMANDS = {
         "kedge_runtime.commands.drift:drift",
         "Measure the accuracy drift of artefacts against the float model.",
     ),
+    "init": (
+        "kedge_convert.commands.init:command",
+        "Write a commented kedge.toml for a model and a folder of images.",
+    ),
     "build": (
         "kedge_convert.commands.build:build",
         "Build and gate a matrix of artefacts, for CI.",

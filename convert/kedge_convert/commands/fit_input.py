@@ -119,17 +119,24 @@ def command(**values: Any) -> int:
 
 
 def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
-    from kedge_convert.fitting import search
     from kedge_convert.fitting.subject import open_subject
-    from kedge_runtime.fitting import candidates
-    from kedge_runtime.image.folder import find_images
     from kedge_runtime.output import quiet
 
-    paths = _drawn(find_images(options.images, "--images"), options)
+    drawn(options)  # a folder without images is told before the model is loaded
     with progress.stage("load model"), quiet():
         subject = open_subject(options.request)
     for note in subject.labelling.notes:
         progress.say(note)
+    return fitted(subject, options, progress)
+
+
+def fitted(subject: "Subject", options: FitInputOptions, progress: "Progress") -> "InputFit":
+    """Return the preprocessing that fits a model best. Raises UsageError for unusable images."""
+    from kedge_convert.fitting import search
+    from kedge_runtime.fitting import candidates
+    from kedge_runtime.output import quiet
+
+    paths = drawn(options)
     with progress.stage("read images", len(paths)) as tick:
         geometries = list(candidates.geometries(subject.height, subject.width))
         images = candidates.load(paths, search.start(subject), geometries, tick)
@@ -150,10 +157,13 @@ def _check_images(images: "Images", options: FitInputOptions) -> None:
         )
 
 
-def _drawn(paths: list[Path], options: FitInputOptions) -> list[Path]:
-    """Return at most `count` of the paths, in a random order."""
+def drawn(options: FitInputOptions) -> list[Path]:
+    """Return at most `count` images of the folder, in a random order. Raises UsageError."""
     import numpy as np
 
+    from kedge_runtime.image.folder import find_images
+
+    paths = find_images(options.images, "--images")
     order = np.random.default_rng(options.seed).permutation(len(paths))[: options.count]
     return [paths[i] for i in order]
 

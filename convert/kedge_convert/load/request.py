@@ -19,7 +19,7 @@ class SourceRequest:
     whose class folders name the classes where no labels do. `head`: the output type. `size`: `224`
     or `160x192` (height x width), for a model of open size. `output`: name or index of one of
     several outputs; `signature`: name of one of a SavedModel's. `command`: the command line, for
-    messages that suggest the next one.
+    messages that suggest the next one; `in_toml`: whether a kedge.toml states the options instead.
 
     Raises UsageError for empty words, which a shell's unset variable gives.
     """
@@ -35,6 +35,7 @@ class SourceRequest:
     output: str | None = None
     signature: str | None = None
     command: str = ""
+    in_toml: bool = False
 
     def __post_init__(self) -> None:
         """Refuse empty words: they would count as no option, or as the current folder."""

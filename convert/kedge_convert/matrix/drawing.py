@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 Point = tuple[float, float]
 

@@ -68,6 +68,8 @@ class CellReport:
     `float_layers`, `device`: as in the contract's provenance. `cached`: whether this run converted
     nothing for it. `folder`: of the images. `drift`: None without images; its gates are here.
     `latency_ratio`: to the float32 artefact of the same format. `by_layer`: docs/localisation.md.
+    `converting`, `measuring`: the seconds that both took in this build, 0 where the cache had the
+    result, None without a file or a measurement.
     """
 
     name: str
@@ -92,6 +94,8 @@ class CellReport:
     latency_ratio: float | None = None
     by_layer: Localisation | None = None
     baseline: Baseline | None = None
+    converting: float | None = None
+    measuring: float | None = None
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,11 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Failures:
-    """Hold the reasons of cells without an artefact, and the names of those converted now."""
+    """Hold the reasons of cells without an artefact, and the names of those made in this build."""
 
     reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
     converted: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
 def judge_cell(

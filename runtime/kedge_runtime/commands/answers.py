@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kedge_runtime.classify.results import Prediction, Result, disagree
-from kedge_runtime.output import echo, echo_json, page, printable
+from kedge_runtime.output import echo, echo_json, page
+from kedge_runtime.printable import printable
 
 ENSEMBLE = "ensemble"  # the title of an ensemble
 NAME_COLUMNS = 30
@@ -46,18 +46,6 @@ def comparison_row(path: Path, results: Sequence[Result]) -> str:
     """Return the row of an image: each model's best class, and `!` where they disagree."""
     cells = [f"{result.best.probability:4.0%} {_label(result)}" for result in results]
     return _row(MARK if disagree(results) else "  ", str(path), cells)
-
-
-def payload(result: Result) -> dict[str, Any]:
-    """Return the JSON keys of a result (docs/json.md)."""
-    return {
-        "label": result.label,
-        "unknown": result.unknown,
-        "margin": result.margin,
-        "entropy": result.entropy,
-        "best": asdict(result.best),
-        "predictions": [asdict(prediction) for prediction in result.predictions],
-    }
 
 
 def _row(mark: str, image: str, cells: Sequence[str]) -> str:
@@ -142,7 +130,7 @@ class JsonPrinter:
     def add(self, image: Path, results: Sequence[Result]) -> None:
         """Add the results of an image."""
         for title, result in zip(self._titles, results, strict=True):
-            self.add_row(image, title, payload(result))
+            self.add_row(image, title, result.to_dict())
 
     def add_row(self, image: Path, artefact: str, row: dict[str, Any]) -> None:
         """Add one object of the list `results`."""

@@ -11,8 +11,10 @@ import click
 import numpy as np
 
 from kedge_runtime.artefact.foreign import ModelFile, read_model
-from kedge_runtime.classify.classifier import Classifier, Ensemble, Predictor
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.contact_sheet import ContactSheet
+from kedge_runtime.classify.ensemble import Ensemble
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.answers import ENSEMBLE, JsonPrinter, printer_for
 from kedge_runtime.commands.arguments import SHARE, Batch, split

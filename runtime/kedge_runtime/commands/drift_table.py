@@ -29,7 +29,8 @@ from kedge_runtime.drift.sentences import (
     undecided,
 )
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page, paint, printable
+from kedge_runtime.output import page, paint
+from kedge_runtime.printable import printable
 
 COLUMNS = 80
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kedge_runtime.classify.classifier import Predictor
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands import answers
 from kedge_runtime.commands.options import record
@@ -150,7 +150,7 @@ class StreamReport:
             "time": frame.seconds,
             "frame": frame.index,
             "dropped": frame.dropped,
-            **answers.payload(answer.result),
+            **answer.result.to_dict(),
         }
         return json_text(payload, indent=None)
 
