@@ -12,7 +12,7 @@ from kedge_runtime.printable import LIMIT
 
 pytest.importorskip("ai_edge_litert")
 
-WORDS = "this is a bug in kedge: run again with KEDGE_DEBUG=1 for the traceback"
+WORDS = "this is a bug in kedge: run again with -v for the traceback"
 # What a command of kedge raises -> the line that follows `kedge: internal error: `.
 BUGS = {
     "raise ValueError('two\\nlines')": "ValueError: two lines",

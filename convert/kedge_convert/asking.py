@@ -194,7 +194,7 @@ def refuse(request: SourceRequest, missing: Sequence[MissingOption]) -> None:
         raise MissingError(f"{_in_toml(asked)}. Add to its [[model]], for example: {lines}")
     words = " ".join(_example(option) for option in options)
     command = request.command or f"kedge convert {model}"
-    raise MissingError(f"{asked}. Then run, for example: {command} {words}")
+    raise MissingError(f"{asked}. Then run, for example:", run=f"{command} {words}")
 
 
 def _example(option: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from kedge_convert.commands.fit_input_table import page, plain
+from kedge_convert.commands.options import CARD, MODEL
 from kedge_convert.fitting.search import InputFit
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
@@ -59,7 +60,7 @@ class FitInputOptions:
 
 
 @click.command(name="fit-input")
-@click.argument("model")
+@click.argument("model", shell_complete=MODEL)
 @click.option(
     "--images",
     required=True,
@@ -87,7 +88,9 @@ class FitInputOptions:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
 @click.option(
-    "--card", help="Keras application that MODEL was built from; `kedge models` lists them."
+    "--card",
+    shell_complete=CARD,
+    help="Keras application that MODEL was built from; `kedge models` lists them.",
 )
 @click.option(
     "--weights",

@@ -95,6 +95,7 @@ def _request(against: Against, folder: Path) -> SourceRequest:
         output=contract.provenance.output or None,
         signature=contract.provenance.signature or None,
         size=f"{geometry.height}x{geometry.width}",
+        force_input=True,
     )
 
 

@@ -74,7 +74,6 @@ class CellGroup:
             dynamic_batch=options.dynamic_batch,
             device=model.profile,
             gates=model.gates.on_device,
-            force_input=model.force_input,
         )
 
 

@@ -44,7 +44,7 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
 from kedge_runtime.image.folder import unread_files
-from kedge_runtime.output import json_text, say
+from kedge_runtime.output import echo_page, json_text, say
 from kedge_runtime.pool import MAX_JOBS, Pool
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindi
         write_whole(options.report, converter().page(report).encode(errors="replace"))
         say(f"wrote {options.report}")
     tables = [*map(table, report.drifts), *(each.table for each in layers)]
-    click.echo(text if options.as_json else "\n\n".join(tables))
+    echo_page(text if options.as_json else "\n\n".join(tables))
     if others := unread_files(options.images):
         say(f"{options.images}: {others}")
     for drift in report.drifts:
