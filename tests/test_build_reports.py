@@ -166,8 +166,9 @@ def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: BuildReport
     lines = tables.markdown(report).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     # A table's bars are those that aren't escaped.
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
-    assert len(rows) == 2 + len(report.cells)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert len(rows) == 3 + len(report.cells)
+    assert rows[2].startswith("|  | m, float model | ")
     assert "<script>" not in "\n".join(lines)
 
 
@@ -230,8 +231,8 @@ def test_the_page_needs_no_network_and_runs_no_foreign_code(
 
 def test_every_plot_and_image_of_the_page_has_a_name(page: Page) -> None:
     ours = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
-    # Two for the model; reliability and waterfall of two cells.
-    assert len(ours) == 6
+    # Two for the model; reliability and waterfall of two cells, the coverage of three.
+    assert len(ours) == 9
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in ours)
     assert all(image["alt"] for image in page.all("img"))
 
@@ -308,7 +309,7 @@ CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("width", [500, 820, 1440])
 def test_a_browser_shows_the_page_without_scrolling_sideways(
     report: BuildReport, tmp_path: Path, width: int
 ) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kedge_convert.drift.layers import Localisation
-from kedge_runtime.drift.gates import Estimate, Verdict, worst
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.gates import Estimate, Gate, Verdict, worst
+from kedge_runtime.drift.report import Drift, judged
+from kedge_runtime.drift.sentences import needed
 
 GateName = Literal[
     "conversion",
@@ -37,6 +38,14 @@ class GateReport:
     limit: float | None = None
     value: Estimate | None = None
     images_needed: int | None = None
+
+
+def accuracy_gate(gate: Gate, images: int) -> GateReport:
+    """Return the report of a gate of `kedge drift`, judged on so many images."""
+    message = judged(gate)
+    if gate.verdict == "INCONCLUSIVE":
+        message += f"; {needed(gate, images)}"
+    return GateReport(gate.name, gate.verdict, message, gate.limit, gate.value, gate.images_needed)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class MachineReport:
 class BuildReport:
     """Hold one run of `kedge build`.
 
-    `config`: the file; `out`: the folder of the artefacts; `kedge`: the version.
+    `config`: the file; `out`: the folder of the artefacts; `kedge`: the version; `date`: of the
+    end of the run, ISO 8601 in UTC, empty where unknown.
     """
 
     config: str
@@ -114,6 +124,7 @@ class BuildReport:
     machine: MachineReport
     verdict: Verdict
     cells: tuple[CellReport, ...]
+    date: str = ""
     command: Literal["build"] = "build"
     schema: Literal[1] = 1
 

@@ -3,6 +3,7 @@
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from kedge_convert.matrix import lock, verdict
@@ -64,7 +65,8 @@ def build(request: BuildRequest) -> BuildReport:
         )
     machine = decode(MachineReport, identity(), "machine")
     overall = worst([cell.verdict for cell in cells])
-    return BuildReport(request.config.name, str(out), __version__, machine, overall, cells)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return BuildReport(request.config.name, str(out), __version__, machine, overall, cells, now)
 
 
 def _make_missing(matrix: tuple[CellGroup, ...], workspace: Workspace, pool: Pool) -> Failures:

@@ -237,7 +237,8 @@ class Label:
 class Provenance:
     """The origin of an artefact: enough to make it again and to recognise its float model.
 
-    `method`: whether the weights were prepared for int8 (docs/quantisation.md). `ranges`: how the
+    `method`: whether the weights were prepared for int8 (docs/quantisation.md).
+    `calibration_images`: the start of each file's SHA-256 (`calibration_mark`). `ranges`: how the
     ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
     `device`: the device profile that chose its integer layout, if any. `head`: the float model's
     output type, None where unknown. `output`, `signature`: the one of several that the user chose,
@@ -260,6 +261,15 @@ class Provenance:
     head: Kind | None = None
     output: str = ""
     signature: str = ""
+    calibration_images: tuple[str, ...] = ()
+
+
+def calibration_mark(digest: bytes) -> str:
+    """Return what `calibration_images` holds of a file's SHA-256: 12 hexadecimal digits.
+
+    A million other images have one of a thousand marks by chance with a probability of 4e-6.
+    """
+    return digest[:6].hex()
 
 
 FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")
