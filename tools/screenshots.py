@@ -20,7 +20,7 @@ from kedge_models.demo import pictograms
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
-DRAWN, SHOWN = 400, 12  # images in the report and on the sheet
+DRAWN, SHOWN = 400, 8  # images in the report and on the sheet
 WIDTH, HEIGHT = 1100, 860  # pixels of the report's beginning
 COLOURS = 128
 
