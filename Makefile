@@ -10,7 +10,7 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check arm64 fuzz mutants format cli screenshots wheel sbom pins clean
+.PHONY: demo test check arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
 .DELETE_ON_ERROR:
 
 # Install the packages of some sections, each held to its hash, and kedge as it lies here. An
@@ -65,6 +65,10 @@ format: $(VENV)/.dev
 # The reference of the command line, docs/cli.md, from the commands' own help.
 cli: $(VENV)/.dev
 	$(BIN)/python tools/cli_reference.py
+
+# The reference of the Python API, docs/api-reference.md, from the docstrings.
+api: $(VENV)/.dev
+	$(BIN)/python tools/api_reference.py
 
 # The README's two images, from the demo's own drawings; needs Chromium.
 screenshots: $(VENV)/.dev
