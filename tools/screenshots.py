@@ -20,13 +20,13 @@ from kedge_models.demo import pictograms
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
-DRAWN, SHOWN = 200, 8  # images in the report and on the sheet
+DRAWN, SHOWN = 400, 8  # images in the report and on the sheet
 WIDTH, HEIGHT = 1100, 860  # pixels of the report's beginning
 COLOURS = 128
 
 CONFIG = """\
 [defaults]
-targets = ["tflite:float32", "tflite:float16", "tflite:int8"]
+targets = ["tflite:float32", "tflite:float16", "tflite:int8", "onnx:int8"]
 images = "images"
 gates = { min_agreement = 0.95 }
 
