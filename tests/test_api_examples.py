@@ -44,13 +44,13 @@ def desk(
     model = seal("tflite", models["tflite"], contract, golden)
     contents = {
         "model.tflite": model,
-        "demo-out/demo.int8.tflite": model,
+        "flowers.int8.tflite": model,
         "embedding.tflite": seal("tflite", models["tflite"], features, golden),
         "foreign.tflite": models["tflite"],
         "names.txt": b"red\ngreen\nblue\ndark\n",
         "facts.json": _facts(contract),
         "photo.jpg": _photo(),
-        "models/kedge_models/demo/samples/star_0.jpg": _photo(),
+        "photos/rose.jpg": _photo(),
     }
     for name, content in contents.items():
         path = tmp_path / name

@@ -17,7 +17,7 @@ from kedge_runtime.classify.results import Result
 from kedge_runtime.engines.base import Engine, Port, dtype_name
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, ImageError, UsageError
-from kedge_runtime.image.decode import Source
+from kedge_runtime.image.objects import Source
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark": (0, 0, 0)}
 
@@ -188,6 +188,9 @@ class _Engine(Engine):
 
     def get(self) -> NDArray[Any]:
         raise AssertionError("no picture was given")
+
+    def release(self) -> None:
+        raise AssertionError("nobody closes it")
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 2, 4), (1, 4, 2), (2, 4)])

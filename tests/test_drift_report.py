@@ -10,7 +10,7 @@ import pytest
 
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.commands import drift_table
-from kedge_runtime.drift import report, summary
+from kedge_runtime.drift import breakdown, report, summary
 from kedge_runtime.drift.measure import NONE, ROW, Evidence, Part
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.errors import UsageError
@@ -86,7 +86,7 @@ def test_agreement_and_flips_by_counting() -> None:
         inside = [i for i in range(400) if found.low <= margins[i] < found.high]
         assert found.images == len(inside)
         assert found.flips == len(set(inside) & set(different))
-    assert len(drift.flips.listed) == summary.MAX_LISTED
+    assert len(drift.flips.listed) == breakdown.MAX_LISTED
     surest = max(different, key=lambda i: margins[i])
     first = drift.flips.listed[0]
     assert first.image == evidence.names[evidence.rows["image"][surest]]
@@ -121,7 +121,7 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     said = drift_table.table(drift)
     assert "label agreement" in said
     # A unit stands beside its name: behind the figure it would be in the next column.
-    assert re.search(r"KL in nats +\d+\.\d+\n +SQNR in dB +[\d.]+ +cosine", said)
+    assert re.search(r"KL in nats +\d+\.\d+ .*\n +SQNR in dB +[\d.]+ +cosine", said)
     assert "class 2 + class 4 + 5 more -> no label" in said
     assert "top-5" not in said
     assert "classes drifted" not in said
@@ -130,7 +130,7 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
 def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
     evidence = _evidence()
     places = {evidence.names[row["image"]]: row for row in evidence.rows}
-    for flip in summary.flips(evidence).listed:
+    for flip in breakdown.flips(evidence).listed:
         for side, told in (("reference", flip.reference), ("artefact", flip.artefact)):
             row = places[flip.image][side]
             assert told.best is not None
@@ -140,14 +140,14 @@ def test_a_flip_tells_confidence_and_margin_of_both_sides() -> None:
 def test_flips_of_sets_tell_their_margin() -> None:
     evidence = replace(_evidence(20, labelled=False), multi_label=True)
     evidence.rows["changed"][3] = True
-    (flip,) = summary.flips(evidence).listed
+    (flip,) = breakdown.flips(evidence).listed
     assert flip.reference.margin == evidence.rows["reference"]["margin"][3]
 
 
 def test_equal_margins_are_listed_in_the_order_of_the_images() -> None:
     evidence = _evidence(400)
     evidence.rows["reference"]["margin"] = 0.5
-    listed = [int(flip.image.split(".")[0]) for flip in summary.flips(evidence).listed]
+    listed = [int(flip.image.split(".")[0]) for flip in breakdown.flips(evidence).listed]
     assert listed == sorted(listed)
 
 
@@ -155,18 +155,18 @@ def test_a_bin_of_margins_holds_its_lower_edge() -> None:
     evidence = _evidence(20)
     evidence.rows["reference"]["margin"] = 0.5
     evidence.rows["reference"]["margin"][:3] = [0.0, 0.05, 0.1]
-    found = [box.images for box in summary.flips(evidence).by_margin]
+    found = [box.images for box in breakdown.flips(evidence).by_margin]
     # 0.05 and 0.1 as float32 lie just above the edges; 0.0 is the first bin's own.
     assert found == [1, 1, 1, 0, 17, 0, 0]
     evidence.rows["reference"]["margin"] = 0.0
-    empty = summary.flips(evidence).by_margin
+    empty = breakdown.flips(evidence).by_margin
     assert [box.images for box in empty] == [20, 0, 0, 0, 0, 0, 0]
 
 
 def test_a_margin_of_one_is_in_the_last_bin() -> None:
     evidence = _evidence(20)
     evidence.rows["reference"]["margin"] = 1.0
-    assert [found.images for found in summary.flips(evidence).by_margin] == [0] * 6 + [20]
+    assert [found.images for found in breakdown.flips(evidence).by_margin] == [0] * 6 + [20]
 
 
 def test_calibration_by_counting() -> None:
@@ -174,7 +174,7 @@ def test_calibration_by_counting() -> None:
     confidence = rng.uniform(0, 1, 1000)
     confidence[:3] = [1.0, 1 / 15, 0.0]
     right = rng.uniform(size=1000) < confidence**2
-    found = summary.calibration(confidence, right)
+    found = breakdown.calibration(confidence, right)
     total = 0.0
     for i, box in enumerate(found.bins):
         # (low, high], as in Guo et al.; the first bin has its 0 too.
@@ -192,39 +192,39 @@ def test_calibration_by_counting() -> None:
 
 
 def test_bins_of_confidence_tell_their_edges_and_more_than_1_is_in_the_last() -> None:
-    found = summary.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
+    found = breakdown.calibration(np.array([1.0000001, 0.1]), np.array([True, False]))
     edges = [(box.low, box.high) for box in found.bins]
     np.testing.assert_allclose(edges, [(i / 15, (i + 1) / 15) for i in range(15)])
     assert found.bins[-1].images == 1
 
 
 def test_bins_without_images_at_the_end_are_there() -> None:
-    found = summary.calibration(np.array([0.01, 0.5]), np.array([True, False]))
+    found = breakdown.calibration(np.array([0.01, 0.5]), np.array([True, False]))
     assert [box.images for box in found.bins] == [1] + [0] * 6 + [1] + [0] * 7
 
 
 def test_both_sides_calibration_and_the_difference() -> None:
     evidence = _evidence()
-    found = summary.calibrations(evidence)
+    found = breakdown.calibrations(evidence)
     assert found is not None and evidence.true is not None
     errors = []
     for side, told in (("reference", found.reference), ("artefact", found.artefact)):
         rows = evidence.rows[side]
-        expected = summary.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
+        expected = breakdown.calibration(rows["confidence"], rows["top"][:, 0] == evidence.true)
         assert told == expected
         errors.append(told.ece)
     assert found.shift == errors[1] - errors[0] != 0
 
 
 def test_an_empty_bin_has_no_accuracy() -> None:
-    found = summary.calibration(np.array([0.5]), np.array([True]))
+    found = breakdown.calibration(np.array([0.5]), np.array([True]))
     assert found.ece == 0.5
     assert found.bins[0].accuracy is None
 
 
 def test_the_class_that_drifted_is_found_and_no_other() -> None:
     evidence = _evidence(3000)
-    found = summary.per_class(evidence)
+    found = breakdown.per_class(evidence)
     assert (found.by, found.tested) == ("truth", CLASSES)
     first = found.classes[0]
     assert (first.index, first.id) == (2, "n2")
@@ -243,7 +243,7 @@ def test_the_class_that_drifted_is_found_and_no_other() -> None:
 
 def test_without_labels_classes_are_told_by_their_flips() -> None:
     evidence = _evidence(3000, labelled=False)
-    found = summary.per_class(evidence)
+    found = breakdown.per_class(evidence)
     assert found.by == "reference"
     first = found.classes[0]
     assert (first.index, first.lost, first.gained) == (2, None, None)
@@ -268,7 +268,7 @@ def test_chance_alone_is_seldom_called_drift() -> None:
             rows[side]["top"][:, 0] = np.where(rng.uniform(size=600) < 0.8, truth, -1)
         rows["image"] = np.arange(600)
         drawn = replace(evidence, part=Part(rows, np.zeros(600)), truth=truth)
-        false += summary.per_class(drawn).drifted > 0
+        false += breakdown.per_class(drawn).drifted > 0
     assert false / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
 
 
@@ -299,7 +299,7 @@ def test_outputs_of_other_kinds_have_no_distances() -> None:
 @pytest.mark.parametrize(
     ("labelled", "limits", "names"),
     [
-        (True, {}, ["max_drop"]),
+        (True, {}, ["min_agreement"]),
         (False, {}, ["min_agreement"]),
         (True, {"min_agreement": 0.5}, ["min_agreement"]),
         (True, {"min_agreement": 0.5, "max_drop": 0.3}, ["max_drop", "min_agreement"]),
@@ -326,3 +326,69 @@ def test_too_little_to_compare(count: int) -> None:
     evidence = replace(_evidence(), part=Part(np.zeros(count, ROW), np.zeros(count)))
     with pytest.raises(UsageError, match=f"{count} images? readable, at least 2"):
         _drift(evidence)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_confusions_by_counting(*, labelled: bool) -> None:
+    evidence = _evidence(labelled=labelled)
+    found = breakdown.confusion(evidence)
+    assert found is not None
+    assert [name.index for name in found.classes] == list(range(CLASSES))
+    rows = evidence.best("reference") if evidence.true is None else evidence.true
+    assert found.by == ("truth" if labelled else "reference")
+    assert (found.reference is None) == (not labelled)
+    for side, matrix in (("reference", found.reference), ("artefact", found.artefact)):
+        if matrix is None:
+            continue
+        counted = np.zeros((CLASSES, CLASSES), int)
+        for row, answer in zip(rows, evidence.best(side), strict=True):
+            counted[row, answer] += 1
+        assert np.array_equal(matrix, counted)
+        for mistake in found.mistakes:
+            expected = counted[mistake.row.index, mistake.column.index]
+            assert getattr(mistake, side) == expected
+    most = [max(mistake.artefact, mistake.reference or 0) for mistake in found.mistakes]
+    assert most == sorted(most, reverse=True)
+    assert len(most) == breakdown.MAX_MISTAKES
+
+
+def test_many_classes_have_no_matrix_but_their_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = breakdown.confusion(_evidence())
+    monkeypatch.setattr(breakdown, "MAX_CLASSES", CLASSES - 1)
+    found = breakdown.confusion(_evidence())
+    assert found is not None
+    assert whole is not None
+    assert (found.classes, found.reference, found.artefact) == ((), (), ())
+    assert found.mistakes == whole.mistakes
+
+
+def test_coverage_by_counting() -> None:
+    evidence = _evidence()
+    found = breakdown.coverage(evidence)
+    assert found is not None
+    for side, points in (("reference", found.reference), ("artefact", found.artefact)):
+        for point in points:
+            sure = [
+                row
+                for row in range(400)
+                if evidence.rows[side][row]["confidence"] >= point.threshold
+            ]
+            assert point.answered == len(sure)
+            assert evidence.true is not None
+            assert point.right == sum(evidence.best(side)[i] == evidence.true[i] for i in sure)
+        assert points[0].answered == 400
+    unlabelled = breakdown.coverage(_evidence(labelled=False))
+    assert unlabelled is not None
+    assert {point.right for point in unlabelled.artefact} == {None}
+
+
+def test_each_class_tells_what_both_sides_get_right() -> None:
+    evidence = _evidence()
+    assert evidence.true is not None
+    for each in breakdown.per_class(evidence).classes:
+        inside = evidence.true == each.index
+        for side, right in (("reference", each.reference), ("artefact", each.artefact)):
+            assert right == int((evidence.best(side)[inside] == each.index).sum())
+    assert {each.artefact for each in breakdown.per_class(_evidence(labelled=False)).classes} == {
+        None
+    }

@@ -174,6 +174,9 @@ class _Stubborn(Engine):
     def get(self) -> NDArray[Any]:
         return self.given
 
+    def release(self) -> None:
+        del self.taken
+
 
 @pytest.mark.parametrize("refuses", [True, False])
 def test_a_batch_falls_back_to_a_loop_and_is_not_tried_again(refuses: bool) -> None:

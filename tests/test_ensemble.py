@@ -9,7 +9,8 @@ import pytest
 
 from kedge_runtime.artefact.contract import Contract, Label
 from kedge_runtime.artefact.file import Golden, seal
-from kedge_runtime.classify.classifier import Classifier, Ensemble
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.ensemble import Ensemble
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import ImageError, UsageError
 

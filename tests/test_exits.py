@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime.output import LIMIT
+from kedge_runtime.printable import LIMIT
 
 pytest.importorskip("ai_edge_litert")
 
-WORDS = "this is a bug in kedge: run again with KEDGE_DEBUG=1 for the traceback"
+WORDS = "this is a bug in kedge: run again with -v for the traceback"
 # What a command of kedge raises -> the line that follows `kedge: internal error: `.
 BUGS = {
     "raise ValueError('two\\nlines')": "ValueError: two lines",
@@ -129,12 +129,17 @@ main()
 """
 CONVERTING = (
     ["convert", "demo"],
-    ["convert", "--help"],
     ["build"],
     ["fit-input", "demo", "--images", "."],
     ["drift", "m.tflite", "--images", "photos", "--against", "demo"],
 )
-ON_DEVICE = (["models"], ["models", "--json"], ["inspect", "m.tflite"], ["--help"])
+ON_DEVICE = (
+    ["convert", "--help"],
+    ["models"],
+    ["models", "--json"],
+    ["inspect", "m.tflite"],
+    ["--help"],
+)
 
 
 def _device(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":

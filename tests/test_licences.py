@@ -55,6 +55,8 @@ SPELLINGS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "PSFL": "PSF-2.0",
     "UNKNOWN": "",
+    # validate-pyproject writes its expression in small letters.
+    "MPL-2.0 and MIT and BSD-3-Clause": "MPL-2.0 AND MIT AND BSD-3-Clause",
 }
 
 # Metadata that names no licence at all: what the licence file in the wheel begins with.

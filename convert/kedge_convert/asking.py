@@ -7,6 +7,7 @@ words.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,11 @@ def _configuration(path: Path) -> Any:
         return None
 
 
+class MissingError(UsageError):
+    """Options of the user, or keys of a kedge.toml, that are missing."""
+
+
+EXIF = "--exif or --no-exif"
 # Values in the example command at the end of a message.
 EXAMPLES = {
     "--preprocess": "image_dataset",
@@ -131,7 +137,7 @@ EXAMPLES = {
     "--resize": "bilinear",
     "--fit": "stretch",
     "--crop": ".875",
-    "--exif or --no-exif": "--no-exif",
+    EXIF: "--no-exif",
 }
 LEAST = 3  # calibration images: weights, equalisation strength and ranges need different ones
 IMAGES = MissingOption(CALIBRATE, "a folder of about 200 images like those it will see")
@@ -155,6 +161,16 @@ def check(job: "Job") -> None:
     refuse(request, list(_missing(job, outlined)))
 
 
+def check_missing(job: "Job") -> None:
+    """Raise MissingError for options that are missing, and nothing for a model that can't be read.
+
+    A kedge.toml holds many models: a broken file fails its own cells.
+    """
+    is_path = registry.is_path(job.request.model)
+    outlined = outline(Path(job.request.model)) if is_path else Outline()
+    refuse(job.request, list(_missing(job, outlined)))
+
+
 def refuse_idle(request: SourceRequest) -> None:
     """Raise UsageError for an option that would change nothing."""
     is_path = registry.is_path(request.model)
@@ -172,15 +188,28 @@ def refuse(request: SourceRequest, missing: Sequence[MissingOption]) -> None:
     model, advice = shlex.quote(request.model), ""
     if {"--preprocess", "--normalisation"}.intersection(options):
         advice = f". Labelled images tell the pixels: kedge fit-input {model} --images DIR"
+    asked = f"{request.model}: {input_options.request_for(missing)}{advice}"
+    if request.in_toml:
+        lines = ", ".join(_toml_example(option) for option in options)
+        raise MissingError(f"{_in_toml(asked)}. Add to its [[model]], for example: {lines}")
     words = " ".join(_example(option) for option in options)
     command = request.command or f"kedge convert {model}"
-    asked = f"{request.model}: {input_options.request_for(missing)}{advice}"
-    raise UsageError(f"{asked}. Then run, for example: {command} {words}")
+    raise MissingError(f"{asked}. Then run, for example:", run=f"{command} {words}")
 
 
 def _example(option: str) -> str:
     example = EXAMPLES[option]
     return example if example.startswith("--") else f"{option} {example}"
+
+
+def _in_toml(text: str) -> str:
+    """Return a text whose options are keys of kedge.toml; those of fit-input stay."""
+    return re.sub(r"--(?!images)([a-z])", r"\1", text.replace(EXIF, "exif"))
+
+
+def _toml_example(option: str) -> str:
+    values = {EXIF: "false", "--crop": "0.875"}
+    return f"{_in_toml(option)} = {values.get(option, json.dumps(EXAMPLES[option]))}"
 
 
 def _missing(job: "Job", outlined: Outline) -> Iterator[MissingOption]:

@@ -72,7 +72,6 @@ class Job:
     targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
     `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
     fit, `gates`: what they must hold on it.
-    `force_input`: keep the input even where another one fits the model better.
     """
 
     request: SourceRequest
@@ -87,7 +86,6 @@ class Job:
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
-    force_input: bool = False
 
     @property
     def log(self) -> Path:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kedge_runtime.artefact.contract import Contract as Contract
     from kedge_runtime.artefact.foreign import read_contract as read_contract
     from kedge_runtime.classify.classifier import Classifier as Classifier
-    from kedge_runtime.classify.classifier import Ensemble as Ensemble
+    from kedge_runtime.classify.ensemble import Ensemble as Ensemble
     from kedge_runtime.classify.results import Prediction as Prediction
     from kedge_runtime.classify.results import Result as Result
     from kedge_runtime.classify.results import Rule as Rule
@@ -33,7 +33,7 @@ _HOMES = {
     "Contract": "artefact.contract",
     "ContractError": "errors",
     "EngineError": "errors",
-    "Ensemble": "classify.classifier",
+    "Ensemble": "classify.ensemble",
     "ImageError": "errors",
     "KedgeError": "errors",
     "Prediction": "classify.results",

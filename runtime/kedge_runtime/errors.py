@@ -15,9 +15,17 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class KedgeError(Exception):
-    """Base class of the errors that a user, not a developer, can fix."""
+    """Base class of the errors that a user, not a developer, can fix.
+
+    `run`: a command to copy, which ends the message; the command line gives it a line of its own.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object = "", *, run: str = "") -> None:
+        """Take the message, and the command."""
+        super().__init__(f"{message} {run}" if run else str(message))
+        self.run = run
 
 
 class UsageError(KedgeError):
@@ -65,7 +73,9 @@ def about(name: object) -> Iterator[None]:
     try:
         yield
     except KedgeError as error:
-        raise type(error)(f"{name}: {error}") from None
+        named = type(error)(f"{name}: {error}")
+        named.run = error.run
+        raise named from None
 
 
 def one_line(error: Exception, length: int = 200) -> str:

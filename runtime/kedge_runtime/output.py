@@ -1,8 +1,6 @@
 """Write to stdout and stderr, also where a pipe is closed or the disk is full.
 
-A label, a file name or a layer name can hold escape codes, newlines and commands for a CI system.
-`printable` turns them into visible escapes such as `\\x1b`, which have no effect on a terminal or
-in a log. `quiet` silences libraries that write there themselves.
+`quiet` silences libraries that write there themselves.
 """
 
 import contextlib
@@ -12,89 +10,19 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from kedge_runtime import terminal
 from kedge_runtime.errors import UsageError, reason_of
-
-# The maximum length of a message, and of a word in it: longer ones lose their middle. The longest
-# message of kedge, which lists all missing options, has 600 characters.
-LIMIT, WORD = 1000, 250
-_LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
-# Categories of Unicode: control, format (bidi marks, zero width), surrogate (bytes of a name that
-# are no UTF-8, PEP 383), line and paragraph separators. https://www.unicode.org/reports/tr44/#General_Category_Values
-_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Emoji and Persian words need them.
-_JOINERS = frozenset("\u200c\u200d")
-# GitHub runs `::error::` at the start of a line, after blanks too. `##[error]`, Azure's
-# `##vso[...]` and TeamCity's `##teamcity[...]` run anywhere in a line.
-COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#\w*\[)")
-
-
-def printable(text: object, limit: int | None = None) -> str:
-    """Return a name or a message as one line without effect on a terminal or a CI system.
-
-    Letters, signs and emoji of all languages stay. A second call changes nothing. `limit`: the
-    maximum length; an ellipsis replaces the middle of a longer text.
-    """
-    shown = str(text)
-    if not shown.isprintable():
-        shown = "".join(_shown(shown, index) for index in range(len(shown)))
-    return shortened(without_commands(shown), limit)
-
-
-def message(text: object) -> str:
-    """Return a message as one printable line of bounded length."""
-    line = _LONG_WORD.sub(lambda match: shortened(match[0], WORD), printable(text))
-    return shortened(line, LIMIT)
-
-
-def without_commands(text: str) -> str:
-    """Return a text without commands for a CI system."""
-    return COMMAND.sub(lambda match: f"{match[1] or ''}\\x{ord(match[0][-1]):02x}", text)
-
-
-def shortened(text: str, limit: int | None) -> str:
-    """Return a text in at most `limit` characters: both ends with an ellipsis between them."""
-    if limit is None or len(text) <= limit:
-        return text
-    end = limit // 2
-    return f"{text[: limit - end - 1]}…{text[-end:]}"
-
-
-def is_printable(text: str) -> bool:
-    """Whether a name can be printed as it is."""
-    return text.isprintable() or not any(_is_escaped(text, index) for index in range(len(text)))
-
-
-def _shown(text: str, index: int) -> str:
-    sign = text[index]
-    return sign.encode("unicode_escape").decode() if _is_escaped(text, index) else sign
-
-
-def _is_escaped(text: str, index: int) -> bool:
-    import unicodedata  # costs a megabyte that plain names don't need
-
-    if unicodedata.category(text[index]) not in _ESCAPED:
-        return False
-    return text[index] not in _JOINERS or not _joins(text, index)
-
-
-def _joins(text: str, index: int) -> bool:
-    """Whether a joiner stands between two characters that are neither ASCII nor escaped."""
-    sides = text[max(index - 1, 0) : index], text[index + 1 : index + 2]
-    return all(
-        side and not side.isascii() and (side.isprintable() or not _is_escaped(side, 0))
-        for side in sides
-    )
-
+from kedge_runtime.printable import message, printable, without_commands
 
 # Stands for ESC in kedge's own colours until `echo` writes them; no file can contain it.
 _PAINT = f"\ufdd0{os.urandom(8).hex()}\ufdd1"
-# Control characters; on a terminal rich and progress.py need cursor moves and colours.
+# Control characters; on a terminal progress.py needs cursor moves and colours.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL_ON_TERMINAL = re.compile(r"(?!\x1b\[[\d;?]*[A-Za-z]|\r)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -145,7 +73,8 @@ class Text(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write a text; return its length."""
-        control = _CONTROL_ON_TERMINAL if self.isatty() or _is_coloured() else _CONTROL
+        shows = self.isatty() or terminal.is_coloured(self)
+        control = _CONTROL_ON_TERMINAL if shows else _CONTROL
         safe = control.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
         first, end, others = safe.partition("\n") if not self._at_line_start else ("", "", safe)
         super().write(f"{first}{end}{without_commands(others)}")
@@ -154,14 +83,14 @@ class Text(io.TextIOWrapper):
         return len(text)
 
 
-def _is_coloured() -> bool:
-    """Whether rich colours a log, as CI systems demand."""
-    return bool(os.environ.get("FORCE_COLOR"))
-
-
 def echo(*lines: str) -> None:
     """Print lines on stdout, escaped by `page`."""
-    click.echo(page(lines))
+    echo_page(page(lines))
+
+
+def echo_page(text: str) -> None:
+    """Print a text that `page` made on stdout, coloured where `terminal.is_coloured` says so."""
+    click.echo(text, color=terminal.is_coloured(sys.stdout))
 
 
 def page(lines: Iterable[str]) -> str:
@@ -169,14 +98,59 @@ def page(lines: Iterable[str]) -> str:
     return "\n".join(printable(line).replace(_PAINT, "\x1b") for line in lines)
 
 
-def say(text: object, *, prefix: str = "kedge: ") -> None:
-    """Print a message on stderr: one line of bounded length."""
-    click.echo(f"{prefix}{message(text)}", err=True)
+# Called before a message: a progress bar takes its line away.
+BEFORE_MESSAGE: list[Callable[[], None]] = []
+
+
+def say(
+    text: object, *, prefix: str = "kedge: ", run: str = "", stream: TextIO | None = None
+) -> None:
+    """Print a message on stderr: one line of bounded length, which wraps on a terminal only.
+
+    `run`: a command to copy, which gets a line of its own. `stream`: instead of stderr.
+    """
+    stream = stream or sys.stderr
+    for step_aside in BEFORE_MESSAGE:
+        step_aside()
+    line, command = f"{prefix}{message(text)}", printable(run)
+    if terminal.is_tty(stream):
+        width = terminal.columns()
+        lines = terminal.wrapped(line, width, hanging="  ")
+        lines += terminal.wrapped_command(command, width) if command else []
+    else:
+        lines = [line, f"  {command}"] if command else [line]
+    click.echo("\n".join(lines), file=stream, color=terminal.is_coloured(stream))
+
+
+def note(text: object, *, prefix: str = "kedge: ", stream: TextIO | None = None) -> None:
+    """Print information on stderr, as `say` does, but not with --quiet."""
+    if not terminal.VERBOSITY.quiet:
+        say(text, prefix=prefix, stream=stream)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as kedge prints all of them, e.g. `94.6 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def grouped(number: int) -> str:
+    """Return a number in groups of three digits, e.g. `456 718`."""
+    return f"{number:,}".replace(",", " ")
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool | None = None) -> str:
     """Return a text in a colour, for `page` and `echo`."""
     return click.style(text, fg=colour, bold=bold).replace("\x1b", _PAINT)
+
+
+def echo_folded(line: str, *, colour: str | None = None) -> None:
+    """Print a sentence on stdout; on a terminal it wraps, below its own start or its indent."""
+    text, width = printable(line), terminal.fold_width(sys.stdout)
+    body = text.lstrip(" ")
+    indent = text[: len(text) - len(body)]
+    hanging = indent + "  "
+    lines = terminal.wrapped(body, width, first=indent, hanging=hanging) if width else [text]
+    echo(*(paint(each, colour) if colour else each for each in lines))
 
 
 def echo_json(payload: Any, indent: int | None = 2) -> None:
@@ -230,8 +204,16 @@ SINK = os.devnull
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discard stdout and stderr, Python's and the process's, while a library prints."""
+    """Discard stdout and stderr, Python's and the process's, while a library prints.
+
+    With --verbose both go to stderr.
+    """
     with contextlib.ExitStack() as stack:
+        if terminal.VERBOSITY.verbose and os.devnull == SINK:
+            stack.enter_context(_redirected(1, 2))
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            yield
+            return
         sink = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
         if sys.stdout is not None:
             sys.stdout.flush()

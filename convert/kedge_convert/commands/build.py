@@ -10,7 +10,7 @@ from kedge_convert.worker import process
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.commands.options import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
-from kedge_runtime.output import say
+from kedge_runtime.output import echo_page, note
 from kedge_runtime.pool import MAX_JOBS
 
 if TYPE_CHECKING:
@@ -107,6 +107,6 @@ def build(**values: Any) -> int:
         lock.write(path, lock.updated(lock.read(path), report))
         written = [*written, path]
     render = reports.as_json if options.as_json else tables.terminal
-    click.echo(render(report), nl=False)
-    say(f"wrote {', '.join(map(str, written))}")
+    echo_page(render(report).rstrip("\n"))
+    note(f"wrote {', '.join(map(str, written))}")
     return EXIT_CODES[report.verdict]

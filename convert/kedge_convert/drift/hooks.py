@@ -1,8 +1,8 @@
 """Record the float model's answers, divide a drift among its steps, and measure layers.
 
-The runtime's `kedge drift` calls `record`, `attribute` and `localise` by name; mypy checks this
-module against its Protocol. To attribute a drift, the same images go down a chain, in which each
-link differs from the one before in one step. So the steps' drops add up to the total exactly.
+The runtime's `kedge drift` calls `record`, `attribute`, `localise` and `page` by name; mypy checks
+this module against its Protocol. To attribute a drift, the same images go down a chain, in which
+each link differs from the one before in one step. So the steps' drops add up to the total exactly.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from kedge_convert import own_pixels
 from kedge_convert.contract_builder import tool_versions
 from kedge_convert.drift.layer_show import svg, table
 from kedge_convert.drift.layers import Localisation, by_layer, plain
+from kedge_convert.drift.page import page as page
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.load import registry
 from kedge_convert.load.request import SourceRequest
@@ -94,6 +95,7 @@ def _request(against: Against, folder: Path) -> SourceRequest:
         output=contract.provenance.output or None,
         signature=contract.provenance.signature or None,
         size=f"{geometry.height}x{geometry.width}",
+        force_input=True,
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.load import input_stage, output_activation, registry
-from kedge_convert.load.request import SourceFacts, SourceRequest
-from kedge_convert.settle import Labelling, labelled
+from kedge_convert.load.output_activation import Head
+from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
+from kedge_convert.settle import Labelling, SettledInput, labelled, settle_input
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_models.cards import card
@@ -71,6 +72,23 @@ def open_subject(request: SourceRequest) -> Subject:
 
     Raises UsageError for an unreadable model and for a model of features.
     """
+    return _subject(request, _opened(request))
+
+
+def open_settled(request: SourceRequest) -> tuple[Subject, SettledInput]:
+    """Do the same, and return what the model itself states of its input. Raises UsageError."""
+    opened = _opened(request)
+    return _subject(request, opened), settle_input(request, opened.loaded, opened.model)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    loaded: LoadedModel
+    model: Any
+    head: Head
+
+
+def _opened(request: SourceRequest) -> _Opened:
     found = registry.load(request)
     with registry.about(found.name):
         model = input_stage.as_image(found.model, request.size)
@@ -82,9 +100,14 @@ def open_subject(request: SourceRequest) -> Subject:
             f"{found.name}: returns features, but fit-input compares classes; give the model with "
             "its last layers"
         )
-    height, width, channels = model.inputs[0].shape[1:]
     if request.card:
         found = replace(found, facts=SourceFacts.of(card(request.card)))
+    return _Opened(found, model, head)
+
+
+def _subject(request: SourceRequest, opened: _Opened) -> Subject:
+    found, head = opened.loaded, opened.head
+    height, width, channels = opened.model.inputs[0].shape[1:]
     named, own = labelled(request, found, head), input_stage.normalises(found.model)
     output = replace(head.output, label_offset=named.offset)
     return Subject(found.name, head.model, output, height, width, channels, named, own)

@@ -73,6 +73,7 @@ WORDS = {
     "calibrate": set[str](),
     "images": set[str](),
 }
+REMEDY = "name a kedge.toml, or write one: kedge init MODEL DIR"
 MAX_VARIANTS = 1000  # of the options; each is a conversion of every model
 SHARES = ("min_agreement", "min_mapped")
 
@@ -177,6 +178,7 @@ class ModelConfig:
         return SourceRequest(
             **{**values, "model": self.source, "pixels": InputOptions(**pixels)},
             folder=self.calibrate,
+            in_toml=True,
         )
 
 
@@ -217,7 +219,7 @@ def read_config(path: Path) -> BuildConfig:
     Raises ContractError for an unknown key and a value that isn't allowed, UsageError for an
     unreadable file.
     """
-    raw = load(read(path, "name a kedge.toml"), path.name)
+    raw = load(read(path, REMEDY), path.name)
     defaults, options = (_table(raw, name, path.name) for name in ("defaults", "options"))
     written = raw.get("model", [])
     if not isinstance(written, list):

@@ -5,12 +5,14 @@ GitHub's job summaries, and readable as plain text.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from kedge_convert.matrix.record import BuildReport, CellReport
+from kedge_convert.matrix.record import BuildReport, CellReport, GateName
 from kedge_runtime.drift.gates import Verdict
 from kedge_runtime.drift.report import SideAnswer, drop_interval, percent, share_interval
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page, paint, printable
+from kedge_runtime.output import page, paint
+from kedge_runtime.printable import printable
 
 # A shape beside each colour, so that a report is readable without colours.
 SHAPES: dict[Verdict, str] = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?"}
@@ -49,12 +51,38 @@ def figures(cell: CellReport) -> dict[str, str]:
     """Return a cell's figures by the headings of their columns."""
     drift, ratio = cell.drift, cell.ratio
     return {
+        "top-1": percent(drift.top1.artefact) if drift and drift.top1 else NOTHING,
         "top-1 drop": drop_interval(drift.top1.drop) if drift and drift.top1 else NOTHING,
         "agreement": share_interval(drift.agreement) if drift else NOTHING,
         "size": megabytes(cell.bytes),
         "of float32": NOTHING if ratio is None else f"{100 * ratio:.0f} %",
         "ms": NOTHING if drift is None else f"{drift.latency.median_ms:.1f}",
     }
+
+
+HEADINGS = ("top-1", "top-1 drop", "agreement", "size", "of float32", "ms")
+# The gates in words, for people.
+GATES: dict[GateName, str] = {
+    "conversion": "conversion",
+    "max_drop": "top-1 drop",
+    "min_agreement": "agreement",
+    "max_bytes": "size",
+    "max_latency_ratio": "time per image",
+    "device": "device",
+    "baseline": "accepted artefact",
+}
+
+
+def reference_figures(cells: Sequence[CellReport]) -> dict[str, str]:
+    """Return the float model's own figures under HEADINGS, from cells of one model."""
+    values = dict.fromkeys(HEADINGS, NOTHING)
+    for cell in cells:
+        if cell.drift and cell.drift.top1:
+            values["top-1"] = percent(cell.drift.top1.reference)
+        if cell.bytes and cell.ratio:
+            values["size"] = megabytes(round(cell.bytes / cell.ratio))
+            values["of float32"] = "100 %"
+    return values
 
 
 def remarks(cell: CellReport) -> Iterator[str]:
@@ -75,7 +103,7 @@ def since(cell: CellReport) -> str:
     return f"{before.digest[:15]}..., {now - before.bytes:+d} bytes"
 
 
-COLUMNS = ("", "artefact", "top-1 drop", "agreement", "size", "of float32", "ms")
+COLUMNS = ("", "artefact", *HEADINGS)
 
 
 def markdown(report: BuildReport) -> str:
@@ -87,14 +115,18 @@ def _markdown_lines(report: BuildReport) -> Iterator[str]:
     shape = SHAPES[report.verdict]
     yield f"## {shape} kedge build: {report.verdict}"
     yield ""
-    yield counts(report)
+    yield f"{counts(report)}. Each artefact stands below its float model."
     yield ""
     yield _markdown_row(COLUMNS)
-    yield _markdown_row(["---", "---", *["--:"] * 5])
-    for cell in report.cells:
-        yield _markdown_row(
-            [f"{SHAPES[cell.verdict]} {cell.verdict}", *map(_escaped, _cells(cell))]
-        )
+    yield _markdown_row(["---", "---", *["--:"] * len(HEADINGS)])
+    for model, group in groupby(report.cells, key=lambda cell: cell.model):
+        cells = list(group)
+        reference = (f"{model}, float model", *reference_figures(cells).values())
+        yield _markdown_row(["", *map(_escaped, reference)])
+        for cell in cells:
+            yield _markdown_row(
+                [f"{SHAPES[cell.verdict]} {cell.verdict}", *map(_escaped, _cells(cell))]
+            )
     for cell in report.cells:
         yield from _markdown_remarks(cell)
 

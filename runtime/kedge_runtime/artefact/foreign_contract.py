@@ -137,7 +137,7 @@ def _request(
     # Without options the user may have meant a sealed file, which lost its end on the way.
     sealed = ends_in_digest(model.content.data)
     lost = "" if options.given or model.unpacked or sealed else LOST
-    return UsageError(f"{model.name}: {lost}{request_for(missing)}: {whole}")
+    return UsageError(f"{model.name}: {lost}{request_for(missing)}:", run=whole)
 
 
 def _shape_of(engine: Engine, head: Kind | None) -> ModelShape:

@@ -28,9 +28,10 @@ from kedge_runtime.errors import ArtefactError, EngineError, UsageError, counted
 from kedge_runtime.files import write_whole
 from kedge_runtime.fitting import scores
 from kedge_runtime.fitting.scores import evidence, true_outputs
-from kedge_runtime.image.decode import Source, is_readable, read_image
+from kedge_runtime.image.decode import is_readable, read_image
 from kedge_runtime.image.folder import find_images, render_images
 from kedge_runtime.image.geometry import resize
+from kedge_runtime.image.objects import Source
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.output import quiet
 

@@ -5,7 +5,9 @@ The activation is applied in float, exactly once.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Activation, Label, Output
 from kedge_runtime.errors import ContractError, EngineError, UsageError
+from kedge_runtime.records import shown
 
 # The default where neither the contract nor the caller gives one.
 THRESHOLD = 0.5
@@ -109,12 +112,16 @@ def check_finite(values: Floats) -> Floats:
 BACKGROUND = Label("background", "background")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """One class of a result.
 
-    `index` counts the labels from 0, and is -1 for the background of a model that has an output
-    before its first label; `probability` is in 0..1.
+    Attributes:
+        index: Counts the labels from 0. It is -1 for the background of a model that has an output
+            before its first label.
+        id: The label's stable key, e.g. a synset of ImageNet.
+        name: The label's name for people.
+        probability: 0 to 1.
     """
 
     index: int
@@ -122,16 +129,42 @@ class Prediction:
     name: str
     probability: float
 
+    def __repr__(self) -> str:
+        """Return the name and the probability."""
+        return f"<Prediction {self}>"
 
-@dataclass(frozen=True)
+    def __str__(self) -> str:
+        """Return e.g. `'star' 96.1%`."""
+        return f"{self.name!r} {self.probability:.1%}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON.
+
+        Returns:
+            The keys `index`, `id`, `name` and `probability`.
+        """
+        return asdict(self)
+
+
+SHOWN = 3  # classes in the repr of a result
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of one image.
 
-    `best` is always the most probable class. `predictions` are sorted by descending probability,
-    ties by index: the `top` exclusive classes, or all independent ones (sigmoid) that reach their
-    threshold, maybe none. `margin` is the best probability minus the second. `entropy` is in 0..1:
-    H / ln(classes), or the mean of the independent classes' entropies in bits. `unknown`: the
-    result misses the rule of the call.
+    In a notebook it shows itself as the image with a bar for each class.
+
+    Attributes:
+        best: The most probable class, always.
+        predictions: Sorted by descending probability, ties by index. Of exclusive classes the first
+            `top`, of independent ones (sigmoid) all that reach their threshold, maybe none.
+        margin: The best probability minus the second.
+        entropy: 0 (sure) to 1 (no idea): H / ln(classes). Of independent classes the mean of their
+            entropies in bits.
+        unknown: Whether the result misses the rule of the call.
+        thumbnail: A small JPEG of the image in a notebook, else None. It does not count when
+            results are compared.
     """
 
     best: Prediction
@@ -139,11 +172,42 @@ class Result:
     margin: float
     entropy: float
     unknown: bool = False
+    thumbnail: bytes | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str | None:
         """The best class's name, or None for an unknown."""
         return None if self.unknown else self.best.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result, ready for JSON.
+
+        Returns:
+            The keys that `kedge classify --json` has for an image: `label`, `unknown`, `margin`,
+            `entropy`, `best` and `predictions`.
+        """
+        return {
+            "label": self.label,
+            "unknown": self.unknown,
+            "margin": self.margin,
+            "entropy": self.entropy,
+            "best": self.best.to_dict(),
+            "predictions": [prediction.to_dict() for prediction in self.predictions],
+        }
+
+    def __repr__(self) -> str:
+        """Return the first classes, or `unknown` and the best one."""
+        if self.unknown:
+            return f"<Result unknown, best {self.best}>"
+        more = len(self.predictions) - SHOWN
+        rest = [f"{more} more"] if more > 0 else []
+        return f"<Result {', '.join([*map(str, self.predictions[:SHOWN]), *rest])}>"
+
+    def _repr_html_(self) -> str:
+        """Return the image and a bar for each class, as HTML for a notebook."""
+        from kedge_runtime.classify.notebook import page  # not needed on a device
+
+        return page(self)
 
 
 def disagree(results: Sequence[Result]) -> bool:
@@ -163,9 +227,13 @@ def _spoken(label: str | None) -> str | None:
 class Rule:
     """Decides which results are `unknown`.
 
-    `min_confidence`: the minimum probability of the best class, 0..1. `max_entropy`: the maximum
-    normalised entropy, 0..1. `threshold`: replaces the contract's for independent classes, 0..1.
-    Raises UsageError for a number outside.
+    Attributes:
+        min_confidence: The minimum probability of the best class, 0 to 1.
+        max_entropy: The maximum normalised entropy, 0 to 1.
+        threshold: Replaces the contract's thresholds for independent classes, 0 to 1.
+
+    Raises:
+        UsageError: A value is no number from 0 to 1.
     """
 
     min_confidence: float = 0.0
@@ -173,10 +241,12 @@ class Rule:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers outside 0..1, NaN included."""
+        """Refuse numbers outside 0..1, NaN included, and what is no number."""
         for name, value in vars(self).items():
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} is {value}, allowed are 0 to 1")
+            if name == "threshold" and value is None:
+                continue
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+                raise UsageError(f"{name} is {shown(value)}, allowed are 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError, counted
@@ -168,3 +169,34 @@ class Several(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """Return the completions of the last value."""
+        last = incomplete.rpartition(",")[2]
+        return in_list(incomplete, [i.value for i in self.kind.shell_complete(ctx, param, last)])
+
+
+def in_list(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
+    """Return completions of the last of several names, separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(last)]
+
+
+Names = Callable[[], Iterable[str]]
+Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def completing(names: Names, *, files: bool = False) -> Completion:
+    """Return the `shell_complete` of an option that takes one of `names`, or also a file."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        items = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
+        # First, as bash forgets what came before it; it lists files where no name fits.
+        return [CompletionItem(incomplete, type="file"), *items] if files else items
+
+    return complete
+
+
+def completing_list(names: Names) -> Completion:
+    """Return the `shell_complete` of an option that takes several of `names`."""
+    return lambda _, __, incomplete: in_list(incomplete, names())

@@ -17,12 +17,12 @@ from kedge_runtime.artefact.contract import Contract, Kind
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
 from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contract
-from kedge_runtime.commands.arguments import Several
+from kedge_runtime.commands.arguments import Several, completing
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
 from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
-from kedge_runtime.output import quiet, say
+from kedge_runtime.output import note, quiet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -86,7 +86,11 @@ scheduler = click.option(
 _ENGINE, _THREADS = click.Choice(list(ENGINES)), click.IntRange(min=1)
 _ALL_CORES = "Threads of the engine [default: all cores]."
 
-delegate = click.option("--delegate", help="edgetpu[:usb|pci|N], or the path of a delegate.")
+delegate = click.option(
+    "--delegate",
+    shell_complete=completing(lambda: ["edgetpu"], files=True),
+    help="edgetpu[:usb|pci|N], or the path of a delegate.",
+)
 
 _SINGLE_ENGINE = (
     click.option("--engine", type=_ENGINE, help="[default: the format's]"),
@@ -175,6 +179,7 @@ _PIXELS = (
     click.option(
         "--normalisation",
         metavar="NAME|NUMBERS",
+        shell_complete=completing(lambda: NORMALISATIONS),
         help=f"{', '.join(NORMALISATIONS)}, or numbers: 'scale=1/255 mean=.5 std=.5'.",
     ),
     click.option("--colour", type=_Word("colour"), help="Channel order of the input."),
@@ -268,7 +273,7 @@ class ForeignOptions:
                 return None  # reading the seal gives a better message
             detected = derive_contract(model, self.words, opened, command)
         for line in detected.lines:
-            say(line)
+            note(line)
         return detected.contract
 
     def refuse_all_sealed(self, sealed: Iterable[bool]) -> None:

@@ -152,7 +152,10 @@ def _drift(
     with open_journal as finished:
         part = _measured(task, images, finished, workers)
     evidence = Evidence(images.names, labels, part, comparison.truth, output.multi_label)
-    return summarise(evidence, _described(task, artefact), request.limits)
+    drift = summarise(evidence, _described(task, artefact), request.limits)
+    measured = (images.names[i] for i in part.rows["image"])
+    marks = artefact.contract.provenance.calibration_images
+    return replace(drift, calibration_images=reference.count_marked(measured, marks))
 
 
 def _task(request: DriftRequest, artefact: Artefact, reference: Reference) -> Task:

@@ -34,7 +34,7 @@ from kedge_runtime.drift.reference import (
     ReferenceFacts,
     write_reference,
 )
-from kedge_runtime.drift.report import Attribution
+from kedge_runtime.drift.report import Attribution, DriftReport
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
 from kedge_runtime.image.decode import read_bytes
@@ -115,6 +115,9 @@ class Converter(Protocol):
         self, against: Against, artefacts: Sequence[Artefact], sample: Sample
     ) -> list[LayerFindings]:
         """Return the drift of each artefact's layers."""
+
+    def page(self, report: DriftReport) -> str:
+        """Return a run as an HTML document."""
 
 
 def converter() -> Converter:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kedge_runtime.classify.results import Prediction
-from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
+from kedge_runtime.drift.by_class import Confusion, PerClass
+from kedge_runtime.drift.gates import Estimate, Gate, Holds, Pairs, Verdict
 from kedge_runtime.drift.journal import Failure
 from kedge_runtime.drift.statistics import AgreementBy
 
@@ -81,41 +82,6 @@ class Flips:
 
 
 @dataclass(frozen=True)
-class ClassDrift:
-    """Hold the drift of one class.
-
-    With ground truth: its images, and those lost and gained. Without: the images whose best class
-    it is by the reference, and the flips among them. `p`: see breakdown.per_class; `q`: the same,
-    adjusted for the number of classes.
-    """
-
-    index: int
-    id: str
-    name: str
-    images: int
-    flips: int
-    lost: int | None
-    gained: int | None
-    p: float
-    q: float
-
-
-@dataclass(frozen=True)
-class PerClass:
-    """Hold the drift of every class that has images, the smallest p first.
-
-    `by`: what tells an image's class, `truth` or `reference`; `drifted`: the number of classes with
-    q <= `level`, the false discovery rate.
-    """
-
-    by: str
-    level: float
-    tested: int
-    drifted: int
-    classes: tuple[ClassDrift, ...]
-
-
-@dataclass(frozen=True)
 class ConfidenceBin:
     """Hold the images whose confidence is in low..high.
 
@@ -144,6 +110,26 @@ class Calibrations:
     reference: Calibration
     artefact: Calibration
     shift: float
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """Count the answers of one side with a confidence of `threshold` or more.
+
+    `right`: those that are right; None without ground truth.
+    """
+
+    threshold: float
+    answered: int
+    right: int | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Hold what both sides answer if lower confidences count as unknown."""
+
+    reference: tuple[CoveragePoint, ...]
+    artefact: tuple[CoveragePoint, ...]
 
 
 @dataclass(frozen=True)
@@ -231,7 +217,10 @@ class Drift:
     """Hold the drift of one artefact from the reference, on `images` images.
 
     `agreement_by`: `best` where the best classes must be equal, `labels` where the whole sets of
-    independent classes must be; those have no top-5 and no drift by class.
+    independent classes must be; those have no top-5 and no drift by class. Nor has a top-5 what has
+    five classes or fewer. `holds`: the strictest gates that these images pass; `default_gate`:
+    whether the user gave none; `calibration_images`: how many of the images calibrated the
+    artefact.
     """
 
     artefact: ArtefactDrift
@@ -249,8 +238,13 @@ class Drift:
     entropy: Entropy
     distances: Distances
     latency: Latency
+    holds: Holds
+    confusion: Confusion | None = None
+    coverage: Coverage | None = None
     attribution: Attribution | None = None
     agreement_by: AgreementBy = "best"
+    default_gate: bool = False
+    calibration_images: int = 0
 
 
 @dataclass(frozen=True)

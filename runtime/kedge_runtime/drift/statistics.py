@@ -105,6 +105,15 @@ def wilson(count: ArrayLike, total: ArrayLike) -> Interval:
     return np.maximum((centre - half) / scale, 0), np.minimum((centre + half) / scale, 1)
 
 
+def most_unseen(total: int) -> float:
+    """Return the largest share of a kind that `total` images, none of that kind, leave possible.
+
+    The upper end of the exact interval of Clopper and Pearson 1934, Biometrika 26, 404-413, at a
+    count of 0: the "rule of three" with 3.7 in place of 3, as both of its ends are counted.
+    """
+    return float(1 - ((1 - LEVEL) / 2) ** (1 / total))
+
+
 def paired_drop(lost: ArrayLike, gained: ArrayLike, total: ArrayLike) -> Interval:
     """Return the score interval of (lost - gained) / total, -1..1, of `total` >= 1 pairs.
 

@@ -175,6 +175,12 @@ def open_engine(content: "ModelContent", options: EngineOptions | None = None) -
     or invalid model, EngineError when it can't be loaded.
     """
     options = options or EngineOptions()
+    engine = _open(content, options)
+    engine.threads = options.thread_count
+    return engine
+
+
+def _open(content: "ModelContent", options: EngineOptions) -> "Engine":
     kind = ENGINES[engine_for(content.format, options)]
     if options.isolate or not passed.is_known(content):
         from kedge_runtime.modelfile.check.check import check_model
