@@ -103,7 +103,12 @@ def program(tf: Any, model: Any) -> Any:
 
 
 def _signed(content: bytes) -> bytes:
-    """Return the file with the signature that a SavedModel would have: some programs ask for it."""
+    """Return the file with the signature that a SavedModel would have: some programs ask for it.
+
+    Raises ValueError for what is no TFLite file.
+    """
+    if content[4:8] != flatbuffer.IDENTIFIER:
+        raise ValueError(f"its file begins with {content[:8]!r}")
     model, schema = flatbuffer.unpack(content), flatbuffer.schema()
     graph, signature = model.subgraphs[0], schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
