@@ -15,7 +15,7 @@ import pytest
 
 import seeded_faults
 from kedge_convert import contract_builder, pipeline
-from kedge_convert.export import onnx, tflite
+from kedge_convert.export import onnx, tflite, tflite_converter, tflite_static
 from kedge_convert.export import tf2onnx as routes
 from kedge_convert.export.exported import ExportOptions
 from kedge_convert.job import Job, Outcome
@@ -88,15 +88,25 @@ def convert(
 def into_weights(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     import tensorflow as tf
 
-    real = tf.lite.TFLiteConverter.from_keras_model
+    real, program, models = (
+        tf.lite.TFLiteConverter.from_concrete_functions,
+        tflite_converter.program,
+        [],
+    )
 
-    def spoilt(model: Any) -> Any:
+    def seen(tf: Any, model: Any) -> Any:
+        models.append(model)
+        return program(tf, model)
+
+    def spoilt(functions: Any) -> Any:
+        model = models[-1]
         before = {weight.path: np.array(weight) for weight in model.weights}
         after = {path: value.copy() for path, value in before.items()}
         fault.change(after)
-        return _Converter(real(model), model, before, after)
+        return _Converter(real(functions), model, before, after)
 
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_keras_model", spoilt)
+    monkeypatch.setattr(tflite_converter, "program", seen)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", spoilt)
 
 
 def into_lowerings(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
@@ -133,10 +143,14 @@ class _Converter:
 def into_tflite(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     import tensorflow as tf
 
-    converter = MagicMock()
     given = genuine.files[fault.instead or fault.target]
+    if fault.target == "tflite:int8":  # TensorFlow's quantiser writes it, from the float file
+        spoilt = MagicMock(side_effect=lambda *_, **__: fault.change(given))
+        monkeypatch.setattr(tflite_static, "quantise", spoilt)
+        return
+    converter = MagicMock()
     converter.convert = lambda: fault.change(given)
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_keras_model", lambda model: converter)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", lambda _: converter)
 
 
 def into_onnx(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.export import onnx, onnx_graph
-from kedge_convert.export.exported import PLAIN, Scheme
+from kedge_convert.export.exported import PLAIN, Ranges, Scheme
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.prepare.rounding import LEVELS
-from kedge_convert.quantise.ranges import Ranges, See, StaticOperator
+from kedge_convert.quantise.ranges import See, StaticOperator
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_runtime.files import temporary_folder
