@@ -73,6 +73,13 @@ def _turns(items: list[pytest.Item]) -> Callable[[pytest.Item], int]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def plain_output() -> None:
+    """Remove settings of the user's shell that change the width and the colours of output."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> None:
     """Fork the workers of conversions, where the converter is installed."""
     if find_spec("tensorflow"):

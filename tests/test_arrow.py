@@ -155,6 +155,7 @@ RUNTIME = {
     "sign": ["tiny.tflite", "--key", "vendor.key"],
     "keygen": ["tiny.tflite"],  # the name of the pair: tiny.tflite.key, tiny.tflite.pub
     "doctor": [],
+    "completion": ["bash"],
 }
 
 

@@ -199,7 +199,7 @@ DOUBTS = {
     "a steady machine": ({GOVERNOR: "performance", HEAT: "55000"}, [1, 1, 1, 1], []),
     "a clock that follows the load": ({GOVERNOR: "ondemand"}, [1, 1], ["governor ondemand"]),
     "heat": ({HEAT: "85000"}, [1, 1], ["85 °C"]),
-    "half as fast in the end": ({}, [1, 1, 2, 2], ["case 1 slowed down by 100%"]),
+    "half as fast in the end": ({}, [1, 1, 2, 2], ["case 1 slowed down by 100 %"]),
     "faster in the end": ({}, [2, 2, 1, 1], []),
 }
 

@@ -30,6 +30,7 @@ FACTS = {
     "ratio": 0.25,
     "recipe": {"precision": "int8"},
     "images": 20,
+    "seconds": 1.0,
 }
 
 

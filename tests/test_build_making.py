@@ -173,6 +173,7 @@ def _put(cell: Cell, cache: Cache, content: bytes, **facts: Any) -> None:
         "ratio": 0.5,
         "recipe": {"precision": "float32"},
         "images": 20,
+        "seconds": 1.0,
     }
     cache.put(keys.artefact_key(cell), {**right, **facts}, {"artefact": content})
 

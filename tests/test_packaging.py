@@ -49,7 +49,10 @@ def test_the_page_on_the_index_has_no_link_that_leads_nowhere(metadata: Message)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert PAGE_LINK.search(readme)  # what there is to replace
     assert not PAGE_LINK.search(page)
-    assert "docs/quantisation.md" in page
+    assert "([measured](docs/quantisation.md#" in readme
+    assert "(measured: docs/quantisation.md)" in page
+    assert "[docs/pi.md](docs/pi.md)" in readme
+    assert "docs/pi.md: " not in page
     assert page.startswith("# kedge")
 
 

@@ -99,7 +99,7 @@ def test_words_name_the_moment(kedge: Run, artefact: Path, video: Path) -> None:
     arguments = ("--video", video, "--top", 1, "--debounce", "2/3", "--min-confidence", 0.8)
     code, out, err = kedge("classify", artefact, *arguments)
     assert code == 0
-    rows = [row.split(maxsplit=1)[1].split("  ") for row in out.splitlines()]
+    rows = [row.split(" % ")[1].strip().split("  ") for row in out.splitlines()]
     assert [(row[0], row[-1].strip()) for row in rows] == [
         ("red", "0.10 s"),
         ("unknown (red?)", "0.40 s"),

@@ -31,7 +31,7 @@ from kedge_runtime.image.pipelines import (
     PIPELINES,
     Pipeline,
     formula,
-    in_rgb,
+    normalisation_name,
     normalisation_text,
     read_normalisation,
 )
@@ -174,7 +174,7 @@ def _with_own(request: SourceRequest, loaded: LoadedModel, inner: str | None) ->
 def _refuse_own(normalisation: str, name: str, inner: str) -> None:
     """Raise UsageError for a normalisation before a model that normalises bytes itself."""
     given = read_normalisation(normalisation)
-    if in_rgb(given) != NORMALISATIONS["raw"]:
+    if normalisation_name(given) != "raw":
         raise UsageError(
             f"{name}: it would normalise twice: the model begins with its own normalisation of "
             f"bytes ({inner}), and --normalisation gives it {formula(given)}: leave "
@@ -226,7 +226,7 @@ def _why(
         parts.append(reason)
     if inner and loaded.facts.told_by and words.normalisation is None:
         parts.append(f"before the model's own normalisation: {inner}")
-    elif inner and in_rgb(spec.normalisation) != NORMALISATIONS["raw"]:
+    elif inner and normalisation_name(spec.normalisation) != "raw":
         parts.append(f"on top of its own normalisation, {inner}, as --force-input says")
     elif inner and words.normalisation is None:
         parts.append(f"bytes as they are, the model begins with its own normalisation: {inner}")

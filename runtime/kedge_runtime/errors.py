@@ -17,7 +17,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 class KedgeError(Exception):
     """Base class of the errors that a user, not a developer, can fix.
 
-    `run`: a command to copy, which ends the message; the command line gives it a line of its own.
+    `run`: a command to copy, which ends the message; on a terminal it gets lines of its own.
     """
 
     exit_code = 2

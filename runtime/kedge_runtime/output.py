@@ -107,7 +107,8 @@ def say(
 ) -> None:
     """Print a message on stderr: one line of bounded length, which wraps on a terminal only.
 
-    `run`: a command to copy, which gets a line of its own. `stream`: instead of stderr.
+    `run`: a command to copy, never cut, which gets lines of its own on a terminal.
+    `stream`: instead of stderr.
     """
     stream = stream or sys.stderr
     for step_aside in BEFORE_MESSAGE:
@@ -118,7 +119,7 @@ def say(
         lines = terminal.wrapped(line, width, hanging="  ")
         lines += terminal.wrapped_command(command, width) if command else []
     else:
-        lines = [line, f"  {command}"] if command else [line]
+        lines = [f"{line} {command}" if command else line]
     click.echo("\n".join(lines), file=stream, color=terminal.is_coloured(stream))
 
 
