@@ -34,7 +34,9 @@ def network(classes: int, weights: str | None) -> Any:
     base.trainable = weights is None
     image = keras.Input((SIDE, SIDE, 3))
     # The normalisation is part of the model, so nobody can forget it.
-    features = base(keras.layers.Rescaling(1 / 127.5, offset=-1)(image), training=False)
+    pixels = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    # With ImageNet's weights the batch norms keep their statistics; without, they have to learn.
+    features = base(pixels, training=False if weights else None)
     return keras.Model(image, keras.layers.Dense(classes, activation="softmax")(features))
 
 

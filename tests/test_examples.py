@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+import test_readme as readers
 from kedge_models.demo import pictograms
 from notebook_cells import as_python, code_cells
 
@@ -117,14 +118,18 @@ def test_a_missing_model_is_one_line(photos: Path, tmp_path: Path) -> None:
 
 
 @needs_converter
-def test_a_fine_tuned_model_converts(tmp_path: Path) -> None:
-    drawn = pictograms.write(tmp_path / "drawn", 40, seed=3)
+def test_a_fine_tuned_model_converts(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    readers.base(shared, tmp_path / "keras" / readers.WEIGHTS)  # nothing is downloaded
+    drawn = pictograms.write(tmp_path / "drawn", 120, seed=3)
     for path in drawn:
         folder = tmp_path / "shapes" / path.stem.partition("_")[0]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.move(path, folder)
     script = EXAMPLES / "finetune.py"
-    done = _run(tmp_path, script, "shapes", "--from-scratch", "--epochs", "1", "--out", "s.keras")
+    done = _run(tmp_path, script, "shapes", "--epochs", "2", "--out", "s.keras")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "saved s.keras with the classes arrow, cross, fish" in done.stdout
     options = ["--preprocess", "image_dataset", "--calibrate", "shapes", "--to", "tflite:float32"]

@@ -43,7 +43,7 @@ class Made:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("many")
-    pictograms.write(place, ALL, seed=7)
+    pictograms.write(place, ALL, seed=11)  # on which answers differ
     return place
 
 
