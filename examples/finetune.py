@@ -42,6 +42,7 @@ def network(classes: int, weights: str | None) -> Any:
 
 def main(folder: Path, out: Path, epochs: int, weights: str | None) -> None:
     """Train the model and save it."""
+    keras.utils.set_random_seed(1)  # the same folder gives the same model
     training, validation = dataset(folder, "training"), dataset(folder, "validation")
     model = network(len(training.class_names), weights)
     model.compile(
