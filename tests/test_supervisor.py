@@ -204,8 +204,11 @@ def hanging(plan: Path, out: Path, temporary: Path) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)}
     parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert parent.stderr
-    while parent.stderr.readline() != f"export {SECOND}\n":
-        assert parent.poll() is None
+    said = ""  # sign by sign: a stage's line ends with the stage
+    while not said.endswith(f"export {SECOND}"):
+        sign = parent.stderr.read(1)
+        assert sign, said
+        said += sign
     return parent
 
 
