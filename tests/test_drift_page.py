@@ -17,7 +17,8 @@ from kedge_convert.matrix.plots import reliability
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift.gates import share
-from kedge_runtime.drift.report import Calibrations, number, percent
+from kedge_runtime.drift.report import Calibrations, number
+from kedge_runtime.output import percent
 from kedge_runtime.records import decode
 
 COUNT = 60

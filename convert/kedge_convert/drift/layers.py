@@ -15,8 +15,8 @@ from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract, Input, Method, Tensor
 from kedge_runtime.artefact.file import read_artefact
-from kedge_runtime.drift.report import percent
 from kedge_runtime.errors import UsageError
+from kedge_runtime.output import percent
 
 # A thousandth of the signal: several such layers in a row don't change an answer.
 FINE = 30.0

@@ -7,15 +7,8 @@ from kedge_convert.matrix.plots import accuracy_of, answered_share
 from kedge_convert.matrix.record import CellReport
 from kedge_convert.matrix.tables import NOTHING, megabytes
 from kedge_runtime.drift.by_class import ClassDrift, Confusion, Counts
-from kedge_runtime.drift.report import (
-    Accuracy,
-    Coverage,
-    CoveragePoint,
-    Drift,
-    number,
-    percent,
-    points,
-)
+from kedge_runtime.drift.report import Accuracy, Coverage, CoveragePoint, Drift, number, points
+from kedge_runtime.output import percent
 
 CLASSES = 20  # in the page; report.json has all
 SHOWN_THRESHOLDS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)

@@ -14,15 +14,9 @@ from markupsafe import Markup
 from kedge_convert.matrix.drawing import Axis, Point, add, canvas, line, markup, write
 from kedge_convert.matrix.record import CellReport
 from kedge_runtime.drift.gates import Estimate, Verdict, share
-from kedge_runtime.drift.report import (
-    Attribution,
-    Calibrations,
-    Coverage,
-    CoveragePoint,
-    percent,
-    points,
-)
+from kedge_runtime.drift.report import Attribution, Calibrations, Coverage, CoveragePoint, points
 from kedge_runtime.errors import counted
+from kedge_runtime.output import percent
 
 WIDTH, HEIGHT = 340, 240
 LEFT, RIGHT, TOP, BOTTOM = 48, 20, 24, 40

@@ -18,9 +18,10 @@ from kedge_convert.matrix.lock import Accepted
 from kedge_convert.matrix.record import Baseline, GateReport, accuracy_gate
 from kedge_runtime.drift import gates as drift_gates
 from kedge_runtime.drift.gates import Verdict
-from kedge_runtime.drift.report import Drift, drop_interval, percent, points, share_interval
+from kedge_runtime.drift.report import Drift, drop_interval, points, share_interval
 from kedge_runtime.drift.summary import default_limits
 from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.output import percent
 
 ELSEWHERE = (
     "a worker's result isn't in --cache here: all machines need that folder under the same path, "

@@ -16,7 +16,6 @@ from kedge_runtime.drift.report import (
     SideAnswer,
     judged,
     number,
-    percent,
     points,
 )
 from kedge_runtime.drift.sentences import (
@@ -29,7 +28,7 @@ from kedge_runtime.drift.sentences import (
     undecided,
 )
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page, paint
+from kedge_runtime.output import page, paint, percent
 from kedge_runtime.printable import printable
 
 COLUMNS = 80

@@ -14,6 +14,7 @@ from kedge_runtime.drift.by_class import Confusion, PerClass
 from kedge_runtime.drift.gates import Estimate, Gate, Holds, Pairs, Verdict
 from kedge_runtime.drift.journal import Failure
 from kedge_runtime.drift.statistics import AgreementBy
+from kedge_runtime.output import percent
 
 
 @dataclass(frozen=True)
@@ -284,11 +285,6 @@ class DriftReport:
         if self.by_layer is None:
             del data["by_layer"]
         return data
-
-
-def percent(share: float) -> str:
-    """Write a share, 0..1, as `98.2 %`."""
-    return f"{100 * share:.1f} %"
 
 
 def number(share: float, digits: int = 1) -> str:

@@ -2,11 +2,13 @@
 
 import math
 
+from kedge_runtime import output
 from kedge_runtime.drift.gates import Gate, GateName, Holds
-from kedge_runtime.drift.report import Accuracy, Drift, percent
+from kedge_runtime.drift.report import Accuracy, Drift
 from kedge_runtime.drift.statistics import most_unseen, rounded_up
 from kedge_runtime.drift.summary import ENOUGH
 from kedge_runtime.errors import counted
+from kedge_runtime.output import percent
 
 # The limit of `kedge convert` for integer files (kedge_convert.verdict.LIMITS).
 CONVERT_AGREEMENT = 0.9
@@ -14,7 +16,7 @@ CONVERT_AGREEMENT = 0.9
 
 def grouped(count: int) -> str:
     """Write a number in groups, as `7 000`, that no line breaks."""
-    return f"{count:,}".replace(",", "\N{NO-BREAK SPACE}")
+    return output.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def images(count: int) -> str:
