@@ -130,9 +130,8 @@ def test_the_artefact_is_sealed_and_the_reports_lie_beside_it(desk: Desk) -> Non
     assert cell["digest"] == read_artefact(out / NAME).digest
     assert (cell["verdict"], cell["drift"]["images"]) == ("PASS", PICTURES)
     assert [gate["name"] for gate in cell["gates"]] == ["conversion", "max_drop"]
-    assert (
-        cell["converting"] == cell["measuring"] == 0 or cell["converting"] > cell["measuring"] > 0
-    )
+    seconds = cell["converting"], cell["measuring"]  # none where the other build made it
+    assert seconds == (0, 0) or min(seconds) > 0
     assert cell["drift"]["attribution"]["images"] == cell["by_layer"]["images"] == 2
 
 

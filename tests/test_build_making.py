@@ -70,7 +70,7 @@ def kept(
 ) -> Iterator[Outcome]:
     """Run the worker's half on outcomes that were made up."""
     wanted = make.pending(cells)
-    keys.content.cache_clear()  # the worker is another process
+    keys.content_of.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
         patch.setattr(pipeline, "convert", lambda *_: outcomes)
         yield from make.convert_and_store(wanted, place, groups_job(cells), progress)

@@ -151,7 +151,7 @@ def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
     for cells in (stock, ours, budget):
         assert f"{100 * float(cells[2]):.1f} %" in README
     assert f"loses {float(stock[1].split()[0]):.1f} points" in README
-    assert "loses .0 (-1.3 to 1.3)" in README and ours[1] == "+0.0 (-1.3 to +1.3)"
+    assert "loses 0.0 (-1.3 to 1.3)" in README and ours[1] == "+0.0 (-1.3 to +1.3)"
     assert f"{float(budget[7]):.2f} times the size" in README
     files = (ROOT / "docs" / "model-files.md").read_text(encoding="utf-8")
     assert "129 files: 129 passed." in files and "129 of 129 files" in README

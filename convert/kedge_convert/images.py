@@ -113,12 +113,15 @@ class ImageSplit:
 
     def calibration_digest(self) -> str:
         """Return the SHA-256 of the calibration files' contents, in order."""
-        digest = hashlib.sha256(b"".join(_digests(self.calibration))).hexdigest()
+        digest = hashlib.sha256(b"".join(self._digests())).hexdigest()
         return f"sha256:{digest}"
 
     def calibration_marks(self) -> tuple[str, ...]:
         """Return the marks of the calibration files' contents, sorted."""
-        return tuple(sorted(map(calibration_mark, _digests(self.calibration))))
+        return tuple(sorted(map(calibration_mark, self._digests())))
+
+    def _digests(self) -> list[bytes]:
+        return _digests(tuple(path.absolute() for path in self.calibration))
 
 
 # Every artefact and every candidate states them: the files are read once.

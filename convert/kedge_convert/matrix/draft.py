@@ -19,7 +19,7 @@ TRAINING = ("train", "training")
 HELD_OUT = ("val", "valid", "validation", "test")
 # The limit for a number of images is the highest that holds when this share agrees.
 LIMITS = (0.95, 0.9, 0.8, 0.7, 0.5)
-LIKELY = 0.98
+LIKELY = 0.95
 
 
 @dataclass(frozen=True)

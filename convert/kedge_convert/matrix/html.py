@@ -134,4 +134,4 @@ def _drawings(cell: CellReport) -> CellDrawings:
 
 
 def _flip(cell: CellReport, flip: Flip) -> tuple[Flip, str]:
-    return flip, thumbnail(Path(cell.folder or "", flip.image))
+    return flip, thumbnail(Path(cell.folder or "", flip.image).absolute())
