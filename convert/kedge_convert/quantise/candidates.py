@@ -176,12 +176,11 @@ def observed(
 ) -> Observed:
     """Return the histograms of every activation of a float file over the calibration images."""
     with progress.stage(f"observe {target}", len(images.calibration)) as tick:
-        return Observed(
-            *(
-                _histograms(target.format, floats, ticking(tensors(paths, source.input), tick))
-                for paths in (images.preparation, images.selection)
-            )
+        preparation, selection = (
+            _histograms(target.format, floats, ticking(tensors(paths, source.input), tick))
+            for paths in (images.preparation, images.selection)
         )
+    return Observed(preparation, selection)
 
 
 def _histograms(format: str, floats: bytes, images: Iterator[Floats]) -> dict[str, Histogram]:
@@ -217,4 +216,5 @@ def _answers(target: Target, source: Source, content: bytes, images: ImageSplit)
         engine = open_engine(ModelContent(path, target.format, content))
         contract = contract_builder.contract_of(source, target, engine, images)
         classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
-        return np.stack([classifier.outputs(image) for image in images.selection])
+        inputs = tensors(images.selection, contract.input)
+        return np.stack([classifier.numbers(engine.run(each)) for each in inputs])
