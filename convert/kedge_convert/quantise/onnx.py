@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.export import onnx, onnx_graph
+from kedge_convert.export import onnx, onnx_graph, onnx_routes
 from kedge_convert.export.exported import PLAIN, Ranges, Scheme
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.prepare.rounding import LEVELS
@@ -24,7 +24,7 @@ def floats(source: Source) -> bytes:
     """Return the float model as onnxruntime wants it before it quantises."""
     with quiet(), temporary_folder() as folder:
         plain = folder / "float32.onnx"
-        plain.write_bytes(onnx.float32(source))
+        plain.write_bytes(onnx_routes.float32(source))
         return onnx.folded(plain).read_bytes()
 
 
