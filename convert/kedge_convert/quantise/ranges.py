@@ -130,6 +130,14 @@ class Observed:
     selection: Mapping[str, Histogram]
     _ranges: dict[str, Ranges] = field(default_factory=dict, repr=False, compare=False)
 
+    def named(self, tensors: Mapping[str, str]) -> "Observed":
+        """Return the same histograms under other names; `tensors`: the present name of each."""
+        preparation, selection = (
+            {name: histograms[tensor] for name, tensor in tensors.items()}
+            for histograms in (self.preparation, self.selection)
+        )
+        return Observed(preparation, selection)
+
     def ranges(self, method: str) -> Ranges:
         """Return every range by one of METHODS, over all calibration images."""
         if method not in self._ranges:
@@ -239,6 +247,12 @@ class Static(Protocol):
 
     def floats(self, source: Source) -> bytes:
         """Return the float file that is quantised. Raises ConversionError."""
+
+    def tensors(self, source: Source, content: bytes) -> dict[str, str] | None:
+        """Return, by each activation's name, the tensor of the float TFLite program that it is.
+
+        None where they can't be told.
+        """
 
     def observe(self, content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
         """Call `see` with name and value of every activation, image by image, [1, h, w, 3]."""

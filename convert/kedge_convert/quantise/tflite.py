@@ -11,8 +11,15 @@ from kedge_convert.export.tflite_converter import float32 as floats
 from kedge_convert.export.tflite_static import quantise
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.ranges import See, StaticOperator
+from kedge_convert.source import Source
 
-__all__ = ["floats", "grids", "observe", "operators", "quantise"]
+__all__ = ["floats", "grids", "observe", "operators", "quantise", "tensors"]
+
+
+def tensors(source: Source, content: bytes) -> dict[str, str] | None:
+    """Return each activation's tensor in the float program, which is this file itself."""
+    names = tflite_static.activations(flatbuffer.unpack(content)).values()
+    return {name: name for name in names}
 
 
 def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
