@@ -130,7 +130,7 @@ def in_opencv(model: Any, image: Floats, expected: Floats) -> bool:
         with quiet():
             network = cv2.dnn.readNetFromONNX(np.frombuffer(model.SerializeToString(), np.uint8))
             network.setInput(image)
-            found = network.forward()
+            found = np.asarray(network.forward(), np.float32)
     except cv2.error:
         return False
     return found.size == expected.size and off(found.reshape(expected.shape), expected) <= 1e-4

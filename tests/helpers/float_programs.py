@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -156,9 +156,7 @@ PROGRAMS: dict[str, FloatProgram] = {
     "depthwise dilated": FloatProgram(lambda tf, x: _depthwise(tf, x, padding="VALID", step=2)),
     **{
         f"transposed conv {size} {stride} {padding}": FloatProgram(
-            lambda tf, x, size=size, stride=stride, padding=padding: _transposed(
-                tf, x, size, stride, padding
-            )
+            partial(_transposed, size=size, stride=stride, padding=padding)
         )
         for size, stride in ((3, 2), (2, 2), (4, 2), (1, 2), (2, 3), (3, 1))
         for padding in ("SAME", "VALID")

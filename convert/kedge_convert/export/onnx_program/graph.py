@@ -1,4 +1,4 @@
-"""An ONNX graph while it is written: nodes in order, constants by name, constant nodes computed."""
+"""Build an ONNX graph: nodes in order, constants by name, constant nodes computed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 PART = "//"  # between the name of a tensor and that of a part of its computation
 
 
-class OnnxGraph:
+class GraphBuilder:
     """Nodes and constants so far; every name is used once."""
 
     def __init__(self) -> None:

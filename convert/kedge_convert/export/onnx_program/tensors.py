@@ -5,7 +5,7 @@ from typing import Any
 
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.export.onnx_program.calls import ForeignOperatorError, Made, Shape
-from kedge_convert.export.onnx_program.graph import PART, Array, OnnxGraph
+from kedge_convert.export.onnx_program.graph import PART, Array, GraphBuilder
 from kedge_convert.export.onnx_program.layout import INTO, LAST, Layout
 from kedge_convert.program.reading import Program
 
@@ -17,7 +17,7 @@ class WrittenTensors:
         """Start with the input and the constants. Raises ForeignOperatorError."""
         if len(program.inputs) != 1 or len(program.outputs) != 1:
             raise ForeignOperatorError("a program of several inputs or outputs")
-        self.graph = OnnxGraph()
+        self.graph = GraphBuilder()
         self._tensors = program.tensors
         self._names = _unique(tensor.name for tensor in program.tensors)
         (self._input,), (self._output,) = program.inputs, program.outputs
