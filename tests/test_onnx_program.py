@@ -72,7 +72,7 @@ def test_every_activation_is_that_of_litert(name: str) -> None:
     assert max(errors.values()) <= EXACT
     assert OUTPUT in {written.names[each] for each in errors}
     between = {name: value for name, value in written.names.items() if value not in (INPUT, OUTPUT)}
-    assert all(name == value for name, value in between.items())
+    assert all(value.startswith(name.partition(";")[0]) for name, value in between.items())
 
 
 def test_every_rule_is_tried() -> None:
