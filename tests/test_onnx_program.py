@@ -77,8 +77,16 @@ def test_every_activation_is_that_of_litert(name: str) -> None:
 
 def test_every_rule_is_tried() -> None:
     kinds = set().union(*(float_programs.operators(float_programs.made(name)) for name in PROGRAMS))
-    # The converter folds SHAPE and writes SELECT no more; DEQUANTIZE is below.
-    assert kinds >= RULES.keys() - {"DEQUANTIZE", "SELECT", "SHAPE"}
+    # These two are below.
+    assert kinds >= RULES.keys() - {"DEQUANTIZE", "SHAPE"}
+
+
+def test_a_shape_is_known() -> None:
+    content = float_programs.behind_its_shape("relu6")
+    assert {"SHAPE", "RESHAPE"} <= float_programs.operators(content)
+    written, errors = judged(content, PROGRAMS["relu6"].values())
+    assert max(errors.values()) <= EXACT
+    assert kinds_of(written.model) == ["Clip", "Identity"]
 
 
 def test_float16_kernels_are_widened_and_folded() -> None:
