@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,14 @@ def _chosen(tf: Any, value: Any) -> Any:
     return tf.where(tf.logical_and(tf.logical_or(wild, calm), same), value * 2.0, value)
 
 
+def _masked(tf: Any, value: Any) -> Any:
+    """Add a constant that was made piece by piece, as Swin's attention makes its masks."""
+    xla: Any = require("tensorflow.compiler.tf2xla.python.xla")
+    value = _conv(tf, value)
+    mask = xla.dynamic_update_slice(tf.zeros((1, 7, 6, 5)), tf.ones((1, 2, 3, 5)), (0, 1, 2, 0))
+    return value + mask
+
+
 def _of(name: str, **options: Any) -> Callable[[Any, Any], Any]:
     """Return a function of tf.nn or tf.math behind a convolution."""
 
@@ -156,9 +164,7 @@ PROGRAMS: dict[str, FloatProgram] = {
     "depthwise dilated": FloatProgram(lambda tf, x: _depthwise(tf, x, padding="VALID", step=2)),
     **{
         f"transposed conv {size} {stride} {padding}": FloatProgram(
-            lambda tf, x, size=size, stride=stride, padding=padding: _transposed(
-                tf, x, size, stride, padding
-            )
+            partial(_transposed, size=size, stride=stride, padding=padding)
         )
         for size, stride in ((3, 2), (2, 2), (4, 2), (1, 2), (2, 3), (3, 1))
         for padding in ("SAME", "VALID")
@@ -286,6 +292,7 @@ PROGRAMS: dict[str, FloatProgram] = {
     "gather one": FloatProgram(lambda tf, x: tf.gather(_conv(tf, x), 2, axis=2)),
     "reverse": FloatProgram(lambda tf, x: tf.reverse(_conv(tf, x), (2,))),
     "tile": FloatProgram(lambda tf, x: tf.tile(_conv(tf, x), (1, 2, 1, 3))),
+    "mask": FloatProgram(_masked),
     "broadcast": FloatProgram(
         lambda tf, x: tf.broadcast_to(tf.reduce_mean(x, (1, 2), keepdims=True), (1, 3, 5, 4))
     ),
@@ -315,6 +322,40 @@ def made(name: str) -> bytes:
     function = tf.function(lambda value: program.function(tf, value)).get_concrete_function(taken)
     content: bytes = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
     return content
+
+
+def behind_its_shape(name: str) -> bytes:
+    """Return a program whose answer is given the shape that SHAPE reads from the input."""
+    model, schema = flatbuffer.unpack(made(name)), flatbuffer.schema()
+    graph = model.subgraphs[0]
+    (start,), (end,) = graph.inputs, graph.outputs
+    shape, last = len(graph.tensors), len(graph.tensors) + 1
+    graph.tensors.append(
+        _tensor("shape", schema.TensorType.INT32, [len(graph.tensors[start].shape)])
+    )
+    graph.tensors.append(_tensor("reshaped", schema.TensorType.FLOAT32, graph.tensors[start].shape))
+    graph.operators.append(_operator(model, "SHAPE", [start], [shape]))
+    graph.operators.append(_operator(model, "RESHAPE", [end, shape], [last]))
+    graph.outputs = [last]
+    return flatbuffer.pack(model)
+
+
+def _tensor(name: str, kind: int, shape: Any) -> Any:
+    tensor = flatbuffer.schema().TensorT()
+    tensor.name, tensor.type, tensor.shape = name.encode(), kind, np.array(shape, np.int32)
+    tensor.buffer = 0
+    return tensor
+
+
+def _operator(model: Any, kind: str, inputs: list[int], outputs: list[int]) -> Any:
+    schema = flatbuffer.schema()
+    code, operator = schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+    code.version = 1
+    operator.opcodeIndex = len(model.operatorCodes)
+    operator.inputs, operator.outputs = inputs, outputs
+    model.operatorCodes.append(code)
+    return operator
 
 
 def operators(content: bytes) -> set[str]:

@@ -112,13 +112,14 @@ def best(models: Sequence[RoutedModel]) -> RoutedModel:
 def checked(route: Route, source: Source, folder: Path) -> RoutedModel:
     """Return the model of one route. Raises for a model that is wrong."""
     model = guard(route(source, folder))
-    content: bytes = model.SerializeToString(deterministic=True)
+    nodes, content = len(model.graph.node), bytes(model.SerializeToString(deterministic=True))
+    del model  # it is as large as the file, and the checks need several times that
     structure.check("onnx", content, source)
     error = _probe(content, source)
     # Written so that a NaN fails.
     if not error <= TOLERANCE:
         raise ConversionError(f"its logits are off by {error:.2g} of the largest")
-    return RoutedModel(len(model.graph.node), error, content)
+    return RoutedModel(nodes, error, content)
 
 
 def _probe(content: bytes, source: Source) -> float:

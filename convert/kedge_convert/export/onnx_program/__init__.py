@@ -2,5 +2,5 @@
 
 Windows (convolutions, pools, resizes) want channels first. Each tensor of four axes stays in the
 layout in which it was computed, and is transposed only for an operator that wants the other.
-Values are called as the TFLite tensors whose numbers they hold.
+Values are called after the TFLite tensors whose numbers they hold.
 """

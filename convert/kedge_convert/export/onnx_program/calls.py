@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kedge_convert.export.onnx_program.graph import PART, Array, OnnxGraph
+from kedge_convert.export.onnx_program.graph import PART, Array, GraphBuilder
 from kedge_convert.export.onnx_program.layout import FIRST, IMAGE, INTO, LAST, Layout, axis_in
 from kedge_convert.program.reading import Operation
 from kedge_convert.toolkit import ConversionError
@@ -29,7 +29,7 @@ class Made:
 class Tensors(Protocol):
     """The program's tensors by index, as far as they are written."""
 
-    graph: OnnxGraph
+    graph: GraphBuilder
 
     def name(self, index: int) -> str:
         """Return the name of the activation."""
@@ -71,7 +71,7 @@ class OperatorCall:
         return self.operation.options
 
     @property
-    def graph(self) -> OnnxGraph:
+    def graph(self) -> GraphBuilder:
         """What is written so far."""
         return self.tensors.graph
 

@@ -1,6 +1,6 @@
-"""An ONNX graph while it is written: nodes in order, constants by name, constant nodes computed."""
+"""Build an ONNX graph: nodes in order, constants by name, constant nodes computed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 PART = "//"  # between the name of a tensor and that of a part of its computation
 
 
-class OnnxGraph:
+class GraphBuilder:
     """Nodes and constants so far; every name is used once."""
 
     def __init__(self) -> None:
@@ -76,9 +76,15 @@ class OnnxGraph:
                 kept.append(node)
         return kept[::-1]
 
-    def initializers(self, nodes: Iterable[Any]) -> Iterator[Any]:
-        """Yield the constants that the nodes read as TensorProtos, in their order."""
-        from_array = require("onnx").numpy_helper.from_array
-        names = dict.fromkeys(name for node in nodes for name in node.input)
+    def fill(self, graph: Any) -> None:
+        """Add the constants that a GraphProto's nodes read, in their order.
+
+        In place: a TensorProto of its own for each would be another copy of it.
+        """
+        helper = require("onnx").helper
+        names = dict.fromkeys(name for node in graph.node for name in node.input)
         for name in filter(self.constants.__contains__, names):
-            yield from_array(self.constants[name], name)
+            values, tensor = self.constants[name], graph.initializer.add()
+            tensor.name, tensor.data_type = name, helper.np_dtype_to_tensor_dtype(values.dtype)
+            tensor.dims.extend(values.shape)
+            tensor.raw_data = values.tobytes()

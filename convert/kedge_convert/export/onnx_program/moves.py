@@ -6,7 +6,7 @@ import numpy as np
 
 from kedge_convert.export.onnx_program.activations import with_fused
 from kedge_convert.export.onnx_program.calls import Made, OperatorCall, Rule
-from kedge_convert.export.onnx_program.graph import Array
+from kedge_convert.export.onnx_program.graph import PART, Array
 from kedge_convert.export.onnx_program.layout import (
     FIRST,
     IMAGE,
@@ -197,6 +197,17 @@ def _broadcast(call: OperatorCall) -> Made:
     return Made(call.node("Expand", call.value(), call.integers(call.shapes[0])))
 
 
+def _updated(call: OperatorCall) -> Made:
+    """Compute an array with a part of it replaced: Swin's masks are made so, of constants."""
+    values, part, starts = call.constant(0).copy(), call.constant(1), call.constant(2)
+    # TFLite moves a part that would go over the edge.
+    limits = np.subtract(values.shape, part.shape)
+    starts = np.clip(starts, 0, limits).tolist()
+    values[tuple(slice(at, at + n) for at, n in zip(starts, part.shape, strict=True))] = part
+    name = call.graph.free(f"{call.tensors.name(call.operation.outputs[0])}{PART}updated")
+    return Made(call.graph.constant(name, values))
+
+
 def _shape(call: OperatorCall) -> Made:
     return Made(call.integers(call.shape()))
 
@@ -213,6 +224,7 @@ RULES: dict[str, Rule] = {
     "BROADCAST_TO": _broadcast,
     "CONCATENATION": _concatenation,
     "DEPTH_TO_SPACE": _blocks("DepthToSpace", mode="DCR"),
+    "DYNAMIC_UPDATE_SLICE": _updated,
     "EXPAND_DIMS": _reshape,
     "GATHER": _gather,
     "MIRROR_PAD": _mirror_pad,

@@ -5,7 +5,7 @@ from typing import Any
 
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.export.onnx_program.calls import ForeignOperatorError, Made, Shape
-from kedge_convert.export.onnx_program.graph import PART, Array, OnnxGraph
+from kedge_convert.export.onnx_program.graph import PART, Array, GraphBuilder
 from kedge_convert.export.onnx_program.layout import INTO, LAST, Layout
 from kedge_convert.program.reading import Program
 
@@ -17,7 +17,7 @@ class WrittenTensors:
         """Start with the input and the constants. Raises ForeignOperatorError."""
         if len(program.inputs) != 1 or len(program.outputs) != 1:
             raise ForeignOperatorError("a program of several inputs or outputs")
-        self.graph = OnnxGraph()
+        self.graph = GraphBuilder()
         self._tensors = program.tensors
         self._names = _unique(tensor.name for tensor in program.tensors)
         (self._input,), (self._output,) = program.inputs, program.outputs
@@ -30,7 +30,7 @@ class WrittenTensors:
         self._makers = {index: each for each in program.operations for index in each.outputs}
 
     def name(self, index: int) -> str:
-        """Return the name of a tensor, as the program has it; if two have it, with a number."""
+        """Return the name of a tensor, with a number where another has it."""
         return self._names[index]
 
     def shape(self, index: int) -> Shape:
@@ -119,10 +119,14 @@ class WrittenTensors:
 
 
 def _unique(names: Iterable[str]) -> list[str]:
-    """Return the names without what marks a part of a tensor, the same one only once."""
+    """Return short names, the same one only once.
+
+    A fused operator's tensor has the names of all that it was made from, up to a kilobyte: the
+    first one stays. None holds what marks a part of a tensor.
+    """
     taken, given = {INPUT, OUTPUT}, list[str]()
     for name in names:
-        base = name.replace(PART, "/") or "value"
+        base = name.partition(";")[0].replace(PART, "/") or "value"
         count, free = 1, base
         while free in taken:
             count, free = count + 1, f"{base}.{count + 1}"

@@ -1,6 +1,7 @@
 """Convolutions, pools and dense layers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,12 @@ from kedge_convert.export.onnx_program.layout import FIRST, IMAGE, LAST
 from kedge_convert.export.onnx_program.moves import flat
 
 SAME = 0  # schema.fbs: Padding; the other is VALID
+NO_PADS = [0, 0, 0, 0]
+
+
+def _other(**pairs: tuple[Any, Any]) -> dict[str, Any]:
+    """Return the attributes that differ from ONNX's defaults, given as (value, default)."""
+    return {name: value for name, (value, default) in pairs.items() if value != default}
 
 
 def _strides(call: OperatorCall) -> list[int]:
@@ -35,7 +42,7 @@ def _same(sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int]) ->
 
 def _padded(call: OperatorCall, reach: Sequence[int]) -> tuple[str, list[int]]:
     """Return the value and pads of a convolution: its own, and those of a PAD in front of it."""
-    own = [0] * 4
+    own = NO_PADS
     if call.options.padding == SAME:
         own = _same(call.shape()[1:3], reach, _strides(call))
     padding = call.tensors.padding(call.operation.inputs[0])
@@ -74,9 +81,7 @@ def _convolved(call: OperatorCall, kernel: str, sides: Sequence[int], groups: in
         *_bias(call, 2),
         kernel_shape=list(sides),
         strides=_strides(call),
-        dilations=dilations,
-        pads=pads,
-        group=groups,
+        **_other(dilations=(dilations, [1, 1]), pads=(pads, NO_PADS), group=(groups, 1)),
     )
     return with_fused(call, Made(made, FIRST))
 
@@ -93,6 +98,8 @@ def _transposed(call: OperatorCall) -> Made:
     ]
     cut = [max(each, 0) for each in beyond]
     before = [each // 2 if call.options.padding == SAME else 0 for each in cut]
+    pads = before + [each - first for each, first in zip(cut, before, strict=True)]
+    lacking = [max(-each, 0) for each in beyond]
     made = call.node(
         "ConvTranspose",
         call.value(2, FIRST),
@@ -100,8 +107,7 @@ def _transposed(call: OperatorCall) -> Made:
         *_bias(call, 3),
         kernel_shape=list(sides),
         strides=strides,
-        pads=before + [each - first for each, first in zip(cut, before, strict=True)],
-        output_padding=[max(-each, 0) for each in beyond],
+        **_other(pads=(pads, NO_PADS), output_padding=(lacking, [0, 0])),
     )
     return with_fused(call, Made(made, FIRST))
 
@@ -137,10 +143,11 @@ def _shaped(call: OperatorCall, made: str) -> Made:
 def _pool(kind: str) -> Rule:
     def rule(call: OperatorCall) -> Made:
         sides = [int(call.options.filterHeight), int(call.options.filterWidth)]
-        strides, pads = _strides(call), [0] * 4
+        strides, pads = _strides(call), NO_PADS
         if call.options.padding == SAME:
             pads = _same(call.shape()[1:3], sides, strides)
-        made = call.node(kind, call.value(0, FIRST), kernel_shape=sides, strides=strides, pads=pads)
+        value, others = call.value(0, FIRST), _other(pads=(pads, NO_PADS))
+        made = call.node(kind, value, kernel_shape=sides, strides=strides, **others)
         return with_fused(call, Made(made, FIRST))
 
     return rule

@@ -73,7 +73,7 @@ def _write(call: OperatorCall, tensors: WrittenTensors) -> None:
 
 
 def _model(tensors: WrittenTensors, nodes: list[Any]) -> Any:
-    """Return the ModelProto; large constants are copied one by one."""
+    """Return the ModelProto."""
     onnx = require("onnx")
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
@@ -82,6 +82,5 @@ def _model(tensors: WrittenTensors, nodes: list[Any]) -> Any:
     graph = onnx.helper.make_graph(nodes, "kedge", ends[:1], ends[1:])
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
-    for initializer in tensors.graph.initializers(nodes):
-        model.graph.initializer.append(initializer)
+    tensors.graph.fill(model.graph)
     return model
