@@ -65,17 +65,14 @@ def _halve(initializer: Any, kernels: set[str], onnx: Any) -> Any:
 def stock(source: Source, options: ExportOptions) -> bytes:
     """Quantise statically, int8 activations by min and max.
 
-    The ranges are those of the float TFLite program where the model was written from that.
+    What is a tensor of the float TFLite program, too, has the range that was measured there.
     """
     floats = onnx_static.folded(onnx_routes.float32(source))
-    names = onnx_routes.names(source)
-    tensors = None if names is None else onnx_static.sources(floats, names)
-    if tensors is None:
-        ranges = onnx_static.minmax(floats, options.tensors(source))
-    else:
-        known = tflite_converter.ranges(source, options)
-        ranges = {name: known[tensor] for name, tensor in tensors.items()}
-    return onnx_static.quantise(floats, ranges, scheme=options.scheme)
+    tensors = onnx_static.sources(floats, onnx_routes.names(source))
+    program = tflite_converter.ranges(source, options) if tensors else {}
+    known = {name: program[tensor] for name, tensor in tensors.items()}
+    own = onnx_static.minmax(floats, options.tensors(source), known)
+    return onnx_static.quantise(floats, known | own, scheme=options.scheme)
 
 
 def export(source: Source, precision: Precision, options: ExportOptions = STOCK) -> Exported:

@@ -61,13 +61,13 @@ def float32(source: Source) -> bytes:
     return _routed(source).content
 
 
-def names(source: Source) -> dict[str, str] | None:
+def names(source: Source) -> dict[str, str]:
     """Return the tensors of the float TFLite program by the values that have the same numbers.
 
-    None where the model was not written from it.
+    None of them where the model was not written from it.
     """
     if _routed(source).route != DIRECT:
-        return None
+        return {}
     written = writing.write(tflite_converter.float32(source))
     return {value: name for name, value in written.names.items()}
 

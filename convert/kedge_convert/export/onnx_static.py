@@ -4,7 +4,7 @@ Where a model was written from the float TFLite program, its values have the nam
 tensors, and their ranges are known.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,14 +42,14 @@ def activations(graph: Any) -> list[str]:
     return [v.name for v in infos if v.name in outputs and v.type.tensor_type.elem_type == FLOAT]
 
 
-def sources(content: bytes, known: Mapping[str, str]) -> dict[str, str] | None:
-    """Return, for every activation, the tensor of the program whose range it has.
+def sources(content: bytes, known: Mapping[str, str]) -> dict[str, str]:
+    """Return, by the activations that have one, the tensor of the program whose range they have.
 
-    `known`: of some activations that tensor. None where an activation is neither known, nor moved
-    from one, nor about to become one by a move or an activation function.
+    `known`: of some values that tensor. An activation that is moved from a known one, or becomes
+    one by a move or an activation function, has its range. Parts of an operator have none.
     """
     graph = require("onnx").load_from_string(content).graph
-    found = {INPUT: known[INPUT]}
+    found = {name: known[name] for name in [INPUT] if name in known}
     wanted = set(activations(graph))
     for node in graph.node:
         for name in wanted.intersection(node.output):
@@ -61,22 +61,27 @@ def sources(content: bytes, known: Mapping[str, str]) -> dict[str, str] | None:
         passed = node.op_type in FUSED | MOVED and node.output[0] in found
         if passed and node.input[0] in wanted:
             found.setdefault(node.input[0], found[node.output[0]])
-    return found if wanted <= found.keys() else None
+    return found
 
 
-def observed(content: bytes, images: Iterable[Activation]) -> Iterator[tuple[str, Activation]]:
-    """Yield the name and value of every activation of a float model, image by image."""
+def observed(
+    content: bytes, images: Iterable[Activation], known: Container[str] = ()
+) -> Iterator[tuple[str, Activation]]:
+    """Yield the name and value of every activation that isn't known, image by image."""
     model = require("onnx").load_from_string(content)
-    names = activations(model.graph)
+    names = [name for name in activations(model.graph) if name not in known]
+    if not names:
+        return
     session = _session(_with_outputs(model, names))
     for image in images:
-        yield INPUT, image
+        if INPUT not in known:
+            yield INPUT, image
         yield from zip(names, session.run(list(names), {INPUT: image}), strict=True)
 
 
-def minmax(content: bytes, images: Iterable[Activation]) -> Ranges:
-    """Return the range of all values of every activation over the images."""
-    return Range.of_all(observed(content, images))
+def minmax(content: bytes, images: Iterable[Activation], known: Container[str] = ()) -> Ranges:
+    """Return the range of all values of every activation that isn't known, over the images."""
+    return Range.of_all(observed(content, images, known))
 
 
 def quantise(

@@ -8,7 +8,7 @@ answers, and falls with them.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,12 @@ from kedge_convert import contract_builder
 from kedge_convert.export import structure, tflite_converter
 from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import ImageSplit, tensors, ticking
+from kedge_convert.images import ImageSplit, Tick, tensors, ticking
 from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
-from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, choose
+from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, Static, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -201,36 +201,40 @@ def observed(
 ) -> Observed:
     """Return the histograms of every activation of a float file over the calibration images.
 
-    The float TFLite program is observed once for all formats that have its tensors.
+    The float TFLite program is observed once for all formats; a format adds what is its own.
     """
-    names = STATIC[target.format].tensors(source, floats)
-    if names is None:
-        return _observed(target.format, floats, source, images, progress)
-    if source.model not in _SEEN:
-        program = STATIC["tflite"].floats(source)
-        seen = _SEEN[source.model] = _observed("tflite", program, source, images, progress)
-        tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
-    return _SEEN[source.model].named(names)
+    static = STATIC[target.format]
+    names = static.tensors(source, floats)
+    with progress.stage(f"observe {target}", len(images.calibration)) as tick:
+        shared = _of_program(source, images, tick).named(names) if names else Observed({}, {})
+        preparation, selection = (
+            _histograms(static, floats, tensors(paths, source.input), names)
+            for paths in (images.preparation, images.selection)
+        )
+    return shared | Observed(preparation, selection)
 
 
 # By the Keras model of prepared weights, for as long as that lives.
 _SEEN: WeakKeyDictionary[Any, Observed] = WeakKeyDictionary()
 
 
-def _observed(
-    format: str, floats: bytes, source: Source, images: ImageSplit, progress: Progress
-) -> Observed:
-    with progress.stage("observe activations", len(images.calibration)) as tick:
-        preparation, selection = (
-            _histograms(format, floats, ticking(tensors(paths, source.input), tick))
-            for paths in (images.preparation, images.selection)
-        )
-    return Observed(preparation, selection)
+def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
+    """Observe the float TFLite program of a source, once."""
+    if source.model not in _SEEN:
+        static, parts = STATIC["tflite"], (images.preparation, images.selection)
+        content = static.floats(source)
+        inputs = (ticking(tensors(paths, source.input), tick) for paths in parts)
+        preparation, selection = (_histograms(static, content, each) for each in inputs)
+        seen = _SEEN[source.model] = Observed(preparation, selection)
+        tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
+    return _SEEN[source.model]
 
 
-def _histograms(format: str, floats: bytes, images: Iterator[Floats]) -> dict[str, Histogram]:
+def _histograms(
+    static: Static, floats: bytes, images: Iterable[Floats], known: Container[str] = ()
+) -> dict[str, Histogram]:
     histograms: dict[str, Histogram] = defaultdict(Histogram)
-    STATIC[format].observe(floats, images, lambda name, x: histograms[name].add(x))
+    static.observe(floats, images, lambda name, x: histograms[name].add(x), known)
     return histograms
 
 

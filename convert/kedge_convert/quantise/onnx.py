@@ -1,6 +1,6 @@
 """Static int8 of ONNX with chosen ranges, through onnxruntime's quantiser."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,16 @@ def floats(source: Source) -> bytes:
     return onnx_static.folded(onnx_routes.float32(source))
 
 
-def tensors(source: Source, content: bytes) -> dict[str, str] | None:
-    """Return each activation's tensor in the float program, None where they can't be told."""
-    names = onnx_routes.names(source)
-    return None if names is None else onnx_static.sources(content, names)
+def tensors(source: Source, content: bytes) -> dict[str, str]:
+    """Return the tensors of the float program by the activations that have their ranges."""
+    return onnx_static.sources(content, onnx_routes.names(source))
 
 
-def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
-    """Call `see` with the name and value of every activation, image by image."""
-    for name, value in onnx_static.observed(content, images):
+def observe(
+    content: bytes, images: Iterable[NDArray[np.float32]], see: See, known: Container[str] = ()
+) -> None:
+    """Call `see` with the name and value of every activation that isn't known."""
+    for name, value in onnx_static.observed(content, images, known):
         see(name, value)
 
 

@@ -1,7 +1,7 @@
 """Choose the range of a tensor's 256 steps from its histogram over the calibration images."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -138,6 +138,12 @@ class Observed:
         )
         return Observed(preparation, selection)
 
+    def __or__(self, other: "Observed") -> "Observed":
+        """Return the histograms of both."""
+        return Observed(
+            {**self.preparation, **other.preparation}, {**self.selection, **other.selection}
+        )
+
     def ranges(self, method: str) -> Ranges:
         """Return every range by one of METHODS, over all calibration images."""
         if method not in self._ranges:
@@ -248,14 +254,20 @@ class Static(Protocol):
     def floats(self, source: Source) -> bytes:
         """Return the float file that is quantised. Raises ConversionError."""
 
-    def tensors(self, source: Source, content: bytes) -> dict[str, str] | None:
-        """Return, by each activation's name, the tensor of the float TFLite program that it is.
+    def tensors(self, source: Source, content: bytes) -> dict[str, str]:
+        """Return the tensors of the float TFLite program by the activations that are the same."""
 
-        None where they can't be told.
+    def observe(
+        self,
+        content: bytes,
+        images: Iterable[NDArray[np.float32]],
+        see: See,
+        known: Container[str] = (),
+    ) -> None:
+        """Call `see` with name and value of every activation that isn't known, image by image.
+
+        An image is [1, h, w, 3].
         """
-
-    def observe(self, content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
-        """Call `see` with name and value of every activation, image by image, [1, h, w, 3]."""
 
     def quantise(
         self,
