@@ -64,21 +64,23 @@ def _halve(initializer: Any, kernels: set[str], onnx: Any) -> Any:
     )
 
 
-def stock(source: Source, floats: Path, options: ExportOptions) -> bytes:
+def stock(source: Source, floats: bytes, options: ExportOptions) -> bytes:
     """Quantise statically: QDQ, int8 weights per channel, int8 activations by min and max."""
     quantization = require("onnxruntime.quantization")
-    quantised = floats.with_suffix(".int8.onnx")
-    quantization.quantize_static(
-        str(folded(floats)),
-        str(quantised),
-        _reader(quantization, source, options),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        reduce_range=options.scheme.reduce_range,
-        weight_type=quantization.QuantType.QInt8,
-        activation_type=quantization.QuantType.QInt8,
-    )
-    return quantised.read_bytes()
+    with temporary_folder() as folder:
+        plain, quantised = folder / "float32.onnx", folder / "int8.onnx"
+        plain.write_bytes(floats)
+        quantization.quantize_static(
+            str(folded(plain)),
+            str(quantised),
+            _reader(quantization, source, options),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=options.scheme.reduce_range,
+            weight_type=quantization.QuantType.QInt8,
+            activation_type=quantization.QuantType.QInt8,
+        )
+        return quantised.read_bytes()
 
 
 def folded(floats: Path) -> Path:
@@ -106,11 +108,11 @@ def export(source: Source, precision: Precision, options: ExportOptions = STOCK)
 
     Input `input`, output `logits`, batch 1. Raises ConversionError.
     """
-    with quiet(), _logs_off(), temporary_folder() as folder:
-        floats = folder / "float32.onnx"
-        floats.write_bytes(onnx_routes.float32(source))
+    with quiet(), _logs_off():
+        floats = onnx_routes.float32(source)
         content = RECIPES[precision](source, floats, options)
-    structure.check("onnx", content, source)
+    if content is not floats:  # which its route has checked
+        structure.check("onnx", content, source)
     return Exported(content)
 
 
@@ -119,15 +121,15 @@ def describe(content: bytes, contract: Contract) -> Exported:
     return Exported(content)
 
 
-def _plain(source: Source, floats: Path, options: ExportOptions) -> bytes:
-    return floats.read_bytes()
+def _plain(source: Source, floats: bytes, options: ExportOptions) -> bytes:
+    return floats
 
 
-def _halved(source: Source, floats: Path, options: ExportOptions) -> bytes:
-    return halved(floats.read_bytes())
+def _halved(source: Source, floats: bytes, options: ExportOptions) -> bytes:
+    return halved(floats)
 
 
-RECIPES: dict[Precision, Callable[[Source, Path, ExportOptions], bytes]] = {
+RECIPES: dict[Precision, Callable[[Source, bytes, ExportOptions], bytes]] = {
     "float32": _plain,
     "float16": _halved,
     "int8": stock,
