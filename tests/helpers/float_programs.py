@@ -91,11 +91,13 @@ def _layer_norm(tf: Any, value: Any) -> Any:
 
 
 def _chosen(tf: Any, value: Any) -> Any:
+    first = value[..., :1]
     value = _conv(tf, value)
-    wild = tf.logical_or(tf.logical_not(value > -3.0), value >= 3.0)
-    calm = tf.logical_and(value < 2.0, value <= 1.0)
+    wild = tf.logical_or(tf.greater(value, first), value >= 3.0)
+    calm = tf.logical_and(value < 2.0, value <= first)
     same = tf.logical_or(tf.equal(value, 0.5), tf.not_equal(tf.floor(value), 1.0))
-    return tf.where(tf.logical_and(tf.logical_or(wild, calm), same), value * 2.0, value)
+    kept = tf.logical_not(tf.logical_and(tf.logical_or(wild, calm), same))
+    return tf.where(first > 0.0, tf.where(kept, value * 2.0, value), 3.0)
 
 
 def _masked(tf: Any, value: Any) -> Any:
@@ -128,7 +130,7 @@ def _pool(kind: str, *args: Any) -> Callable[[Any, Any], Any]:
 def _prelu(tf: Any, value: Any) -> Any:
     alpha = np.abs(_weights(1, 1, 5))
     value = _conv(tf, value)
-    return tf.nn.relu(value) - alpha * tf.nn.relu(-value)
+    return tf.nn.relu(value) + -alpha * tf.nn.relu(-value)
 
 
 def _hard_swish(tf: Any, value: Any) -> Any:
@@ -232,7 +234,7 @@ PROGRAMS: dict[str, FloatProgram] = {
     "relu6": FloatProgram(lambda tf, x: tf.nn.relu6(x)),
     "relu": FloatProgram(lambda tf, x: tf.nn.relu(x)),
     "relu from -1 to 1": FloatProgram(lambda tf, x: tf.minimum(tf.maximum(x, -1.0), 1.0)),
-    "relu from 0 to 1": FloatProgram(lambda tf, x: tf.minimum(tf.maximum(x, 0.0), 1.0)),
+    "relu from 0 to 1": FloatProgram(lambda tf, x: tf.maximum(tf.minimum(x, 1.0), 0.0)),
     "leaky relu": FloatProgram(_of("leaky_relu", alpha=0.3)),
     "prelu": FloatProgram(_prelu),
     "elu": FloatProgram(_of("elu")),
