@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.checks import bench
 from kedge_runtime.checks.bench import (
     BenchCase,

@@ -24,7 +24,8 @@ from kedge_models.cards import parse
 from kedge_runtime.artefact import containers, foreign
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
 from kedge_runtime.artefact.contract import MAX_JSON, Contract
-from kedge_runtime.artefact.file import Golden, artefact_of
+from kedge_runtime.artefact.file import artefact_of
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.drift.codecs import AnswersCodec
 from kedge_runtime.drift.journal import Journal

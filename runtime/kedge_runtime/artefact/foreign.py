@@ -7,13 +7,13 @@ hold the model beside its labels.
 import io
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kedge_runtime.artefact.content import ModelContent, file_errors, read_content
 from kedge_runtime.artefact.contract import Contract, Label, Tensor
-from kedge_runtime.artefact.file import Artefact, Golden, ends_in_digest
+from kedge_runtime.artefact.file import Artefact, ends_in_digest
 from kedge_runtime.artefact.labels import BLANKS, parse, without_numbers
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import (
@@ -25,6 +25,7 @@ from kedge_runtime.errors import (
     reason_of,
 )
 from kedge_runtime.files import read_text
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
 from kedge_runtime.modelfile import tflite_metadata
 from kedge_runtime.modelfile.archives import is_archive, read_members
@@ -98,7 +99,7 @@ def unsealed(content: ModelContent, contract: Contract) -> Artefact:
     """Return a foreign file with the user's contract. Raises ArtefactError for a sealed file."""
     if ends_in_digest(content.data):
         raise ArtefactError(f"{content.path}: carries its own contract: leave the other one out")
-    return Artefact(content.path, contract, Golden.none(), digest="")
+    return Artefact(content.path, contract, b"", digest="")
 
 
 def complete(artefact: Artefact, engine: Engine) -> Artefact:

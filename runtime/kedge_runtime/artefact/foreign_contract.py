@@ -7,7 +7,7 @@ missing option, and a line reports each fact that the file supplied.
 import math
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from kedge_runtime.artefact.content import digest
@@ -34,6 +34,7 @@ from kedge_runtime.artefact.output_kind import (
 from kedge_runtime.checks.hardware import identity
 from kedge_runtime.engines.base import BYTES, Engine
 from kedge_runtime.errors import UsageError, about, counted
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.input_options import (
     InputOptions,
     MissingOption,

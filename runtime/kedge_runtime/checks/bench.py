@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain, cycle, islice, pairwise, product
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,6 +32,7 @@ from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.engines.isolated import death_message, describe_exit
 from kedge_runtime.errors import DiedError, UsageError
 from kedge_runtime.files import temporary_folder
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.output import percent, quiet
 

@@ -3,13 +3,11 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Floats, Pixels
+from kedge_runtime.arrays import Array, Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content, trust_of
 from kedge_runtime.artefact.contract import Colour, Contract
 from kedge_runtime.artefact.file import Artefact, artefact_of
@@ -185,7 +183,7 @@ class Classifier(Predictor):
         """Return the model's outputs for pixels, float32, flat, before activation."""
         return self.numbers(self.engine.run(self.preprocessor.tensor(pixels)))
 
-    def numbers(self, raw: NDArray[Any]) -> Floats:
+    def numbers(self, raw: Array) -> Floats:
         """Dequantise an engine's output for one image: float32, flat."""
         return dequantise(raw, self.contract.output.tensor).reshape(-1)
 

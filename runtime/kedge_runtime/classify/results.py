@@ -5,16 +5,16 @@ The activation is applied in float, exactly once.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Floats
+from kedge_runtime.arrays import Flags, Floats, Places
 from kedge_runtime.artefact.contract import Activation, Label, Output
 from kedge_runtime.errors import ContractError, EngineError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.records import shown
 
 # The default where neither the contract nor the caller gives one.
@@ -45,7 +45,7 @@ def probabilities(outputs: Floats, output: Output) -> Floats:
     return ACTIVATIONS[output.activation](outputs / np.float32(output.temperature))
 
 
-def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> NDArray[np.bool_]:
+def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> Flags:
     """Return which independent classes reach their thresholds, bool [..., outputs]."""
     return np.asarray(values >= limits(thresholds, offset))
 
@@ -62,12 +62,12 @@ def limits(thresholds: Sequence[float], offset: int = 0) -> Floats:
     return np.asarray(stated, np.float32)
 
 
-def label_sets(values: Floats, output: Output) -> NDArray[np.bool_]:
+def label_sets(values: Floats, output: Output) -> Flags:
     """Return which independent classes reach the contract's thresholds, bool [..., outputs]."""
     return reached(values, output.thresholds, output.label_offset)
 
 
-def descending(values: Floats, k: int) -> NDArray[np.intp]:
+def descending(values: Floats, k: int) -> Places:
     """Return the indices of the k largest of [classes]; ties go to the lower index.
 
     Only the values from the k-th largest on are sorted: a full sort of 1000 classes costs more than
@@ -293,7 +293,7 @@ class Classes:
             not chosen.size or best < rule.min_confidence or spread > rule.max_entropy,
         )
 
-    def _reached(self, values: Floats, rule: Rule) -> NDArray[np.intp]:
+    def _reached(self, values: Floats, rule: Rule) -> Places:
         thresholds = self.thresholds if rule.threshold is None else (rule.threshold,)
         chosen = np.flatnonzero(reached(values, thresholds, self.offset))
         return chosen[np.argsort(-values[chosen], kind="stable")]

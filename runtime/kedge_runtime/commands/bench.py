@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from kedge_runtime.commands.options import (
 )
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, counted
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.output import echo_json, echo_page, page, percent, quiet, say
 from kedge_runtime.printable import printable

@@ -3,7 +3,7 @@
 import io
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import check_place, write_whole
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, note, quiet, say
 
 if TYPE_CHECKING:

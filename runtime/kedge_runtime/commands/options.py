@@ -5,7 +5,7 @@ record. A command collects its records and single options in a record of its own
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -20,6 +20,7 @@ from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contrac
 from kedge_runtime.commands.arguments import Several, completing
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.output import note, quiet

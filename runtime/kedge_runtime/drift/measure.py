@@ -8,7 +8,7 @@ days.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -28,6 +28,7 @@ from kedge_runtime.drift.journal import Failure, ImageFolder, Journal, Shard, co
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ImageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.output import quiet
 from kedge_runtime.pool import InProcess

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -37,6 +37,7 @@ from kedge_runtime.drift.reference import (
 from kedge_runtime.drift.report import Attribution, DriftReport
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.image.preprocessing import Preprocessor
 from kedge_runtime.output import quiet

@@ -6,18 +6,16 @@ so that a decompression bomb, a pipe or a device costs nothing.
 
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Array, Pixels
 from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.artefact.contract import Orientation
 from kedge_runtime.errors import ImageError, about, reason_of
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import HeaderError, ImageHeader, read_header
 from kedge_runtime.image.objects import Source, pillow_pixels, plain
 
@@ -144,7 +142,7 @@ def _decode(
     return np.ascontiguousarray(turn(rgb))
 
 
-def _call_decoder(header: ImageHeader, flags: int) -> NDArray[Any]:
+def _call_decoder(header: ImageHeader, flags: int) -> Array:
     # imdecode returns None for a truncated JPEG, where imread fills it with grey and goes on.
     try:
         pixels = cv2.imdecode(np.frombuffer(header.encoded, np.uint8), flags)
@@ -192,7 +190,7 @@ def _check_mode(mode: int) -> None:
         raise ImageError("a pipe, a socket or a device; images are read from files")
 
 
-def _check_pixels(pixels: NDArray[Any]) -> Pixels:
+def _check_pixels(pixels: Array) -> Pixels:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ImageError(
             f"got an array of {pixels.dtype} {pixels.shape}, "

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError, counted, reason_of
@@ -110,7 +109,7 @@ def _image(random: np.random.Generator, height: int, width: int) -> Pixels:
     return image
 
 
-def _shape(random: np.random.Generator, image: NDArray[np.uint8]) -> None:
+def _shape(random: np.random.Generator, image: Pixels) -> None:
     height, width = image.shape[:2]
     colour = tuple(map(int, random.integers(0, 256, 3)))
     centre = (int(random.integers(width)), int(random.integers(height)))

@@ -5,7 +5,7 @@ that they leave open: neither geometry nor normalisation has a default.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any, Final, get_args
 
@@ -19,6 +19,7 @@ from kedge_runtime.artefact.contract import (
     Resize,
 )
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.pipelines import (
     NORMALISATIONS,
     PIPELINES,

@@ -6,7 +6,7 @@ pass over the columns and one over the rows, each rounded to bytes.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kedge_runtime.arrays import Doubles, Pixels
 from kedge_runtime.artefact.contract import Resize
 from kedge_runtime.errors import ImageError
+from kedge_runtime.frozen import dataclass
 
 Span = tuple[float, float]  # of the source, in pixels
 Window = tuple[int, int]  # of the result: the first pixel, and how many

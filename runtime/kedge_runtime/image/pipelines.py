@@ -6,7 +6,7 @@ become.
 
 import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, get_args
 
 from kedge_runtime.artefact.contract import (
@@ -18,6 +18,7 @@ from kedge_runtime.artefact.contract import (
     Resize,
 )
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.frozen import dataclass
 
 NORMALISATIONS: Final[dict[str, Normalisation]] = {
     "unit": Normalisation(divisor=255.0),
