@@ -23,7 +23,7 @@ from kedge_runtime.errors import UsageError, reason_of
 # The age, in seconds, of leftovers from other machines, containers and boots, whose processes can't
 # be looked up. No conversion takes so long.
 OLD = 2 * 24 * 3600.0
-_NAME = re.compile(r"\.?kedge-(\d{1,10})-([0-9a-f]{8})-[0-9a-z_]{8}(-.*)?", re.DOTALL)
+_NAME = r"(?s)\.?kedge-(\d{1,10})-([0-9a-f]{8})-[0-9a-z_]{8}(-.*)?"
 
 
 @cache
@@ -43,7 +43,7 @@ def prefix() -> str:
 
 def is_ours(name: str) -> bool:
     """Return whether a name is one of kedge's temporary names."""
-    return _NAME.fullmatch(name) is not None
+    return re.fullmatch(_NAME, name) is not None
 
 
 def hidden(path: Path) -> Path:
@@ -58,7 +58,7 @@ def sweep(folder: Path) -> None:
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            match = _NAME.fullmatch(entry.name)
+            match = re.fullmatch(_NAME, entry.name)
             if match and _is_left(entry, int(match[1]), match[2]):
                 _remove(entry)
 

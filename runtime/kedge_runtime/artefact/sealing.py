@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,7 @@ from kedge_runtime.image.decode import is_readable, read_image
 from kedge_runtime.image.folder import find_images, render_images
 from kedge_runtime.image.geometry import resize
 from kedge_runtime.image.objects import Source
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.output import quiet
 

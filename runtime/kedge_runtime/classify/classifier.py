@@ -4,7 +4,6 @@ import math
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Array, Floats, Pixels
@@ -22,6 +21,7 @@ from kedge_runtime.engines.base import Engine
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, UsageError, counted
 from kedge_runtime.image.objects import Source
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 
 

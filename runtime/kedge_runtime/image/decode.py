@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Array, Pixels
@@ -18,6 +17,7 @@ from kedge_runtime.errors import ImageError, about, reason_of
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import HeaderError, ImageHeader, read_header
 from kedge_runtime.image.objects import Source, pillow_pixels, plain
+from kedge_runtime.image.opencv import cv2
 
 # Height and width of a JPEG as stored -> 1, 2, 4 or 8: the divisor of its sides when decoded.
 Reduction = Callable[[int, int], int]

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError, counted, reason_of
 from kedge_runtime.image.decode import SUFFIXES
+from kedge_runtime.image.opencv import cv2
 
 # Images that kedge does not read. Other files, such as texts, are not reported.
 OTHERS = frozenset(

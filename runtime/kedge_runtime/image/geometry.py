@@ -10,11 +10,11 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Floats, Pixels, Places
 from kedge_runtime.artefact.contract import PILLOW_RESIZES, Fit, Geometry, Resize
+from kedge_runtime.image.opencv import cv2
 
 Size = tuple[int, int]  # height, width in pixels
 

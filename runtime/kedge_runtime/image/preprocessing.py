@@ -6,7 +6,6 @@ exact and the same on every machine.
 
 from functools import partial
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Array, Floats, Pixels
@@ -16,6 +15,7 @@ from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
 from kedge_runtime.image.geometry import fit_to, reduction
 from kedge_runtime.image.objects import Source
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.records import shown
 
 
