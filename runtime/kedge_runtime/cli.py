@@ -7,7 +7,6 @@ imports only click.
 import os
 import sys
 from contextlib import nullcontext
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -122,6 +121,8 @@ class LazyGroup(click.Group):
 
 def _unknown(name: str) -> str:
     """Return the message for an unknown command, with the nearest ones."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, COMMANDS) or [each for each in COMMANDS if name in each]
     meant = f" Did you mean {' or '.join(near[:2])}?" if near else ""
     return f"No such command {name!r}.{meant}"

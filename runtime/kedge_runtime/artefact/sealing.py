@@ -16,8 +16,9 @@ from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Geometry, Input
 from kedge_runtime.artefact.file import Artefact, ends_in_digest, is_sealed, seal
 from kedge_runtime.artefact.foreign import ModelFile, is_zip, read_model
-from kedge_runtime.artefact.foreign_contract import DerivedContract, ModelOptions, derive_contract
+from kedge_runtime.artefact.foreign_contract import DerivedContract, derive_contract
 from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.output_kind import run_images
 from kedge_runtime.checks.verify import exact_outputs, exactly_held, walk
 from kedge_runtime.classify.classifier import Classifier

@@ -12,7 +12,6 @@ import numpy as np
 
 from kedge_runtime.artefact.foreign import ModelFile, read_model
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.contact_sheet import ContactSheet
 from kedge_runtime.classify.ensemble import Ensemble
 from kedge_runtime.classify.marks import AUTO, Marker, summaries
 from kedge_runtime.classify.predictor import Predictor
@@ -43,6 +42,7 @@ from kedge_runtime.output import echo, note, quiet, say
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
+    from kedge_runtime.classify.contact_sheet import ContactSheet
 
 
 STDOUT = Path("-")
@@ -214,7 +214,7 @@ def classify_images(
     table = CsvTable(titles, options.top) if options.csv else None
     printed = table if options.csv == STDOUT else None
     printer = printer_for(titles, artefacts, options.top, as_json=options.as_json, table=printed)
-    sheet = ContactSheet(titles) if options.sheet else None
+    sheet = _contact_sheet(titles) if options.sheet else None
     if options.sheet or options.csv:
         _finish_without_reader()
     batch = Batch()
@@ -234,6 +234,12 @@ def classify_images(
     return batch.close()
 
 
+def _contact_sheet(titles: Sequence[str]) -> "ContactSheet":
+    from kedge_runtime.classify.contact_sheet import ContactSheet  # few calls draw one
+
+    return ContactSheet(titles)
+
+
 def _markers(
     predictors: Sequence[Predictor], images: Iterable[Path], options: ClassifyOptions
 ) -> tuple[list[Marker], Iterable[Path]]:
@@ -249,7 +255,7 @@ def _markers(
     return [Marker.of(options.truth, listed, each.classes) for each in predictors], images
 
 
-def _write(options: ClassifyOptions, sheet: ContactSheet | None, table: CsvTable | None) -> None:
+def _write(options: ClassifyOptions, sheet: "ContactSheet | None", table: CsvTable | None) -> None:
     """Write contact sheet and table, and name them with what they hold."""
     if options.sheet and sheet and sheet.tiles:
         write_whole(options.sheet, sheet.png())

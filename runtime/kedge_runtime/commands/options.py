@@ -16,7 +16,7 @@ from kedge_runtime.artefact.content import trust_of
 from kedge_runtime.artefact.contract import Contract, Kind
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
-from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contract
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.commands.arguments import Several, completing
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
@@ -265,6 +265,8 @@ class ForeignOptions:
             return None
         if self.facts:
             return self.facts.contract(model.content)
+        from kedge_runtime.artefact.foreign_contract import derive_contract
+
         with quiet():
             try:
                 opened = open_engine(model.content, replace(engine, isolate=True))

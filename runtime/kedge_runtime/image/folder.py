@@ -99,7 +99,7 @@ def render_images(height: int, width: int, count: int = COUNT, seed: int = 0) ->
     return [_image(random, round(height * tall), round(width * wide)) for tall, wide in sides]
 
 
-def _image(random: np.random.Generator, height: int, width: int) -> Pixels:
+def _image(random: "np.random.Generator", height: int, width: int) -> Pixels:
     # Four corners' colours, blended: the channels differ, so that swapped ones are noticed.
     corners = random.integers(0, 256, (2, 2, 3)).astype(np.float32)
     canvas = np.asarray(cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR))
@@ -109,7 +109,7 @@ def _image(random: np.random.Generator, height: int, width: int) -> Pixels:
     return image
 
 
-def _shape(random: np.random.Generator, image: Pixels) -> None:
+def _shape(random: "np.random.Generator", image: Pixels) -> None:
     height, width = image.shape[:2]
     colour = tuple(map(int, random.integers(0, 256, 3)))
     centre = (int(random.integers(width)), int(random.integers(height)))

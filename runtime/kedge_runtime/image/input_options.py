@@ -6,7 +6,6 @@ that they leave open: neither geometry nor normalisation has a default.
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any, Final, get_args
 
 from kedge_runtime.artefact.contract import (
@@ -89,6 +88,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
 
 def refusal(name: str, value: str) -> str:
     """Return the message on a value that the option `name`, a key of ALLOWED, does not take."""
+    from difflib import get_close_matches
+
     near = (
         suggest_pipelines(value)
         if name == "preprocess"
