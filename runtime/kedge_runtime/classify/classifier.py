@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -136,12 +138,20 @@ class Classifier(Predictor):
             UsageError: The model outputs features, not classes, or an argument is wrong.
             EngineError: The engine fails, or is closed.
         """
-        self.check_answers()
-        return self.probabilities_of(self.read(image, colour))
+        return self.prepared(image, colour)()
 
-    def probabilities_of(self, pixels: Pixels) -> Floats:
-        """Return each class's probability for decoded pixels, RGB uint8 [h, w, 3]."""
-        return probabilities(check_finite(self.run(pixels)), self.contract.output)
+    def prepared(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Decode and preprocess an image; return the function that gives its probabilities."""
+        self.check_answers()
+        return self.prepared_pixels(self.read(image, colour))
+
+    def prepared_pixels(self, pixels: Pixels) -> Callable[[], Floats]:
+        """Preprocess RGB uint8 [h, w, 3]; return the function that gives the probabilities."""
+        return partial(self._probabilities, self.preprocessor.tensor(pixels))
+
+    def _probabilities(self, tensor: Array) -> Floats:
+        outputs = check_finite(self.numbers(self.engine.run(tensor)))
+        return probabilities(outputs, self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the embedding of one image, from a model without its top.
@@ -159,8 +169,15 @@ class Classifier(Predictor):
             UsageError: The model outputs classes, or an argument is wrong.
             EngineError: The engine fails, or is closed.
         """
+        return self.prepared_features(image, colour)()
+
+    def prepared_features(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Decode and preprocess an image; return the function that gives its embedding."""
         self.check_features()
-        values = check_finite(self.run(self.read(image, colour)))
+        return partial(self._features, self.preprocessor.tensor(self.read(image, colour)))
+
+    def _features(self, tensor: Array) -> Floats:
+        values = check_finite(self.numbers(self.engine.run(tensor)))
         return values.reshape(self.engine.output_shape[1:])
 
     def outputs(self, image: Source) -> Floats:

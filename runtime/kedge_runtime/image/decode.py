@@ -16,6 +16,7 @@ from kedge_runtime.artefact.contract import Orientation
 from kedge_runtime.errors import ImageError, about, reason_of
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import HeaderError, ImageHeader, read_header
+from kedge_runtime.image.memory import reserve
 from kedge_runtime.image.objects import Source, pillow_pixels, plain
 from kedge_runtime.image.opencv import cv2
 
@@ -134,6 +135,7 @@ def _decode(
     header = _check_content(content, limits)
     by = reduction(header.height, header.width) if header.format == "JPEG" else 1
     _check_memory(header, header.memory(by), limits)
+    reserve(header.memory(by))
     # OpenCV's versions differ in which EXIF they read: kedge turns what it can itself.
     turned = orientation if header.orientation is None else "ignore"
     pixels = _call_decoder(header, _COLOURS[by] | _ORIENTATIONS[turned])
