@@ -16,6 +16,7 @@ from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Input, calibration_mark
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import sha256_of_file
+from kedge_runtime.image.ahead import ahead
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.folder import find_images
 from kedge_runtime.image.preprocessing import Preprocessor
@@ -165,8 +166,9 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Imag
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
     """Yield the input tensor of each image, [1, ...], through the runtime's preprocessing."""
     plan = Preprocessor(spec)
-    for path in paths:
-        yield plan.tensor(plan.read(path))
+    with ahead(lambda path: plan.tensor(plan.read(path)), paths) as prepared:
+        for _, tensor in prepared:
+            yield tensor()
 
 
 def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:
