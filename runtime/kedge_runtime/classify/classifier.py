@@ -24,7 +24,7 @@ from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, UsageError, counted
 from kedge_runtime.image.objects import Source
 from kedge_runtime.image.opencv import cv2
-from kedge_runtime.image.preprocessing import Preprocessor, dequantise
+from kedge_runtime.image.preprocessing import Preprocessor, dequantise, real_numbers
 
 
 class Classifier(Predictor):
@@ -41,6 +41,7 @@ class Classifier(Predictor):
         _check_agreement(self.contract, engine, artefact.path)
         self.classes = Classes.of(self.contract.labels, self.contract.output)
         self.preprocessor = Preprocessor(self.contract.input)
+        self._real_numbers = real_numbers(self.contract.output.tensor)
 
     @classmethod
     def open(
@@ -202,6 +203,8 @@ class Classifier(Predictor):
 
     def numbers(self, raw: Array) -> Floats:
         """Dequantise an engine's output for one image: float32, flat."""
+        if self._real_numbers is not None:
+            return self._real_numbers.take(raw.view(np.uint8)).reshape(-1)
         return dequantise(raw, self.contract.output.tensor).reshape(-1)
 
     def check_answers(self) -> None:

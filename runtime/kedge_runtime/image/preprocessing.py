@@ -150,6 +150,16 @@ def quantise(values: Floats, tensor: Tensor) -> Array:
     return np.asarray(integers, tensor.dtype)
 
 
+def real_numbers(tensor: Tensor) -> Floats | None:
+    """Return the real number of each byte of a tensor of int8 or uint8, [256]; else None.
+
+    `table[values.view(np.uint8)]` equals `dequantise(values, tensor)` bit for bit.
+    """
+    if tensor.dtype not in ("int8", "uint8"):
+        return None
+    return dequantise(np.arange(256, dtype=np.uint8).view(tensor.dtype), tensor)
+
+
 def dequantise(values: Array, tensor: Tensor) -> Floats:
     """Return the real numbers, float32, of a tensor's raw values; the shape stays."""
     real = values.astype(np.float32)
