@@ -33,11 +33,13 @@ MAX_PIXELS = 64 << 20
 # that phones write. A Raspberry Pi Zero 2 W has 512 MB, 416 MiB of them for programs.
 MAX_MEMORY = 320 << 20
 
+# OpenCV from 4.11 on decodes to RGB itself; of an older one kedge swaps the channels.
+_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
 _COLOURS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+    1: _RGB or cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | (_RGB or cv2.IMREAD_COLOR),
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | (_RGB or cv2.IMREAD_COLOR),
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | (_RGB or cv2.IMREAD_COLOR),
 }
 _BATCH = "; for a batch, give list(array)"
 _ORIENTATIONS = {"exif": 0, "ignore": cv2.IMREAD_IGNORE_ORIENTATION}
@@ -139,9 +141,13 @@ def _decode(
     # OpenCV's versions differ in which EXIF they read: kedge turns what it can itself.
     turned = orientation if header.orientation is None else "ignore"
     pixels = _call_decoder(header, _COLOURS[by] | _ORIENTATIONS[turned])
-    rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+    rgb = np.asarray(pixels if _RGB else _swapped(pixels), np.uint8)
     turn = _TURNS[(header.orientation or 1) if orientation == "exif" else 1]
     return np.ascontiguousarray(turn(rgb))
+
+
+def _swapped(pixels: Array) -> Array:
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
 def _call_decoder(header: ImageHeader, flags: int) -> Array:
