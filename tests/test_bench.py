@@ -271,6 +271,7 @@ def test_json_is_all_that_stdout_holds(sealed: Path) -> None:
         for spread in (*case["stages"].values(), case["end_to_end"]):
             assert 0 <= spread["median_ms"] <= spread["p90_ms"]
         assert case["peak_bytes"] > 10 << 20
+        assert case["folder_per_second"] > 0
 
 
 def test_the_table_is_for_people(sealed: Path, pictures: list[Path]) -> None:

@@ -198,6 +198,7 @@ def _block(timings: Sequence[Timing], first: int) -> str:
         "90 % below": [f"{_p90(timing.total):.3f}" for timing in timings],
         "accounted for": [percent(timing.accounted) for timing in timings],
         "per second": [f"{1e3 / _median(timing.total):.0f}" for timing in timings],
+        "folder, per s": [f"{timing.folder:.0f}" for timing in timings],
         "peak memory": [f"{timing.peak / 1e6:.0f} MB" for timing in timings],
     }
     spare = WIDTH - TITLE - COLUMN * len(timings)
@@ -254,6 +255,7 @@ def _case(timing: Timing) -> dict[str, Any]:
         "stages": {name: _spread(seconds) for name, seconds in timing.stages.items()},
         "end_to_end": _spread(timing.total),
         "accounted": round(timing.accounted, 4),
+        "folder_per_second": round(timing.folder, 2),
         "peak_bytes": timing.peak,
     }
 
