@@ -22,7 +22,8 @@ from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import CONTRACT, GOLDEN, read_artefact
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, ContractError, about
-from kedge_runtime.modelfile.archives import MAX_BYTES, read_arrays, read_members
+from kedge_runtime.modelfile.archives import read_arrays, read_members
+from kedge_runtime.modelfile.stored import MAX_BYTES
 
 MEMORY = 3 * MAX_BYTES
 

@@ -12,6 +12,9 @@ from typing import Any
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
+MAX_BYTES = 32 << 20  # all members together; a contract with 1000 labels and its golden set: 1 MiB
+MAX_MEMBERS = 1000
+_SIGNATURES, _VERSION = (b"PK\1\2", b"PK\3\4"), 20
 _ASCII_ONLY = 0  # flags: neither encrypted, nor sizes behind the member, nor another encoding
 
 
@@ -31,7 +34,7 @@ def _members(data: bytes, end: int, comment: int) -> dict[str, bytes] | None:
     if (signature, disk, start, length) != (b"PK\5\6", 0, 0, comment) or here != count:
         return None
     members: dict[str, bytes] = {}
-    if at + size != end:
+    if at + size != end or count > MAX_MEMBERS:
         return None
     for _ in range(count):
         entry = _ENTRY.unpack_from(data, at)
@@ -41,18 +44,18 @@ def _members(data: bytes, end: int, comment: int) -> dict[str, bytes] | None:
             return None
         members[name] = content
         at += _ENTRY.size + entry[10] + entry[11] + entry[12]
-    return members if at == end else None
+    return members if at == end and sum(map(len, members.values())) <= MAX_BYTES else None
 
 
 def _content(data: bytes, entry: tuple[Any, ...], name: str) -> bytes | None:
     """Return a stored member whose header, size and checksum are right."""
-    signature, _, _, flags, method, _, _, checksum, packed, size, *_, offset = entry
+    signature, _, version, flags, method, _, _, checksum, packed, size, *_, offset = entry
     local = _LOCAL.unpack_from(data, offset)
     begin = offset + _LOCAL.size
     begin, found = begin + local[9] + local[10], data[begin : begin + local[9]]
     content = data[begin : begin + size]
     right = (
-        (signature, local[0], flags, method) == (b"PK\1\2", b"PK\3\4", _ASCII_ONLY, 0)
+        (signature, local[0], version, flags, method) == (*_SIGNATURES, _VERSION, _ASCII_ONLY, 0)
         and (packed, found) == (size, name.encode())
         and len(content) == size
         and zlib.crc32(content) == checksum
