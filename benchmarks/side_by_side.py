@@ -1,4 +1,4 @@
-"""What does kedge cost beside the plain script that does the same? The table of docs/performance.md.
+"""What does kedge cost beside the plain script for the same work? The table of docs/performance.md.
 
 Each row is a piece of work, done by a peer and by kedge in turns, after a turn that does not count.
 Its figure is the median over the turns of the ratio kedge / peer of the same turn, with a 95 %
@@ -8,7 +8,7 @@ wrong side of its limit.
 
 - one: one image in one process. CPU seconds, user and system, and peak resident memory are the
   kernel's figures for the process (wait4).
-- folder: a folder of photos in one process, with the engine's default threads. The peer is a loop of
+- folder: a folder of photos in one process, with the engine's default threads. The peer loops over
   imread, resize and invoke. Images a second by the clock, and CPU time for each image.
 - own: the runtime's steps beside reading, decoding and invoke, at one thread, as a share of invoke.
 
