@@ -15,7 +15,7 @@ from kedge_runtime.engines.choice import cores
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image import decode
 from kedge_runtime.image.ahead import EACH, ahead
-from kedge_runtime.image.memory import Budget, reserve
+from kedge_runtime.image.memory import DecodeMemory, reserve
 
 MANY = 40
 
@@ -105,7 +105,7 @@ def test_an_answer_does_not_wait_for_an_item_that_is_not_there_yet() -> None:
 
 
 def test_threads_together_decode_in_the_memory_of_one_image() -> None:
-    budget, held, most = Budget(100), [0], [0]
+    budget, held, most = DecodeMemory(100), [0], [0]
     lock = threading.Lock()
 
     def decoding(amount: int) -> None:

@@ -54,7 +54,7 @@ def split(
         raise UsageError(
             "no images given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
         )
-    return artefacts, Images(chain.from_iterable([_images(path) for path in images]))
+    return artefacts, NamedImages(chain.from_iterable([_images(path) for path in images]))
 
 
 def _expand(argument: str) -> list[Path]:
@@ -101,7 +101,7 @@ class StdinNames(Iterator[Path]):
         self._names.extend(Path(os.fsdecode(line)) for line in lines if line.strip())
 
 
-class Images(Iterator[Path]):
+class NamedImages(Iterator[Path]):
     """The images of a command line, in their order."""
 
     def __init__(self, images: Iterable[Path | StdinNames]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from kedge_runtime.engines.choice import cores
 from kedge_runtime.image.decode import MAX_MEMORY
-from kedge_runtime.image.memory import Budget
+from kedge_runtime.image.memory import DecodeMemory
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -38,7 +38,7 @@ def ahead(
 def _ahead(
     task: Callable[[Item], Value], items: Iterator[Item], stack: ExitStack
 ) -> Iterator[tuple[Item, Callable[[], Value]]]:
-    bounded = partial(_bounded, Budget(MAX_MEMORY), task)
+    bounded = partial(_bounded, DecodeMemory(MAX_MEMORY), task)
     waiting = deque[tuple[Item, Callable[[], Value]]]()
     submit: Callable[..., Any] | None = None
     is_ready: Callable[[], bool] = getattr(items, "ready", lambda: True)
@@ -57,7 +57,7 @@ def _ahead(
     yield from waiting
 
 
-def _bounded(budget: Budget, task: Callable[[Item], Value], item: Item) -> Value:
+def _bounded(budget: DecodeMemory, task: Callable[[Item], Value], item: Item) -> Value:
     with budget.one_image():
         return task(item)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 _here = threading.local()
 
 
-class Budget:
+class DecodeMemory:
     """Bytes that threads share: who needs more than is free waits for the others."""
 
     def __init__(self, most: int) -> None:
@@ -44,6 +44,6 @@ class Budget:
 
 def reserve(amount: int) -> None:
     """Reserve memory for decoding, where this thread prepares images beside others."""
-    budget: Budget | None = getattr(_here, "budget", None)
+    budget: DecodeMemory | None = getattr(_here, "budget", None)
     if budget is not None:
         budget.reserve(amount)
