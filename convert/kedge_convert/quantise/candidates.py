@@ -36,7 +36,7 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Method, Precision
-from kedge_runtime.artefact.file import Artefact, Golden
+from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import EngineError
@@ -267,6 +267,6 @@ def _answers(
     with quiet():
         engine = open_engine(ModelContent(path, target.format, content))
         contract = contract_builder.contract_of(source, target, engine, images)
-        classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
+        classifier = Classifier(Artefact(path, contract, b"", ""), engine)
         inputs = tensors(judging, contract.input)
         return np.stack([classifier.numbers(engine.run(each)) for each in inputs])
