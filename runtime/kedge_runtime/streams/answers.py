@@ -166,13 +166,31 @@ class Answer:
 
 @dataclass
 class StreamTally:
-    """Counts what happened to the frames of a stream so far."""
+    """Counts what happened to the frames of a stream so far.
+
+    `losses`, `lost_seconds`: how often a live source was lost, and for how long in all.
+    """
 
     frames: int = 0
     classified: int = 0
     answers: int = 0
     dropped: int = 0
     saved: int = 0
+    losses: int = 0
+    lost_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gates made of a frame.
+
+    `result`: its own, or without motion that of the last classified frame. `classified`: whether
+    the model saw it. `answered`: whether its result passed all gates.
+    """
+
+    result: Result
+    classified: bool
+    answered: bool
 
 
 def classify_stream(
@@ -198,8 +216,9 @@ def _answers(
 ) -> Iterator[Answer]:
     with ended(frames):
         for frame in numbered(frames, colour):
-            if (result := classifier.classify(frame)) is not None:
-                yield Answer(frame, result)
+            outcome = classifier.classify(frame)
+            if outcome.answered:
+                yield Answer(frame, outcome.result)
 
 
 class FrameClassifier:
@@ -207,33 +226,33 @@ class FrameClassifier:
 
     def __init__(self, model: Predictor, options: StreamOptions, tally: StreamTally) -> None:
         """Create the gates. Raises UsageError when no frame can be unsure."""
+        self.tally = tally
         rule, folder = options.rule, options.save_unsure
         sure = not model.classes.multi_label and (rule.min_confidence, rule.max_entropy) == (0, 1)
         if folder and sure:
             raise UsageError("--save-unsure needs --min-confidence or --max-entropy")
-        self._model, self._options, self._tally = model, options, tally
+        self._model, self._options = model, options
         self._debounce = Debounce(options.debounce) if options.debounce else None
         self._motion = None if options.motion is None else Motion(options.motion)
         self._unsure = UnsureFolder(folder, options.unsure_limit) if folder else None
         self._result: Result | None = None
 
-    def classify(self, frame: Frame) -> Result | None:
-        """Return the result, or None when a gate holds it back. Raises ImageError."""
-        self._tally.frames += 1
-        self._tally.dropped = frame.dropped
+    def classify(self, frame: Frame) -> Outcome:
+        """Return the result, and whether it passes the gates. Raises ImageError."""
+        self.tally.frames += 1
+        self.tally.dropped = frame.dropped
         moved = self._motion is None or self._motion(frame.pixels)
-        result = self._predict(frame) if moved or self._result is None else self._result
-        self._result = result
-        if not (self._debounce(self._vote(result)) if self._debounce else moved):
-            return None
-        self._tally.answers += 1
-        return result
+        kept = None if moved else self._result
+        result = self._result = kept or self._predict(frame)
+        answered = self._debounce(self._vote(result)) if self._debounce else moved
+        self.tally.answers += answered
+        return Outcome(result, kept is None, answered)
 
     def _predict(self, frame: Frame) -> Result:
         result = self._model(frame.pixels, top=self._options.top, rule=self._options.rule)
-        self._tally.classified += 1
+        self.tally.classified += 1
         if result.unknown and self._unsure:
-            self._tally.saved += self._unsure.save(frame)
+            self.tally.saved += self._unsure.save(frame)
         return result
 
     def _vote(self, result: Result) -> Hashable:
