@@ -34,6 +34,10 @@ COMMANDS = {
         "kedge_runtime.commands.watch:watch",
         "Classify the frames of a camera or a video.",
     ),
+    "serve": (
+        "kedge_runtime.commands.serve:serve",
+        "Serve a page with the live stream, and classify images by HTTP.",
+    ),
     "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),

@@ -46,15 +46,18 @@ class WatchOptions:
     as_json: bool
 
 
-@click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT...")
-@click.option(
+top_option = click.option(
     "--top",
     default=5,
     show_default=True,
     type=click.IntRange(min=1),
     help="Number of classes per answer.",
 )
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT...")
+@top_option
 @answer_options
 @stream_options
 @opening_options

@@ -111,7 +111,8 @@ class UnsureFolder:
         self._folder, self._clock = Path(folder), clock
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._room = limit - sum(1 for _ in self._folder.glob("*.jpg"))
+            self._limit, self._room = limit, 0
+            self._count()
         except OSError as error:
             reason = reason_of(error)
             raise UsageError(
@@ -124,12 +125,17 @@ class UnsureFolder:
         Raises UsageError when the file can't be written.
         """
         if self._room <= 0:
+            self._count()  # someone may have emptied it
+        if self._room <= 0:
             return False
         pixels = cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)
         _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         write_whole(self._free(frame.index), content.tobytes())
         self._room -= 1
         return True
+
+    def _count(self) -> None:
+        self._room = self._limit - sum(1 for _ in self._folder.glob("*.jpg"))
 
     def _free(self, index: int) -> Path:
         moment = datetime.fromtimestamp(self._clock(), timezone.utc)
