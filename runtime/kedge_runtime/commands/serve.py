@@ -149,7 +149,7 @@ def run(options: ServeOptions) -> int:
             stream = _Stream(model, [str(path) for path in artefacts], options)
             app = _library("kedge_runtime.serve.app").app_of(stream.service(token))
             note(f"http://{_shown(*listening.getsockname()[:2])} (Ctrl-C ends it)")
-            server.run(app, listening, stream.work, stream.stop)
+            server.run(app, listening, server.Work(stream.work, stream.leave, stream.stop))
     return 0
 
 
@@ -194,9 +194,13 @@ class _Stream:
         with summing_up(self._tally):
             watch.run(self._view.tapped(self._items))
 
+    def leave(self) -> None:
+        """End what the page looks at."""
+        self._view.stop()
+
     def stop(self) -> None:
         """End the stream."""
-        self._view.stop()
+        self.leave()
         if isinstance(self._items, LiveSource):
             self._items.close()
 

@@ -142,9 +142,9 @@ def _live_routes(service: Service) -> list[Route]:
 
 
 async def _parts(view: View) -> AsyncIterator[bytes]:
-    """Yield each new frame as a part of MJPEG, at most ten a second."""
+    """Yield each new frame as a part of MJPEG, at most ten a second, until the server ends."""
     shown, since = None, 0.0
-    while True:
+    while not view.stopped:
         if view.frame is not shown or time.monotonic() - since > STILL:
             shown, since = view.frame, time.monotonic()
             if content := await run_in_threadpool(view.jpeg):

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,23 +98,40 @@ class Background:
             self._ended()
 
 
-def run(
-    app: ASGIApp,
-    listening: socket.socket,
-    stream: Callable[[], None] | None,
-    stop: Callable[[], Any],
-) -> None:
-    """Serve until SIGINT or SIGTERM, or until the stream fails; `stop` ends the stream.
+@dataclass(frozen=True)
+class Work:
+    """What runs beside the server. `stream`: in a thread, None for nothing.
 
-    Raises what the stream raised.
+    `leave` ends what the page looks at, fast, as it is called in a signal handler. `stop` ends the
+    stream.
     """
-    server = uvicorn.Server(
+
+    stream: Callable[[], None] | None
+    leave: Callable[[], None]
+    stop: Callable[[], None]
+
+
+class _Server(uvicorn.Server):
+    """Ends the live pictures first: uvicorn waits for open answers, and those have no end."""
+
+    leave: Callable[[], None]
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to end."""
+        self.leave()
+        super().handle_exit(sig, frame)
+
+
+def run(app: ASGIApp, listening: socket.socket, work: Work) -> None:
+    """Serve until SIGINT or SIGTERM, or until the stream fails. Raises what the stream raised."""
+    server = _Server(
         uvicorn.Config(
             app,
             http=PatientProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",  # what clients do wrong isn't worth a line each
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -122,16 +140,18 @@ def run(
             h11_max_incomplete_event_size=MAX_HEADERS,
         )
     )
+    server.leave = work.leave
 
     def end() -> None:
+        work.leave()
         server.should_exit = True
 
-    background = Background(stream, end) if stream else None
+    background = Background(work.stream, end) if work.stream else None
     try:
-        server.run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises the signal again when all is closed
+        # uvicorn raises the signal again when all is closed.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
     finally:
-        stop()
+        work.stop()
         if background:
             background.join(10)

@@ -30,22 +30,22 @@ class View:
         self._result: Result | None = None
         self._history = deque[tuple[int, Message]](maxlen=HISTORY)
         self._number = 0
-        self._stopped = False
+        self.stopped = False
         self.lost = False
 
     def tapped(self, items: Iterable[Frame | Event]) -> Iterator[Frame | Event]:
         """Yield a stream's items, and note each frame on its way."""
         with ended(items):
             for item in items:
-                if self._stopped:
+                if self.stopped:
                     return
                 if isinstance(item, Frame):
                     self._frame = item
                 yield item
 
     def stop(self) -> None:
-        """End the tapped stream with its next item."""
-        self._stopped = True
+        """End the tapped stream with its next item, and the live pictures."""
+        self.stopped = True
 
     def observe(self, pixels: Pixels, result: Result) -> Iterable[Event]:
         """Note the result of a classified frame."""

@@ -20,6 +20,7 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
+from kedge_runtime.output import say
 from kedge_runtime.streams.sources import Clock, Frame, ended, numbered
 
 # Pixels of a side: small enough to blur a sensor's noise away, large enough for a hand.
@@ -111,7 +112,7 @@ class UnsureFolder:
         self._folder, self._clock = Path(folder), clock
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._limit, self._room = limit, 0
+            self._limit, self._room, self._failing = limit, 0, False
             self._count()
         except OSError as error:
             reason = reason_of(error)
@@ -120,9 +121,10 @@ class UnsureFolder:
             ) from None
 
     def save(self, frame: Frame) -> bool:
-        """Save a frame, named by the UTC time and its index; return False when the folder is full.
+        """Save a frame, named by the UTC time and its index; return whether it was saved.
 
-        Raises UsageError when the file can't be written.
+        A full folder takes none. A full disk ends no stream: that is said once, until a frame can
+        be saved again.
         """
         if self._room <= 0:
             self._count()  # someone may have emptied it
@@ -130,7 +132,14 @@ class UnsureFolder:
             return False
         pixels = cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)
         _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        write_whole(self._free(frame.index), content.tobytes())
+        try:
+            write_whole(self._free(frame.index), content.tobytes())
+        except UsageError as error:
+            if not self._failing:
+                say(f"unsure frames are lost: {error}")
+            self._failing = True
+            return False
+        self._failing = False
         self._room -= 1
         return True
 
