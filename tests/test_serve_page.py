@@ -207,7 +207,7 @@ def test_a_click_labels_and_discards(desk: Any, tmp_path: Path) -> None:
     desk.locator("#unsure li").nth(0).get_by_role("button", name="Discard").click()
     until(desk, "document.querySelectorAll('#unsure li').length == 4")
     assert len(list((tmp_path / "unsure").glob("*.jpg"))) == 4
-    assert desk.text_content("#unsure-count") == "(4)"
+    until(desk, "document.getElementById('unsure-count').textContent == '(4)'")
 
 
 def test_a_server_that_ends_and_comes_back_is_told(

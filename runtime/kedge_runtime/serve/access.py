@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN = frozenset({"/healthz"})  # says nothing but that it runs
 LOGIN = "/login"
+# What needs no token: that the process runs, and the form that asks for the token.
+OPEN = frozenset({"/healthz", LOGIN, "/login.js", "/page.css", "/icon.svg"})
 COOKIE = "kedge_token"
 CLIENTS = 1024  # whose rates are remembered
 YEAR = 365 * 24 * 3600
