@@ -249,7 +249,7 @@ def test_labels_move_images_into_folders(server: Served, unsure: Path) -> None:
 
 def test_a_label_never_replaces_an_image_or_leaves_the_folder(tmp_path: Path) -> None:
     from kedge_runtime import ImageError, UsageError
-    from kedge_runtime.serve.labelling import Labelling, folder_name
+    from kedge_runtime.serve.labelling import UnsureLabelling, folder_name
 
     unsure, labelled = tmp_path / "unsure", tmp_path / "labelled"
     unsure.mkdir()
@@ -260,7 +260,7 @@ def test_a_label_never_replaces_an_image_or_leaves_the_folder(tmp_path: Path) ->
         Label("n4", "a/b"),
     ]
     assert [folder_name(each) for each in labels] == ["grey heron", "n2", "__", "n4"]
-    moving = Labelling(unsure, labelled, labels)
+    moving = UnsureLabelling(unsure, labelled, labels)
     (unsure / "a.jpg").write_bytes(b"new")
     (labelled / "grey heron").mkdir(parents=True)
     (labelled / "grey heron" / "a.jpg").write_bytes(b"old")

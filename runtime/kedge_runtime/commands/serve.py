@@ -21,9 +21,9 @@ from kedge_runtime.commands.opening import (
 from kedge_runtime.commands.options import FILE, record
 from kedge_runtime.commands.stream import (
     FOLDER,
+    FrameSourceRequest,
     GateRequest,
     SinkRequest,
-    SourceRequest,
     stream_options,
     summing_up,
 )
@@ -116,7 +116,7 @@ class ServeOptions:
     arguments: tuple[str, ...]
     top: int
     model: ModelRequest
-    source: SourceRequest
+    source: FrameSourceRequest
     gates: GateRequest
     sinks: SinkRequest
     address: AddressRequest
@@ -223,7 +223,7 @@ class _Stream:
             uploads.Uploads(self._model, self._options.model.rule),
             metrics.registry_of(collector),
             self._labelling(),
-            access.Access(token, rate),
+            access.AccessRules(token, rate),
         )
         return service
 
@@ -235,4 +235,6 @@ class _Stream:
             return None
         module = _library("kedge_runtime.serve.labelling")
         labels = self._model.classes.labels[self._model.classes.offset :]
-        return module.Labelling(unsure, labelled or unsure.absolute().parent / "labelled", labels)
+        return module.UnsureLabelling(
+            unsure, labelled or unsure.absolute().parent / "labelled", labels
+        )

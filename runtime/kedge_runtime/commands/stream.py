@@ -34,7 +34,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @dataclass(frozen=True)
-class SourceRequest:
+class FrameSourceRequest:
     """The source of a command line; None where an option is missing. Raises UsageError."""
 
     camera: str | None
@@ -70,10 +70,10 @@ class SourceRequest:
         return open_live(self.camera or "")
 
 
-# The source of a stream, as `source`: SourceRequest.
+# The source of a stream, as `source`: FrameSourceRequest.
 source_options = record(
     "source",
-    SourceRequest,
+    FrameSourceRequest,
     click.option(
         "--camera",
         metavar="NAME",

@@ -19,9 +19,9 @@ from kedge_runtime.commands.opening import (
 )
 from kedge_runtime.commands.stream import (
     INTERRUPTED,
+    FrameSourceRequest,
     GateRequest,
     SinkRequest,
-    SourceRequest,
     stream_options,
     summing_up,
 )
@@ -40,7 +40,7 @@ class WatchOptions:
     arguments: tuple[str, ...]
     top: int
     model: ModelRequest
-    source: SourceRequest
+    source: FrameSourceRequest
     gates: GateRequest
     sinks: SinkRequest
     as_json: bool

@@ -33,7 +33,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessRules:
     """Who may ask. `token`: None for this machine alone; `rate`: requests a second, 0 for any."""
 
     token: str | None = None
@@ -67,7 +67,7 @@ class Rates:
 class Guard:
     """Stands before the app, and adds the headers that keep a browser from foreign hosts."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: AccessRules) -> None:
         """Take the app and the rules."""
         self._app, self._access = app, access
         self._rates = Rates(access.rate) if access.rate else None

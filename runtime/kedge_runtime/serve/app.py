@@ -1,4 +1,4 @@
-"""Join the routes: the page, the live picture, unsure images, and the interface for programs."""
+"""Join the routes: the page, the live image, unsure images, and the interface for programs."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from kedge_runtime.errors import ImageError, UsageError
-from kedge_runtime.serve.access import LOGIN, Access, Guard, refusal
-from kedge_runtime.serve.labelling import Labelling, folder_name
+from kedge_runtime.serve.access import LOGIN, AccessRules, Guard, refusal
+from kedge_runtime.serve.labelling import UnsureLabelling, folder_name
 from kedge_runtime.serve.metrics import Requests
 from kedge_runtime.serve.openapi import description
 from kedge_runtime.serve.uploads import Uploads
@@ -32,7 +32,7 @@ PAGE = {
     "login.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-VIEWERS = 8  # of the live picture at once
+VIEWERS = 8  # of the live image at once
 PAUSE = 0.1  # seconds between two frames of it, at least
 STILL = 5.0  # seconds after which an unchanged frame is sent again
 SHOWN = 24  # unsure images on the page
@@ -50,8 +50,8 @@ class Service:
     view: View
     uploads: Uploads
     registry: CollectorRegistry
-    labelling: Labelling | None
-    access: Access
+    labelling: UnsureLabelling | None
+    access: AccessRules
 
 
 def app_of(service: Service) -> ASGIApp:
@@ -70,7 +70,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _timed(routes: list[Route], requests: Requests) -> list[BaseRoute]:
-    """Return the routes with each request noted, but for the endless picture."""
+    """Return the routes with each request noted, but for the endless image."""
 
     def noting(route: Route) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -175,7 +175,7 @@ def _program_routes(service: Service) -> list[Route]:
     ]
 
 
-def _unsure_routes(labelling: Labelling) -> list[Route]:
+def _unsure_routes(labelling: UnsureLabelling) -> list[Route]:
     classes = [
         {"id": label.id, "name": label.name, "folder": folder_name(label)}
         for label in labelling.labels

@@ -14,7 +14,7 @@ _SAFE = re.compile(r"[^/\\\0.][^/\\\0]{0,99}")
 
 
 @dataclass(frozen=True)
-class Labelling:
+class UnsureLabelling:
     """The folder of unsure images, that of the labelled ones, and the classes."""
 
     unsure: Path

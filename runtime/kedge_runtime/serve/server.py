@@ -112,7 +112,7 @@ class Work:
 
 
 class _Server(uvicorn.Server):
-    """Ends the live pictures first: uvicorn waits for open answers, and those have no end."""
+    """Ends the live images first: uvicorn waits for open answers, and those have no end."""
 
     leave: Callable[[], None]
 

@@ -40,7 +40,7 @@ class RefusedError(Exception):
         self.answer = refusal(code, text, **headers)
 
 
-class Budget:
+class ByteBudget:
     """Bytes that all bodies share: who finds too few waits for his turn."""
 
     def __init__(self, size: int) -> None:
@@ -68,7 +68,7 @@ class Uploads:
         """Take the model that the stream uses, too."""
         self._model, self._rule, self._limits = model, rule, limits
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kedge-upload")
-        self._budget: Budget | None = None
+        self._budget: ByteBudget | None = None
         self._waiting = 0
 
     async def __call__(self, request: Request) -> Response:
@@ -89,7 +89,7 @@ class Uploads:
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         top, size = _top(request), self._size(request)
-        self._budget = self._budget or Budget(self._limits.memory)
+        self._budget = self._budget or ByteBudget(self._limits.memory)
         async with self._budget.taking(size):
             content = await self._body(request, size)
             loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from kedge_runtime.streams.sources import Frame, ended
 from kedge_runtime.watch.loop import Message
 
 HISTORY = 200  # messages
-WIDTH, QUALITY = 640, 80  # of the live picture: pixels at most, and JPEG's 0..100
+WIDTH, QUALITY = 640, 80  # of the live image: pixels at most, and JPEG's 0..100
 
 
 class View:
@@ -44,7 +44,7 @@ class View:
                 yield item
 
     def stop(self) -> None:
-        """End the tapped stream with its next item, and the live pictures."""
+        """End the tapped stream with its next item, and the live images."""
         self.stopped = True
 
     def observe(self, pixels: Pixels, result: Result) -> Iterable[Event]:

@@ -196,7 +196,7 @@ class StreamTally:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FrameOutcome:
     """What the gates made of a frame.
 
     `result`: its own, or without motion that of the last classified frame. `classified`: whether
@@ -252,7 +252,7 @@ class FrameClassifier:
         self._unsure = UnsureFolder(folder, options.unsure_limit) if folder else None
         self._result: Result | None = None
 
-    def classify(self, frame: Frame) -> Outcome:
+    def classify(self, frame: Frame) -> FrameOutcome:
         """Return the result, and whether it passes the gates. Raises ImageError."""
         self.tally.frames += 1
         self.tally.dropped = frame.dropped
@@ -261,7 +261,7 @@ class FrameClassifier:
         result = self._result = kept or self._predict(frame)
         answered = self._debounce(self._vote(result)) if self._debounce else moved
         self.tally.answers += answered
-        return Outcome(result, kept is None, answered)
+        return FrameOutcome(result, kept is None, answered)
 
     def _predict(self, frame: Frame) -> Result:
         result = self._model(frame.pixels, top=self._options.top, rule=self._options.rule)
