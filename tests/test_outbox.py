@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,76 @@ def test_a_full_disk_keeps_messages_in_memory(
     box.remove({box.after(0, 1)[0].number})
     dropped = box.dropped()
     assert dropped is not None and dropped.count == 6
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of 1 MB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a full disk needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 512)
+    return filler
+
+
+def test_a_disk_that_is_full_and_empty_again(small_disk: Path) -> None:
+    path = small_disk / "q"
+    box = Outbox(path)
+    for index in range(50):
+        box.add("t", f"{index} {'a' * 500}")
+    filler = fill(small_disk)
+    for index in range(50, 900):
+        box.add("t", f"{index} {'a' * 500}")
+    filler.unlink()
+    box.remove({posting.number for posting in box.after(0, 850)})
+    box.add("t", "last")
+    assert [body.split()[0] for body in bodies(box)] == [*map(str, range(850, 900)), "last"]
+    box.close()
+    box = Outbox(path)
+    assert len(box) == 51
+    box.close()
+
+
+def test_a_start_on_a_full_disk_waits_in_memory(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(small_disk)
+    box = Outbox(small_disk / "q")
+    box.add("t", "a")
+    assert bodies(box) == ["a"]
+    assert "until the next start messages wait in memory alone" in capsys.readouterr().err
+    box.close()
+
+
+def test_a_kill_and_a_full_disk_keep_what_was_there(small_disk: Path) -> None:
+    path = small_disk / "q"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(300):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    filler = fill(small_disk)
+    box = Outbox(path)
+    box.add("t", "new")
+    box.close()
+    filler.unlink()
+    box = Outbox(path, 1 << 20)
+    assert [posting.body for posting in box.after(0, 300)] == [*map(str, range(300))]
+    box.close()
 
 
 def test_two_processes_can_not_share_it(box: Outbox) -> None:

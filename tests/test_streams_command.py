@@ -170,6 +170,13 @@ def test_a_mistake_is_one_line(
     assert message in line
 
 
+def test_a_video_among_images_is_led_to_the_stream(kedge: Run, artefact: Path, video: Path) -> None:
+    code, out, err = kedge("classify", artefact, video)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    command = err.strip().partition("; run kedge ")[2]
+    assert kedge(*shlex.split(command))[0] == 0
+
+
 def start(artefact: Path, *arguments: str, hangs: bool = False) -> "subprocess.Popen[str]":
     script = ENDLESS.format(hangs=hangs)
     command = [sys.executable, "-c", script, "watch", str(artefact), "--json", *arguments]

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS posting (
 CREATE TABLE IF NOT EXISTS dropped (count INTEGER NOT NULL, first REAL NOT NULL, last REAL NOT NULL)
 """
 _DAMAGED = ("malformed", "not a database", "file is encrypted")
+_NO_ROOM = ("is full", "disk I/O error")
+_LOG_PAGES = 64  # of the write-ahead log, 256 kB: the file stays small
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,9 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         return _connected(path)
     except sqlite3.DatabaseError as error:
+        if any(word in str(error) for word in _NO_ROOM):
+            say(f"{path}: {one_line(error)}; until the next start messages wait in memory alone")
+            return _connected(":memory:")
         if not any(word in str(error) for word in _DAMAGED):
             raise
         aside = path.with_name(f"{path.name}.damaged")
@@ -193,17 +198,16 @@ def _opened(path: Path) -> sqlite3.Connection:
         return _connected(path)
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+def _connected(path: Path | str) -> sqlite3.Connection:
     base = sqlite3.connect(path, timeout=1, check_same_thread=False)
     try:
         base.execute("PRAGMA locking_mode = EXCLUSIVE")
         base.execute("PRAGMA journal_mode = WAL")
         base.execute("PRAGMA synchronous = NORMAL")
+        base.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        base.execute(f"PRAGMA journal_size_limit = {_LOG_PAGES * 4096}")
         base.executescript(_SCHEMA)
-        base.execute("INSERT INTO dropped VALUES (0, 0, 0)")  # takes the lock for good
-        base.execute("DELETE FROM dropped WHERE count = 0")
-        base.commit()
-        base.execute("SELECT count(*) FROM posting").fetchone()
+        base.execute("SELECT count(*) FROM posting").fetchone()  # takes the lock for good
     except BaseException:
         base.close()
         raise
