@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
