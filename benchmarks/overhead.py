@@ -1,4 +1,4 @@
-"""What does kedge cost on top of a bare script that classifies one picture and ends?
+"""What does kedge cost on top of a bare script that classifies one image and ends?
 
 Three ways to answer for one photo, each a process of its own, in turns: a script that imports cv2
 and LiteRT and does by hand what the contract says; `Classifier.open` in Python; `kedge classify`.
@@ -154,7 +154,7 @@ def _write(report: dict[str, Any]) -> None:
     name = f"overhead-{machine.slug()}"
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     lines = [
-        "# One picture in one process: kedge against a bare script",
+        "# One image in one process: kedge against a bare script",
         "",
         f"{report['machine']['processor']}, {report['artefact']}, medians of {report['runs']} "
         f"turns; limit {report['limit']} for `Classifier.open`.",

@@ -91,6 +91,11 @@ def test_json_for_machines_leaves_the_sentence_on_stderr(drift: Run) -> None:
     assert gate["images_needed"] > COUNT
 
 
+def test_the_option_of_other_commands_gets_the_one_of_this(drift: Run) -> None:
+    code, _, error = drift("same", "--labels", "l.txt")
+    assert (code, "No such option '--labels'. Did you mean '--truth'?" in error) == (2, True), error
+
+
 def test_a_gate_that_no_number_of_images_decides(
     drift: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

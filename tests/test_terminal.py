@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Run
 from kedge_runtime import terminal
-from kedge_runtime.errors import UsageError, about
+from kedge_runtime.errors import UsageError, about, counted
 from kedge_runtime.output import say
 from kedge_runtime.terminal import is_coloured, wrapped, wrapped_command
 
@@ -121,6 +121,14 @@ def test_the_command_to_copy_is_a_command(tmp_path: Path, monkeypatch: pytest.Mo
     words = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert words.stdout.splitlines()[:3] == ["classify", "my model.tflite", "IMAGE"]
     assert words.stdout.splitlines()[-2:] == ["--head", "KIND"]
+
+
+def test_counts_are_grouped_as_other_numbers() -> None:
+    assert [counted(n, "image") for n in (1, 999, 1000)] == [
+        "1 image",
+        "999 images",
+        "1 000 images",
+    ]
 
 
 def test_a_long_word_stays_whole() -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from kedge_runtime import output
+from kedge_runtime import errors
 from kedge_runtime.drift.gates import Gate, GateName, Holds
 from kedge_runtime.drift.report import Accuracy, Drift
 from kedge_runtime.drift.statistics import most_unseen, rounded_up
@@ -16,7 +16,7 @@ CONVERT_AGREEMENT = 0.9
 
 def grouped(count: int) -> str:
     """Write a number in groups, as `7 000`, that no line breaks."""
-    return output.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
+    return errors.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def images(count: int) -> str:
