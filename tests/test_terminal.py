@@ -131,6 +131,14 @@ def test_counts_are_grouped_as_other_numbers() -> None:
     ]
 
 
+def test_an_image_and_its_class_fit_a_narrow_terminal(artefact: Path) -> None:
+    """In a pipe the path stays where it was."""
+    words = ("classify", artefact, IMAGE, "--top", "1")
+    printed = [on_terminal(*words, COLUMNS=text) for text in ("80", "120")]
+    printed.append(in_pipe(*words).stdout)
+    assert [text.index(str(IMAGE)) for text in printed] == [25, 41, 41]
+
+
 def test_a_long_word_stays_whole() -> None:
     assert wrapped(f"no such file: {'x' * 30} here", 20) == ["no such file:", "x" * 30, "here"]
 
