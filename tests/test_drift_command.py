@@ -113,7 +113,7 @@ def test_labels_for_fewer_than_a_thousand_images_leave_the_verdict_to_the_agreem
     table.write_text("\n".join(f"{name},0" for name in names))
     code, said, _ = drift("same", "--truth", table)
     assert code == 0
-    assert "so kedge judges --min-agreement 95%: --max-drop 1pp takes 1 000" in _words(said)
+    assert "so kedge judges --min-agreement 95%. --max-drop 1pp needs 1 000" in _words(said)
     assert f"These {COUNT} images can hold --min-agreement 96.8% or --max-drop 3.2pp." in said
     assert "up to 3.1 % of all images do (exact 95 % bound)" in _words(said)
     assert "Both are right on the same images." in said

@@ -64,7 +64,7 @@ def chosen(drift: Drift) -> str:
         return f"{given}: there are {grouped(ENOUGH)} labelled images or more."
     if drift.top1 is None:
         return f"{given}, which needs no labels."
-    return f"{given}: {option('max_drop', 0.01)} takes {grouped(ENOUGH)} labelled images or more."
+    return f"{given}. {option('max_drop', 0.01)} needs {grouped(ENOUGH)} labelled images or more."
 
 
 def other_limit(gate: Gate) -> str | None:
