@@ -22,7 +22,7 @@ from kedge_runtime.commands.options import pixel_options
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import write_whole
 from kedge_runtime.image.input_options import InputOptions
-from kedge_runtime.output import echo
+from kedge_runtime.output import echo, echo_folded
 
 if TYPE_CHECKING:
     from kedge_convert.fitting.search import InputFit
@@ -83,10 +83,10 @@ def command(**values: Any) -> int:
         written = _draft(_with_defaults(options))
     write_whole(options.config, draft.text(written).encode())
     for key in written.keys:
-        echo(f"{key.name} = {key.value}: {key.why}")
+        echo_folded(f"{key.name} = {key.value}  # {key.why}")
     if written.agreement is not None:
         reason = draft.gate_reason(written.agreement, written.measured_on)
-        echo(f"min_agreement = {100 * written.agreement:.0f} %: {reason}")
+        echo_folded(f'min_agreement = "{100 * written.agreement:.0f}%"  # {reason}')
     name = "" if options.config == Path("kedge.toml") else f" {shlex.quote(str(options.config))}"
     echo(f"wrote {options.config}; next: kedge build{name}")
     return 0

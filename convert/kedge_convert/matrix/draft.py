@@ -130,6 +130,6 @@ def _gates(agreement: float, images: int) -> Iterator[str]:
 def gate_reason(agreement: float, images: int) -> str:
     """Return why the gate has its limit."""
     return (
-        f"{counted(images, 'image')} can hold {100 * agreement:.0f} %, even if only "
-        f"{100 * LIKELY:.0f} % of the answers are the float model's; raise it after the first build"
+        f"{counted(images, 'image')} hold {100 * agreement:.0f} % if {100 * LIKELY:.0f} % of the "
+        "answers agree with the float model; raise it after the first build"
     )
