@@ -6,7 +6,7 @@ imports only click.
 
 import os
 import sys
-from difflib import get_close_matches
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kedge_runtime import __version__
+from kedge_runtime.blas import one_blas_thread
 from kedge_runtime.errors import UsageError
 from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
@@ -61,6 +62,8 @@ COMMANDS = {
 }
 
 HELP_WIDTH = 100
+# These multiply no matrices, so they start no threads for that.
+WITHOUT_MATRICES = frozenset({"classify", "verify", "bench"})
 # These stop when stdout is closed early. The others go on: their exit code is a verdict.
 STOPS_WITHOUT_READER = frozenset({"classify", "models"})
 
@@ -77,7 +80,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        with one_blas_thread() if cmd_name in WITHOUT_MATRICES else nullcontext():
+            command: click.Command = getattr(import_module(module), name)
         if QUIET not in command.params:
             command.params += [QUIET, VERBOSE]
         return command
@@ -119,6 +123,8 @@ class LazyGroup(click.Group):
 
 def _unknown(name: str) -> str:
     """Return the message for an unknown command, with the nearest ones."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, COMMANDS) or [each for each in COMMANDS if name in each]
     meant = f" Did you mean {' or '.join(near[:2])}?" if near else ""
     return f"No such command {name!r}.{meant}"

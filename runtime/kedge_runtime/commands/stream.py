@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands import answers
 from kedge_runtime.commands.options import record
 from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo_page, json_text, note, only_python_stderr
 from kedge_runtime.streams.answers import (
     LIMIT,
