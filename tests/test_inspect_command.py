@@ -14,7 +14,8 @@ from conftest import Run, tiny_contract
 from kedge_convert.commands.inspect import _few
 from kedge_convert.device import vela
 from kedge_runtime.artefact.contract import Normalisation
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.terminal import WIDEST
 
 MODELS = Path(__file__).parent / "models"

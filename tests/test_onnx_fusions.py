@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 
 import families
-from kedge_convert.export import onnx as onnx_format
-from kedge_convert.export import onnx_routes
-from kedge_convert.export.exported import Range, Ranges
+from kedge_convert.export import onnx_routes, onnx_static
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.export.onnx_routes import ROUTES
 from kedge_convert.images import tensors
-from kedge_convert.quantise import onnx as quantiser
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Geometry
-from kedge_runtime.output import quiet
 
 pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -33,21 +29,10 @@ CALIBRATION, OTHERS = 20, 60
 MOVES = {"DequantizeLinear", "Flatten", "QuantizeLinear", "Reshape", "Squeeze", "Transpose"}
 
 
-def int8(content: bytes, images: list[Floats], folder: Path) -> bytes:
+def int8(content: bytes, images: list[Floats]) -> bytes:
     """Return the int8 file by the ranges of all values on the images."""
-    path = folder / "float32.onnx"
-    path.write_bytes(content)
-    with quiet():
-        floats = onnx_format.folded(path).read_bytes()
-    ranges: Ranges = {}
-
-    def see(name: str, value: Floats) -> None:
-        known = ranges.get(name, Range(0, 0))
-        low, high = min(known.low, float(value.min())), max(known.high, float(value.max()))
-        ranges[name] = Range.over(low, high)
-
-    quantiser.observe(floats, images, see)
-    return quantiser.quantise(floats, ranges)
+    floats = onnx_static.folded(content)
+    return onnx_static.quantise(floats, onnx_static.minmax(floats, images))
 
 
 def left_float(content: bytes, folder: Path) -> Counter[str]:
@@ -87,7 +72,7 @@ def test_int8_is_fused_and_answers_as_behind_tf2onnx(
         route: onnx_routes.checked(ROUTES[route], source, tmp_path)
         for route in ("direct", "through TFLite")
     }
-    made = {route: int8(each.content, calibration, tmp_path) for route, each in floats.items()}
+    made = {route: int8(each.content, calibration) for route, each in floats.items()}
     direct, judge = (left_float(each, tmp_path) for each in made.values())
     assert direct <= judge
     assert len(made["direct"]) <= len(made["through TFLite"])

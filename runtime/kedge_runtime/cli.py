@@ -6,7 +6,7 @@ imports only click.
 
 import os
 import sys
-from difflib import get_close_matches
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kedge_runtime import __version__
+from kedge_runtime.blas import one_blas_thread
 from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
 from kedge_runtime.terminal import VERBOSITY, columns, is_coloured
@@ -30,6 +31,14 @@ COMMANDS = {
         "Turn another tool's model file into an artefact.",
     ),
     "classify": ("kedge_runtime.commands.classify:classify", "Classify images."),
+    "watch": (
+        "kedge_runtime.commands.watch:watch",
+        "Classify the frames of a camera or a video.",
+    ),
+    "serve": (
+        "kedge_runtime.commands.serve:serve",
+        "Serve a page with the live stream, and classify images by HTTP.",
+    ),
     "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
@@ -59,8 +68,10 @@ COMMANDS = {
 }
 
 HELP_WIDTH = 100
+# These multiply no matrices, so they start no threads for that.
+WITHOUT_MATRICES = frozenset({"classify", "verify", "bench"})
 # These stop when stdout is closed early. The others go on: their exit code is a verdict.
-STOPS_WITHOUT_READER = frozenset({"classify", "models"})
+STOPS_WITHOUT_READER = frozenset({"classify", "models", "watch"})
 
 
 class LazyGroup(click.Group):
@@ -75,7 +86,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        with one_blas_thread() if cmd_name in WITHOUT_MATRICES else nullcontext():
+            command: click.Command = getattr(import_module(module), name)
         if QUIET not in command.params:
             command.params += [QUIET, VERBOSE]
         return command
@@ -117,6 +129,8 @@ class LazyGroup(click.Group):
 
 def _unknown(name: str) -> str:
     """Return the message for an unknown command, with the nearest ones."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, COMMANDS) or [each for each in COMMANDS if name in each]
     meant = f" Did you mean {' or '.join(near[:2])}?" if near else ""
     return f"No such command {name!r}.{meant}"

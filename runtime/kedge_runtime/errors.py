@@ -11,7 +11,7 @@ from contextlib import contextmanager
 # The name for pip: `kedge` on the package index is somebody else's project.
 DISTRIBUTION = "keras-kedge"
 # Terminal colour codes: https://ecma-international.org/ecma-48, CSI.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_COLOUR = r"\x1b\[[0-9;]*[A-Za-z]"
 
 
 class KedgeError(Exception):
@@ -80,7 +80,7 @@ def about(name: object) -> Iterator[None]:
 
 def one_line(error: Exception, length: int = 200) -> str:
     """Return an exception's message in one line without colours, or its type where it has none."""
-    text = " ".join(_COLOUR.sub("", str(error)).split()) or repr(error)
+    text = " ".join(re.sub(_COLOUR, "", str(error)).split()) or repr(error)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 

@@ -9,7 +9,6 @@ import errno
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 
 import click
@@ -111,7 +110,9 @@ def _outside_click(error: Exception) -> int:
 
 def _trace(error: BaseException) -> None:
     if VERBOSITY.verbose or os.environ.get(DEBUG, "0") not in ("", "0"):
-        traceback.print_exception(error)
+        from traceback import print_exception
+
+        print_exception(error)
 
 
 def report_bug(error: BaseException) -> None:

@@ -232,8 +232,12 @@ def quiet() -> Iterator[None]:
 def only_python_stderr() -> Iterator[None]:
     """Discard what libraries write to the process's stderr, in every thread.
 
-    Python's own stderr still works, through another descriptor.
+    Python's own stderr still works, through another descriptor. With --verbose nothing is
+    discarded.
     """
+    if terminal.VERBOSITY.verbose:
+        yield
+        return
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if sys.stderr is sys.__stderr__:

@@ -7,19 +7,17 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kedge_convert.export import onnx_routes, structure
+from kedge_convert.export import onnx_routes, onnx_static, structure, tflite_converter
 from kedge_convert.export.exported import STOCK, Exported, ExportOptions, half
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.artefact.contract import Contract, Precision
 from kedge_runtime.errors import one_line
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.output import quiet
 
 KERNEL = 1  # its index among a node's inputs
@@ -64,43 +62,17 @@ def _halve(initializer: Any, kernels: set[str], onnx: Any) -> Any:
     )
 
 
-def stock(source: Source, floats: bytes, options: ExportOptions) -> bytes:
-    """Quantise statically: QDQ, int8 weights per channel, int8 activations by min and max."""
-    quantization = require("onnxruntime.quantization")
-    with temporary_folder() as folder:
-        plain, quantised = folder / "float32.onnx", folder / "int8.onnx"
-        plain.write_bytes(floats)
-        quantization.quantize_static(
-            str(folded(plain)),
-            str(quantised),
-            _reader(quantization, source, options),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=options.scheme.reduce_range,
-            weight_type=quantization.QuantType.QInt8,
-            activation_type=quantization.QuantType.QInt8,
-        )
-        return quantised.read_bytes()
+def stock(source: Source, options: ExportOptions) -> bytes:
+    """Quantise statically, int8 activations by min and max.
 
-
-def folded(floats: Path) -> Path:
-    """Write a float model beside itself as onnxruntime wants it before it quantises."""
-    shapes = require("onnxruntime.quantization.shape_inference")
-    path = floats.with_suffix(".folded.onnx")
-    shapes.quant_pre_process(str(floats), str(path), skip_symbolic_shape=True)
-    return path
-
-
-def _reader(quantization: Any, source: Source, options: ExportOptions) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._tensors = options.tensors(source)
-
-        def get_next(self) -> dict[str, Any] | None:
-            tensor = next(self._tensors, None)
-            return None if tensor is None else {"input": tensor}
-
-    return Reader()
+    What is a tensor of the float TFLite program, too, has the range that was measured there.
+    """
+    floats = onnx_static.folded(onnx_routes.float32(source))
+    tensors = onnx_static.sources(floats, onnx_routes.names(source))
+    program = tflite_converter.ranges(source, options) if tensors else {}
+    known = {name: program[tensor] for name, tensor in tensors.items()}
+    own = onnx_static.minmax(floats, options.tensors(source), known)
+    return onnx_static.quantise(floats, known | own, scheme=options.scheme)
 
 
 def export(source: Source, precision: Precision, options: ExportOptions = STOCK) -> Exported:
@@ -110,7 +82,7 @@ def export(source: Source, precision: Precision, options: ExportOptions = STOCK)
     """
     with quiet(), _logs_off():
         floats = onnx_routes.float32(source)
-        content = RECIPES[precision](source, floats, options)
+        content = RECIPES[precision](source, options)
     if content is not floats:  # which its route has checked
         structure.check("onnx", content, source)
     return Exported(content)
@@ -121,15 +93,15 @@ def describe(content: bytes, contract: Contract) -> Exported:
     return Exported(content)
 
 
-def _plain(source: Source, floats: bytes, options: ExportOptions) -> bytes:
-    return floats
+def _plain(source: Source, options: ExportOptions) -> bytes:
+    return onnx_routes.float32(source)
 
 
-def _halved(source: Source, floats: bytes, options: ExportOptions) -> bytes:
-    return halved(floats)
+def _halved(source: Source, options: ExportOptions) -> bytes:
+    return halved(onnx_routes.float32(source))
 
 
-RECIPES: dict[Precision, Callable[[Source, bytes, ExportOptions], bytes]] = {
+RECIPES: dict[Precision, Callable[[Source, ExportOptions], bytes]] = {
     "float32": _plain,
     "float16": _halved,
     "int8": stock,

@@ -1,7 +1,7 @@
 """Choose the float ONNX model of a source among several routes: the most exact one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ def direct(source: Source, folder: Path) -> Any:
 
 
 # In the order in which they are tried; tf2onnx's need more memory and time.
+DIRECT = "direct"
 ROUTES: dict[str, Route] = {
-    "direct": direct,
+    DIRECT: direct,
     "through TFLite": tf2onnx.through_tflite,
     "through the graph": tf2onnx.through_graph,
 }
@@ -48,20 +49,36 @@ class RoutedModel:
     nodes: int
     error: float
     content: bytes
+    route: str = ""
 
 
 # By the Keras model, for as long as that lives.
-_FLOATS: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+_FLOATS: WeakKeyDictionary[Any, RoutedModel] = WeakKeyDictionary()
 
 
 def float32(source: Source) -> bytes:
     """Return the float model, made once for all that starts from it."""
+    return _routed(source).content
+
+
+def names(source: Source) -> dict[str, str]:
+    """Return the tensors of the float TFLite program by the values that have the same numbers.
+
+    None of them where the model was not written from it.
+    """
+    if _routed(source).route != DIRECT:
+        return {}
+    written = writing.write(tflite_converter.float32(source))
+    return {value: name for name, value in written.names.items()}
+
+
+def _routed(source: Source) -> RoutedModel:
     if source.model not in _FLOATS:
-        _FLOATS[source.model] = _float32(source)
+        _FLOATS[source.model] = _chosen(source)
     return _FLOATS[source.model]
 
 
-def _float32(source: Source) -> bytes:
+def _chosen(source: Source) -> RoutedModel:
     """Return the model of the best route.
 
     Of the routes whose model passes every check it is the most exact one; of those that are equally
@@ -72,7 +89,7 @@ def _float32(source: Source) -> bytes:
     with temporary_folder() as folder:
         for name, route in ROUTES.items():
             try:
-                models.append(checked(route, source, folder))
+                models.append(replace(checked(route, source, folder), route=name))
             except OSError:  # a full disk is no fault of the route's
                 raise
             # tf2onnx raises whatever its parts raise; another route may do, or all are named.
@@ -82,7 +99,7 @@ def _float32(source: Source) -> bytes:
                 break
     if not models:
         raise ConversionError(f"{source.name}: no route to ONNX: {'; '.join(reasons)}")
-    return best(models).content
+    return best(models)
 
 
 def best(models: Sequence[RoutedModel]) -> RoutedModel:
