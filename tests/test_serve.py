@@ -415,7 +415,8 @@ def test_without_the_extra_the_command_is_named(
     import sys
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "kedge_runtime.serve.server", raising=False)
+    for name in ("running", "server"):
+        monkeypatch.delitem(sys.modules, f"kedge_runtime.serve.{name}", raising=False)
     code, _, err = kedge("serve", artefacts / "tiny.tflite")
     assert (code, err.count("\n")) == (2, 1)
     assert "uvicorn isn't installed: pip install 'keras-kedge[serve]'" in err
@@ -442,7 +443,8 @@ def test_a_signal_ends_it_well(artefacts: Path, video: Path, end: signal.Signals
 
 def test_a_stream_that_fails_ends_the_server() -> None:
     from kedge_runtime import ImageError
-    from kedge_runtime.serve.server import Address, Work, run
+    from kedge_runtime.serve.address import Address
+    from kedge_runtime.serve.server import Work, run
 
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 

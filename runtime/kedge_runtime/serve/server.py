@@ -13,9 +13,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kedge_runtime.errors import UsageError, reason_of
+from kedge_runtime.serve.address import CONNECTIONS
 
-CONNECTIONS = 256
 HEADERS_WITHIN = 10.0  # seconds for a request's first line and headers
 FAREWELL = 3  # seconds for open requests at the end
 MAX_HEADERS = 16 << 10  # bytes
@@ -50,33 +49,6 @@ class PatientProtocol(H11Protocol):
         self._late = None
         if self.conn.their_state is h11.IDLE:
             self.transport.close()
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen. `port` 0: any that is free."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-
-    def bind(self) -> socket.socket:
-        """Return a listening socket. Raises UsageError."""
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # With the protocol named: asyncio turns Nagle's algorithm off for no other socket, and each
-        # answer would take 40 ms.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self.host, self.port))
-            listening.listen(CONNECTIONS)
-        except OSError as error:
-            listening.close()
-            raise UsageError(
-                f"--host {self.host} --port {self.port}: can't listen there "
-                f"({reason_of(error)}); choose another port"
-            ) from None
-        listening.setblocking(False)
-        return listening
 
 
 class Background:
