@@ -218,10 +218,10 @@ def test_a_shared_kernel_is_there_once() -> None:
 def test_an_operator_without_a_rule_is_named() -> None:
     tf = require("tensorflow")
     taken = tf.TensorSpec((1, 4), tf.float32, name=INPUT)
-    function = tf.function(lambda value: tf.cumsum(value, 1) + tf.math.atan2(value, 2.0))
+    function = tf.function(lambda value: tf.cumsum(value, 1))
     concrete = function.get_concrete_function(taken)
     content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
-    with pytest.raises(ForeignOperatorError, match=r"^no rule for ATAN2, CUMSUM$"):
+    with pytest.raises(ForeignOperatorError, match=r"^no rule for CUMSUM$"):
         writing.write(content)
 
 
@@ -246,6 +246,7 @@ UNKNOWN_TO_OPENCV = frozenset({"gelu by tanh"})
 NOT_BY_TF2ONNX = frozenset(
     {
         "conv relu from -1 to 1",
+        "mask",
         "relu from -1 to 1",
         "transposed conv 1 2 SAME",
         "transposed conv 1 2 VALID",
@@ -253,5 +254,6 @@ NOT_BY_TF2ONNX = frozenset(
         "transposed conv 2 3 VALID",
     }
 )
-# Programs of which it writes fewer nodes, and how many: its norm has no least value.
-MORE_NODES = {"l2 normalisation": 2}
+# Programs of which it writes fewer nodes, and how many. Its norm has no least value; it moves
+# transposes over what stands behind them.
+MORE_NODES = {"broadcast": 2, "l2 normalisation": 2, "pack": 1, "transpose": 1, "turn": 1}
