@@ -16,6 +16,8 @@ wrong side of its limit.
 
     python benchmarks/side_by_side.py --artefact FILE.int8.tflite --photos DIR [--large DIR]
         [--model FILE.keras --card NAME]
+
+With --only the other parts keep their last figures.
 """
 
 import argparse
@@ -264,45 +266,43 @@ MEASURES: dict[str, Callable[[Request], Iterator[Row]]] = {
 
 def main() -> int:
     request, names = _arguments()
-    before = os.getloadavg()[0]
-    rows = [row for name in names for row in MEASURES[name](request)]
-    loads = [round(load, 1) for load in (before, os.getloadavg()[0])]
-    report = {
-        "machine": machine.identity(),
-        "artefact": request.artefact.name,
-        "turns": request.turns,
-        "load": loads,
-        "rows": [asdict(row) for row in rows],
-    }
     path = RESULTS / f"side-by-side-{machine.slug()}.json"
+    parts = json.loads(path.read_text("utf-8"))["parts"] if path.exists() else {}
+    for name in names:
+        before, rows = os.getloadavg()[0], list(MEASURES[name](request))
+        parts[name] = {
+            "artefact": request.artefact.name,
+            "turns": request.turns,
+            "load": [round(load, 1) for load in (before, os.getloadavg()[0])],
+            "real_time": os.sched_getscheduler(0) != os.SCHED_OTHER,
+            "rows": [asdict(row) for row in rows],
+        }
+    report = {"machine": machine.identity(), "parts": parts}
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    text = table(report, rows)
-    before_it, after_it = (
-        PAGE.read_text("utf-8").split(START)[0],
-        PAGE.read_text("utf-8").split(END),
-    )
-    PAGE.write_text(f"{before_it}{START}{text}{END}{after_it[1]}", encoding="utf-8")
+    text, page = table(report), PAGE.read_text("utf-8")
+    page = page.split(START)[0] + START + text + END + page.split(END)[1]
+    PAGE.write_text(page, encoding="utf-8")
     print(text)
-    return int(any(row.missed for row in rows))
+    return int(any(Row(**row).missed for name in names for row in parts[name]["rows"]))
 
 
-def table(report: dict[str, Any], rows: list[Row]) -> str:
+def table(report: dict[str, Any]) -> str:
     """Return the table in Markdown, with the machine and its load."""
     identity = report["machine"]
-    load = " to ".join(map(str, report["load"]))
-    return "\n".join(
-        [
-            "",
-            f"{identity['processor']}, {identity['cores']} cores, {report['artefact']}. "
-            f"{report['turns']} turns, load {load}.",
-            "",
-            "| work | peer | kedge | ratio | 95 % interval | limit |",
-            "| --- | --: | --: | --: | --: | --- |",
-            *(row.line() for row in rows),
-            "",
-            "",
-        ]
-    )
+    lines = [f"{identity['processor']}, {identity['cores']} cores.", ""]
+    lines += [
+        f"- {name}: {part['artefact']}, {part['turns']} turns, load "
+        f"{' to '.join(map(str, part['load']))}"
+        f"{', with real-time priority' if part['real_time'] else ''}"
+        for name, part in report["parts"].items()
+    ]
+    lines += [
+        "",
+        "| work | peer | kedge | ratio | 95 % interval | limit |",
+        "| --- | --: | --: | --: | --: | --- |",
+    ]
+    rows = [Row(**row) for part in report["parts"].values() for row in part["rows"]]
+    return "\n".join(["", *lines, *(row.line() for row in rows), "", ""])
 
 
 def _arguments() -> tuple[Request, list[str]]:
