@@ -180,6 +180,14 @@ def test_a_client_that_never_ends_its_body_is_left(server: Served) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
+def test_a_login_that_never_ends_is_left(guarded: Served) -> None:
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nwords"
+    began = time.monotonic()
+    assert raw(guarded, head, 60) == b""
+    assert 25 < time.monotonic() - began < 50
+
+
 def test_fifty_at_once_are_answered(server: Served) -> None:
     bodies = [encoded(RED), b"words", encoded(BLUE, ".png"), PNG_BOMB, encoded(RED)[:200]] * 10
     expected = [200, 422, 200, 422, 422] * 10
