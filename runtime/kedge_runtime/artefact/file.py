@@ -27,6 +27,7 @@ from kedge_runtime.artefact.content import (
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.classify.results import BACKGROUND
 from kedge_runtime.errors import ArtefactError, about
+from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.modelfile.archives import read_arrays
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _check(golden: Golden) -> Golden:
 
 CONTRACT = "kedge/contract.json"
 GOLDEN = "kedge/golden.npz"
+SKETCH = "kedge/sketch.npz"  # optional
 # Format -> the member where other programs look for class names; ONNX has none.
 LABELS = {"tflite": "labels.txt"}
 
@@ -123,6 +125,7 @@ class Artefact:
     contract: Contract
     golden: Golden
     digest: str
+    sketch: Sketch | None = None
 
 
 def seal(
@@ -131,17 +134,30 @@ def seal(
     contract: Contract,
     golden: Golden,
     others: Mapping[str, bytes] | None = None,
+    sketch: Sketch | None = None,
 ) -> bytes:
     """Return the bytes of a sealed file; `format`: a key of `containers.FORMATS`.
 
-    `others`: members that other programs put behind the model (`containers.split`).
+    `sketch`: of what the model saw in calibration, for `kedge drift --field`. `others`: members
+    that other programs put behind the model (`containers.split`).
     """
     # Python's escape for a byte of a name that is no UTF-8 is JSON's, too.
     text = contract.to_json().encode(errors="backslashreplace")
     members = {**(others or {}), CONTRACT: text, GOLDEN: golden.to_bytes()}
+    if sketch is not None:
+        members[SKETCH] = sketch.to_bytes()
     if format in LABELS and contract.labels:
         members[LABELS[format]] = _lines(contract)
     return containers.append(format, model, members)
+
+
+def with_sketch(content: ModelContent, artefact: Artefact, sketch: Sketch) -> bytes:
+    """Return the bytes of a sealed file, sealed again with a sketch in the place of an older one.
+
+    A signature is lost: it was of other bytes.
+    """
+    bare, others = containers.split(content.format, content.data)
+    return seal(content.format, bare, artefact.contract, artefact.golden, others, sketch)
 
 
 def _lines(contract: Contract) -> bytes:
@@ -172,7 +188,9 @@ def artefact_of(content: ModelContent) -> Artefact:
         raise ArtefactError(
             f"{content.path}: no readable contract in it ({error}); convert again"
         ) from None
-    return Artefact(content.path, Contract.from_json(contract), Golden.from_bytes(golden), stated)
+    sketch = Sketch.from_bytes(members[SKETCH]) if SKETCH in members else None
+    parts = Contract.from_json(contract), Golden.from_bytes(golden)
+    return Artefact(content.path, *parts, stated, sketch)
 
 
 def is_sealed(path: Path) -> bool:

@@ -143,7 +143,11 @@ class Classifier(Predictor):
 
     def probabilities_of(self, pixels: Pixels) -> Floats:
         """Return each class's probability for decoded pixels, RGB uint8 [h, w, 3]."""
-        return probabilities(check_finite(self.run(pixels)), self.contract.output)
+        return self.probabilities_in(self.run(pixels))
+
+    def probabilities_in(self, outputs: Floats) -> Floats:
+        """Return each class's probability for the model's outputs, float32, flat."""
+        return probabilities(check_finite(outputs), self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the embedding of one image, from a model without its top.

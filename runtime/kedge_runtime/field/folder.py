@@ -1,0 +1,98 @@
+"""Hold a folder of images or a video against the sketch of an artefact."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.errors import ImageError
+from kedge_runtime.field.accuracy import Accuracy, estimate
+from kedge_runtime.field.evidence import Evidence
+from kedge_runtime.field.finding import Finding, describe
+from kedge_runtime.field.monitor import sketch_in
+from kedge_runtime.field.sketching import look_at
+from kedge_runtime.image.folder import find_images
+from kedge_runtime.streams.sources import open_video
+
+# Frames of a video between two that count, at least: half a minute at 10 frames a second is one
+# scene, and every frame of it would be called strange together.
+EVERY = 10
+Tick = Callable[[], None]
+
+
+class Item(NamedTuple):
+    """A named image: a file, or a frame's pixels."""
+
+    name: str
+    image: Path | Pixels
+
+
+@dataclass(frozen=True)
+class Named:
+    """A finding with the names of its images: where it began, where it was noticed, a look at."""
+
+    finding: Finding
+    since: str
+    at: str
+    look: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FieldReport:
+    """What became of the images. `unread`: those that can't be read, with the reason.
+
+    `accuracy`: the estimate over the last images (evidence.MEMORY of them), None for few.
+    """
+
+    images: int
+    findings: tuple[Named, ...]
+    accuracy: Accuracy | None
+    unread: tuple[str, ...]
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether something is wrong: a notice about the mix of classes is no alarm."""
+        return any(named.finding.kind == "alarm" for named in self.findings)
+
+
+def items(place: Path, option: str) -> list[Item] | Iterator[Item]:
+    """Return the images of a folder, sorted, or the frames of a video. Raises UsageError."""
+    if place.is_file():
+        return _frames(place)
+    paths = find_images(place, option)
+    return [Item(path.relative_to(place).as_posix(), path) for path in paths]
+
+
+def _frames(video: Path) -> Iterator[Item]:
+    for frame in open_video(video, EVERY):
+        yield Item(f"{frame.seconds:.1f} s", frame.pixels)
+
+
+def check(classifier: Classifier, images: Iterable[Item], tick: Tick = lambda: None) -> FieldReport:
+    """Hold images against the artefact's sketch, one after the other.
+
+    Raises ArtefactError for an artefact without a sketch, EngineError.
+    """
+    sketch = sketch_in(classifier.artefact)
+    evidence, names = Evidence(sketch), list[str]()
+    found, unread = list[Named](), list[str]()
+    for item in images:
+        tick()
+        try:
+            frame = look_at(classifier, item.image)
+        except ImageError as error:
+            unread.append(f"{item.name}: {error}")
+            continue
+        names.append(item.name)
+        for turn in evidence.add(frame):
+            found.append(_named(describe(evidence, turn, classifier.classes.labels), names))
+    last = evidence.remembered(0) % len(evidence.memory.times)
+    accuracy = estimate(sketch, evidence.memory.values[last, 0])
+    return FieldReport(len(names), tuple(found), accuracy, tuple(unread))
+
+
+def _named(finding: Finding, names: list[str]) -> Named:
+    look = tuple(names[frame] for frame in finding.look)
+    return Named(finding, names[finding.since], names[finding.at], look)
