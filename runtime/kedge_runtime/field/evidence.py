@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from kedge_runtime.arrays import Doubles, Flags, Floats, Indices
+from kedge_runtime.arrays import Doubles, Floats, Indices
 from kedge_runtime.field import martingale
-from kedge_runtime.field.martingale import BETS, POWERS, Wealth, ranks
+from kedge_runtime.field.martingale import BETS, ODDS, Wealth, onset, ranks
 from kedge_runtime.field.measure import STATISTICS
 from kedge_runtime.field.sketch import Sketch
 
@@ -25,6 +25,7 @@ MEMORY = 256
 # TOLERANCE (its standard deviation is .1), and so is their spread.
 RECOVERY = 100
 TOLERANCE = 0.15
+_ROWS = np.arange(len(STATISTICS))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Evidence:
         self.counts = sketch.counts.astype(np.float64)
         self.classes = sketch.classes.astype(np.float64)
         self.images = float(sketch.images)
-        self.tests, self.mix = Wealth.none(rows, BETS), Wealth.none(outputs, len(POWERS))
+        self.tests, self.mix = Wealth(rows, BETS), Wealth(outputs, len(ODDS))
         self.began, self.raised = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
         self.memory = Memory()
         self.reseed()
@@ -109,37 +110,38 @@ class Evidence:
         """Return the frames from `since` on that are still remembered, the oldest first."""
         return np.arange(max(since, self.frames - MEMORY, 0), self.frames)
 
-    @property
-    def alarmed(self) -> Flags:
-        """Which statistics have an alarm, bool [statistics]."""
-        return np.asarray(self.began >= 0)
-
     def _bet(self, seen: Frame) -> Doubles:
         """Bet on a frame's ranks, then count it among the others; return the normal scores."""
         group, bins = self.sketch.group(seen.predicted), self.sketch.bins(seen.values)
-        rows, known = np.arange(len(bins)), self.counts[group]
-        upto = known.cumsum(axis=1)
-        equal = known[rows, bins]
-        p = ranks(upto[rows, bins] - equal, equal, upto[:, -1], self._random.random(len(bins)))
-        normal = martingale.scores(p)
-        self.tests.bet(martingale.shift_bets(normal), self.frames)
+        known = self.counts[group]
+        upto, equal = known.cumsum(axis=1), known[_ROWS, bins]
+        p = ranks(upto[_ROWS, bins] - equal, equal, upto[:, -1], self._random.random(len(bins)))
+        normal, rested = martingale.scores(p), self.began >= 0
+        factors = martingale.shift_bets(normal)
+        factors[rested] = 1.0
+        self.tests.bet(factors, self.frames)
         # Frames of a fault are no reference: without this an alarm would wear off by itself.
-        known[rows, bins] += ~self.alarmed
+        known[_ROWS, bins] += ~rested
         return normal
 
     def _alarms(self) -> list[Turn]:
-        due = (self.tests.totals() >= len(STATISTICS) / ERROR) & ~self.alarmed
-        turns = [
-            Turn("alarm", test, self.tests.began(test)) for test in np.flatnonzero(due).tolist()
-        ]
+        due = [test for test in self.tests.reached(ERROR) if self.began[test] < 0]
+        turns = [Turn("alarm", test, self._since(test)) for test in due]
         for turn in turns:
             self.began[turn.test], self.raised[turn.test] = turn.since, self.frames
         return turns
 
+    def _since(self, test: int) -> int:
+        """Return the frame at which the richest bet of a test began to pay."""
+        frames = np.arange(max(self.frames - MEMORY + 1, 0), self.frames + 1)
+        normal = self.memory.normal[frames % MEMORY, test].astype(np.float64)
+        bet = self.tests.money[test].argmax()
+        return int(frames[onset(martingale.shift_bets(normal)[:, bet])])
+
     def _recoveries(self) -> list[Turn]:
-        old = self.alarmed & (self.frames - self.raised >= RECOVERY)
-        if not old.any():
+        if self.began.max() < 0:
             return []
+        old = (self.began >= 0) & (self.frames - self.raised >= RECOVERY)
         last = np.arange(self.frames - RECOVERY + 1, self.frames + 1) % MEMORY
         normal = self.memory.normal[last].astype(np.float64)
         near = np.abs(normal.mean(axis=0)) <= TOLERANCE
@@ -153,16 +155,26 @@ class Evidence:
 
     def _mixed(self, seen: Frame) -> list[Turn]:
         """Bet that a class comes too often; return the classes that do."""
-        hits = np.zeros(len(self.classes), bool)
-        hits[list(seen.hits)] = True
-        below = np.where(hits, 0.0, self.classes)
-        equal = np.where(hits, self.classes, self.images - self.classes)
-        p = ranks(below, equal, np.array(self.images), np.array(self._random.random()))
-        self.mix.bet(martingale.power_bets(p), self.frames)
-        self.classes += hits
+        hits = list(seen.hits)
+        random, places = float(self._random.random()), self.images + 1
+        # A frame that has the class ranks before all that don't (`ranks`, for two values).
+        p = (self.classes + random * (places - self.classes)) / places
+        p[hits] = random * (self.classes[hits] + 1) / places
+        shares = (self.classes + 1) / (places + 1)
+        self.mix.bet(martingale.share_bets(p, shares), self.frames)
+        self.classes[hits] += 1
         self.images += 1
-        due = np.flatnonzero(self.mix.totals() >= len(hits) / ERROR).tolist()
-        turns = [Turn("mix", test, self.mix.began(test)) for test in due]
+        due = self.mix.reached(ERROR)
+        turns = [Turn("mix", test, self._since_mixed(test)) for test in due]
         for turn in turns:
             self.mix.withdraw(turn.test)
         return turns
+
+    def _since_mixed(self, output: int) -> int:
+        """Return the frame from which on a class came more often than in calibration."""
+        frames = np.arange(max(self.frames - MEMORY + 1, 0), self.frames + 1)
+        hit = self.memory.predicted[frames % MEMORY] == output
+        share = min(max(float(hit.mean()), 2 / MEMORY), 1 - 1 / MEMORY)
+        usual = (self.sketch.classes[output] + 1) / (self.sketch.images + 2)
+        odds = np.where(hit, share / usual, (1 - share) / (1 - min(usual, 1 - 1 / MEMORY)))
+        return int(frames[onset(odds)])

@@ -20,7 +20,6 @@ within a predicted class. Neighbouring frames of a video break this, so they are
 (thinning.py).
 """
 
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -34,17 +33,18 @@ _EDGE = 1e-9  # numbers closer to 0 or 1 bet as these do
 SHIFTS = np.array((-1.5, -0.8, -0.4, 0.4, 0.8, 1.5))
 SPREADS = np.array((0.6, 1.6))
 BETS = len(SHIFTS) + len(SPREADS)
-# Exponents of bets on a class that comes too often: f(p) = k * p ** (k - 1), Vovk 2005, 7.1.
-POWERS = np.array((0.3, 0.6))
+# Bets on a class that comes too often, as the factor of its odds.
+ODDS = np.array((2.0, 5.0, 20.0))
 
-# The part of the stake that is still to be paid in after t frames: (1 + t / FRAMES) ** -SLOW.
+# Half of the stake is bet from the first frame on, as a camera is most often set up wrong. Of the
+# other half (1 + t / FRAMES) ** -SLOW is still to be paid in after t frames.
 _FRAMES, _SLOW = 100.0, 0.2
 
 
 def paid(frame: int) -> float:
     """Return the part of the stake that is paid in at a frame, counted from 0. All add up to 1."""
     before, after = ((1 + t / _FRAMES) ** -_SLOW for t in (frame, frame + 1))
-    return float(before - after)
+    return float(before - after) / 2 + 0.5 * (frame == 0)
 
 
 def ranks(below: Doubles, equal: Doubles, total: Doubles, random: Doubles) -> Doubles:
@@ -70,47 +70,46 @@ def shift_bets(normal: Doubles) -> Doubles:
     return np.asarray(np.exp(np.concatenate([shifted, spread], axis=1)))
 
 
-def power_bets(p: Doubles) -> Doubles:
-    """Return the factors of bets on small p, [n, len(POWERS)]."""
-    logs = np.log(np.maximum(p, _EDGE))[:, None]
-    return np.asarray(POWERS * np.exp(logs * (POWERS - 1)))
+def share_bets(p: Doubles, shares: Doubles) -> Doubles:
+    """Return the factors of bets that p lies below a share more often than by chance, [n, 3].
 
-
-@dataclass
-class Wealth:
-    """The wealth of several tests, each with several bets of equal stakes.
-
-    `money`: [tests, bets]. `gain`: the log of each bet's growth since `start`, the frame at which
-    it was last nothing (Page 1954, CUSUM): an estimate of when the change began.
+    `shares`: known before the frame, within 0..1. The density is one number below the share and
+    another one above it.
     """
+    share = shares[:, None]
+    raised = ODDS * share / (1 - share + ODDS * share)
+    return np.where((p <= shares)[:, None], raised / share, (1 - raised) / (1 - share))
 
-    money: Doubles
-    gain: Doubles
-    start: Doubles
 
-    @classmethod
-    def none(cls, tests: int, bets: int) -> "Wealth":
-        """Return tests that have not bet yet."""
-        return cls(*(np.zeros((tests, bets)) for _ in range(3)))
+class Wealth:
+    """The wealth of several tests with equal stakes on their bets: `money`, [tests, bets]."""
+
+    def __init__(self, tests: int, bets: int) -> None:
+        """Begin with nothing paid in."""
+        self.money = np.zeros((tests, bets))
 
     def bet(self, factors: Doubles, frame: int) -> None:
         """Pay in the stake of a frame, and multiply by the factors, [tests, bets]."""
         self.money += paid(frame) / self.money.shape[1]
         self.money *= factors
-        lost = self.gain <= 0
-        self.gain[lost] = 0.0
-        self.start[lost] = frame
-        self.gain += np.log(factors)
 
-    def totals(self) -> Doubles:
-        """Return each test's wealth, [tests]; it began with 1."""
-        return np.asarray(self.money.sum(axis=1))
-
-    def began(self, test: int) -> int:
-        """Return the frame at which a test's change began, by its richest bet."""
-        return int(self.start[test, self.money[test].argmax()])
+    def reached(self, error: float) -> list[int]:
+        """Return the tests that reached `tests / error`: by chance any ever does with `error`."""
+        money, tests = self.money, len(self.money)
+        # The largest bet first: most frames end here.
+        if money.max() * money.shape[1] < tests / error:
+            return []
+        due: list[int] = np.flatnonzero(money.sum(axis=1) >= tests / error).tolist()
+        return due
 
     def withdraw(self, test: int) -> None:
         """Take a test's wealth out after an alarm: it goes on with what is still to be paid in."""
         self.money[test] = 0.0
-        self.gain[test] = 0.0
+
+
+def onset(factors: Doubles) -> int:
+    """Return where a run of factors, the oldest first, began to pay: by the largest product to its
+    end, the estimate of a change point by maximum likelihood (Page 1954).
+    """
+    gains = np.log(factors)[::-1].cumsum()
+    return len(gains) - 1 - int(gains.argmax())

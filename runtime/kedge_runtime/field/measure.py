@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kedge_runtime.arrays import Floats, Pixels
+from kedge_runtime.arrays import Array, Floats, Pixels
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,17 @@ STATISTICS = (
     Statistic("sharpness", "less sharp", "sharper", "out of focus?", "noise?"),
     Statistic("smooth", "noisier", "smoother", "noise?", "out of focus, compressed?"),
     Statistic("fineness", "coarser", "of finer detail", "out of focus, wet?", "noise?"),
+    Statistic("centre", "less detailed in the centre", "more detailed in the centre", "moved?"),
     Statistic("red_blue", "bluer", "redder", mirrored="red and blue exchanged?"),
     Statistic("green", "less green", "greener"),
-    Statistic("saturation", "paler", "more colourful"),
     Statistic("vertical", "darker at the top", "brighter at the top", mirrored="upside down?"),
     Statistic("sky", "less blue at the top", "bluer at the top", mirrored="upside down?"),
-    Statistic("centre", "less detailed in the centre", "more detailed in the centre", "moved?"),
+    Statistic("saturation", "paler", "more colourful"),
 )
 NAMES = tuple(statistic.name for statistic in STATISTICS)
 
 SIDE = 16  # of the thumbnail, for colours and their layout
-SMOOTH = 4  # steps of a byte: the Laplacian of a smooth place, JPEG's own noise included
-# The centre of an image, half its sides.
-_INNER = slice(SIDE // 4, SIDE - SIDE // 4)
+SMOOTH = 4  # levels of 255: differences in a smooth place, JPEG's own noise included
 _TINY = 1e-6
 
 
@@ -64,36 +62,53 @@ def measure(fitted: Pixels, values: tuple[float, float, float]) -> Floats:
 
 
 def _detail(fitted: Pixels) -> tuple[float, ...]:
-    """Return luminance, contrast, sharpness, smooth and fineness."""
+    """Return luminance, contrast, sharpness, smooth, fineness and centre."""
     grey = cv2.cvtColor(fitted, cv2.COLOR_RGB2GRAY)
     mean, deviation = cv2.meanStdDev(grey)
-    edges = cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S))
-    fine = cv2.norm(edges, cv2.NORM_L1) / grey.size
     half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    coarse = cv2.norm(cv2.Laplacian(half, cv2.CV_16S), cv2.NORM_L1) / half.size
+    edges = _edges(grey)
+    height, width = edges.shape
+    inner = edges[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    fine, coarse, middle = map(_mean, (edges, _edges(half), inner))
     rough = cv2.countNonZero(cv2.threshold(edges, SMOOTH, 255, cv2.THRESH_BINARY)[1])
     contrast = float(deviation[0, 0])
     return (
         float(mean[0, 0]),
         contrast,
         fine / (contrast + 1),
-        1 - rough / grey.size,
+        1 - rough / edges.size,
         fine / (coarse + _TINY),
+        middle / (fine + _TINY),
     )
+
+
+def _edges(grey: Array) -> Pixels:
+    """Return the larger difference of each pixel from the ones above and to its left."""
+    down = cv2.absdiff(grey[1:, 1:], grey[:-1, 1:])
+    return np.asarray(cv2.max(down, cv2.absdiff(grey[1:, 1:], grey[1:, :-1])), np.uint8)
+
+
+def _mean(plane: Pixels) -> float:
+    return cv2.norm(plane, cv2.NORM_L1) / plane.size
+
+
+def _weights() -> Floats:
+    """Return the weights of the linear numbers of a thumbnail: red_blue, green, vertical, sky."""
+    colours = np.array([[1, 0, -1], [-0.5, 1, -0.5], [1 / 3] * 3, [-1, 0, 1]], np.float32)
+    rows = np.repeat([1.0, -1.0], SIDE // 2)
+    places = np.stack([np.ones(SIDE), np.ones(SIDE), 2 * rows, 2 * rows])
+    weights = places[:, :, None, None] * colours[:, None, None] / SIDE**2
+    return np.asarray(np.broadcast_to(weights, (4, SIDE, SIDE, 3)).reshape(4, -1), np.float32)
+
+
+_WEIGHTS = _weights()
 
 
 def _colour(fitted: Pixels) -> tuple[float, ...]:
-    """Return red_blue, green, saturation, vertical, sky and centre."""
-    small = cv2.resize(fitted, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    red, green, blue = small[..., 0], small[..., 1], small[..., 2]
-    light, warm = small.mean(axis=2), red - blue
-    half = SIDE // 2
-    detail = np.abs(light - cv2.blur(light, (3, 3)))
-    return (
-        float(warm.mean()),
-        float((green - (red + blue) / 2).mean()),
-        float((small.max(axis=2) - small.min(axis=2)).mean()),
-        float(light[:half].mean() - light[half:].mean()),
-        float(warm[half:].mean() - warm[:half].mean()),
-        float(detail[_INNER, _INNER].mean() / (detail.mean() + _TINY)),
-    )
+    """Return red_blue, green, vertical, sky and saturation."""
+    half = cv2.resize(fitted, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(half, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    linear = _WEIGHTS @ small.ravel().astype(np.float32)
+    red, green, blue = cv2.split(small)
+    most, least = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    return (*linear.tolist(), cv2.mean(most)[0] - cv2.mean(least)[0])

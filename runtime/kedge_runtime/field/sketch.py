@@ -91,7 +91,8 @@ class Seen:
 
 def sketch_of(seen: Seen, outputs: int, temperature: float = 1.0) -> Sketch:
     """Return the sketch of measured images; `outputs`: of the model."""
-    edges = np.quantile(seen.rows, np.linspace(0, 1, BINS + 1), axis=0).T.astype(np.float32)
+    quantiles = np.quantile(seen.rows, np.linspace(0, 1, BINS + 1), axis=0)
+    edges = np.ascontiguousarray(quantiles.T, np.float32)
     classes = np.bincount(seen.predicted, minlength=outputs).astype(np.uint32)
     large = np.flatnonzero(classes >= GROUP)
     largest = large[np.argsort(-classes[large].astype(np.int64), kind="stable")][: MAX_GROUPS - 1]

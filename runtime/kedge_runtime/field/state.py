@@ -26,8 +26,8 @@ def _arrays(evidence: Evidence) -> dict[str, Array]:
         "classes": evidence.classes,
         "began": evidence.began,
         "raised": evidence.raised,
-        **{f"tests_{name}": array for name, array in vars(tests).items()},
-        **{f"mix_{name}": array for name, array in vars(mix).items()},
+        "tests": tests.money,
+        "mix": mix.money,
         **{f"memory_{name}": array for name, array in vars(memory).items()},
     }
 
@@ -77,10 +77,10 @@ def _fill(name: str, place: Array, stored: Array, frames: int) -> None:
     if not (right and np.isfinite(stored).all()):
         raise ArtefactError(f"it is damaged ({name})")
     least = -1 if place.dtype.kind == "i" else 0
-    free = name in ("memory_normal", "memory_values", "memory_times", "tests_gain", "mix_gain")
+    free = name in ("memory_normal", "memory_values", "memory_times")
     if not free and (stored < least).any():
         raise ArtefactError(f"it is damaged ({name})")
-    if name in ("began", "raised", "tests_start", "mix_start") and (stored > frames).any():
+    if name in ("began", "raised") and (stored > frames).any():
         raise ArtefactError(f"it is damaged ({name})")
     place[:] = stored
 
