@@ -76,9 +76,9 @@ def share_bets(p: Doubles, shares: Doubles) -> Doubles:
     `shares`: known before the frame, within 0..1. The density is one number below the share and
     another one above it.
     """
-    share = shares[:, None]
-    raised = ODDS * share / (1 - share + ODDS * share)
-    return np.where((p <= shares)[:, None], raised / share, (1 - raised) / (1 - share))
+    factors = 1 / (1 + shares[:, None] * (ODDS - 1))
+    factors[p <= shares] *= ODDS
+    return np.asarray(factors)
 
 
 class Wealth:

@@ -20,6 +20,7 @@ BINS = 32
 GROUP = 25
 MAX_GROUPS = 16
 MAX_IMAGES = 1_000_000
+MAX_OUTPUTS = 100_000
 # Fewer images can't tell a fault from chance within hundreds of frames.
 LEAST = 20
 
@@ -142,8 +143,8 @@ def _check(sketch: Sketch) -> Sketch:
     for name, shape in shapes.items():
         if getattr(sketch, name).shape != shape:
             raise _damaged(f"{name} is {getattr(sketch, name).shape}, not {shape}")
-    if groups > MAX_GROUPS:
-        raise _damaged(f"{groups} groups, allowed are {MAX_GROUPS}")
+    if groups > MAX_GROUPS or len(sketch.classes) > MAX_OUTPUTS:
+        raise _damaged(f"{groups} groups of {len(sketch.classes)} outputs")
     _check_numbers(sketch)
     return sketch
 
