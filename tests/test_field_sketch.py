@@ -52,16 +52,17 @@ def test_classes_of_enough_images_have_a_group_of_their_own() -> None:
 
 
 def test_the_threshold_leaves_as_many_images_as_were_right(sketch: Sketch) -> None:
-    right, threshold, mean = sketch.accuracy.tolist()
+    mean, right, threshold, spread = sketch.accuracy.tolist()
     data = seen()
     assert right == pytest.approx(data.right.mean())  # type: ignore[union-attr]
     assert (data.rows[:, 0] > threshold).mean() == pytest.approx(right, abs=0.01)
+    assert (data.rows[:, 2] < spread).mean() == pytest.approx(right, abs=0.01)
     assert mean == pytest.approx(data.rows[:, 0].mean())
 
 
 def test_without_ground_truth_there_is_no_accuracy() -> None:
     sketch = sketch_of(replace(seen(), right=None), 10)
-    assert np.isnan(sketch.accuracy[:2]).all()
+    assert np.isnan(sketch.accuracy[1:]).all()
     assert same(Sketch.from_bytes(sketch.to_bytes()), sketch)
 
 

@@ -2,7 +2,8 @@
 
 - With ground truth at conversion: average thresholded confidence (ATC; Garg et al. 2022,
   arXiv:2201.04234). The threshold is the confidence that as large a share of the calibration images
-  exceeds as was right; the share of frames that exceed it estimates their accuracy.
+  exceeds as was right; the share of frames that exceed it estimates their accuracy. The same with
+  the entropy as the score. The estimate is the mean of both: they err on different faults.
 - Without: difference of confidences (DoC; Guillory et al. 2021, arXiv:2107.03315). The mean
   confidence lost estimates the accuracy lost.
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kedge_runtime.arrays import Floats
+from kedge_runtime.field.measure import NAMES
 from kedge_runtime.field.sketch import Sketch
 
 # Fewer frames say little: one standard error of a share of .9 is 5 points.
@@ -38,12 +40,16 @@ class Accuracy:
         return None if self.calibration is None else self.calibration - self.lost
 
 
-def estimate(sketch: Sketch, confidence: Floats) -> Accuracy | None:
-    """Return the estimate for the confidences of frames, [frames]; None for too few of them."""
-    if len(confidence) < LEAST:
+_CONFIDENCE, _ENTROPY = (NAMES.index(name) for name in ("confidence", "entropy"))
+
+
+def estimate(sketch: Sketch, values: Floats) -> Accuracy | None:
+    """Return the estimate for the statistics of frames, [frames, statistics]; None for few."""
+    if len(values) < LEAST:
         return None
-    right, threshold, mean = sketch.accuracy.tolist()
+    mean, right, sure, spread = sketch.accuracy
+    confidence, entropy = values[:, _CONFIDENCE], values[:, _ENTROPY]
     if np.isnan(right):
-        return Accuracy(mean - float(confidence.mean()), len(confidence))
-    above = float((confidence > np.float32(threshold)).mean())
-    return Accuracy(right - above, len(confidence), right)
+        return Accuracy(float(mean - confidence.mean()), len(values))
+    kept = ((confidence > sure).mean() + (entropy < spread).mean()) / 2
+    return Accuracy(float(right - kept), len(values), float(right))

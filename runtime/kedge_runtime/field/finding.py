@@ -62,7 +62,6 @@ def describe(evidence: Evidence, turn: Turn, labels: Sequence[Label]) -> Finding
     memory, rows = evidence.memory, frames % len(evidence.memory.times)
     normal = memory.normal[rows, turn.test].astype(np.float64)
     shift, statistic = float(normal.mean()), STATISTICS[turn.test]
-    confidence = memory.values[rows, 0]
     return Finding(
         turn.kind,
         statistic.name,
@@ -71,7 +70,7 @@ def describe(evidence: Evidence, turn: Turn, labels: Sequence[Label]) -> Finding
         evidence.frames - 1,
         float(memory.times[rows[0]]),
         shift,
-        estimate(evidence.sketch, confidence),
+        estimate(evidence.sketch, memory.values[rows]),
         _unusual(frames, normal * (np.sign(shift) if abs(shift) >= SHIFT else np.sign(normal))),
     )
 

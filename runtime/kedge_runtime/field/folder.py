@@ -89,7 +89,7 @@ def check(classifier: Classifier, images: Iterable[Item], tick: Tick = lambda: N
         for turn in evidence.add(frame):
             found.append(_named(describe(evidence, turn, classifier.classes.labels), names))
     last = evidence.remembered(0) % len(evidence.memory.times)
-    accuracy = estimate(sketch, evidence.memory.values[last, 0])
+    accuracy = estimate(sketch, evidence.memory.values[last])
     return FieldReport(len(names), tuple(found), accuracy, tuple(unread))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Array, Doubles, Floats, Indices
 from kedge_runtime.errors import ArtefactError, about
-from kedge_runtime.field.measure import STATISTICS
+from kedge_runtime.field.measure import NAMES, STATISTICS
 from kedge_runtime.modelfile.archives import read_arrays
 
 BINS = 32
@@ -33,8 +33,9 @@ class Sketch:
     `counts`: uint32 [groups, statistics, BINS]; the last group is of all classes without their own.
     `groups`: int64 [groups - 1], the output of each other group. `classes`: uint32 [outputs], how
     often each was predicted. `temperature`: float32 [1], the contract's when it was made.
-    `accuracy`: float32 [3]: the share of right answers, the confidence that as large a share of the
-    images exceeds, and the mean confidence; the first two are NaN without ground truth.
+    `accuracy`: float32 [4]: the mean confidence; the share of right answers; the confidence that as
+    large a share of the images exceeds, and the entropy below which as many stay. All but the first
+    are NaN without ground truth.
     """
 
     edges: Floats
@@ -107,12 +108,12 @@ def sketch_of(seen: Seen, outputs: int, temperature: float = 1.0) -> Sketch:
 
 def _answers(seen: Seen, temperature: float) -> tuple[Floats, Floats]:
     """Return the fields `temperature` and `accuracy`."""
-    confidence = seen.rows[:, 0].astype(np.float64)
-    right, threshold = np.nan, np.nan
+    confidence, entropy = (seen.rows[:, NAMES.index(name)] for name in ("confidence", "entropy"))
+    known = (np.nan, np.nan, np.nan)
     if seen.right is not None:
         right = float(np.mean(seen.right))
-        threshold = float(np.quantile(confidence, 1 - right))
-    figures = (right, threshold, confidence.mean())
+        known = right, np.quantile(confidence, 1 - right), np.quantile(entropy, right)
+    figures = (confidence.mean(dtype=np.float64), *known)
     return np.array([temperature], np.float32), np.array(figures, np.float32)
 
 
@@ -138,7 +139,7 @@ def _check(sketch: Sketch) -> Sketch:
         "edges": (rows, BINS + 1),
         "counts": (groups, rows, BINS),
         "temperature": (1,),
-        "accuracy": (3,),
+        "accuracy": (4,),
     }
     for name, shape in shapes.items():
         if getattr(sketch, name).shape != shape:
@@ -168,8 +169,8 @@ def _within(groups: Indices, classes: Array) -> bool:
 
 
 def _shares(accuracy: Floats) -> bool:
-    """Whether the figures are shares; the first two may both be NaN."""
-    known = accuracy[2:] if np.isnan(accuracy[:2]).all() else accuracy
+    """Whether the figures are shares; all but the first may be NaN."""
+    known = accuracy[:1] if np.isnan(accuracy[1:]).all() else accuracy
     return bool(((known >= 0) & (known <= 1)).all())
 
 
