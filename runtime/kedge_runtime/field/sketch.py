@@ -112,7 +112,8 @@ def _answers(seen: Seen, temperature: float) -> tuple[Floats, Floats]:
     known = (np.nan, np.nan, np.nan)
     if seen.right is not None:
         right = float(np.mean(seen.right))
-        known = right, np.quantile(confidence, 1 - right), np.quantile(entropy, right)
+        cuts = np.quantile(confidence, 1 - right), np.quantile(entropy, right)
+        known = right, float(cuts[0]), float(cuts[1])
     figures = (confidence.mean(dtype=np.float64), *known)
     return np.array([temperature], np.float32), np.array(figures, np.float32)
 
