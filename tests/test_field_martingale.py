@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from kedge_runtime.field import martingale
-from kedge_runtime.field.martingale import BETS, ODDS, Wealth, onset, paid, ranks
+from kedge_runtime.field.martingale import BETS, ODDS, SHIFTS, Wealth, onset, paid, ranks
 
 
 def test_bets_on_uniform_ranks_are_fair() -> None:
     p = (np.arange(200_000) + 0.5) / 200_000
-    assert martingale.shift_bets(martingale.scores(p)).mean(axis=0) == pytest.approx(1, abs=4e-3)
+    assert martingale.bets(martingale.scores(p)).mean(axis=0) == pytest.approx(1, abs=4e-3)
     for share in (0.001, 0.2, 0.9):
-        bets = martingale.share_bets(p, np.full(len(p), share))
-        assert bets.mean(axis=0) == pytest.approx(1, abs=1e-3)
+        factors = martingale.share_bets(p, np.full(len(p), share))
+        assert factors.mean(axis=0) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_stake_is_paid_in_once_and_never_wholly() -> None:
@@ -44,7 +44,7 @@ def test_wealth_breaks_the_bound_no_more_often_than_stated(error: float) -> None
     lives = Wealth(1000, BETS)
     highest = np.zeros(1000)
     for frame in range(400):
-        lives.bet(martingale.shift_bets(rng.normal(size=1000)), frame)
+        lives.bet(martingale.bets(rng.normal(size=1000)), frame)
         highest = np.maximum(highest, lives.money.sum(axis=1))
     broken = (highest >= 1 / error).mean()
     assert broken <= error
@@ -55,10 +55,10 @@ def test_a_shift_by_half_a_deviation_is_found_within_300_frames_after_thousands(
     rng = np.random.default_rng(1)
     test = Wealth(1, BETS)
     for frame in range(5000):
-        test.bet(martingale.shift_bets(rng.normal(size=1)), frame)
+        test.bet(martingale.bets(rng.normal(size=1)), frame)
     assert not test.reached(1e-4)
     for frame in range(5000, 5300):
-        test.bet(martingale.shift_bets(rng.normal(0.5, size=1)), frame)
+        test.bet(martingale.bets(rng.normal(0.5, size=1)), frame)
     assert test.reached(1e-4) == [0]
     test.withdraw(0)
     assert not test.reached(1e-4)
@@ -76,4 +76,4 @@ def test_a_class_that_comes_too_often_is_found_by_small_ranks() -> None:
 def test_the_onset_is_where_the_bets_begin_to_pay() -> None:
     rng = np.random.default_rng(2)
     normal = np.concatenate([rng.normal(size=150), rng.normal(1.5, size=50)])
-    assert onset(martingale.shift_bets(normal)[:, -1]) == pytest.approx(150, abs=3)
+    assert onset(martingale.bets(normal)[:, len(SHIFTS) - 1]) == pytest.approx(150, abs=3)

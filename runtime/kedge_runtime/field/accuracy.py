@@ -2,8 +2,7 @@
 
 - With ground truth at conversion: average thresholded confidence (ATC; Garg et al. 2022,
   arXiv:2201.04234). The threshold is the confidence that as large a share of the calibration images
-  exceeds as was right; the share of frames that exceed it estimates their accuracy. The same with
-  the entropy as the score. The estimate is the mean of both: they err on different faults.
+  exceeds as was right; the share of frames that exceed it estimates their accuracy.
 - Without: difference of confidences (DoC; Guillory et al. 2021, arXiv:2107.03315). The mean
   confidence lost estimates the accuracy lost.
 
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kedge_runtime.arrays import Floats
-from kedge_runtime.field.measure import NAMES
+from kedge_runtime.field.measure import CONFIDENCE
 from kedge_runtime.field.sketch import Sketch
 
 # Fewer frames say little: one standard error of a share of .9 is 5 points.
@@ -40,16 +39,12 @@ class Accuracy:
         return None if self.calibration is None else self.calibration - self.lost
 
 
-_CONFIDENCE, _ENTROPY = (NAMES.index(name) for name in ("confidence", "entropy"))
-
-
 def estimate(sketch: Sketch, values: Floats) -> Accuracy | None:
     """Return the estimate for the statistics of frames, [frames, statistics]; None for few."""
     if len(values) < LEAST:
         return None
-    mean, right, sure, spread = sketch.accuracy
-    confidence, entropy = values[:, _CONFIDENCE], values[:, _ENTROPY]
+    mean, right, threshold = sketch.accuracy
+    confidence = values[:, CONFIDENCE]
     if np.isnan(right):
         return Accuracy(float(mean - confidence.mean()), len(values))
-    kept = ((confidence > sure).mean() + (entropy < spread).mean()) / 2
-    return Accuracy(float(right - kept), len(values), float(right))
+    return Accuracy(float(right - (confidence > threshold).mean()), len(values), float(right))

@@ -11,14 +11,14 @@ import numpy as np
 
 from kedge_runtime.arrays import Doubles, Floats, Indices
 from kedge_runtime.field import martingale
-from kedge_runtime.field.martingale import BETS, ODDS, Wealth, onset, ranks
+from kedge_runtime.field.martingale import BETS, ODDS, Wealth, is_large, onset, ranks
 from kedge_runtime.field.measure import STATISTICS
 from kedge_runtime.field.sketch import Sketch
 
 Kind = Literal["alarm", "mix", "over"]
 
 # The chance that a stream without a fault ever raises an alarm, and that it ever raises a notice.
-ERROR = 0.001
+ERROR = 0.01
 # The frames that are remembered: for what changed, for the accuracy, and for those to look at.
 MEMORY = 256
 # An alarm is over when so many frames in a row look like calibration: their mean score is within
@@ -117,7 +117,7 @@ class Evidence:
         upto, equal = known.cumsum(axis=1), known[_ROWS, bins]
         p = ranks(upto[_ROWS, bins] - equal, equal, upto[:, -1], self._random.random(len(bins)))
         normal, rested = martingale.scores(p), self.began >= 0
-        factors = martingale.shift_bets(normal)
+        factors = martingale.bets(normal)
         factors[rested] = 1.0
         self.tests.bet(factors, self.frames)
         # Frames of a fault are no reference: without this an alarm would wear off by itself.
@@ -127,16 +127,20 @@ class Evidence:
     def _alarms(self) -> list[Turn]:
         due = [test for test in self.tests.reached(ERROR) if self.began[test] < 0]
         turns = [Turn("alarm", test, self._since(test)) for test in due]
-        for turn in turns:
+        large = [turn for turn in turns if is_large(self._scores(turn.test, turn.since))]
+        for turn in large:
             self.began[turn.test], self.raised[turn.test] = turn.since, self.frames
-        return turns
+        return large
+
+    def _scores(self, test: int, since: int) -> Doubles:
+        """Return the normal scores of a statistic in the remembered frames, the newest included."""
+        frames = np.arange(max(since, self.frames - MEMORY + 1, 0), self.frames + 1)
+        return np.asarray(self.memory.normal[frames % MEMORY, test], np.float64)
 
     def _since(self, test: int) -> int:
         """Return the frame at which the richest bet of a test began to pay."""
-        frames = np.arange(max(self.frames - MEMORY + 1, 0), self.frames + 1)
-        normal = self.memory.normal[frames % MEMORY, test].astype(np.float64)
-        bet = self.tests.money[test].argmax()
-        return int(frames[onset(martingale.shift_bets(normal)[:, bet])])
+        normal, bet = self._scores(test, 0), self.tests.money[test].argmax()
+        return self.frames + 1 - len(normal) + onset(martingale.bets(normal)[:, bet])
 
     def _recoveries(self) -> list[Turn]:
         if self.began.max() < 0:

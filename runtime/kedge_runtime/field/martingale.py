@@ -28,11 +28,19 @@ from kedge_runtime.arrays import Doubles
 
 _NORMAL = NormalDist()
 _EDGE = 1e-9  # numbers closer to 0 or 1 bet as these do
+_MOST = 1e12  # wealth above it is given away, which makes no alarm likelier
 
-# Bets on a shift, in standard deviations of the normal score of p, and on a spread, as its factor.
-SHIFTS = np.array((-1.5, -0.8, -0.4, 0.4, 0.8, 1.5))
+# Bets on all values: on a shift, in standard deviations of the normal score of p, and on a spread,
+# as its factor. Bets on some of them, as when new classes come between the known ones: the share of
+# values in each tail, and the factors of the odds of being there.
+SHIFTS = np.array((-1.6, -0.8, -0.3, 0.3, 0.8, 1.6))
 SPREADS = np.array((0.6, 1.6))
-BETS = len(SHIFTS) + len(SPREADS)
+TAIL, TAIL_ODDS = 0.1, np.array((2.0, 4.0))
+BETS = len(SHIFTS) + len(SPREADS) + 2 * len(TAIL_ODDS)
+# The least change that is worth an alarm, in standard deviations, squares of them, and shares.
+SHIFT, SPREAD, GROWTH = 0.3, 0.5, 1.8
+_CUT = _NORMAL.inv_cdf(TAIL)
+
 # Bets on a class that comes too often, as the factor of its odds.
 ODDS = np.array((2.0, 5.0, 20.0))
 
@@ -62,12 +70,17 @@ def scores(p: Doubles) -> Doubles:
     return np.array([_NORMAL.inv_cdf(each) for each in inside])
 
 
-def shift_bets(normal: Doubles) -> Doubles:
+def bets(normal: Doubles) -> Doubles:
     """Return the factors of bets on normal scores, [n, BETS]: density ratios to the normal law."""
-    z = normal[:, None]
-    shifted = SHIFTS * z - SHIFTS**2 / 2
-    spread = -np.log(SPREADS) - z**2 / 2 * (SPREADS**-2 - 1)
-    return np.asarray(np.exp(np.concatenate([shifted, spread], axis=1)))
+    z, factors = normal[:, None], np.empty((len(normal), BETS))
+    shifts, tails = len(SHIFTS), len(TAIL_ODDS)
+    factors[:, :shifts] = SHIFTS * z - SHIFTS**2 / 2
+    factors[:, shifts : -2 * tails] = -np.log(SPREADS) - z**2 / 2 * (SPREADS**-2 - 1)
+    np.exp(factors[:, : -2 * tails], out=factors[:, : -2 * tails])
+    factors[:, -2 * tails :] = 1 / (1 + TAIL * (np.tile(TAIL_ODDS, 2) - 1))
+    factors[normal <= _CUT, -2 * tails : -tails] *= TAIL_ODDS
+    factors[normal >= -_CUT, -tails:] *= TAIL_ODDS
+    return factors
 
 
 def share_bets(p: Doubles, shares: Doubles) -> Doubles:
@@ -92,6 +105,7 @@ class Wealth:
         """Pay in the stake of a frame, and multiply by the factors, [tests, bets]."""
         self.money += paid(frame) / self.money.shape[1]
         self.money *= factors
+        np.minimum(self.money, _MOST, out=self.money)
 
     def reached(self, error: float) -> list[int]:
         """Return the tests that reached `tests / error`: by chance any ever does with `error`."""
@@ -105,6 +119,18 @@ class Wealth:
     def withdraw(self, test: int) -> None:
         """Take a test's wealth out after an alarm: it goes on with what is still to be paid in."""
         self.money[test] = 0.0
+
+
+def is_large(normal: Doubles) -> bool:
+    """Whether normal scores, [frames], differ by so much that it is worth an alarm.
+
+    A long stream proves any difference, such as that of a few hundred images from what they were
+    drawn from; this leaves alarms out and adds none. The middle has moved by SHIFT, the square by
+    SPREAD, or a tail holds GROWTH times its share.
+    """
+    tails = (normal <= _CUT).mean(), (normal >= -_CUT).mean()
+    moved = abs(normal.mean()) >= SHIFT or abs((normal**2).mean() - 1) >= SPREAD
+    return bool(moved or max(tails) >= GROWTH * TAIL)
 
 
 def onset(factors: Doubles) -> int:

@@ -47,6 +47,7 @@ STATISTICS = (
     Statistic("saturation", "paler", "more colourful"),
 )
 NAMES = tuple(statistic.name for statistic in STATISTICS)
+CONFIDENCE = NAMES.index("confidence")
 
 SIDE = 16  # of the thumbnail, for colours and their layout
 SMOOTH = 4  # levels of 255: differences in a smooth place, JPEG's own noise included

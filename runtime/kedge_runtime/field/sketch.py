@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Array, Doubles, Floats, Indices
 from kedge_runtime.errors import ArtefactError, about
-from kedge_runtime.field.measure import NAMES, STATISTICS
+from kedge_runtime.field.measure import CONFIDENCE, STATISTICS
 from kedge_runtime.modelfile.archives import read_arrays
 
 BINS = 32
@@ -33,9 +33,8 @@ class Sketch:
     `counts`: uint32 [groups, statistics, BINS]; the last group is of all classes without their own.
     `groups`: int64 [groups - 1], the output of each other group. `classes`: uint32 [outputs], how
     often each was predicted. `temperature`: float32 [1], the contract's when it was made.
-    `accuracy`: float32 [4]: the mean confidence; the share of right answers; the confidence that as
-    large a share of the images exceeds, and the entropy below which as many stay. All but the first
-    are NaN without ground truth.
+    `accuracy`: float32 [3]: the mean confidence; the share of right answers; the confidence that as
+    large a share of the images exceeds. All but the first are NaN without ground truth.
     """
 
     edges: Floats
@@ -108,13 +107,11 @@ def sketch_of(seen: Seen, outputs: int, temperature: float = 1.0) -> Sketch:
 
 def _answers(seen: Seen, temperature: float) -> tuple[Floats, Floats]:
     """Return the fields `temperature` and `accuracy`."""
-    confidence, entropy = (seen.rows[:, NAMES.index(name)] for name in ("confidence", "entropy"))
-    known = (np.nan, np.nan, np.nan)
+    confidence, right, threshold = seen.rows[:, CONFIDENCE], np.nan, np.nan
     if seen.right is not None:
         right = float(np.mean(seen.right))
-        cuts = np.quantile(confidence, 1 - right), np.quantile(entropy, right)
-        known = right, float(cuts[0]), float(cuts[1])
-    figures = (confidence.mean(dtype=np.float64), *known)
+        threshold = float(np.quantile(confidence, 1 - right))
+    figures = (confidence.mean(dtype=np.float64), right, threshold)
     return np.array([temperature], np.float32), np.array(figures, np.float32)
 
 
@@ -140,7 +137,7 @@ def _check(sketch: Sketch) -> Sketch:
         "edges": (rows, BINS + 1),
         "counts": (groups, rows, BINS),
         "temperature": (1,),
-        "accuracy": (4,),
+        "accuracy": (3,),
     }
     for name, shape in shapes.items():
         if getattr(sketch, name).shape != shape:
