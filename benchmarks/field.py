@@ -33,7 +33,7 @@ from field_faults import FAULTS
 from field_page import SEEDS, Outcome, text
 from kedge_runtime.arrays import Indices
 from kedge_runtime.field.accuracy import estimate
-from kedge_runtime.field.evidence import ERROR, Evidence, Frame
+from kedge_runtime.field.evidence import ERROR, FieldTests, MeasuredFrame
 from kedge_runtime.field.measure import NAMES, measure
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 
@@ -128,9 +128,9 @@ class Split:
         return cls(order[:CALIBRATION], order[CALIBRATION:])
 
 
-def run(case: Case, onset: int, seed: int) -> tuple[int | None, str, Evidence]:
+def run(case: Case, onset: int, seed: int) -> tuple[int | None, str, FieldTests]:
     """Return after how many faulty frames the first alarm came, None for never or too early."""
-    rng, evidence = np.random.default_rng((seed, onset)), Evidence(case.sketch, seed)
+    rng, evidence = np.random.default_rng((seed, onset)), FieldTests(case.sketch, seed)
     for at in range(onset + WITHIN):
         draw = case.clean if at < onset else case.faulty
         alarms = [
@@ -196,7 +196,10 @@ def quiet(table: Table, splits: int, frames: int) -> dict[str, Any]:
     alarms, notices, images = [], 0, np.unique(table.image)
     for seed in range(splits):
         split = Split.drawn(images, 100 + seed)
-        evidence, rng = Evidence(table.sketch(split.calibration), seed), np.random.default_rng(seed)
+        evidence, rng = (
+            FieldTests(table.sketch(split.calibration), seed),
+            np.random.default_rng(seed),
+        )
         draw = drawn((1.0, table.rows(split.stream)))
         for _ in range(frames):
             for turn in evidence.add(table.frame(draw(rng))):
@@ -211,7 +214,7 @@ def fresh(table: Table, frames: int) -> dict[str, Any]:
     values, predicted, right = table.answers
     first = order[:CALIBRATION]
     sketch = sketch_of(Seen(values[first], predicted[first], right[first]), table.outputs.shape[1])
-    evidence, alarms, notices = Evidence(sketch), [], 0
+    evidence, alarms, notices = FieldTests(sketch), [], 0
     shown = order[CALIBRATION : CALIBRATION + frames]
     for row in shown.tolist():
         for turn in evidence.add(table.frame(row)):
@@ -228,7 +231,7 @@ def mixed(table: Table) -> dict[str, Any]:
     for output in range(table.outputs.shape[1]):
         often = clean[table.true[clean] == output]
         draw, first = drawn((0.4, often), (0.6, clean)), None
-        evidence, rng = Evidence(sketch, output), np.random.default_rng(output)
+        evidence, rng = FieldTests(sketch, output), np.random.default_rng(output)
         for at in range(1000):
             for turn in evidence.add(table.frame(draw(rng))):
                 alarms += turn.kind == "alarm"
@@ -244,11 +247,11 @@ def cost(outputs: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50, 224, 224, 3)).astype(np.uint8)
     rows = np.stack([measure(image, (0.5, 0.2, 0.1)) for image in images] * 6)
-    evidence = Evidence(sketch_of(Seen(rows, rng.integers(0, outputs, 300)), outputs))
+    evidence = FieldTests(sketch_of(Seen(rows, rng.integers(0, outputs, 300)), outputs))
     taken = []
     for at in range(1000):
         best, began = int(rng.integers(outputs)), time.perf_counter()
-        evidence.add(Frame(measure(images[at % 50], (0.5, 0.2, 0.1)), best, (best,), 0.0))
+        evidence.add(MeasuredFrame(measure(images[at % 50], (0.5, 0.2, 0.1)), best, (best,), 0.0))
         taken.append(1000 * (time.perf_counter() - began))
     low, median, high = np.quantile(taken, (0.1, 0.5, 0.9))
     return {"p10": round(low, 3), "median": round(median, 3), "p90": round(high, 3)}

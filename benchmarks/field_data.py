@@ -18,7 +18,7 @@ from kedge_runtime.arrays import Array, Floats, Indices, Pixels
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import entropy, softmax
 from kedge_runtime.drift.truth import read_truth
-from kedge_runtime.field.evidence import Frame
+from kedge_runtime.field.evidence import MeasuredFrame
 from kedge_runtime.field.measure import measure
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 from kedge_runtime.image.folder import find_images
@@ -153,8 +153,8 @@ class Table:
         """Return the share of right answers."""
         return float(self.answers[2][rows].mean())
 
-    def frame(self, row: int) -> Frame:
+    def frame(self, row: int) -> MeasuredFrame:
         """Return a row as a frame."""
         values, predicted, _ = self.answers
         best = int(predicted[row])
-        return Frame(values[row], best, (best,), 0.0)
+        return MeasuredFrame(values[row], best, (best,), 0.0)

@@ -26,7 +26,7 @@ from kedge_runtime.drift.codecs import Answers, AnswersCodec
 from kedge_runtime.drift.journal import Failure, Journal, Shard
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
 from kedge_runtime.field import state
-from kedge_runtime.field.evidence import Evidence, Frame
+from kedge_runtime.field.evidence import FieldTests, MeasuredFrame
 from kedge_runtime.field.measure import STATISTICS
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 
@@ -116,9 +116,9 @@ def sketch() -> Sketch:
 
 def field_state() -> bytes:
     """Return the state of a stream's tests after some frames."""
-    evidence = Evidence(sketch())
+    evidence = FieldTests(sketch())
     for time in range(9):
-        evidence.add(Frame(sketch().edges[:, 3 * time], time % 4, (time % 4,), float(time)))
+        evidence.add(MeasuredFrame(sketch().edges[:, 3 * time], time % 4, (time % 4,), float(time)))
     return state.to_bytes(evidence, "sha256:x")
 
 

@@ -23,7 +23,7 @@ LEAST = 30
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class AccuracyEstimate:
     """Shares, 0..1: `calibration`'s and the field's accuracy, None without ground truth.
 
     `lost`: calibration's minus the field's, in shares; `frames`: of the estimate.
@@ -39,12 +39,14 @@ class Accuracy:
         return None if self.calibration is None else self.calibration - self.lost
 
 
-def estimate(sketch: Sketch, values: Floats) -> Accuracy | None:
+def estimate(sketch: Sketch, values: Floats) -> AccuracyEstimate | None:
     """Return the estimate for the statistics of frames, [frames, statistics]; None for few."""
     if len(values) < LEAST:
         return None
     mean, right, threshold = sketch.accuracy
     confidence = values[:, CONFIDENCE]
     if np.isnan(right):
-        return Accuracy(float(mean - confidence.mean()), len(values))
-    return Accuracy(float(right - (confidence > threshold).mean()), len(values), float(right))
+        return AccuracyEstimate(float(mean - confidence.mean()), len(values))
+    return AccuracyEstimate(
+        float(right - (confidence > threshold).mean()), len(values), float(right)
+    )

@@ -29,7 +29,7 @@ _ROWS = np.arange(len(STATISTICS))
 
 
 @dataclass(frozen=True)
-class Frame:
+class MeasuredFrame:
     """What is measured of one frame.
 
     `values`: float32 [statistics]. `predicted`: the best output. `hits`: all outputs that it has;
@@ -67,14 +67,14 @@ class Memory:
     predicted: Indices = field(default_factory=lambda: np.full(MEMORY, -1, np.int64))
     times: Doubles = field(default_factory=lambda: np.zeros(MEMORY))
 
-    def put(self, frame: int, normal: Doubles, seen: Frame) -> None:
+    def put(self, frame: int, normal: Doubles, seen: MeasuredFrame) -> None:
         """Remember a frame in the place of the oldest one."""
         at = frame % MEMORY
         self.normal[at], self.values[at] = normal, seen.values
         self.predicted[at], self.times[at] = seen.predicted, seen.time
 
 
-class Evidence:
+class FieldTests:
     """The state of all tests of one stream.
 
     `frames`: how many were counted. `counts`: calibration's and the stream's own, as in the sketch.
@@ -98,7 +98,7 @@ class Evidence:
         """Draw the random numbers of the frames that follow, independent of all earlier ones."""
         self._random = np.random.default_rng((self.seed, self.frames))
 
-    def add(self, seen: Frame) -> list[Turn]:
+    def add(self, seen: MeasuredFrame) -> list[Turn]:
         """Count a frame; return the tests whose state turned with it."""
         normal = self._bet(seen)
         self.memory.put(self.frames, normal, seen)
@@ -110,7 +110,7 @@ class Evidence:
         """Return the frames from `since` on that are still remembered, the oldest first."""
         return np.arange(max(since, self.frames - MEMORY, 0), self.frames)
 
-    def _bet(self, seen: Frame) -> Doubles:
+    def _bet(self, seen: MeasuredFrame) -> Doubles:
         """Bet on a frame's ranks, then count it among the others; return the normal scores."""
         group, bins = self.sketch.group(seen.predicted), self.sketch.bins(seen.values)
         known = self.counts[group]
@@ -157,7 +157,7 @@ class Evidence:
         self.tests.withdraw(test)
         return Turn("over", test, self.frames - RECOVERY + 1)
 
-    def _mixed(self, seen: Frame) -> list[Turn]:
+    def _mixed(self, seen: MeasuredFrame) -> list[Turn]:
         """Bet that a class comes too often; return the classes that do."""
         hits = list(seen.hits)
         random, places = float(self._random.random()), self.images + 1

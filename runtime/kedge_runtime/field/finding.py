@@ -7,8 +7,8 @@ import numpy as np
 
 from kedge_runtime.arrays import Doubles, Indices
 from kedge_runtime.artefact.contract import Label
-from kedge_runtime.field.accuracy import Accuracy, estimate
-from kedge_runtime.field.evidence import Evidence, Turn
+from kedge_runtime.field.accuracy import AccuracyEstimate, estimate
+from kedge_runtime.field.evidence import FieldTests, Turn
 from kedge_runtime.field.measure import ANSWERS, STATISTICS, Statistic
 from kedge_runtime.field.sketch import BINS, expected
 from kedge_runtime.output import percent
@@ -19,7 +19,7 @@ SHIFT = 0.25
 
 
 @dataclass(frozen=True)
-class Finding:
+class FieldFinding:
     """What changed: an `alarm`, a notice about the `mix`, or an alarm that is `over`.
 
     `name`: the statistic or the class. `what`: in words. `since`: the frame at which it began, by
@@ -35,7 +35,7 @@ class Finding:
     at: int
     time: float
     shift: float
-    accuracy: Accuracy | None
+    accuracy: AccuracyEstimate | None
     look: tuple[int, ...]
 
     def text(self, moment: str) -> str:
@@ -46,7 +46,7 @@ class Finding:
         return "; ".join(parts)
 
 
-def _lost(accuracy: Accuracy) -> str:
+def _lost(accuracy: AccuracyEstimate) -> str:
     points = 100 * accuracy.lost
     if points < 1:
         return "no loss of accuracy by estimate"
@@ -54,7 +54,7 @@ def _lost(accuracy: Accuracy) -> str:
     return f"about {points:.0f} points of accuracy lost by estimate{now}"
 
 
-def describe(evidence: Evidence, turn: Turn, labels: Sequence[Label]) -> Finding:
+def describe(evidence: FieldTests, turn: Turn, labels: Sequence[Label]) -> FieldFinding:
     """Return a turn in words. `labels`: one for each output."""
     frames = evidence.remembered(turn.since)
     if turn.kind == "mix":
@@ -62,7 +62,7 @@ def describe(evidence: Evidence, turn: Turn, labels: Sequence[Label]) -> Finding
     memory, rows = evidence.memory, frames % len(evidence.memory.times)
     normal = memory.normal[rows, turn.test].astype(np.float64)
     shift, statistic = float(normal.mean()), STATISTICS[turn.test]
-    return Finding(
+    return FieldFinding(
         turn.kind,
         statistic.name,
         _over(statistic) if turn.kind == "over" else _changed(evidence, turn.test, rows, shift),
@@ -87,7 +87,7 @@ def _over(statistic: Statistic) -> str:
     return f"{_subject(statistic)} as in calibration again ({statistic.name})"
 
 
-def _changed(evidence: Evidence, test: int, rows: Indices, shift: float) -> str:
+def _changed(evidence: FieldTests, test: int, rows: Indices, shift: float) -> str:
     """Return e.g. `images are darker than anything in calibration`."""
     statistic, edges = STATISTICS[test], evidence.sketch.edges[test]
     middle = float(np.median(evidence.memory.values[rows, test]))
@@ -107,11 +107,11 @@ def _changed(evidence: Evidence, test: int, rows: Indices, shift: float) -> str:
     )
 
 
-def _mixed(evidence: Evidence, turn: Turn, frames: Indices, label: str) -> Finding:
+def _mixed(evidence: FieldTests, turn: Turn, frames: Indices, label: str) -> FieldFinding:
     rows = frames % len(evidence.memory.times)
     hit = evidence.memory.predicted[rows] == turn.test
     share, usual = float(hit.mean()), expected(evidence.sketch, turn.test)
-    return Finding(
+    return FieldFinding(
         "mix",
         label,
         f"class mix changed: {label} {percent(share, 0)}, expected {percent(usual, 0)}",

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import ImageError
-from kedge_runtime.field.accuracy import Accuracy, estimate
-from kedge_runtime.field.evidence import Evidence
-from kedge_runtime.field.finding import Finding, describe
+from kedge_runtime.field.accuracy import AccuracyEstimate, estimate
+from kedge_runtime.field.evidence import FieldTests
+from kedge_runtime.field.finding import FieldFinding, describe
 from kedge_runtime.field.monitor import sketch_in
 from kedge_runtime.field.sketching import look_at
 from kedge_runtime.image.folder import find_images
@@ -22,7 +22,7 @@ EVERY = 10
 Tick = Callable[[], None]
 
 
-class Item(NamedTuple):
+class FieldImage(NamedTuple):
     """A named image: a file, or a frame's pixels."""
 
     name: str
@@ -33,7 +33,7 @@ class Item(NamedTuple):
 class Named:
     """A finding with the names of its images: where it began, where it was noticed, a look at."""
 
-    finding: Finding
+    finding: FieldFinding
     since: str
     at: str
     look: tuple[str, ...]
@@ -48,7 +48,7 @@ class FieldReport:
 
     images: int
     findings: tuple[Named, ...]
-    accuracy: Accuracy | None
+    accuracy: AccuracyEstimate | None
     unread: tuple[str, ...]
 
     @property
@@ -57,26 +57,28 @@ class FieldReport:
         return any(named.finding.kind == "alarm" for named in self.findings)
 
 
-def items(place: Path, option: str) -> list[Item] | Iterator[Item]:
+def items(place: Path, option: str) -> list[FieldImage] | Iterator[FieldImage]:
     """Return the images of a folder, sorted, or the frames of a video. Raises UsageError."""
     if place.is_file():
         return _frames(place)
     paths = find_images(place, option)
-    return [Item(path.relative_to(place).as_posix(), path) for path in paths]
+    return [FieldImage(path.relative_to(place).as_posix(), path) for path in paths]
 
 
-def _frames(video: Path) -> Iterator[Item]:
+def _frames(video: Path) -> Iterator[FieldImage]:
     for frame in open_video(video, EVERY):
-        yield Item(f"{frame.seconds:.1f} s", frame.pixels)
+        yield FieldImage(f"{frame.seconds:.1f} s", frame.pixels)
 
 
-def check(classifier: Classifier, images: Iterable[Item], tick: Tick = lambda: None) -> FieldReport:
+def check(
+    classifier: Classifier, images: Iterable[FieldImage], tick: Tick = lambda: None
+) -> FieldReport:
     """Hold images against the artefact's sketch, one after the other.
 
     Raises ArtefactError for an artefact without a sketch, EngineError.
     """
     sketch = sketch_in(classifier.artefact)
-    evidence, names = Evidence(sketch), list[str]()
+    evidence, names = FieldTests(sketch), list[str]()
     found, unread = list[Named](), list[str]()
     for item in images:
         tick()
@@ -93,6 +95,6 @@ def check(classifier: Classifier, images: Iterable[Item], tick: Tick = lambda: N
     return FieldReport(len(names), tuple(found), accuracy, tuple(unread))
 
 
-def _named(finding: Finding, names: list[str]) -> Named:
+def _named(finding: FieldFinding, names: list[str]) -> Named:
     look = tuple(names[frame] for frame in finding.look)
     return Named(finding, names[finding.since], names[finding.at], look)

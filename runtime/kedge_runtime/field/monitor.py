@@ -10,8 +10,8 @@ from kedge_runtime.artefact.contract import Contract, Input
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.classify.results import Classes, Result
 from kedge_runtime.errors import ArtefactError, UsageError
-from kedge_runtime.field.evidence import Evidence, Frame
-from kedge_runtime.field.finding import Finding, describe
+from kedge_runtime.field.evidence import FieldTests, MeasuredFrame
+from kedge_runtime.field.finding import FieldFinding, describe
 from kedge_runtime.field.measure import measure
 from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.field.state import read_state, write_state
@@ -40,13 +40,13 @@ def sketch_in(artefact: Artefact) -> Sketch:
     return sketch
 
 
-def frame_of(fitted: Pixels, result: Result, classes: Classes, moment: float) -> Frame:
+def frame_of(fitted: Pixels, result: Result, classes: Classes, moment: float) -> MeasuredFrame:
     """Measure a frame of the network's size, RGB uint8 [h, w, 3], and its result."""
     numbers = result.best.probability, result.margin, result.entropy
     best = result.best.index + classes.offset
     named = tuple(each.index + classes.offset for each in result.predictions)
     hits = named if classes.multi_label else (best,)
-    return Frame(measure(fitted, numbers), best, hits, moment)
+    return MeasuredFrame(measure(fitted, numbers), best, hits, moment)
 
 
 class Fitter:
@@ -105,16 +105,16 @@ class Monitor:
         """Write the state."""
         self._save(self._options.clock())
 
-    def _opened(self) -> Evidence:
+    def _opened(self) -> FieldTests:
         path, seed = self._options.state, int(self._digest[-8:] or "0", 16)
         if path is None or not path.exists():
-            return Evidence(self._sketch, seed)
+            return FieldTests(self._sketch, seed)
         try:
             return read_state(path, self._sketch, self._digest, seed)
         except ArtefactError as error:
             text = f"field state {path}: {error}; the tests begin anew"
             self._pending.append(Event(self._options.clock(), "field-state", text))
-            return Evidence(self._sketch, seed)
+            return FieldTests(self._sketch, seed)
 
     def _save(self, now: float) -> None:
         if self._options.state is None:
@@ -133,7 +133,7 @@ class Monitor:
 KINDS = {"alarm": "field-alarm", "mix": "field-mix", "over": "field-over"}
 
 
-def event_of(finding: Finding, evidence: Evidence, now: float) -> Event:
+def event_of(finding: FieldFinding, evidence: FieldTests, now: float) -> Event:
     """Return a finding as an event; times are seconds since 1970."""
     text = finding.text(clock_time(finding.time, now))
     if finding.look and finding.kind != "over":

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.field.evidence import Frame
+from kedge_runtime.field.evidence import MeasuredFrame
 from kedge_runtime.field.monitor import frame_of
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 from kedge_runtime.image.objects import Source
 
 
-def look_at(classifier: Classifier, image: Source) -> Frame:
+def look_at(classifier: Classifier, image: Source) -> MeasuredFrame:
     """Classify an image and measure it. Raises ImageError."""
     fitted = classifier.preprocessor.fit(classifier.read(image))
     raw = classifier.engine.run(classifier.preprocessor.look_up(fitted))

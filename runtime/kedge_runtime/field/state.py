@@ -9,7 +9,7 @@ import numpy as np
 from kedge_runtime.arrays import Array
 from kedge_runtime.artefact.content import DIGEST_BYTES, digest, open_plain
 from kedge_runtime.errors import ArtefactError, reason_of
-from kedge_runtime.field.evidence import Evidence
+from kedge_runtime.field.evidence import FieldTests
 from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.files import write_whole
 from kedge_runtime.modelfile.archives import read_arrays
@@ -18,7 +18,7 @@ MAX_BYTES = 4 << 20  # a state of 1000 classes takes 150 kB
 _MAX_FRAMES = 1 << 53
 
 
-def _arrays(evidence: Evidence) -> dict[str, Array]:
+def _arrays(evidence: FieldTests) -> dict[str, Array]:
     """Return the arrays of a state by name; those that it shares memory with can be written to."""
     tests, mix, memory = evidence.tests, evidence.mix, evidence.memory
     return {
@@ -32,7 +32,7 @@ def _arrays(evidence: Evidence) -> dict[str, Array]:
     }
 
 
-def to_bytes(evidence: Evidence, artefact: str) -> bytes:
+def to_bytes(evidence: FieldTests, artefact: str) -> bytes:
     """Return the state of tests; `artefact`: the digest of the file whose sketch they hold."""
     file = io.BytesIO()
     numbers = {
@@ -45,13 +45,13 @@ def to_bytes(evidence: Evidence, artefact: str) -> bytes:
     return body + digest(body)
 
 
-def from_bytes(content: bytes, sketch: Sketch, artefact: str, seed: int = 0) -> Evidence:
+def from_bytes(content: bytes, sketch: Sketch, artefact: str, seed: int = 0) -> FieldTests:
     """Read what `to_bytes` wrote for the same file. Raises ArtefactError for anything else."""
     body, stated = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if len(content) > MAX_BYTES or digest(body) != stated:
         raise ArtefactError("it is damaged")
     arrays = read_arrays(body)
-    evidence = Evidence(sketch, seed)
+    evidence = FieldTests(sketch, seed)
     known = _arrays(evidence)
     if arrays.keys() != {*known, "frames", "images", "artefact"}:
         raise ArtefactError("it is of another version of kedge")
@@ -85,7 +85,7 @@ def _fill(name: str, place: Array, stored: Array, frames: int) -> None:
     place[:] = stored
 
 
-def read_state(path: Path, sketch: Sketch, artefact: str, seed: int = 0) -> Evidence:
+def read_state(path: Path, sketch: Sketch, artefact: str, seed: int = 0) -> FieldTests:
     """Return the state in a file. Raises ArtefactError for one that can't be used."""
     try:
         with open_plain(path) as file:
@@ -95,6 +95,6 @@ def read_state(path: Path, sketch: Sketch, artefact: str, seed: int = 0) -> Evid
     return from_bytes(content, sketch, artefact, seed)
 
 
-def write_state(path: Path, evidence: Evidence, artefact: str) -> None:
+def write_state(path: Path, evidence: FieldTests, artefact: str) -> None:
     """Write a state whole or not at all. Raises UsageError where the disk refuses it."""
     write_whole(path, to_bytes(evidence, artefact))
