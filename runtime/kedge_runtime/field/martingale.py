@@ -41,6 +41,15 @@ BETS = len(SHIFTS) + len(SPREADS) + 2 * len(TAIL_ODDS)
 SHIFT, SPREAD, GROWTH = 0.3, 0.5, 1.8
 _CUT = _NORMAL.inv_cdf(TAIL)
 
+# The logs of the first bets as polynomials of the score, and the others' factors below, between and
+# above the tails.
+_SMOOTH = len(SHIFTS) + len(SPREADS)
+_SQUARE = np.concatenate([np.zeros(len(SHIFTS)), (1 - SPREADS**-2) / 2])
+_LINEAR = np.concatenate([SHIFTS, np.zeros(len(SPREADS))])
+_CONSTANT = np.concatenate([-(SHIFTS**2) / 2, -np.log(SPREADS)])
+_OUT = 1 / (1 + TAIL * (TAIL_ODDS - 1))
+_TAILS = np.array([[*(_OUT * TAIL_ODDS), *_OUT], [*_OUT, *_OUT], [*_OUT, *(_OUT * TAIL_ODDS)]])
+
 # Bets on a class that comes too often, as the factor of its odds.
 ODDS = np.array((2.0, 5.0, 20.0))
 
@@ -73,13 +82,8 @@ def scores(p: Doubles) -> Doubles:
 def bets(normal: Doubles) -> Doubles:
     """Return the factors of bets on normal scores, [n, BETS]: density ratios to the normal law."""
     z, factors = normal[:, None], np.empty((len(normal), BETS))
-    shifts, tails = len(SHIFTS), len(TAIL_ODDS)
-    factors[:, :shifts] = SHIFTS * z - SHIFTS**2 / 2
-    factors[:, shifts : -2 * tails] = -np.log(SPREADS) - z**2 / 2 * (SPREADS**-2 - 1)
-    np.exp(factors[:, : -2 * tails], out=factors[:, : -2 * tails])
-    factors[:, -2 * tails :] = 1 / (1 + TAIL * (np.tile(TAIL_ODDS, 2) - 1))
-    factors[normal <= _CUT, -2 * tails : -tails] *= TAIL_ODDS
-    factors[normal >= -_CUT, -tails:] *= TAIL_ODDS
+    factors[:, :_SMOOTH] = np.exp((_SQUARE * z + _LINEAR) * z + _CONSTANT)
+    factors[:, _SMOOTH:] = _TAILS[np.searchsorted((_CUT, -_CUT), normal)]
     return factors
 
 
