@@ -524,7 +524,6 @@ def test_a_name_with_commas_and_newlines_stays_one_cell(
     ("words", "message"),
     [
         (("--csv", "-", "--json"), "--csv - and --json: both print on stdout"),
-        (("--csv", "x.csv", "--video", "v.avi"), "--csv: is for images in files"),
         (("--csv", "none/x.csv"), "--csv"),
         (("--csv", "x.txt"), "--csv"),
     ],
@@ -532,7 +531,6 @@ def test_a_name_with_commas_and_newlines_stays_one_cell(
 def test_a_csv_that_can_not_be_is_a_usage_error(
     artefact: Path, pictures: Path, words: tuple[str, ...], message: str
 ) -> None:
-    images = () if "--video" in words else (pictures,)
-    done = _kedge("classify", artefact, *images, *words)
+    done = _kedge("classify", artefact, pictures, *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message in done.stderr

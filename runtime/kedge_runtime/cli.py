@@ -30,6 +30,14 @@ COMMANDS = {
         "Turn another tool's model file into an artefact.",
     ),
     "classify": ("kedge_runtime.commands.classify:classify", "Classify images."),
+    "watch": (
+        "kedge_runtime.commands.watch:watch",
+        "Classify the frames of a camera or a video.",
+    ),
+    "serve": (
+        "kedge_runtime.commands.serve:serve",
+        "Serve a page with the live stream, and classify images by HTTP.",
+    ),
     "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
@@ -60,7 +68,7 @@ COMMANDS = {
 
 HELP_WIDTH = 100
 # These stop when stdout is closed early. The others go on: their exit code is a verdict.
-STOPS_WITHOUT_READER = frozenset({"classify", "models"})
+STOPS_WITHOUT_READER = frozenset({"classify", "models", "watch"})
 
 
 class LazyGroup(click.Group):

@@ -6,6 +6,7 @@ A batch counts the images that fail.
 import glob
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from kedge_runtime.image.folder import find_images
 from kedge_runtime.output import say
 
 STDIN = "-"
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
 def split(
@@ -47,6 +49,9 @@ def split(
         )
     if images and streaming:
         raise UsageError(f"{images[0]}: images or a stream, one at a time")
+    if video := next((path for path in images if path.suffix.lower() in VIDEOS), None):
+        watched = f"kedge watch {shlex.quote(str(artefacts[0]))} --video {shlex.quote(str(video))}"
+        raise UsageError(f"{video}: a video, not an image; run", run=watched)
     if not (images or streaming or optional):
         raise UsageError(
             "no images given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
