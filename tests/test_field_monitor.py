@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,13 +12,17 @@ import pytest
 from conftest import Run
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.file import artefact_of, with_sketch
+from kedge_runtime.artefact.file import artefact_of, read_artefact, with_sketch
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.errors import ArtefactError
+from kedge_runtime.commands.field_watch import field_observers
+from kedge_runtime.errors import ArtefactError, UsageError
 from kedge_runtime.field.monitor import Monitor, MonitorOptions
 from kedge_runtime.field.sketching import sketch_images
 from kedge_runtime.field.thinning import Pace, Thinning
+from kedge_runtime.streams.answers import FrameClassifier, StreamOptions, StreamTally
 from kedge_runtime.streams.events import Event
+from kedge_runtime.streams.sources import Frame
+from kedge_runtime.watch.loop import Message, Watch
 
 
 def scene(rng: np.random.Generator) -> Pixels:
@@ -45,7 +50,9 @@ def sketched(artefacts: Path, tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     paths = write(tmp_path / "calibration", (scene(rng) for _ in range(150)))
     with Classifier.open(content.path) as classifier:
-        sketch = sketch_images(classifier, paths, [1] * 150)
+        plan = classifier.preprocessor
+        images = (plan.fit(plan.read(path)) for path in paths)
+        sketch = sketch_images(classifier, images, [1] * 150)
     path = tmp_path / "sketched.tflite"
     path.write_bytes(with_sketch(content, artefact_of(content), sketch))
     return path
@@ -218,3 +225,48 @@ def test_frames_count_when_the_scene_changes_and_not_too_often() -> None:
     assert counts(other, 65)  # nothing moved for a minute
     assert counts(still, 71)
     assert counts(other, 10)  # the clock was set back
+
+
+def test_a_watched_camera_sends_the_alarm_to_the_sinks(sketched: Path, tmp_path: Path) -> None:
+    class Kept(list[Message]):
+        def put(self, message: Message) -> None:
+            self.append(message)
+
+        def close(self) -> None: ...
+
+    rng, kept = np.random.default_rng(2), Kept()
+    with Classifier.open(sketched) as model:
+        (monitor,) = field_observers(model, tmp_path / "state", live=True)
+        assert isinstance(monitor, Monitor)
+        monitor.thinning = Thinning(EACH)
+        classifier = FrameClassifier(model, StreamOptions(), StreamTally())
+        images = (Frame(at, float(at), dark(scene(rng))) for at in range(60))
+        Watch("camera", classifier, [monitor], [kept]).run(images)
+    events = [message for message in kept if isinstance(message, Event)]
+    assert len(kept) - len(events) == 60
+    assert any("darker" in event.text for event in events)
+    # The state is written at the end, under the file's own name.
+    (state,) = (tmp_path / "state").iterdir()
+    assert state.name == f"field-{model.artefact.digest[7:19]}.state"
+
+
+def test_only_a_camera_and_a_file_with_a_sketch_are_watched(
+    sketched: Path, artefacts: Path, tmp_path: Path
+) -> None:
+    with Classifier.open(sketched) as model, Classifier.open(artefacts / "tiny.onnx") as bare:
+        assert field_observers(model, tmp_path, live=False) == ()
+        assert field_observers(bare, tmp_path, live=True) == ()
+        with pytest.raises(UsageError, match="--state: "):
+            field_observers(model, sketched / "no folder", live=True)
+
+
+def test_a_sketch_of_another_temperature_or_of_other_outputs_is_refused(sketched: Path) -> None:
+    artefact = read_artefact(sketched)
+    assert artefact.sketch is not None
+    output = replace(artefact.contract.output, temperature=1.5)
+    warmer = replace(artefact, contract=replace(artefact.contract, output=output))
+    with pytest.raises(ArtefactError, match=r"made at temperature 1, its contract has 1\.5"):
+        Monitor(warmer)
+    fewer = replace(artefact, sketch=replace(artefact.sketch, classes=artefact.sketch.classes[1:]))
+    with pytest.raises(ArtefactError, match="its sketch has 3 outputs, its contract 4"):
+        Monitor(fewer)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kedge_convert.convertible import Convertible
+from kedge_convert.images import fitted
 from kedge_convert.quantise.search import true_classes
 from kedge_convert.staging import write
 from kedge_convert.targets import Target
@@ -34,6 +35,6 @@ def add(path: Path, target: Target, model: Convertible, progress: Progress) -> t
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
     with classifier, progress.stage(f"sketch {target}", len(paths)) as tick:
-        sketch = sketch_images(classifier, paths, truth, tick)
+        sketch = sketch_images(classifier, fitted(paths, source.input), truth, tick)
     write(path, with_sketch(content, artefact_of(content), sketch))
     return ()

@@ -11,6 +11,7 @@ import click
 
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.commands.arguments import split
+from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import (
     ModelRequest,
     answer_options,
@@ -181,6 +182,8 @@ class _Stream:
         self._items = source.open() if source.given else None
         origin = Origin(self._artefacts, self._name)
         self._sinks = options.sinks.open(origin, live=source.live)
+        live = source.given and source.live
+        self._observers = field_observers(model, options.sinks.folder, live=live)
 
     @property
     def work(self) -> Callable[[], None] | None:
@@ -190,7 +193,7 @@ class _Stream:
     def _watch(self) -> None:
         assert self._items is not None
         sinks: list[Sink] = [self._view, *self._sinks]
-        watch = Watch(self._name, self._classifier, [self._view], sinks)
+        watch = Watch(self._name, self._classifier, [self._view, *self._observers], sinks)
         with summing_up(self._tally):
             watch.run(self._view.tapped(self._items))
 

@@ -83,7 +83,7 @@ def check(
     for item in images:
         tick()
         try:
-            frame = look_at(classifier, item.image)
+            frame = look_at(classifier, classifier.preprocessor.fit(classifier.read(item.image)))
         except ImageError as error:
             unread.append(f"{item.name}: {error}")
             continue

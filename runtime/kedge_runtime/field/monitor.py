@@ -32,6 +32,12 @@ def sketch_in(artefact: Artefact) -> Sketch:
             f"{artefact.path}: has no sketch of its calibration images: convert it again with "
             "--calibrate DIR"
         )
+    outputs = len(artefact.contract.labels) + artefact.contract.output.label_offset
+    if len(sketch.classes) != outputs:
+        raise ArtefactError(
+            f"{artefact.path}: its sketch has {len(sketch.classes)} outputs, its contract "
+            f"{outputs}: convert it again"
+        )
     if abs(sketch.temperature[0] - temperature) > 1e-6 * temperature:
         raise ArtefactError(
             f"{artefact.path}: its sketch was made at temperature {sketch.temperature[0]:g}, its "
@@ -83,7 +89,7 @@ class Monitor:
         self._options, self._digest = options, artefact.digest
         self._contract: Contract = artefact.contract
         self._classes = Classes.of(artefact.contract.labels, artefact.contract.output)
-        self._fit, self._thinning = Fitter(artefact.contract.input), Thinning(options.pace)
+        self._fit, self.thinning = Fitter(artefact.contract.input), Thinning(options.pace)
         self._sketch, self._pending = sketch_in(artefact), list[Event]()
         self._saved, self._unwritable = options.clock(), False
         self.evidence = self._opened()
@@ -91,7 +97,7 @@ class Monitor:
     def observe(self, pixels: Pixels, result: Result) -> Iterator[Event]:
         """Return the events of one frame, RGB uint8 [h, w, 3]; most frames don't count."""
         now = self._options.clock()
-        if self._thinning(pixels, now):
+        if self.thinning(pixels, now):
             seen = frame_of(self._fit(pixels), result, self._classes, now)
             for turn in self.evidence.add(seen):
                 finding = describe(self.evidence, turn, self._classes.labels)

@@ -1,20 +1,18 @@
 """Run an artefact on labelled or unlabelled images, and sketch what it saw."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from kedge_runtime.arrays import Pixels
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.field.evidence import MeasuredFrame
 from kedge_runtime.field.monitor import frame_of
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
-from kedge_runtime.image.objects import Source
 
 
-def look_at(classifier: Classifier, image: Source) -> MeasuredFrame:
-    """Classify an image and measure it. Raises ImageError."""
-    fitted = classifier.preprocessor.fit(classifier.read(image))
+def look_at(classifier: Classifier, fitted: Pixels) -> MeasuredFrame:
+    """Classify an image of the network's size, RGB uint8 [h, w, 3], and measure it."""
     raw = classifier.engine.run(classifier.preprocessor.look_up(fitted))
     values = classifier.probabilities_in(classifier.numbers(raw))
     return frame_of(fitted, classifier.classes.result(values), classifier.classes, 0.0)
@@ -22,13 +20,13 @@ def look_at(classifier: Classifier, image: Source) -> MeasuredFrame:
 
 def sketch_images(
     classifier: Classifier,
-    images: Sequence[Path],
+    images: Iterable[Pixels],
     truth: Sequence[int] | None,
     tick: Callable[[], None] = lambda: None,
 ) -> Sketch:
-    """Return the sketch of images; `truth`: the output of each one's true class, if it is known.
+    """Return the sketch of images of the network's size, RGB uint8 [h, w, 3].
 
-    Raises ImageError.
+    `truth`: the output of each one's true class, if it is known.
     """
     frames = []
     for image in images:
