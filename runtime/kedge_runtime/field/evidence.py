@@ -87,8 +87,7 @@ class FieldTests:
         rows, outputs = len(STATISTICS), len(sketch.classes)
         self.sketch, self.seed, self.frames = sketch, seed, 0
         self.counts = sketch.counts.astype(np.float64)
-        self.classes = sketch.classes.astype(np.float64)
-        self.images = float(sketch.images)
+        self.classes, self._images = sketch.classes.astype(np.float64), sketch.images
         self.tests, self.mix = Wealth(rows, BETS), Wealth(outputs, len(ODDS))
         self.began, self.raised = np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
         self.memory = Memory()
@@ -160,14 +159,13 @@ class FieldTests:
     def _mixed(self, seen: MeasuredFrame) -> list[Turn]:
         """Bet that a class comes too often; return the classes that do."""
         hits = list(seen.hits)
-        random, places = float(self._random.random()), self.images + 1
+        random, places = float(self._random.random()), self._images + self.frames + 1
         # A frame that has the class ranks before all that don't (`ranks`, for two values).
         p = (self.classes + random * (places - self.classes)) / places
         p[hits] = random * (self.classes[hits] + 1) / places
         shares = (self.classes + 1) / (places + 1)
         self.mix.bet(martingale.share_bets(p, shares), self.frames)
         self.classes[hits] += 1
-        self.images += 1
         due = self.mix.reached(ERROR)
         turns = [Turn("mix", test, self._since_mixed(test)) for test in due]
         for turn in turns:

@@ -35,11 +35,8 @@ def _arrays(evidence: FieldTests) -> dict[str, Array]:
 def to_bytes(evidence: FieldTests, artefact: str) -> bytes:
     """Return the state of tests; `artefact`: the digest of the file whose sketch they hold."""
     file = io.BytesIO()
-    numbers = {
-        "frames": np.array([evidence.frames], np.int64),
-        "images": np.array([evidence.images]),
-    }
-    arrays: dict[str, Any] = {**_arrays(evidence), **numbers, "artefact": np.array([artefact])}
+    numbers = {"frames": np.array([evidence.frames], np.int64), "artefact": np.array([artefact])}
+    arrays: dict[str, Any] = {**_arrays(evidence), **numbers}
     np.savez_compressed(file, **arrays)
     body = file.getvalue()
     return body + digest(body)
@@ -53,14 +50,13 @@ def from_bytes(content: bytes, sketch: Sketch, artefact: str, seed: int = 0) -> 
     arrays = read_arrays(body)
     evidence = FieldTests(sketch, seed)
     known = _arrays(evidence)
-    if arrays.keys() != {*known, "frames", "images", "artefact"}:
+    if arrays.keys() != {*known, "frames", "artefact"}:
         raise ArtefactError("it is of another version of kedge")
     if arrays["artefact"].ravel().tolist() != [artefact]:
         raise ArtefactError("it is of another file")
     evidence.frames = _frames(arrays["frames"])
     for name, array in known.items():
         _fill(name, array, arrays[name], evidence.frames)
-    evidence.images = float(arrays["images"].sum())
     evidence.reseed()
     return evidence
 
