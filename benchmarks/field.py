@@ -181,13 +181,14 @@ def weakest(table: Table, split: Split, name: str) -> float:
     return ladder(name)[-1]
 
 
-def faults(table: Table) -> list[Outcome]:
-    """Run every fault at its weakest strength and at its strongest one."""
+def faults(table: Table, later: int) -> list[Outcome]:
+    """Run every fault at each strength that costs enough, at once and `later`."""
     split, outcomes = Split.drawn(np.unique(table.image), 0), []
     for name in (*FAULTS, NEW):
-        for strength in dict.fromkeys((weakest(table, split, name), ladder(name)[-1])):
+        weak = ladder(name).index(weakest(table, split, name))
+        for strength in ladder(name)[weak:]:
             case = case_of(table, split, name, strength, report=True)
-            outcomes += [outcome(case, name, strength, onset) for onset in (0, 1000)]
+            outcomes += [outcome(case, name, strength, onset) for onset in (0, later)]
     return outcomes
 
 
@@ -263,7 +264,7 @@ def judge_faults(arguments: argparse.Namespace) -> None:
     _keep(arguments, "faults", {
         "images": len(np.unique(table.image)),
         "cost": cost(table.outputs.shape[1]),
-        "faults": [asdict(each) for each in faults(table)],
+        "faults": [asdict(each) for each in faults(table, arguments.onset)],
         "mix": mixed(table) if table.outputs.shape[1] <= 20 else None,
     })  # fmt: skip
 
@@ -312,6 +313,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="where measurements are kept")
     parser.add_argument("--seconds", type=float, default=280.0, help="of measure and of fresh")
     parser.add_argument("--frames", type=int, default=STREAM, help="of a clean stream")
+    parser.add_argument("--onset", type=int, default=1000, help="clean frames before a fault")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     return int(STEPS[arguments.step](arguments) or 0)
