@@ -11,7 +11,8 @@ import pytest
 
 import drift_references
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import generate, write_pair
 from kedge_runtime.checks.verify import walk
 from kedge_runtime.classify.classifier import Classifier

@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.cli import COMMANDS, kedge
 from kedge_runtime.commands.answers import comparison_head
 

@@ -1,10 +1,12 @@
 """`kedge serve` by HTTP: answers, labels, figures, who may ask, and hostile requests."""
 
+import http.client
 import json
 import re
 import signal
 import socket
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from conftest import Run
 from kedge_runtime.artefact.contract import Label
-from messages import soon
+from messages import answer, soon
 from served import BLUE, PALE, RED, Served, encoded, served, write_video
 
 pytest.importorskip("starlette", reason="the server needs keras-kedge[serve]")
@@ -186,6 +188,18 @@ def test_fifty_at_once_are_answered(server: Served) -> None:
     assert statuses == expected
 
 
+def test_a_kept_connection_answers_without_delay(server: Served) -> None:
+    """With Nagle's algorithm each answer takes 40 ms."""
+    connection, seconds = http.client.HTTPConnection(server.host, server.port, timeout=30), []
+    for _ in range(30):
+        began = time.monotonic()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        seconds.append(time.monotonic() - began)
+    connection.close()
+    assert sorted(seconds)[10] < 0.03
+
+
 # The page's own requests
 
 
@@ -196,7 +210,20 @@ def test_the_state_has_the_result_and_the_history(server: Served) -> None:
     assert server.ask("/v1/state?after=7").json()["history"] == state["history"][:2]
 
 
-def test_the_live_picture_is_the_newest_frame(server: Served) -> None:
+def test_the_history_keeps_no_frame() -> None:
+    from kedge_runtime.serve.view import View
+
+    view, frames = View(), weakref.WeakSet[Any]()
+    for index in range(50):
+        message = answer(index)
+        frames.add(message.frame)
+        view.put(message)
+        del message
+    assert len(frames) == 0
+    assert len(view.state(0)["history"]) == 50
+
+
+def test_the_live_image_is_the_newest_frame(server: Served) -> None:
     still = server.ask("/live.jpg")
     assert (still.status, still.headers["content-type"]) == (200, "image/jpeg")
     with socket.create_connection((server.host, server.port), timeout=10) as wire:

@@ -1,18 +1,19 @@
 """Classify images: the command `kedge classify`."""
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from kedge_runtime.classify.arguments import CallOptions
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.contact_sheet import ContactSheet
 from kedge_runtime.classify.marks import AUTO, Marker, summaries
 from kedge_runtime.classify.predictor import Predictor
+from kedge_runtime.classify.results import Result
 from kedge_runtime.commands.answers import ENSEMBLE, JsonPrinter, printer_for
 from kedge_runtime.commands.arguments import Batch, completing, split
 from kedge_runtime.commands.csv_table import CsvTable
@@ -28,7 +29,13 @@ from kedge_runtime.commands.options import FILE, as_json
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.output import echo, note, quiet
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.ahead import ahead
+from kedge_runtime.output import echo, note, only_python_stderr
+
+if TYPE_CHECKING:
+    from kedge_runtime.classify.contact_sheet import ContactSheet
+
 
 STDOUT = Path("-")
 
@@ -128,24 +135,38 @@ def classify_images(
     table = CsvTable(titles, options.top) if options.csv else None
     printed = table if options.csv == STDOUT else None
     printer = printer_for(titles, artefacts, options.top, as_json=options.as_json, table=printed)
-    sheet = ContactSheet(titles) if options.sheet else None
+    sheet = _contact_sheet(titles) if options.sheet else None
     if options.sheet or options.csv:
         _finish_without_reader()
-    batch = Batch()
-    for image in images:
-        with batch.skipping(image):
-            with quiet():  # OpenCV prints about damaged images
-                results = [p(image, top=options.top, rule=options.model.rule) for p in predictors]
+    batch, call = Batch(), CallOptions(options.top, options.model.rule)
+    # OpenCV prints about damaged images.
+    with only_python_stderr(), ahead(partial(_prepared, predictors, call), images) as prepared:
+        for image, answers in prepared:
+            with batch.skipping(image):
+                results = [answer() for answer in answers()]
                 pairs = zip(markers, results, strict=True)
                 marks = [marker.mark(image, result) for marker, result in pairs]
                 if sheet:
                     sheet.add(image, results, marks)
-            if table:
-                table.add(image, results, marks)
-            printer.add(image, results, marks)
+                if table:
+                    table.add(image, results, marks)
+                printer.add(image, results, marks)
     printer.close(batch.failed, summaries(markers))
     _write(options, sheet, table)
     return batch.close()
+
+
+def _prepared(
+    predictors: Sequence[Predictor], options: CallOptions, image: Path
+) -> list[Callable[[], Result]]:
+    """Decode and preprocess an image for each predictor; return what gives their results."""
+    return [predictor.prepared_result(image, options) for predictor in predictors]
+
+
+def _contact_sheet(titles: Sequence[str]) -> "ContactSheet":
+    from kedge_runtime.classify.contact_sheet import ContactSheet  # few calls draw one
+
+    return ContactSheet(titles)
 
 
 def _markers(
@@ -163,7 +184,7 @@ def _markers(
     return [Marker.of(options.truth, listed, each.classes) for each in predictors], images
 
 
-def _write(options: ClassifyOptions, sheet: ContactSheet | None, table: CsvTable | None) -> None:
+def _write(options: ClassifyOptions, sheet: "ContactSheet | None", table: CsvTable | None) -> None:
     """Write contact sheet and table, and name them with what they hold."""
     if options.sheet and sheet and sheet.tiles:
         write_whole(options.sheet, sheet.png())
@@ -190,9 +211,10 @@ def save_features(
     (classifier,) = classifiers
     classifier.check_features()
     artefact, batch, rows = str(classifier.artefact.path), Batch(), {}
-    for image in images:
-        with batch.skipping(image), quiet():
-            rows[image] = classifier.features(image)
+    with only_python_stderr(), ahead(classifier.prepared_features, images) as prepared:
+        for image, features in prepared:
+            with batch.skipping(image):
+                rows[image] = features()()
     if rows:
         file = io.BytesIO()
         names = np.array([str(image) for image in rows])

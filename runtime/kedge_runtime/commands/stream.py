@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import click
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.options import PLACE, group, record
 from kedge_runtime.errors import UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import UnreadError, note
 from kedge_runtime.streams.answers import LIMIT, StreamOptions, StreamTally, Votes
 from kedge_runtime.streams.events import Event

@@ -28,7 +28,8 @@ class View:
         self._frame: Frame | None = None
         self._encoded: tuple[Frame | None, bytes] = None, b""
         self._result: Result | None = None
-        self._history = deque[tuple[int, Message]](maxlen=HISTORY)
+        # Rows, not messages: those hold their frames.
+        self._history = deque[dict[str, Any]](maxlen=HISTORY)
         self._number = 0
         self.stopped = False
         self.lost = False
@@ -57,7 +58,7 @@ class View:
         """Note an answer or an event."""
         with self._lock:
             self._number += 1
-            self._history.append((self._number, message))
+            self._history.append(_row(self._number, message))
             if isinstance(message, Event) and message.kind in (LOST, BACK):
                 self.lost = message.kind == LOST
 
@@ -78,7 +79,7 @@ class View:
         with self._lock:
             result, history = self._result, list(self._history)
             number = self._number
-        rows = [_row(n, message) for n, message in reversed(history) if n > after]
+        rows = [row for row in reversed(history) if row["number"] > after]
         shown = None if result is None else result.to_dict()
         return {"live": self.is_live(), "number": number, "result": shown, "history": rows}
 

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.output import say
 from kedge_runtime.streams.sources import Clock, Frame, ended, numbered
 

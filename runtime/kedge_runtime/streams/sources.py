@@ -14,7 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Colour
 from kedge_runtime.errors import ImageError, UsageError, reason_of
 from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.streams.events import Event
 
 Clock = Callable[[], float]
