@@ -31,6 +31,7 @@ import machine
 from field_data import Table, measured, rendered
 from field_faults import FAULTS
 from field_page import SEEDS, Outcome, text
+from field_simulated import simulated
 from kedge_runtime.arrays import Indices
 from kedge_runtime.field.accuracy import estimate
 from kedge_runtime.field.evidence import ERROR, FieldTests, MeasuredFrame
@@ -274,6 +275,7 @@ def judge_quiet(arguments: argparse.Namespace) -> None:
     table = Table.read(sorted(arguments.work.glob("part-*.npz")))
     once = sorted(arguments.work.glob("fresh-*.npz"))
     _keep(arguments, "quiet", {
+        "simulated": simulated(),
         "quiet": quiet(table, SPLITS, arguments.frames),
         "fresh": fresh(Table.read(once), STREAM) if once else None,
     })  # fmt: skip

@@ -57,6 +57,11 @@ def text(report: dict[str, Any], found: list[Outcome]) -> str:
         f"{quiet_['streams']} streams of {quiet_['frames']} frames "
         f"({quiet_['notices']} notices of the mix).",
     ]
+    drawn = report["simulated"]
+    lines.append(
+        f"False alarms on simulated frames from where calibration came from: {drawn['alarms']} in "
+        f"{drawn['streams']} streams of {drawn['frames']} frames."
+    )
     if once:
         lines.append(
             f"False alarms on images that come once: {len(once['alarms'])} in {once['frames']} "
