@@ -208,6 +208,13 @@ class FittedImages:
 _FITTED = FittedImages(FITTED_MEMORY)
 
 
+def fitted(paths: Sequence[Path], spec: Input) -> Iterator[Pixels]:
+    """Yield each image at the network's size, RGB uint8 [h, w, 3]."""
+    plan = Preprocessor(spec)
+    for path in paths:
+        yield _FITTED.of(path, plan)
+
+
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
     """Yield the input tensor of each image, [1, ...], through the runtime's preprocessing."""
     plan = Preprocessor(spec)

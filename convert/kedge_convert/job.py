@@ -47,7 +47,7 @@ class ReleaseRequest:
     """What a target's file must hold before it gets its name, and where it goes.
 
     `device`: the profile that it must fit within `gates`. `limits`: the user's own. `unprepared`:
-    as of Job.
+    as of Job. `sketched`: whether the images are the user's own, worth a sketch in the file.
     """
 
     out: Path
@@ -56,6 +56,7 @@ class ReleaseRequest:
     gates: fit.DeviceGates = fit.GATES
     dynamic_batch: bool = False
     unprepared: str = ""
+    sketched: bool = False
 
     @property
     def device_name(self) -> str:
@@ -108,7 +109,13 @@ class Job:
     def release(self) -> ReleaseRequest:
         """The request for each target's file."""
         return ReleaseRequest(
-            self.out, self.limits, self.device, self.gates, self.dynamic_batch, self.unprepared
+            self.out,
+            self.limits,
+            self.device,
+            self.gates,
+            self.dynamic_batch,
+            self.unprepared,
+            sketched=self.calibrate is not None,
         )
 
     @property

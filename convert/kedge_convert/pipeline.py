@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import asking, contract_builder, convertible, doubts, float_model
+from kedge_convert import asking, contract_builder, convertible, doubts, float_model, sketching
 from kedge_convert.convertible import Convertible
 from kedge_convert.device import fit
 from kedge_convert.device.compilers import compiled_name
@@ -135,13 +135,15 @@ def _made(
         measured = float_model.check(temporary, target, reference, limits, progress)
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
+        sketched = verdict.passed and request.sketched
+        seen = sketching.add(temporary, target, model, progress) if sketched else ()
         path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)
     beside = _released(final, compiled, request) if verdict.passed else None
     ratio, head = size / (4 * model.source.parameters), model.source.head
     checked = Checked(path, size, ratio, measured, recipe, head, fitted, beside)
-    notes = (*exported.notes, *sealed.notes, *notes_on(measured, limits))
+    notes = (*exported.notes, *sealed.notes, *seen, *notes_on(measured, limits))
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
 
 

@@ -32,6 +32,8 @@ from kedge_runtime.drift.journal import Journal
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
+from kedge_runtime.field import state
+from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.image.decode import MAX_MEMORY, read_image
 from kedge_runtime.image.header import HeaderError, read_header
 from kedge_runtime.modelfile import archives, stored, tflite_metadata
@@ -124,10 +126,10 @@ def _appended(form: str) -> Way:
     )
 
 
-def _archive(content: bytes) -> Way:
-    """Return a way that changes the members of an .npz and packs them again."""
+def _archive(content: bytes, room: int = 0) -> Way:
+    """Return a way that changes the members of an .npz and packs them again, with room behind."""
     found = archives.read_members(BytesIO(content))
-    return members([found], seeds.zipped)
+    return members([found], lambda changed: seeds.zipped(changed) + bytes(room))
 
 
 def from_content(form: str, read: Callable[[ModelContent], object]) -> Callable[[bytes], object]:
@@ -273,6 +275,19 @@ DOORS: dict[str, Door] = {
         Golden.from_bytes,
         lambda: [seeds.golden()],
         (_archive(seeds.golden()), damaged),
+        limit=stored.MAX_BYTES,
+    ),
+    "sketch": Door(
+        Sketch.from_bytes,
+        lambda: [seeds.sketch().to_bytes()],
+        (_archive(seeds.sketch().to_bytes()), damaged),
+        limit=stored.MAX_BYTES,
+    ),
+    "field state": Door(
+        lambda content: state.from_bytes(content, seeds.sketch(), "sha256:x"),
+        lambda: [seeds.field_state()],
+        (_archive(seeds.field_state()[:-DIGEST_BYTES], DIGEST_BYTES), damaged),
+        _resealed,
         limit=stored.MAX_BYTES,
     ),
     "labels": Door(from_file("x.txt", read_labels), seeds.labels, TEXT),

@@ -151,8 +151,11 @@ class Classifier(Predictor):
         return partial(self._probabilities, self.preprocessor.tensor(pixels))
 
     def _probabilities(self, tensor: Array) -> Floats:
-        outputs = check_finite(self.numbers(self.engine.run(tensor)))
-        return probabilities(outputs, self.contract.output)
+        return self.probabilities_in(self.numbers(self.engine.run(tensor)))
+
+    def probabilities_in(self, outputs: Floats) -> Floats:
+        """Return each class's probability for the model's outputs, float32, flat."""
+        return probabilities(check_finite(outputs), self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the embedding of one image, from a model without its top.

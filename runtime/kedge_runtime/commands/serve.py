@@ -13,6 +13,7 @@ import click
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Classes
 from kedge_runtime.commands.arguments import split
+from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import (
     ModelRequest,
     answer_options,
@@ -173,7 +174,9 @@ def _opened(model: Predictor, artefacts: Sequence[str], options: ServeOptions) -
     classifier = FrameClassifier(model, gates, StreamTally())
     origin = Origin(artefacts, source.name if source.given else "no source")
     items = source.open() if source.given else None
-    return classifier, origin, items, (), options.sinks.open(origin, live=source.live), labelling
+    observers = field_observers(model, options.sinks.folder, live=source.given and source.live)
+    sinks = options.sinks.open(origin, live=source.live)
+    return classifier, origin, items, observers, sinks, labelling
 
 
 def _shown(host: str, port: int) -> str:

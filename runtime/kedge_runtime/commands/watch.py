@@ -10,6 +10,7 @@ import click
 
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.commands.arguments import split
+from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import (
     ModelRequest,
     answer_options,
@@ -88,9 +89,10 @@ def watch_stream(model: Predictor, artefacts: Sequence[str], options: WatchOptio
     classifier = FrameClassifier(model, gates, tally)
     items, origin = source.open(), Origin(artefacts, source.name)
     sinks = [_printer(options, origin), *options.sinks.open(origin, live=source.live)]
+    observers = field_observers(model, options.sinks.folder, live=source.live)
     with summing_up(tally):
         try:
-            Watch(source.name, classifier, sinks=sinks).run(items)
+            Watch(source.name, classifier, observers, sinks).run(items)
         except KeyboardInterrupt:
             return 0 if source.live else INTERRUPTED
     return 0

@@ -1,0 +1,42 @@
+"""Run an artefact on labelled or unlabelled images, and sketch what it saw."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from kedge_runtime.arrays import Pixels
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.field.evidence import MeasuredFrame
+from kedge_runtime.field.monitor import frame_of
+from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
+
+
+def look_at(classifier: Classifier, fitted: Pixels) -> MeasuredFrame:
+    """Classify an image of the network's size, RGB uint8 [h, w, 3], and measure it."""
+    raw = classifier.engine.run(classifier.preprocessor.look_up(fitted))
+    values = classifier.probabilities_in(classifier.numbers(raw))
+    return frame_of(fitted, classifier.classes.result(values), classifier.classes, 0.0)
+
+
+def sketch_images(
+    classifier: Classifier,
+    images: Iterable[Pixels],
+    truth: Sequence[int] | None,
+    tick: Callable[[], None] = lambda: None,
+) -> Sketch:
+    """Return the sketch of images of the network's size, RGB uint8 [h, w, 3].
+
+    `truth`: the output of each one's true class, if it is known.
+    """
+    frames = []
+    for image in images:
+        frames.append(look_at(classifier, image))
+        tick()
+    predicted = np.array([frame.predicted for frame in frames], np.int64)
+    seen = Seen(
+        np.stack([frame.values for frame in frames]),
+        predicted,
+        None if truth is None else predicted == np.asarray(truth),
+    )
+    output = classifier.contract.output
+    return sketch_of(seen, len(classifier.classes.labels), output.temperature)
