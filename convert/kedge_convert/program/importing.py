@@ -1,0 +1,110 @@
+"""Build the Keras model that computes the same as a float program."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kedge_convert.program.calls import Call, ForeignOperatorError, is_value
+from kedge_convert.program.operators import FOLDED, RULES, with_activation
+from kedge_convert.program.reading import Operation, Program, ProgramTensor
+from kedge_convert.toolkit import require
+
+INPUT = "image"
+# TensorFlow's operations with a kernel: their names lead to the name of the layer.
+_KERNELS = re.compile(r"(Conv2D|convolution|depthwise|MatMul|conv_transpose)\w*$")
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def imported(program: Program, name: str) -> Any:
+    """Return a Functional model of float32 [n, h, w, c]. Raises ForeignOperatorError."""
+    keras = require("keras")
+    batch, *shape = program.tensors[program.input].shape
+    if batch != 1:
+        raise ForeignOperatorError(f"a batch of {batch}")
+    image = keras.Input(tuple(shape), name=INPUT)
+    building = _Building(program, image)
+    for operation in needed(program):
+        building.add(operation)
+    return keras.Model(image, building.values[program.output], name=name)
+
+
+def needed(program: Program) -> list[Operation]:
+    """Return the operations that the output depends on, in order."""
+    wanted, kept = {program.output}, list[Operation]()
+    for operation in reversed(program.operations):
+        if wanted.intersection(operation.outputs):
+            wanted.update(operation.inputs)
+            kept.append(operation)
+    return kept[::-1]
+
+
+class _Building:
+    """The values so far: Keras tensors, arrays; None for what is computed from shapes alone."""
+
+    def __init__(self, program: Program, image: Any) -> None:
+        constants = enumerate(each.constant for each in program.tensors)
+        self.values: dict[int, Any] = {i: each for i, each in constants if each is not None}
+        self.values |= {-1: None, program.input: image}
+        self._tensors = program.tensors
+        self._names = _Names()
+
+    def add(self, operation: Operation) -> None:
+        """Add the values of an operation. Raises ForeignOperatorError."""
+        operands = [self.values[i] for i in operation.inputs]
+        if operation.kind == "SHAPE" or not any(map(is_value, operands)):
+            self.values |= dict.fromkeys(operation.outputs, _folded(operation, operands))
+            return
+        tensors = [self._tensors[i] for i in operation.outputs]
+        results = self._results(operation, operands, tensors)
+        self.values |= dict(zip(operation.outputs, results, strict=True))
+
+    def _results(
+        self, operation: Operation, operands: Sequence[Any], tensors: Sequence[ProgramTensor]
+    ) -> list[Any]:
+        shapes = tuple(each.shape[1:] for each in tensors)
+        name = self._names.of(tensors[0].name)
+        call = Call(operation.kind, name, operation.options, operands, shapes)
+        if call.kind not in RULES:
+            raise call.refusal()
+        if any(each.shape[:1] != (1,) for each in tensors):
+            raise call.refusal("that mixes the images of a batch")
+        results = RULES[call.kind](call)
+        results = list(results) if isinstance(results, list | tuple) else [results]
+        results = [with_activation(call, each) for each in results]
+        if [tuple(each.shape[1:]) for each in results] != list(shapes):
+            raise call.refusal("of another shape")
+        return results
+
+
+def _folded(operation: Operation, operands: Sequence[Any]) -> Any:
+    """Return the value of an operation on constants; None where only shapes come of it."""
+    if operation.kind not in FOLDED or not isinstance(operands[0], np.ndarray):
+        return None
+    return FOLDED[operation.kind](operands[0])
+
+
+class _Names:
+    """Names of layers, each once, from the names of tensors."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {INPUT: 1}
+
+    def of(self, tensor: str) -> str:
+        """Return a layer's name: the one in the tensor's name that TensorFlow made of layers."""
+        base = _layer_name(tensor)
+        count = self._taken[base] = self._taken.get(base, 0) + 1
+        return base if count == 1 else self.of(f"{base}_{count}")
+
+
+def _layer_name(tensor: str) -> str:
+    """Return the layer in `model/conv1_relu/Relu6;model/conv1/Conv2D`: conv1.
+
+    Without a kernel it is the layer of the first part.
+    """
+    parts = [part.split("/") for part in tensor.split(";") if part]
+    kernels = [part for part in parts if _KERNELS.match(part[-1]) and len(part) > 1]
+    path = (kernels or parts or [["tensor"]])[0]
+    name = _UNNAMEABLE.sub("_", path[-2] if len(path) > 1 else path[-1]).strip("_-.")
+    return name or "tensor"

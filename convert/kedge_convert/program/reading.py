@@ -1,0 +1,84 @@
+"""Read a float TFLite file as operations on tensors, its constants as numpy arrays."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kedge_convert.export import flatbuffer
+
+Array = NDArray[Any]
+# TensorType of schema.fbs -> the dtype of constants that an import can need.
+_DTYPES = {
+    "FLOAT32": "<f4",
+    "FLOAT16": "<f2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "BOOL": "?",
+}
+
+
+@dataclass(frozen=True)
+class ProgramTensor:
+    """A tensor; `shape`: batch included, which is 1; `constant`: its numbers, if it has any."""
+
+    name: str
+    shape: tuple[int, ...]
+    constant: Array | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operator; `inputs`, `outputs`: indices of Program.tensors, -1 for an absent input.
+
+    `options`: the schema's record of its builtin options, or None.
+    """
+
+    kind: str
+    options: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations in execution order, from the one `input` to the one `output`."""
+
+    tensors: tuple[ProgramTensor, ...]
+    operations: tuple[Operation, ...]
+    input: int
+    output: int
+
+    @cached_property
+    def makers(self) -> dict[int, Operation]:
+        """The operation that writes each tensor."""
+        return {index: each for each in self.operations for index in each.outputs}
+
+
+def read(content: bytes) -> Program:
+    """Return the program of a file that was checked (modelfile/check). Raises ValueError."""
+    model = flatbuffer.unpack(content)
+    (graph,) = model.subgraphs
+    (start,), (end,) = graph.inputs, graph.outputs
+    operations = [
+        Operation(kind, each.builtinOptions, _indices(each.inputs), _indices(each.outputs))
+        for kind, each in flatbuffer.operators(model)
+    ]
+    tensors = tuple(_tensor(model, each) for each in graph.tensors)
+    return Program(tensors, tuple(operations), int(start), int(end))
+
+
+def _indices(numbers: Any) -> tuple[int, ...]:
+    return () if numbers is None else tuple(map(int, numbers))
+
+
+def _tensor(model: Any, tensor: Any) -> ProgramTensor:
+    name, shape = (tensor.name or b"").decode(errors="replace"), flatbuffer.shape(tensor)
+    data = model.buffers[tensor.buffer].data
+    kinds = {value: key for key, value in vars(flatbuffer.schema().TensorType).items()}
+    dtype = _DTYPES.get(kinds.get(tensor.type, ""))
+    if data is None or not len(data) or dtype is None:
+        return ProgramTensor(name, shape)
+    return ProgramTensor(name, shape, np.asarray(data).view(dtype).reshape(shape))
