@@ -10,7 +10,7 @@ from kedge_convert.export.exported import Exported, ExportOptions, Recipe, Schem
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit
 from kedge_convert.job import PreparationRequest
-from kedge_convert.prepare import preparation
+from kedge_convert.program.preparable import preparable
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import CandidateModels
 from kedge_convert.quantise.search import Search
@@ -19,8 +19,10 @@ from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.worker.events import PREPARATION
 from kedge_convert.worker.progress import Progress
+from kedge_runtime.output import quiet
 
-UNPREPARED = "preparation: no layers to prepare; integer targets get the stock weights"
+UNPREPARED = "preparation: {}; integer targets get the stock weights"
+PARTLY = "preparation: {}; only the layers of Keras's own get prepared weights"
 UNTRIED = (
     "budget: only prepared layers can stay float, so no mixed file is tried; choose "
     "tflite:float16 or onnx:float16 instead"
@@ -82,13 +84,22 @@ def prepare(
     options = request.options
     if not options.formats:
         return Convertible(source, images, options.scheme)
-    if not (able := preparation.preparable(source.model)) and request.enabled:
-        progress.note(UNPREPARED)
-    if not (able and request.enabled):
+    able = _preparable(source, images, progress) if request.enabled else None
+    if able is None:
         if request.budget:
             progress.say(UNTRIED)
         return Convertible(source, images, options.scheme)
     progress.start_part(PREPARATION)
-    models = candidates.prepare(source, images, options, progress)
+    models = candidates.prepare(able, images, options, progress)
     ladder = search.search(models, request.budget, progress) if request.budget else None
     return Prepared(source, images, options.scheme, models, ladder)
+
+
+def _preparable(source: Source, images: ImageSplit, progress: Progress) -> Source | None:
+    """Return the source in layers that can be prepared; say why some can't be."""
+    with progress.stage("find layers"), quiet():
+        found = preparable(source, images)
+    if found.reason:
+        line = UNPREPARED if found.source is None else PARTLY
+        progress.note(line.format(found.reason))
+    return found.source

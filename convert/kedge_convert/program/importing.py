@@ -70,8 +70,10 @@ class _Building:
             raise call.refusal()
         if any(each.shape[:1] != (1,) for each in tensors):
             raise call.refusal("that mixes the images of a batch")
-        results = RULES[call.kind](call)
-        results = list(results) if isinstance(results, list | tuple) else [results]
+        made = RULES[call.kind](call)
+        results = list(made) if isinstance(made, list | tuple) else [made]
+        # Keras counts operations of no given name over the whole process.
+        results[0]._keras_history.operation.name = name
         results = [with_activation(call, each) for each in results]
         if [tuple(each.shape[1:]) for each in results] != list(shapes):
             raise call.refusal("of another shape")
@@ -107,4 +109,4 @@ def _layer_name(tensor: str) -> str:
     kernels = [part for part in parts if _KERNELS.match(part[-1]) and len(part) > 1]
     path = (kernels or parts or [["tensor"]])[0]
     name = _UNNAMEABLE.sub("_", path[-2] if len(path) > 1 else path[-1]).strip("_-.")
-    return name or "tensor"
+    return "output" if name.startswith("StatefulPartitionedCall") else name or "tensor"
