@@ -18,21 +18,26 @@ _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 def imported(program: Program, name: str) -> Any:
-    """Return a Functional model of float32 [n, h, w, c]. Raises ForeignOperatorError."""
+    """Return a Functional model of one input, float32 [n, h, w, c], and the program's outputs.
+
+    Raises ForeignOperatorError.
+    """
     keras = require("keras")
-    batch, *shape = program.tensors[program.input].shape
+    (start,) = program.inputs
+    batch, *shape = program.tensors[start].shape
     if batch != 1:
-        raise ForeignOperatorError(f"a batch of {batch}")
+        raise ForeignOperatorError(f"INPUT of a batch of {batch}")
     image = keras.Input(tuple(shape), name=INPUT)
     building = _Building(program, image)
     for operation in needed(program):
         building.add(operation)
-    return keras.Model(image, building.values[program.output], name=name)
+    outputs = [building.values[each] for each in program.outputs]
+    return keras.Model(image, outputs if len(outputs) > 1 else outputs[0], name=name)
 
 
 def needed(program: Program) -> list[Operation]:
-    """Return the operations that the output depends on, in order."""
-    wanted, kept = {program.output}, list[Operation]()
+    """Return the operations that the outputs depend on, in order."""
+    wanted, kept = set(program.outputs), list[Operation]()
     for operation in reversed(program.operations):
         if wanted.intersection(operation.outputs):
             wanted.update(operation.inputs)
@@ -46,7 +51,7 @@ class _Building:
     def __init__(self, program: Program, image: Any) -> None:
         constants = enumerate(each.constant for each in program.tensors)
         self.values: dict[int, Any] = {i: each for i, each in constants if each is not None}
-        self.values |= {-1: None, program.input: image}
+        self.values |= {-1: None, program.inputs[0]: image}
         self._tensors = program.tensors
         self._names = _Names()
 

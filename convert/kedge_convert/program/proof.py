@@ -1,6 +1,6 @@
 """Compare an imported model with the program that it was made from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,17 @@ def is_same(content: bytes, model: Any, tensors: Iterable[Floats], format: str =
     theirs, ours = (np.stack(each) for each in zip(*both, strict=True))
     # Written so that a NaN fails.
     return bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
+
+
+def noise(shape: tuple[int, ...], count: int) -> Iterator[Floats]:
+    """Yield seeded noise for an input of an unknown range: float32 [1, h, w, c], in turns.
+
+    Of bytes, 0 to 255, and of -1 to 1.
+    """
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        values = rng.integers(0, 256, (1, *shape)) if i % 2 else rng.uniform(-1, 1, (1, *shape))
+        yield values.astype(np.float32)
 
 
 def _flat(answers: Any) -> Floats:

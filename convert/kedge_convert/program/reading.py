@@ -1,7 +1,6 @@
 """Read a float TFLite file as operations on tensors, its constants as numpy arrays."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,30 +43,25 @@ class Operation:
 
 @dataclass(frozen=True)
 class Program:
-    """Operations in execution order, from the one `input` to the one `output`."""
+    """Operations in execution order; `inputs`, `outputs`: indices of tensors."""
 
     tensors: tuple[ProgramTensor, ...]
     operations: tuple[Operation, ...]
-    input: int
-    output: int
-
-    @cached_property
-    def makers(self) -> dict[int, Operation]:
-        """The operation that writes each tensor."""
-        return {index: each for each in self.operations for index in each.outputs}
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 def read(content: bytes) -> Program:
     """Return the program of a file that was checked (modelfile/check). Raises ValueError."""
     model = flatbuffer.unpack(content)
     (graph,) = model.subgraphs
-    (start,), (end,) = graph.inputs, graph.outputs
     operations = [
         Operation(kind, each.builtinOptions, _indices(each.inputs), _indices(each.outputs))
         for kind, each in flatbuffer.operators(model)
     ]
     tensors = tuple(_tensor(model, each) for each in graph.tensors)
-    return Program(tensors, tuple(operations), int(start), int(end))
+    ends = _indices(graph.inputs), _indices(graph.outputs)
+    return Program(tensors, tuple(operations), *ends)
 
 
 def _indices(numbers: Any) -> tuple[int, ...]:
