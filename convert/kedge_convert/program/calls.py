@@ -18,7 +18,7 @@ class ForeignOperatorError(Exception):
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """An operator with its operands: Keras tensors [n, ...], numpy arrays, or None.
 
     An operand that no rule needs, such as a computed shape, is None as well. `shapes`: of all
@@ -73,7 +73,7 @@ class Call:
         return axes
 
 
-Rule = Callable[[Call], Any]
+Rule = Callable[[OperatorCall], Any]
 
 
 def is_value(operand: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.program.calls import Call, ForeignOperatorError, is_value
+from kedge_convert.program.calls import ForeignOperatorError, OperatorCall, is_value
 from kedge_convert.program.operators import FOLDED, RULES, with_activation
 from kedge_convert.program.reading import Operation, Program, ProgramTensor
 from kedge_convert.toolkit import require
@@ -14,13 +14,14 @@ from kedge_convert.toolkit import require
 INPUT = "image"
 # TensorFlow's operations with a kernel: their names lead to the name of the layer.
 _KERNELS = re.compile(r"(Conv2D|convolution|depthwise|MatMul|conv_transpose)\w*$")
+_CALL = re.compile(r"_\d+$")
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
-def imported(program: Program, name: str) -> Any:
+def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -> Any:
     """Return a Functional model of one input, float32 [n, h, w, c], and the program's outputs.
 
-    Raises ForeignOperatorError.
+    `names`: of the layers that the program was made from. Raises ForeignOperatorError.
     """
     keras = require("keras")
     (start,) = program.inputs
@@ -28,7 +29,7 @@ def imported(program: Program, name: str) -> Any:
     if batch != 1:
         raise ForeignOperatorError(f"INPUT of a batch of {batch}")
     image = keras.Input(tuple(shape), name=INPUT)
-    building = _Building(program, image)
+    building = _Building(program, image, _LayerNames(names))
     for operation in needed(program):
         building.add(operation)
     outputs = [building.values[each] for each in program.outputs]
@@ -48,12 +49,12 @@ def needed(program: Program) -> list[Operation]:
 class _Building:
     """The values so far: Keras tensors, arrays; None for what is computed from shapes alone."""
 
-    def __init__(self, program: Program, image: Any) -> None:
+    def __init__(self, program: Program, image: Any, names: "_LayerNames") -> None:
         constants = enumerate(each.constant for each in program.tensors)
         self.values: dict[int, Any] = {i: each for i, each in constants if each is not None}
         self.values |= {-1: None, program.inputs[0]: image}
         self._tensors = program.tensors
-        self._names = _Names()
+        self._names = names
 
     def add(self, operation: Operation) -> None:
         """Add the values of an operation. Raises ForeignOperatorError."""
@@ -70,7 +71,7 @@ class _Building:
     ) -> list[Any]:
         shapes = tuple(each.shape[1:] for each in tensors)
         name = self._names.of(tensors[0].name)
-        call = Call(operation.kind, name, operation.options, operands, shapes)
+        call = OperatorCall(operation.kind, name, operation.options, operands, shapes)
         if call.kind not in RULES:
             raise call.refusal()
         if any(each.shape[:1] != (1,) for each in tensors):
@@ -92,17 +93,23 @@ def _folded(operation: Operation, operands: Sequence[Any]) -> Any:
     return FOLDED[operation.kind](operands[0])
 
 
-class _Names:
-    """Names of layers, each once, from the names of tensors."""
+class _LayerNames:
+    """Names of layers, each once, from the names of tensors; `known`: the layers' own."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: frozenset[str]) -> None:
+        self._known = known
         self._taken: dict[str, int] = {INPUT: 1}
 
     def of(self, tensor: str) -> str:
         """Return a layer's name: the one in the tensor's name that TensorFlow made of layers."""
-        base = _layer_name(tensor)
+        name = _layer_name(tensor)
+        # TensorFlow counts a layer's calls.
+        called = _CALL.sub("", name)
+        return self._free(called if called in self._known - {name} else name)
+
+    def _free(self, base: str) -> str:
         count = self._taken[base] = self._taken.get(base, 0) + 1
-        return base if count == 1 else self.of(f"{base}_{count}")
+        return base if count == 1 else self._free(f"{base}_{count}")
 
 
 def _layer_name(tensor: str) -> str:

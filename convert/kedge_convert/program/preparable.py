@@ -1,6 +1,9 @@
-"""Choose the layers whose weights are prepared: the source's own, or those of its float program."""
+"""Find the layers whose weights are prepared: those of the source's float program.
 
-import math
+Every source passes through a float TFLite program; so the same network gets the same integers,
+whatever it was made by. Where the program can't be imported exactly, its own Keras layers serve.
+"""
+
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +17,7 @@ from kedge_convert.program.importing import imported
 from kedge_convert.program.reading import read
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError
+from kedge_runtime.arrays import Floats
 from kedge_runtime.errors import EngineError, one_line
 
 PROVEN = 4  # calibration images on which an imported program must give the same answers
@@ -24,45 +28,31 @@ INEXACT = "its imported program gives other answers"
 
 @dataclass(frozen=True)
 class Preparable:
-    """A source in layers that can be prepared, None without any; `reason`: why some can't be."""
+    """A source in layers that can be prepared, None without any; `reason`: why it's no program."""
 
     source: Source | None
     reason: str = ""
 
 
 def preparable(source: Source, images: ImageSplit) -> Preparable:
-    """Return the source itself where all its kernels can be prepared, else its program, imported.
-
-    Of both the one with more kernels that can be prepared. A graph's layers are no Keras layers;
-    its program has the same operators whatever it was made by.
-    """
-    own = prepared_numbers(source.model)
-    if own >= _numbers(source.model):
-        return Preparable(source)
-    rest = Preparable(source) if own else Preparable(None, NO_LAYERS)
+    """Return the source's program, imported, or else the source where it has layers of Keras's."""
+    rest = Preparable(source if kernels(source.model) else None, NO_LAYERS)
     if fake_quant.trained(source.model) is not None:
         return replace(rest, reason=TRAINED)
     try:
         content = tflite_converter.float32(source)
-        model = imported(read(content), source.model.name)
+        names = frozenset(layer.name for layer in source.model._flatten_layers())
+        model = imported(read(content), source.model.name, names)
         probes = tensors(images.calibration[:PROVEN], source.input)
-        if prepared_numbers(model) <= own:
-            return rest
         if not proof.is_same(content, model, probes):
             return replace(rest, reason=INEXACT)
     except ForeignOperatorError as error:
         return replace(rest, reason=f"no rule imports the operator {error}")
     except (ConversionError, EngineError) as error:
         return replace(rest, reason=one_line(error))
-    return Preparable(replace(source, model=model))
+    return Preparable(replace(source, model=model)) if kernels(model) else rest
 
 
-def prepared_numbers(model: Any) -> int:
-    """Return how many numbers the kernels hold that can be prepared."""
-    nodes = preparation.plan(model).nodes
-    return sum(node.weights.kernel.size for node in nodes if node.weights)
-
-
-def _numbers(model: Any) -> int:
-    """Return how many numbers a model's kernels hold."""
-    return sum(math.prod(each.shape) for each in model.weights if len(each.shape) > 1)
+def kernels(model: Any) -> list[Floats]:
+    """Return the kernels of a model that can be prepared, in the order of its operators."""
+    return [node.weights.kernel for node in preparation.plan(model).nodes if node.weights]

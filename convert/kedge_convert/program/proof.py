@@ -22,9 +22,7 @@ def is_same(content: bytes, model: Any, tensors: Iterable[Floats], format: str =
     """
     with quiet():
         engine = open_engine(ModelContent(Path(f"program.{format}"), format, content))
-        both = [
-            (_flat(engine.run(each)), _flat(model(each, training=False))) for each in tensors
-        ]
+        both = [(_flat(engine.run(each)), _flat(model(each, training=False))) for each in tensors]
     theirs, ours = (np.stack(each) for each in zip(*both, strict=True))
     # Written so that a NaN fails.
     return bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
