@@ -95,7 +95,7 @@ CASES: dict[str, Body] = {
     "PAD": padded("CONSTANT"),
     "PADV2": lambda tf, x: tf.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-1.0),
     "REDUCE_MAX": lambda tf, x: tf.reduce_max(x, (1, 2)),
-    "RELU_0_TO_1": lambda tf, x: tf.minimum(tf.maximum(x, 0.0), 1.0),
+    "MINIMUM": lambda tf, x: tf.minimum(tf.maximum(x, 0.0), 1.0),
     "RESHAPE": lambda tf, x: tf.reshape(x, (1, 16, 16)),
     "RESIZE_BILINEAR": lambda tf, x: tf.image.resize(x, (5, 11)),
     "RESIZE_NEAREST_NEIGHBOR": lambda tf, x: tf.image.resize(x, (16, 16), "nearest"),
@@ -130,7 +130,7 @@ def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
     for case in CASES:
         model = imported(read(program(CASES[case])), "it")
         alone = [np.asarray(model(image[None])) for image in images]
-        np.testing.assert_allclose(model(images), np.concatenate(alone), atol=1e-5, err_msg=case)
+        np.testing.assert_allclose(model(images), np.concatenate(alone), atol=1e-4, err_msg=case)
 
 
 # What can't be imported -> words of the error, the operator's name first.
@@ -163,7 +163,9 @@ def test_layers_keep_the_names_that_they_had() -> None:
     keras = require("keras")
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(3, 3, name="stem")])
     content = program(lambda tf, x: model(x))
-    assert "stem" in [layer.name for layer in imported(read(content), "it").layers]
+    assert "stem" in [
+        layer.name for layer in imported(read(content), "it", frozenset({"stem"})).layers
+    ]
 
 
 @pytest.fixture

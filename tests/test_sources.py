@@ -499,7 +499,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a zip of something else": (other_zip, "no Keras model in this file"),
     "a SavedModel in a zip": (zipped, "a SavedModel in a zip: unpack it, and give the folder"),
     "an artefact that ends in a zip": (
-        lambda folder: other_zip(folder).rename(folder / "it.tflite"),
+        lambda folder: other_zip(folder).rename(folder / "it.onnx"),
         "converted already: kedge seal",
     ),
     "a Lambda": (

@@ -90,7 +90,8 @@ def prepare(
             progress.say(UNTRIED)
         return Convertible(source, images, options.scheme)
     progress.start_part(PREPARATION)
-    models = candidates.prepare(able, images, options, progress)
+    # Stock candidates come from the source itself: an export may know its layers better.
+    models = replace(candidates.prepare(able, images, options, progress), stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
     return Prepared(source, images, options.scheme, models, ladder)
 
