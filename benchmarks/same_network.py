@@ -1,0 +1,145 @@
+"""Is the int8 of a network the same, whatever its file was made by?
+
+Saves one Keras classifier as a SavedModel and as a float .tflite file, and converts each of them
+and the Keras file (other files of the same network: --source) with half of the images. The other
+half, to which nothing was fitted, tells each artefact's agreement with the Keras model, and the
+mean divergence (KL) of the probabilities.
+
+    python benchmarks/same_network.py --model FILE.keras --images DIR --out OUT
+
+Writes results/same-network-<name>-<machine>.json and fails where agreements differ by more than
+.003.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import machine
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import Artefact, read_artefact
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.files import write_whole
+from kedge_runtime.output import quiet
+
+HERE = Path(__file__).parent
+TARGETS = ("tflite:float32", "tflite:int8", "onnx:int8")
+MOST = 0.003  # difference in agreement between the sources
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One int8 artefact beside the float model; `method`: of its weights."""
+
+    source: str
+    format: str
+    method: str
+    agreement: float
+    kl: float
+    size: int
+
+
+def main() -> int:
+    arguments = _arguments()
+    out = arguments.out
+    half, rest = _halves(arguments.images, out / "calibration")
+    sources = _saved(arguments.model, out) | dict(map(_pair, arguments.source))
+    figures = []
+    for name, path in sources.items():
+        _convert(path, half, out / name)
+        reference = _probabilities(next((out / "keras").glob("*.float32.tflite")), rest)
+        for file in sorted((out / name).glob("*.int8.*")):
+            figures.append(_figures(name, file, reference, rest))
+            print(figures[-1], flush=True)
+    place = HERE / "results" / f"same-network-{arguments.model.stem}-{machine.slug()}.json"
+    write_whole(place, f"{json.dumps([asdict(each) for each in figures], indent=1)}\n".encode())
+    return int(_spread(figures) > MOST)
+
+
+def _spread(figures: Sequence[Figures]) -> float:
+    """Return the largest difference in agreement within one format."""
+    formats = {each.format for each in figures}
+    agreements = ([each.agreement for each in figures if each.format == one] for one in formats)
+    return max(max(each) - min(each) for each in agreements)
+
+
+def _halves(images: Path, folder: Path) -> tuple[Path, list[Path]]:
+    """Link every second image into a folder; return it and the other images."""
+    paths = sorted(images.iterdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths[::2]:
+        if not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path.resolve())
+    return folder, paths[1::2]
+
+
+def _saved(path: Path, out: Path) -> dict[str, Path]:
+    """Save the model in every way; return the files by name."""
+    with quiet():
+        model = keras.models.load_model(path, compile=False)
+        model.export(out / "files" / path.stem, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(out / "files" / path.stem))
+        file = out / "files" / f"{path.stem}.tflite"
+        file.write_bytes(converter.convert())
+    return {"keras": path, "saved": out / "files" / path.stem, "tflite": file}
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    return name, Path(path)
+
+
+def _convert(path: Path, images: Path, out: Path) -> None:
+    command = [sys.executable, "-m", "kedge_runtime.cli", "convert", str(path)]
+    command += ["--to", ",".join(TARGETS), "--calibrate", str(images), "--out", str(out)]
+    command += ["--labels", "imagenet", "--preprocess", "imagenet", "--normalisation", "tf"]
+    subprocess.run(command, check=True)
+
+
+def _probabilities(file: Path, images: Sequence[Path]) -> Floats:
+    artefact = read_artefact(file)
+    classifier = _classifier(file, artefact)
+    rows = np.stack([classifier.outputs(image) for image in images])
+    return np.stack([probabilities(row[None], artefact.contract.output)[0] for row in rows])
+
+
+def _classifier(file: Path, artefact: Artefact) -> Classifier:
+    with quiet():
+        return Classifier(artefact, open_engine(read_content(file)))
+
+
+def _figures(source: str, file: Path, reference: Floats, images: Sequence[Path]) -> Figures:
+    answers = _probabilities(file, images)
+    logs = np.log(np.maximum(reference, 1e-12)) - np.log(np.maximum(answers, 1e-12))
+    return Figures(
+        source,
+        file.suffix[1:],
+        read_artefact(file).contract.provenance.method,
+        float((answers.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+        float((reference * logs).sum(axis=1).mean()),
+        file.stat().st_size,
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="a Keras file")
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="a folder for files and artefacts")
+    parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
