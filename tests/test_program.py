@@ -13,7 +13,7 @@ from kedge_convert.images import ImageSplit
 from kedge_convert.load import registry
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.program import preparable, proof
-from kedge_convert.program.calls import ForeignOperatorError
+from kedge_convert.program.calls import ForeignOperatorError, OperatorCall
 from kedge_convert.program.importing import imported
 from kedge_convert.program.operators import RULES
 from kedge_convert.program.reading import read
@@ -291,3 +291,18 @@ def test_a_damaged_file_is_refused_before_anything_else_reads_it(tmp_path: Path)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ArtefactError, match="copy it again"):
         registry.check(SourceRequest(str(path)))
+
+
+def test_an_operator_that_keras_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(call: OperatorCall) -> None:
+        raise ValueError("no such size")
+
+    content = program(CASES["TANH"])
+    monkeypatch.setitem(RULES, "TANH", refuse)
+    with pytest.raises(ForeignOperatorError, match=r"^TANH that Keras lacks \(no such size\)$"):
+        imported(read(content), "it")
+
+
+def test_a_program_that_ignores_its_image_is_refused() -> None:
+    with pytest.raises(ForeignOperatorError, match="OUTPUT of constants"):
+        imported(read(program(lambda tf, x: tf.constant(numbers(1, 5)))), "it")

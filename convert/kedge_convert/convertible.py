@@ -89,7 +89,6 @@ def prepare(
         if request.budget:
             progress.say(UNTRIED)
         return Convertible(source, images, options.scheme)
-    progress.start_part(PREPARATION)
     # Stock candidates come from the source itself: an export may know its layers better.
     models = replace(candidates.prepare(able, images, options, progress), stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
@@ -98,6 +97,7 @@ def prepare(
 
 def _preparable(source: Source, images: ImageSplit, progress: Progress) -> Source | None:
     """Return the source in layers that can be prepared; say why some can't be."""
+    progress.start_part(PREPARATION)
     with progress.stage("find layers"), quiet():
         found = preparable(source, images)
     if found.reason:

@@ -10,6 +10,7 @@ from kedge_convert.program.calls import ForeignOperatorError, OperatorCall, is_v
 from kedge_convert.program.operators import FOLDED, RULES, with_activation
 from kedge_convert.program.reading import Operation, Program, ProgramTensor
 from kedge_convert.toolkit import require
+from kedge_runtime.errors import one_line
 
 INPUT = "image"
 # TensorFlow's operations with a kernel: their names lead to the name of the layer.
@@ -32,7 +33,9 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
     building = _Building(program, image, _LayerNames(names))
     for operation in needed(program):
         building.add(operation)
-    outputs = [building.values[each] for each in program.outputs]
+    outputs = [building.values.get(each) for each in program.outputs]
+    if not all(map(is_value, outputs)):
+        raise ForeignOperatorError("OUTPUT of constants")
     return keras.Model(image, outputs if len(outputs) > 1 else outputs[0], name=name)
 
 
@@ -58,7 +61,7 @@ class _Building:
 
     def add(self, operation: Operation) -> None:
         """Add the values of an operation. Raises ForeignOperatorError."""
-        operands = [self.values[i] for i in operation.inputs]
+        operands = [self.values.get(i) for i in operation.inputs]
         if operation.kind == "SHAPE" or not any(map(is_value, operands)):
             self.values |= dict.fromkeys(operation.outputs, _folded(operation, operands))
             return
@@ -76,7 +79,7 @@ class _Building:
             raise call.refusal()
         if any(each.shape[:1] != (1,) for each in tensors):
             raise call.refusal("that mixes the images of a batch")
-        made = RULES[call.kind](call)
+        made = _made(call)
         results = list(made) if isinstance(made, list | tuple) else [made]
         # Keras counts operations of no given name over the whole process.
         results[0]._keras_history.operation.name = name
@@ -84,6 +87,17 @@ class _Building:
         if [tuple(each.shape[1:]) for each in results] != list(shapes):
             raise call.refusal("of another shape")
         return results
+
+
+def _made(call: OperatorCall) -> Any:
+    """Return what a rule makes of an operator. Raises ForeignOperatorError."""
+    try:
+        return RULES[call.kind](call)
+    except ForeignOperatorError:
+        raise
+    # Keras raises whatever its layers do with sizes that they don't take.
+    except Exception as error:
+        raise call.refusal(f"that Keras lacks ({one_line(error, 100)})") from error
 
 
 def _folded(operation: Operation, operands: Sequence[Any]) -> Any:

@@ -1,5 +1,6 @@
 """Read a float TFLite file as operations on tensors, its constants as numpy arrays."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,12 @@ class Program:
 
 
 def read(content: bytes) -> Program:
-    """Return the program of a file that was checked (modelfile/check). Raises ValueError."""
+    """Return the main graph of a file that was checked (modelfile/check).
+
+    Other graphs belong to operators of control flow, which no rule imports.
+    """
     model = flatbuffer.unpack(content)
-    (graph,) = model.subgraphs
+    graph = model.subgraphs[0]
     operations = [
         Operation(kind, each.builtinOptions, _indices(each.inputs), _indices(each.outputs))
         for kind, each in flatbuffer.operators(model)
@@ -73,6 +77,8 @@ def _tensor(model: Any, tensor: Any) -> ProgramTensor:
     data = model.buffers[tensor.buffer].data
     kinds = {value: key for key, value in vars(flatbuffer.schema().TensorType).items()}
     dtype = _DTYPES.get(kinds.get(tensor.type, ""))
-    if data is None or not len(data) or dtype is None:
+    size = math.prod(shape) * np.dtype(dtype).itemsize if dtype else 0
+    # Sparse tensors hold fewer numbers than their shape has; no rule finds theirs.
+    if data is None or dtype is None or len(data) != size or not size:
         return ProgramTensor(name, shape)
     return ProgramTensor(name, shape, np.asarray(data).view(dtype).reshape(shape))
