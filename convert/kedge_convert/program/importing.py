@@ -36,7 +36,11 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
     outputs = [building.values.get(each) for each in program.outputs]
     if not all(map(is_value, outputs)):
         raise ForeignOperatorError("OUTPUT of constants")
-    return keras.Model(image, outputs if len(outputs) > 1 else outputs[0], name=name)
+    try:
+        return keras.Model(image, outputs if len(outputs) > 1 else outputs[0], name=name)
+    # Of names that meet: Keras gives some to parts of a rule by itself.
+    except ValueError as error:
+        raise ForeignOperatorError(f"OUTPUT that Keras lacks ({one_line(error, 100)})") from error
 
 
 def needed(program: Program) -> list[Operation]:
