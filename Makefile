@@ -10,7 +10,7 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check arm64 fuzz mutants format cli sbom pins clean
+.PHONY: demo test check arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
 .DELETE_ON_ERROR:
 
 # Install the packages of some sections, each held to its hash, and kedge as it lies here. An
@@ -66,7 +66,20 @@ format: $(VENV)/.dev
 cli: $(VENV)/.dev
 	$(BIN)/python tools/cli_reference.py
 
-# The wheel, and beside it a CycloneDX bill of materials: all that kedge[convert,onnx,signing] brings.
+# The reference of the Python API, docs/api-reference.md, from the docstrings.
+api: $(VENV)/.dev
+	$(BIN)/python tools/api_reference.py
+
+# The README's two images, from the demo's own drawings; needs Chromium.
+screenshots: $(VENV)/.dev
+	$(BIN)/python tools/screenshots.py
+
+# The wheel and the source archive, both checked.
+wheel: $(VENV)/.dev
+	$(BIN)/python tools/wheel.py dist
+
+# The wheel, and beside it a CycloneDX bill of materials: what its extras convert, onnx and signing
+# bring.
 sbom: $(VENV)/.dev
 	$(BIN)/python tools/sbom.py dist
 

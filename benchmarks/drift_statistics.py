@@ -8,6 +8,7 @@ with images of its own.
     python benchmarks/drift_statistics.py
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.stats import multinomial
 
 from kedge_runtime.drift.gates import Gate, Pairs, max_drop, min_agreement
-from kedge_runtime.drift.intervals import Z, drop_differs, paired_drop, share_differs, wilson
+from kedge_runtime.drift.statistics import Z, drop_differs, paired_drop, share_differs, wilson
 
 RESULTS = Path(__file__).parent / "results"
 DRAWS = 2000
@@ -61,6 +62,7 @@ METHODS: dict[str, Method] = {"Tango": paired_drop, "Agresti-Min": agresti_min, 
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     report = {
         "draws": DRAWS,
         "coverage": coverage(SCENARIOS),

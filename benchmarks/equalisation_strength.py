@@ -22,7 +22,7 @@ from kedge_convert.prepare.graph import Graph, forget, quantised, run, simulate
 from kedge_convert.prepare.preparation import plan
 from kedge_convert.source import load_source
 from kedge_runtime.arrays import Floats
-from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.drift.statistics import sqnr
 
 RESULTS = Path(__file__).parent / "results"
 JUDGES = 32

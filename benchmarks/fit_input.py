@@ -26,7 +26,7 @@ from kedge_convert.fitting.search import InputFit
 from kedge_convert.fitting.subject import open_subject
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.progress import Progress
-from kedge_models.labels.lists import imagenet
+from kedge_models.cards import imagenet
 from kedge_runtime.errors import UsageError
 from kedge_runtime.fitting import candidates
 from kedge_runtime.image.pipelines import PIPELINES

@@ -31,7 +31,7 @@ from PIL import Image
 
 import machine
 from kedge_runtime.image.decode import LIMITS
-from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import read_header
 
 RESULTS = Path(__file__).parent / "results"
 SMALL = 64, 48

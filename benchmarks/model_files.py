@@ -27,7 +27,7 @@ from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.files import write_whole
 from kedge_runtime.image.preprocessing import (
     dequantise,

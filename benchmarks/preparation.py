@@ -1,7 +1,7 @@
 """How long does preparation take, and how much memory?
 
 Only the weights' preparation, in a process of its own that has loaded the model and read the
-images: what `kedge convert` adds to a conversion to int8. Needs kedge[convert].
+images: what `kedge convert` adds to a conversion to int8. Needs keras-kedge[convert].
 
     python benchmarks/preparation.py --model FILE.keras --card MobileNetV2 --images DIR
 """

@@ -2,7 +2,7 @@
 
 Converts one Keras model in every way of `quantisation_ways.py`, each in a process of its own, and
 holds the results against the float original on all pictures of the folder that calibrated none of
-them. Needs kedge[convert,benchmarks]; without litert-quantizer its row says so.
+them. Needs keras-kedge[convert,benchmarks]; without litert-quantizer its row says so.
 
     python benchmarks/quantisation.py --model FILE.keras --card MobileNetV2 --images DIR --seeds 0 1
 
@@ -33,7 +33,7 @@ from kedge_convert.images import Sampling, collect
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.budget import Budget
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.drift import metrics
+from kedge_runtime.drift.statistics import sqnr, top_k_agreement
 from kedge_runtime.drift.truth import Truth, read_truth
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.image.decode import SUFFIXES
@@ -259,9 +259,9 @@ def _figures(
         way=made.way,
         form=made.form,
         top1=_share(one.logits, right),
-        agreement=metrics.top_k_agreement(reference, one.logits, 1),
+        agreement=top_k_agreement(reference, one.logits, 1),
         kl=parity.divergence(reference, one.logits, original.facts.output),
-        sqnr=metrics.sqnr(reference, one.logits),
+        sqnr=sqnr(reference, one.logits),
         bytes=len(made.content),
         seal_bytes=made.seal or None,
         size_ratio=len(made.content) / len(stock.made.content),

@@ -32,8 +32,7 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Input, Label, Output
-from kedge_runtime.artefact.file import Artefact, seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden, seal
 from kedge_runtime.artefact.sealing import golden_set
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions, open_engine

@@ -52,17 +52,17 @@ def watch(job: Job, progress: Progress) -> Iterator[Outcome]:
     """Convert as the worker does, and write the roads to TensorFlow beside the artefacts."""
     roads: list[Road] = []
     quantiser = require("tensorflow.lite.python.convert")
-    keras = require("tensorflow.lite.python.lite").TFLiteConverterV2.from_keras_model
+    make = require("tensorflow.lite.python.lite").TFLiteConverterV2.from_concrete_functions
 
-    def from_keras_model(model: Any) -> Any:
-        converter = keras(model)
+    def from_concrete_functions(functions: Any) -> Any:
+        converter = make(functions)
         converter.convert = watched(roads, converter.convert)
         return converter
 
     converter = require("tensorflow").lite.TFLiteConverter
     quantise = watched(roads, quantiser.mlir_quantize)
     with (
-        mock.patch.object(converter, "from_keras_model", from_keras_model),
+        mock.patch.object(converter, "from_concrete_functions", from_concrete_functions),
         mock.patch.object(quantiser, "mlir_quantize", quantise),
     ):
         yield from pipeline.convert(job, progress)

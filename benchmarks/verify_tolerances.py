@@ -30,7 +30,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.file import Artefact, read_artefact
 from kedge_runtime.checks.verify import TOLERANCES
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.image.preprocessing import Preprocessor

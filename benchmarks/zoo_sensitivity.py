@@ -29,7 +29,7 @@ from kedge_convert.toolkit import require
 from kedge_models.cards import card
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Input
-from kedge_runtime.drift import metrics
+from kedge_runtime.drift import statistics
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import quiet
 
@@ -83,8 +83,8 @@ def measure(record: Record, images: Path) -> dict[str, float]:
     pictures = [np.asarray(each) for each in tensors(paths, spec)]
     wanted, halves, exact = (_logits(each, pictures) for each in (model, rounded, double))
     return {
-        "float16": metrics.relative_error(wanted, halves),
-        "float32": metrics.relative_error(exact, wanted),
+        "float16": statistics.relative_error(wanted, halves),
+        "float32": statistics.relative_error(exact, wanted),
     }
 
 

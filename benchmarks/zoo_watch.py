@@ -5,8 +5,8 @@ import threading
 from time import monotonic
 from typing import Any
 
-from kedge_convert.worker.events import Event, PartStarted
 from kedge_convert.worker.process import held
+from kedge_convert.worker.progress import Event, PartStarted
 
 INTERVAL = 0.1  # seconds between two looks at the memory
 

@@ -29,8 +29,7 @@ from kedge_runtime.artefact.contract import (
     Quantisation,
     Tensor,
 )
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.artefact.signing import PrivateKey, generate, write_pair
 from kedge_runtime.cli import main
 from skips import pytest_make_collect_report, pytest_runtest_makereport
@@ -71,6 +70,13 @@ def _turns(items: list[pytest.Item]) -> Callable[[pytest.Item], int]:
         return 1 if item.path in slow else 3
 
     return turn
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_output() -> None:
+    """Remove settings of the user's shell that change the width and the colours of output."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -163,7 +169,7 @@ def sealed_file(form: str, artefacts: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def signing_key() -> PrivateKey:
     """Return a key, or skip without the library for it."""
-    pytest.importorskip("cryptography", reason="signatures need kedge[signing]")
+    pytest.importorskip("cryptography", reason="signatures need keras-kedge[signing]")
     return generate()
 
 
@@ -227,7 +233,7 @@ def demo_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     if "KEDGE_DEMO" in os.environ:
         return Path(os.environ["KEDGE_DEMO"])
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     base = tmp_path_factory.getbasetemp()
     # What the processes of -n share lies above what each has.
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-of-all"

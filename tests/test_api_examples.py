@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 
 pytest.importorskip("ai_edge_litert")
 
@@ -45,13 +44,13 @@ def desk(
     model = seal("tflite", models["tflite"], contract, golden)
     contents = {
         "model.tflite": model,
-        "demo-out/demo.int8.tflite": model,
+        "flowers.int8.tflite": model,
         "embedding.tflite": seal("tflite", models["tflite"], features, golden),
         "foreign.tflite": models["tflite"],
         "names.txt": b"red\ngreen\nblue\ndark\n",
         "facts.json": _facts(contract),
         "photo.jpg": _photo(),
-        "models/kedge_models/demo/samples/star_0.jpg": _photo(),
+        "photos/rose.jpg": _photo(),
     }
     for name, content in contents.items():
         path = tmp_path / name

@@ -18,7 +18,7 @@ import emulated_root
 import photo_answers
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks.verify import CHECKS, TOLERANCES
-from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.image.preprocessing import dequantise
 
 pytestmark = pytest.mark.arm64
@@ -81,7 +81,7 @@ check_count = 20
 
 def build(folder: Path, **model: str) -> Path:
     """Return an int8 artefact; an unchanged converter has it from the cache of `kedge build`."""
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     lines = [f"{key} = {json.dumps(value)}" for key, value in model.items()]
     config = folder / "kedge.toml"
     config.write_text("\n".join([DEFAULTS, "[[model]]", *lines]))

@@ -11,8 +11,7 @@ import pytest
 
 import drift_references
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.artefact.signing import generate, write_pair
 from kedge_runtime.checks.verify import walk
 from kedge_runtime.classify.classifier import Classifier
@@ -70,6 +69,14 @@ def test_every_module_of_the_runtime_imports_alone() -> None:
     files = [path.relative_to(root).with_suffix("") for path in root.rglob("*.py")]
     names = {".".join(path.parts).removesuffix(".__init__") for path in files}
     assert set(done.stdout.split()) == names - {"kedge_runtime"}
+
+
+def test_preprocessing_needs_numpy_and_opencv_alone() -> None:
+    """A program of its own, with another OpenCV and no command line, imports kedge's pixels."""
+    block = BLOCK.replace(str(FOREIGN), str(("click", "ai_edge_litert", *FOREIGN)))
+    assert "blocked: click" in _python(f"{block}\nimport click").stderr
+    done = _python(f"{block}\nimport kedge_runtime.image.preprocessing")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -148,6 +155,7 @@ RUNTIME = {
     "sign": ["tiny.tflite", "--key", "vendor.key"],
     "keygen": ["tiny.tflite"],  # the name of the pair: tiny.tflite.key, tiny.tflite.pub
     "doctor": [],
+    "completion": ["bash"],
 }
 
 
@@ -164,11 +172,13 @@ def test_every_command_of_the_runtime_works_alone(sealed: Path, name: str, form:
     # A file, not -c: the processes that bench starts run it too, and are as blocked.
     script = sealed / "alone.py"
     script.write_text(BLOCK + RUN)
-    command = [sys.executable, "-W", "error", script, name, *places, "--json"]
+    machine = [] if name == "completion" else ["--json"]  # what it prints is a shell's
+    command = [sys.executable, "-W", "error", script, name, *places, *machine]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     # bench may find its figures doubtful on a busy machine, and says so on stderr.
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["command"] == name
+    assert not machine or json.loads(done.stdout)["command"] == name
+    assert done.stdout
 
 
 @pytest.mark.parametrize("name", RUNTIME)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from conftest import MODELS, Run
-from kedge_convert.load.outline import outline
+from kedge_convert.asking import outline
 from kedge_convert.toolkit import require
 from kedge_runtime.output import quiet
 
@@ -126,7 +126,7 @@ IN_VAIN = {
 
 @pytest.mark.parametrize("words", IN_VAIN)
 def test_what_can_not_be_converted_is_told_before_tensorflow(tmp_path: Path, words: str) -> None:
-    pytest.importorskip("h5py", reason="the converter needs kedge[convert]")
+    pytest.importorskip("h5py", reason="the converter needs keras-kedge[convert]")
     assert IN_VAIN[words] in refused(f"{words} --out {tmp_path}/out", MODELS)
 
 

@@ -192,7 +192,7 @@ def offline(cache: Path) -> dict[str, str]:
 
 
 def test_without_network_the_way_on_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     cache = tmp_path / "keras"
     cache.mkdir()
     words = "convert mobilenetv2 --to tflite:float32 --out out"

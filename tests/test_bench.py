@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.checks import bench
 from kedge_runtime.checks.bench import (
     BenchCase,
@@ -29,8 +28,8 @@ from kedge_runtime.checks.bench import (
 )
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import ACTIVATIONS
-from kedge_runtime.commands.bench import A_BLOCK, WIDTH, table
+from kedge_runtime.classify.results import ACTIVATIONS
+from kedge_runtime.commands.bench import A_BLOCK, STEPS, WIDTH, table
 from kedge_runtime.engines.choice import cores
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image import decode
@@ -200,7 +199,7 @@ DOUBTS = {
     "a steady machine": ({GOVERNOR: "performance", HEAT: "55000"}, [1, 1, 1, 1], []),
     "a clock that follows the load": ({GOVERNOR: "ondemand"}, [1, 1], ["governor ondemand"]),
     "heat": ({HEAT: "85000"}, [1, 1], ["85 °C"]),
-    "half as fast in the end": ({}, [1, 1, 2, 2], ["case 1 slowed down by 100%"]),
+    "half as fast in the end": ({}, [1, 1, 2, 2], ["case 1 slowed down by 100 %"]),
     "faster in the end": ({}, [2, 2, 1, 1], []),
 }
 
@@ -221,14 +220,23 @@ def test_the_table_fits_80_columns_whatever_the_number_of_cases(count: int) -> N
     text = table([_timing([0.0123456, 0.0123456], name=name)] * count)
     lines = text.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    assert [line.split()[0] for line in lines[:count]] == [str(i + 1) for i in range(count)]
+    assert [line.split(":")[0] for line in lines[:count]] == [f"case {i + 1}" for i in range(count)]
     for stage in STAGES:
         cells = [
-            word for line in lines if line.startswith(stage + " ") for word in line.split()[1:]
+            word
+            for line in lines
+            if line.startswith(stage + " ")
+            for word in line.removesuffix(STEPS[stage]).split()[1:]
         ]
         assert cells == ["1.543"] * count
     ends = [line.split()[-1] for line in lines if line.startswith("end to end")]
     assert ends == ["12.346"] * (1 + (count > A_BLOCK))
+
+
+def test_the_table_of_one_case_says_what_the_steps_are() -> None:
+    text = table([_timing([0.0123456, 0.0123456])])
+    assert all(meaning in text for meaning in STEPS.values())
+    assert STEPS.keys() == set(STAGES)
 
 
 def _kedge(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -269,7 +277,7 @@ def test_the_table_is_for_people(sealed: Path, pictures: list[Path]) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     threads = "1 thread" if cores() == 1 else f"{cores()} threads"
-    assert lines[0] == f" 1  tiny.tflite, litert, {threads}"
+    assert lines[0] == f"case 1: tiny.tflite, litert, {threads}"
     assert [line.split()[0] for line in lines[3:11]] == STAGES
 
 

@@ -76,7 +76,9 @@ def test_memory_is_read(text: str) -> None:
     assert bounds.read_memory(text) == WRITTEN[text]
 
 
-@pytest.mark.parametrize("text", ["", "0", "0%", "101%", "-1G", "8 G", "lots", "8GiB", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0%", "101%", "-1G", "8 G", "lots", "8GiB", "nan", f"{9:9<400}G"]
+)
 def test_memory_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--memory-limit: got .*, allowed are e\.g\. 8G, 500M"):
         bounds.read_memory(text)
@@ -88,7 +90,7 @@ def test_time_is_read(text: str, seconds: float) -> None:
     assert bounds.read_time("none") is None
 
 
-@pytest.mark.parametrize("text", ["", "90", "0s", "1d", "-1s"])
+@pytest.mark.parametrize("text", ["", "90", "0s", "1d", "-1s", f"{9:9<400}s"])
 def test_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"--time-limit: got .*, allowed are e\.g\. 90s, 30m"):
         bounds.read_time(text)

@@ -13,7 +13,7 @@ from kedge_convert.quantise.budget import (
     spread,
 )
 from kedge_runtime.artefact.contract import Kind, Output
-from kedge_runtime.classify.outputs import label_sets, probabilities, sigmoid
+from kedge_runtime.classify.results import label_sets, probabilities, sigmoid
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

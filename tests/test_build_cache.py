@@ -23,7 +23,7 @@ from kedge_convert.matrix.cells import Cell, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig, Options, Variant
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import host
-from kedge_runtime.pool.executors import Pool, executor
+from kedge_runtime.pool import Pool, executor
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def model(tmp_path: Path) -> ModelConfig:
 
 def fresh(of: Cell) -> str:
     """Return the key as a new process would."""
-    keys.content.cache_clear()
+    keys.content_of.cache_clear()
     return keys.artefact_key(of)
 
 
@@ -72,6 +72,19 @@ def test_the_place_of_the_images_has_no_part(tmp_path: Path, model: ModelConfig)
     (tmp_path / "photos").rename(tmp_path / "moved")
     moved = replace(model, calibrate=str(tmp_path / "moved"), images=str(tmp_path / "moved"))
     assert fresh(cell(moved)) == before
+
+
+def test_a_relative_path_is_of_its_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = set()
+    for name in ("one", "two"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        (tmp_path / name / "photos" / "a.jpg").write_text(name)
+        monkeypatch.chdir(tmp_path / name)
+        found.add(keys.content(Path("photos")))
+        assert keys.content(Path("photos")) == keys.content(Path("photos").absolute())
+    assert len(found) == 2
 
 
 def test_the_weights_beside_an_architecture_have_a_part(tmp_path: Path, model: ModelConfig) -> None:
@@ -147,7 +160,7 @@ def test_the_images_have_a_part_in_the_drift(tmp_path: Path, model: ModelConfig)
     assert keys.drift_key(cell(model), "another") != before
     assert keys.drift_key(cell(replace(model, truth="folders")), "artefact") != before
     (tmp_path / "photos/a.jpg").write_text("another content")
-    keys.content.cache_clear()
+    keys.content_of.cache_clear()
     assert keys.drift_key(cell(model), "artefact") != before
 
 

@@ -1,6 +1,8 @@
 """`kedge build` from end to end: the demo, converted once for two builds that begin together."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+import build_reports
 import clusters
 import drift_references
 import lost_cells
@@ -24,7 +27,9 @@ from kedge_convert.worker import supervisor
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks import bench
-from kedge_runtime.errors import LostError
+from kedge_runtime.drift.journal import ImageFolder, content_digest
+from kedge_runtime.drift.reference import Reference
+from kedge_runtime.errors import LostError, UsageError
 
 CONFIG = """
 [defaults]
@@ -125,6 +130,8 @@ def test_the_artefact_is_sealed_and_the_reports_lie_beside_it(desk: Desk) -> Non
     assert cell["digest"] == read_artefact(out / NAME).digest
     assert (cell["verdict"], cell["drift"]["images"]) == ("PASS", PICTURES)
     assert [gate["name"] for gate in cell["gates"]] == ["conversion", "max_drop"]
+    seconds = cell["converting"], cell["measuring"]  # none where the other build made it
+    assert seconds == (0, 0) or min(seconds) > 0
     assert cell["drift"]["attribution"]["images"] == cell["by_layer"]["images"] == 2
 
 
@@ -156,10 +163,17 @@ def test_an_unchanged_rerun_does_no_conversion(desk: Desk) -> None:
     assert done.returncode == 0, done.stderr
     after = json.loads(done.stdout)
     assert after == report(desk.first)
-    assert after["cells"][0].pop("cached") is True
-    before["cells"][0].pop("cached")  # type: ignore[index]
+    assert _of_this_build(after) == [True, 0.0, 0.0]
+    _of_this_build(before)
     assert after == before
     assert (desk.first / "out" / NAME).stat().st_mtime_ns == stamp
+
+
+def _of_this_build(found: Any) -> list[object]:
+    """Remove the date and what a rerun has otherwise from the only cell; return the latter."""
+    found.pop("date")
+    (cell,) = found["cells"]
+    return [cell.pop(name) for name in ("cached", "converting", "measuring")]
 
 
 @pytest.fixture
@@ -267,7 +281,8 @@ def test_a_model_that_can_not_be_read_fails_its_own_cells(
 def _timeless(cell: Any) -> Any:
     """Return a cell without what may be another in each run, and whether it was there before."""
     cell["drift"].pop("latency")
-    cell.pop("cached")
+    for name in ("cached", "converting", "measuring"):
+        cell.pop(name)
     return cell
 
 
@@ -333,20 +348,90 @@ def test_a_measurement_that_dies_fails_its_own_cells(
 
 def test_a_project_can_hold_its_artefact_in_its_own_tests(desk: Desk) -> None:
     artefact, photos = desk.first / "out" / NAME, desk.first / "photos"
-    assert assert_no_drift(artefact, "demo", photos, max_drop=0.2).images == PICTURES
-    with pytest.raises(
-        AssertionError, match=r"INCONCLUSIVE min_agreement: agreement 100\.0 % .* would"
-    ):
-        assert_no_drift(artefact, "demo", photos, min_agreement=0.99)
+    assert assert_no_drift(artefact, "demo", photos, max_drop="20pp").images == PICTURES
+    with pytest.raises(AssertionError) as failed:
+        assert_no_drift(artefact, "demo", photos, min_agreement="99%")
+    assert re.search(
+        r"INCONCLUSIVE min_agreement: agreement 100\.0 % .* would decide\n"
+        r"give more images or a wider limit; for the figures: kedge drift ",
+        str(failed.value),
+    )
 
 
-def test_it_can_do_so_with_a_reference(artefacts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [
+        ({"max_drop": 1}, "1 would be 100 points: give 1pp or .01"),
+        ({"max_drop": float("nan")}, "nan is no drop: allowed are 0pp to 100pp"),
+        ({"min_agreement": 98}, "got 98, allowed are 0 to 1, such as 0.95, or '95%'"),
+        ({"max_bytes": "4MB"}, "got max_bytes, allowed are max_drop, min_agreement"),
+    ],
+)
+def test_its_limits_are_read_as_in_the_matrix(limits: dict[str, Any], refusal: str) -> None:
+    """A drop of 1 would be a gate that no artefact can miss."""
+    with pytest.raises(UsageError, match=re.escape(f"assert_no_drift: {refusal}")):
+        assert_no_drift("no.tflite", "demo", "photos", **limits)
+
+
+@pytest.fixture
+def drifted(artefacts: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Return an artefact, a reference far from it, and their images."""
     photos, artefact = tmp_path / "photos", artefacts / "tiny.tflite"
     photos.mkdir()
     drift_references.write_photos(photos, 60)
-    reference = drift_references.write_for(artefact, photos, tmp_path / "far.npz", 5.0)
+    return artefact, drift_references.write_for(artefact, photos, tmp_path / "far.npz", 5.0), photos
+
+
+def test_it_can_do_so_with_a_reference(drifted: tuple[Path, Path, Path]) -> None:
     with pytest.raises(AssertionError, match=r"FAIL min_agreement: agreement .*, at least 95\.0 %"):
-        assert_no_drift(artefact, reference, photos)
+        assert_no_drift(*drifted)
+
+
+def test_its_message_names_the_flipped_images_and_the_next_command(
+    kedge: Run, drifted: tuple[Path, Path, Path]
+) -> None:
+    with pytest.raises(AssertionError) as failed:
+        assert_no_drift(*drifted, min_agreement="99%")
+    first, counts, *images, more, remedy = str(failed.value).splitlines()
+    assert first.startswith(f"{drifted[0]}: FAIL min_agreement: agreement ")
+    flips = int(counts.split()[0])
+    assert counts == f"{flips} of 60 images answered otherwise:"
+    assert more == f"  and {flips - 5} more"
+    assert len(images) == 5
+    for line in images:
+        name, _, sides = line.strip().partition(": ")
+        assert (drifted[2] / name).is_file()
+        assert re.fullmatch(r".+, [\d.]+ % -> .+, [\d.]+ %", sides)
+    told, _, command = remedy.partition(": ")
+    assert told == "to see what lost it"
+    assert kedge(*shlex.split(command)[1:])[0] == 1
+
+
+def test_its_drop_is_in_points(artefacts: Path, tmp_path: Path) -> None:
+    folder = build_reports.write_desk(tmp_path, artefacts / "tiny.tflite")
+    reference, photos = Reference(folder / "reference.npz"), folder / "photos"
+    names = [name for name in ImageFolder.of(photos).names if not reference.is_failed(name)]
+    # The truth is what the reference says, so that each flip is a loss.
+    answers = [reference.outputs(n, content_digest((photos / n).read_bytes())) for n in names]
+    lines = [f"{name},{row.argmax()}" for name, row in zip(names, answers, strict=True)]
+    (folder / "truth.csv").write_text("\n".join([*lines, f"{drift_references.BROKEN},0"]))
+    images = (folder / "reference.npz", photos, str(folder / "truth.csv"))
+    with pytest.raises(AssertionError, match=r"FAIL max_drop: top-1 drop [\d.]+ points .* 1\.0 p"):
+        assert_no_drift(artefacts / "tiny.tflite", *images, max_drop="1pp")
+
+
+def test_its_traceback_ends_in_the_projects_own_line(
+    drifted: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    call = f"assert_no_drift(*{tuple(map(str, drifted))!r})"
+    lines = ["from kedge_convert.testing import assert_no_drift", f"def test_it():\n    {call}"]
+    (tmp_path / "test_project.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_project.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert call.partition("(")[0] in ran.stdout
+    assert "FAIL min_agreement" in ran.stdout
+    assert "testing.py" not in ran.stdout
 
 
 ROOT = Path(__file__).parents[1]

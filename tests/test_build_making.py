@@ -21,8 +21,7 @@ from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.process import ProcessLimits
 from kedge_convert.worker.progress import Progress
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.drift.gates import Estimate
 
 PARITY = Parity(20, 1.0, 1.0, 0.1, 0.1, 0.1, 1.0, float("inf"), 0.0)
@@ -71,7 +70,7 @@ def kept(
 ) -> Iterator[Outcome]:
     """Run the worker's half on outcomes that were made up."""
     wanted = make.pending(cells)
-    keys.content.cache_clear()  # the worker is another process
+    keys.content_of.cache_clear()  # the worker is another process
     with pytest.MonkeyPatch.context() as patch, Progress(lambda _: None) as progress:
         patch.setattr(pipeline, "convert", lambda *_: outcomes)
         yield from make.convert_and_store(wanted, place, groups_job(cells), progress)
@@ -174,6 +173,7 @@ def _put(cell: Cell, cache: Cache, content: bytes, **facts: Any) -> None:
         "ratio": 0.5,
         "recipe": {"precision": "float32"},
         "images": 20,
+        "seconds": 1.0,
     }
     cache.put(keys.artefact_key(cell), {**right, **facts}, {"artefact": content})
 

@@ -145,6 +145,10 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
             MODEL + "[model.gates]\nmax_drop = 0.1",
             "max_drop and min_agreement need images; add images",
         ),
+        (
+            MODEL + 'truth = "none"\nimages = "photos"\n[model.gates]\nmax_drop = 0.1',
+            'max_drop needs ground truth, but truth is "none"',
+        ),
         (MODEL + '[model.gates]\ndevice = "toaster"', "no device called 'toaster'"),
         (MODEL + 'device = "toaster"', "no device called 'toaster'"),
         (MODEL + 'device = "coral"', "coral can't run tflite:float32, allowed are tflite:int8"),

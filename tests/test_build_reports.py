@@ -16,7 +16,7 @@ import pytest
 import xmlschema
 
 import build_reports
-from kedge_convert.matrix import html, junit, markdown, record, terminal
+from kedge_convert.matrix import html, record, reports, tables
 from kedge_convert.matrix.plots import PlotPoint, front, waterfall
 from kedge_convert.matrix.record import BuildReport
 from kedge_convert.matrix.reports import RENDERERS, as_json, publish
@@ -78,7 +78,7 @@ def common() -> xmlschema.XMLSchema:
 def test_the_junit_file_keeps_to_the_common_schema(
     report: BuildReport, common: xmlschema.XMLSchema
 ) -> None:
-    root = ElementTree.fromstring(junit.render(report))
+    root = ElementTree.fromstring(reports.junit(report))
     common.validate(root)
     assert [suite.get("name") for suite in root] == [cell.name for cell in report.cells]
     for suite in root:
@@ -114,7 +114,7 @@ SPOILT: dict[str, tuple[str, Callable[[ElementTree.Element], object]]] = {
 def test_the_common_schema_refuses_other_files(
     report: BuildReport, common: xmlschema.XMLSchema, spoilt: str
 ) -> None:
-    root = ElementTree.fromstring(junit.render(report))
+    root = ElementTree.fromstring(reports.junit(report))
     assert common.is_valid(root)
     place, spoil = SPOILT[spoilt]
     element = root.find(place)
@@ -132,8 +132,27 @@ def _check_counts(suite: ElementTree.Element, cases: list[ElementTree.Element]) 
     assert len(tags) == tags.count("failure") + tags.count("error")
 
 
+def test_the_junit_file_has_the_seconds_of_the_work(
+    report: BuildReport, common: xmlschema.XMLSchema
+) -> None:
+    """Conversion and measurement have their own gates; what the cache had takes no time."""
+    cells = [replace(cell, converting=2.5, measuring=0.25) for cell in report.cells[:1]]
+    gates: list[record.GateName] = ["conversion", "max_bytes", "max_drop", "min_agreement"]
+    first = replace(cells[0], gates=tuple(replace(cells[0].gates[0], name=n) for n in gates))
+    cached = replace(first, name="cached", converting=0.0, measuring=0.0)
+    bare = replace(first, name="bare", converting=None, measuring=None)
+    root = ElementTree.fromstring(reports.junit(replace(report, cells=(first, cached, bare))))
+    common.validate(root)
+    suites = [suite.findall("testcase") for suite in root]
+    times = [[float(case.get("time", "")) for case in cases] for cases in suites]
+    assert times[0] == [2.5, 0.0, 0.25, 0.0]
+    assert not any(map(any, times[1:])), times
+    assert [float(suite.get("time", "")) for suite in root] == [2.75, 0, 0]
+    assert float(root.get("time", "")) == 2.75
+
+
 def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: BuildReport) -> None:
-    root = ElementTree.fromstring(junit.render(report))
+    root = ElementTree.fromstring(reports.junit(report))
     found = {suite.get("name"): [c.tag for case in suite for c in case] for suite in root}
     assert found == {
         "m.float32.tflite": [],
@@ -144,16 +163,17 @@ def test_a_failed_gate_is_a_failure_and_an_open_one_an_error(report: BuildReport
 
 
 def test_the_markdown_has_a_row_a_cell_and_no_foreign_markup(report: BuildReport) -> None:
-    lines = markdown.render(report).splitlines()
+    lines = tables.markdown(report).splitlines()
     rows = [line for line in lines if line.startswith("| ")]
     # A table's bars are those that aren't escaped.
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
-    assert len(rows) == 2 + len(report.cells)
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert len(rows) == 3 + len(report.cells)
+    assert rows[2].startswith("|  | m, float model | ")
     assert "<script>" not in "\n".join(lines)
 
 
 def test_the_table_names_every_cell_with_its_verdict(report: BuildReport) -> None:
-    text = click.unstyle(terminal.render(report))
+    text = click.unstyle(tables.terminal(report))
     for cell in report.cells:
         assert re.search(rf"{cell.verdict} {re.escape(cell.name)}", text)
     assert "4 artefacts: 1 passed, 2 failed, 1 inconclusive" in text
@@ -211,8 +231,8 @@ def test_the_page_needs_no_network_and_runs_no_foreign_code(
 
 def test_every_plot_and_image_of_the_page_has_a_name(page: Page) -> None:
     ours = [svg for svg in page.all("svg") if svg.get("class") == "plot"]
-    # Two for the model; reliability and waterfall of two cells.
-    assert len(ours) == 6
+    # Two for the model; reliability and waterfall of two cells, the coverage of three.
+    assert len(ours) == 9
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in ours)
     assert all(image["alt"] for image in page.all("img"))
 
@@ -289,7 +309,7 @@ CHROMIUM = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("width", [500, 820, 1440])
 def test_a_browser_shows_the_page_without_scrolling_sideways(
     report: BuildReport, tmp_path: Path, width: int
 ) -> None:
@@ -308,7 +328,7 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(
     assert image.stat().st_size > 20_000
 
 
-@pytest.mark.parametrize("render", [*RENDERERS.values(), terminal.render])
+@pytest.mark.parametrize("render", [*RENDERERS.values(), tables.terminal])
 def test_no_name_acts_on_who_reads_a_report(
     report: BuildReport, render: Callable[[BuildReport], str]
 ) -> None:

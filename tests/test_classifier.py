@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Label, Output, Quantisation, Tensor
-from kedge_runtime.artefact.file import Artefact, read_artefact, seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden, read_artefact, seal
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import Result
 from kedge_runtime.engines.base import Engine, Port, dtype_name
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, ImageError, UsageError
-from kedge_runtime.image.decode import Source
+from kedge_runtime.image.objects import Source
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "dark": (0, 0, 0)}
 
@@ -189,6 +188,9 @@ class _Engine(Engine):
 
     def get(self) -> NDArray[Any]:
         raise AssertionError("no picture was given")
+
+    def release(self) -> None:
+        raise AssertionError("nobody closes it")
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 2, 4), (1, 4, 2), (2, 4)])

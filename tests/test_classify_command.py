@@ -1,5 +1,6 @@
 """`kedge classify` as a user meets it: a process with an exit code, stdout and stderr."""
 
+import csv
 import json
 import os
 import re
@@ -15,8 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.cli import COMMANDS, kedge
 from kedge_runtime.commands.answers import comparison_head
 
@@ -211,7 +211,7 @@ def test_several_artefacts_are_compared_in_one_table(several: list[Path], pictur
     rows = lines[4:7]
     for row, colour in zip(rows, ("blue", "green", "red"), strict=True):
         assert f"{colour}.png" in row
-        assert len(re.findall(rf"\d+% {colour}\b", row)) == 2
+        assert len(re.findall(rf"\d+ % {colour}\b", row)) == 2
         assert row.startswith("  ")
     assert max(map(len, lines[3:])) <= 80
     assert lines[-1] == "! the models disagree on 0 of 3 images"
@@ -420,3 +420,119 @@ def test_help_lists_every_command(option: str) -> None:
     for name, (_, line) in COMMANDS.items():
         assert name in done.output
         assert line in done.output
+
+
+@pytest.fixture
+def class_folders(pictures: Path) -> Path:
+    """Return a folder with a picture in `red` and one in `green`, another class's."""
+    folder = pictures.parent / "classes"
+    for name, image in {"red": "red.png", "green": "red.png"}.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / image).write_bytes((pictures / image).read_bytes())
+    return folder
+
+
+def test_folders_named_like_classes_mark_right_and_wrong(
+    artefact: Path, class_folders: Path
+) -> None:
+    done = _kedge("classify", artefact, class_folders, "--top", 1)
+    right, wrong = (folder in done.stdout for folder in ("right ", "wrong "))
+    first, second, blank, summary = done.stdout.splitlines()
+    assert (right, wrong, blank) == (True, True, "")
+    assert first.startswith("wrong") is not second.startswith("wrong")
+    assert (", it is green" in first) is first.startswith("wrong")
+    assert summary == "accuracy 50.0 % (1 of 2 images), 95 % CI 9.5 to 90.5 %"
+    several = _kedge("classify", artefact, class_folders, "--top", 2).stdout
+    assert "green/red.png: wrong, it is green\n" in several
+    assert "red/red.png: right\n" in several
+
+
+def test_without_truth_nothing_is_marked(artefact: Path, class_folders: Path) -> None:
+    done = _kedge("classify", artefact, class_folders, "--top", 1, "--truth", "none")
+    assert "right" not in done.stdout
+    assert "accuracy" not in done.stdout
+
+
+def test_a_table_tells_the_truth(artefact: Path, pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "truth.csv"
+    table.write_text("red.png,t0\ngreen.png,t1\nbelow/blue.png,t1\n")
+    done = _kedge("classify", artefact, pictures, "--truth", table, "--json")
+    rows = json.loads(done.stdout)["results"]
+    assert {Path(row["image"]).name: row["truth"] for row in rows} == {
+        "red.png": "t0",
+        "green.png": "t1",
+        "blue.png": "t1",
+    }
+    assert all(row["right"] is (row["best"]["id"] == row["truth"]) for row in rows)
+
+
+def test_a_truth_that_lacks_an_image_is_a_usage_error(
+    artefact: Path, pictures: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "truth.csv"
+    table.write_text("red.png,t0\n")
+    done = _kedge("classify", artefact, pictures, "--truth", table)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "none for 2" in done.stderr
+
+
+def test_several_models_have_an_accuracy_each(artefacts: Path, class_folders: Path) -> None:
+    both = artefacts / "tiny.tflite", artefacts / "tiny.onnx"
+    lines = _kedge("classify", *both, class_folders).stdout.splitlines()
+    assert "x the class is wrong" in lines
+    assert [line[:12] for line in lines[-2:]] == ["1: accuracy ", "2: accuracy "]
+    assert any("% x " in line for line in lines)
+
+
+def test_the_csv_has_a_row_for_each_image(
+    artefact: Path, class_folders: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.csv"
+    done = _kedge("classify", artefact, class_folders, "--top", 2, "--csv", path)
+    assert done.stderr == f"kedge: wrote {path}: 2 rows\n"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["right"] for row in rows] == ["false", "true"]
+    assert [row["truth"] for row in rows] == ["t1", "t0"]
+    for row in rows:
+        assert row["label"] == row["class_1"] == "red"
+        assert float(row["probability_1"]) >= float(row["probability_2"]) >= 0
+        assert row["artefact"] == str(artefact)
+
+
+def test_the_csv_on_stdout_replaces_the_list(artefact: Path, class_folders: Path) -> None:
+    done = _kedge("classify", artefact, class_folders, "--top", 1, "--csv", "-")
+    head, *rows = done.stdout.splitlines()
+    assert head == "image,artefact,label,unknown,truth,right,class_1,id_1,probability_1"
+    assert len(rows) == 2
+    assert done.stderr == "kedge: accuracy 50.0 % (1 of 2 images), 95 % CI 9.5 to 90.5 %\n"
+
+
+def test_a_name_with_commas_and_newlines_stays_one_cell(
+    artefact: Path, pictures: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / 'a, "b"\nc.png'
+    odd.write_bytes((pictures / "red.png").read_bytes())
+    path = tmp_path / "table.csv"
+    assert _kedge("classify", artefact, odd, "--csv", path).returncode == 0
+    with path.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image"] == str(odd)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--csv", "-", "--json"), "--csv - and --json: both print on stdout"),
+        (("--csv", "x.csv", "--video", "v.avi"), "--csv: is for images in files"),
+        (("--csv", "none/x.csv"), "--csv"),
+        (("--csv", "x.txt"), "--csv"),
+    ],
+)
+def test_a_csv_that_can_not_be_is_a_usage_error(
+    artefact: Path, pictures: Path, words: tuple[str, ...], message: str
+) -> None:
+    images = () if "--video" in words else (pictures,)
+    done = _kedge("classify", artefact, *images, *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert message in done.stderr

@@ -17,7 +17,7 @@ from kedge_convert.parity import Parity
 from kedge_convert.targets import TARGETS
 from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
-from kedge_models.demo import files
+from kedge_models.demo import shapes
 from kedge_models.devices import device
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.modelfile.report import inspect
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_rejected_unless_it_is_rewritten(
     pictures: Path, tmp_path: Path
 ) -> None:
     labels = tmp_path / "labels.txt"
-    labels.write_text("\n".join(label.name for label in files.LABELS))
+    labels.write_text("\n".join(label.name for label in shapes.LABELS))
     model = [
         MODELS / "small-mobilenetv3.keras",
         "--preprocess",

@@ -148,7 +148,23 @@ def test_the_table_tells_how_many_pictures_each_figure_is_of(
     instead(made, monkeypatch)
     _, out, _ = kedge("convert", "demo")
     assert "on 100 to 400 images not used for calibration" in out
-    assert "95 % CI of the agreement on 400 images: 86.7 % to 92.6 %" in out
+    assert f"95 % CI of the lowest agreement ({TARGETS[0]}) on 400 images: 86.7 % to 92.6 %" in out
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_line_ends_in_a_blank_or_breaks_a_word(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    recipe = Recipe("int8", "prepared")
+    one = Outcome(TARGETS[0], Verdict(), replace(checked("a.tflite", SAME), recipe=recipe))
+    made = [replace(one, target=target, notes=("some words " * 12,)) for target in TARGETS]
+    instead(made, monkeypatch)
+    _, out, _ = kedge("convert", "demo")
+    table, words = out.split("ratio: ")
+    assert columns < 80 or max(map(len, table.splitlines())) <= columns
+    assert all(len(line) <= columns and line == line.rstrip() for line in words.splitlines())
+    assert f"{', '.join(map(str, TARGETS))} a.tflite" in " ".join(words.split())
 
 
 def test_when_all_failed_there_is_nothing_to_explain(

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from kedge_models.demo import pictograms
-from kedge_models.demo.files import LABELS, MODEL, SAMPLES
-from kedge_models.demo.shapes import CANVAS, mask
+from kedge_models.demo.shapes import CANVAS, LABELS, MODEL, SAMPLES, mask
 
 NAMES = [label.name for label in LABELS]
 
@@ -22,7 +21,7 @@ def test_ten_classes_with_distinct_ids() -> None:
 
 def test_the_labels_need_neither_opencv_nor_tensorflow() -> None:
     code = (
-        "import sys; import kedge_models.demo.files; "
+        "import sys; import kedge_models.demo.shapes; "
         "sys.exit(any(name in sys.modules for name in ('cv2', 'tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

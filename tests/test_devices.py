@@ -2,9 +2,8 @@
 
 import pytest
 
-from kedge_convert.device.choices import scheme_for, targets_for
 from kedge_convert.export.exported import PLAIN, Scheme
-from kedge_convert.targets import TARGETS, parse_targets
+from kedge_convert.targets import TARGETS, parse_targets, scheme_for, targets_for
 from kedge_models.devices import device, devices, parse
 from kedge_runtime.errors import ContractError, UsageError
 

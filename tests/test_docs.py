@@ -25,7 +25,7 @@ PAGES = [*pages(), ROOT / "CHANGELOG.md"]
 PACKAGES = {
     f"kedge_{name}": ROOT / name / f"kedge_{name}" for name in ("runtime", "models", "convert")
 }
-FOLDERS = ("runtime", "models", "convert", "docs", "tests", "tools", "benchmarks")
+FOLDERS = ("runtime", "models", "convert", "docs", "examples", "tests", "tools", "benchmarks")
 # Records of what was: their words for modules and options are those of their day.
 HISTORY = {"decisions.md", "CHANGELOG.md"}
 MEDIAN, P90 = 14, 24

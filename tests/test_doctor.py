@@ -161,7 +161,7 @@ def test_an_old_opencv_reads_pictures_and_runs_no_models(monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "try_import", lambda library: Trial("4.6.0"))
     found = check_engine("opencv", Machine())
     assert found.state == "note"
-    assert found.fix.startswith("pip install './kedge[onnx]'")
+    assert found.fix.startswith("pip install 'keras-kedge[onnx]'")
     assert runnable(READY | {"opencv": found}) == {"tflite": ["litert"], "onnx": ["onnxruntime"]}
 
 
@@ -175,7 +175,7 @@ def test_without_an_engine_the_fix_is_its_install_command(monkeypatch: pytest.Mo
     litert, onnxruntime = (check_engine(n, Machine()) for n in ("litert", "onnxruntime"))
     assert (litert.state, litert.fix) == ("problem", "pip install ai-edge-litert")
     assert onnxruntime.state == "note"
-    assert "kedge[onnx]" in onnxruntime.fix
+    assert "keras-kedge[onnx]" in onnxruntime.fix
     there = check_engine("onnxruntime", Machine(processor="armv7l"))
     assert there.fix.startswith("onnxruntime has no wheel for 32-bit ARM: use .tflite files")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import drift_references
 from conftest import TESTS, Run
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import sigmoid
+from kedge_runtime.classify.results import sigmoid
 from kedge_runtime.drift import gates
 from kedge_runtime.drift.measure import opened
 
@@ -60,26 +61,61 @@ def test_verdicts_and_exit_codes(
 ) -> None:
     found, said, error = drift(against, *words)
     assert (found, verdict in said) == (code, True), said + error
-    assert ("decide it in nine of ten cases" in error) == (code == 3)
+    assert ("can't decide --min-agreement 97%" in said) == (code == 3)
 
 
-def test_the_line_says_how_many_images_would_decide(drift: Run) -> None:
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_the_sentence_says_how_many_more_images_would_decide_and_what_these_hold(
+    drift: Run,
+) -> None:
     _, said, error = drift("same", "--min-agreement", ".97")
-    line = error.splitlines()[-1]
-    why = "images are too few to decide whether the agreement is at least 97.0 %"
-    assert line.startswith(f"kedge: tiny.tflite: {COUNT} {why}; ")
-    assert line.endswith("images decide it in nine of ten cases")
+    assert "can't decide" not in error
+    why = "can't decide --min-agreement 97%: the whole 95 % interval must lie on one side"
+    assert f"These {COUNT} images {why}" in _words(said)
+    assert re.search(r"About [1-9][\d ]* more images would decide", _words(said))
+    assert said.rstrip().endswith(f"These {COUNT} images can hold --min-agreement 96.8%.")
     judged = "agreement 100.0 % (96.9 to 100.0), at least 97.0 %"
     assert [(said + error).count(words) for words in (judged, "INCONCLUSIVE")] == [1, 1]
+    # What is proposed passes.
+    assert drift("same", "--min-agreement", "96.8%")[0] == 0
+    assert drift("same", "--min-agreement", "96.9%")[0] == 3
+
+
+def test_json_for_machines_leaves_the_sentence_on_stderr(drift: Run) -> None:
+    _, said, error = drift("same", "--min-agreement", ".97", "--json")
+    assert f"kedge: tiny.tflite: These {COUNT} images can't decide --min-agreement 97%" in error
+    gate = json.loads(said)["drifts"][0]["gates"][0]
+    assert gate["images_needed"] > COUNT
 
 
 def test_a_gate_that_no_number_of_images_decides(
     drift: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gates, "images_needed", lambda *_: None)
-    code, _, error = drift("same", "--min-agreement", "1")
+    code, said, _ = drift("same", "--min-agreement", "1")
     assert code == 3
-    assert "at least 100.0 %; no number of images would decide it" in error
+    assert "No number of images would decide" in _words(said)
+
+
+def test_labels_for_fewer_than_a_thousand_images_leave_the_verdict_to_the_agreement(
+    drift: Run, desk: Path
+) -> None:
+    names = [path.relative_to(desk / "photos") for path in (desk / "photos").rglob("*.*")]
+    table = desk / "labels.csv"
+    table.write_text("\n".join(f"{name},0" for name in names))
+    code, said, _ = drift("same", "--truth", table)
+    assert code == 0
+    assert "so kedge judges --min-agreement 95%: --max-drop 1pp takes 1 000" in _words(said)
+    assert f"These {COUNT} images can hold --min-agreement 96.8% or --max-drop 3.2pp." in said
+    assert "up to 3.1 % of all images do (exact 95 % bound)" in _words(said)
+    assert "Both are right on the same images." in said
+    assert "top-5" not in said  # of four classes
+    assert max(map(len, said.splitlines()[1:])) <= 80
+    assert drift("same", "--truth", table, "--max-drop", "3.2pp")[0] == 0
+    assert drift("same", "--truth", table, "--max-drop", "3.1pp")[0] == 3
 
 
 def test_a_corrupt_image_is_counted_and_named(drift: Run) -> None:

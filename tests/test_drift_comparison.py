@@ -29,7 +29,7 @@ from kedge_runtime.drift.measure import opened
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions, cores
 from kedge_runtime.errors import LostError, SignatureError, UsageError
-from kedge_runtime.pool.executors import Pool
+from kedge_runtime.pool import Pool
 
 COUNT = 40
 

@@ -13,12 +13,11 @@ import pytest
 
 import encoded_images
 from conftest import Run, tiny_contract
-from kedge_convert.drift import attribution, recording
-from kedge_convert.drift.attribution import attribute
-from kedge_convert.drift.recording import record
+from kedge_convert.drift import hooks
+from kedge_convert.drift.hooks import attribute, record
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
-from kedge_models.demo import files, pictograms
+from kedge_models.demo import pictograms, shapes
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.drift import recording as writing
@@ -61,7 +60,7 @@ def test_the_reference_is_what_keras_says(
 ) -> None:
     from kedge_convert.toolkit import require
 
-    model = require("keras").models.load_model(files.MODEL, compile=False)
+    model = require("keras").models.load_model(shapes.MODEL, compile=False)
     contract = read_artefact(demo_artefacts / "demo.float32.tflite").contract
     known = Reference(reference)
     assert len(known.names) == COUNT
@@ -114,15 +113,15 @@ def test_another_model_is_refused(demo_artefacts: Path, tiny_model: Path, photos
     provenance = replace(artefact.contract.provenance, weights_digest="sha256:other")
     other = replace(artefact, contract=replace(artefact.contract, provenance=provenance))
     with pytest.raises(UsageError, match=r"demo: its weights differ from those of .*int8.tflite"):
-        recording.load_float_model(Against("demo", "imagenet", other))
+        hooks.load_float_model(Against("demo", "imagenet", other))
 
 
 def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_path: Path) -> None:
     """A file says neither labels nor normalisation; its user said them to `kedge convert`."""
     model = tmp_path / "mine.keras"
-    shutil.copyfile(files.MODEL, model)
+    shutil.copyfile(shapes.MODEL, model)
     artefact = read_artefact(demo_artefacts / "demo.int8.onnx")
-    source = recording.load_float_model(Against(str(model), "imagenet", artefact))
+    source = hooks.load_float_model(Against(str(model), "imagenet", artefact))
     assert source.labels == artefact.contract.labels
     assert source.input.normalisation == artefact.contract.input.normalisation
     assert source.input.geometry == artefact.contract.input.geometry
@@ -131,9 +130,9 @@ def test_a_file_is_loaded_by_what_the_contract_knows(demo_artefacts: Path, tmp_p
 def test_the_steps_add_up_to_the_whole() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 5, 333)
-    links = [attribution.Link(name, name, lambda image: 0) for name in "abcde"]
+    links = [hooks.Link(name, name, lambda image: 0) for name in "abcde"]
     answers = np.where(rng.uniform(size=(5, 333)) < 0.7, truth, rng.integers(0, 5, (5, 333)))
-    found = attribution.attribution(links, answers, truth)
+    found = hooks.attribution(links, answers, truth)
     assert [step.name for step in found.steps] == list("bcde")
     assert found.drop is not None
     drops = [step.drop.value for step in found.steps if step.drop]
@@ -144,13 +143,13 @@ def test_the_steps_add_up_to_the_whole() -> None:
     assert found.disagreement == (answers[0] != answers[-1]).mean()
     flips = [(a != b).mean() for a, b in pairwise(answers)]
     assert [step.flips for step in found.steps] == flips
-    assert attribution.attribution(links, answers, None).drop is None
+    assert hooks.attribution(links, answers, None).drop is None
 
 
 def test_an_answer_of_independent_classes_is_their_set() -> None:
     several, values = Output("logits", activation="sigmoid"), np.array([0.6, 0.9, 0.1], np.float32)
     swapped, fewer = values[[1, 0, 2]], values * np.float32(0.7)
-    answer = attribution._answer
+    answer = hooks._answer
     assert answer(values, several) == answer(swapped, several) != answer(fewer, several)
     assert answer(values, Output()) == answer(fewer, Output()) != answer(swapped, Output())
 
@@ -182,7 +181,7 @@ def test_a_image_beyond_the_limits_is_unreadable_to_keras_too(
     source, bomb = load_source(SourceRequest("demo")), tmp_path / "bomb.png"
     bomb.write_bytes(encoded_images.png_of(9000, 9000, encoded_images.zeros(9001 * 9000)))
     with pytest.raises(ImageError, match="9000x9000 pixels"):
-        attribution._by_keras(source, tiny_contract("tflite"))(bomb)
+        hooks._by_keras(source, tiny_contract("tflite"))(bomb)
 
 
 def test_preprocessing_is_what_keras_itself_does(demo_artefacts: Path, photos: Path) -> None:

@@ -14,7 +14,7 @@ import drift_references
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import softmax
+from kedge_runtime.classify.results import softmax
 from kedge_runtime.drift.codecs import PartCodec, shards_of
 from kedge_runtime.drift.journal import (
     Failure,
@@ -25,9 +25,8 @@ from kedge_runtime.drift.journal import (
     packed,
     unpacked,
 )
-from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
+from kedge_runtime.drift.measure import NONE, ROW, Part, Task, measure, measure_all, merge, row
 from kedge_runtime.drift.reference import Recorded, Reference, ReferenceFacts, write_reference
-from kedge_runtime.drift.rows import NONE, ROW, row
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
 from kedge_runtime.progress import Bar

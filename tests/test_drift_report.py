@@ -1,6 +1,7 @@
 """Every figure of a report, against loops that a child could follow, and scikit-free oracles."""
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,7 @@ import pytest
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.commands import drift_table
 from kedge_runtime.drift import breakdown, report, summary
-from kedge_runtime.drift.measure import Evidence, Part
-from kedge_runtime.drift.rows import NONE, ROW
+from kedge_runtime.drift.measure import NONE, ROW, Evidence, Part
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.errors import UsageError
 
@@ -120,6 +120,8 @@ def test_sets_of_independent_classes_flip_when_any_label_does() -> None:
     assert str(first.artefact.labels) == "no label"
     said = drift_table.table(drift)
     assert "label agreement" in said
+    # A unit stands beside its name: behind the figure it would be in the next column.
+    assert re.search(r"KL in nats +\d+\.\d+ .*\n +SQNR in dB +[\d.]+ +cosine", said)
     assert "class 2 + class 4 + 5 more -> no label" in said
     assert "top-5" not in said
     assert "classes drifted" not in said
@@ -297,7 +299,7 @@ def test_outputs_of_other_kinds_have_no_distances() -> None:
 @pytest.mark.parametrize(
     ("labelled", "limits", "names"),
     [
-        (True, {}, ["max_drop"]),
+        (True, {}, ["min_agreement"]),
         (False, {}, ["min_agreement"]),
         (True, {"min_agreement": 0.5}, ["min_agreement"]),
         (True, {"min_agreement": 0.5, "max_drop": 0.3}, ["max_drop", "min_agreement"]),
@@ -324,3 +326,69 @@ def test_too_little_to_compare(count: int) -> None:
     evidence = replace(_evidence(), part=Part(np.zeros(count, ROW), np.zeros(count)))
     with pytest.raises(UsageError, match=f"{count} images? readable, at least 2"):
         _drift(evidence)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_confusions_by_counting(*, labelled: bool) -> None:
+    evidence = _evidence(labelled=labelled)
+    found = breakdown.confusion(evidence)
+    assert found is not None
+    assert [name.index for name in found.classes] == list(range(CLASSES))
+    rows = evidence.best("reference") if evidence.true is None else evidence.true
+    assert found.by == ("truth" if labelled else "reference")
+    assert (found.reference is None) == (not labelled)
+    for side, matrix in (("reference", found.reference), ("artefact", found.artefact)):
+        if matrix is None:
+            continue
+        counted = np.zeros((CLASSES, CLASSES), int)
+        for row, answer in zip(rows, evidence.best(side), strict=True):
+            counted[row, answer] += 1
+        assert np.array_equal(matrix, counted)
+        for mistake in found.mistakes:
+            expected = counted[mistake.row.index, mistake.column.index]
+            assert getattr(mistake, side) == expected
+    most = [max(mistake.artefact, mistake.reference or 0) for mistake in found.mistakes]
+    assert most == sorted(most, reverse=True)
+    assert len(most) == breakdown.MAX_MISTAKES
+
+
+def test_many_classes_have_no_matrix_but_their_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = breakdown.confusion(_evidence())
+    monkeypatch.setattr(breakdown, "MAX_CLASSES", CLASSES - 1)
+    found = breakdown.confusion(_evidence())
+    assert found is not None
+    assert whole is not None
+    assert (found.classes, found.reference, found.artefact) == ((), (), ())
+    assert found.mistakes == whole.mistakes
+
+
+def test_coverage_by_counting() -> None:
+    evidence = _evidence()
+    found = breakdown.coverage(evidence)
+    assert found is not None
+    for side, points in (("reference", found.reference), ("artefact", found.artefact)):
+        for point in points:
+            sure = [
+                row
+                for row in range(400)
+                if evidence.rows[side][row]["confidence"] >= point.threshold
+            ]
+            assert point.answered == len(sure)
+            assert evidence.true is not None
+            assert point.right == sum(evidence.best(side)[i] == evidence.true[i] for i in sure)
+        assert points[0].answered == 400
+    unlabelled = breakdown.coverage(_evidence(labelled=False))
+    assert unlabelled is not None
+    assert {point.right for point in unlabelled.artefact} == {None}
+
+
+def test_each_class_tells_what_both_sides_get_right() -> None:
+    evidence = _evidence()
+    assert evidence.true is not None
+    for each in breakdown.per_class(evidence).classes:
+        inside = evidence.true == each.index
+        for side, right in (("reference", each.reference), ("artefact", each.artefact)):
+            assert right == int((evidence.best(side)[inside] == each.index).sum())
+    assert {each.artefact for each in breakdown.per_class(_evidence(labelled=False)).classes} == {
+        None
+    }

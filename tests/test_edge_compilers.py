@@ -21,7 +21,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks.verify import verify
 from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import inspect
 from kedge_runtime.output import quiet
 
@@ -258,7 +258,9 @@ def test_vela_refuses_what_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_missing_vela_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vela, "missing", lambda: "Vela isn't installed: pip install './kedge[x]'")
+    monkeypatch.setattr(
+        vela, "missing", lambda: "Vela isn't installed: pip install 'keras-kedge[x]'"
+    )
     finding = fit(inspect(TINY), U55).findings["operators"]
     assert (finding.state, "not compiled" in finding.detail) == ("note", True)
     assert "pip install" in finding.fix

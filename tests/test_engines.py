@@ -174,6 +174,9 @@ class _Stubborn(Engine):
     def get(self) -> NDArray[Any]:
         return self.given
 
+    def release(self) -> None:
+        del self.taken
+
 
 @pytest.mark.parametrize("refuses", [True, False])
 def test_a_batch_falls_back_to_a_loop_and_is_not_tried_again(refuses: bool) -> None:
@@ -354,14 +357,14 @@ def test_the_advice_fits_the_machine(
 ) -> None:
     found = how_to_install(engine, machine, python)
     assert found.endswith(advice)
-    assert ("kedge[onnx]" in found) == ((engine, machine) == ("onnxruntime", "aarch64"))
+    assert ("keras-kedge[onnx]" in found) == ((engine, machine) == ("onnxruntime", "aarch64"))
 
 
 def test_an_old_opencv_is_not_sent_to_an_onnxruntime_that_32_bit_arm_lacks() -> None:
     (library,) = ENGINES["opencv"].libraries
     gate = version_gate(library, "4.6.0", "armv7l")
     assert gate.endswith("do: use .tflite files or a 64-bit system, or upgrade " + library.package)
-    assert "kedge[onnx]" in version_gate(library, "4.6.0", "aarch64")
+    assert "keras-kedge[onnx]" in version_gate(library, "4.6.0", "aarch64")
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -12,7 +12,7 @@ from kedge_runtime.printable import LIMIT
 
 pytest.importorskip("ai_edge_litert")
 
-WORDS = "this is a bug in kedge: run again with KEDGE_DEBUG=1 for the traceback"
+WORDS = "this is a bug in kedge: run again with -v for the traceback"
 # What a command of kedge raises -> the line that follows `kedge: internal error: `.
 BUGS = {
     "raise ValueError('two\\nlines')": "ValueError: two lines",
@@ -91,7 +91,7 @@ def test_an_error_that_ends_a_thread_is_one_line() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_in_a_process_is_one_line(jobs: int) -> None:
     work = (
-        "from kedge_runtime.pool.executors import Pool, executor; import operator; "
+        "from kedge_runtime.pool import Pool, executor; import operator; "
         f"held = executor(Pool({jobs})); pool = held.__enter__(); "
         "pool.submit(operator.truediv, 1, 0).result()"
     )
@@ -129,12 +129,17 @@ main()
 """
 CONVERTING = (
     ["convert", "demo"],
-    ["convert", "--help"],
     ["build"],
     ["fit-input", "demo", "--images", "."],
     ["drift", "m.tflite", "--images", "photos", "--against", "demo"],
 )
-ON_DEVICE = (["models"], ["models", "--json"], ["inspect", "m.tflite"], ["--help"])
+ON_DEVICE = (
+    ["convert", "--help"],
+    ["models"],
+    ["models", "--json"],
+    ["inspect", "m.tflite"],
+    ["--help"],
+)
 
 
 def _device(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -154,7 +159,7 @@ def desk(tmp_path: Path, artefacts: Path, pictures: Path, models: dict[str, byte
 def test_the_device_install_names_what_converts(desk: Path, words: list[str]) -> None:
     done = _device(desk, *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert done.stderr.endswith("pip install './kedge[convert]'\n")
+    assert done.stderr.endswith("pip install 'keras-kedge[convert]'\n")
     assert "isn't installed" in done.stderr
 
 

@@ -25,7 +25,7 @@ from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.output import quiet
 
-onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs keras-kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kedge_convert.fitting.better import better_input, true_outputs
-from kedge_convert.fitting.subject import norms_of, outputs
+from kedge_convert.fitting.subject import better_input, norms_of, outputs, true_outputs
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require

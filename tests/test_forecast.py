@@ -10,8 +10,7 @@ import pytest
 from kedge_convert.device.forecast import EVERY, LIMITS, CompilerForecast, forecast
 from kedge_models.devices import device
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.modelfile.network import Network
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import Network, read_network
 from networks import Builder
 
 CORAL = device("coral")

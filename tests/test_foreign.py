@@ -182,7 +182,7 @@ SPOKEN = replace(
 @pytest.fixture
 def telling(tmp_path: Path, models: dict[str, bytes]) -> Path:
     """Return a file as MediaPipe's and TFLite Support's writers make it: it has its own facts."""
-    metadata = pytest.importorskip("kedge_convert.export.tflite_metadata")
+    metadata = pytest.importorskip("kedge_convert.export.tflite")
     path = tmp_path / "telling.tflite"
     path.write_bytes(metadata.describe(models["tflite"], SPOKEN).content)
     with zipfile.ZipFile(path, "a") as archive:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.export.tflite import describe
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import (
     Contract,

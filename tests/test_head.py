@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime.artefact.contract import Kind, Output
-from kedge_runtime.classify.outputs import (
+from kedge_runtime.classify.results import (
     check_finite,
     descending,
     entropy,

@@ -8,8 +8,7 @@ import pytest
 
 from encoded_images import BMP, PNG, animation, bmp_of, chunk, encoded, png_of, top_down, wide
 from hostile_costs import END, HEAD, TIFF, with_chunks
-from kedge_runtime.image.formats import read_header
-from kedge_runtime.image.header import ImageHeader
+from kedge_runtime.image.header import ImageHeader, read_header
 from kedge_runtime.image.png import MAX_CHUNKS
 from stated import CUT, Stated, refusal, stated
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from encoded_images import JPEG, SCAN, segment, wide
-from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import read_header
 from kedge_runtime.image.jpeg import MAX_SCANS, MAX_SEGMENTS
 from stated import CUT, Stated, refusal, stated
 

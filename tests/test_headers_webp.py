@@ -6,7 +6,7 @@ import pytest
 
 from encoded_images import LOSSLESS, WEBP, animation, encoded, wide
 from hostile_costs import FRAME, TIFF, extended, riff
-from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import read_header
 from kedge_runtime.image.webp import MAX_CHUNKS
 from stated import CUT, Stated, refusal, stated
 

@@ -19,8 +19,7 @@ from conftest import MODELS, Run
 from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.content import digest
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import CONTRACT, GOLDEN, read_artefact
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, Golden, read_artefact
 from kedge_runtime.errors import ArtefactError, ContractError, about
 from kedge_runtime.modelfile.archives import MAX_BYTES, read_arrays, read_members
 

@@ -18,9 +18,9 @@ from kedge_convert.load import hub
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_models.demo import pictograms
-from kedge_models.demo.files import LABELS
+from kedge_models.demo.shapes import LABELS
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.geometry import fit_to
 from kedge_runtime.image.input_options import InputOptions
@@ -38,7 +38,7 @@ Saved = Callable[[Any], SourceRequest]
 
 @pytest.fixture
 def keras_hub() -> Any:
-    return pytest.importorskip("keras_hub", reason="needs pip install './kedge[hub]'")
+    return pytest.importorskip("keras_hub", reason="needs pip install 'keras-kedge[hub]'")
 
 
 @pytest.fixture
@@ -60,7 +60,9 @@ def without_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_hub")
 def test_without_keras_hub_a_file_of_its_own_names_the_extra() -> None:
-    line = r"vit_tiny\.keras: needs keras_hub, which isn't installed: pip install '\./kedge\[hub\]'"
+    line = (
+        r"vit_tiny\.keras: needs keras_hub, which isn't installed: pip install 'keras-kedge\[hub\]'"
+    )
     with pytest.raises(UsageError, match=line):
         load_source(SourceRequest(str(TINY)))
 
@@ -69,7 +71,7 @@ def test_without_keras_hub_a_file_of_its_own_names_the_extra() -> None:
 def test_without_keras_hub_a_preset_names_the_extra(tmp_path: Path) -> None:
     for name in ("config.json", "model.weights.h5", "metadata.json", "task.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(UsageError, match=r"pip install '\./kedge\[hub\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'keras-kedge\[hub\]'"):
         load_source(SourceRequest(str(tmp_path)))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kedge_models.labels.lists import imagenet
+from kedge_models.cards import imagenet
 from kedge_runtime.drift.truth import GROUND_TRUTH, META, read_truth, truth_by
 from kedge_runtime.errors import UsageError
 

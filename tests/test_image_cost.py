@@ -7,7 +7,7 @@ import pytest
 import image_cost
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image.decode import ImageLimits, read_image
-from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import read_header
 
 pytest.importorskip("PIL.Image")
 

@@ -22,7 +22,7 @@ from kedge_runtime.image.decode import (
     read_bytes,
     read_image,
 )
-from kedge_runtime.image.formats import read_header
+from kedge_runtime.image.header import read_header
 
 pytest.importorskip("PIL.Image")
 
@@ -206,8 +206,9 @@ ARRAYS: dict[str, np.ndarray[Any, Any]] = {
 
 @pytest.mark.parametrize("case", ARRAYS)
 def test_an_array_is_refused_with_what_came(case: str) -> None:
+    batch = "; for a batch, give list(array)" if ARRAYS[case].ndim == 4 else ""
     assert refusal(ARRAYS[case]) == (
-        f"got an array of {case}, expected uint8 (height, width, 3) in RGB order"
+        f"got an array of {case}, expected uint8 (height, width, 3) in RGB order{batch}"
     )
 
 

@@ -10,8 +10,7 @@ import pytest
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.modelfile.network import Network
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import Network, read_network
 from kedge_runtime.modelfile.report import arena, precision_of, sizes, summarise
 from kedge_runtime.modelfile.tflite_schema import DTYPES, OPERATORS, OPTIONS
 from networks import Builder

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from conftest import Run, tiny_contract
+from kedge_convert.commands.inspect import _few
 from kedge_convert.device import vela
-from kedge_runtime.artefact.file import seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.contract import Normalisation
+from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.terminal import WIDEST
 
 MODELS = Path(__file__).parent / "models"
 
@@ -46,14 +48,29 @@ def test_the_page_of_a_sealed_file(kedge: Run, artefacts: Path) -> None:
     for words in (
         "tiny.tflite: tflite, float32",  # by its contract, which the fixture writes by hand
         "int8 1x16x16x3, scale 0.00784314, zero point -1",
-        "(byte / 127.5 - mean) / std: mean 1, 1, 1; std 1, 1, 1",
-        "4: red, green, blue, ...",
+        "pixels      x / 127.5 - 1, of a byte x 0..255",
+        "4: red, green, blue, dark\n",
         "output is   logits, a raw score per class; the file has no softmax",
         "1  CONV_2D                        int8       version 3",
         "weights of FULLY_CONNECTED     int8       per channel",
         "bytes of activations at once (estimate)",
     ):
         assert words in out
+
+
+def test_raw_pixels_many_labels_and_float_files_are_said_plainly(
+    kedge: Run, models: dict[str, bytes], tmp_path: Path
+) -> None:
+    contract = tiny_contract("onnx")
+    raw = replace(contract.input, normalisation=Normalisation())
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(seal("onnx", models["onnx"], replace(contract, input=raw), Golden.none()))
+    _, out, _ = kedge("inspect", path)
+    assert "pixels      bytes as they are, 0 to 255\n" in out
+    assert "  none: weights float32, activations float32\n" in out
+    operators = out.partition("operators\n")[2].partition("\n\n")[0].splitlines()
+    assert {line.split()[2] for line in operators} == {"float32"}
+    assert _few([f"c{i}" for i in range(12)]) == "c0, c1, c2, ... c11"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +103,7 @@ def test_the_page_keeps_to_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     out = kedge("inspect", artefacts / "tiny.onnx", "--device", "coral")[1]
-    assert max(map(len, out.splitlines())) <= min(columns, 100)
+    assert max(map(len, out.splitlines())) <= min(columns, WIDEST)
 
 
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])

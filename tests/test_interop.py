@@ -17,18 +17,17 @@ import numpy as np
 import pytest
 
 import peers
-from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.export.tflite import describe
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Output
-from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.file import Golden, read_artefact, seal
 from kedge_runtime.artefact.foreign import complete, unsealed
-from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.image.preprocessing import preprocess
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import model_end
 from kedge_runtime.output import quiet
 from mediapipe_agreement import as_input, scores

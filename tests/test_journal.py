@@ -24,10 +24,9 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift import recording
 from kedge_runtime.drift.codecs import AnswersCodec, PartCodec, shards_of
 from kedge_runtime.drift.journal import ImageFolder, Journal, beside
-from kedge_runtime.drift.measure import Part, Task, measure, measure_all, merge
+from kedge_runtime.drift.measure import ROW, Part, Task, measure, measure_all, merge
 from kedge_runtime.drift.recording import Recorder
 from kedge_runtime.drift.reference import Reference, ReferenceFacts
-from kedge_runtime.drift.rows import ROW
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import EngineError, UsageError
 from kedge_runtime.progress import Bar

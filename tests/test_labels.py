@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_models.labels.lists import imagenet, shipped
+from kedge_models.cards import imagenet, shipped
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.artefact.labels import read_labels, without_numbers
 from kedge_runtime.errors import UsageError

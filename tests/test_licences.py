@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from kedge_runtime.errors import DISTRIBUTION
+
 ROOT = Path(__file__).parents[1]
 
 # Each install of the README, smallest first; "" is the device's.
@@ -53,6 +55,8 @@ SPELLINGS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "PSFL": "PSF-2.0",
     "UNKNOWN": "",
+    # validate-pyproject writes its expression in small letters.
+    "MPL-2.0 and MIT and BSD-3-Clause": "MPL-2.0 AND MIT AND BSD-3-Clause",
 }
 
 # Metadata that names no licence at all: what the licence file in the wheel begins with.
@@ -60,9 +64,9 @@ SILENT = {"namex": ("Apache-2.0", "Licensed under the Apache License, Version 2.
 
 
 def closure(extra: str) -> dict[str, Distribution]:
-    """Return every installed distribution that `kedge[extra]` needs on this machine."""
+    """Return every installed distribution that `keras-kedge[extra]` needs on this machine."""
     found: dict[str, Distribution] = {}
-    queue = [Requirement(f"kedge[{extra}]" if extra else "kedge")]
+    queue = [Requirement(f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION)]
     while queue:
         wanted = queue.pop()
         name = canonicalize_name(wanted.name)
@@ -70,7 +74,7 @@ def closure(extra: str) -> dict[str, Distribution]:
             continue
         found[name] = installed(name)
         queue.extend(needs(found[name], wanted.extras))
-    del found["kedge"]
+    del found[DISTRIBUTION]
     return found
 
 

@@ -29,7 +29,7 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
 from test_prepared_integers import prepared, source_of
 
-onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs keras-kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 Integers = NDArray[np.int8]
@@ -310,7 +310,7 @@ def test_the_sums_are_those_of_the_definition(make: Make) -> None:
 
     from kedge_convert.images import tensors
     from kedge_convert.toolkit import require
-    from kedge_runtime.drift.metrics import sqnr
+    from kedge_runtime.drift.statistics import sqnr
 
     source, path, photos = make("residual", "tflite", "stock")
     found = {layer.layer: layer for layer in look(source, path, photos).layers}

@@ -9,7 +9,6 @@ import pytest
 import families
 import nets
 from kedge_convert.export import tflite_converter
-from kedge_convert.export.exported import Scheme
 from kedge_convert.export.tflite_converter import FLOAT, ConverterSettings, converted, single
 from kedge_convert.prepare import preparation
 from kedge_convert.rewrite import lowering
@@ -173,7 +172,9 @@ def _tflite(model: Any, pictures: Floats, settings: ConverterSettings) -> Floats
 
 
 # All but the I/O in int8.
-INTEGERS = tflite_converter.stock(Scheme(input="float32", output="float32"))
+INTEGERS = tflite_converter.ConverterSettings(
+    optimise=True, operators=("TFLITE_BUILTINS_INT8",), calibrated=True
+)
 
 
 @pytest.mark.parametrize("name", EXPONENTIALS)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_runtime.classify import outputs
-from kedge_runtime.drift import metrics
+from kedge_runtime.classify import results
+from kedge_runtime.drift import statistics
 
 Rows = list[list[float]]
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -75,20 +75,20 @@ def plain_sigmoid_kl(reference: Rows, candidate: Rows) -> float:
 
 
 def softmax_divergence(reference: Array, candidate: Array) -> float:
-    return metrics.kl(outputs.softmax(reference), outputs.softmax(candidate), multi_label=False)
+    return statistics.kl(results.softmax(reference), results.softmax(candidate), multi_label=False)
 
 
 def sigmoid_divergence(reference: Array, candidate: Array) -> float:
-    return metrics.kl(outputs.sigmoid(reference), outputs.sigmoid(candidate), multi_label=True)
+    return statistics.kl(results.sigmoid(reference), results.sigmoid(candidate), multi_label=True)
 
 
 Metric = Callable[[Array, Array], float]
 ORACLES: dict[Metric, Callable[[Rows, Rows], float]] = {
-    metrics.max_error: plain_max,
-    metrics.mean_error: plain_mean,
-    metrics.relative_error: plain_relative,
-    metrics.cosine: plain_cosine,
-    metrics.sqnr: plain_sqnr,
+    statistics.max_error: plain_max,
+    statistics.mean_error: plain_mean,
+    statistics.relative_error: plain_relative,
+    statistics.cosine: plain_cosine,
+    statistics.sqnr: plain_sqnr,
     softmax_divergence: plain_kl,
     sigmoid_divergence: plain_sigmoid_kl,
 }
@@ -103,10 +103,10 @@ def test_against_plain_python(metric: Metric) -> None:
 @pytest.mark.parametrize(
     ("metric", "ideal"),
     [
-        (metrics.max_error, 0),
-        (metrics.mean_error, 0),
-        (metrics.relative_error, 0),
-        (metrics.cosine, 1),
+        (statistics.max_error, 0),
+        (statistics.mean_error, 0),
+        (statistics.relative_error, 0),
+        (statistics.cosine, 1),
         (softmax_divergence, 0),
         (sigmoid_divergence, 0),
     ],
@@ -116,7 +116,7 @@ def test_identical_answers(metric: Metric, ideal: float) -> None:
 
 
 def test_identical_answers_have_a_finite_sqnr() -> None:
-    assert 200 < metrics.sqnr(floats(REFERENCE), floats(REFERENCE)) < 400
+    assert 200 < statistics.sqnr(floats(REFERENCE), floats(REFERENCE)) < 400
 
 
 @pytest.mark.parametrize("metric", ORACLES)
@@ -142,18 +142,20 @@ def test_nan_is_not_hidden(metric: Metric) -> None:
 @pytest.mark.parametrize(("k", "share"), [(1, 1 / 3), (2, 1.0), (3, 1.0), (9, 1.0)])
 def test_top_k_agreement(k: int, share: float) -> None:
     # Row 0 falls to second place, row 1 as well, row 2 stays.
-    assert metrics.top_k_agreement(floats(REFERENCE), floats(CANDIDATE), k) == pytest.approx(share)
+    assert statistics.top_k_agreement(floats(REFERENCE), floats(CANDIDATE), k) == pytest.approx(
+        share
+    )
 
 
 def test_a_tie_goes_to_the_lower_class_as_on_the_device() -> None:
     tied = floats([[1.0, 1.0, 0.0]])
-    assert metrics.top_k_agreement(floats([[2.0, 1.0, 0.0]]), tied, 1) == 1
-    assert metrics.top_k_agreement(floats([[1.0, 2.0, 0.0]]), tied, 1) == 0
-    assert metrics.top_k_agreement(tied, tied, 1) == 1
+    assert statistics.top_k_agreement(floats([[2.0, 1.0, 0.0]]), tied, 1) == 1
+    assert statistics.top_k_agreement(floats([[1.0, 2.0, 0.0]]), tied, 1) == 0
+    assert statistics.top_k_agreement(tied, tied, 1) == 1
 
 
 def test_label_agreement_counts_whole_sets() -> None:
     sets = np.array([[True, False], [True, True], [False, False]])
     other = np.array([[True, False], [True, False], [False, False]])
-    assert metrics.label_agreement(sets, other) == pytest.approx(2 / 3)
-    assert metrics.label_agreement(sets, sets) == 1
+    assert statistics.label_agreement(sets, other) == pytest.approx(2 / 3)
+    assert statistics.label_agreement(sets, sets) == 1

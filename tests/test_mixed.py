@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert.export.exported import ExportOptions
+from kedge_convert.export.exported import ExportOptions, Ranges
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.quantise import search
-from kedge_convert.quantise.ranges import Histogram, Ranges, minmax
+from kedge_convert.quantise.ranges import Histogram, minmax
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats

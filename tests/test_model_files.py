@@ -16,7 +16,7 @@ from conftest import Run
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.image.input_options import InputOptions
 from people_files import Described, read_all
 from people_pixels import Floats

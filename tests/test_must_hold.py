@@ -34,7 +34,7 @@ def held(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Held:
     With a quarter of the usual pictures, for the time's sake, and without int16x8, which takes a
     third of it and is held on the demo: benchmarks/conversion.py takes all.
     """
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     folder = tmp_path_factory.mktemp("must-hold")
     model = shared / "data" / "models" / "mobilenet_v2_1.0_224.keras"
     words = [

@@ -15,7 +15,7 @@ from kedge_convert.export.tf2onnx import ROUTES, Route
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
-onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs keras-kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 pytestmark = pytest.mark.slow

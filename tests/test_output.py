@@ -49,7 +49,7 @@ def test_a_reader_that_leaves_changes_no_verdict(desk: Path, line: str) -> None:
 
 
 def test_a_sheet_is_drawn_though_nobody_reads_the_words(desk: Path) -> None:
-    done = _shell("kedge classify m.tflite photos/even --sheet sheet.png | true", desk)
+    done = _shell("kedge classify m.tflite photos/even --sheet sheet.png -q | true", desk)
     assert (done.returncode, done.stderr) == (0, "")
     assert (desk / "sheet.png").exists()
 

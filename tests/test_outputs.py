@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.drift import recording
+from kedge_convert.drift import hooks
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.load.registry import load
@@ -138,5 +138,5 @@ def test_drift_asks_the_output_that_was_converted(tmp_path: Path, pictures: Path
     assert outcome.checked is not None
     artefact = read_artefact(outcome.checked.path)
     assert artefact.contract.provenance.output == "sex"
-    source = recording.load_float_model(Against(str(path), "imagenet", artefact))
+    source = hooks.load_float_model(Against(str(path), "imagenet", artefact))
     assert source.model.outputs[0].shape == (None, 2)

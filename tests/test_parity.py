@@ -18,8 +18,8 @@ from kedge_convert.parity import (
 from kedge_convert.targets import TARGETS
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, judge, left_open, limits_for
 from kedge_runtime.artefact.contract import Kind, Output, Precision
-from kedge_runtime.classify.outputs import sigmoid
-from kedge_runtime.drift.intervals import paired_drop
+from kedge_runtime.classify.results import sigmoid
+from kedge_runtime.drift.statistics import paired_drop
 
 NAN = float("nan")
 GOOD = Parity(

@@ -15,8 +15,7 @@ from kedge_convert import pipeline
 from kedge_convert.images import MINIMUM, ImageSplit, Sampling, collect
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.worker.events import Event, ItemDone, StageStarted
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import Event, ItemDone, Progress, StageStarted
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.decode import read_image

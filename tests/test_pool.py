@@ -17,11 +17,11 @@ from distributed.cli import dask_scheduler, dask_worker
 import clusters
 import drift_references
 from conftest import Run
+from kedge_runtime import pool as on_dask
 from kedge_runtime.drift import measure
 from kedge_runtime.errors import ImageError, KedgeError, LostError, UsageError
 from kedge_runtime.image.decode import read_bytes
-from kedge_runtime.pool import dask as on_dask
-from kedge_runtime.pool.executors import Pool, executor
+from kedge_runtime.pool import Pool, executor
 
 pytestmark = pytest.mark.slow
 COUNT = 160
@@ -141,7 +141,7 @@ def test_the_missing_extra_is_named(
     code, out, error = kedge(*_words(desk), "--scheduler", "tcp://127.0.0.1:8786")
     assert (code, out) == (2, "")
     assert error == (
-        "kedge: --scheduler: distributed isn't installed: pip install './kedge[distributed]'\n"
+        "kedge: --scheduler: distributed isn't installed: pip install 'keras-kedge[distributed]'\n"
     )
 
 

@@ -12,7 +12,7 @@ from kedge_convert.load.for_inference import in_float32
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.image.input_options import InputOptions
 
 

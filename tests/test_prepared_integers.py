@@ -23,7 +23,7 @@ from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Output
 
-onnx: Any = pytest.importorskip("onnx", reason="the converter needs kedge[convert]")
+onnx: Any = pytest.importorskip("onnx", reason="the converter needs keras-kedge[convert]")
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 pytestmark = pytest.mark.slow

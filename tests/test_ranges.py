@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from kedge_convert.export.exported import EMPTY, Range
 from kedge_convert.quantise.ranges import (
     BY_TENSOR,
-    EMPTY,
     HALF,
     LARGEST_SAMPLE,
     METHODS,
@@ -15,7 +15,6 @@ from kedge_convert.quantise.ranges import (
     STEPS,
     Histogram,
     Observed,
-    Range,
     choose,
     minmax,
     mse,

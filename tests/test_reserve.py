@@ -19,8 +19,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open
-from kedge_convert.worker.events import Event, StageStarted
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import Event, Progress, StageStarted
 from kedge_models.demo import pictograms
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.image.input_options import InputOptions
@@ -44,7 +43,7 @@ class Made:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("many")
-    pictograms.write(place, ALL, seed=7)
+    pictograms.write(place, ALL, seed=11)  # on which answers differ
     return place
 
 

@@ -8,14 +8,13 @@ import pytest
 
 from conftest import MODELS, Run
 from kedge_convert.device.forecast import forecast
-from kedge_convert.rewrite.on_request import rewrite
+from kedge_convert.rewrite.lowering import rewrite
 from kedge_convert.toolkit import require
-from kedge_models.demo import files
+from kedge_models.demo import shapes
 from kedge_models.devices import device
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.errors import UsageError
-from kedge_runtime.modelfile.network import Network
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import Network, read_network
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -86,7 +85,7 @@ def test_an_unknown_rewrite_names_the_known_ones() -> None:
 
 def test_the_command_rewrites_before_anything_else(kedge: Run, tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
-    labels.write_text("\n".join(label.name for label in files.LABELS))
+    labels.write_text("\n".join(label.name for label in shapes.LABELS))
     words = [
         MODELS / "small-mobilenetv3.keras",
         "--preprocess",

@@ -1,76 +1,103 @@
 """What a conversion shows while it runs: bars on a terminal, lines in a log."""
 
-import io
+import os
+import pty
 import re
 import subprocess
 import sys
 
 import pytest
-from rich import progress as rich_progress
-from rich.console import Console
 
-from kedge_convert.worker.events import ItemDone, NoteLine, StageEnded, StageStarted, WarningLine
-from kedge_convert.worker.screen import Screen, TimeColumn, tick
+from kedge_convert.worker.progress import (
+    ItemDone,
+    NoteLine,
+    Screen,
+    StageEnded,
+    StageStarted,
+    WarningLine,
+)
+
+STAGES = """
+import time
+from kedge_convert.worker.progress import *
+screen = Screen()
+screen.show(StageStarted("export tflite:int16x8, prepared", 3))
+screen.show(ItemDone())
+time.sleep(.7)
+screen.show(WarningLine("a warning of some words that are longer than a terminal is wide, " * 2))
+screen.show(ItemDone())
+screen.show(ItemDone())
+screen.show(StageEnded())
+screen.close()
+"""
 
 
-def shown(capfd: pytest.CaptureFixture[str]) -> str:
-    """Return the last state that a terminal shows of what went to stderr, without colours."""
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capfd.readouterr().err)
-    return next(line for line in reversed(re.split(r"[\r\n]+", text)) if line).rstrip()
+def on_terminal(code: str, **environment: str) -> str:
+    """Run Python code with stderr on a terminal of 80 columns; return what it wrote there."""
+    terminal, stderr = pty.openpty()
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "80", **environment}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stderr=stderr, stdout=subprocess.PIPE, env=env) as process:
+        os.close(stderr)
+        written = b""
+        while True:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:  # Linux: the other side is closed
+                break
+            if not part:
+                break
+            written += part
+    os.close(terminal)
+    assert process.returncode == 0, written
+    return written.decode()
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make rich take stderr for a terminal of 80 columns."""
-    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
-        monkeypatch.setenv(name, value)
+def states(written: str) -> list[str]:
+    """Return the states of the lines that a terminal showed, without colours."""
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)
+    return [line for line in re.split(r"[\r\n]+", text) if line]
 
 
-@pytest.mark.usefixtures("terminal")
-@pytest.mark.parametrize(("total", "count"), [(200, "200/200"), (None, "")])
-def test_a_finished_stage_of_a_conversion_tells_what_it_took(
-    capfd: pytest.CaptureFixture[str], total: int | None, count: str
+def test_a_bar_of_a_conversion_steps_aside_for_a_message_and_tells_what_it_took() -> None:
+    shown = states(on_terminal(STAGES))
+    assert all(len(line) < 80 for line in shown)
+    said = [line for line in shown if "warning" in line or "terminal" in line]
+    assert " ".join(line.strip() for line in said).count("a warning of some words") == 2
+    assert re.fullmatch(r"export tflite:int16x8, prepared  ━{16}     3/3  \d\.\d s", shown[-1])
+
+
+def test_a_bar_has_colours_unless_the_user_wants_none() -> None:
+    assert "\x1b[36m" in on_terminal(STAGES)
+    assert "\x1b[3" not in on_terminal(STAGES, NO_COLOR="1")
+
+
+def test_a_dumb_terminal_gets_lines_of_text() -> None:
+    written = on_terminal(STAGES, TERM="dumb")
+    assert "\x1b" not in written
+    assert "━" not in written
+
+
+def test_a_stage_of_a_conversion_is_one_line_with_its_seconds_in_a_log(
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    screen = Screen()
-    screen.show(StageStarted("export tflite:int16x8, prepared", total))
-    for _ in range(total or 0):
-        screen.show(ItemDone())
-    screen.show(StageEnded())
-    screen.close()
-    line = shown(capfd)
-    assert re.fullmatch(rf"export tflite:int16x8, prepared ━{{16}} +{count} \d\.\d s", line)
-
-
-def test_a_running_stage_tells_how_long_it_has_run_and_has_left() -> None:
-    now = 100.0
-    bar = rich_progress.Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
-    counted, open_end = bar.add_task("work", total=480), bar.add_task("work", total=None)
-    for _ in range(12):
-        now += 10
-        bar.advance(counted, 20)
-    said = [TimeColumn().render(bar._tasks[task]).plain for task in (counted, open_end)]
-    assert said == ["2:00, 2:00 left", "2:00"]
-
-
-def test_an_item_that_outlasts_the_estimate_takes_it_away() -> None:
-    now = 100.0
-    bar = rich_progress.Progress(console=Console(file=io.StringIO()), get_time=lambda: now)
-    task, said = bar.add_task("work", total=25), []
-    for _ in range(24):
-        now += 1
-        tick(bar, task)
-    for seconds in (0, 1, 20):
-        now += seconds
-        said.append(TimeColumn().render(bar._tasks[task]).plain)
-    assert said == ["0:24, 0:01 left", "0:25, 0:01 left", "0:45"]
-
-
-def test_a_stage_of_a_conversion_is_one_line_in_a_log(capfd: pytest.CaptureFixture[str]) -> None:
     screen = Screen()
     for event in (StageStarted("work", 2), ItemDone(), ItemDone(), StageEnded()):
         screen.show(event)
     screen.close()
-    assert capfd.readouterr().err == "work\n"
+    assert re.fullmatch(r"work  2/2  \d\.\d s\n", capfd.readouterr().err)
+
+
+def test_a_message_within_a_stage_has_a_line_of_its_own_in_a_log(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    screen = Screen()
+    for event in (StageStarted("work"), WarningLine("careful"), StageEnded(complete=False)):
+        screen.show(event)
+    screen.close()
+    first, second, third = capfd.readouterr().err.splitlines()
+    assert (first, second) == ("work", "careful")
+    assert re.fullmatch(r"work  stopped after \d\.\d s", third)
 
 
 def test_what_users_call_things_is_no_markup(capfd: pytest.CaptureFixture[str]) -> None:
@@ -85,13 +112,13 @@ def test_a_name_that_is_no_text_is_shown(capfd: pytest.CaptureFixture[str]) -> N
     screen = Screen()
     screen.show(WarningLine("caf\udce9.jpg: can't be read"))
     screen.close()
-    assert shown(capfd) == r"caf\udce9.jpg: can't be read"
+    assert capfd.readouterr().err.rstrip() == r"caf\udce9.jpg: can't be read"
 
 
 def test_stderr_without_a_reader_ends_no_conversion() -> None:
     code = (
-        "from kedge_convert.worker.events import WarningLine as Line; "
-        "from kedge_convert.worker.screen import Screen; "
+        "from kedge_convert.worker.progress import WarningLine as Line; "
+        "from kedge_convert.worker.progress import Screen; "
         "screen = Screen(); screen.show(Line('one')); screen.show(Line('two')); screen.close()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:

@@ -15,12 +15,12 @@ import pytest
 
 import seeded_faults
 from kedge_convert import contract_builder, pipeline
-from kedge_convert.export import onnx, tflite
+from kedge_convert.export import onnx, tflite, tflite_converter, tflite_static
 from kedge_convert.export import tf2onnx as routes
 from kedge_convert.export.exported import ExportOptions
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.rewrite import lowering, on_request
+from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source, load_source
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.progress import Progress
@@ -42,7 +42,7 @@ class Genuine(NamedTuple):
 @pytest.fixture(scope="module")
 def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine:
     """Let the toolkits work once: every fault below is put into the same results."""
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     source = load_source(SourceRequest("demo"))
     paths = sorted(pictures.iterdir())[:20]
     made = {
@@ -88,22 +88,32 @@ def convert(
 def into_weights(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     import tensorflow as tf
 
-    real = tf.lite.TFLiteConverter.from_keras_model
+    real, program, models = (
+        tf.lite.TFLiteConverter.from_concrete_functions,
+        tflite_converter.program,
+        [],
+    )
 
-    def spoilt(model: Any) -> Any:
+    def seen(tf: Any, model: Any) -> Any:
+        models.append(model)
+        return program(tf, model)
+
+    def spoilt(functions: Any) -> Any:
+        model = models[-1]
         before = {weight.path: np.array(weight) for weight in model.weights}
         after = {path: value.copy() for path, value in before.items()}
         fault.change(after)
-        return _Converter(real(model), model, before, after)
+        return _Converter(real(functions), model, before, after)
 
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_keras_model", spoilt)
+    monkeypatch.setattr(tflite_converter, "program", seen)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", spoilt)
 
 
 def into_lowerings(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     def rewrite(model: Any, names: object) -> lowering.Lowered:
         return lowering.Lowered(fault.change(model))
 
-    monkeypatch.setattr(on_request, "rewrite", rewrite)
+    monkeypatch.setattr(lowering, "rewrite", rewrite)
 
 
 class _Converter:
@@ -133,10 +143,14 @@ class _Converter:
 def into_tflite(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
     import tensorflow as tf
 
-    converter = MagicMock()
     given = genuine.files[fault.instead or fault.target]
+    if fault.target == "tflite:int8":  # TensorFlow's quantiser writes it, from the float file
+        spoilt = MagicMock(side_effect=lambda *_, **__: fault.change(given))
+        monkeypatch.setattr(tflite_static, "quantise", spoilt)
+        return
+    converter = MagicMock()
     converter.convert = lambda: fault.change(given)
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_keras_model", lambda model: converter)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", lambda _: converter)
 
 
 def into_onnx(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:

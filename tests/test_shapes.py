@@ -300,3 +300,36 @@ def test_a_resizing_layer_that_is_not_followed(keras: Any, tmp_path: Path, name:
         load_source(request)
     told = replace(request, size="24", pixels=InputOptions("imagenet"))
     assert load_source(told).input.geometry.height == 24
+
+
+# What the user says of the pixels of a model that begins with x / 255 -> what is refused, or how
+# the line ends.
+TWICE: dict[str, tuple[InputOptions, bool, str]] = {
+    "unit": (InputOptions("image_dataset", "unit"), False, "would normalise twice: .* x / 255:"),
+    "tf": (InputOptions("image_dataset", "tf"), False, "twice: .* --normalisation raw"),
+    "numbers": (InputOptions("image_dataset", "scale=1/255"), False, "would normalise twice"),
+    "a pipeline": (InputOptions("torchvision"), False, "twice: .* --preprocess torchvision"),
+    "raw": (InputOptions("image_dataset", "raw"), False, ""),
+    "nothing": (InputOptions("image_dataset"), False, "own normalisation: rescaling"),
+    "forced": (InputOptions("image_dataset", "tf"), True, "on top of its own normalisation"),
+    "a forced pipeline": (InputOptions("torchvision"), True, "on top of its own normalisation"),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_normalising_twice_is_called_so(keras: Any, tmp_path: Path, name: str) -> None:
+    pixels, forced, said = TWICE[name]
+    layer = keras.layers.Rescaling(1 / 255, name="rescaling")
+    beginning(keras, layer).save(tmp_path / "mine.keras")
+    request = SourceRequest(
+        str(tmp_path / "mine.keras"),
+        pixels=pixels,
+        head="features",
+        force_input=forced,
+    )
+    if "twice" in said:
+        with pytest.raises(UsageError, match=said):
+            load_source(request)
+        return
+    notes = load_source(request).notes
+    assert any(said in note for note in notes)

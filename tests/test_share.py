@@ -7,8 +7,8 @@ import pytest
 
 from kedge_convert.commands.convert import convert
 from kedge_convert.matrix.config import read_config
+from kedge_runtime.commands.arguments import DROP, read_drop
 from kedge_runtime.commands.drift import drift
-from kedge_runtime.commands.options import DROP, read_drop
 
 DROPS = {
     "0.5pp": 0.005,

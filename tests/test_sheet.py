@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kedge_runtime.artefact.contract import Label
 from kedge_runtime.classify import contact_sheet
 from kedge_runtime.classify.contact_sheet import (
     ALARM,
@@ -20,8 +21,10 @@ from kedge_runtime.classify.contact_sheet import (
     FRAME,
     HUES,
     LIMIT,
+    RIGHT,
     ContactSheet,
 )
+from kedge_runtime.classify.marks import Mark
 from kedge_runtime.classify.results import Prediction, Result
 from kedge_runtime.errors import ImageError
 
@@ -145,3 +148,17 @@ def test_the_command_draws_what_it_answers(artefacts: Path, photo: Path) -> None
     assert drawn is not None
     assert _count(np.asarray(drawn, np.uint8), (10, 250, 20)) == FRAME.width * FRAME.width // 2
     assert not list(photo.parent.glob(".kedge-*"))
+
+
+def test_right_and_wrong_are_marked(photo: Path) -> None:
+    truth = Label("b", "blue")
+    drawn = {}
+    for right in (True, False):
+        board = ContactSheet(["m"])
+        board.add(photo, [_result("red")], [Mark(truth, right)])
+        drawn[right] = _drawn(board)
+        assert board.tiles[0].verdict == ("right" if right else "wrong, it is blue")
+    # Both colours are in the legend; a strip of the card's width tells which it is.
+    for right, pixels in drawn.items():
+        assert _count(pixels, RIGHT if right else ALARM) >= 4 * CARD_WIDTH
+        assert _count(pixels, ALARM if right else RIGHT) < 4 * CARD_WIDTH

@@ -31,7 +31,7 @@ from kedge_runtime.errors import SignatureError, UsageError
 from tampering import SERIAL, content_of
 
 # The library is what devices may lack; without it there is nothing to test here.
-pytest.importorskip("cryptography", reason="signatures need kedge[signing]")
+pytest.importorskip("cryptography", reason="signatures need keras-kedge[signing]")
 
 
 class Done(NamedTuple):

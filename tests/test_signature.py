@@ -40,7 +40,7 @@ from kedge_runtime.errors import ArtefactError, SignatureError
 from tampering import KINDS, SERIAL, Others, content_of, resealed
 
 # The library is what devices may lack; without it there is nothing to test here.
-pytest.importorskip("cryptography", reason="signatures need kedge[signing]")
+pytest.importorskip("cryptography", reason="signatures need keras-kedge[signing]")
 
 TAMPERED = 500  # of each format
 

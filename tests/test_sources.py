@@ -28,7 +28,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Kind
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions

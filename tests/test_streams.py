@@ -14,12 +14,12 @@ import pytest
 from kedge_runtime import ImageError, UsageError
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.image.decode import ImageLimits
-from kedge_runtime.streams import mailbox
-from kedge_runtime.streams.mailbox import latest
+from kedge_runtime.streams import sources
 from kedge_runtime.streams.sources import (
     FAILURES,
     Frame,
     camera_name,
+    latest,
     numbered,
     open_camera,
     open_video,
@@ -177,7 +177,7 @@ def test_other_arrays_are_refused(array: Any, colour: Any) -> None:
 
 
 def test_the_mailbox_holds_one_frame_however_many_are_put_in() -> None:
-    box, alive = mailbox.Mailbox(), weakref.WeakSet[Frame]()
+    box, alive = sources.Mailbox(), weakref.WeakSet[Frame]()
     for index in range(1000):
         frame = Frame(index, 0.0, plain(RED))
         alive.add(frame)
@@ -193,7 +193,7 @@ def test_the_mailbox_holds_one_frame_however_many_are_put_in() -> None:
 
 def test_the_last_frame_comes_before_the_end_and_before_the_error() -> None:
     for error in (None, ImageError("gone")):
-        box = mailbox.Mailbox()
+        box = sources.Mailbox()
         box.put(frames(1)[0])
         box.end(error)
         assert not box.put(frames(2)[1])
@@ -271,7 +271,7 @@ def test_an_error_in_the_thread_reaches_the_consumer() -> None:
 
 
 def test_a_camera_that_hangs_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailbox, "PATIENCE", 0)
+    monkeypatch.setattr(sources, "PATIENCE", 0)
     hanging = threading.Event()
 
     def camera() -> Iterator[Frame]:

@@ -12,7 +12,7 @@ from kedge_models.demo import pictograms
 from kedge_runtime import Classifier, ImageError, Rule, UsageError
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Label
-from kedge_runtime.classify.classifier import Predictor
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Classes
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.streams.answers import (
@@ -200,6 +200,9 @@ class ByColour(Predictor):
 
     def probabilities(self, image: Any, colour: Any = "rgb") -> NDArray[np.float32]:
         return np.asarray(np.mean(image, axis=(0, 1)) / 255, np.float32)
+
+    def close(self) -> None:
+        raise AssertionError("nobody closes it")
 
 
 ORANGE, LIME = (255, 200, 0), (200, 255, 0)

@@ -30,7 +30,7 @@ import itertools, signal, sys, threading
 import numpy as np
 from kedge_runtime.cli import main
 from kedge_runtime.commands import stream
-from kedge_runtime.streams import Frame, mailbox
+from kedge_runtime.streams import Frame, sources
 
 def endless(*_):
     for index in itertools.count():
@@ -39,7 +39,7 @@ def endless(*_):
             threading.Event().wait()
 
 stream.open_camera = stream.open_video = endless
-mailbox.PATIENCE = 0.1
+sources.PATIENCE = 0.1
 # A shell that starts things in the background has them ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
@@ -99,7 +99,7 @@ def test_words_name_the_moment(kedge: Run, artefact: Path, video: Path) -> None:
     arguments = ("--video", video, "--top", 1, "--debounce", "2/3", "--min-confidence", 0.8)
     code, out, err = kedge("classify", artefact, *arguments)
     assert code == 0
-    rows = [row.split(maxsplit=1)[1].split("  ") for row in out.splitlines()]
+    rows = [row.split(" % ")[1].strip().split("  ") for row in out.splitlines()]
     assert [(row[0], row[-1].strip()) for row in rows] == [
         ("red", "0.10 s"),
         ("unknown (red?)", "0.40 s"),

@@ -15,9 +15,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import pin
-from kedge_runtime.checks import holes
+from kedge_runtime.checks import doctor
+from kedge_runtime.checks.doctor import HOLES, check_holes, holes_in
 from kedge_runtime.checks.hardware import Machine
-from kedge_runtime.checks.holes import HOLES, check_holes, holes_in
+from kedge_runtime.errors import DISTRIBUTION
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -96,7 +97,7 @@ def test_the_security_page_names_every_hole() -> None:
     rows = [line for line in page.splitlines() if line.startswith("| ") and "CVE" in line]
     rows += [line for line in page.splitlines() if line.startswith("| onnxruntime |")]
     for hole in HOLES:
-        if hole.package in holes.OPENCV[1:] or hole.package in ("tensorflow-cpu", "cryptography"):
+        if hole.package in doctor.OPENCV[1:] or hole.package in ("tensorflow-cpu", "cryptography"):
             continue  # other names of one package, and no file of a stranger
         (row,) = [row for row in rows if row.split()[1] == hole.package]
         assert set(re.findall(r"CVE-\d+-\d+", hole.why)) <= set(re.findall(r"CVE-\d+-\d+", row))
@@ -105,7 +106,9 @@ def test_the_security_page_names_every_hole() -> None:
 
 def test_doctor_says_what_to_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     # The function that reads pip's list; what it says of a real one is in the test below.
-    monkeypatch.setattr(holes, "_installed", lambda: {"onnx": "1.20.0", "pillow": "13.0.0"})
+    monkeypatch.setattr(
+        doctor, "_installed_versions", lambda: {"onnx": "1.20.0", "pillow": "13.0.0"}
+    )
     found = check_holes(Machine())
     assert (found.state, found.fix) == ("note", "pip install --upgrade 'onnx>=1.21'")
     assert "onnx 1.20.0: reads files outside" in found.detail
@@ -224,7 +227,7 @@ def test_every_action_is_pinned_by_its_commit(name: str) -> None:
 
 
 def test_the_bill_of_materials_lies_beside_the_wheel(tmp_path: Path) -> None:
-    pytest.importorskip("cyclonedx_py", reason="needs kedge[release]")
+    pytest.importorskip("cyclonedx_py", reason="needs keras-kedge[release]")
     command = [sys.executable, str(ROOT / "tools/sbom.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -232,7 +235,7 @@ def test_the_bill_of_materials_lies_beside_the_wheel(tmp_path: Path) -> None:
     bill = json.loads((tmp_path / f"{wheel.name}.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     about = bill["metadata"]["component"]
-    assert (about["name"], about["version"]) == ("kedge", PROJECT_VERSION)
+    assert (about["name"], about["version"]) == (DISTRIBUTION, PROJECT_VERSION)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     assert about["hashes"] == [{"alg": "SHA-256", "content": digest}]
     parts = {str(canonicalize_name(part["name"])): part for part in bill["components"]}

@@ -58,7 +58,7 @@ def test_a_config_that_is_no_utf_8(tmp_path: Path, kedge: Run, content: bytes) -
     code, _, said = kedge("build", tmp_path / "kedge.toml")
     assert code == 2
     assert "is no UTF-8 text (byte" in said
-    assert said.endswith("; name a kedge.toml\n")
+    assert said.endswith("; name a kedge.toml, or write one: kedge init MODEL DIR\n")
     assert kedge("build", tmp_path)[0] == 2
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kedge_convert.load.inputs import noise
+from kedge_convert.load.input_stage import noise
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.image.input_options import InputOptions
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")

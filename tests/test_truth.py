@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kedge_models.demo import files
-from kedge_models.labels.lists import imagenet
+from kedge_models.cards import imagenet
+from kedge_models.demo import shapes
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import UsageError
@@ -57,7 +57,7 @@ def test_nothing_tells() -> None:
 
 
 def test_a_name_before_the_number_is_no_id() -> None:
-    assert read_truth(sorted(files.SAMPLES.iterdir()), files.LABELS) is None
+    assert read_truth(sorted(shapes.SAMPLES.iterdir()), shapes.LABELS) is None
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ NEAR = 0.02
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
-    pytest.importorskip("tf2onnx", reason="the converter needs kedge[convert]")
+    pytest.importorskip("tf2onnx", reason="the converter needs keras-kedge[convert]")
     return require("keras")
 
 
@@ -232,7 +232,7 @@ def test_teachable_machine_from_its_keras_file(
     trained: dict[str, list[Any]], folder: Path, tmp_path: Path, kedge: Run
 ) -> None:
     """Its file is of Keras 2, nested three deep, made and judged by tf_keras."""
-    old = pytest.importorskip("tf_keras", reason="the converter needs kedge[convert]")
+    old = pytest.importorskip("tf_keras", reason="the converter needs keras-kedge[convert]")
     old.utils.set_random_seed(1)
     model = teachable_machine(old, trunk(old, trained))
     images = sorted(folder.rglob("*.*"))

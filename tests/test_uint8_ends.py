@@ -32,8 +32,7 @@ from kedge_runtime.artefact.contract import (
     Output,
     Provenance,
 )
-from kedge_runtime.artefact.file import Artefact, seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden, seal
 from kedge_runtime.checks.verify import verify, walk
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions, open_engine

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact.content import format_of
 from kedge_runtime.artefact.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
-from kedge_runtime.artefact.file import read_artefact, seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, read_artefact, seal
 from kedge_runtime.checks.verify import CHECKS, TOLERANCES, VerifyStage, same_integers, verify
-from kedge_runtime.classify import outputs, results
+from kedge_runtime.classify import results
 from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.engines.isolated import Isolated
 from kedge_runtime.errors import EngineError
@@ -268,7 +267,7 @@ def test_a_softmax_inside_the_model_and_one_behind_it_are_found(
 
 
 def _twice(logits: Any) -> Any:
-    return outputs.softmax(outputs.softmax(logits))
+    return results.softmax(results.softmax(logits))
 
 
 def _other_way_round(decode: Any) -> Any:
@@ -311,8 +310,8 @@ CODE: dict[str, tuple[Patch, str]] = {
         lambda m: m.setattr(Isolated, "get", _noisy(Isolated.get)),
         "engine",
     ),
-    "a softmax twice": (lambda m: m.setitem(outputs.ACTIVATIONS, "softmax", _twice), "answer"),
-    "no softmax": (lambda m: m.setitem(outputs.ACTIVATIONS, "softmax", lambda x: x), "answer"),
+    "a softmax twice": (lambda m: m.setitem(results.ACTIVATIONS, "softmax", _twice), "answer"),
+    "no softmax": (lambda m: m.setitem(results.ACTIVATIONS, "softmax", lambda x: x), "answer"),
     "labels shifted by one": (
         lambda m: m.setattr(results.Classes, "prediction", _next_label(results.Classes.prediction)),
         "answer",

@@ -14,7 +14,10 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 # What a decision said at its time stays.
 HISTORY = {"decisions.md"}
 PAGES = sorted(
-    path for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if path.name not in HISTORY
+    path
+    for pattern in ("*.md", "*.toml", "action.yml", "Makefile", "docs/*.md")
+    for path in ROOT.glob(pattern)
+    if path.name not in HISTORY
 )
 # What must not be said -> the word for it. In identifiers a word ends at an underscore, too.
 FORBIDDEN = {

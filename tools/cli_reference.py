@@ -3,6 +3,7 @@
 The commands are imported, as `kedge COMMAND --help` imports them: without TensorFlow.
 """
 
+import argparse
 import re
 from pathlib import Path
 
@@ -15,7 +16,23 @@ HEAD = """\
 # Command line
 
 This page is generated from the commands by `make cli`; don't edit it. `kedge COMMAND --help` prints
-the same. The [README](../README.md#exit-codes) explains the exit codes.
+the same.
+
+## Exit codes
+
+| exit code | meaning |
+| --: | --- |
+| 0 | passed |
+| 1 | A file missed its limits or could not be made. It is kept as `*.rejected`; your earlier file stays. |
+| 2 | usage error, in one line |
+| 3 | Inconclusive. `kedge drift` and `kedge build`: too few images to decide, or an unsteady latency; the line says how many images would decide. `kedge fit-input`: more than one normalisation is still possible. |
+| 70 | A bug in kedge, in one line. Run again with `KEDGE_DEBUG=1` for the traceback, and report it. |
+
+A closed pipe (`| head -1`) does not change the exit code; `kedge classify` then ends with 0. A full
+or closed stderr changes nothing either. Control characters in names are printed as escapes
+(`\\x1b`, `\\n`, `\\u202e`). `--json` prints one object for machines ([json.md](json.md)).
+
+## Commands
 
 | command | |
 | --- | --- |
@@ -70,4 +87,5 @@ def _as_code(found: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(reference(), encoding="utf-8")

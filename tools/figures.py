@@ -5,8 +5,8 @@
 ROOT: another checkout, to compare with.
 """
 
+import argparse
 import ast
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,4 +63,6 @@ def _annotations(node: Function) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
+    main(parser.parse_args().root)

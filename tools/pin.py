@@ -36,6 +36,7 @@ SECTIONS = (
 OLDEST_PYTHON = "3.10"
 HEAD = """\
 # Written by tools/pin.py (`make pins`): Linux, CPython 3.10 to 3.13, every processor with wheels.
+# The section `device` also installs on 3.14 (docs/install.md).
 # A section has what its install brings beyond the sections above it.
 """
 
@@ -84,7 +85,7 @@ def resolve(sections: Sequence[str], place: Path) -> None:
     """Let uv write the pins of some sections; those in the file are kept where they fit."""
     extras = [f"--extra={name}" for name in sections if name not in (DEVICE, BUILD)]
     backend = place.with_name("backend.in")
-    backend.write_text("hatchling\n")
+    backend.write_text("hatchling\nhatch-fancy-pypi-readme\n")
     sources = ["pyproject.toml", *([str(backend)] if BUILD in sections else [])]
     options = ["--universal", f"--python-version={OLDEST_PYTHON}", "--generate-hashes"]
     options += ["--no-header", "--no-annotate", "--quiet", "--output-file", str(place)]

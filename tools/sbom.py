@@ -2,8 +2,8 @@
 
     python tools/sbom.py DIR
 
-The bill lists what kedge[convert,onnx,signing] brings at the versions of constraints.txt, with
-their hashes, and the wheel with its own. cyclonedx-py writes it (kedge[release]).
+The bill lists what keras-kedge[convert,onnx,signing] brings, at the versions of constraints.txt and
+with their hashes, and the wheel with its own. cyclonedx-py writes it (keras-kedge[release]).
 """
 
 import argparse

@@ -5,9 +5,9 @@ none. A table cell or list item without a full stop counts from six words on; a 
 label.
 """
 
+import argparse
 import math
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +97,9 @@ def _blocks(text: str) -> list[tuple[str, bool]]:
 
 def main() -> None:
     """Print median and p90 of each file and of all, and the longest sentences of named files."""
-    named = [Path(argument) for argument in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", metavar="FILE", nargs="*", type=Path)
+    named: list[Path] = parser.parse_args().files
     everything: list[int] = []
     for path in named or pages():
         found = sentences(path)

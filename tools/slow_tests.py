@@ -6,7 +6,7 @@
 Listed is each test function whose cases took SECONDS or more together, its fixtures included.
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
@@ -32,4 +32,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("times", metavar="TIMES.xml", type=Path)
+    main(parser.parse_args().times)

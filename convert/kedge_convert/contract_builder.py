@@ -54,6 +54,7 @@ def contract_of(
             signature=source.signature,
             calibration_digest=images.calibration_digest() if calibrated else "",
             calibration_count=len(calibrated),
+            calibration_images=images.calibration_marks() if calibrated else (),
             tools=tool_versions(),
         ),
     )

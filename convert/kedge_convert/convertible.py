@@ -14,11 +14,10 @@ from kedge_convert.program.preparable import preparable
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import CandidateModels
 from kedge_convert.quantise.search import Search
-from kedge_convert.rewrite import on_request
+from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
-from kedge_convert.worker.events import PREPARATION
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import PREPARATION, Progress
 from kedge_runtime.output import quiet
 
 UNPREPARED = "preparation: {}; integer targets get the stock weights"
@@ -68,7 +67,7 @@ def rewrite(
     source: Source, images: ImageSplit, names: tuple[str, ...], progress: Progress
 ) -> Source:
     """Return the same function in plainer operators: what all formats need, and `names`."""
-    rewritten = on_request.rewrite(source.model, names)
+    rewritten = lowering.rewrite(source.model, names)
     for note in rewritten.notes:
         progress.note(note)
     return replace(source, model=rewritten.model, images=images.calibration[:TRIED])

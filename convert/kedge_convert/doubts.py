@@ -10,10 +10,11 @@ from kedge_convert.images import ImageSplit
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
-from kedge_runtime.classify.outputs import entropy, label_sets, mean_binary_entropy, probabilities
-from kedge_runtime.drift.intervals import wilson
+from kedge_runtime.classify.results import entropy, label_sets, mean_binary_entropy, probabilities
+from kedge_runtime.drift.statistics import wilson
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import UsageError
+from kedge_runtime.output import percent
 
 STEPS = 255
 
@@ -126,7 +127,10 @@ def _untrained(source: Source, logits: Floats) -> Iterator[str]:
     if _norms_untouched(source.model):
         yield f"{source.name}: its batch norms have never seen an image: is it trained?"
     elif (sure := max(0.0, certainty(logits, source.output))) < UNSURE:
-        yield f"{source.name}: its answers are close to chance ({sure:.1%} certain): is it trained?"
+        yield (
+            f"{source.name}: its answers are close to chance ({percent(sure)} certain): is it "
+            "trained, and are its pixels normalised as in training?"
+        )
     if len(logits) > 1 and (share := variation(logits)) < WEAK:
         yield (
             f"{source.name}: its answers differ by {share:.1g} of their size from image to image: "

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kedge_convert import contract_builder, doubts, own_pixels, parity
-from kedge_convert.fitting import better
+from kedge_convert.fitting import subject
 from kedge_convert.images import ImageSplit, tensors, ticking
 from kedge_convert.load import output_activation
 from kedge_convert.load.registry import about
@@ -137,11 +137,11 @@ def _classes(source: Source, images: ImageSplit) -> dict[Path, int] | None:
 def refuse_other_input(model: FloatModel, progress: Progress) -> None:
     """Raise UsageError where the validation images show that another input fits better."""
     source, paths = model.source, model.images.validation
-    classes = better.true_outputs(paths, source)
+    classes = subject.true_outputs(paths, source)
     if classes is None:
         return
     with progress.stage("check input"), quiet():
-        finding = better.better_input(source, paths, classes)
+        finding = subject.better_input(source, paths, classes)
     if finding:
         raise UsageError(finding.line)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats, Pixels
-from kedge_runtime.artefact.contract import Input
+from kedge_runtime.artefact.contract import Input, calibration_mark
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import sha256_of_file
 from kedge_runtime.image.decode import read_image
@@ -113,16 +113,21 @@ class ImageSplit:
 
     def calibration_digest(self) -> str:
         """Return the SHA-256 of the calibration files' contents, in order."""
-        return _digest(self.calibration)
+        digest = hashlib.sha256(b"".join(self._digests())).hexdigest()
+        return f"sha256:{digest}"
+
+    def calibration_marks(self) -> tuple[str, ...]:
+        """Return the marks of the calibration files' contents, sorted."""
+        return tuple(sorted(map(calibration_mark, self._digests())))
+
+    def _digests(self) -> list[bytes]:
+        return _digests(tuple(path.absolute() for path in self.calibration))
 
 
-# Every artefact and every candidate states it: the files are read once.
+# Every artefact and every candidate states them: the files are read once.
 @lru_cache(maxsize=1)
-def _digest(paths: tuple[Path, ...]) -> str:
-    hasher = hashlib.sha256()
-    for path in paths:
-        hasher.update(bytes.fromhex(sha256_of_file(path)))
-    return f"sha256:{hasher.hexdigest()}"
+def _digests(paths: tuple[Path, ...]) -> list[bytes]:
+    return [bytes.fromhex(sha256_of_file(path)) for path in paths]
 
 
 @dataclass(frozen=True)

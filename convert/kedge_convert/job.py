@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kedge_convert.device import fit
-from kedge_convert.device.choices import runs, scheme_for
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Sampling
@@ -13,7 +12,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import QuantisationOptions
-from kedge_convert.targets import Target
+from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
 from kedge_runtime.artefact.contract import Kind, Precision
@@ -73,7 +72,6 @@ class Job:
     targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
     `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
     fit, `gates`: what they must hold on it.
-    `force_input`: keep the input even where another one fits the model better.
     """
 
     request: SourceRequest
@@ -88,7 +86,6 @@ class Job:
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
-    force_input: bool = False
 
     @property
     def log(self) -> Path:

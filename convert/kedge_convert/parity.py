@@ -13,10 +13,9 @@ from kedge_convert.images import Tick
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import label_sets, probabilities
-from kedge_runtime.drift import metrics
-from kedge_runtime.drift.intervals import paired_drop, wilson
-from kedge_runtime.drift.metrics import AgreementBy
+from kedge_runtime.classify.results import label_sets, probabilities
+from kedge_runtime.drift import statistics
+from kedge_runtime.drift.statistics import AgreementBy, paired_drop, wilson
 from kedge_runtime.output import quiet
 
 AGREEMENTS: dict[AgreementBy, str] = {
@@ -111,17 +110,19 @@ def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
     return Parity(
         images=len(reference),
         agreement=agreement,
-        agreement_top5=metrics.top_k_agreement(reference, candidate, 5) if by == "best" else None,
-        logit_max_error=metrics.max_error(reference, candidate),
-        logit_mean_error=metrics.mean_error(reference, candidate),
-        relative_error=metrics.relative_error(reference, candidate),
-        cosine=metrics.cosine(reference, candidate),
-        sqnr=metrics.sqnr(reference, candidate),
+        agreement_top5=statistics.top_k_agreement(reference, candidate, 5)
+        if by == "best"
+        else None,
+        logit_max_error=statistics.max_error(reference, candidate),
+        logit_mean_error=statistics.mean_error(reference, candidate),
+        relative_error=statistics.relative_error(reference, candidate),
+        cosine=statistics.cosine(reference, candidate),
+        sqnr=statistics.sqnr(reference, candidate),
         kl=divergence(reference, candidate, output) if classes else None,
         agreement_interval=None if agreement is None else interval(agreement, len(reference)),
         agreement_by=by,
         clear=_clear(reference, candidate, output),
-        relative_error_90=metrics.relative_error(reference, candidate, images=0.9),
+        relative_error_90=statistics.relative_error(reference, candidate, images=0.9),
     )
 
 
@@ -138,9 +139,9 @@ def agreement_by(output: Output) -> AgreementBy:
 
 def _agreement(reference: Floats, candidate: Floats, output: Output) -> float:
     if not output.multi_label:
-        return metrics.top_k_agreement(reference, candidate, 1)
+        return statistics.top_k_agreement(reference, candidate, 1)
     sets = (label_sets(probabilities(each, output), output) for each in (reference, candidate))
-    return metrics.label_agreement(*sets)
+    return statistics.label_agreement(*sets)
 
 
 def interval(share: float, images: int) -> tuple[float, float]:
@@ -154,9 +155,9 @@ def divergence(reference: Floats, candidate: Floats, output: Output) -> float:
     for features.
     """
     if output.kind == "features":
-        return 1 - metrics.cosine(reference, candidate)
+        return 1 - statistics.cosine(reference, candidate)
     p, q = probabilities(reference, output), probabilities(candidate, output)
-    return metrics.kl(p, q, multi_label=output.multi_label)
+    return statistics.kl(p, q, multi_label=output.multi_label)
 
 
 def with_drop(

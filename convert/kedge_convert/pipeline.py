@@ -65,7 +65,7 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
         with _images(job.images, progress) as images:
             limited = job.limits.drop is not None
             reference = float_model.ask(source, images, progress, classes=limited)
-            if not job.force_input:
+            if not job.request.force_input:
                 float_model.refuse_other_input(reference, progress)
             source = convertible.rewrite(source, images, job.rewrites, progress)
             model = convertible.prepare(source, images, job.preparation, progress)

@@ -13,7 +13,7 @@ from kedge_convert.load import input_stage
 from kedge_convert.load.output_activation import Head
 from kedge_convert.load.registry import about
 from kedge_convert.load.request import LoadedModel, SourceRequest
-from kedge_models.labels.lists import imagenet
+from kedge_models.cards import imagenet
 from kedge_runtime.artefact.contract import Geometry, Input, Label, Normalisation
 from kedge_runtime.artefact.labels import read_labels, without_numbers
 from kedge_runtime.errors import UsageError, counted
@@ -30,8 +30,10 @@ from kedge_runtime.image.pipelines import (
     NORMALISATIONS,
     PIPELINES,
     Pipeline,
-    in_rgb,
+    formula,
+    normalisation_name,
     normalisation_text,
+    read_normalisation,
 )
 
 
@@ -138,7 +140,7 @@ class SettledInput:
 def settle_input(request: SourceRequest, loaded: LoadedModel, model: Any) -> SettledInput:
     """Return the input of a model, [n, h, w, channels]. Raises UsageError for conflicts."""
     inner = input_stage.normalises(loaded.model)
-    words = _with_own(request.pixels, loaded, inner)
+    words = _with_own(request, loaded, inner)
     default, reason = _default(request, loaded)
     if missing := missing_options(words, default):
         return SettledInput(missing=missing)
@@ -149,15 +151,35 @@ def settle_input(request: SourceRequest, loaded: LoadedModel, model: Any) -> Set
     )
 
 
-def _with_own(words: InputOptions, loaded: LoadedModel, inner: str | None) -> InputOptions:
-    """Return the user's options with the normalisation of the card or of the model itself."""
+def _with_own(request: SourceRequest, loaded: LoadedModel, inner: str | None) -> InputOptions:
+    """Return the user's options with the normalisation of the card or of the model itself.
+
+    Raises UsageError for bytes that would be normalised twice.
+    """
+    words = request.pixels
     if words.normalisation is not None:
+        if inner and not loaded.facts.told_by and not request.force_input:
+            _refuse_own(words.normalisation, loaded.name, inner)
         return words
     known = loaded.facts.normalisation
-    _refuse_twice(words, loaded, inner)
+    if not request.force_input:
+        _refuse_twice(words, loaded, inner)
+    elif words.preprocess and PIPELINES[words.preprocess].normalisation:
+        return words
     if known is None and inner is None:
         return words
     return replace(words, normalisation=normalisation_text(known or NORMALISATIONS["raw"]))
+
+
+def _refuse_own(normalisation: str, name: str, inner: str) -> None:
+    """Raise UsageError for a normalisation before a model that normalises bytes itself."""
+    given = read_normalisation(normalisation)
+    if normalisation_name(given) != "raw":
+        raise UsageError(
+            f"{name}: it would normalise twice: the model begins with its own normalisation of "
+            f"bytes ({inner}), and --normalisation gives it {formula(given)}: leave "
+            "--normalisation out, or give --normalisation raw (--force-input normalises twice)"
+        )
 
 
 def _refuse_twice(words: InputOptions, loaded: LoadedModel, inner: str | None) -> None:
@@ -167,16 +189,18 @@ def _refuse_twice(words: InputOptions, loaded: LoadedModel, inner: str | None) -
     if inner and not loaded.facts.told_by and known not in (None, NORMALISATIONS["raw"]):
         raise UsageError(
             f"{name}: begins with its own normalisation ({inner}), but --card {loaded.facts.card} "
-            "has one too: give --normalisation raw, or another to override"
+            "has one too: give --normalisation raw (--force-input normalises twice)"
         )
     brought = PIPELINES[words.preprocess].normalisation if words.preprocess else ""
     own = "raw" if inner and not known else normalisation_text(known) if known else ""
     if brought and own and brought != own:
         begins = inner and not loaded.facts.told_by
-        what = f"begins with its own normalisation ({inner})" if begins else f"takes {own}"
+        twice = "it would normalise twice: the model begins with its own normalisation of bytes"
+        what = f"{twice} ({inner}), and" if begins else f"takes {own}, but"
+        other = "--force-input normalises twice" if begins else "or another to override"
         raise UsageError(
-            f"{name}: {what}, but --preprocess {words.preprocess} gives {FORMULAS[brought]}: give "
-            f"--normalisation {shlex.quote(own)}, or another to override"
+            f"{name}: {what} --preprocess {words.preprocess} gives it {FORMULAS[brought]}: give "
+            f"--normalisation {shlex.quote(own)} ({other})"
         )
 
 
@@ -202,8 +226,8 @@ def _why(
         parts.append(reason)
     if inner and loaded.facts.told_by and words.normalisation is None:
         parts.append(f"before the model's own normalisation: {inner}")
+    elif inner and normalisation_name(spec.normalisation) != "raw":
+        parts.append(f"on top of its own normalisation, {inner}, as --force-input says")
     elif inner and words.normalisation is None:
         parts.append(f"bytes as they are, the model begins with its own normalisation: {inner}")
-    elif inner and in_rgb(spec.normalisation) != NORMALISATIONS["raw"]:
-        parts.append(f"on top of its own normalisation, {inner}, as --normalisation says")
     return "; ".join(parts)

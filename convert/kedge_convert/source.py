@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import asking
-from kedge_convert.load import input_stage, inputs, output_activation, registry
+from kedge_convert.load import input_stage, output_activation, registry
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.settle import labelled, settle_input
 from kedge_models import cards
@@ -85,7 +85,7 @@ def load_source(request: SourceRequest) -> Source:
     asking.refuse_idle(request)
     loaded = _with_card(registry.load(request), request)
     with registry.about(loaded.name):
-        model = inputs.as_image(loaded.model, request.size)
+        model = input_stage.as_image(loaded.model, request.size)
         output_activation.check_input(model)
         model = input_stage.fixed(model, request.size)
         head = output_activation.find(model, request.head)

@@ -1,8 +1,10 @@
-"""Targets, written `format:precision`: the allowed ones, and the names of their files."""
+"""Targets, written `format:precision`: the allowed ones, their files, and a device's choice."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kedge_convert.export.exported import Scheme
+from kedge_models.devices import Device
 from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.errors import UsageError
 
@@ -63,3 +65,37 @@ def _meant(part: str, allowed: Iterable[str]) -> str:
     """Return a suggestion for half a target, such as `int8` or `tflite`."""
     meant = [name for name in allowed if part.lower() in name.split(":")]
     return f"; did you mean {','.join(meant)}?" if meant else ""
+
+
+ALL = "all"
+
+
+def targets_for(device: Device | None, requested: str | None = None) -> tuple[Target, ...]:
+    """Return the `requested` targets, else the device's own, else all.
+
+    `all` are those that the device runs. Raises UsageError for a target that it can't run.
+    """
+    if device is None:
+        return parse_targets(requested or ALL)
+    if requested == ALL:
+        return tuple(target for target in TARGETS if runs(device, target))
+    targets = parse_targets(requested or ",".join(device.targets))
+    for target in targets:
+        if not runs(device, target):
+            able = ", ".join(f"{f}:{p}" for f, each in device.precisions.items() for p in each)
+            raise UsageError(f"--to: {device.name} can't run {target}, allowed are {able}")
+    return targets
+
+
+def runs(device: Device, target: Target) -> bool:
+    """Whether a device runs a target's precision in its format."""
+    return target.precision in device.precisions.get(target.format, ())
+
+
+def scheme_for(device: Device | None) -> Scheme:
+    """Return a device's integer scheme; without a device, one that every CPU runs."""
+    if device is None:
+        return Scheme()
+    return Scheme(
+        device.inputs[0], device.outputs[0], device.per_channel_dense, device.reduce_range
+    )

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from types import ModuleType
 
-from kedge_runtime.errors import KedgeError, UsageError
+from kedge_runtime.errors import KedgeError, UsageError, install
 from kedge_runtime.output import quiet
 
 
@@ -34,5 +34,5 @@ def require(name: str) -> ModuleType:
             return import_module(name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"{error.name} isn't installed: conversions need pip install './kedge[convert]'"
+            f"{error.name} isn't installed: conversions need {install('convert')}"
         ) from None

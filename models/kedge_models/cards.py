@@ -1,18 +1,48 @@
-"""Read the zoo's cards: the facts about a Keras application, as data.
+"""Read and list the zoo's cards: the facts about a Keras application, as data, and its classes.
 
 Each card is a file `cards/<name>.toml`, which states only what differs from the defaults below. To
 add a model, add a file: `tests/test_cards.py` then compares it with Keras itself. Cards contain no
 weights.
+
+The label lists lie in `labels/`, in the format of `kedge_runtime.artefact.labels`. `imagenet.tsv`
+holds the synsets and WordNet's first lemma, spelled as Keras's `decode_predictions` spells them.
+Two names stand there twice (`crane` the bird and the machine, `maillot` with one and two pieces),
+which is why a label has an id besides its name.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
+from importlib.resources import files
+
+import click
 
 from kedge_models import toml
-from kedge_models.labels.lists import shipped
+from kedge_runtime.artefact import labels
 from kedge_runtime.artefact.contract import Fit, Geometry, Label, Normalisation, Resize
-from kedge_runtime.errors import ContractError
+from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS
+from kedge_runtime.output import echo_json
+
+_FOLDER = files("kedge_models").joinpath("labels")
+
+
+def imagenet() -> tuple[Label, ...]:
+    """Return the 1000 classes of ILSVRC 2012 in the order of their synsets."""
+    return shipped("imagenet")
+
+
+@cache
+def shipped(name: str) -> tuple[Label, ...]:
+    """Read one of kedge's own lists. Raises UsageError naming the lists that exist."""
+    resource = _FOLDER.joinpath(f"{name}.tsv")
+    if not resource.is_file():
+        raise UsageError(f"no label list {name!r}; kedge ships {', '.join(_label_lists())}")
+    return labels.parse(resource.read_text(encoding="utf-8"), f"{name}.tsv")
+
+
+def _label_lists() -> list[str]:
+    names = (item.name for item in _FOLDER.iterdir())
+    return sorted(name.removesuffix(".tsv") for name in names if name.endswith(".tsv"))
 
 
 @dataclass(frozen=True)
@@ -80,3 +110,23 @@ def parse(name: str, text: str) -> Card:
 def card(name: str) -> Card:
     """Return the card called `name` in any case. Raises UsageError with the closest names."""
     return toml.pick(name, cards(), "model", "kedge models lists all")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def models(as_json: bool) -> None:
+    """List the Keras applications that kedge knows, one card each."""
+    if as_json:
+        found = [asdict(card) for card in cards().values()]
+        echo_json({"schema": 1, "command": "models", "models": found})
+        return
+    click.echo(f"{'name':<20} {'size':>5} {'parameters':>12} {'top-1':>7}  normalisation")
+    for card in cards().values():
+        click.echo(_row(card))
+    click.echo("\nkedge convert NAME takes any of them; `kedge convert demo` needs no download.")
+
+
+def _row(card: Card) -> str:
+    top1 = f"{card.top1:.1f} %" if card.top1 else "-"
+    size, parameters = f"{card.size:>5}", f"{card.parameters / 1e6:>10.1f} M"
+    return f"{card.name:<20} {size} {parameters} {top1:>7}  {card.normalisation}"

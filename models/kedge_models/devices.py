@@ -2,7 +2,7 @@
 
 Each profile is a file `devices/<name>.toml`, with the source of every fact beside it. It states
 only what differs from the defaults below. To add a device, add a file.
-`kedge_convert.device.choices` applies a profile to a conversion, `kedge_convert.device.fit` to a
+`kedge_convert.targets` applies a profile to a conversion, `kedge_convert.device.fit` to a
 file.
 """
 

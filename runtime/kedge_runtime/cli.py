@@ -6,18 +6,21 @@ imports only click.
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from kedge_runtime import __version__
 from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
+from kedge_runtime.terminal import VERBOSITY, columns, is_coloured
 
 # Name -> its module and function, and the line that `kedge --help` shows.
 COMMANDS = {
-    "models": ("kedge_models.command:models", "List the Keras models that have a card."),
+    "models": ("kedge_models.cards:models", "List the Keras models that have a card."),
     "convert": (
         "kedge_convert.commands.convert:convert",
         "Convert a Keras model to verified TFLite and ONNX artefacts.",
@@ -34,6 +37,10 @@ COMMANDS = {
         "kedge_runtime.commands.drift:drift",
         "Measure the accuracy drift of artefacts against the float model.",
     ),
+    "init": (
+        "kedge_convert.commands.init:command",
+        "Write a commented kedge.toml for a model and a folder of images.",
+    ),
     "build": (
         "kedge_convert.commands.build:build",
         "Build and gate a matrix of artefacts, for CI.",
@@ -45,8 +52,13 @@ COMMANDS = {
         "Find the preprocessing that a model was trained with.",
     ),
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Check this machine and suggest fixes."),
+    "completion": (
+        "kedge_runtime.commands.completion:completion",
+        "Print the completion script of a shell.",
+    ),
 }
 
+HELP_WIDTH = 100
 # These stop when stdout is closed early. The others go on: their exit code is a verdict.
 STOPS_WITHOUT_READER = frozenset({"classify", "models"})
 
@@ -64,12 +76,24 @@ class LazyGroup(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        if QUIET not in command.params:
+            command.params += [QUIET, VERBOSE]
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that start with a word, without importing any."""
+        lines = [(name, line) for name, (_, line) in COMMANDS.items()]
+        items = [CompletionItem(name, help=line) for name, line in lines]
+        starting = [item for item in items if item.value.startswith(incomplete)]
+        return starting + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, and note whether it goes on when stdout is closed early."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(_unknown(name), ctx)
         resolved = super().resolve_command(ctx, args)
         if ctx.obj is not None:
             ctx.obj.goes_on = resolved[0] not in STOPS_WITHOUT_READER
@@ -91,8 +115,40 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="kedge")
+def _unknown(name: str) -> str:
+    """Return the message for an unknown command, with the nearest ones."""
+    near = get_close_matches(name, COMMANDS) or [each for each in COMMANDS if name in each]
+    meant = f" Did you mean {' or '.join(near[:2])}?" if near else ""
+    return f"No such command {name!r}.{meant}"
+
+
+def _set_verbosity(ctx: click.Context, option: click.Parameter, value: bool) -> None:
+    """Note -q or -v, which may stand before or behind the command. Raises click.UsageError."""
+    if value:
+        setattr(VERBOSITY, str(option.name), True)
+    if VERBOSITY.quiet and VERBOSITY.verbose:
+        raise click.UsageError("--quiet and --verbose: give one of them only", ctx)
+
+
+def _verbosity(short: str, long: str, text: str) -> click.Option:
+    return click.Option(
+        [short, long], is_flag=True, expose_value=False, callback=_set_verbosity, help=text
+    )
+
+
+# Options of kedge and of each command.
+QUIET = _verbosity("-q", "--quiet", "Print results, warnings and errors only.")
+VERBOSE = _verbosity(
+    "-v", "--verbose", "Also print what libraries print, keep logs, and show tracebacks."
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    params=[QUIET, VERBOSE],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="kedge")
 def kedge() -> None:
     """Convert Keras image classifiers for edge devices and verify the result.
 
@@ -103,6 +159,7 @@ def kedge() -> None:
 def main() -> None:
     """Run the command line. Every error is one line on stderr and an exit code."""
     _hold_descriptors()
+    VERBOSITY.quiet = VERBOSITY.verbose = False
     if sys.stdout is None:
         say("stdout is closed; redirect it to a file or to /dev/null")
         sys.exit(2)
@@ -123,10 +180,19 @@ def _hold_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def _context_settings() -> dict[str, Any]:
+    """Return what click must know of the terminal: its colours, and its width for help."""
+    return {"color": is_coloured(sys.stdout), "terminal_width": min(columns(), HELP_WIDTH)}
+
+
 def _run(printed: OutputStream | None) -> int:
     """Run the called command; return its exit code."""
+    if "_KEDGE_COMPLETE" in os.environ:  # the shell asks for completions
+        import_module("kedge_runtime.commands.completion")
     try:
-        code: int = kedge.main(prog_name="kedge", standalone_mode=False, obj=printed)
+        code: int = kedge.main(
+            prog_name="kedge", standalone_mode=False, obj=printed, **_context_settings()
+        )
     except Exception as error:
         return exit_code(error)
     return code

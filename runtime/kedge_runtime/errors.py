@@ -8,14 +8,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# The name for pip: `kedge` on the package index is somebody else's project.
+DISTRIBUTION = "keras-kedge"
 # Terminal colour codes: https://ecma-international.org/ecma-48, CSI.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class KedgeError(Exception):
-    """Base class of the errors that a user, not a developer, can fix."""
+    """Base class of the errors that a user, not a developer, can fix.
+
+    `run`: a command to copy, which ends the message; on a terminal it gets lines of its own.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object = "", *, run: str = "") -> None:
+        """Take the message, and the command."""
+        super().__init__(f"{message} {run}" if run else str(message))
+        self.run = run
 
 
 class UsageError(KedgeError):
@@ -52,13 +62,20 @@ class LostError(KedgeError):
     """A task that ended every process or worker which tried it; the message says how many."""
 
 
+def install(extra: str) -> str:
+    """Return the command that adds an extra to the installed kedge."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 @contextmanager
 def about(name: object) -> Iterator[None]:
     """Put a name, e.g. a file's, before the message of every KedgeError that the block raises."""
     try:
         yield
     except KedgeError as error:
-        raise type(error)(f"{name}: {error}") from None
+        named = type(error)(f"{name}: {error}")
+        named.run = error.run
+        raise named from None
 
 
 def one_line(error: Exception, length: int = 200) -> str:

@@ -1,7 +1,7 @@
 """Turn each type of error into one line on stderr and one exit code.
 
 Any other error is a bug in kedge: exit code 70 (EX_SOFTWARE of sysexits.h). Exit code 1 means that
-a gate failed. With KEDGE_DEBUG=1 the traceback comes before the line.
+a gate failed. With -v or KEDGE_DEBUG=1 the traceback comes before the line.
 """
 
 import contextlib
@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from kedge_runtime.errors import KedgeError, UsageError, reason_of
+from kedge_runtime.errors import KedgeError, UsageError, install, reason_of
 from kedge_runtime.output import UnreadError, say
+from kedge_runtime.terminal import VERBOSITY
 
 USAGE, INTERRUPTED, BUG = 2, 130, 70
 DEBUG = "KEDGE_DEBUG"
@@ -58,8 +59,11 @@ def _help(error: Exception) -> int:
 
 
 def _usage(error: Exception) -> int:
-    say(_click_message(error) if isinstance(error, click.ClickException) else error)
-    return error.exit_code if isinstance(error, KedgeError) else USAGE
+    if not isinstance(error, KedgeError):
+        say(_click_message(error) if isinstance(error, click.ClickException) else error)
+        return USAGE
+    say(str(error).removesuffix(error.run).rstrip(), run=error.run)
+    return error.exit_code
 
 
 def _click_message(error: click.ClickException) -> str:
@@ -77,9 +81,7 @@ def _missing(error: Exception) -> int:
     if name in DEVICE:
         return _usage(UsageError(f"{name} isn't installed: pip install {DEVICE[name]}"))
     return _usage(
-        UsageError(
-            f"{name} isn't installed: this is the device install; pip install './kedge[convert]'"
-        )
+        UsageError(f"{name} isn't installed: this is the device install; {install('convert')}")
     )
 
 
@@ -108,21 +110,18 @@ def _outside_click(error: Exception) -> int:
 
 
 def _trace(error: BaseException) -> None:
-    if os.environ.get(DEBUG, "0") not in ("", "0"):
+    if VERBOSITY.verbose or os.environ.get(DEBUG, "0") not in ("", "0"):
         traceback.print_exception(error)
 
 
 def report_bug(error: BaseException) -> None:
-    """Report an error as a bug in kedge; with KEDGE_DEBUG=1 its traceback comes first."""
+    """Report an error as a bug in kedge; with -v or KEDGE_DEBUG=1 its traceback comes first."""
     _trace(error)
     text = str(error).strip()
     if "Traceback (most recent call last)" in text:  # of a worker process
         text = text.splitlines()[-1]
     reason = ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
-    say(
-        f"internal error: {reason}; this is a bug in kedge: run again with {DEBUG}=1 for the "
-        "traceback"
-    )
+    say(f"internal error: {reason}; this is a bug in kedge: run again with -v for the traceback")
 
 
 @contextlib.contextmanager

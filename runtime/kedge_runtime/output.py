@@ -10,18 +10,19 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from kedge_runtime import terminal
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.printable import message, printable, without_commands
 
 # Stands for ESC in kedge's own colours until `echo` writes them; no file can contain it.
 _PAINT = f"\ufdd0{os.urandom(8).hex()}\ufdd1"
-# Control characters; on a terminal rich and progress.py need cursor moves and colours.
+# Control characters; on a terminal progress.py needs cursor moves and colours.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CONTROL_ON_TERMINAL = re.compile(r"(?!\x1b\[[\d;?]*[A-Za-z]|\r)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -72,7 +73,8 @@ class Text(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write a text; return its length."""
-        control = _CONTROL_ON_TERMINAL if self.isatty() or _is_coloured() else _CONTROL
+        shows = self.isatty() or terminal.is_coloured(self)
+        control = _CONTROL_ON_TERMINAL if shows else _CONTROL
         safe = control.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
         first, end, others = safe.partition("\n") if not self._at_line_start else ("", "", safe)
         super().write(f"{first}{end}{without_commands(others)}")
@@ -81,14 +83,14 @@ class Text(io.TextIOWrapper):
         return len(text)
 
 
-def _is_coloured() -> bool:
-    """Whether rich colours a log, as CI systems demand."""
-    return bool(os.environ.get("FORCE_COLOR"))
-
-
 def echo(*lines: str) -> None:
     """Print lines on stdout, escaped by `page`."""
-    click.echo(page(lines))
+    echo_page(page(lines))
+
+
+def echo_page(text: str) -> None:
+    """Print a text that `page` made on stdout, coloured where `terminal.is_coloured` says so."""
+    click.echo(text, color=terminal.is_coloured(sys.stdout))
 
 
 def page(lines: Iterable[str]) -> str:
@@ -96,14 +98,60 @@ def page(lines: Iterable[str]) -> str:
     return "\n".join(printable(line).replace(_PAINT, "\x1b") for line in lines)
 
 
-def say(text: object, *, prefix: str = "kedge: ") -> None:
-    """Print a message on stderr: one line of bounded length."""
-    click.echo(f"{prefix}{message(text)}", err=True)
+# Called before a message: a progress bar takes its line away.
+BEFORE_MESSAGE: list[Callable[[], None]] = []
+
+
+def say(
+    text: object, *, prefix: str = "kedge: ", run: str = "", stream: TextIO | None = None
+) -> None:
+    """Print a message on stderr: one line of bounded length, which wraps on a terminal only.
+
+    `run`: a command to copy, never cut, which gets lines of its own on a terminal.
+    `stream`: instead of stderr.
+    """
+    stream = stream or sys.stderr
+    for step_aside in BEFORE_MESSAGE:
+        step_aside()
+    line, command = f"{prefix}{message(text)}", printable(run)
+    if terminal.is_tty(stream):
+        width = terminal.columns()
+        lines = terminal.wrapped(line, width, hanging="  ")
+        lines += terminal.wrapped_command(command, width) if command else []
+    else:
+        lines = [f"{line} {command}" if command else line]
+    click.echo("\n".join(lines), file=stream, color=terminal.is_coloured(stream))
+
+
+def note(text: object, *, prefix: str = "kedge: ", stream: TextIO | None = None) -> None:
+    """Print information on stderr, as `say` does, but not with --quiet."""
+    if not terminal.VERBOSITY.quiet:
+        say(text, prefix=prefix, stream=stream)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share as kedge prints all of them, e.g. `94.6 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def grouped(number: int) -> str:
+    """Return a number in groups of three digits, e.g. `456 718`."""
+    return f"{number:,}".replace(",", " ")
 
 
 def paint(text: str, colour: str | None = None, *, bold: bool | None = None) -> str:
     """Return a text in a colour, for `page` and `echo`."""
     return click.style(text, fg=colour, bold=bold).replace("\x1b", _PAINT)
+
+
+def echo_folded(line: str, *, colour: str | None = None) -> None:
+    """Print a sentence on stdout; on a terminal it wraps, below its own start or its indent."""
+    text, width = printable(line), terminal.fold_width(sys.stdout)
+    body = text.lstrip(" ")
+    indent = text[: len(text) - len(body)]
+    hanging = indent + "  "
+    lines = terminal.wrapped(body, width, first=indent, hanging=hanging) if width else [text]
+    echo(*(paint(each, colour) if colour else each for each in lines))
 
 
 def echo_json(payload: Any, indent: int | None = 2) -> None:
@@ -157,8 +205,16 @@ SINK = os.devnull
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discard stdout and stderr, Python's and the process's, while a library prints."""
+    """Discard stdout and stderr, Python's and the process's, while a library prints.
+
+    With --verbose both go to stderr.
+    """
     with contextlib.ExitStack() as stack:
+        if terminal.VERBOSITY.verbose and os.devnull == SINK:
+            stack.enter_context(_redirected(1, 2))
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            yield
+            return
         sink = stack.enter_context(Path(SINK).open("a", encoding="utf-8"))
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -151,6 +151,6 @@ _DECODERS: dict[Any, Callable[[Any, Any, str], Any]] = {
 
 
 def shown(value: Any) -> str:
-    """Return plain data for a message: its repr, at most 40 characters."""
-    text = repr(value)
+    """Return plain data for a message: its repr in one line, at most 40 characters."""
+    text = repr(value).replace("\n", " ")
     return text if len(text) <= 40 else text[:37] + "..."

@@ -24,8 +24,7 @@ from kedge_models.cards import parse
 from kedge_runtime.artefact import containers, foreign
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
 from kedge_runtime.artefact.contract import MAX_JSON, Contract
-from kedge_runtime.artefact.file import artefact_of
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Golden, artefact_of
 from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.drift.codecs import AnswersCodec
 from kedge_runtime.drift.journal import Journal
@@ -33,11 +32,10 @@ from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.image.decode import MAX_MEMORY, read_image
-from kedge_runtime.image.formats import read_header
-from kedge_runtime.image.header import HeaderError
+from kedge_runtime.image.header import HeaderError, read_header
 from kedge_runtime.modelfile import archives, tflite_metadata
 from kedge_runtime.modelfile.check.check import check_model
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import summarise
 
 TEXT = (reworded, reworded, damaged, nonsense)

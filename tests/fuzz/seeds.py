@@ -13,15 +13,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conftest import MODELS, tiny_contract
-from kedge_convert.export.tflite_metadata import describe
+from kedge_convert.export.tflite import describe
 from kedge_convert.matrix.cache import Cache
 from kedge_convert.matrix.lock import Accepted, Lock, write
 from kedge_models import toml
 from kedge_runtime.artefact import signing
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Output
-from kedge_runtime.artefact.file import CONTRACT, GOLDEN, seal
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, Golden, seal
 from kedge_runtime.artefact.signing import PrivateKey, Trust
 from kedge_runtime.drift.codecs import Answers, AnswersCodec
 from kedge_runtime.drift.journal import Failure, Journal, Shard

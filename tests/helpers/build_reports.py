@@ -15,6 +15,7 @@ from kedge_convert.matrix.record import (
     MachineReport,
     verdict_of,
 )
+from kedge_runtime.checks.hardware import identity
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift import gates
 from kedge_runtime.drift.comparison import DriftRequest, compare, prepare
@@ -22,7 +23,6 @@ from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Attribution, AttributionStep, Drift
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.identity import identity
 from kedge_runtime.records import decode
 
 COUNT = 90

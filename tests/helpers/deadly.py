@@ -26,9 +26,8 @@ from kedge_convert.staging import publish, write
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.toolkit import ConversionError
 from kedge_convert.verdict import Verdict
-from kedge_convert.worker.events import PREPARATION
 from kedge_convert.worker.process import INTERVAL, Bounds, highest
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import PREPARATION, Progress
 from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import staged

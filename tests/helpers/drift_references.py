@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from kedge_runtime.artefact.containers import split
+from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift.journal import Failure, ImageFolder, content_digest
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
@@ -38,4 +41,18 @@ def write_for(artefact: Path, photos: Path, path: Path, noise: float = 0.0) -> P
         for some in (slice(0, 15), slice(15, None))
     ]
     write_reference(path, facts, lambda: parts)
+    return path
+
+
+def calibrated_on(marks: tuple[str, ...], artefact: Path, path: Path) -> Path:
+    """Write an artefact again that states these calibration images."""
+    provenance = replace(read_artefact(artefact).contract.provenance, calibration_images=marks)
+    return resealed(artefact, path, provenance=provenance)
+
+
+def resealed(artefact: Path, path: Path, **changes: Any) -> Path:
+    """Write an artefact again with another contract."""
+    sealed = read_artefact(artefact)
+    model, _ = split("tflite", artefact.read_bytes())
+    path.write_bytes(seal("tflite", model, replace(sealed.contract, **changes), sealed.golden))
     return path

@@ -2,7 +2,7 @@
 
     python tests/helpers/hub_nets.py
 
-writes `models/hub/vit_tiny.keras`; it needs `kedge[hub]`.
+writes `models/hub/vit_tiny.keras`; it needs `keras-kedge[hub]`.
 """
 
 import warnings

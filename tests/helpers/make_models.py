@@ -1,6 +1,6 @@
 """Make `models/tiny.onnx` and `models/tiny.tflite`, which the runtime's tests run.
 
-Run it again after a change: `python tests/helpers/make_models.py` (needs kedge[convert]). The
+Run it again after a change: `python tests/helpers/make_models.py` (needs keras-kedge[convert]). The
 weights are set by hand so that an image of one colour has a known answer: red, green, blue, dark.
 """
 

@@ -183,9 +183,9 @@ def _dropped(content: bytes) -> bytes:
     import keras
     import tensorflow as tf
 
-    from kedge_models.demo import files
+    from kedge_models.demo import shapes
 
-    model = keras.models.load_model(files.MODEL, compile=False)
+    model = keras.models.load_model(shapes.MODEL, compile=False)
     logits = keras.Model(model.inputs, model.get_layer("reshape_2").output)
     call = tf.function(lambda x: tf.reshape(logits(x), (1, 10)))
     concrete = call.get_concrete_function(tf.TensorSpec((1, 96, 96, 3)))

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kedge_runtime.image.formats import read_header
-from kedge_runtime.image.header import HeaderError
+from kedge_runtime.image.header import HeaderError, read_header
 
 CUT = "cut short or damaged; copy it again"
 

@@ -10,8 +10,8 @@ from kedge_convert.worker import process
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.commands.options import scheduler
 from kedge_runtime.drift.gates import EXIT_CODES
-from kedge_runtime.output import say
-from kedge_runtime.pool.executors import MAX_JOBS
+from kedge_runtime.output import echo_page, note
+from kedge_runtime.pool import MAX_JOBS
 
 if TYPE_CHECKING:
     from kedge_convert.matrix.run import BuildRequest
@@ -38,7 +38,7 @@ class BuildOptions:
         """The build. Raises UsageError for limits or pools that can't be."""
         from kedge_convert.matrix.cache import default_folder
         from kedge_convert.matrix.run import BuildRequest
-        from kedge_runtime.pool.executors import Pool
+        from kedge_runtime.pool import Pool
 
         return BuildRequest(
             config=self.config,
@@ -95,7 +95,7 @@ def build(**values: Any) -> int:
 
     Exit codes: 0 all passed, 1 a gate failed, 2 usage error, 3 inconclusive.
     """
-    from kedge_convert.matrix import lock, reports, run, terminal
+    from kedge_convert.matrix import lock, reports, run, tables
 
     options = BuildOptions(**values)
     request = options.request
@@ -106,7 +106,7 @@ def build(**values: Any) -> int:
         path = lock.lock_path(request.config)
         lock.write(path, lock.updated(lock.read(path), report))
         written = [*written, path]
-    render = reports.as_json if options.as_json else terminal.render
-    click.echo(render(report), nl=False)
-    say(f"wrote {', '.join(map(str, written))}")
+    render = reports.as_json if options.as_json else tables.terminal
+    echo_page(render(report).rstrip("\n"))
+    note(f"wrote {', '.join(map(str, written))}")
     return EXIT_CODES[report.verdict]

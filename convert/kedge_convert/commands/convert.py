@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from kedge_convert.commands.options import DeviceOptions, device_options
+from kedge_convert.commands.options import CARD, MODEL, DeviceOptions, device_options
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.rewrite.on_request import REWRITES
+from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.contract import Kind
-from kedge_runtime.commands.options import DROP, SHARE, as_json, pixel_options
+from kedge_runtime.commands.arguments import DROP, SHARE, completing, completing_list
+from kedge_runtime.commands.options import as_json, pixel_options
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
@@ -56,11 +57,12 @@ class ConvertOptions:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=MODEL)
 @click.option(
     "--to",
     "targets",
     show_default="all, or the device's",
+    shell_complete=completing_list(lambda: ["all", *map(str, TARGETS)]),
     help=f"Targets: all, or some of {', '.join(map(str, TARGETS))}.",
 )
 @click.option(
@@ -90,18 +92,24 @@ class ConvertOptions:
     help="Number of validation images.",
 )
 @click.option("--seed", default=Sampling.seed, show_default=True, help="Seed of the draw.")
-@click.option("--card", help="The application MODEL was built from; `kedge models` lists them.")
+@click.option(
+    "--card",
+    shell_complete=CARD,
+    help="The application MODEL was built from; `kedge models` lists them.",
+)
 @click.option(
     "--weights",
     default=SourceRequest.weights,
     show_default=True,
+    shell_complete=completing(lambda: ["imagenet"], files=True),
     help="For a card: imagenet (downloaded) or a weights file.",
 )
 @pixel_options
 @click.option(
     "--force-input",
     is_flag=True,
-    help="Convert even if another known preprocessing fits the model better.",
+    help="Convert even if another preprocessing fits the model better, or if the model normalises "
+    "a second time.",
 )
 @click.option(
     "--head",
@@ -111,7 +119,11 @@ class ConvertOptions:
 @click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
 @click.option("--output", help="Name or index of the output, for a MODEL with several.")
 @click.option("--signature", help="Name of the signature, for a SavedModel with several.")
-@click.option("--labels", help="FILE with a class a line, or imagenet; instead of the card's.")
+@click.option(
+    "--labels",
+    shell_complete=completing(lambda: ["imagenet"], files=True),
+    help="FILE with a class a line, or imagenet; instead of the card's.",
+)
 @click.option(
     "--prepare/--no-prepare",
     default=True,
@@ -183,8 +195,8 @@ def convert(**values: Any) -> int:
 
 
 def _job(options: ConvertOptions) -> "Job":
-    from kedge_convert.device.choices import targets_for
     from kedge_convert.job import Job
+    from kedge_convert.targets import targets_for
     from kedge_convert.verdict import UserLimits
 
     device = options.device.profile()
@@ -200,7 +212,6 @@ def _job(options: ConvertOptions) -> "Job":
         limits=UserLimits(options.min_agreement, options.max_logit_error, options.max_drop),
         device=device,
         gates=options.device.gates(),
-        force_input=options.force_input,
     )
 
 
@@ -216,6 +227,7 @@ def _request(options: ConvertOptions) -> SourceRequest:
         size=options.size,
         output=options.output,
         signature=options.signature,
+        force_input=options.force_input,
         command=shlex.join(["kedge", *sys.argv[1:]]),
     )
 

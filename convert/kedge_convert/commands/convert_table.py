@@ -1,22 +1,22 @@
 """The closing table of a conversion."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from kedge_convert.commands.console import console
 from kedge_convert.device.report import fit_rows
 from kedge_runtime.errors import counted
-from kedge_runtime.output import echo
-from kedge_runtime.printable import printable
+from kedge_runtime.output import echo, echo_folded, percent
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome
     from kedge_convert.parity import Parity
-    from kedge_runtime.drift.metrics import AgreementBy
+    from kedge_runtime.drift.statistics import AgreementBy
 
 # What counts as agreement; features have none in the table.
 AGREEMENTS: "dict[AgreementBy, str]" = {
@@ -32,22 +32,21 @@ def table(outcomes: "Sequence[Outcome]", *, drop: bool = False) -> None:
 
     `drop`: whether to print the drop in accuracy, because it is limited.
     """
-    console = Console(highlight=False, markup=False, emoji=False)
     checked = [outcome.checked for outcome in outcomes if outcome.checked]
     own = any(one.parity.own_pixels for one in checked)
-    console.print(_grid(outcomes, own=own))
-    _explain(console, checked)
-    _name_prepared(console, outcomes)
+    console().print(_grid(outcomes, own=own))
+    for line in _explanation(outcomes):
+        echo_folded(line)
     for outcome in outcomes:
-        _result(console, outcome)
+        _result(outcome)
         if drop and outcome.checked:
-            console.print(f"  {_drop(outcome.checked.parity)}", soft_wrap=True)
+            echo_folded(f"  {_drop(outcome.checked.parity)}")
 
 
 def _grid(outcomes: "Sequence[Outcome]", *, own: bool) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
-    # With one column more, the words are shorter: the table fits 80 columns.
-    errors = ("own", "max err", "mean err") if own else ("max error", "mean error")
+    # With one column more, the words have a line each: the table fits 80 columns.
+    errors = ("own", "max\nerror", "mean\nerror") if own else ("max error", "mean error")
     for column in ("target", "size", "ratio", "agreement", *errors, "verdict"):
         side: JustifyMethod = "left" if column in ("target", "verdict") else "right"
         grid.add_column(column, justify=side, no_wrap=True)
@@ -56,46 +55,49 @@ def _grid(outcomes: "Sequence[Outcome]", *, own: bool) -> Table:
     return grid
 
 
-def _explain(console: Console, checked: "Sequence[Checked]") -> None:
+def _explanation(outcomes: "Sequence[Outcome]") -> Iterator[str]:
+    """Yield what the columns mean, the interval, and the targets with prepared weights."""
+    checked = [outcome.checked for outcome in outcomes if outcome.checked]
     if checked:
         counts = sorted({one.parity.images for one in checked})
         images = counted(counts[0], "image")
         if len(counts) > 1:
             images = f"{counts[0]} to {counts[-1]} images"
+        yield "ratio: to the float32 weights"
         # All targets are of one model.
-        agreement = AGREEMENTS[checked[0].parity.agreement_by]
-        console.print("ratio: to the float32 weights")
-        console.print(f"agreement: {agreement}")
-        console.print(f"errors: in logits, on {images} not used for calibration")
-        _explain_own_pixels(console, checked)
-        _print_interval(console, checked)
-        console.print()
+        yield f"agreement: {AGREEMENTS[checked[0].parity.agreement_by]}"
+        yield f"errors: in logits, on {images} not used for calibration"
+        yield from _own_pixels(checked)
+        yield from _interval(outcomes)
+        yield ""
+    yield from _prepared(outcomes)
 
 
-def _explain_own_pixels(console: Console, checked: "Sequence[Checked]") -> None:
+def _own_pixels(checked: "Sequence[Checked]") -> Iterator[str]:
     own = [one.parity.own_pixels for one in checked if one.parity.own_pixels]
     if own:
-        console.print(
-            f"own: agreement with the float model on own pixels, loaded by {own[0].library}"
-        )
+        yield f"own: agreement with the float model on own pixels, loaded by {own[0].library}"
         if own[0].library == "TensorFlow" and min(each.agreement for each in own) < 1:
-            console.print(f"     {FAST_JPEG}")
+            yield f"     {FAST_JPEG}"
 
 
-def _print_interval(console: Console, checked: "Sequence[Checked]") -> None:
-    """Print the confidence interval of the lowest agreement."""
-    parities = [one.parity for one in checked]
+def _interval(outcomes: "Sequence[Outcome]") -> Iterator[str]:
+    """Yield the confidence interval of the lowest agreement, and the target that it is of."""
+    measured = [(str(each.target), each.checked.parity) for each in outcomes if each.checked]
     known = [
-        (p.agreement, p.agreement_interval, p.images) for p in parities if p.agreement_interval
+        (parity.agreement, parity.agreement_interval, parity.images, target)
+        for target, parity in measured
+        if parity.agreement_interval
     ]
     if known:
-        _, (low, high), images = min(known)
-        on = f"95 % CI of the agreement on {counted(images, 'image')}"
-        console.print(f"{on}: {percent(low)} to {percent(high)}")
+        _, (low, high), images, target = min(known)
+        what = "the agreement" if len(known) == 1 else f"the lowest agreement ({target})"
+        on = f"95 % CI of {what} on {counted(images, 'image')}"
+        yield f"{on}: {percent(low)} to {percent(high)}"
 
 
-def _name_prepared(console: Console, outcomes: "Sequence[Outcome]") -> None:
-    """Name the targets with prepared weights; mixed files have a note of their own."""
+def _prepared(outcomes: "Sequence[Outcome]") -> Iterator[str]:
+    """Yield the targets with prepared weights; mixed files have a note of their own."""
     recipes = {str(each.target): each.checked.recipe for each in outcomes if each.checked}
     prepared = [
         target
@@ -104,22 +106,22 @@ def _name_prepared(console: Console, outcomes: "Sequence[Outcome]") -> None:
     ]
     if prepared:
         words = "Prepared int8 weights used (closer to the float model than stock)"
-        console.print(f"{words}: {', '.join(prepared)}\n")
+        yield f"{words}: {', '.join(prepared)}"
+        yield ""
 
 
-def _result(console: Console, outcome: "Outcome") -> None:
+def _result(outcome: "Outcome") -> None:
     """Print a target's path, or that it failed, with reasons, notes and the device's rows."""
     word = "rejected" if outcome.checked else "failed"
-    path = outcome.checked.path if outcome.checked else outcome.target
-    console.print(printable(path), soft_wrap=True)
+    echo(str(outcome.checked.path if outcome.checked else outcome.target))
     for reason in outcome.verdict.reasons:
-        console.print(f"  {word}: {printable(reason)}", style="red", soft_wrap=True)
+        echo_folded(f"  {word}: {reason}", colour="red")
     for note in outcome.notes:
-        console.print(f"  {printable(note)}", soft_wrap=True)
+        echo_folded(f"  {note}")
     if outcome.checked and outcome.checked.fit:
         echo(*fit_rows(outcome.checked.fit))
     if outcome.checked and outcome.checked.compiled:
-        console.print(printable(outcome.checked.compiled), soft_wrap=True)
+        echo(str(outcome.checked.compiled))
 
 
 def _drop(parity: "Parity") -> str:
@@ -150,8 +152,3 @@ def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
         f"{measured.logit_mean_error:.2g}",
         Text("passed", style="green") if outcome.verdict.passed else Text("rejected", style="red"),
     )
-
-
-def percent(share: float) -> str:
-    """Return a share as e.g. `98.5 %`."""
-    return f"{100 * share:.1f} %"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from kedge_convert.commands.fit_input_table import page, plain
+from kedge_convert.commands.options import CARD, MODEL
 from kedge_convert.fitting.search import InputFit
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
@@ -59,7 +60,7 @@ class FitInputOptions:
 
 
 @click.command(name="fit-input")
-@click.argument("model")
+@click.argument("model", shell_complete=MODEL)
 @click.option(
     "--images",
     required=True,
@@ -87,7 +88,9 @@ class FitInputOptions:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
 @click.option(
-    "--card", help="Keras application that MODEL was built from; `kedge models` lists them."
+    "--card",
+    shell_complete=CARD,
+    help="Keras application that MODEL was built from; `kedge models` lists them.",
 )
 @click.option(
     "--weights",
@@ -119,17 +122,24 @@ def command(**values: Any) -> int:
 
 
 def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
-    from kedge_convert.fitting import search
     from kedge_convert.fitting.subject import open_subject
-    from kedge_runtime.fitting import candidates
-    from kedge_runtime.image.folder import find_images
     from kedge_runtime.output import quiet
 
-    paths = _drawn(find_images(options.images, "--images"), options)
+    drawn(options)  # a folder without images is told before the model is loaded
     with progress.stage("load model"), quiet():
         subject = open_subject(options.request)
     for note in subject.labelling.notes:
         progress.say(note)
+    return fitted(subject, options, progress)
+
+
+def fitted(subject: "Subject", options: FitInputOptions, progress: "Progress") -> "InputFit":
+    """Return the preprocessing that fits a model best. Raises UsageError for unusable images."""
+    from kedge_convert.fitting import search
+    from kedge_runtime.fitting import candidates
+    from kedge_runtime.output import quiet
+
+    paths = drawn(options)
     with progress.stage("read images", len(paths)) as tick:
         geometries = list(candidates.geometries(subject.height, subject.width))
         images = candidates.load(paths, search.start(subject), geometries, tick)
@@ -150,10 +160,13 @@ def _check_images(images: "Images", options: FitInputOptions) -> None:
         )
 
 
-def _drawn(paths: list[Path], options: FitInputOptions) -> list[Path]:
-    """Return at most `count` of the paths, in a random order."""
+def drawn(options: FitInputOptions) -> list[Path]:
+    """Return at most `count` images of the folder, in a random order. Raises UsageError."""
     import numpy as np
 
+    from kedge_runtime.image.folder import find_images
+
+    paths = find_images(options.images, "--images")
     order = np.random.default_rng(options.seed).permutation(len(paths))[: options.count]
     return [paths[i] for i in order]
 

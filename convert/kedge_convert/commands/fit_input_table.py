@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from kedge_convert.commands.console import console
 from kedge_convert.fitting.search import InputFit, Ranking
-from kedge_runtime.drift.intervals import wilson
+from kedge_runtime.drift.statistics import wilson
 from kedge_runtime.errors import counted
 from kedge_runtime.fitting.candidates import InputCandidate
 from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.image.pipelines import PIPELINES
-from kedge_runtime.printable import printable
+from kedge_runtime.output import echo, echo_folded
 
 if TYPE_CHECKING:
     pass
@@ -43,15 +43,15 @@ def difference(score: Score, best: Score) -> tuple[float, Interval] | None:
 
 def page(fit: InputFit) -> None:
     """Print the tables, 80 columns wide, the result in words, and the options to copy."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.width = max(console.width, WIDTH)
-    console.print(_table(fit.normalisations, "normalisation", _normalisation))
+    tables = console()
+    tables.width = max(tables.width, WIDTH)
+    tables.print(_table(fit.normalisations, "normalisation", _normalisation))
     if fit.geometries:
-        console.print(_table(fit.geometries, "geometry", _geometry))
+        tables.print(_table(fit.geometries, "geometry", _geometry))
     *sentences, flags = summary(fit)
-    for line in sentences:  # a terminal breaks a line between words, a log keeps it whole
-        console.print(printable(line), soft_wrap=not console.is_terminal)
-    console.print(flags, soft_wrap=True)
+    for line in sentences:
+        echo_folded(line)
+    echo(flags)
 
 
 def summary(fit: InputFit) -> Iterator[str]:
@@ -59,6 +59,9 @@ def summary(fit: InputFit) -> Iterator[str]:
     best = fit.normalisations.best.candidate
     if fit.labelled:
         yield "in brackets: 95 % intervals; `to the best` is in points of accuracy (paired)"
+        yield "score: mean log-likelihood of the true class above chance, in nats; 0 is chance"
+    else:
+        yield "score: evidence of the batch norms and of two views of each image, in nats"
     yield from _normalisation_summary(fit)
     if fit.geometries is None:
         yield (
@@ -67,10 +70,20 @@ def summary(fit: InputFit) -> Iterator[str]:
             "each class, or give --truth FILE."
         )
         yield "geometry: undecided without ground truth"
+        yield "options to copy, with the --preprocess NAME that you trained with:"
         yield best.normalisation_flags
         return
     yield from _geometry_summary(fit.geometries)
+    yield _before_options(fit.geometries)
     yield fit.winner.flags
+
+
+def _before_options(geometries: Ranking) -> str:
+    if geometries.decided:
+        return "options to copy:"
+    others = ", ".join(one.candidate.pipelines[0] for one in geometries.possible[1:])
+    name = geometries.best.candidate.pipelines[0]
+    return f"options to copy, if you trained with {name}; as possible are --preprocess {others}:"
 
 
 def _normalisation_summary(fit: InputFit) -> Iterator[str]:
@@ -125,7 +138,8 @@ def _normalisation(candidate: InputCandidate) -> tuple[str, ...]:
 
 
 def _geometry(candidate: InputCandidate) -> tuple[str, ...]:
-    return ("\n".join(candidate.pipelines),)
+    """Return the pipelines of a geometry, one a line; all give the same pixels here."""
+    return ("\n= ".join(candidate.pipelines),)
 
 
 def _table(
@@ -134,7 +148,7 @@ def _table(
     grid = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for column in (name, "colour") if name == "normalisation" else (name,):
         grid.add_column(column, no_wrap=True)
-    for column in ("images", "right, %", "to the best", "nats"):
+    for column in ("images", "right, %", "to the best", "score"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("", no_wrap=True)
     for score in ranking.scores:
@@ -159,7 +173,7 @@ def _figures(score: Score, ranking: Ranking) -> Iterator[str]:
             value, (low, high) = figure
             share, least, most = 100 * value, 100 * low, 100 * high
             yield f"{share:{sign}.0f} ({least:{sign}.0f} to {most:{sign}.0f})"
-    yield f"{score.mean:.2f}"
+    yield f"{round(score.mean, 2) + 0:.2f}"  # without the sign of -0.00
 
 
 def plain(fit: InputFit, model: str, folder: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`kedge inspect`: its page, 100 columns wide, and its JSON."""
+"""`kedge inspect`: its page and its JSON."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,12 +11,13 @@ import click
 from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.report import KEY, fit_rows, folded, plain_fit
-from kedge_runtime.artefact.contract import Contract, Kind, Output
+from kedge_runtime.artefact.contract import Contract, Kind, Normalisation, Output
 from kedge_runtime.commands.options import as_json
 from kedge_runtime.errors import counted
+from kedge_runtime.image.pipelines import formula, normalisation_name
 from kedge_runtime.modelfile.network import Value
 from kedge_runtime.modelfile.report import FileReport
-from kedge_runtime.output import echo, echo_json, paint
+from kedge_runtime.output import echo, echo_json, grouped, paint
 from kedge_runtime.records import encode
 
 
@@ -87,6 +88,8 @@ MEANINGS: dict[Kind, str] = {
     "sigmoid": "an independent probability per class; the sigmoid is in the file",
     "features": "features, numbers that describe the image; there are no classes",
 }
+# The number of labels that are listed whole.
+LISTED = 8
 GRANULARITIES = {"channel": "per channel", "tensor": "per tensor", "none": "not quantised"}
 
 
@@ -120,7 +123,7 @@ def _terms(contract: Contract) -> Iterator[str]:
     origin = contract.provenance
     size = f"{geometry.height}x{geometry.width} {normalisation.colour}"
     yield _row("images", f"{size}, {geometry.resize}, {geometry.fit}{_cropped(contract)}")
-    yield _row("pixels", f"(byte / {normalisation.divisor:g} - mean) / std: {_norm(contract)}")
+    yield _row("pixels", _pixels(normalisation))
     yield _row("output is", _meaning(contract.output))
     yield _row("labels", f"{len(contract.labels)}: {_few([each.name for each in contract.labels])}")
     weights = f"{origin.weights_digest[:19]}..., {origin.method} weights"
@@ -131,6 +134,12 @@ def _terms(contract: Contract) -> Iterator[str]:
         digest = origin.calibration_digest[:19]
         yield _row("calibration", f"{counted(origin.calibration_count, 'image')}, {digest}...")
     yield _row("made with", ", ".join(f"{name} {number}" for name, number in origin.tools.items()))
+
+
+def _pixels(normalisation: Normalisation) -> str:
+    if normalisation_name(normalisation) == "raw":
+        return "bytes as they are, 0 to 255"
+    return f"{formula(normalisation)}, of a byte x 0..255"
 
 
 def _meaning(output: Output) -> str:
@@ -149,20 +158,16 @@ def _cropped(contract: Contract) -> str:
     return f" to {geometry.crop_fraction:g}" if geometry.fit == "crop" else ""
 
 
-def _norm(contract: Contract) -> str:
-    normalisation = contract.input.normalisation
-    mean, std = (
-        ", ".join(f"{v:g}" for v in each) for each in (normalisation.mean, normalisation.std)
-    )
-    return f"mean {mean}; std {std}"
-
-
 def _operators(report: FileReport) -> Iterator[str]:
     for row in report.summary.operators:
-        yield f"{row.count:>5}  {row.kind:<30} {row.dtype or '-':<10} version {row.version}"
+        yield f"{row.count:>5}  {row.kind:<30} {row.dtype:<10} version {row.version}"
 
 
 def _quantisation(report: FileReport) -> Iterator[str]:
+    if all(row.granularity == "none" for row in report.summary.quantisation):
+        roles = dict.fromkeys(f"{row.role} {row.dtype}" for row in report.summary.quantisation)
+        yield f"none: {', '.join(roles)}"
+        return
     for row in report.summary.quantisation:
         scales = "" if not row.largest else f", scales {row.smallest:.3g} to {row.largest:.3g}"
         what = f"{row.role} of {row.kind}" if row.kind else row.role
@@ -171,13 +176,13 @@ def _quantisation(report: FileReport) -> Iterator[str]:
 
 def _size(report: FileReport) -> Iterator[str]:
     for part, size in report.sizes.items():
-        yield _row(part, f"{size:>12,} bytes")
-    yield _row("file", f"{sum(report.sizes.values()):>12,} bytes")
+        yield _row(part, f"{grouped(size):>12} bytes")
+    yield _row("file", f"{grouped(sum(report.sizes.values())):>12} bytes")
     arena = report.summary.arena
     if arena is None:
         yield _row("memory", "unknown: not all shapes are in the file")
     else:
-        yield _row("memory", f"{arena:>12,} bytes of activations at once (estimate)")
+        yield _row("memory", f"{grouped(arena):>12} bytes of activations at once (estimate)")
 
 
 def _value(value: Value) -> str:
@@ -194,4 +199,6 @@ def _row(key: str, text: str) -> str:
 
 def _few(names: Iterable[str]) -> str:
     listed = list(names)
-    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+    if len(listed) <= LISTED:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:3])}, ... {listed[-1]}"

@@ -5,14 +5,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kedge_runtime.commands.options import SHARE, record
+from kedge_models.cards import cards
+from kedge_models.devices import Device, device, devices
+from kedge_runtime.commands.arguments import SHARE, completing
+from kedge_runtime.commands.options import record
 
 if TYPE_CHECKING:
     from kedge_convert.device.fit import DeviceGates
-    from kedge_models.devices import Device
+
+# Completions: of a MODEL, and of the name of a card.
+MODEL = completing(lambda: ["demo", *cards()], files=True)
+CARD = completing(lambda: cards())
 
 OPTIONS = (
-    click.option("--device", help="Device profile: pi4, coral, ... (docs/edge.md)."),
+    click.option(
+        "--device",
+        shell_complete=completing(lambda: devices()),
+        help="Device profile: pi4, coral, ... (docs/edge.md).",
+    ),
     click.option(
         "--min-mapped",
         type=SHARE,
@@ -34,10 +44,8 @@ class DeviceOptions:
     min_mapped: float
     max_sram: float | None
 
-    def profile(self) -> "Device | None":
+    def profile(self) -> Device | None:
         """Return the device's profile. Raises UsageError for an unknown name."""
-        from kedge_models.devices import device
-
         return None if self.device is None else device(self.device)
 
     def gates(self) -> "DeviceGates":

@@ -1,17 +1,16 @@
 """Report how a file fits a device: the rows of `inspect` and `convert`, and their JSON."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
-from textwrap import wrap
 from typing import Any
 
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.forecast import CompilerForecast
-from kedge_runtime.commands.findings import WIDEST, lines
+from kedge_runtime.commands.findings import lines
 from kedge_runtime.output import paint
 from kedge_runtime.printable import printable
+from kedge_runtime.terminal import page_width, wrapped
 
 MARGIN = "  "
 KEY = 12  # width of the first column
@@ -30,14 +29,17 @@ def plain_fit(verdict: DeviceFit) -> dict[str, Any]:
 
 def fit_rows(verdict: DeviceFit) -> Iterator[str]:
     """Yield findings, unmapped operators, and the verdict."""
-    device, room = verdict.device, width() - len(MARGIN)
+    device, room = verdict.device, page_width() - len(MARGIN)
     yield paint(f"on {device.name} ({device.title})", bold=True)
     for name, finding in verdict.findings.items():
         yield from (MARGIN + line for line in lines(name, finding, room))
     for row in chain(_unmapped(verdict.forecast), _compiled(verdict)):
         yield from folded(row)
     yield ""
-    yield "It fits." if verdict.fits else "It doesn't fit: see the problems above."
+    if verdict.fits:
+        yield paint("It fits.", "green")
+    else:
+        yield paint("It doesn't fit: see the problems above.", "red")
 
 
 def _unmapped(forecast: Sequence[CompilerForecast]) -> Iterator[str]:
@@ -58,17 +60,7 @@ def _compiled(verdict: DeviceFit) -> Iterator[str]:
             yield f"{row.count:>5}  {row.kind:<30} {row.status}"
 
 
-def width() -> int:
-    """Return the width of the page in columns."""
-    return min(shutil.get_terminal_size().columns, WIDEST)
-
-
 def folded(row: str) -> list[str]:
     """Return a row behind the margin, folded to the page's width."""
-    return wrap(
-        MARGIN + printable(row),
-        width(),
-        subsequent_indent=" " * (len(MARGIN) + KEY),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    hanging = " " * (len(MARGIN) + KEY)
+    return wrapped(printable(row), page_width(), first=MARGIN, hanging=hanging)

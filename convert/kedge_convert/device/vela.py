@@ -1,4 +1,4 @@
-"""Call Vela, Arm's compiler for Ethos-U, and read its summary: the extra `kedge[ethos-u]`."""
+"""Call Vela, Arm's compiler for Ethos-U, and read its summary: the extra `ethos-u`."""
 
 import csv
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 from kedge_convert.device.compilation import Compilation, Row, call
 from kedge_convert.toolkit import ConversionError
 from kedge_models.devices import Device
+from kedge_runtime.errors import install
 
 CONFIGURATION = "Arm/vela.ini"
 
@@ -27,7 +28,7 @@ _FIGURES = {
 
 def missing() -> str:
     """Return why the compiler can't be called, or ""."""
-    return "" if find_spec("ethosu") else "Vela isn't installed: pip install './kedge[ethos-u]'"
+    return "" if find_spec("ethosu") else f"Vela isn't installed: {install('ethos-u')}"
 
 
 def version() -> str:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from html import escape
 
 from kedge_convert.drift.layers import LayerDrift, Localisation
-from kedge_runtime.drift.figures import percent
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page
+from kedge_runtime.output import page, percent
 from kedge_runtime.printable import printable
 
 ROW, BARS, LABELS = 16, 420, 260  # pixels

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.drift.layer_measure import LayerTally, measure
-from kedge_convert.drift.layer_reference import LayerReference, layer_reference, main
-from kedge_convert.drift.matching import MatchEvidence, Matching, match
+from kedge_convert.drift.layer_values import LayerReference, layer_reference, main
+from kedge_convert.drift.matching import LayerTally, MatchEvidence, Matching, match, measure
 from kedge_convert.drift.shipped import Shipped, TensorSample, open_shipped
 from kedge_convert.images import tensors
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract, Input, Method, Tensor
 from kedge_runtime.artefact.file import read_artefact
-from kedge_runtime.drift.figures import percent
 from kedge_runtime.errors import UsageError
+from kedge_runtime.output import percent
 
 # A thousandth of the signal: several such layers in a row don't change an answer.
 FINE = 30.0

@@ -1,23 +1,35 @@
-"""Match each tensor of a shipped file with a Keras tensor, by shape, name and value.
+"""Match each tensor of a shipped file with a Keras tensor, and measure the drift of each match.
 
 Folding and fusing leave names that mean several layers or none ("Relu6__5:0"), so a name alone
 proves nothing. A file's tensor is compared with what the float layers compute from the file's own
 earlier tensors: a faulty layer spoils only its own comparison. A tensor that agrees with nothing is
 accepted by its name, or when a later tensor proves to be computed from it. Otherwise it is
 unmatched.
+
+Every matched tensor is measured twice: against the float model's value, which shows all drift up to
+here; and against the float layer's output for the file's own inputs, which shows what this layer
+adds. Only sums are kept, image by image.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from kedge_convert.drift.layer_reference import LayerReference, Values, main, weighted
-from kedge_convert.drift.layer_sums import TINY, Gauge, Sums
+from kedge_convert.drift.layer_values import (
+    TINY,
+    Gauge,
+    LayerReference,
+    Sums,
+    ValueRange,
+    Values,
+    main,
+    weighted,
+)
 from kedge_convert.drift.shipped import ShippedStage, TensorSample
-from kedge_convert.prepare.graph import GraphTensor
+from kedge_convert.prepare.graph import GraphTensor, Node
 from kedge_runtime.arrays import Floats
 
 MatchEvidence = Literal["value", "name", "reader", "place"]
@@ -264,3 +276,61 @@ def _layers(name: str, known: frozenset[str]) -> set[str]:
     scopes = {scope for part in name.lower().split(";") for scope in part.split("/")[:-1]}
     bare = {scope: re.sub(r"_\d+$", "", scope) for scope in scopes}
     return {bare[scope] if bare[scope] in known else scope for scope in scopes}
+
+
+@dataclass
+class LayerTally:
+    """Hold the sums of one matched tensor; `nodes`: the Keras nodes since the last match."""
+
+    match: Match
+    stage: ShippedStage
+    nodes: list[Node]
+    total: Sums = field(default_factory=Sums)
+    own: Sums = field(default_factory=Sums)
+    range: ValueRange = field(default_factory=lambda: ValueRange(np.zeros(1)))
+
+
+def measure(
+    source: LayerReference,
+    matching: Matching,
+    stages: tuple[ShippedStage, ...],
+    samples: Iterable[TensorSample],
+) -> list[LayerTally]:
+    """Return the tallies in the file's order, summed over all samples."""
+    stops = frozenset(each.tensor for each in matching.matches)
+    tallies = {
+        each.tensor: LayerTally(each, stages[each.index], source.segment(each.tensor, stops))
+        for each in matching.matches
+    }
+    for sample in samples:
+        _add(source, tallies, sample)
+    return list(tallies.values())
+
+
+def _add(
+    source: LayerReference, tallies: dict[GraphTensor, LayerTally], sample: TensorSample
+) -> None:
+    floats, shipped = Values(source, sample.images), Values(source, sample.file_input)
+    last = source.graph.last_uses()
+    for i, node in enumerate(source.graph.nodes):
+        tensor = node.output
+        reference = floats[tensor]
+        if tensor in tallies:
+            tally = tallies[tensor]
+            expected = shipped[tensor]
+            value = tally.match.learn(sample.stages[tally.match.index], expected)
+            tally.total.add(reference, value)
+            tally.own.add(expected, value)
+            tally.range.add(expected * tally.match.gauge.factors, tally.stage)
+            shipped.set(tensor, value)
+        else:
+            shipped[tensor]
+        for unused in _unused(source.inputs[tensor], i, last):
+            floats.forget(unused)
+            shipped.forget(unused)
+
+
+def _unused(
+    inputs: tuple[GraphTensor, ...], index: int, last: dict[GraphTensor, int]
+) -> Iterator[GraphTensor]:
+    return (tensor for tensor in set(inputs) if last.get(tensor) == index)

@@ -87,3 +87,24 @@ class Exported:
 
     content: bytes
     notes: tuple[str, ...] = ()
+
+
+# For a tensor that is zero on every image: steps of no size make scales that no engine takes.
+EMPTY = 1e-3
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a tensor's steps cover; zero lies within, as padding needs it."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, low: float, high: float) -> "Range":
+        """Return the range from `low` to `high`, widened to zero, and to EMPTY if it is that."""
+        low, high = min(float(low), 0.0), max(float(high), 0.0)
+        return cls(low, high if high > low else EMPTY)
+
+
+Ranges = dict[str, Range]

@@ -20,7 +20,7 @@ from kedge_runtime.artefact.contract import Precision
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import KedgeError, one_line
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import precision_of
 from kedge_runtime.output import quiet
 

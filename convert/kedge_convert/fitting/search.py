@@ -158,7 +158,8 @@ def _normalisations(
     tried = candidates.normalisations(spec, subject.channels, geometries[geometry])
     remaining, dropped = list(tried), list[Score]()
     for part in PARTS:
-        stage = f"try {counted(len(remaining), 'normalisation')}"
+        some = counted(len(pixels[:part]), "image")
+        stage = f"{counted(len(remaining), 'normalisation')} on {some}"
         scored = _scored(judge, remaining, pixels[:part], stage, progress)
         best = max(scored, key=lambda one: one.mean)
         behind = [scores.z_score(best.values, one.values) for one in scored]

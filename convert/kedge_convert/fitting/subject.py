@@ -1,21 +1,28 @@
-"""Load the model of `kedge fit-input`, and compare its batch norms with images."""
+"""Load the model of `kedge fit-input`, and compare its batch norms with images.
 
+A conversion's model is compared with every known preprocessing (`kedge_runtime.fitting`).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.load import input_stage, output_activation, registry
-from kedge_convert.load import inputs as channels_of
-from kedge_convert.load.request import SourceFacts, SourceRequest
-from kedge_convert.settle import Labelling, labelled
+from kedge_convert.load.output_activation import Head
+from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
+from kedge_convert.settle import Labelling, SettledInput, labelled, settle_input
+from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_models.cards import card
 from kedge_runtime.arrays import Doubles, Pixels
 from kedge_runtime.artefact.contract import Input, Output
 from kedge_runtime.errors import UsageError
-from kedge_runtime.fitting.scores import evidence
+from kedge_runtime.fitting import scores
+from kedge_runtime.fitting.scores import InputFinding, evidence
 from kedge_runtime.image.preprocessing import Preprocessor
 
 BATCH = 8  # as fast as larger ones; every other size costs a trace
@@ -65,9 +72,26 @@ def open_subject(request: SourceRequest) -> Subject:
 
     Raises UsageError for an unreadable model and for a model of features.
     """
+    return _subject(request, _opened(request))
+
+
+def open_settled(request: SourceRequest) -> tuple[Subject, SettledInput]:
+    """Do the same, and return what the model itself states of its input. Raises UsageError."""
+    opened = _opened(request)
+    return _subject(request, opened), settle_input(request, opened.loaded, opened.model)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    loaded: LoadedModel
+    model: Any
+    head: Head
+
+
+def _opened(request: SourceRequest) -> _Opened:
     found = registry.load(request)
     with registry.about(found.name):
-        model = channels_of.as_image(found.model, request.size)
+        model = input_stage.as_image(found.model, request.size)
         output_activation.check_input(model)
         model = input_stage.fixed(model, request.size)
         head = output_activation.find(model, request.head)
@@ -76,9 +100,14 @@ def open_subject(request: SourceRequest) -> Subject:
             f"{found.name}: returns features, but fit-input compares classes; give the model with "
             "its last layers"
         )
-    height, width, channels = model.inputs[0].shape[1:]
     if request.card:
         found = replace(found, facts=SourceFacts.of(card(request.card)))
+    return _Opened(found, model, head)
+
+
+def _subject(request: SourceRequest, opened: _Opened) -> Subject:
+    found, head = opened.loaded, opened.head
+    height, width, channels = opened.model.inputs[0].shape[1:]
     named, own = labelled(request, found, head), input_stage.normalises(found.model)
     output = replace(head.output, label_offset=named.offset)
     return Subject(found.name, head.model, output, height, width, channels, named, own)
@@ -157,3 +186,24 @@ def _divergence(means: NDArray[Any], squares: NDArray[Any], floor: Doubles) -> D
     variance = squared.mean(axis=0) - means.mean(axis=0, dtype=np.float64) ** 2
     variance = np.maximum(variance, floor)
     return np.asarray((squared - 1 - np.log(variance)).mean(axis=1) / 2)
+
+
+def true_outputs(paths: Sequence[Path], source: Source) -> list[int] | None:
+    """Return the index of each image's true output; None without ground truth for all."""
+    return scores.true_outputs(paths, source.labels, source.output)
+
+
+def better_input(
+    source: Source, paths: Sequence[Path], classes: Sequence[int] | None
+) -> InputFinding | None:
+    """Return the known preprocessing that fits significantly better than the source's, or None.
+
+    Takes about five times as long as the float model's answers to the images.
+    """
+    model = scores.TestedModel(
+        source.name,
+        source.input,
+        source.output,
+        lambda pixels, spec: answers(source.model, source.output, pixels, spec),
+    )
+    return scores.better_input(model, paths, classes)

@@ -12,7 +12,7 @@ from kedge_convert.load import keras_file, weights_file
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.toolkit import require
 from kedge_models.cards import Card, card
-from kedge_models.demo import files
+from kedge_models.demo import shapes
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES
 
@@ -66,8 +66,8 @@ DEMO = "demo"
 def load(request: SourceRequest) -> LoadedModel:
     """Return the demo, or a card's application."""
     if request.model == DEMO:
-        facts = SourceFacts("", PIPELINES["imagenet"], NORMALISATIONS["tf"], files.LABELS)
-        return LoadedModel(DEMO, keras_file.load_file(files.MODEL), facts)
+        facts = SourceFacts("", PIPELINES["imagenet"], NORMALISATIONS["tf"], shapes.LABELS)
+        return LoadedModel(DEMO, keras_file.load_file(shapes.MODEL), facts)
     description = card(request.model)
     model = build(description, request.weights)
     return LoadedModel(description.name.lower(), model, SourceFacts.of(description))

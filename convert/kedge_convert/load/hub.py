@@ -17,7 +17,7 @@ from kedge_convert.load.input_stage import behind
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.toolkit import require
 from kedge_runtime.artefact.contract import Colour, Normalisation
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, install
 from kedge_runtime.image.pipelines import NORMALISATIONS, Pipeline
 from kedge_runtime.output import quiet
 
@@ -44,7 +44,7 @@ def is_needed(config: Any) -> bool:
 def import_package() -> Any:
     """Import keras_hub. Raises UsageError where it isn't installed."""
     if find_spec(PACKAGE) is None:
-        raise UsageError("needs keras_hub, which isn't installed: pip install './kedge[hub]'")
+        raise UsageError(f"needs keras_hub, which isn't installed: {install('hub')}")
     with quiet():
         return require(PACKAGE)
 

@@ -14,7 +14,7 @@ from kedge_convert.load import keras2_rebuild, tfmot, tfmot_qat, weights_file
 from kedge_convert.load.configuration import CONFIG, refusal, refuse_foreign, refuse_links
 from kedge_convert.load.graph_layer import CONSTANTS, FrozenGraph
 from kedge_convert.load.graph_model import GraphModel, graph_model
-from kedge_convert.load.inputs import noise
+from kedge_convert.load.input_stage import noise
 from kedge_convert.load.keras2_rebuild import Rebuilt
 from kedge_convert.load.outputs import choose
 from kedge_convert.load.request import LoadedModel

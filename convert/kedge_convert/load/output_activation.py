@@ -5,17 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.load.activation_walk import (
-    KINDS,
-    activation_name,
-    producer,
-    remove_activation,
-)
-from kedge_convert.load.inputs import noise
+from kedge_convert.load.input_stage import noise
+from kedge_convert.load.outputs import KINDS, activation_name, producer, remove_activation
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Activation, Kind, Output
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import quiet
 

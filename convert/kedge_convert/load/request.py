@@ -18,8 +18,10 @@ class SourceRequest:
     file, for a card. `pixels`: the preprocessing. `labels`: `imagenet` or a file; `folder`: images,
     whose class folders name the classes where no labels do. `head`: the output type. `size`: `224`
     or `160x192` (height x width), for a model of open size. `output`: name or index of one of
-    several outputs; `signature`: name of one of a SavedModel's. `command`: the command line, for
-    messages that suggest the next one.
+    several outputs; `signature`: name of one of a SavedModel's. `force_input`: keep the input even
+    where another one fits the model better, or where the model normalises it once more. `command`:
+    the command line, for messages that suggest the next one; `in_toml`: whether a kedge.toml states
+    the options instead.
 
     Raises UsageError for empty words, which a shell's unset variable gives.
     """
@@ -34,7 +36,9 @@ class SourceRequest:
     size: str | None = None
     output: str | None = None
     signature: str | None = None
+    force_input: bool = False
     command: str = ""
+    in_toml: bool = False
 
     def __post_init__(self) -> None:
         """Refuse empty words: they would count as no option, or as the current folder."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert.device.choices import targets_for
+from kedge_convert import asking
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.matrix.config import (
@@ -15,9 +15,9 @@ from kedge_convert.matrix.config import (
     Variant,
     placed,
 )
-from kedge_convert.targets import Target
+from kedge_convert.targets import Target, targets_for
 from kedge_models.devices import device
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, about
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,6 @@ class CellGroup:
             dynamic_batch=options.dynamic_batch,
             device=model.profile,
             gates=model.gates.on_device,
-            force_input=model.force_input,
         )
 
 
@@ -104,12 +103,20 @@ def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterato
         yield Cell(model, variant, target, replace(model.gates, **own.limits))
 
 
+def check_keys(group: CellGroup) -> None:
+    """Raise UsageError for keys that the conversion needs, as far as its files tell."""
+    with about(group.name):
+        asking.check_missing(group.job(tuple(cell.target for cell in group.cells), Path()))
+
+
 def _check(cell: Cell, names: set[str]) -> None:
     gates = cell.gates
     if gates.device:
         device(gates.device)
     if not cell.model.images and {"max_drop", "min_agreement"} & gates.limits.keys():
         raise UsageError(f"{cell.name}: max_drop and min_agreement need images; add images = DIR")
+    if gates.max_drop is not None and cell.model.truth == "none":
+        raise UsageError(f'{cell.name}: max_drop needs ground truth, but truth is "none"; drop one')
     if gates.max_latency_ratio is not None and cell.float32 not in names:
         raise UsageError(
             f"{cell.name}: max_latency_ratio compares with {cell.float32}; add its target"

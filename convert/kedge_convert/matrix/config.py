@@ -1,4 +1,7 @@
-"""Read `kedge.toml` into frozen records: their type hints are its schema."""
+"""Read `kedge.toml` into frozen records: their type hints are its schema.
+
+Numbers may have units, such as `2MB` and `50%`; `read_drop` reads `1pp` as --max-drop does.
+"""
 
 import re
 from dataclasses import dataclass, fields, replace
@@ -10,16 +13,53 @@ from typing import Annotated, Any
 from kedge_convert.device import fit
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
-from kedge_convert.matrix.units import read_ratio, read_share, read_size
+from kedge_convert.worker.process import BYTES
 from kedge_models import cards
 from kedge_models.devices import Device, device
 from kedge_models.toml import load, read
 from kedge_runtime.artefact.contract import Colour, Fit, Kind, Resize
-from kedge_runtime.commands.options import read_drop
+from kedge_runtime.commands.arguments import read_drop
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import ContractError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.records import decode, shown
+
+# More digits than these are a slip, and some would be infinite.
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*([kKMGT]?)B")
+_PERCENT = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*%")
+_MOST = 1e15
+
+
+def read_size(value: object) -> int:
+    """Return a size in bytes of `4000000`, `"4MB"` or `"500kB"`; MB is 10^6 bytes.
+
+    Raises ValueError for other values.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"got {value!r}, allowed are bytes, such as 4000000, or '4MB'")
+    return round(float(match[1]) * BYTES[match[2].upper()])
+
+
+def read_ratio(value: object) -> float:
+    """Return a ratio of `0.5` or `"50%"`. Raises ValueError for other values."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST:
+        return float(value)
+    match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"got {value!r}, allowed are numbers, such as 0.5, or '50%'")
+    return float(match[1]) / 100
+
+
+def read_share(value: object) -> float:
+    """Return a share, 0..1, of `0.95` or `"95%"`. Raises ValueError for other values."""
+    ratio = read_ratio(value)
+    if ratio > 1:
+        raise ValueError(f"got {value!r}, allowed are 0 to 1, such as 0.95, or '95%'")
+    return ratio
+
 
 Table = dict[str, Any]
 # A name is a part of file names, in which dots divide it from target and options.
@@ -33,6 +73,7 @@ WORDS = {
     "calibrate": set[str](),
     "images": set[str](),
 }
+REMEDY = "name a kedge.toml, or write one: kedge init MODEL DIR"
 MAX_VARIANTS = 1000  # of the options; each is a conversion of every model
 SHARES = ("min_agreement", "min_mapped")
 
@@ -137,6 +178,7 @@ class ModelConfig:
         return SourceRequest(
             **{**values, "model": self.source, "pixels": InputOptions(**pixels)},
             folder=self.calibrate,
+            in_toml=True,
         )
 
 
@@ -177,7 +219,7 @@ def read_config(path: Path) -> BuildConfig:
     Raises ContractError for an unknown key and a value that isn't allowed, UsageError for an
     unreadable file.
     """
-    raw = load(read(path, "name a kedge.toml"), path.name)
+    raw = load(read(path, REMEDY), path.name)
     defaults, options = (_table(raw, name, path.name) for name in ("defaults", "options"))
     written = raw.get("model", [])
     if not isinstance(written, list):

@@ -35,7 +35,8 @@ LEVEL = 0.975
 class Conversion:
     """Hold the cached facts of a conversion, rejected ones included.
 
-    `bytes`: the file's size; `images`: the number of validation images.
+    `bytes`: the file's size; `images`: the number of validation images; `seconds`: what it took.
+    The first target of a model includes its preparation.
     """
 
     digest: str
@@ -45,14 +46,19 @@ class Conversion:
     ratio: float
     recipe: Recipe
     images: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Hold the cached facts of a measurement."""
+    """Hold the cached facts of a measurement.
+
+    `seconds`: what it took; artefacts that are measured together share the time equally.
+    """
 
     drift: Drift
     by_layer: Localisation | None
+    seconds: float = 0.0
 
 
 def artefact(cell: Cell, cache: Cache) -> Entry | None:
@@ -145,7 +151,8 @@ class CellEvidence:
     """Hold what is known of a cell's artefact.
 
     `entry`: its conversion; `latency_ratio`: to the float32 artefact's, None where no gate asks or
-    that artefact is missing; `findings`: of the gate's device, by name.
+    that artefact is missing; `findings`: of the gate's device, by name; `measuring`: the seconds
+    that measuring the drift took.
     """
 
     cell: Cell
@@ -154,6 +161,7 @@ class CellEvidence:
     by_layer: Localisation | None = None
     latency_ratio: Estimate | None = None
     findings: dict[str, Finding] = field(default_factory=dict)
+    measuring: float = 0.0
 
     @property
     def is_complete(self) -> bool:
@@ -186,6 +194,7 @@ class EvidenceStore:
             by_layer=measured.by_layer if measured else None,
             latency_ratio=self._latency_ratio(cell, entry),
             findings=self._findings(cell, entry),
+            measuring=measured.seconds if measured else 0.0,
         )
 
     def _latency_ratio(self, cell: Cell, entry: Entry) -> Estimate | None:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from kedge_convert.drift.layer_show import svg
-from kedge_convert.matrix import figures, plots
+from kedge_convert.matrix import paired, plots, tables
 from kedge_convert.matrix.record import BuildReport, CellReport
-from kedge_runtime.drift import figures as text
+from kedge_runtime.drift import report as text
+from kedge_runtime.drift import sentences
 from kedge_runtime.drift.report import Flip
 from kedge_runtime.errors import ImageError, counted
 from kedge_runtime.image.decode import read_image
@@ -46,17 +48,29 @@ TEMPLATE = "report.html.jinja"
 FLIPS = 12  # of an artefact; report.json lists more
 
 
-def render(report: BuildReport) -> str:
-    """Return the page."""
+def render(report: BuildReport, title: str = "") -> str:
+    """Return the page; `title`: what was run, by default `kedge build CONFIG`."""
     cells = {cell.name: _drawings(cell) for cell in report.cells}
     return _template().render(
         report=report,
-        words=figures,
+        title=title or f"kedge build {report.config}",
+        date=date_of(report.date),
+        words=tables,
+        paired=paired,
+        sentences=sentences,
         text=text,
         counted=counted,
         cells=cells,
         models=_models(report),
     )
+
+
+def date_of(date: str) -> str:
+    """Write an ISO date as `28 November 2026, 17:26 UTC`."""
+    if not date:
+        return ""
+    moment = datetime.fromisoformat(date)
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
 
 
 @cache
@@ -73,9 +87,9 @@ def _template() -> Template:
 
 
 def _shown(value: Any) -> Any:
-    """Escape control characters in a value: names come from files."""
+    """Escape control characters in a value, as names come from files; keep a figure with its %."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value) if is_text else value
+    return printable(value).replace(" %", "\N{NO-BREAK SPACE}%") if is_text else value
 
 
 def _models(report: BuildReport) -> Iterator[tuple[str, list[CellReport], list[Markup]]]:
@@ -91,8 +105,8 @@ def _plots(cells: list[CellReport]) -> list[Markup]:
         return []
     what = "accuracy" if drifts[0].top1 else "agreement"
     return [
-        plots.pareto(cells, plots.size, "size, MB", what),
-        plots.pareto(cells, plots.latency, "time per image, ms", what),
+        plots.pareto(cells, plots.size, "size in MB", what),
+        plots.pareto(cells, plots.latency, "ms per image", what),
     ]
 
 
@@ -101,6 +115,7 @@ class CellDrawings:
     """Hold the plots and thumbnails of one artefact, None for those that it lacks."""
 
     reliability: Markup | None
+    coverage: Markup | None
     waterfall: Markup | None
     layers: Markup | None
     flips: list[tuple[Flip, str]]
@@ -111,6 +126,7 @@ def _drawings(cell: CellReport) -> CellDrawings:
     calibration, attribution = (drift and drift.calibration), (drift and drift.attribution)
     return CellDrawings(
         plots.reliability(calibration) if calibration else None,
+        plots.coverage(drift.coverage) if drift and drift.coverage else None,
         plots.waterfall(attribution) if attribution else None,
         Markup(svg(cell.by_layer)) if cell.by_layer else None,
         [_flip(cell, flip) for flip in drift.flips.listed[:FLIPS]] if drift else [],
@@ -118,4 +134,4 @@ def _drawings(cell: CellReport) -> CellDrawings:
 
 
 def _flip(cell: CellReport, flip: Flip) -> tuple[Flip, str]:
-    return flip, thumbnail(Path(cell.folder or "", flip.image))
+    return flip, thumbnail(Path(cell.folder or "", flip.image).absolute())

@@ -23,12 +23,11 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix.cells import Cell, CellGroup
 from kedge_convert.matrix.config import WORDS, ModelConfig
 from kedge_convert.toolkit import ConversionError
-from kedge_models.demo.files import MODEL as DEMO
+from kedge_models.demo.shapes import MODEL as DEMO
 from kedge_models.devices import device
-from kedge_runtime.checks.hardware import Machine, processor_name
+from kedge_runtime.checks.hardware import PACKAGES, Machine, package_version, processor_name
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import sha256_of_file
-from kedge_runtime.identity import PACKAGES, package_version
 from kedge_runtime.image.folder import files
 from kedge_runtime.records import encode
 
@@ -136,18 +135,24 @@ def _content_of(model: ModelConfig, field: str) -> str | None:
     return value if value is None or value.lower() in WORDS[field] else content(Path(value))
 
 
-@cache
 def content(path: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names below it.
 
     Raises UsageError for a missing or unreadable file.
     """
     try:
-        if path.is_dir():
-            return digest([[name, sha256_of_file(path / name)] for name in _names(path)])
-        return sha256_of_file(path)
+        return content_of(path.absolute())
     except OSError as error:
         raise UsageError(f"{path}: {reason_of(error)}") from None
+
+
+# By the absolute path: a relative one means another file in another working folder.
+@cache
+def content_of(path: Path) -> str:
+    """Return the same, read once a process. Raises OSError."""
+    if path.is_dir():
+        return digest([[name, sha256_of_file(path / name)] for name in _names(path)])
+    return sha256_of_file(path)
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -5,11 +5,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 from kedge_convert import pipeline
-from kedge_convert.drift.attribution import attribute
+from kedge_convert.asking import MissingError
+from kedge_convert.drift.hooks import attribute, measure_layers, record
 from kedge_convert.drift.layers import Localisation
-from kedge_convert.drift.recording import measure_layers, record
 from kedge_convert.job import Checked, Job, Outcome
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import Cache, Entry
@@ -31,7 +32,7 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import KedgeError, LostError
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import say
-from kedge_runtime.pool.processes import ended_by_errors, process
+from kedge_runtime.pool import ended_by_errors, process
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def make(group: CellGroup, workspace: Workspace) -> Failures:
         pairs = [(cell, entry) for cell, entry in built if entry and cell.model.images]
         if todo := [pair for pair in pairs if not measurement(pair[0], cache, pair[1])]:
             _measure_missing(todo, cache)
-    return Failures(reasons, tuple(cell.name for cell in missing))
+    converted = tuple(cell.name for cell in missing)
+    return Failures(reasons, converted, tuple(cell.name for cell, _ in todo))
 
 
 def _say(line: str) -> None:
@@ -135,6 +137,8 @@ def _converted(
     with workspace.cache.workshop() as folder:
         try:
             outcomes = _convert(group, cells, workspace, folder)
+        except MissingError as error:  # a key of kedge.toml that only the loaded model asks for
+            raise MissingError(f"{group.name}: {error}") from None
         except KedgeError as error:  # it fails this model only, such as an unreadable file
             return {cell.name: (str(error),) for cell in cells}
         # Named after the group: several groups may have one source.
@@ -183,10 +187,12 @@ def convert_and_store(
 
     An artefact of files that changed meanwhile isn't cached: its key is of the earlier content.
     """
+    started = perf_counter()
     for outcome in pipeline.convert(job, progress):
+        seconds, started = perf_counter() - started, perf_counter()
         waiting = cells[outcome.target]
         if outcome.checked and keys.files_key(waiting.cell) == waiting.files:
-            facts = asdict(_conversion(outcome, outcome.checked))
+            facts = asdict(_conversion(outcome, outcome.checked, seconds))
             workspace.cache.put(waiting.key, facts, _files(outcome.checked))
         yield outcome
 
@@ -195,7 +201,7 @@ def _files(checked: Checked) -> dict[str, bytes]:
     return {ARTEFACT: checked.path.read_bytes()}
 
 
-def _conversion(outcome: Outcome, checked: Checked) -> Conversion:
+def _conversion(outcome: Outcome, checked: Checked, seconds: float) -> Conversion:
     content = checked.path.read_bytes()
     return Conversion(
         digest=content[-DIGEST_BYTES:].decode(),
@@ -205,6 +211,7 @@ def _conversion(outcome: Outcome, checked: Checked) -> Conversion:
         ratio=checked.ratio,
         recipe=checked.recipe,
         images=checked.parity.images,
+        seconds=seconds,
     )
 
 
@@ -220,8 +227,11 @@ def _measure_missing(todo: list[tuple[Cell, Entry]], cache: Cache) -> None:
         reference = folder / f"{REFERENCE}{SUFFIX}"
         if recorded:
             cache.take(recorded.files[REFERENCE], reference)
+        started = perf_counter()
         measured = measure_apart(MeasureRequest(cell, tuple(paths), reference))
+        seconds = (perf_counter() - started) / len(todo)
         if not recorded:
             cache.put(key, {}, {REFERENCE: reference.read_bytes()})
     for (each, entry), found in zip(todo, measured, strict=True):
-        cache.put(keys.drift_key(each, entry.files[ARTEFACT]), asdict(found))
+        timed = replace(found, seconds=seconds)
+        cache.put(keys.drift_key(each, entry.files[ARTEFACT]), asdict(timed))

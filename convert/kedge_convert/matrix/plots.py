@@ -1,79 +1,25 @@
-"""Draw the plots of a report as SVG; the page's style sheet has the colours."""
+"""Draw the plots of a report as SVG; the page's style sheet has the colours.
+
+Axes of shares end at 100 % and begin at 0, or at a step of 20 points: so one image of a hundred is
+never more than a twentieth of the height.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
-from xml.etree.ElementTree import Element, SubElement, tostring
+from math import floor
+from xml.etree.ElementTree import Element
 
 from markupsafe import Markup
 
+from kedge_convert.matrix.drawing import Axis, Point, add, canvas, line, markup, write
 from kedge_convert.matrix.record import CellReport
-from kedge_runtime.drift.figures import percent, points
-from kedge_runtime.drift.gates import Estimate, Verdict
-from kedge_runtime.drift.report import Attribution, Calibration, Calibrations
-from kedge_runtime.printable import printable
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Values from `low` to `high`, drawn from pixel `start` to pixel `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def at(self, value: float) -> float:
-        """Return a value's pixel."""
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
-
-    def ticks(self, about: int = 4) -> list[float]:
-        """Return round values, multiples of 1, 2 or 5 times a power of ten."""
-        step = _step((self.high - self.low) / about)
-        first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
-        return [number * step for number in range(first, last + 1)]
-
-
-def _step(rough: float) -> float:
-    power = 10.0 ** floor(log10(rough))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-
-
-def canvas(width: int, height: int, title: str) -> Element:
-    """Return a drawing with a title for screen readers."""
-    size = f"0 0 {width} {height}"
-    root = Element("svg", {"viewBox": size, "role": "img", "aria-label": title, "class": "plot"})
-    root.set("style", f"max-width:{width}px")
-    SubElement(root, "title").text = title
-    return root
-
-
-def add(root: Element, kind: str, look: str, **places: float | str) -> Element:
-    """Add an element with a class of the style sheet; `_` in a name stands for `-`."""
-    named = {name.replace("_", "-"): f"{value}" for name, value in places.items()}
-    return SubElement(root, kind, {"class": look, **named})
-
-
-def write(root: Element, text: str, at: Point, look: str = "", anchor: str = "start") -> None:
-    """Add a text that begins, is centred (`middle`) or ends at a point."""
-    add(root, "text", look, x=at[0], y=at[1], text_anchor=anchor).text = printable(text)
-
-
-def line(root: Element, through: Sequence[Point], look: str) -> None:
-    """Add a line through points."""
-    add(root, "polyline", look, points=" ".join(f"{x},{y}" for x, y in through))
-
-
-def markup(root: Element) -> Markup:
-    """Return the drawing for a page."""
-    return Markup(tostring(root, "unicode"))  # ElementTree has escaped it
-
+from kedge_runtime.drift.gates import Estimate, Verdict, share
+from kedge_runtime.drift.report import Attribution, Calibrations, Coverage, CoveragePoint, points
+from kedge_runtime.errors import counted
+from kedge_runtime.output import percent
 
 WIDTH, HEIGHT = 340, 240
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 24, 40
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 24, 40
 LABEL = 12  # pixels between two numbers
 ROW = 26
 
@@ -94,12 +40,13 @@ class PlotPoint:
 
 
 def quality(cell: CellReport) -> Estimate | None:
-    """Return the accuracy, or without ground truth the agreement with its interval."""
+    """Return the accuracy, or without ground truth the agreement, with its interval."""
     if cell.drift is None:
         return None
     if cell.drift.top1 is None:
         return cell.drift.agreement
-    return Estimate(*[cell.drift.top1.artefact] * 3)
+    pairs = cell.drift.top1.pairs
+    return share(pairs.both + pairs.gained, pairs.total)
 
 
 def size(cell: CellReport) -> float:
@@ -121,19 +68,30 @@ def pareto(
         for number, cell in enumerate(cells, 1)
         if (good := quality(cell)) is not None
     ]
+    floats = [cell.drift.top1.reference for cell in cells if cell.drift and cell.drift.top1]
     best = front(marks)
     names = ", ".join(f"{mark.number}" for mark in best)
-    title = f"{what} against {unit} of {len(marks)} artefacts; Pareto front: {names}"
+    title = f"{what} against {unit} of {counted(len(marks), 'artefact')}; Pareto front: {names}"
     root = canvas(WIDTH, HEIGHT, title)
     across, up = _axes(marks)
-    _frame(root, across, up, (what, unit))
+    _frame(root, across, up, (what, unit), "{:.4g}".format)
+    for accuracy in floats[:1]:
+        y = up.at(accuracy)
+        line(root, [(across.start, y), (across.end, y)], "line reference")
     line(root, [(across.at(p.cost), up.at(p.quality)) for p in best], "front")
     for mark in marks:
         x = across.at(mark.cost)
-        line(root, [(x, up.at(mark.low)), (x, up.at(mark.high))], "interval")
+        _whisker(root, x, up.at(mark.low), up.at(mark.high))
         _mark(root, mark.verdict, x, up.at(mark.quality))
     _number(root, marks, across, up)
     return markup(root)
+
+
+def _whisker(root: Element, x: float, low: float, high: float) -> None:
+    """Draw an interval: a stroke with an end at each side, visible behind its mark."""
+    line(root, [(x, low), (x, high)], "interval")
+    for y in (low, high):
+        line(root, [(x - 7, y), (x + 7, y)], "interval")
 
 
 def front(marks: Sequence[PlotPoint]) -> list[PlotPoint]:
@@ -146,21 +104,29 @@ def front(marks: Sequence[PlotPoint]) -> list[PlotPoint]:
 
 
 def _axes(marks: Sequence[PlotPoint]) -> tuple[Axis, Axis]:
-    least, most = min(mark.low for mark in marks), max(mark.high for mark in marks)
-    spread = max(most - least, 0.01)
-    low, high = max(0.0, least - 0.1 * spread), min(1.0, most + 0.1 * spread)
     dearest = max(mark.cost for mark in marks) or 1.0
-    across = Axis(0.0, 1.1 * dearest, LEFT, WIDTH - RIGHT)
-    return across, Axis(low, high, HEIGHT - BOTTOM, TOP)
+    across = Axis(0.0, 1.15 * dearest, LEFT, WIDTH - RIGHT)
+    least = min(mark.low for mark in marks)
+    return across, Axis(min(floor(5 * least), 4) / 5, 1, HEIGHT - BOTTOM, TOP)
 
 
-def _frame(root: Element, across: Axis, up: Axis, names: tuple[str, str]) -> None:
+def _as_percent(value: float) -> str:
+    return f"{100 * value:.4g} %"
+
+
+def _frame(
+    root: Element,
+    across: Axis,
+    up: Axis,
+    names: tuple[str, str],
+    shown: Callable[[float], str] = _as_percent,
+) -> None:
     for tick in up.ticks():
         y = up.at(tick)
         line(root, [(across.start, y), (across.end, y)], "grid")
-        write(root, f"{100 * tick:.4g} %", (across.start - 6, y + 4), "tick", "end")
+        write(root, _as_percent(tick), (across.start - 6, y + 4), "tick", "end")
     for tick in across.ticks():
-        write(root, f"{tick:.4g}", (across.at(tick), up.start + 15), "tick", "middle")
+        write(root, shown(tick), (across.at(tick), up.start + 15), "tick", "middle")
     line(root, [(across.start, up.start), (across.end, up.start)], "axis")
     write(root, names[0], (4, 11), "tick")
     write(root, names[1], ((across.start + across.end) / 2, up.start + 31), "tick", "middle")
@@ -180,7 +146,7 @@ def _number(root: Element, marks: Sequence[PlotPoint], across: Axis, up: Axis) -
     """Write the numbers beside the marks, apart from each other."""
     written: list[Point] = []
     for mark in sorted(marks, key=lambda each: -each.quality):
-        x, y = across.at(mark.cost) + 8, up.at(mark.quality) + 4
+        x, y = across.at(mark.cost) + 10, up.at(mark.quality) + 15
         while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in written):
             y += LABEL
         written.append((x, y))
@@ -196,21 +162,14 @@ def reliability(calibrations: Calibrations) -> Markup:
     _frame(root, across, up, ("right", "confidence"))
     line(root, [(across.at(0), up.at(0)), (across.at(1), up.at(1))], "diagonal")
     for name, side in sides.items():
-        bins = _bins(side)
-        line(root, [(across.at(c), up.at(a)) for c, a, _ in bins], f"line {name}")
-        for confidence, accuracy, weight in bins:
-            _dot(root, name, (across.at(confidence), up.at(accuracy)), weight)
+        most = max(each.images for each in side.bins)
+        for each in side.bins:
+            if each.confidence is not None and each.accuracy is not None:
+                right = share(round(each.accuracy * each.images), each.images)
+                x = across.at(each.confidence)
+                line(root, [(x, up.at(right.low)), (x, up.at(right.high))], f"interval {name}")
+                _dot(root, name, (x, up.at(each.accuracy)), each.images / most)
     return markup(root)
-
-
-def _bins(side: Calibration) -> list[tuple[float, float, float]]:
-    """Return each bin's confidence, accuracy, and images as a share of the largest bin's."""
-    most = max(each.images for each in side.bins)
-    return [
-        (each.confidence, each.accuracy, each.images / most)
-        for each in side.bins
-        if each.confidence is not None and each.accuracy is not None
-    ]
 
 
 def _dot(root: Element, name: str, at: Point, weight: float) -> None:
@@ -221,6 +180,30 @@ def _dot(root: Element, name: str, at: Point, weight: float) -> None:
     else:
         corner = {"x": round(at[0] - radius, 1), "y": round(at[1] - radius, 1)}
         add(root, "rect", "dot artefact", width=2 * radius, height=2 * radius, **corner)
+
+
+def coverage(found: Coverage) -> Markup:
+    """Draw what each side answers, and the accuracy of it, over the least confidence."""
+    sides = {"reference": found.reference, "artefact": found.artefact}
+    root = canvas(WIDTH, HEIGHT, "share answered and accuracy of the answers by least confidence")
+    across, up = Axis(0, 1, LEFT, WIDTH - RIGHT), Axis(0, 1, HEIGHT - BOTTOM, TOP)
+    _frame(root, across, up, ("of the images", "least confidence"))
+    for name, side in sides.items():
+        answered = [(at.threshold, answered_share(side, at)) for at in side]
+        right = [(at.threshold, known) for at in side if (known := accuracy_of(at)) is not None]
+        for values, look in ((answered, "answered"), (right, "right")):
+            line(root, [(across.at(x), up.at(y)) for x, y in values], f"line {name} {look}")
+    return markup(root)
+
+
+def answered_share(side: Sequence[CoveragePoint], at: CoveragePoint) -> float:
+    """Return the share of all images that are answered at a threshold."""
+    return at.answered / side[0].answered
+
+
+def accuracy_of(at: CoveragePoint) -> float | None:
+    """Return the accuracy of what is answered, None without an answer or ground truth."""
+    return at.right / at.answered if at.right is not None and at.answered else None
 
 
 def waterfall(attribution: Attribution) -> Markup:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kedge_convert.drift.layers import Localisation
-from kedge_runtime.drift.gates import Estimate, Verdict, worst
-from kedge_runtime.drift.report import Drift
+from kedge_runtime.drift.gates import Estimate, Gate, Verdict, worst
+from kedge_runtime.drift.report import Drift, judged
+from kedge_runtime.drift.sentences import needed
 
 GateName = Literal[
     "conversion",
@@ -39,6 +40,14 @@ class GateReport:
     images_needed: int | None = None
 
 
+def accuracy_gate(gate: Gate, images: int) -> GateReport:
+    """Return the report of a gate of `kedge drift`, judged on so many images."""
+    message = judged(gate)
+    if gate.verdict == "INCONCLUSIVE":
+        message += f"; {needed(gate, images)}"
+    return GateReport(gate.name, gate.verdict, message, gate.limit, gate.value, gate.images_needed)
+
+
 @dataclass(frozen=True)
 class Baseline:
     """Hold the accepted artefact (kedge.lock.toml). `changed`: whether the digest differs."""
@@ -59,6 +68,8 @@ class CellReport:
     `float_layers`, `device`: as in the contract's provenance. `cached`: whether this run converted
     nothing for it. `folder`: of the images. `drift`: None without images; its gates are here.
     `latency_ratio`: to the float32 artefact of the same format. `by_layer`: docs/localisation.md.
+    `converting`, `measuring`: the seconds that both took in this build, 0 where the cache had the
+    result, None without a file or a measurement.
     """
 
     name: str
@@ -83,6 +94,8 @@ class CellReport:
     latency_ratio: float | None = None
     by_layer: Localisation | None = None
     baseline: Baseline | None = None
+    converting: float | None = None
+    measuring: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,8 @@ class MachineReport:
 class BuildReport:
     """Hold one run of `kedge build`.
 
-    `config`: the file; `out`: the folder of the artefacts; `kedge`: the version.
+    `config`: the file; `out`: the folder of the artefacts; `kedge`: the version; `date`: of the
+    end of the run, ISO 8601 in UTC, empty where unknown.
     """
 
     config: str
@@ -110,6 +124,7 @@ class BuildReport:
     machine: MachineReport
     verdict: Verdict
     cells: tuple[CellReport, ...]
+    date: str = ""
     command: Literal["build"] = "build"
     schema: Literal[1] = 1
 

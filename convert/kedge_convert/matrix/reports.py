@@ -1,15 +1,78 @@
-"""Publish a build's reports: one function `render(report) -> str` for each file."""
+"""Publish a build's reports: one function of the BuildReport for each file.
+
+The format of `junit.xml` has no owner. This is what Jenkins' schema (jenkinsci/xunit-plugin,
+junit-10.xsd) and the readers of GitLab and GitHub share: a suite for each cell, a test case for
+each gate. A failed gate is a failure, an inconclusive one an error. A time is that of this build:
+0 for what the cache had.
+"""
 
 import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from kedge_convert.matrix import html, junit, markdown
-from kedge_convert.matrix.record import BuildReport
+from kedge_convert.matrix import html, tables
+from kedge_convert.matrix.record import BuildReport, CellReport, GateName, GateReport
+from kedge_runtime.drift.gates import Verdict
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import json_text
+from kedge_runtime.printable import printable
+
+WRONG: dict[Verdict, str] = {"FAIL": "failure", "INCONCLUSIVE": "error"}
+
+
+def junit(report: BuildReport) -> str:
+    """Return the XML document."""
+    gates = [gate for cell in report.cells for gate in cell.gates]
+    name, total = printable(f"kedge build {report.config}"), sum(map(_seconds, report.cells))
+    root = Element("testsuites", {"name": name, **_counts(gates), "time": f"{total:.3f}"})
+    for cell in report.cells:
+        _add_suite(root, cell)
+    indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, "unicode") + "\n"
+
+
+# Gate -> the field of a CellReport that holds the seconds of its work.
+_WORK: dict[GateName, str] = {
+    "conversion": "converting",
+    "max_drop": "measuring",
+    "min_agreement": "measuring",
+}
+
+
+def _seconds(cell: CellReport) -> float:
+    return (cell.converting or 0.0) + (cell.measuring or 0.0)
+
+
+def _of_gate(cell: CellReport, gate: GateReport) -> float:
+    """Return the seconds of a gate's work; the first gate of the accuracy has the measurement."""
+    work = _WORK.get(gate.name)
+    first = next(each for each in cell.gates if _WORK.get(each.name) == work)
+    return (getattr(cell, work) or 0.0) if work and gate is first else 0.0
+
+
+def _counts(gates: list[GateReport]) -> dict[str, str]:
+    verdicts = [gate.verdict for gate in gates]
+    wrong = {f"{word}s": str(verdicts.count(verdict)) for verdict, word in WRONG.items()}
+    return {"tests": str(len(gates)), **wrong}
+
+
+def _add_suite(root: Element, cell: CellReport) -> None:
+    shown = printable(cell.name)
+    head = {"name": shown, **_counts(list(cell.gates)), "skipped": "0"}
+    head["time"] = f"{_seconds(cell):.3f}"
+    suite = SubElement(root, "testsuite", head)
+    for gate in cell.gates:
+        time = f"{_of_gate(cell, gate):.3f}"
+        name = {"name": gate.name, "classname": f"kedge.{shown}", "time": time}
+        case = SubElement(suite, "testcase", name)
+        if word := WRONG.get(gate.verdict):
+            message = printable(gate.message)
+            SubElement(case, word, {"message": message, "type": gate.verdict}).text = message
+    if cell.notes:
+        SubElement(suite, "system-out").text = "\n".join(map(printable, cell.notes))
 
 
 def as_json(report: BuildReport) -> str:
@@ -19,8 +82,8 @@ def as_json(report: BuildReport) -> str:
 
 RENDERERS: dict[str, Callable[[BuildReport], str]] = {
     "report.json": as_json,
-    "junit.xml": junit.render,
-    "report.md": markdown.render,
+    "junit.xml": junit,
+    "report.md": tables.markdown,
     "report.html": html.render,
 }
 """File name -> its renderer."""
@@ -41,7 +104,7 @@ def publish(report: BuildReport, folder: Path) -> list[Path]:
             write_whole(folder / name, render(report).encode(errors="replace"))
         if summary := os.environ.get(SUMMARY):
             with Path(summary).open("a", encoding="utf-8", errors="replace") as file:
-                file.write(markdown.render(report))
+                file.write(tables.markdown(report))
     except OSError as error:
         reason = reason_of(error)
         raise UsageError(f"--reports: {folder}: {reason}; choose another folder") from None

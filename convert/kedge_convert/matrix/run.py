@@ -3,11 +3,12 @@
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from kedge_convert.matrix import lock, verdict
 from kedge_convert.matrix.cache import Cache
-from kedge_convert.matrix.cells import Cell, CellGroup, groups
+from kedge_convert.matrix.cells import Cell, CellGroup, check_keys, groups
 from kedge_convert.matrix.config import read_config
 from kedge_convert.matrix.evidence import ARTEFACT, CellEvidence, EvidenceStore
 from kedge_convert.matrix.lock import Accepted
@@ -17,11 +18,11 @@ from kedge_convert.matrix.verdict import Failures
 from kedge_convert.staging import output_folder
 from kedge_convert.worker.process import ProcessLimits
 from kedge_runtime import __version__
+from kedge_runtime.checks.hardware import identity
 from kedge_runtime.drift.gates import Verdict, worst
 from kedge_runtime.errors import LostError
 from kedge_runtime.files import write_whole
-from kedge_runtime.identity import identity
-from kedge_runtime.pool.executors import Pool, executor
+from kedge_runtime.pool import Pool, executor
 from kedge_runtime.progress import Bar
 from kedge_runtime.records import decode
 
@@ -47,6 +48,8 @@ def build(request: BuildRequest) -> BuildReport:
     """
     config = read_config(request.config)
     matrix = groups(config)
+    for group in matrix:
+        check_keys(group)
     cache, out = Cache(request.cache.absolute()), Path(config.out)
     accepted = lock.read(lock.lock_path(request.config)).cell
     store = EvidenceStore({cell.name: cell for group in matrix for cell in group.cells}, cache)
@@ -62,7 +65,8 @@ def build(request: BuildRequest) -> BuildReport:
         )
     machine = decode(MachineReport, identity(), "machine")
     overall = worst([cell.verdict for cell in cells])
-    return BuildReport(request.config.name, str(out), __version__, machine, overall, cells)
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return BuildReport(request.config.name, str(out), __version__, machine, overall, cells, now)
 
 
 def _make_missing(matrix: tuple[CellGroup, ...], workspace: Workspace, pool: Pool) -> Failures:
@@ -79,7 +83,8 @@ def _make_missing(matrix: tuple[CellGroup, ...], workspace: Workspace, pool: Poo
             if bar:
                 bar.advance()
     reasons = {name: why for each in done for name, why in each.reasons.items()}
-    return Failures(reasons, tuple(name for each in done for name in each.converted))
+    converted = tuple(name for each in done for name in each.converted)
+    return Failures(reasons, converted, tuple(name for each in done for name in each.measured))
 
 
 def _ended(group: CellGroup, future: Future[Failures], cache: Cache) -> Failures:
@@ -123,8 +128,16 @@ def _reported(
         notes=(*evidence.conversion.notes, *_notes(cell)),
         cached=cell.name not in failures.converted,
         baseline=None if accepted is None else verdict.compared(evidence, accepted),
+        converting=evidence.conversion.seconds if cell.name in failures.converted else 0.0,
+        measuring=_measuring(cell, evidence, failures),
     )
     return _with_figures(reported, evidence, path)
+
+
+def _measuring(cell: Cell, evidence: CellEvidence, failures: Failures) -> float | None:
+    if evidence.drift is None:
+        return None
+    return evidence.measuring if cell.name in failures.measured else 0.0
 
 
 def _head(cell: Cell) -> CellReport:

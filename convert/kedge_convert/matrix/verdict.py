@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kedge_convert.matrix import figures
+from kedge_convert.matrix import tables
 from kedge_convert.matrix.evidence import CellEvidence, exactly
 from kedge_convert.matrix.lock import Accepted
-from kedge_convert.matrix.record import Baseline, GateReport
+from kedge_convert.matrix.record import Baseline, GateReport, accuracy_gate
 from kedge_runtime.drift import gates as drift_gates
-from kedge_runtime.drift.figures import drop_interval, judged, percent, points, share_interval
 from kedge_runtime.drift.gates import Verdict
-from kedge_runtime.drift.report import Drift
-from kedge_runtime.drift.summary import WITH_TRUTH, WITHOUT_TRUTH
+from kedge_runtime.drift.report import Drift, drop_interval, points, share_interval
+from kedge_runtime.drift.summary import default_limits
 from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.output import percent
 
 ELSEWHERE = (
     "a worker's result isn't in --cache here: all machines need that folder under the same path, "
@@ -31,10 +31,11 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Failures:
-    """Hold the reasons of cells without an artefact, and the names of those converted now."""
+    """Hold the reasons of cells without an artefact, and the names of those made in this build."""
 
     reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
     converted: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
 def judge_cell(
@@ -58,7 +59,7 @@ def _limits(evidence: CellEvidence) -> dict[str, Any]:
     limits = evidence.cell.gates.limits
     if evidence.drift is None or {"max_drop", "min_agreement"} & limits.keys():
         return limits
-    default = WITHOUT_TRUTH if evidence.drift.top1 is None else WITH_TRUTH
+    default = default_limits(evidence.drift.images if evidence.drift.top1 else 0)
     return {name: limit for name, limit in vars(default).items() if limit is not None} | limits
 
 
@@ -88,27 +89,19 @@ def _max_drop(evidence: CellEvidence, limit: float) -> GateReport:
             f"{cell.name}: max_drop needs the ground truth of {cell.model.images}: "
             "give truth, or use min_agreement"
         )
-    return _report(drift_gates.max_drop(limit, drift.top1.pairs))
+    return accuracy_gate(drift_gates.max_drop(limit, drift.top1.pairs), drift.images)
 
 
 def _min_agreement(evidence: CellEvidence, limit: float) -> GateReport:
     drift = _drift(evidence)
     agreed = drift.images - drift.flips.count
-    return _report(drift_gates.min_agreement(limit, agreed, drift.images))
+    return accuracy_gate(drift_gates.min_agreement(limit, agreed, drift.images), drift.images)
 
 
 def _drift(evidence: CellEvidence) -> Drift:
     if evidence.drift is None:
         raise AssertionError("cells.groups refuses gates of the accuracy without images")
     return evidence.drift
-
-
-def _report(gate: drift_gates.Gate) -> GateReport:
-    message, needed = judged(gate), gate.images_needed
-    if gate.verdict == "INCONCLUSIVE":
-        count = f"about {needed} images" if needed else "no number of images"
-        message += f"; {count} would decide"
-    return GateReport(gate.name, gate.verdict, message, gate.limit, gate.value, needed)
 
 
 def _max_bytes(evidence: CellEvidence, limit: int) -> GateReport:
@@ -125,8 +118,8 @@ def _max_latency_ratio(evidence: CellEvidence, limit: float) -> GateReport:
         )
         return GateReport("max_latency_ratio", "FAIL", message, limit)
     message = (
-        f"{figures.times(ratio.value)} the time of float32 "
-        f"({ratio.low:.2f} to {ratio.high:.2f}), at most {figures.times(limit)}"
+        f"{tables.times(ratio.value)} the time of float32 "
+        f"({ratio.low:.2f} to {ratio.high:.2f}), at most {tables.times(limit)}"
     )
     verdict = drift_gates.at_most(ratio, limit)
     if verdict == "INCONCLUSIVE":

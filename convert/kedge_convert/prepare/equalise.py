@@ -9,7 +9,7 @@ import numpy as np
 from kedge_convert.prepare.fold import per_output
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, simulate
 from kedge_runtime.arrays import Doubles, Floats
-from kedge_runtime.drift.metrics import sqnr
+from kedge_runtime.drift.statistics import sqnr
 
 PASSING = frozenset(
     {

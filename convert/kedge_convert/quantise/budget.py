@@ -15,7 +15,7 @@ import numpy as np
 
 from kedge_runtime.arrays import Doubles, Floats
 from kedge_runtime.artefact.contract import Output
-from kedge_runtime.classify.outputs import limits
+from kedge_runtime.classify.results import limits
 
 RIVALS = 4  # classes behind the best whose distance to it is looked at
 # Standard errors that a forecast keeps from the limit: the check confirms five of six.

@@ -34,8 +34,7 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Method
-from kedge_runtime.artefact.file import Artefact
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import EngineError

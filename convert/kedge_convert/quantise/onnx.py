@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.export import onnx, onnx_graph, onnx_precisions
-from kedge_convert.export.exported import PLAIN, Scheme
+from kedge_convert.export import onnx, onnx_graph
+from kedge_convert.export.exported import PLAIN, Ranges, Scheme
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.prepare.rounding import LEVELS
-from kedge_convert.quantise.ranges import Ranges, See, StaticOperator
+from kedge_convert.quantise.ranges import See, StaticOperator
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_runtime.files import temporary_folder
@@ -25,7 +25,7 @@ def floats(source: Source) -> bytes:
     with quiet(), temporary_folder() as folder:
         plain = folder / "float32.onnx"
         plain.write_bytes(onnx.float32(source))
-        return onnx_precisions.folded(plain).read_bytes()
+        return onnx.folded(plain).read_bytes()
 
 
 def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:

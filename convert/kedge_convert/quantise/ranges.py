@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.export.exported import PLAIN, Scheme
+from kedge_convert.export.exported import PLAIN, Range, Ranges, Scheme
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Doubles
@@ -70,27 +70,6 @@ class Histogram:
 
 STEPS = 255
 SHRINKS = np.linspace(1.0, 0.3, 71)  # of the larger side of the full range
-
-
-# For a tensor that is zero on every image: steps of no size make scales that no engine takes.
-EMPTY = 1e-3
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that a tensor's steps cover; zero lies within, as padding needs it."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def over(cls, low: float, high: float) -> "Range":
-        """Return the range from `low` to `high`, widened to zero, and to EMPTY if it is that."""
-        low, high = min(float(low), 0.0), max(float(high), 0.0)
-        return cls(low, high if high > low else EMPTY)
-
-
-Ranges = dict[str, Range]
 
 
 def minmax(histogram: Histogram) -> Range:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from kedge_convert.staging import remove_files_of
-from kedge_convert.worker.events import Event, PartStarted
+from kedge_convert.worker.progress import Event, PartStarted
 from kedge_convert.worker.worker import Finished, Message, WorkerRequest, run
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError
@@ -65,7 +65,7 @@ def read_memory(text: str, machine: Machine = HERE) -> int | None:
     """
     if text == "none":
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT%]?)B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)([KMGT%]?)B?", text.strip(), re.IGNORECASE)
     number = float(match[1]) if match else 0.0
     if not match or not number or (match[2] == "%" and number > 100):
         raise UsageError(f"--memory-limit: got {text!r}, allowed are e.g. 8G, 500M, 80%, none")
@@ -79,7 +79,7 @@ def read_time(text: str) -> float | None:
     """Return the seconds of `90s`, `30m`, `2h`, or None for `none`. Raises UsageError."""
     if text == "none":
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh])", text.strip())
     if not match or not float(match[1]):
         raise UsageError(f"--time-limit: got {text!r}, allowed are e.g. 90s, 30m, 2h, none")
     return float(match[1]) * SECONDS[match[2]]

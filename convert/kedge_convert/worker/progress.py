@@ -1,21 +1,124 @@
-"""Report the progress of the work as events, to a screen or to another process."""
+"""Report the progress of the work as events, to a screen or to another process.
+
+Events are small and plain: they cross processes. The screen draws them on stderr: a named bar per
+stage, with the time left and the time taken.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from kedge_convert.images import ImageSplit, Sampling, Tick
-from kedge_convert.worker.events import (
-    Event,
-    ItemDone,
-    NoteLine,
-    PartStarted,
-    Position,
-    StageEnded,
-    StageStarted,
-    WarningLine,
-)
-from kedge_convert.worker.screen import Screen
+from kedge_runtime import terminal
 from kedge_runtime.errors import counted
+from kedge_runtime.output import copy_of_stderr, percent, say
+from kedge_runtime.printable import message
+from kedge_runtime.progress import Bar
+
+PREPARATION = "preparation"
+
+
+@dataclass(frozen=True)
+class PartStarted:
+    """The work starts a part: a target, or `PREPARATION`; "" is the part before both."""
+
+    part: str
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage starts; `total` is its number of items, where it is known."""
+
+    stage: str
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class ItemDone:
+    """One of the stage's items is done."""
+
+
+@dataclass(frozen=True)
+class StageEnded:
+    """The stage has ended; not `complete` when it was broken off."""
+
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class WarningLine:
+    """A line for the user, which even a silent screen shows."""
+
+    line: str
+
+
+@dataclass(frozen=True)
+class NoteLine:
+    """A line of information, which a silent screen drops."""
+
+    line: str
+
+
+Event = PartStarted | StageStarted | ItemDone | StageEnded | WarningLine | NoteLine
+
+
+@dataclass(frozen=True)
+class Position:
+    """The current part of the work, "" before the first, and its stage."""
+
+    part: str = ""
+    stage: str = ""
+
+    def __str__(self) -> str:
+        """Return e.g. `export tflite:int8`."""
+        words = (self.stage,) if self.part in self.stage else (self.part, self.stage)
+        return ", ".join(filter(None, words)) or "start"
+
+    def after(self, event: Event) -> "Position":
+        """Return the position after an event; a stage that broke off stays the current one."""
+        match event:
+            case PartStarted(part):
+                return Position(part)
+            case StageStarted(stage):
+                return Position(self.part, stage)
+            case StageEnded(complete=True):
+                return Position(self.part, f"after {self.stage}")
+        return self
+
+
+class Screen:
+    """Events on stderr: bars on a terminal, one line a stage in a log."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        """Open a copy of stderr; `silent` or --quiet shows warnings only."""
+        self._stream = copy_of_stderr()
+        self._silent = silent or terminal.VERBOSITY.quiet
+        self._bar: Bar | None = None
+
+    def close(self) -> None:
+        """Take the bar away and close the copy of stderr."""
+        self._end(complete=False)
+        self._stream.close()
+
+    def show(self, event: Event) -> None:
+        """Draw one event."""
+        match event:
+            case WarningLine(line):
+                say(line, prefix="", stream=self._stream)
+            case NoteLine(line) if not self._silent:
+                say(line, prefix="", stream=self._stream)
+            case StageStarted(stage, total) if not self._silent:
+                self._end(complete=False)
+                self._bar = Bar(message(stage), total, self._stream).__enter__()
+            case ItemDone() if self._bar:
+                self._bar.advance()
+            case StageEnded(complete):
+                self._end(complete)
+
+    def _end(self, complete: bool) -> None:
+        if self._bar is not None:
+            self._bar.end(complete=complete)
+            self._bar = None
 
 
 class Progress:
@@ -79,7 +182,7 @@ class Progress:
             self.say(
                 f"only {counted(calibration, 'calibration image')} and "
                 f"{counted(check, 'validation image')} ({sampling.calibration} and "
-                f"{sampling.check} requested): one image is {1 / check:.1%} of the agreement"
+                f"{sampling.check} requested): one image is {percent(1 / check)} of the agreement"
             )
 
     def warn_skipped(self, photos: ImageSplit) -> None:

@@ -12,9 +12,8 @@ from kedge_convert.load.registry import about
 from kedge_convert.staging import output_folder
 from kedge_convert.targets import Target
 from kedge_convert.verdict import Verdict
-from kedge_convert.worker.events import PREPARATION, NoteLine, StageEnded, WarningLine
 from kedge_convert.worker.process import Bounds, Received, WorkerDiedError, started
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import PREPARATION, NoteLine, Progress, StageEnded, WarningLine
 from kedge_convert.worker.worker import (
     Broken,
     Done,

@@ -25,7 +25,7 @@ from kedge_convert.load.saved_model import root
 from kedge_convert.worker.progress import Progress
 from kedge_runtime import output, sandbox
 from kedge_runtime.errors import KedgeError
-from kedge_runtime.pool.processes import end_with
+from kedge_runtime.pool import end_with
 from kedge_runtime.sandbox import Rights
 
 # Programs and libraries, also those of Nix and Guix, and the kernel's files on the machine.

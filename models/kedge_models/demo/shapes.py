@@ -1,4 +1,4 @@
-"""The ten shapes of the demo, each a test of points: which of them lie inside?
+"""Define the demo's ten shapes, each a test of points, and locate its files.
 
 They stand apart from the renderer because they need no OpenCV: the registry below is the one list
 of classes, and the labels are read from it.
@@ -6,9 +6,12 @@ of classes, and the labels are read from it.
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kedge_runtime.artefact.contract import Label
 
 Grid = NDArray[np.float64]
 Inside = NDArray[np.bool_]
@@ -115,3 +118,13 @@ def mask(name: str) -> NDArray[np.uint8]:
     drawn = SHAPES[name](x, y).astype(np.uint8) * np.uint8(255)
     drawn.flags.writeable = False
     return drawn
+
+
+MODEL = Path(__file__).parent / "demo.keras"
+"""The trained model: float32 images (n, 96, 96, 3) to softmax (n, 10), in the order of LABELS."""
+
+SAMPLES = Path(__file__).parent / "samples"
+"""A folder of rendered JPEG images, named `<label's name>_<number>.jpg`."""
+
+LABELS = tuple(Label(id=f"demo-{name}", name=name) for name in SHAPES)
+"""The ten classes, in the order of the model's output."""

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_models.demo.files import LABELS, MODEL
 from kedge_models.demo.pictograms import dataset
+from kedge_models.demo.shapes import LABELS, MODEL
 from kedge_runtime.arrays import Pixels
 
 SIDE = 96

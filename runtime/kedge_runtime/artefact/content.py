@@ -96,7 +96,7 @@ def open_plain(path: Path) -> io.FileIO:
     return file
 
 
-def trust_of(key: str | Path | None, min_serial: int) -> "Trust | None":
+def trust_of(key: "str | os.PathLike[str] | None", min_serial: int) -> "Trust | None":
     """Return the signature that a public key's file and a lowest serial number require, or None.
 
     Raises UsageError for a file that holds no such key, and for a serial number alone.

@@ -11,7 +11,7 @@ from typing import Final, Literal, get_args
 
 from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.printable import is_printable, printable
-from kedge_runtime.records import decode, encode
+from kedge_runtime.records import decode, encode, shown
 
 # 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.
 SCHEMA = 2
@@ -237,7 +237,8 @@ class Label:
 class Provenance:
     """The origin of an artefact: enough to make it again and to recognise its float model.
 
-    `method`: whether the weights were prepared for int8 (docs/quantisation.md). `ranges`: how the
+    `method`: whether the weights were prepared for int8 (docs/quantisation.md).
+    `calibration_images`: the start of each file's SHA-256 (`calibration_mark`). `ranges`: how the
     ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
     `device`: the device profile that chose its integer layout, if any. `head`: the float model's
     output type, None where unknown. `output`, `signature`: the one of several that the user chose,
@@ -260,6 +261,15 @@ class Provenance:
     head: Kind | None = None
     output: str = ""
     signature: str = ""
+    calibration_images: tuple[str, ...] = ()
+
+
+def calibration_mark(digest: bytes) -> str:
+    """Return what `calibration_images` holds of a file's SHA-256: 12 hexadecimal digits.
+
+    A million other images have one of a thousand marks by chance with a probability of 4e-6.
+    """
+    return digest[:6].hex()
 
 
 FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")
@@ -267,10 +277,17 @@ FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="
 
 @dataclass(frozen=True)
 class Contract:
-    """The contract of an artefact; `labels`: one entry per class, in the order of the output.
+    """The contract of an artefact.
 
     `kedge convert` writes every field. For a foreign file the user may leave out the tensors (the
     engine states them), the labels (the classes are numbered) and the provenance.
+
+    Attributes:
+        input: The size of the image, its geometry and normalisation, and the input tensor.
+        output: The output's kind, its thresholds, and the output tensor.
+        labels: One entry per class, in the order of the output.
+        provenance: Where the artefact comes from.
+        schema: The version of the contract's schema.
     """
 
     input: Input
@@ -280,12 +297,28 @@ class Contract:
     schema: int = SCHEMA
 
     def to_json(self) -> str:
-        """Return JSON with sorted keys; the same contract gives the same bytes."""
+        """Return the contract as JSON.
+
+        Returns:
+            JSON with sorted keys. The same contract gives the same bytes.
+        """
         return json.dumps(encode(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Contract":
-        """Read and check a contract. Raises ContractError that names the wrong key."""
+        """Read and check a contract.
+
+        Args:
+            text: JSON, at most 4 MiB.
+
+        Returns:
+            The contract.
+
+        Raises:
+            ContractError: A key is missing or wrong; the message names it.
+        """
+        if not isinstance(text, str | bytes):
+            raise ContractError(f"the contract is {shown(text)}, expected JSON as str or bytes")
         if len(text) > MAX_JSON:
             raise ContractError(f"the contract has {len(text)} bytes, allowed are {MAX_JSON}")
         try:

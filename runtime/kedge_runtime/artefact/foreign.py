@@ -6,20 +6,21 @@ hold the model beside its labels.
 
 import io
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kedge_runtime.artefact.content import ModelContent, file_errors, read_content
 from kedge_runtime.artefact.contract import Contract, Label, Tensor
-from kedge_runtime.artefact.file import Artefact, ends_in_digest
-from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.file import Artefact, Golden, ends_in_digest
 from kedge_runtime.artefact.labels import BLANKS, parse, without_numbers
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import (
     ArtefactError,
     ContractError,
     SignatureError,
+    UsageError,
     about,
     reason_of,
 )
@@ -27,7 +28,7 @@ from kedge_runtime.files import read_text
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
 from kedge_runtime.modelfile import tflite_metadata
 from kedge_runtime.modelfile.archives import is_archive, read_members
-from kedge_runtime.records import encode
+from kedge_runtime.records import encode, shown
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
@@ -66,16 +67,31 @@ def read_facts(path: Path) -> ForeignFacts:
         raise ContractError(f"{path}: no JSON: {error}") from None
 
 
-def read_contract(path: Path, model: Path | None = None) -> Contract:
-    """Read a contract from a JSON file (docs/contract.md), for `model` if that is given.
+def read_contract(
+    path: str | os.PathLike[str], model: str | os.PathLike[str] | None = None
+) -> Contract:
+    """Read a contract from a JSON file (docs/contract.md), for a file that kedge didn't make.
 
     `labels` may be the name of a text file with a class a line, numbered or not, beside the
     contract or in the archive behind the model. The TFLite Metadata of a .tflite model supplies
-    normalisation and labels where the contract has none. Raises ContractError for a file
-    that can't be read and for a key that is missing or wrong, ArtefactError for a model whose
-    metadata is damaged.
+    normalisation and labels where the contract has none.
+
+    Args:
+        path: The JSON file.
+        model: The model that the contract is for.
+
+    Returns:
+        The contract, for `Classifier.open`.
+
+    Raises:
+        ContractError: The file can't be read, or a key is missing or wrong.
+        ArtefactError: The model can't be read, or its metadata is damaged.
+        UsageError: An argument is no path.
     """
-    return read_facts(path).contract(read_content(model) if model else None)
+    for name, value in {"path": path, "model": path if model is None else model}.items():
+        if not isinstance(value, str | os.PathLike):
+            raise UsageError(f"{name} is {shown(value)}, expected a path")
+    return read_facts(Path(path)).contract(read_content(Path(model)) if model else None)
 
 
 def unsealed(content: ModelContent, contract: Contract) -> Artefact:

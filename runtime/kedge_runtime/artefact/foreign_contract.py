@@ -31,9 +31,9 @@ from kedge_runtime.artefact.output_kind import (
     probe_outputs,
     sums_to_one,
 )
+from kedge_runtime.checks.hardware import identity
 from kedge_runtime.engines.base import BYTES, Engine
 from kedge_runtime.errors import UsageError, about, counted
-from kedge_runtime.identity import identity
 from kedge_runtime.image.input_options import (
     InputOptions,
     MissingOption,
@@ -43,7 +43,7 @@ from kedge_runtime.image.input_options import (
     resolve_input,
 )
 from kedge_runtime.modelfile import tflite_metadata
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import read_network
 
 LOST = "carries no kedge seal: cut short (copy it again), or not made by kedge: "
 # The number of ImageNet's classes; TensorFlow's own models have the background before them.
@@ -137,7 +137,7 @@ def _request(
     # Without options the user may have meant a sealed file, which lost its end on the way.
     sealed = ends_in_digest(model.content.data)
     lost = "" if options.given or model.unpacked or sealed else LOST
-    return UsageError(f"{model.name}: {lost}{request_for(missing)}: {whole}")
+    return UsageError(f"{model.name}: {lost}{request_for(missing)}:", run=whole)
 
 
 def _shape_of(engine: Engine, head: Kind | None) -> ModelShape:

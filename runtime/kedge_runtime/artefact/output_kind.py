@@ -7,11 +7,11 @@ import numpy as np
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Input, Kind
-from kedge_runtime.classify.outputs import check_finite
+from kedge_runtime.classify.results import check_finite
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.decode import Source
 from kedge_runtime.image.folder import render_images
+from kedge_runtime.image.objects import Source
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.modelfile.network import Network
 

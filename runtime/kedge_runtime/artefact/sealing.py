@@ -16,10 +16,9 @@ from kedge_runtime.arrays import Doubles, Floats, Pixels
 from kedge_runtime.artefact import containers, content
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Geometry, Input
-from kedge_runtime.artefact.file import Artefact, ends_in_digest, is_sealed, seal
+from kedge_runtime.artefact.file import Artefact, Golden, ends_in_digest, is_sealed, seal
 from kedge_runtime.artefact.foreign import ModelFile, is_zip, read_model
 from kedge_runtime.artefact.foreign_contract import DerivedContract, ModelOptions, derive_contract
-from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.output_kind import run_images
 from kedge_runtime.checks.verify import exact_outputs, exactly_held, walk
 from kedge_runtime.classify.classifier import Classifier
@@ -27,12 +26,12 @@ from kedge_runtime.engines.base import Engine
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError, counted
 from kedge_runtime.files import write_whole
-from kedge_runtime.fitting import finding
-from kedge_runtime.fitting.finding import true_outputs
-from kedge_runtime.fitting.scores import evidence
-from kedge_runtime.image.decode import Source, is_readable, read_image
+from kedge_runtime.fitting import scores
+from kedge_runtime.fitting.scores import evidence, true_outputs
+from kedge_runtime.image.decode import is_readable, read_image
 from kedge_runtime.image.folder import find_images, render_images
 from kedge_runtime.image.geometry import resize
+from kedge_runtime.image.objects import Source
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.output import quiet
 
@@ -182,10 +181,10 @@ def _check_input(name: str, engine: Engine, contract: Contract, images: Sequence
         rows = [engine.run(plan.look_up(one)) for one in pixels]
         return evidence(np.stack([dequantise(row, engine.output).ravel() for row in rows]), output)
 
-    drawn = np.random.default_rng(0).permutation(len(images))[: finding.IMAGES]
+    drawn = np.random.default_rng(0).permutation(len(images))[: scores.IMAGES]
     chosen = [i for i in drawn if is_readable(images[i])]
-    asked = finding.TestedModel(name, contract.input, output, answered)
-    found = finding.better_input(asked, [images[i] for i in chosen], [classes[i] for i in chosen])
+    asked = scores.TestedModel(name, contract.input, output, answered)
+    found = scores.better_input(asked, [images[i] for i in chosen], [classes[i] for i in chosen])
     if found:
         raise UsageError(found.line)
 

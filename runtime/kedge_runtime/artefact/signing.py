@@ -217,7 +217,7 @@ class Trust:
         return signature
 
 
-def trust_in(key: str | Path | None, min_serial: int) -> Trust:
+def trust_in(key: "str | os.PathLike[str] | None", min_serial: int) -> Trust:
     """Return the signature that a public key's file and a serial number require.
 
     Raises UsageError for a file that holds no such key, and for a serial number alone.

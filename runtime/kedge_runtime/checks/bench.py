@@ -27,13 +27,13 @@ from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks import hardware
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import check_finite, probabilities
+from kedge_runtime.classify.results import check_finite, probabilities
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.engines.isolated import death_message, describe_exit
 from kedge_runtime.errors import DiedError, UsageError
 from kedge_runtime.files import temporary_folder
 from kedge_runtime.image.decode import read_bytes
-from kedge_runtime.output import quiet
+from kedge_runtime.output import percent, quiet
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
@@ -252,7 +252,7 @@ def notes(timings: Sequence[Timing], machine: Machine) -> list[str]:
     lines += dict.fromkeys(f"{each.case.artefact}: {each.note}" for each in timings if each.note)
     slower = [i for i, timing in enumerate(timings, 1) if timing.drift > DRIFT]
     return lines + [
-        f"case {i} slowed down by {timings[i - 1].drift - 1:.0%} while it ran: "
+        f"case {i} slowed down by {percent(timings[i - 1].drift - 1, 0)} while it ran: "
         "the processor was throttled or another program ran; measure again"
         for i in slower
     ]

@@ -1,11 +1,17 @@
-"""Hold the findings of `kedge doctor`, and check the hardware: /proc, /sys and /dev on Linux."""
+"""Check the hardware for `kedge doctor`, and identify the machine of a measurement.
+
+It reads /proc, /sys and /dev on Linux. The identity is in the result itself and in its file's name.
+"""
 
 import ctypes
 import os
+import platform
+import re
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine
-from typing import Literal
+from typing import Any, Literal
 
 from kedge_runtime.engines.choice import (
     EDGETPU_INSTALL,
@@ -206,3 +212,45 @@ def _loads(library: str) -> bool:
 
 def _size(count: int) -> str:
     return f"{count / (1 << 30):.1f} GB" if count >= 1 << 30 else f"{count >> 20} MB"
+
+
+# The distributions that affect a measurement.
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "onnxruntime",
+    "tensorflow-cpu",
+    "tensorflow",
+    "tf_keras",
+)
+
+
+def identity(machine: Machine | None = None) -> dict[str, Any]:
+    """Return processor, cores, memory in 1e9 bytes, system, and the libraries' versions."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": processor_name(machine or Machine()),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: number for name in PACKAGES if (number := package_version(name))},
+    }
+
+
+def slug(machine: Machine | None = None) -> str:
+    """Return a file name for this machine, e.g. `amd-epyc-2-cores`."""
+    name = processor_name(machine or Machine())
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{stem}-{os.cpu_count()}-cores"
+
+
+def package_version(package: str) -> str:
+    """Return the version of an installed distribution, "" for one that isn't installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,10 +1,9 @@
 """Open an artefact once, and classify images with it."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+import os
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,78 +13,26 @@ from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content, trust_of
 from kedge_runtime.artefact.contract import Colour, Contract
 from kedge_runtime.artefact.file import Artefact, artefact_of
-from kedge_runtime.classify.outputs import check_finite, probabilities
-from kedge_runtime.classify.results import Classes, Result, Rule
+from kedge_runtime.classify.arguments import (
+    OPEN,
+    check,
+    check_colour,
+)
+from kedge_runtime.classify.predictor import Predictor
+from kedge_runtime.classify.results import Classes, check_finite, probabilities
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.engines.choice import EngineOptions, open_engine
-from kedge_runtime.errors import EngineError, ImageError, UsageError
-from kedge_runtime.image.decode import Source
+from kedge_runtime.errors import EngineError, UsageError, counted
+from kedge_runtime.image.objects import Source
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
-
-AnySource = TypeVar("AnySource", bound=Source)
-
-
-class Predictor(ABC):
-    """Classifies images: a classifier, or an ensemble of them."""
-
-    classes: Classes
-
-    @abstractmethod
-    def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
-        """Return each class's probability, float32 [classes], 0..1."""
-
-    @overload
-    def __call__(
-        self, image: Source, *, top: int = ..., rule: Rule = ..., colour: Colour = ...
-    ) -> Result: ...
-
-    @overload
-    def __call__(
-        self, image: list[AnySource], *, top: int = ..., rule: Rule = ..., colour: Colour = ...
-    ) -> list[Result]: ...
-
-    def __call__(
-        self,
-        image: Source | list[AnySource],
-        *,
-        top: int = 5,
-        rule: Rule = Rule(),
-        colour: Colour = "rgb",
-    ) -> Result | list[Result]:
-        """Classify one image, or a list of them one after the other.
-
-        An image is a path, encoded bytes, or a uint8 array [h, w, 3], whose channels are in the
-        order of `colour`: a frame of cv2.VideoCapture is "bgr". `top`: the most classes to return.
-        Raises ImageError for the first image that can't be read; see `each`.
-        """
-        if not isinstance(image, list):
-            return self.classes.result(self.probabilities(image, colour), top, rule)
-        answers = []
-        for i, item in enumerate(image, 1):
-            try:
-                answers.append(self(item, top=top, rule=rule, colour=colour))
-            except ImageError as error:
-                raise ImageError(f"image {i} of {len(image)}: {error}") from None
-        return answers
-
-    def each(
-        self,
-        images: Iterable[Source],
-        *,
-        top: int = 5,
-        rule: Rule = Rule(),
-        colour: Colour = "rgb",
-    ) -> Iterator[Result | ImageError]:
-        """Yield a result per image, or the error of one that can't be read."""
-        for image in images:
-            try:
-                yield self(image, top=top, rule=rule, colour=colour)
-            except ImageError as error:
-                yield error
 
 
 class Classifier(Predictor):
-    """Classifies images as the artefact's contract says. Threads may share it."""
+    """Classifies images as the artefact's contract says. Threads may share it.
+
+    Attributes:
+        contract: What the artefact says of its input, its output and its classes.
+    """
 
     def __init__(self, artefact: Artefact, engine: Engine) -> None:
         """Join an artefact and the engine that loaded it. Raises EngineError if they disagree."""
@@ -98,27 +45,52 @@ class Classifier(Predictor):
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | os.PathLike[str],
         *,
         threads: int | None = None,
         delegate: str | None = None,
         engine: str | None = None,
         contract: Contract | None = None,
-        key: str | Path | None = None,
+        key: str | os.PathLike[str] | None = None,
         min_serial: int = 0,
         isolate: bool = False,
     ) -> "Classifier":
-        """Check the artefact's digest, read its contract, and load its engine.
+        """Open an artefact: check its digest, read its contract, and load its engine.
 
-        `threads`, `delegate`, `engine`, `isolate`: see EngineOptions. `contract`: for a file
-        without a seal, which runs isolated. `key`: a public key's file; the artefact must be signed
-        with it, and have a serial number of `min_serial` or more. Raises ArtefactError for a file
-        that changed after sealing, SignatureError for one without the demanded signature,
-        EngineError for an engine that is missing or refuses the file.
+        Args:
+            path: A .tflite or .onnx file.
+            threads: 1 to 1024; default: all cores this process may use.
+            delegate: `edgetpu`, `edgetpu:usb`, `edgetpu:pci`, `edgetpu:N`, or the path of a
+                delegate's shared library.
+            engine: `litert`, `onnxruntime` or `opencv`; default: the first for the file's format.
+            contract: For a file without a seal, which then runs isolated.
+            key: The file of a public key. The artefact must be signed with it.
+            min_serial: The lowest serial number that the signature may have.
+            isolate: Run the engine in a process of its own, with bounds of memory and time.
+
+        Returns:
+            A classifier. Close it, or use it in a `with` block, to release its memory at once.
+
+        Raises:
+            ArtefactError: The file is missing, damaged, changed after it was sealed, or not signed
+                with the key.
+            EngineError: The engine is missing, or refuses the file.
+            UsageError: An argument is wrong.
         """
-        isolate = isolate or contract is not None
+        check(
+            OPEN,
+            path=path,
+            threads=threads,
+            delegate=delegate,
+            engine=engine,
+            contract=contract,
+            key=key,
+            min_serial=min_serial,
+        )
+        isolate = bool(isolate) or contract is not None
+        threads = threads if threads is None else int(threads)
         options = EngineOptions(threads, delegate, engine, isolate=isolate)
-        content = read_content(Path(path), trust=trust_of(key, min_serial))
+        content = read_content(Path(path), trust=trust_of(key, int(min_serial)))
         return cls.of(content, options, contract)
 
     @classmethod
@@ -135,8 +107,37 @@ class Classifier(Predictor):
         engine = open_engine(content, options)
         return cls(complete(artefact, engine), engine)
 
+    def __repr__(self) -> str:
+        """Return the file's name, the input's size, the precision, the classes and the engine."""
+        spec, precision = self.contract.input, self.contract.provenance.precision
+        size = f"{spec.geometry.width}x{spec.geometry.height}"
+        facts = (
+            f"{size} {spec.tensor.dtype if precision == 'unknown' else precision}",
+            _outputs(self.contract),
+            f"{self.engine.name} with {counted(self.engine.threads, 'thread')}",
+            *(["closed"] if self.engine.closed else []),
+        )
+        return f"<Classifier {self.artefact.path.name!r}: {', '.join(facts)}>"
+
+    def close(self) -> None:
+        """Release the model's memory. Every later call raises EngineError."""
+        self.engine.close()
+
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
-        """Return each class's probability, float32 [classes], 0..1."""
+        """Return the probability of every class.
+
+        Args:
+            image: One image, as for a call.
+            colour: The order of an array's channels, "rgb" or "bgr".
+
+        Returns:
+            float32 [classes], 0 to 1.
+
+        Raises:
+            ImageError: The image can't be read.
+            UsageError: The model outputs features, not classes, or an argument is wrong.
+            EngineError: The engine fails, or is closed.
+        """
         self.check_answers()
         return self.probabilities_of(self.read(image, colour))
 
@@ -145,10 +146,20 @@ class Classifier(Predictor):
         return probabilities(check_finite(self.run(pixels)), self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
-        """Return the embedding of a feature model, float32.
+        """Return the embedding of one image, from a model without its top.
 
-        Its shape is the model's output without the batch: [d] when pooled, else spatial, [h, w, d]
-        or as the model orders it. Raises UsageError for a model that outputs classes.
+        Args:
+            image: One image, as for a call.
+            colour: The order of an array's channels, "rgb" or "bgr".
+
+        Returns:
+            float32 in the shape of the model's output without the batch: [d] when pooled, else
+            spatial, [h, w, d] or as the model orders it.
+
+        Raises:
+            ImageError: The image can't be read.
+            UsageError: The model outputs classes, or an argument is wrong.
+            EngineError: The engine fails, or is closed.
         """
         self.check_features()
         values = check_finite(self.run(self.read(image, colour)))
@@ -163,6 +174,7 @@ class Classifier(Predictor):
 
         For a grey model an array may be [h, w].
         """
+        check_colour(colour)
         if colour != "bgr" or (isinstance(image, np.ndarray) and image.ndim == 2):
             return self.preprocessor.read(image)
         if not isinstance(image, np.ndarray):
@@ -221,6 +233,13 @@ def _check_channels(engine: Engine, path: Path) -> None:
             f"{path}: the model takes images of four channels, allowed are three (RGB) or one: "
             "convert a model that takes RGB and adds the fourth channel itself"
         )
+
+
+def _outputs(contract: Contract) -> str:
+    if contract.output.kind == "features":
+        return "features"
+    count = len(contract.labels)
+    return f"{count} {'class' if count == 1 else 'classes'}"
 
 
 def _remedy(contract: Contract) -> str:

@@ -16,9 +16,11 @@ import numpy as np
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.classify.marks import Mark
 from kedge_runtime.classify.results import Prediction, Result, disagree
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.geometry import reduction, resize
+from kedge_runtime.output import percent
 
 # A contact sheet of LIMIT images takes about 100 MB while it is drawn.
 LIMIT = 200
@@ -33,7 +35,8 @@ NAMED, NAME_LINES = 3, 2
 
 Colour = tuple[int, int, int]
 PAPER, CARD, RAIL = (241, 243, 245), (255, 255, 255), (226, 229, 234)
-INK, FAINT, ALARM = (31, 41, 55), (112, 120, 132), (200, 40, 60)
+INK, FAINT = (31, 41, 55), (112, 120, 132)
+RIGHT, ALARM = (0, 120, 70), (200, 40, 60)
 # One colour per model; colour-blind readers can tell them apart (Okabe and Ito 2008).
 HUES: tuple[Colour, ...] = (
     (0, 114, 178),
@@ -60,11 +63,25 @@ class Tile(NamedTuple):
     name: str
     answers: list[Caption]
     alarm: bool
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Whether all results are right, or the true class; empty without ground truth."""
+        wrong = [mark.words for mark in self.marks if not mark.right]
+        return next(iter(wrong), "right") if self.marks else ""
+
+    @property
+    def strip(self) -> Colour | None:
+        """The colour above the card: right or wrong, else an alarm."""
+        if self.marks:
+            return RIGHT if self.verdict == "right" else ALARM
+        return ALARM if self.alarm else None
 
     @property
     def height(self) -> int:
         """The height of its card."""
-        lines = 1 + sum(len(answer.lines) for answer in self.answers)
+        lines = 1 + bool(self.marks) + sum(len(answer.lines) for answer in self.answers)
         return FRAME.height + 2 * INSET + LINE * lines + LINE // 2
 
 
@@ -76,21 +93,28 @@ class ContactSheet:
     tiles: list[Tile] = field(default_factory=list)
     skipped: int = 0
 
-    def add(self, image: Path, results: Sequence[Result]) -> None:
-        """Add an image with each model's result, up to LIMIT images. Raises ImageError."""
+    def add(
+        self, image: Path, results: Sequence[Result], marks: Sequence[Mark | None] = ()
+    ) -> None:
+        """Add an image with each model's result, up to LIMIT images. Raises ImageError.
+
+        `marks`: whether each result is right, where there is ground truth.
+        """
         if len(self.tiles) >= LIMIT:
             self.skipped += 1
             return
         pixels = read_image(image, reduction=partial(reduction, FRAME))
         name = _cut(_ascii(image.name), FRAME.width)
-        self.tiles.append(Tile(_shrunk(pixels), name, _answers(results), disagree(results)))
+        known = tuple(filter(None, marks))
+        self.tiles.append(Tile(_shrunk(pixels), name, _answers(results), disagree(results), known))
 
     def png(self) -> bytes:
         """Return the contact sheet as an encoded PNG."""
         rows = [self.tiles[i : i + COLUMNS] for i in range(0, len(self.tiles), COLUMNS)]
         across = max(1, min(COLUMNS, len(self.tiles)))
         width = 2 * MARGIN + across * (CARD_WIDTH + GUTTER) - GUTTER
-        strips = [_head(self.titles, width), *(_strip(row, width) for row in rows)]
+        marked = any(tile.marks for tile in self.tiles)
+        strips = [_head(self.titles, width, marked), *(_strip(row, width) for row in rows)]
         canvas = np.concatenate(strips)
         return cv2.imencode(".png", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))[1].tobytes()
 
@@ -110,10 +134,12 @@ def _answer(model: int, prediction: Prediction, unknown: bool) -> Caption:
     return Caption(HUES[model % len(HUES)], prediction.probability, _wrap(_ascii(name), room))
 
 
-def _head(titles: Sequence[str], width: int) -> Pixels:
-    """Return the legend: a chip of each model's colour and its file, and what red means."""
+def _head(titles: Sequence[str], width: int, marked: bool) -> Pixels:
+    """Return the legend: a chip of each model's colour and its file, and what the strips mean."""
     chips = [(HUES[i % len(HUES)], title) for i, title in enumerate(titles)]
-    if len(titles) > 1:
+    if marked:
+        chips += [(RIGHT, "right"), (ALARM, "wrong" if len(titles) == 1 else "a model is wrong")]
+    elif len(titles) > 1:
         chips.append((ALARM, "the models disagree"))
     strip = _filled(MARGIN + LINE * len(chips) + LINE // 2, width, PAPER)
     for i, (hue, title) in enumerate(chips):
@@ -133,8 +159,8 @@ def _strip(tiles: Sequence[Tile], width: int) -> Pixels:
 
 def _card(canvas: Pixels, tile: Tile) -> None:
     canvas[:] = CARD
-    if tile.alarm:
-        canvas[:4] = ALARM
+    if tile.strip:
+        canvas[:4] = tile.strip
     frame = canvas[INSET : INSET + FRAME.height, INSET : INSET + FRAME.width]
     frame[:] = RAIL
     height, width = tile.pixels.shape[:2]
@@ -142,6 +168,10 @@ def _card(canvas: Pixels, tile: Tile) -> None:
     frame[top : top + height, left : left + width] = tile.pixels
     base = INSET + FRAME.height + LINE
     _text(canvas, (INSET, base), tile.name, FAINT)
+    if tile.marks:
+        base += LINE
+        verdict = _cut(_ascii(tile.verdict.replace("_", " ")), FRAME.width)
+        _text(canvas, (INSET, base), verdict, tile.strip or INK)
     base += LINE + LINE // 4
     for answer in tile.answers:
         _draw(canvas, base, answer)
@@ -153,9 +183,9 @@ def _draw(canvas: Pixels, base: int, answer: Caption) -> None:
     corner = (INSET, base - BAR_HEIGHT)
     _box(canvas, corner, (BAR_WIDTH, BAR_HEIGHT), RAIL)
     _box(canvas, corner, (round(BAR_WIDTH * answer.probability), BAR_HEIGHT), answer.hue)
-    percent = f"{answer.probability:.0%}"
+    share = percent(answer.probability, 0)
     right = INSET + BAR_WIDTH + PERCENT_WIDTH - 8
-    _text(canvas, (right - _width(percent), base), percent, INK)
+    _text(canvas, (right - _width(share), base), share, INK)
     for i, line in enumerate(answer.lines):
         _text(canvas, (right + 8, base + LINE * i), line, INK)
 

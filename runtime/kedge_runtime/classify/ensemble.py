@@ -1,43 +1,81 @@
-"""Average the probabilities of several classifiers."""
+"""Classify images with several classifiers at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Colour
-from kedge_runtime.classify.classifier import Classifier, Predictor
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.errors import UsageError
-from kedge_runtime.image.decode import Source
+from kedge_runtime.image.decode import LIMITS
+from kedge_runtime.image.objects import Source, plain
 
 
 class Ensemble(Predictor):
-    """Classifies with the mean of several classifiers' probabilities. Threads may share it."""
+    """Classifies with the mean of several classifiers' probabilities. Threads may share it.
 
-    def __init__(self, members: Sequence[Classifier]) -> None:
-        """Join classifiers of the same classes; the first one's thresholds count.
+    Call it as a classifier; it has `each`, too.
 
-        Raises UsageError for an empty list, for classes that differ, and for feature models.
+    Attributes:
+        members: The classifiers.
+    """
+
+    def __init__(self, members: Iterable[Classifier]) -> None:
+        """Join classifiers of the same classes.
+
+        Args:
+            members: At least one, all with the same labels in the same order. The first one's
+                thresholds count.
+
+        Raises:
+            UsageError: There is none, the classes differ, or a model outputs features.
         """
-        if not members:
-            raise UsageError("the ensemble has no classifiers; give at least one")
-        self.members = tuple(members)
+        try:
+            self.members = tuple(members)
+        except TypeError:
+            self.members = ()
+        if not self.members or not all(isinstance(one, Classifier) for one in self.members):
+            raise UsageError("an ensemble takes a list of classifiers; give at least one")
         for member in self.members:
             member.check_answers()
             _check_classes(self.members[0], member)
         self.classes = self.members[0].classes
 
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
-        """Return the mean of the members' probabilities, float32 [classes], 0..1.
+        """Return the mean of the members' probabilities.
 
         Members with the same geometry share one decoded image.
+
+        Args:
+            image: One image, as for a call.
+            colour: The order of an array's channels, "rgb" or "bgr".
+
+        Returns:
+            float32 [classes], 0 to 1.
+
+        Raises:
+            ImageError: The image can't be read.
+            UsageError: An argument is wrong.
+            EngineError: An engine fails, or is closed.
         """
+        image = plain(image, LIMITS.bytes)  # an open file is read once
         decoded = {
             member.contract.input.geometry: member.read(image, colour)
             for member in self._one_per_geometry()
         }
         rows = [m.probabilities_of(decoded[m.contract.input.geometry]) for m in self.members]
         return np.asarray(np.mean(rows, axis=0), np.float32)
+
+    def __repr__(self) -> str:
+        """Return the members."""
+        return f"<Ensemble {', '.join(map(repr, self.members))}>"
+
+    def close(self) -> None:
+        """Release the members' memory. Every later call raises EngineError."""
+        for member in self.members:
+            member.close()
 
     def _one_per_geometry(self) -> Sequence[Classifier]:
         return tuple({m.contract.input.geometry: m for m in self.members}.values())

@@ -1,25 +1,127 @@
-"""Turn probabilities into the result of an image, and decide when it is unknown."""
+"""Turn outputs into probabilities and these into results, and decide when one is unknown.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The activation is applied in float, exactly once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Label, Output
-from kedge_runtime.classify.outputs import descending, entropy, mean_binary_entropy, reached
-from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.artefact.contract import Activation, Label, Output
+from kedge_runtime.errors import ContractError, EngineError, UsageError
+from kedge_runtime.records import shown
+
+# The default where neither the contract nor the caller gives one.
+THRESHOLD = 0.5
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return probabilities along the last axis; the maximum is subtracted to avoid overflow."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return each class's own probability, computed with tanh, which can't overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
+
+
+ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+}
+
+
+def probabilities(outputs: Floats, output: Output) -> Floats:
+    """Return the probabilities, [..., classes], of a model's outputs."""
+    if output.kind != "logits":
+        return outputs
+    return ACTIVATIONS[output.activation](outputs / np.float32(output.temperature))
+
+
+def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> NDArray[np.bool_]:
+    """Return which independent classes reach their thresholds, bool [..., outputs]."""
+    return np.asarray(values >= limits(thresholds, offset))
+
+
+def limits(thresholds: Sequence[float], offset: int = 0) -> Floats:
+    """Return each class's threshold, float32 [outputs] or [1].
+
+    `thresholds`: none for .5, one for all, or one per label; `offset`: outputs before the first
+    label's.
+    """
+    stated = tuple(thresholds) or (THRESHOLD,)
+    if len(stated) > 1:
+        stated = (THRESHOLD,) * offset + stated
+    return np.asarray(stated, np.float32)
+
+
+def label_sets(values: Floats, output: Output) -> NDArray[np.bool_]:
+    """Return which independent classes reach the contract's thresholds, bool [..., outputs]."""
+    return reached(values, output.thresholds, output.label_offset)
+
+
+def descending(values: Floats, k: int) -> NDArray[np.intp]:
+    """Return the indices of the k largest of [classes]; ties go to the lower index.
+
+    Only the values from the k-th largest on are sorted: a full sort of 1000 classes costs more than
+    the rest of the step.
+    """
+    candidates = np.arange(values.size)
+    if k < values.size:
+        least = np.partition(values, values.size - k)[values.size - k]
+        candidates = np.flatnonzero(values >= least)
+    return candidates[np.argsort(-values[candidates], kind="stable")][:k]
+
+
+def entropy(values: Floats) -> float:
+    """Return the normalised entropy of exclusive classes, H / ln(classes), in 0..1.
+
+    Quantised probabilities don't add up to 1, so they are normalised. Where all are 0 the entropy
+    is 1.
+    """
+    total = float(values.sum())
+    if values.size < 2 or not total > 0:
+        return float(values.size > 1)
+    shares = values[values > 0] / total
+    nats = -float(np.dot(shares, np.log(shares)))
+    return min(max(nats / math.log(values.size), 0.0), 1.0)
+
+
+def mean_binary_entropy(values: Floats) -> float:
+    """Return the mean entropy of independent classes, in bits, 0..1."""
+    both = np.concatenate([values, 1 - values])
+    both = both[both > 0]
+    bits = -float(np.dot(both, np.log2(both))) / values.size
+    return min(max(bits, 0.0), 1.0)
+
+
+def check_finite(values: Floats) -> Floats:
+    """Return `values`. Raises EngineError when one of them is infinite or NaN."""
+    if not np.isfinite(values).all():
+        raise EngineError("the model's outputs aren't finite: its file or its engine is broken")
+    return values
+
 
 BACKGROUND = Label("background", "background")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """One class of a result.
 
-    `index` counts the labels from 0, and is -1 for the background of a model that has an output
-    before its first label; `probability` is in 0..1.
+    Attributes:
+        index: Counts the labels from 0. It is -1 for the background of a model that has an output
+            before its first label.
+        id: The label's stable key, e.g. a synset of ImageNet.
+        name: The label's name for people.
+        probability: 0 to 1.
     """
 
     index: int
@@ -27,16 +129,42 @@ class Prediction:
     name: str
     probability: float
 
+    def __repr__(self) -> str:
+        """Return the name and the probability."""
+        return f"<Prediction {self}>"
 
-@dataclass(frozen=True)
+    def __str__(self) -> str:
+        """Return e.g. `'star' 96.1%`."""
+        return f"{self.name!r} {self.probability:.1%}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON.
+
+        Returns:
+            The keys `index`, `id`, `name` and `probability`.
+        """
+        return asdict(self)
+
+
+SHOWN = 3  # classes in the repr of a result
+
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of one image.
 
-    `best` is always the most probable class. `predictions` are sorted by descending probability,
-    ties by index: the `top` exclusive classes, or all independent ones (sigmoid) that reach their
-    threshold, maybe none. `margin` is the best probability minus the second. `entropy` is in 0..1:
-    H / ln(classes), or the mean of the independent classes' entropies in bits. `unknown`: the
-    result misses the rule of the call.
+    In a notebook it shows itself as the image with a bar for each class.
+
+    Attributes:
+        best: The most probable class, always.
+        predictions: Sorted by descending probability, ties by index. Of exclusive classes the first
+            `top`, of independent ones (sigmoid) all that reach their threshold, maybe none.
+        margin: The best probability minus the second.
+        entropy: 0 (sure) to 1 (no idea): H / ln(classes). Of independent classes the mean of their
+            entropies in bits.
+        unknown: Whether the result misses the rule of the call.
+        thumbnail: A small JPEG of the image in a notebook, else None. It does not count when
+            results are compared.
     """
 
     best: Prediction
@@ -44,11 +172,42 @@ class Result:
     margin: float
     entropy: float
     unknown: bool = False
+    thumbnail: bytes | None = field(default=None, compare=False)
 
     @property
     def label(self) -> str | None:
         """The best class's name, or None for an unknown."""
         return None if self.unknown else self.best.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result, ready for JSON.
+
+        Returns:
+            The keys that `kedge classify --json` has for an image: `label`, `unknown`, `margin`,
+            `entropy`, `best` and `predictions`.
+        """
+        return {
+            "label": self.label,
+            "unknown": self.unknown,
+            "margin": self.margin,
+            "entropy": self.entropy,
+            "best": self.best.to_dict(),
+            "predictions": [prediction.to_dict() for prediction in self.predictions],
+        }
+
+    def __repr__(self) -> str:
+        """Return the first classes, or `unknown` and the best one."""
+        if self.unknown:
+            return f"<Result unknown, best {self.best}>"
+        more = len(self.predictions) - SHOWN
+        rest = [f"{more} more"] if more > 0 else []
+        return f"<Result {', '.join([*map(str, self.predictions[:SHOWN]), *rest])}>"
+
+    def _repr_html_(self) -> str:
+        """Return the image and a bar for each class, as HTML for a notebook."""
+        from kedge_runtime.classify.notebook import page  # not needed on a device
+
+        return page(self)
 
 
 def disagree(results: Sequence[Result]) -> bool:
@@ -68,9 +227,13 @@ def _spoken(label: str | None) -> str | None:
 class Rule:
     """Decides which results are `unknown`.
 
-    `min_confidence`: the minimum probability of the best class, 0..1. `max_entropy`: the maximum
-    normalised entropy, 0..1. `threshold`: replaces the contract's for independent classes, 0..1.
-    Raises UsageError for a number outside.
+    Attributes:
+        min_confidence: The minimum probability of the best class, 0 to 1.
+        max_entropy: The maximum normalised entropy, 0 to 1.
+        threshold: Replaces the contract's thresholds for independent classes, 0 to 1.
+
+    Raises:
+        UsageError: A value is no number from 0 to 1.
     """
 
     min_confidence: float = 0.0
@@ -78,10 +241,12 @@ class Rule:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse numbers outside 0..1, NaN included."""
+        """Refuse numbers outside 0..1, NaN included, and what is no number."""
         for name, value in vars(self).items():
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} is {value}, allowed are 0 to 1")
+            if name == "threshold" and value is None:
+                continue
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+                raise UsageError(f"{name} is {shown(value)}, allowed are 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,78 @@
 """Show the results of images: as text, as a table that compares models, or as JSON."""
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from kedge_runtime.classify.marks import Mark
 from kedge_runtime.classify.results import Prediction, Result, disagree
-from kedge_runtime.output import echo, echo_json, page
+from kedge_runtime.commands.csv_table import CsvTable
+from kedge_runtime.output import echo, echo_json, echo_page, note, page, paint, percent
 from kedge_runtime.printable import printable
+from kedge_runtime.terminal import columns
 
 ENSEMBLE = "ensemble"  # the title of an ensemble
 NAME_COLUMNS = 30
 LONGEST = 200  # characters of a name that has a line for itself
 # Marks a row in which models disagree; separates the columns of the comparison.
-MARK, GAP = "! ", "  "
+MARK, GAP, WRONG = "! ", "  ", "x "
 
 
 Failures = list[dict[str, str]]
 
 
-def text(path: str | Path, result: Result, top: int) -> str:
-    """Return one line per image for `top` 1, else the image and a line per class."""
+def text(path: str | Path, result: Result, top: int, mark: Mark | None = None) -> str:
+    """Return one line per image for `top` 1, else the image and a line per class.
+
+    `mark`: whether the result is right, where there is ground truth.
+    """
     image = printable(path)
     classes = [_class(prediction) for prediction in result.predictions]
     if top == 1 and len(classes) == 1:
         label = short(_label(result), NAME_COLUMNS)
-        return f"{_percent(result.best)}  {label:{NAME_COLUMNS}}  {image}"
+        line = f"{_percent(result.best)}  {label:{NAME_COLUMNS}}  {image}"
+        return page([line if mark is None else f"{_verdict(mark)}  {line}{_true_name(mark)}"])
     rows = [f"  {line}" for line in classes] or [
         f"  no class reaches its threshold; best: {_class(result.best)}"
     ]
     heading = f"{image}: unknown" if result.unknown else image
+    if mark is not None:
+        heading += f"{',' if result.unknown else ':'} {_verdict(mark).rstrip()}{_true_name(mark)}"
     return page([heading, *rows])
+
+
+def _verdict(mark: Mark) -> str:
+    return paint("right", "green") if mark.right else paint("wrong", "red", bold=True)
+
+
+def _true_name(mark: Mark) -> str:
+    return "" if mark.right else f", it is {printable(mark.truth.name, LONGEST)}"
 
 
 def comparison_head(titles: Sequence[str]) -> str:
     """Return the numbered models and the head of the table."""
     numbers = [str(i) for i in range(1, len(titles) + 1)]
     legend = [f"{number:>2}  {title}" for number, title in zip(numbers, titles, strict=True)]
-    return page([*legend, "", _row("  ", "image", [f"{n:>4}" for n in numbers])])
+    return page([*legend, "", _row("  ", "image", [f"{n:>5}" for n in numbers])])
 
 
-def comparison_row(path: Path, results: Sequence[Result]) -> str:
-    """Return the row of an image: each model's best class, and `!` where they disagree."""
-    cells = [f"{result.best.probability:4.0%} {_label(result)}" for result in results]
+def comparison_row(path: Path, results: Sequence[Result], marks: Sequence[Mark | None] = ()) -> str:
+    """Return the row of an image: each model's best class, and `!` where they disagree.
+
+    `x` stands before a class that is wrong by the ground truth.
+    """
+    wrong = [WRONG if mark and not mark.right else "" for mark in marks] or [""] * len(results)
+    cells = [
+        f"{percent(result.best.probability, 0):>5} {sign}{_label(result)}"
+        for result, sign in zip(results, wrong, strict=True)
+    ]
     return _row(MARK if disagree(results) else "  ", str(path), cells)
 
 
-def payload(result: Result) -> dict[str, Any]:
-    """Return the JSON keys of a result (docs/json.md)."""
-    return {
-        "label": result.label,
-        "unknown": result.unknown,
-        "margin": result.margin,
-        "entropy": result.entropy,
-        "best": asdict(result.best),
-        "predictions": [asdict(prediction) for prediction in result.predictions],
-    }
-
-
 def _row(mark: str, image: str, cells: Sequence[str]) -> str:
-    room = shutil.get_terminal_size().columns - len(mark)
+    room = columns() - len(mark)
     # Many models in a narrow terminal may leave no room.
     first = max(room // (len(cells) + 1), 1)
     other = max((room - first) // len(cells) - len(GAP), 1)
@@ -80,7 +90,7 @@ def _label(result: Result) -> str:
 
 
 def _percent(prediction: Prediction) -> str:
-    return f"{prediction.probability:6.1%}"
+    return f"{percent(prediction.probability):>7}"
 
 
 def short(text: str, columns: int, *, keep_end: bool = False) -> str:
@@ -100,12 +110,14 @@ class TextPrinter:
         """Take the number of classes."""
         self._top = top
 
-    def add(self, image: Path, results: Sequence[Result]) -> None:
+    def add(self, image: Path, results: Sequence[Result], marks: Sequence[Mark | None]) -> None:
         """Print the results of an image."""
-        click.echo(text(image, results[0], self._top))
+        echo_page(text(image, results[0], self._top, marks[0]))
 
-    def close(self, failed: Failures) -> None:
-        """Print nothing more."""
+    def close(self, failed: Failures, accuracies: Sequence[str] = ()) -> None:
+        """Print the accuracy, where there is ground truth."""
+        if accuracies:
+            echo("", *accuracies)
 
 
 class ComparisonPrinter:
@@ -114,17 +126,21 @@ class ComparisonPrinter:
     def __init__(self, titles: Sequence[str]) -> None:
         """Print the head of the table."""
         self._images = self._disagreements = 0
-        click.echo(comparison_head(titles))
+        self._wrong = False
+        echo_page(comparison_head(titles))
 
-    def add(self, image: Path, results: Sequence[Result]) -> None:
+    def add(self, image: Path, results: Sequence[Result], marks: Sequence[Mark | None]) -> None:
         """Print the row of an image."""
         self._images += 1
         self._disagreements += disagree(results)
-        echo(comparison_row(image, results))
+        self._wrong |= any(mark and not mark.right for mark in marks)
+        echo(comparison_row(image, results, marks))
 
-    def close(self, failed: Failures) -> None:
-        """Print the number of disagreements."""
-        echo("", f"! the models disagree on {self._disagreements} of {self._images} images")
+    def close(self, failed: Failures, accuracies: Sequence[str] = ()) -> None:
+        """Print the number of disagreements, and the accuracies where there is ground truth."""
+        wrong = ["x the class is wrong"] if self._wrong else []
+        disagreements = f"! the models disagree on {self._disagreements} of {self._images} images"
+        echo("", disagreements, *wrong, *accuracies)
 
 
 class JsonPrinter:
@@ -140,27 +156,52 @@ class JsonPrinter:
             "ensemble": list(titles) == [ENSEMBLE],
         }
 
-    def add(self, image: Path, results: Sequence[Result]) -> None:
-        """Add the results of an image."""
-        for title, result in zip(self._titles, results, strict=True):
-            self.add_row(image, title, payload(result))
+    def add(self, image: Path, results: Sequence[Result], marks: Sequence[Mark | None]) -> None:
+        """Add the results of an image; `truth` and `right` where there is ground truth."""
+        for title, result, mark in zip(self._titles, results, marks, strict=True):
+            known = {} if mark is None else {"truth": mark.truth.id, "right": mark.right}
+            self.add_row(image, title, result.to_dict() | known)
 
     def add_row(self, image: Path, artefact: str, row: dict[str, Any]) -> None:
         """Add one object of the list `results`."""
         self._rows.append({"image": str(image), "artefact": artefact, **row})
 
-    def close(self, failed: Failures) -> None:
+    def close(self, failed: Failures, accuracies: Sequence[str] = ()) -> None:
         """Print the object."""
         echo_json({**self._head, "results": self._rows, "failed": failed})
 
 
-Printer = TextPrinter | ComparisonPrinter | JsonPrinter
+class CsvPrinter:
+    """Prints the table of `--csv -`; the accuracies go to stderr."""
+
+    def __init__(self, table: CsvTable) -> None:
+        """Take the table, to which the command adds the rows."""
+        self._table = table
+
+    def add(self, image: Path, results: Sequence[Result], marks: Sequence[Mark | None]) -> None:
+        """Print nothing yet."""
+
+    def close(self, failed: Failures, accuracies: Sequence[str] = ()) -> None:
+        """Print the table."""
+        click.echo(self._table.text(), nl=False)
+        for line in accuracies:
+            note(line)
+
+
+Printer = TextPrinter | ComparisonPrinter | JsonPrinter | CsvPrinter
 
 
 def printer_for(
-    titles: Sequence[str], artefacts: Sequence[str], top: int, *, as_json: bool
+    titles: Sequence[str],
+    artefacts: Sequence[str],
+    top: int,
+    *,
+    as_json: bool,
+    table: CsvTable | None = None,
 ) -> Printer:
-    """Return the printer of the results of predictors."""
+    """Return the printer of the results of predictors; `table`: print that one."""
+    if table is not None:
+        return CsvPrinter(table)
     if as_json:
         return JsonPrinter(titles, artefacts)
     return TextPrinter(top) if len(titles) == 1 else ComparisonPrinter(titles)

@@ -1,13 +1,21 @@
-"""Split a command line into artefacts and images, and count the images that fail."""
+"""Read a command line's values: artefacts and images, shares, drops in accuracy, and lists.
+
+A batch counts the images that fail.
+"""
 
 import glob
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
 
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError, counted
@@ -93,3 +101,102 @@ class Batch:
             return 0
         say(f"{counted(self.count, 'image')}, {len(self.failed)} failed")
         return 2
+
+
+class Share(click.FloatRange):
+    """A number in 0..1, or a percentage, as `kedge.toml` has it: `.95` or `95%`."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the share. Fails for a text that is no number, or one outside 0..1."""
+        match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+        try:
+            return super().convert(float(match[1]) / 100 if match else value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message.rstrip('.')}: give a share, as .99", param, ctx)
+
+
+SHARE = Share(0, 1)
+
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*%")
+_DROP = re.compile(r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]+)?)\s*(pp|%)?")
+
+
+def read_drop(value: str | float) -> float:
+    """Return a drop in accuracy, a share of the images, 0..1.
+
+    `0.5pp` (percentage points), `0.5%` or `.005`. Raises ValueError for anything else. A bare 1 is
+    refused too: it is meant as a point, and as a share no artefact would fail it.
+    """
+    match = _DROP.fullmatch(str(value).strip())
+    number, unit = (float(match[1]), match[2]) if match else (-1.0, None)
+    if not 0 <= number <= 100:
+        raise ValueError(f"{value!r} is no drop: allowed are 0pp to 100pp, as 0.5pp or .005")
+    if unit is None and number >= 1:
+        share = f"{number / 100:g}".removeprefix("0")
+        raise ValueError(f"{value} would be {100 * number:g} points: give {number:g}pp or {share}")
+    return number / 100 if unit else number
+
+
+# click's types became generic in 8.3; kedge runs on older ones.
+class Drop(click.ParamType):  # type: ignore[type-arg]
+    """A drop in accuracy, as `read_drop` reads it."""
+
+    name = "drop"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the share. Fails with what is allowed."""
+        try:
+            return read_drop(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DROP = Drop()
+
+
+class Several(click.ParamType):  # type: ignore[type-arg]
+    """Values separated by commas, each checked by another type."""
+
+    def __init__(self, kind: Any) -> None:
+        """Take the type of one value."""
+        self.kind = kind
+        self.name = kind.name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        """Return the values. Fails for an empty one and for what `kind` refuses."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """Return the completions of the last value."""
+        last = incomplete.rpartition(",")[2]
+        return in_list(incomplete, [i.value for i in self.kind.shell_complete(ctx, param, last)])
+
+
+def in_list(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
+    """Return completions of the last of several names, separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(last)]
+
+
+Names = Callable[[], Iterable[str]]
+Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def completing(names: Names, *, files: bool = False) -> Completion:
+    """Return the `shell_complete` of an option that takes one of `names`, or also a file."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        items = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
+        # First, as bash forgets what came before it; it lists files where no name fits.
+        return [CompletionItem(incomplete, type="file"), *items] if files else items
+
+    return complete
+
+
+def completing_list(names: Names) -> Completion:
+    """Return the `shell_complete` of an option that takes several of `names`."""
+    return lambda _, __, incomplete: in_list(incomplete, names())

@@ -25,7 +25,7 @@ from kedge_runtime.checks.bench import (
     measure_apart,
     notes,
 )
-from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.checks.hardware import Machine, identity
 from kedge_runtime.commands.arguments import Batch, split
 from kedge_runtime.commands.options import (
     EngineChoices,
@@ -37,15 +37,25 @@ from kedge_runtime.commands.options import (
 )
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, counted
-from kedge_runtime.identity import identity
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.output import echo_json, page, quiet, say
+from kedge_runtime.output import echo_json, echo_page, page, percent, quiet, say
 from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
 
 TITLE, COLUMN, WIDTH = 14, 9, 80
+# What each step does.
+STEPS = {
+    "read": "read the bytes of the file",
+    "decode": "decode the image",
+    "resize": "crop and resize it",
+    "table": "normalise: look up each byte",
+    "set": "copy the input into the engine",
+    "invoke": "run the model",
+    "get": "copy the output out of it",
+    "head": "probabilities and best classes",
+}
 MAX_ROUNDS = 1_000_000
 A_BLOCK = (WIDTH - TITLE) // COLUMN  # columns
 
@@ -113,7 +123,7 @@ def run(options: BenchOptions) -> int:
     if options.as_json:
         echo_json(_payload(timings, failed, doubts, plan))
     elif timings:
-        click.echo(table(timings))
+        echo_page(table(timings))
     for doubt in doubts:
         say(doubt)
     return 2 if failed else 0
@@ -161,7 +171,7 @@ def _readable(paths: Iterable[Path], failed: Failed) -> tuple[Path, ...]:
 
 def table(timings: Sequence[Timing]) -> str:
     """Return the numbered cases and their figures below, in 80 columns."""
-    legend = [f"{i:>2}  {_title(timing)}" for i, timing in enumerate(timings, 1)]
+    legend = [f"case {i}: {_title(timing)}" for i, timing in enumerate(timings, 1)]
     blocks = [
         _block(timings[start : start + A_BLOCK], start + 1)
         for start in range(0, len(timings), A_BLOCK)
@@ -173,12 +183,12 @@ def _title(timing: Timing) -> str:
     name = printable(timing.case.artefact.name)
     delegate = f", {timing.case.delegate}" if timing.case.delegate else ""
     title = f", {timing.engine}, {counted(timing.threads, 'thread')}{delegate}"
-    room = WIDTH - len("12  ") - len(title)
+    room = WIDTH - len("case 12: ") - len(title)
     return (name if len(name) <= room else "…" + name[1 - room :]) + title
 
 
 def _block(timings: Sequence[Timing], first: int) -> str:
-    numbers = [str(i) for i in range(first, first + len(timings))]
+    numbers = [f"case {i}" for i in range(first, first + len(timings))]
     stages = {
         name: [f"{_median(timing.stages[name]):.3f}" for timing in timings]
         for name in timings[0].stages
@@ -186,23 +196,26 @@ def _block(timings: Sequence[Timing], first: int) -> str:
     totals = {
         "end to end": [f"{_median(timing.total):.3f}" for timing in timings],
         "90 % below": [f"{_p90(timing.total):.3f}" for timing in timings],
-        "accounted for": [f"{timing.accounted:.1%}" for timing in timings],
+        "accounted for": [percent(timing.accounted) for timing in timings],
         "per second": [f"{1e3 / _median(timing.total):.0f}" for timing in timings],
         "peak memory": [f"{timing.peak / 1e6:.0f} MB" for timing in timings],
     }
+    spare = WIDTH - TITLE - COLUMN * len(timings)
     line = "-" * (TITLE + COLUMN * len(timings))
     return "\n".join(
         [
             _row("median, ms", numbers),
-            *(_row(name, cells) for name, cells in stages.items()),
+            *(_row(name, cells, STEPS[name], spare) for name, cells in stages.items()),
             line,
             *(_row(name, cells) for name, cells in totals.items()),
         ]
     )
 
 
-def _row(title: str, cells: Sequence[str]) -> str:
-    return f"{title:<{TITLE}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells)
+def _row(title: str, cells: Sequence[str], meaning: str = "", spare: int = 0) -> str:
+    """Return a row; what it means stands behind it where `spare` columns are enough."""
+    row = f"{title:<{TITLE}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells)
+    return f"{row}  {meaning}" if meaning and len(meaning) + 2 <= spare else row
 
 
 def _median(seconds: Seconds) -> float:

@@ -11,15 +11,17 @@ import click
 import numpy as np
 
 from kedge_runtime.artefact.foreign import ModelFile, read_model
-from kedge_runtime.classify.classifier import Classifier, Predictor
+from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.contact_sheet import ContactSheet
 from kedge_runtime.classify.ensemble import Ensemble
+from kedge_runtime.classify.marks import AUTO, Marker, summaries
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.answers import ENSEMBLE, JsonPrinter, printer_for
-from kedge_runtime.commands.arguments import Batch, split
+from kedge_runtime.commands.arguments import SHARE, Batch, completing, split
+from kedge_runtime.commands.csv_table import CsvTable
 from kedge_runtime.commands.options import (
     FILE,
-    SHARE,
     ForeignOptions,
     contract_options,
     isolated_engine_options,
@@ -32,13 +34,17 @@ from kedge_runtime.commands.stream import (
     classify_frames,
     stream_options,
 )
+from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.errors import UsageError
+from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.output import echo, quiet, say
+from kedge_runtime.output import echo, note, quiet, say
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
+
+
+STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class ClassifyOptions:
     ensemble: bool
     rule: Rule
     sheet: Path | None
+    csv: Path | None
+    truth: str
     save_features: Path | None
     foreign: ForeignOptions
     trust: "Trust | None"
@@ -66,6 +74,14 @@ class ClassifyOptions:
             check_place(option, path, suffix)
             if self.stream.given:
                 raise UsageError(f"{option}: is for images in files, not for streams")
+        if self.csv and self.stream.given:
+            raise UsageError("--csv: is for images in files, not for streams; see --json")
+        if self.csv and self.save_features:
+            raise UsageError("--csv: shows results, not features; omit it or --save-features")
+        if self.csv and self.csv != STDOUT:
+            check_place("--csv", self.csv, ".csv")
+        elif self.csv and self.as_json:
+            raise UsageError("--csv - and --json: both print on stdout; give --csv a file")
         if self.sheet and self.save_features:
             raise UsageError("--sheet: shows results, not features; omit it or --save-features")
 
@@ -98,6 +114,21 @@ def _rule(**limits: float | None) -> Rule:
     click.option("--threshold", type=SHARE, help="Override the threshold of a multi-label model."),
 )
 @click.option("--sheet", type=FILE, metavar="PNG", help="Draw a contact sheet with the results.")
+@click.option(
+    "--csv",
+    type=FILE,
+    metavar="CSV",
+    help="Write a table, a row for each image; - prints it instead of the list.",
+)
+@click.option(
+    "--truth",
+    default=AUTO,
+    show_default=True,
+    metavar="HOW|FILE",
+    shell_complete=completing(lambda: [AUTO, "none", *SCHEMES], files=True),
+    help="Ground truth: auto (folders named like classes), none, synset (file names), folders, "
+    "or a table file,label.",
+)
 @click.option(
     "--save-features", type=FILE, metavar="NPZ", help="Save a feature model's embeddings."
 )
@@ -178,24 +209,55 @@ def classify_images(
 ) -> int:
     """Classify each image with each predictor, and print the results; return the exit code."""
     titles = [ENSEMBLE] if options.ensemble else list(artefacts)
-    printer = printer_for(titles, artefacts, options.top, as_json=options.as_json)
+    markers, images = _markers(predictors, images, options)
+    table = CsvTable(titles, options.top) if options.csv else None
+    printed = table if options.csv == STDOUT else None
+    printer = printer_for(titles, artefacts, options.top, as_json=options.as_json, table=printed)
     sheet = ContactSheet(titles) if options.sheet else None
-    if options.sheet:
+    if options.sheet or options.csv:
         _finish_without_reader()
     batch = Batch()
     for image in images:
         with batch.skipping(image):
             with quiet():  # OpenCV prints about damaged images
                 results = [p(image, top=options.top, rule=options.rule) for p in predictors]
+                pairs = zip(markers, results, strict=True)
+                marks = [marker.mark(image, result) for marker, result in pairs]
                 if sheet:
-                    sheet.add(image, results)
-            printer.add(image, results)
+                    sheet.add(image, results, marks)
+            if table:
+                table.add(image, results, marks)
+            printer.add(image, results, marks)
+    printer.close(batch.failed, summaries(markers))
+    _write(options, sheet, table)
+    return batch.close()
+
+
+def _markers(
+    predictors: Sequence[Predictor], images: Iterable[Path], options: ClassifyOptions
+) -> tuple[list[Marker], Iterable[Path]]:
+    """Return what marks each predictor's results, and the images.
+
+    Raises UsageError for --truth where an image has several labels, or no true class.
+    """
+    listed = list[Path]()
+    if options.truth not in (AUTO, "none"):
+        if any(each.classes.multi_label for each in predictors):
+            raise UsageError("--truth: is for models with one class per image; leave it out")
+        images = listed = list(images)
+    return [Marker.of(options.truth, listed, each.classes) for each in predictors], images
+
+
+def _write(options: ClassifyOptions, sheet: ContactSheet | None, table: CsvTable | None) -> None:
+    """Write contact sheet and table, and name them with what they hold."""
     if options.sheet and sheet and sheet.tiles:
         write_whole(options.sheet, sheet.png())
-        if sheet.skipped:
-            say(f"the contact sheet has {len(sheet.tiles)} images of {batch.count}")
-    printer.close(batch.failed)
-    return batch.close()
+        left_out = f", {sheet.skipped} more left out" if sheet.skipped else ""
+        drawn = counted(len(sheet.tiles), "image")
+        note(f"wrote {options.sheet}: contact sheet of {drawn}{left_out}")
+    if options.csv and table and options.csv != STDOUT:
+        write_whole(options.csv, table.text().encode("utf-8", "surrogateescape"))
+        note(f"wrote {options.csv}: {counted(len(table.rows), 'row')}")
 
 
 def _finish_without_reader() -> None:

@@ -1,13 +1,13 @@
 """Check this machine: the command `kedge doctor`."""
 
-import shutil
 from dataclasses import asdict
 
 import click
 
 from kedge_runtime.checks.doctor import examine, runnable
-from kedge_runtime.commands.findings import WIDEST, lines
+from kedge_runtime.commands.findings import lines
 from kedge_runtime.output import echo, echo_json
+from kedge_runtime.terminal import page_width
 
 
 @click.command()
@@ -25,7 +25,7 @@ def doctor(as_json: bool) -> int:
         payload = {"schema": 1, "command": "doctor", "runs": runs, "findings": rows}
         echo_json(payload)
     else:
-        width = min(shutil.get_terminal_size().columns, WIDEST)
+        width = page_width()
         for name, finding in findings.items():
             echo(*lines(name, finding, width))
         echo("", _verdict(runs))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge_runtime.artefact.content import read_content
+from kedge_runtime.checks.hardware import identity
+from kedge_runtime.commands.arguments import DROP, SHARE
 from kedge_runtime.commands.drift_table import notes, table
 from kedge_runtime.commands.options import (
-    DROP,
     FILE,
     PLACE,
-    SHARE,
     as_json,
     isolated_engine_options,
     scheduler,
@@ -43,10 +43,9 @@ from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
-from kedge_runtime.identity import identity
 from kedge_runtime.image.folder import unread_files
-from kedge_runtime.output import json_text, say
-from kedge_runtime.pool.executors import MAX_JOBS, Pool
+from kedge_runtime.output import echo_page, json_text, say
+from kedge_runtime.pool import MAX_JOBS, Pool
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
@@ -68,6 +67,7 @@ class DriftOptions:
     by_layer: int | None
     engine: EngineOptions
     out: Path | None
+    report: Path | None
     jobs: int
     trust: "Trust | None"
     scheduler: str | None
@@ -76,6 +76,7 @@ class DriftOptions:
     def __post_init__(self) -> None:
         """Check the options now: the measurement may take hours."""
         files = {"--record": (self.record, SUFFIX), "--out": (self.out, ".json")}
+        files["--report"] = (self.report, ".html")
         for option, (path, suffix) in files.items():
             if path:
                 check_place(option, path, suffix)
@@ -135,12 +136,12 @@ class DriftOptions:
 @click.option(
     "--max-drop",
     type=DROP,
-    help="Maximum drop of top-1 accuracy, e.g. 1pp [default with ground truth: 1pp].",
+    help="Maximum drop of top-1 accuracy [default with 1000 labelled images: 1pp].",
 )
 @click.option(
     "--min-agreement",
     type=SHARE,
-    help="Minimum agreement with the float model [default without ground truth: .95].",
+    help="Minimum agreement with the float model [default with fewer: .95].",
 )
 @click.option("--record", type=FILE, metavar="NPZ", help="Save the float model's answers.")
 @click.option(
@@ -163,6 +164,12 @@ class DriftOptions:
     help="Write the report. An interrupted run resumes.",
 )
 @click.option(
+    "--report",
+    type=FILE,
+    metavar="HTML",
+    help="Write a page for a browser: confusions, classes, thresholds, flips.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1, MAX_JOBS),
     default=1,
@@ -176,7 +183,7 @@ def drift(**options: Any) -> int:
     """Measure the accuracy drift of artefacts against the float model, with a verdict.
 
     Both classify the same images. A gate passes or fails when the whole 95 % interval of its value
-    does. Otherwise the verdict is inconclusive, with the number of images that would decide.
+    does. Otherwise the verdict is inconclusive, and says how many more images would decide.
 
     Exit codes: 0 all passed, 1 a gate failed, 2 usage error, 3 inconclusive.
     """
@@ -185,6 +192,8 @@ def drift(**options: Any) -> int:
 
 def run(options: DriftOptions) -> int:
     """Measure, print and write the report; return the exit code of the worst verdict."""
+    if options.report:
+        converter()  # before the measurement: it may be missing
     comparison = prepare(options.request)
     against = Against(options.against, options.weights, comparison.artefacts[0])
     with _reference(against, comparison, options) as path:
@@ -277,10 +286,14 @@ def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindi
     text = json_text(report.plain())
     if options.out:
         write_whole(options.out, text.encode() + b"\n")
+    if options.report:
+        # An image's name may not be text.
+        write_whole(options.report, converter().page(report).encode(errors="replace"))
+        say(f"wrote {options.report}")
     tables = [*map(table, report.drifts), *(each.table for each in layers)]
-    click.echo(text if options.as_json else "\n\n".join(tables))
+    echo_page(text if options.as_json else "\n\n".join(tables))
     if others := unread_files(options.images):
         say(f"{options.images}: {others}")
     for drift in report.drifts:
-        for line in notes(drift):
+        for line in notes(drift, table_shown=not options.as_json):
             say(line)

@@ -3,15 +3,35 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from textwrap import TextWrapper
 
 from kedge_runtime.commands.answers import short
-from kedge_runtime.drift.figures import judged, limit, number, percent, points
 from kedge_runtime.drift.gates import Estimate, Gate, Verdict
-from kedge_runtime.drift.report import Accuracy, Drift, LabelSet, MarginBin, SideAnswer
+from kedge_runtime.drift.report import (
+    Accuracy,
+    Drift,
+    Flip,
+    LabelSet,
+    MarginBin,
+    SideAnswer,
+    judged,
+    number,
+    points,
+)
+from kedge_runtime.drift.sentences import (
+    calibrated,
+    chosen,
+    held,
+    no_flips,
+    other_limit,
+    split,
+    undecided,
+)
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page, paint
+from kedge_runtime.output import page, paint, percent
+from kedge_runtime.printable import printable
 
-WORDS = {"max_drop": "top-1 drop", "min_agreement": "agreement"}
+COLUMNS = 80
 COLOURS: dict[Verdict, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow"}
 LISTED = 5
 NAME_COLUMNS = 20
@@ -20,19 +40,31 @@ DIGITS = 2  # of points: one image of 10 000 is 0.01
 
 def table(drift: Drift) -> str:
     """Return one artefact's figures, flips, classes and gates."""
-    lines = [*_head(drift), "", *_figures(drift), "", *_flips(drift), *_classes(drift)]
-    return page([*lines, *_attribution(drift), "", *map(_gate, drift.gates)])
+    lines = [*_head(drift), "", *_figures(drift), "", *_split(drift), *_flips(drift)]
+    return page([*lines, *_classes(drift), *_attribution(drift), "", *_verdict(drift)])
 
 
 def _head(drift: Drift) -> Iterator[str]:
     artefact, latency = drift.artefact, drift.latency
     ratio = "" if artefact.ratio is None else f" ({100 * artefact.ratio:.0f} % of float32)"
     yield artefact.path
-    yield (
-        f"  {artefact.bytes / 1e6:.2f} MB{ratio}, {latency.median_ms:.1f} ms an image "
+    yield from _wrapped(
+        f"{artefact.bytes / 1e6:.2f} MB{ratio}, {latency.median_ms:.1f} ms an image "
         f"({artefact.engine}, {counted(artefact.threads, 'thread')}), "
         f"{counted(drift.images, 'image')}"
     )
+
+
+def _wrapped(text: str) -> list[str]:
+    """Break a sentence between words."""
+    filled = TextWrapper(
+        COLUMNS,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return filled.wrap(printable(text))
 
 
 def _row(name: str, reference: str = "", artefact: str = "", drop: str = "", rest: str = "") -> str:
@@ -54,14 +86,13 @@ def _figures(drift: Drift) -> Iterator[str]:
 
 
 def _accuracy(name: str, accuracy: Accuracy) -> str:
-    drop, pairs = accuracy.drop, accuracy.pairs
-    interval = f"{number(drop.low, DIGITS)} to {points(drop.high, DIGITS)}"
+    drop = accuracy.drop
     return _row(
         name,
         percent(accuracy.reference),
         percent(accuracy.artefact),
         number(drop.value, DIGITS),
-        f"{interval}, -{pairs.lost} +{pairs.gained}, p {accuracy.mcnemar:.2g}",
+        f"{number(drop.low, DIGITS)} to {points(drop.high, DIGITS)}",
     )
 
 
@@ -71,27 +102,36 @@ def _uncertainty(drift: Drift) -> Iterator[str]:
         change = f"change {points(drift.calibration.shift)}"
         yield _row("calibration error", percent(sides[0]), percent(sides[1]), "", change)
     entropy = drift.entropy
-    change = f"change {entropy.shift.value:.3f}"
+    change = f"change {round(entropy.shift.value, 3) or 0.0:.3f}"
     yield _row("entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "", change)
 
 
 def _distances(drift: Drift) -> Iterator[str]:
     distances = drift.distances
-    yield _row("KL divergence", "", f"{distances.kl:.4f}", "", "nats")
+    yield _row("KL in nats", "", f"{distances.kl:.4f}", "", "good int8: 0.003 to 0.03")
     if distances.sqnr is not None:
-        more = f"dB, cosine {distances.cosine:.4f}, largest error {distances.max_error:.2g}"
-        yield _row("outputs", "", f"{distances.sqnr:.1f}", "", more)
+        cosine = f"cosine {distances.cosine:.4f}"
+        yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", cosine)
+        yield _row("largest error", "", f"{distances.max_error:.2g}")
 
 
 def _flips(drift: Drift) -> Iterator[str]:
     flips = drift.flips
+    if not flips.count:
+        yield from _wrapped(no_flips(drift.images))
+        return
     margin = "margin" if drift.agreement_by == "best" else "distance to the nearest threshold"
     yield f"  {counted(flips.count, 'flip')}, by the reference's {margin} (flips/images):"
     yield "  " + "".join(f"{f'{b.low:g}-{b.high:g}':>10}" for b in flips.by_margin)
     yield "  " + "".join(f"{_of(b):>10}" for b in flips.by_margin)
-    for flip in flips.listed[:LISTED]:
-        sides = map(_side, (flip.reference, flip.artefact))
-        yield f"    {short(flip.image, NAME_COLUMNS, keep_end=True)}: {' -> '.join(sides)}"
+    yield from map(_flip, flips.listed[:LISTED])
+
+
+def _flip(flip: Flip) -> str:
+    """Return a line; what doesn't fit into the columns is shortened."""
+    answers = " -> ".join(map(_side, (flip.reference, flip.artefact)))
+    room = max(COLUMNS - len(f"    : {answers}"), NAME_COLUMNS)
+    return f"    {short(flip.image, room, keep_end=True)}: {answers}"
 
 
 def _side(side: SideAnswer) -> str:
@@ -111,8 +151,8 @@ def _classes(drift: Drift) -> Iterator[str]:
         return
     worst = per.classes[: min(per.drifted, LISTED)]
     names = ", ".join(short(each.name, NAME_COLUMNS) for each in worst)
-    yield (
-        f"  {per.drifted} of {per.tested} classes drifted "
+    yield from _wrapped(
+        f"{per.drifted} of {per.tested} classes drifted "
         f"(false discovery rate {100 * per.level:.0f} %){f': {names}' if names else ''}"
     )
 
@@ -141,27 +181,42 @@ def _gate(gate: Gate) -> str:
     return f"  {verdict}  {judged(gate, DIGITS)}"
 
 
-def notes(drift: Drift) -> Iterator[str]:
-    """Yield a line for each unreadable image, LISTED at most, and for each inconclusive gate."""
+def _split(drift: Drift) -> Iterator[str]:
+    if drift.top1:
+        yield from _wrapped(split(drift.top1))
+
+
+def _verdict(drift: Drift) -> Iterator[str]:
+    yield from map(_gate, drift.gates)
+    for sentence in meanings(drift):
+        yield from _wrapped(sentence)
+
+
+def meanings(drift: Drift) -> Iterator[str]:
+    """Yield sentences: what is open, what these images can hold, and the default gate."""
+    for gate in drift.gates:
+        if gate.verdict == "INCONCLUSIVE":
+            yield undecided(gate, drift.images)
+        if other := other_limit(gate):
+            yield other
+    if drift.default_gate:
+        yield chosen(drift)
+    if drift.default_gate or drift.verdict == "INCONCLUSIVE":
+        yield held(drift.holds, drift.images)
+
+
+def notes(drift: Drift, *, table_shown: bool) -> Iterator[str]:
+    """Yield a line for each unreadable image, LISTED at most, and for calibration images.
+
+    Without a table, also the sentences on inconclusive gates that stand in it.
+    """
     for failure in drift.failed[:LISTED]:
         yield f"{failure.image}: {failure.error}"
     if drift.failed:
         yield f"skipped {counted(len(drift.failed), 'unreadable image')}"
     name = Path(drift.artefact.path).name
-    for gate in drift.gates:
-        if gate.verdict == "INCONCLUSIVE":
-            yield f"{name}: {_too_few(drift.images, gate)}; {_needed(gate)}"
-
-
-def _too_few(images: int, gate: Gate) -> str:
-    """Say why a gate is inconclusive; its figure and verdict are in the table."""
-    question = f"whether the {WORDS[gate.name]} is {limit(gate, DIGITS)}"
-    are = "is" if images == 1 else "are"
-    return f"{counted(images, 'image')} {are} too few to decide {question}"
-
-
-def _needed(gate: Gate) -> str:
-    if gate.images_needed is None:
-        return "no number of images would decide it"
-    needed = f"{gate.images_needed:,}".replace(",", " ")
-    return f"{needed} images decide it in nine of ten cases"
+    if warning := calibrated(drift):
+        yield f"{name}: {warning}"
+    if not table_shown:
+        open_gates = (gate for gate in drift.gates if gate.verdict == "INCONCLUSIVE")
+        yield from (f"{name}: {undecided(gate, drift.images)}" for gate in open_gates)

@@ -4,12 +4,11 @@ A group of options is a decorator: it adds the options to a command, and passes 
 record. A command collects its records and single options in a record of its own.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -18,14 +17,12 @@ from kedge_runtime.artefact.contract import Contract, Kind
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
 from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contract
+from kedge_runtime.commands.arguments import Several, completing
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
 from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
-from kedge_runtime.output import quiet, say
-
-if TYPE_CHECKING:
-    pass
+from kedge_runtime.output import note, quiet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
@@ -86,76 +83,14 @@ scheduler = click.option(
 )
 
 
-class Share(click.FloatRange):
-    """A number in 0..1; a percentage is refused with the right spelling."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the share. Fails for a text that is no number, or one outside 0..1."""
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter as error:
-            self.fail(f"{error.message.rstrip('.')}: give a share, as .99", param, ctx)
-
-
-SHARE = Share(0, 1)
-
-_DROP = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e-?\d+)?)\s*(pp|%)?")
-
-
-def read_drop(value: str | float) -> float:
-    """Return a drop in accuracy, a share of the images, 0..1.
-
-    `0.5pp` (percentage points), `0.5%` or `.005`. Raises ValueError for anything else. A bare 1 is
-    refused too: it is meant as a point, and as a share no artefact would fail it.
-    """
-    match = _DROP.fullmatch(str(value).strip())
-    number, unit = (float(match[1]), match[2]) if match else (-1.0, None)
-    if not 0 <= number <= 100:
-        raise ValueError(f"{value!r} is no drop: allowed are 0pp to 100pp, as 0.5pp or .005")
-    if unit is None and number >= 1:
-        share = f"{number / 100:g}".removeprefix("0")
-        raise ValueError(f"{value} would be {100 * number:g} points: give {number:g}pp or {share}")
-    return number / 100 if unit else number
-
-
-# click's types became generic in 8.3; kedge runs on older ones.
-class Drop(click.ParamType):  # type: ignore[type-arg]
-    """A drop in accuracy, as `read_drop` reads it."""
-
-    name = "drop"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Return the share. Fails with what is allowed."""
-        try:
-            return read_drop(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-DROP = Drop()
-
-
-class Several(click.ParamType):  # type: ignore[type-arg]
-    """Values separated by commas, each checked by another type."""
-
-    def __init__(self, kind: Any) -> None:
-        """Take the type of one value."""
-        self.kind = kind
-        self.name = kind.name
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        """Return the values. Fails for an empty one and for what `kind` refuses."""
-        if isinstance(value, tuple):
-            return value
-        return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
-
-
 _ENGINE, _THREADS = click.Choice(list(ENGINES)), click.IntRange(min=1)
 _ALL_CORES = "Threads of the engine [default: all cores]."
 
-delegate = click.option("--delegate", help="edgetpu[:usb|pci|N], or the path of a delegate.")
+delegate = click.option(
+    "--delegate",
+    shell_complete=completing(lambda: ["edgetpu"], files=True),
+    help="edgetpu[:usb|pci|N], or the path of a delegate.",
+)
 
 _SINGLE_ENGINE = (
     click.option("--engine", type=_ENGINE, help="[default: the format's]"),
@@ -244,6 +179,7 @@ _PIXELS = (
     click.option(
         "--normalisation",
         metavar="NAME|NUMBERS",
+        shell_complete=completing(lambda: NORMALISATIONS),
         help=f"{', '.join(NORMALISATIONS)}, or numbers: 'scale=1/255 mean=.5 std=.5'.",
     ),
     click.option("--colour", type=_Word("colour"), help="Channel order of the input."),
@@ -337,7 +273,7 @@ class ForeignOptions:
                 return None  # reading the seal gives a better message
             detected = derive_contract(model, self.words, opened, command)
         for line in detected.lines:
-            say(line)
+            note(line)
         return detected.contract
 
     def refuse_all_sealed(self, sealed: Iterable[bool]) -> None:

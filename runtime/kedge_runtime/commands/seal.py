@@ -9,7 +9,8 @@ import click
 
 from kedge_runtime.artefact.foreign_contract import ModelOptions
 from kedge_runtime.artefact.sealing import SealRequest, SealResult, seal_file
-from kedge_runtime.commands.options import FILE, PLACE, SHARE, as_json, foreign_options
+from kedge_runtime.commands.arguments import SHARE
+from kedge_runtime.commands.options import FILE, PLACE, as_json, foreign_options
 from kedge_runtime.output import echo, echo_json
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from kedge_runtime.classify.classifier import Predictor
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands import answers
 from kedge_runtime.commands.options import record
 from kedge_runtime.errors import KedgeError, UsageError
-from kedge_runtime.output import json_text, only_python_stderr, say
+from kedge_runtime.output import echo_page, json_text, note, only_python_stderr
 from kedge_runtime.streams.answers import (
     LIMIT,
     Answer,
@@ -21,8 +21,7 @@ from kedge_runtime.streams.answers import (
     Votes,
     classify_stream,
 )
-from kedge_runtime.streams.mailbox import latest
-from kedge_runtime.streams.sources import Frame, camera_name, ended, open_camera, open_video
+from kedge_runtime.streams.sources import Frame, camera_name, ended, latest, open_camera, open_video
 
 INTERRUPTED = 130  # 128 + SIGINT, as in the shell
 
@@ -151,7 +150,7 @@ class StreamReport:
             "time": frame.seconds,
             "frame": frame.index,
             "dropped": frame.dropped,
-            **answers.payload(answer.result),
+            **answer.result.to_dict(),
         }
         return json_text(payload, indent=None)
 
@@ -167,7 +166,7 @@ def classify_frames(
         try:
             with ended(stream):
                 for answer in stream:
-                    click.echo(report.line(source, answer))
+                    echo_page(report.line(source, answer))
         except KeyboardInterrupt:
             code = source.interrupted
         except KedgeError:
@@ -182,4 +181,4 @@ def _sum_up(tally: StreamTally, seconds: float) -> None:
         f"{tally.frames} frames, {tally.classified} classified, {tally.answers} answers, "
         f"{tally.dropped} dropped, {tally.saved} unsure saved"
     )
-    say(f"{counts}, {tally.frames / seconds:.1f} frames per second")
+    note(f"{counts}, {tally.frames / seconds:.1f} frames per second")

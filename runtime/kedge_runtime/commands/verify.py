@@ -75,5 +75,6 @@ def _line(stage: VerifyStage) -> str:
 def _verdict(artefact: Path, stages: list[VerifyStage]) -> str:
     failed = [stage.name for stage in stages if not stage.passed]
     if not failed:
-        return f"{artefact.name}: results on this machine are as recorded"
-    return f"{artefact.name}: FAILED at stage `{failed[0]}`: do not deploy on this machine"
+        return paint(f"{artefact.name}: results on this machine are as recorded", "green")
+    failure = f"FAILED at stage `{failed[0]}`: do not deploy on this machine"
+    return f"{artefact.name}: {paint(failure, 'red', bold=True)}"

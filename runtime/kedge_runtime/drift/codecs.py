@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kedge_runtime.arrays import Doubles
-from kedge_runtime.drift import rows
+from kedge_runtime.drift import measure
 from kedge_runtime.drift.journal import (
     DIGEST_BYTES,
     Entry,
@@ -69,14 +69,14 @@ class PartCodec:
         fields = decode(PartEntry, entry, "shard")
         shard = _shard(self.shards, index)
         part = Part(
-            unpacked(fields.rows, rows.ROW),
+            unpacked(fields.rows, measure.ROW),
             unpacked(fields.seconds, float),
             _failures(fields.failed),
         )
         failed = [shard.start + shard.names.index(failure.image) for failure in part.failed]
         indices = range(shard.start, shard.start + len(shard.names))
         _check_complete([*part.rows["image"].tolist(), *failed], indices)
-        rows.check(part.rows, self.labels, alike=self.alike)
+        measure.check(part.rows, self.labels, alike=self.alike)
         if len(part.seconds) != len(part.rows) or not _is_time(part.seconds):
             raise ValueError("its times don't match its images")
         return part

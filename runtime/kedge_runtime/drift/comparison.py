@@ -16,16 +16,15 @@ from kedge_runtime.artefact.file import Artefact, read_artefact
 from kedge_runtime.drift import journal, report
 from kedge_runtime.drift.codecs import PartCodec, shards_of
 from kedge_runtime.drift.journal import ImageFolder, Journal
-from kedge_runtime.drift.measure import Evidence, Part, Task, measure_all
+from kedge_runtime.drift.measure import ROW, Evidence, Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
 from kedge_runtime.drift.recording import Sample
 from kedge_runtime.drift.reference import SUFFIX, Reference
-from kedge_runtime.drift.rows import ROW
 from kedge_runtime.drift.summary import GateLimits, check_limits, summarise
 from kedge_runtime.drift.truth import truth_by
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import LostError, UsageError
-from kedge_runtime.pool.executors import Pool, executor
+from kedge_runtime.pool import Pool, executor
 from kedge_runtime.progress import Bar
 
 if TYPE_CHECKING:
@@ -153,7 +152,10 @@ def _drift(
     with open_journal as finished:
         part = _measured(task, images, finished, workers)
     evidence = Evidence(images.names, labels, part, comparison.truth, output.multi_label)
-    return summarise(evidence, _described(task, artefact), request.limits)
+    drift = summarise(evidence, _described(task, artefact), request.limits)
+    measured = (images.names[i] for i in part.rows["image"])
+    marks = artefact.contract.provenance.calibration_images
+    return replace(drift, calibration_images=reference.count_marked(measured, marks))
 
 
 def _task(request: DriftRequest, artefact: Artefact, reference: Reference) -> Task:

@@ -1,11 +1,12 @@
 """Judge what an artefact may lose by the bound of an interval, not by the estimate."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from kedge_runtime.arrays import Flags, Indices
-from kedge_runtime.drift.intervals import (
+from kedge_runtime.drift.statistics import (
     Decides,
     drop_differs,
     images_needed,
@@ -58,6 +59,29 @@ def share(count: int, total: int) -> Estimate:
     """Return a share and its interval; `total` >= 1."""
     low, high = wilson(count, total)
     return Estimate(count / total, float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Holds:
+    """The strictest limits that some images pass, as shares; `max_drop`: None without ground truth.
+
+    Each is the bound of its interval, rounded to a tenth of a point on the safe side.
+    """
+
+    max_drop: float | None
+    min_agreement: float
+
+
+_TENTHS = 1000  # of a point in 1
+_SAFE = 1e-6  # more than reading the limit back can change it
+
+
+def holds(drop: Estimate | None, agreement: Estimate) -> Holds:
+    """Return the strictest limits that a drop and an agreement pass."""
+    least = max(math.floor(agreement.low * _TENTHS - _SAFE), 0) / _TENTHS
+    if drop is None:
+        return Holds(None, least)
+    return Holds(max(math.ceil(drop.high * _TENTHS + _SAFE), 0) / _TENTHS, least)
 
 
 @dataclass(frozen=True)

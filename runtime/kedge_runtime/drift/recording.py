@@ -15,8 +15,9 @@ from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Tensor
 from kedge_runtime.artefact.file import Artefact
+from kedge_runtime.checks.hardware import identity
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import check_finite
+from kedge_runtime.classify.results import check_finite
 from kedge_runtime.drift import journal
 from kedge_runtime.drift.codecs import Answers, AnswersCodec, shards_of
 from kedge_runtime.drift.journal import (
@@ -33,10 +34,9 @@ from kedge_runtime.drift.reference import (
     ReferenceFacts,
     write_reference,
 )
-from kedge_runtime.drift.report import Attribution
+from kedge_runtime.drift.report import Attribution, DriftReport
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
-from kedge_runtime.identity import identity
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.image.preprocessing import Preprocessor
 from kedge_runtime.output import quiet
@@ -115,6 +115,9 @@ class Converter(Protocol):
         self, against: Against, artefacts: Sequence[Artefact], sample: Sample
     ) -> list[LayerFindings]:
         """Return the drift of each artefact's layers."""
+
+    def page(self, report: DriftReport) -> str:
+        """Return a run as an HTML document."""
 
 
 def converter() -> Converter:

@@ -10,7 +10,7 @@ import json
 import os
 import weakref
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import open_plain
-from kedge_runtime.artefact.contract import Contract, Geometry, Normalisation, Output, Tensor
+from kedge_runtime.artefact.contract import (
+    Contract,
+    Geometry,
+    Normalisation,
+    Output,
+    Tensor,
+    calibration_mark,
+)
 from kedge_runtime.drift.journal import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
 from kedge_runtime.files import sha256_of, whole_file
@@ -113,6 +120,12 @@ class Reference:
     def is_failed(self, name: str) -> bool:
         """Whether the image was unreadable when the reference was recorded."""
         return name in self._failed
+
+    def count_marked(self, names: Iterable[str], marks: Collection[str]) -> int:
+        """Count the images whose content has one of `marks` (Provenance.calibration_images)."""
+        known = frozenset(marks)
+        digests = (self.digests[self._rows[name]] for name in names)
+        return sum(calibration_mark(digest.tobytes()) in known for digest in digests)
 
     def outputs(self, name: str, digest: NDArray[np.uint8]) -> Floats:
         """Return the reference's outputs for an image, float32 [classes].

@@ -2,15 +2,19 @@
 
 Shares and probabilities are 0..1. A drop is the reference's accuracy minus the artefact's: positive
 is a loss. A figure is None without what it needs: ground truth, outputs of the same kind.
+
+People read shares in percent, drops and differences in points.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kedge_runtime.classify.results import Prediction
-from kedge_runtime.drift.gates import Estimate, Gate, Pairs, Verdict
+from kedge_runtime.drift.by_class import Confusion, PerClass
+from kedge_runtime.drift.gates import Estimate, Gate, Holds, Pairs, Verdict
 from kedge_runtime.drift.journal import Failure
-from kedge_runtime.drift.metrics import AgreementBy
+from kedge_runtime.drift.statistics import AgreementBy
+from kedge_runtime.output import percent
 
 
 @dataclass(frozen=True)
@@ -79,41 +83,6 @@ class Flips:
 
 
 @dataclass(frozen=True)
-class ClassDrift:
-    """Hold the drift of one class.
-
-    With ground truth: its images, and those lost and gained. Without: the images whose best class
-    it is by the reference, and the flips among them. `p`: see breakdown.per_class; `q`: the same,
-    adjusted for the number of classes.
-    """
-
-    index: int
-    id: str
-    name: str
-    images: int
-    flips: int
-    lost: int | None
-    gained: int | None
-    p: float
-    q: float
-
-
-@dataclass(frozen=True)
-class PerClass:
-    """Hold the drift of every class that has images, the smallest p first.
-
-    `by`: what tells an image's class, `truth` or `reference`; `drifted`: the number of classes with
-    q <= `level`, the false discovery rate.
-    """
-
-    by: str
-    level: float
-    tested: int
-    drifted: int
-    classes: tuple[ClassDrift, ...]
-
-
-@dataclass(frozen=True)
 class ConfidenceBin:
     """Hold the images whose confidence is in low..high.
 
@@ -142,6 +111,26 @@ class Calibrations:
     reference: Calibration
     artefact: Calibration
     shift: float
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """Count the answers of one side with a confidence of `threshold` or more.
+
+    `right`: those that are right; None without ground truth.
+    """
+
+    threshold: float
+    answered: int
+    right: int | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Hold what both sides answer if lower confidences count as unknown."""
+
+    reference: tuple[CoveragePoint, ...]
+    artefact: tuple[CoveragePoint, ...]
 
 
 @dataclass(frozen=True)
@@ -229,7 +218,10 @@ class Drift:
     """Hold the drift of one artefact from the reference, on `images` images.
 
     `agreement_by`: `best` where the best classes must be equal, `labels` where the whole sets of
-    independent classes must be; those have no top-5 and no drift by class.
+    independent classes must be; those have no top-5 and no drift by class. Nor has a top-5 what has
+    five classes or fewer. `holds`: the strictest gates that these images pass; `default_gate`:
+    whether the user gave none; `calibration_images`: how many of the images calibrated the
+    artefact.
     """
 
     artefact: ArtefactDrift
@@ -247,8 +239,13 @@ class Drift:
     entropy: Entropy
     distances: Distances
     latency: Latency
+    holds: Holds
+    confusion: Confusion | None = None
+    coverage: Coverage | None = None
     attribution: Attribution | None = None
     agreement_by: AgreementBy = "best"
+    default_gate: bool = False
+    calibration_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -288,3 +285,40 @@ class DriftReport:
         if self.by_layer is None:
             del data["by_layer"]
         return data
+
+
+def number(share: float, digits: int = 1) -> str:
+    """Write a share or a difference times 100, without its unit; a zero has no sign."""
+    return f"{round(100 * share, digits) or 0.0:.{digits}f}"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """Write a difference of shares, -1..1, as `0.4 points`."""
+    return f"{number(difference, digits)} points"
+
+
+def share_interval(value: Estimate) -> str:
+    """Write a share with its interval, as `98.2 % (96.6 to 99.1)`."""
+    return f"{percent(value.value)} ({number(value.low)} to {number(value.high)})"
+
+
+def drop_interval(value: Estimate, digits: int = 1) -> str:
+    """Write a drop with its interval, as `0.4 points (-0.3 to 1.1)`: positive is a loss."""
+    low, high = (number(end, digits) for end in (value.low, value.high))
+    return f"{points(value.value, digits)} ({low} to {high})"
+
+
+def judged(gate: Gate, digits: int = 1) -> str:
+    """Write a gate's figure and limit: `agreement 98.2 % (96.6 to 99.1), at least 95.0 %`."""
+    if gate.name == "max_drop":
+        figure = f"top-1 drop {drop_interval(gate.value, digits)}"
+    else:
+        figure = f"agreement {share_interval(gate.value)}"
+    return f"{figure}, {limit(gate, digits)}"
+
+
+def limit(gate: Gate, digits: int = 1) -> str:
+    """Write a gate's limit, as `at most 1.0 points`."""
+    if gate.name == "max_drop":
+        return f"at most {points(gate.limit, digits)}"
+    return f"at least {percent(gate.limit)}"

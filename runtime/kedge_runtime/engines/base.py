@@ -49,6 +49,10 @@ class Engine(ABC):
     """Whether batches may be tried; False after the first refusal."""
     note = ""
     """A line for the user on how the model was opened, or empty."""
+    threads = 0
+    """The threads that it was opened with; 0 where that is not known."""
+    closed = False
+    """Whether its memory is released."""
 
     def __init__(self, input_port: Port, output_port: Port) -> None:
         """Take the input and the output of the loaded model."""
@@ -71,7 +75,20 @@ class Engine(ABC):
     def get(self) -> Array:
         """Return the raw output; no later run writes into it."""
 
+    @abstractmethod
+    def release(self) -> None:
+        """Drop the library's object; nothing runs after it."""
+
+    def close(self) -> None:
+        """Release the model's memory, after a run of another thread has ended."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self.release()
+
     def _run(self, tensors: Array) -> Array:
+        if self.closed:
+            raise EngineError("the model is closed; open it again")
         self.set(tensors)
         self.invoke()
         return self.get()

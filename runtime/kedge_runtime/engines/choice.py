@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
-from kedge_runtime.errors import EngineError, UsageError
+from kedge_runtime.errors import EngineError, UsageError, install
 from kedge_runtime.modelfile.check import passed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Kernels = Literal["default", "builtin", "reference"]
 
 ARM32 = "armv7l"  # platform.machine() of a 32-bit Raspberry Pi OS
-ONNX = "pip install './kedge[onnx]'"
+ONNX = install("onnx")
 OPENCV = "run a float32 model with --engine opencv"
 TFLITE = "use .tflite files or a 64-bit system"  # where onnxruntime has no wheel
 
@@ -175,6 +175,12 @@ def open_engine(content: "ModelContent", options: EngineOptions | None = None) -
     or invalid model, EngineError when it can't be loaded.
     """
     options = options or EngineOptions()
+    engine = _open(content, options)
+    engine.threads = options.thread_count
+    return engine
+
+
+def _open(content: "ModelContent", options: EngineOptions) -> "Engine":
     kind = ENGINES[engine_for(content.format, options)]
     if options.isolate or not passed.is_known(content):
         from kedge_runtime.modelfile.check.check import check_model

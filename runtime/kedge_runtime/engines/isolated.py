@@ -76,6 +76,10 @@ class Isolated(Engine):
         except (KeyError, TypeError, ValueError):
             raise self._child.died("it sent an invalid reply") from None
 
+    def release(self) -> None:
+        """End the worker process."""
+        self._child.end()
+
     def _step(self, head: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
         # Four times the stated size: an output with open sides is larger than its port states.
         most = 4 * self._rows * max(1 << 20, 8 * int(np.prod(self.output_shape)))

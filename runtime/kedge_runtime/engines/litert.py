@@ -12,6 +12,7 @@ from typing import Any
 from kedge_runtime.arrays import Array
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Quantisation, Tensor
+from kedge_runtime.engines import stderr
 from kedge_runtime.engines.base import (
     BYTES,
     Engine,
@@ -71,7 +72,7 @@ def _probe(delegate: Delegate) -> None:
     """Load the library without LiteRT first: its failure leaves an object that prints errors."""
     try:
         library = ctypes.CDLL(delegate.library)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = one_line(error)
         raise EngineError(
             f"the delegate's library can't be loaded ({reason}): {delegate.install}"
@@ -87,6 +88,8 @@ RESOLVERS: dict[Kernels, str] = {
     "reference": "BUILTIN_REF",
 }
 
+# What LiteRT prints on stderr for every model; it can't be told not to.
+_CREATED = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 XNNPACK = "xnnpack"  # in LiteRT's message when its default delegate refuses a model
 
 
@@ -123,6 +126,10 @@ class LiteRT(Engine):
         output: Array = self._interpreter.get_tensor(self._output_index)
         return output
 
+    def release(self) -> None:
+        """Drop the interpreter."""
+        self._interpreter = None
+
     def _resize(self, shape: tuple[int, ...]) -> None:
         # Noted first: after a refusal the interpreter has the new shape and no tensors.
         self._shape = shape
@@ -150,6 +157,12 @@ def _open(litert: ModuleType, content: ModelContent, options: EngineOptions) -> 
 
 
 def _load(litert: ModuleType, content: ModelContent, options: EngineOptions) -> LiteRT:
+    with stderr.without(_CREATED):
+        interpreter = _interpreter(litert, content, options)
+    return LiteRT(interpreter, litert.__name__.partition(".")[0])
+
+
+def _interpreter(litert: ModuleType, content: ModelContent, options: EngineOptions) -> Any:
     interpreter = litert.Interpreter(
         model_content=content.data,
         num_threads=options.thread_count,
@@ -159,7 +172,7 @@ def _load(litert: ModuleType, content: ModelContent, options: EngineOptions) -> 
         experimental_op_resolver_type=litert.OpResolverType[RESOLVERS[options.kernels]],
     )
     interpreter.allocate_tensors()
-    return LiteRT(interpreter, litert.__name__.partition(".")[0])
+    return interpreter
 
 
 def _describe(message: str) -> str:

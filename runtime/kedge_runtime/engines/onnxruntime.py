@@ -53,6 +53,10 @@ class OnnxRuntime(Engine):
         """Return the raw output, a new array each time."""
         return self._results[0]
 
+    def release(self) -> None:
+        """Drop the session and the last run's arrays."""
+        self._session, self._feed, self._results = None, {}, []
+
 
 def open_engine(content: ModelContent, options: EngineOptions) -> OnnxRuntime:
     """Load an .onnx model, sealed or not. Raises EngineError."""

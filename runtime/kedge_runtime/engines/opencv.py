@@ -53,6 +53,10 @@ class OpenCV(Engine):
         """Return the raw output, a new array each time."""
         return self._result
 
+    def release(self) -> None:
+        """Drop the network."""
+        self._net = None
+
 
 def open_engine(content: ModelContent, options: EngineOptions) -> OpenCV:
     """Load a float32 .onnx model, sealed or not. Raises EngineError.

@@ -18,10 +18,9 @@ from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.artefact.contract import Orientation
 from kedge_runtime.errors import ImageError, about, reason_of
-from kedge_runtime.image.formats import read_header
-from kedge_runtime.image.header import HeaderError, ImageHeader
+from kedge_runtime.image.header import HeaderError, ImageHeader, read_header
+from kedge_runtime.image.objects import Source, pillow_pixels, plain
 
-Source = str | Path | bytes | NDArray[Any]
 # Height and width of a JPEG as stored -> 1, 2, 4 or 8: the divisor of its sides when decoded.
 Reduction = Callable[[int, int], int]
 
@@ -41,6 +40,7 @@ _COLOURS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_BATCH = "; for a batch, give list(array)"
 _ORIENTATIONS = {"exif": 0, "ignore": cv2.IMREAD_IGNORE_ORIENTATION}
 # EXIF orientation -> function that turns stored pixels, [h, w, 3], upright.
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
@@ -83,16 +83,20 @@ def read_image(
     limits: ImageLimits = LIMITS,
     reduction: Reduction = full_size,
 ) -> Pixels:
-    """Return uint8 [height, width, 3] in RGB from a path, encoded bytes, or an RGB array.
+    """Return uint8 [height, width, 3] in RGB from a path, an open file, bytes, or an RGB array.
 
-    Only JPEGs are reduced. Raises ImageError when the source holds no complete image, or exceeds
-    `limits`. The limits do not apply to an array.
+    A Pillow image is turned by its EXIF orientation as a file is. Only JPEGs in files and bytes are
+    reduced. Raises ImageError when the source holds no complete image, or exceeds `limits`. The
+    limits do not apply to an array, and of them only `pixels` to a Pillow image.
     """
-    if isinstance(source, np.ndarray):
-        return _check_pixels(source)
-    encoded = isinstance(source, bytes)
-    with about("the image" if encoded else source):
-        content = source if isinstance(source, bytes) else _read(Path(source), limits)
+    image = plain(source, limits.bytes)
+    if isinstance(image, np.ndarray):
+        return _check_pixels(image)
+    if not isinstance(image, Path | bytes):
+        pixels, number = pillow_pixels(image, limits.pixels)
+        return _check_pixels(_TURNS[number if orientation == "exif" else 1](pixels))
+    with about(image if isinstance(image, Path) else "the image"):
+        content = _read(image, limits) if isinstance(image, Path) else image
         return _decode(content, orientation, limits, reduction)
 
 
@@ -193,5 +197,6 @@ def _check_pixels(pixels: NDArray[Any]) -> Pixels:
         raise ImageError(
             f"got an array of {pixels.dtype} {pixels.shape}, "
             "expected uint8 (height, width, 3) in RGB order"
+            f"{_BATCH if pixels.ndim == 4 else ''}"
         )
     return np.ascontiguousarray(pixels)

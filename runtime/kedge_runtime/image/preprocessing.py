@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Contract, Input, Normalisation, Tensor
-from kedge_runtime.image.decode import LIMITS, ImageLimits, Source, read_image
+from kedge_runtime.errors import UsageError
+from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
 from kedge_runtime.image.geometry import fit_to, reduction
+from kedge_runtime.image.objects import Source
+from kedge_runtime.records import shown
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,22 @@ def _greyed(pixels: Pixels, luma: Luma) -> Pixels:
 
 
 def preprocess(contract: Contract | Input, source: Source) -> NDArray[Any]:
-    """Return the input tensor of one image: a path, encoded bytes or an RGB uint8 array.
+    """Return the input tensor of one image, bit for bit what the engine gets.
 
-    Its shape and dtype are the contract's: [1, height, width, 3] by default. Raises ImageError.
+    Args:
+        contract: A contract, or its input.
+        source: A path, encoded bytes, an open binary file, a Pillow image, or an array, uint8
+            [height, width, 3] in RGB.
+
+    Returns:
+        The tensor in the contract's shape and dtype: [1, height, width, 3] by default.
+
+    Raises:
+        ImageError: The image can't be read.
+        UsageError: `contract` is none.
     """
+    if not isinstance(contract, Contract | Input):
+        raise UsageError(f"contract is {shown(contract)}, expected a Contract or its input")
     spec = contract.input if isinstance(contract, Contract) else contract
     preprocessor = Preprocessor(spec)
     return preprocessor.tensor(preprocessor.read(source))

@@ -1,10 +1,18 @@
-"""Define the records of a model file's graph, the same for every format."""
+"""Read the graph of a model file, sealed or not, without any engine, into records for all formats.
+
+Each format has a module with `read(content) -> Network`.
+"""
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.errors import ArtefactError
 from kedge_runtime.modelfile.tflite_schema import ITEM_BYTES
 
 
@@ -106,3 +114,26 @@ class Network:
     def producers(self) -> dict[int, int]:
         """Return the index of the operator that writes each value, by the value's index."""
         return {value: i for i, each in enumerate(self.operators) for value in each.outputs}
+
+
+# The exceptions when damaged bytes are read, and their numbers are used.
+FAULTS = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
+
+
+def read_network(content: ModelContent) -> "Network":
+    """Read the graph of a .tflite or .onnx model. Raises ArtefactError for other bytes."""
+    with readable(content.path):
+        reader = import_module(f"{__package__}.{content.format}")
+        network: Network = reader.read(memoryview(content.data))
+        return network
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the block's FAULTS into ArtefactErrors about a file."""
+    try:
+        yield
+    except FAULTS as error:
+        raise ArtefactError(
+            f"{path}: no readable {path.suffix} model ({error}); copy it again, or convert again"
+        ) from None

@@ -18,8 +18,7 @@ from kedge_runtime.artefact.onnx import KEY, METADATA_PROPS
 from kedge_runtime.modelfile.archives import FAULTS, opened
 from kedge_runtime.modelfile.check.check import check_model
 from kedge_runtime.modelfile.encodings import parts
-from kedge_runtime.modelfile.network import Network, Operator, Scales, Value
-from kedge_runtime.modelfile.reading import read_network, readable
+from kedge_runtime.modelfile.network import Network, Operator, Scales, Value, read_network, readable
 
 # Member of a sealed file -> its name in the report.
 MEMBERS = {CONTRACT: "contract", GOLDEN: "golden", "kedge/digest": "digest"} | dict.fromkeys(
@@ -181,12 +180,33 @@ class Summary:
 def summarise(network: Network) -> Summary:
     """Count a network's operators and quantisations, and plan its memory."""
     kinds = Counter(
-        (each.kind, each.version, next((v.dtype for v in network.outputs_of(each)), ""))
-        for each in network.operators
+        (each.kind, each.version, dtype)
+        for each, dtype in zip(network.operators, output_types(network), strict=True)
     )
     operators = [OperatorCount(*key, count) for key, count in sorted(kinds.items())]
     operators.sort(key=lambda row: -row.count)
     return Summary(tuple(operators), quantisation(network), arena(network), weights(network))
+
+
+# ONNX operators whose output type isn't that of their first input.
+OTHER_TYPES = {"Shape": "int64", "ArgMax": "int64", "Cast": "", "CastLike": "", "Range": ""}
+
+
+def output_types(network: Network) -> list[str]:
+    """Return the type of each operator's first output; "" where neither file nor inputs tell.
+
+    An ONNX file need not state the types between its operators.
+    """
+    types = {place: value.dtype for place, value in enumerate(network.values)}
+    found = []
+    for each in network.operators:
+        outputs = [place for place in each.outputs if place >= 0]
+        inputs = [types[place] for place in each.inputs if place >= 0]
+        inferred = OTHER_TYPES.get(each.kind, next(iter(inputs), ""))
+        for place in outputs:
+            types[place] = types[place] or inferred
+        found.append(types[outputs[0]] if outputs else "")
+    return found
 
 
 def weights(network: Network) -> int:

@@ -1,7 +1,7 @@
 """Read TFLite Metadata, which files for MediaPipe and Android's task library contain.
 
 It is a separate flatbuffer in a buffer of the model. Its labels are a text file in the archive
-behind the model. `kedge_convert.export.tflite_metadata` writes the same. Field numbers:
+behind the model. `kedge_convert.export.tflite` writes the same. Field numbers:
 metadata_schema.fbs of TensorFlow Lite Support, of which MediaPipe has a copy.
 """
 

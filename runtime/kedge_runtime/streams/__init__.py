@@ -19,8 +19,7 @@ from kedge_runtime.streams.answers import (
     Votes,
     classify_stream,
 )
-from kedge_runtime.streams.mailbox import latest
-from kedge_runtime.streams.sources import Frame, numbered, open_camera, open_video
+from kedge_runtime.streams.sources import Frame, latest, numbered, open_camera, open_video
 
 __all__ = [
     "Answer",

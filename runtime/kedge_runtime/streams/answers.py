@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Colour
-from kedge_runtime.classify.classifier import Predictor
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole

@@ -10,7 +10,7 @@ from kedge_runtime.errors import ArtefactError, about
 from kedge_runtime.modelfile import onnx_schema as schema
 from kedge_runtime.modelfile.check.tflite_shapes import Cost, UnsoundError
 from kedge_runtime.modelfile.encodings import fields, parts
-from kedge_runtime.modelfile.reading import FAULTS
+from kedge_runtime.modelfile.network import FAULTS
 
 # Modules with `check(content) -> Cost`, each imported for its format only.
 CHECKS = {format: f"{__package__}.{format}" for format in ("tflite", "onnx")}

@@ -1,0 +1,65 @@
+"""Fine-tune MobileNetV2 on your own images: a folder with one folder a class.
+
+    python finetune.py flowers/ --out flowers.keras
+    kedge convert flowers.keras --preprocess image_dataset --calibrate flowers/ --to tflite:int8
+
+This is plain Keras, as in its tutorials. kedge takes the file that it saves.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import keras
+
+SIDE = 160
+
+
+def dataset(folder: Path, subset: str) -> Any:
+    """Return a fifth of the images for validation, or the others for training."""
+    return keras.utils.image_dataset_from_directory(
+        folder,
+        validation_split=0.2,
+        subset=subset,
+        seed=1,
+        image_size=(SIDE, SIDE),
+    )
+
+
+def network(classes: int, weights: str | None) -> Any:
+    """Return MobileNetV2 with a new last layer. Its own layers stay as they are."""
+    base = keras.applications.MobileNetV2(
+        input_shape=(SIDE, SIDE, 3), include_top=False, pooling="avg", weights=weights
+    )
+    base.trainable = weights is None
+    image = keras.Input((SIDE, SIDE, 3))
+    # The normalisation is part of the model, so nobody can forget it.
+    pixels = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    # With ImageNet's weights the batch norms keep their statistics; without, they have to learn.
+    features = base(pixels, training=False if weights else None)
+    return keras.Model(image, keras.layers.Dense(classes, activation="softmax")(features))
+
+
+def main(folder: Path, out: Path, epochs: int, weights: str | None) -> None:
+    """Train the model and save it."""
+    keras.utils.set_random_seed(1)  # the same folder gives the same model
+    training, validation = dataset(folder, "training"), dataset(folder, "validation")
+    model = network(len(training.class_names), weights)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    model.fit(training, validation_data=validation, epochs=epochs)
+    model.save(out)
+    print(f"saved {out} with the classes {', '.join(training.class_names)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="one folder a class")
+    parser.add_argument("--out", type=Path, default=Path("model.keras"))
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--from-scratch", action="store_true", help="download no weights")
+    given = parser.parse_args()
+    main(given.folder, given.out, given.epochs, None if given.from_scratch else "imagenet")

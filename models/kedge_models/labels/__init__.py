@@ -1,1 +1,0 @@
-"""The label lists that kedge ships."""

@@ -1,0 +1,31 @@
+"""The scripts of tools/ and benchmarks/: asked for help, they give it and do no work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Other Pythons run it, in an environment without kedge.
+INNER = {"peer_mediapipe.py"}
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+SCRIPTS = [
+    path
+    for path in (*TOOLS, *sorted((ROOT / "benchmarks").glob("*.py")))
+    if '"__main__"' in path.read_text() and path.name not in INNER
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_reads_its_options(script: Path) -> None:
+    """Else --help would start a measurement, or be taken for a file."""
+    assert "ArgumentParser(" in script.read_text()
+
+
+@pytest.mark.parametrize("script", TOOLS, ids=lambda path: path.name)
+def test_a_tool_shows_its_help(script: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, script, "--help"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.startswith(f"usage: {script.name}")
