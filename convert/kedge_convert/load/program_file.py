@@ -22,13 +22,13 @@ from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
 from kedge_runtime.modelfile.check.check import check_model
-from kedge_runtime.modelfile.network import Network
-from kedge_runtime.modelfile.reading import read_network
+from kedge_runtime.modelfile.network import Network, read_network
 from kedge_runtime.modelfile.report import precision_of
 from kedge_runtime.output import quiet
 
 MAGIC = slice(4, 8), b"TFL3"  # schema.fbs: file_identifier
-FLOATS = ("float32", "float16")
+# Without any kernel the precision is unknown; what a compiler wrote has an operator of its own.
+FLOATS = ("float32", "float16", "unknown")
 PROBES = 4  # noise on which the import must give the engine's answers
 # Output types whose activation an artefact leaves to the device.
 _WITH_ACTIVATION = ("softmax", "sigmoid")
