@@ -71,6 +71,14 @@ def test_every_module_of_the_runtime_imports_alone() -> None:
     assert set(done.stdout.split()) == names - {"kedge_runtime"}
 
 
+def test_preprocessing_needs_numpy_and_opencv_alone() -> None:
+    """A program of its own, with another OpenCV and no command line, imports kedge's pixels."""
+    block = BLOCK.replace(str(FOREIGN), str(("click", "ai_edge_litert", *FOREIGN)))
+    assert "blocked: click" in _python(f"{block}\nimport click").stderr
+    done = _python(f"{block}\nimport kedge_runtime.image.preprocessing")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("form", "engine"), [("tflite", "ai_edge_litert"), ("onnx", "onnxruntime")]
 )

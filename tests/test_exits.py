@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kedge_runtime.output import LIMIT
+from kedge_runtime.printable import LIMIT
 
 pytest.importorskip("ai_edge_litert")
 

@@ -17,7 +17,8 @@ from kedge_runtime.artefact.contract import Label
 from kedge_runtime.artefact.file import Golden, seal
 from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import ContractError, UsageError
-from kedge_runtime.output import LIMIT, WORD, is_printable, json_text, message, printable
+from kedge_runtime.output import json_text
+from kedge_runtime.printable import LIMIT, WORD, is_printable, message, printable
 
 pytest.importorskip("ai_edge_litert")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TextIO
 
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 NAME, WIDTH = 29, 24
 # Seconds between two updates.

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from kedge_convert.device.report import fit_rows
 from kedge_runtime.errors import counted
-from kedge_runtime.output import echo, printable
+from kedge_runtime.output import echo
+from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:
     from kedge_convert.job import Checked, Outcome

@@ -13,7 +13,7 @@ from kedge_runtime.errors import counted
 from kedge_runtime.fitting.candidates import InputCandidate
 from kedge_runtime.fitting.scores import MARGIN, Score, accuracy_lost
 from kedge_runtime.image.pipelines import PIPELINES
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:
     pass

@@ -10,7 +10,8 @@ from typing import Any
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.forecast import CompilerForecast
 from kedge_runtime.commands.findings import WIDEST, lines
-from kedge_runtime.output import paint, printable
+from kedge_runtime.output import paint
+from kedge_runtime.printable import printable
 
 MARGIN = "  "
 KEY = 12  # width of the first column

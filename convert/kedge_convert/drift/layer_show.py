@@ -6,7 +6,8 @@ from html import escape
 from kedge_convert.drift.layers import LayerDrift, Localisation
 from kedge_runtime.drift.report import percent
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page, printable
+from kedge_runtime.output import page
+from kedge_runtime.printable import printable
 
 ROW, BARS, LABELS = 16, 420, 260  # pixels
 TOP = 40

@@ -19,7 +19,7 @@ from kedge_runtime.drift import report as text
 from kedge_runtime.drift.report import Flip
 from kedge_runtime.errors import ImageError, counted
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 SIDE = 128  # pixels of the longer side: sharp at 96 on most screens
 QUALITY = 70

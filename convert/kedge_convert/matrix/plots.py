@@ -10,7 +10,7 @@ from markupsafe import Markup
 from kedge_convert.matrix.record import CellReport
 from kedge_runtime.drift.gates import Estimate, Verdict
 from kedge_runtime.drift.report import Attribution, Calibration, Calibrations, percent, points
-from kedge_runtime.output import printable
+from kedge_runtime.printable import printable
 
 Point = tuple[float, float]
 

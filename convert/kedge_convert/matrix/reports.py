@@ -16,7 +16,8 @@ from kedge_convert.matrix.record import BuildReport, CellReport, GateReport
 from kedge_runtime.drift.gates import Verdict
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
-from kedge_runtime.output import json_text, printable
+from kedge_runtime.output import json_text
+from kedge_runtime.printable import printable
 
 WRONG: dict[Verdict, str] = {"FAIL": "failure", "INCONCLUSIVE": "error"}
 

@@ -10,7 +10,8 @@ from kedge_convert.matrix.record import BuildReport, CellReport
 from kedge_runtime.drift.gates import Verdict
 from kedge_runtime.drift.report import SideAnswer, drop_interval, percent, share_interval
 from kedge_runtime.errors import counted
-from kedge_runtime.output import page, paint, printable
+from kedge_runtime.output import page, paint
+from kedge_runtime.printable import printable
 
 # A shape beside each colour, so that a report is readable without colours.
 SHAPES: dict[Verdict, str] = {"PASS": "✔", "FAIL": "✘", "INCONCLUSIVE": "?"}

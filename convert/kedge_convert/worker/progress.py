@@ -14,7 +14,8 @@ from rich.text import Text
 
 from kedge_convert.images import ImageSplit, Sampling, Tick
 from kedge_runtime.errors import counted
-from kedge_runtime.output import copy_of_stderr, message
+from kedge_runtime.output import copy_of_stderr
+from kedge_runtime.printable import message
 from kedge_runtime.progress import clock_time
 
 PREPARATION = "preparation"

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Final, Literal, get_args
 
 from kedge_runtime.errors import ContractError, counted
-from kedge_runtime.output import is_printable, printable
+from kedge_runtime.printable import is_printable, printable
 from kedge_runtime.records import decode, encode
 
 # 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from kedge_runtime.classify.results import Prediction, Result, disagree
-from kedge_runtime.output import echo, echo_json, page, printable
+from kedge_runtime.output import echo, echo_json, page
+from kedge_runtime.printable import printable
 
 ENSEMBLE = "ensemble"  # the title of an ensemble
 NAME_COLUMNS = 30

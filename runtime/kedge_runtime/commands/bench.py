@@ -38,7 +38,8 @@ from kedge_runtime.commands.options import (
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, counted
 from kedge_runtime.image.decode import read_image
-from kedge_runtime.output import echo_json, page, printable, quiet, say
+from kedge_runtime.output import echo_json, page, quiet, say
+from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust

@@ -3,7 +3,8 @@
 from textwrap import wrap
 
 from kedge_runtime.checks.hardware import Finding, State
-from kedge_runtime.output import paint, printable
+from kedge_runtime.output import paint
+from kedge_runtime.printable import printable
 
 COLOURS: dict[State, str] = {"ok": "green", "note": "yellow", "problem": "red"}
 STATE, NAME = 9, 13  # widths of the columns
