@@ -1,11 +1,13 @@
 """Is the int8 of a network the same, whatever its file was made by?
 
-Saves one Keras classifier as a SavedModel and as a float .tflite file, and converts each of them
-and the Keras file (other files of the same network: --source) with half of the images. The other
-half, to which nothing was fitted, tells each artefact's agreement with the Keras model, and the
-mean divergence (KL) of the probabilities.
+Saves one Keras classifier as a SavedModel, as a TF-Hub module, as a float .tflite file and, with an
+interpreter that has Keras 2, as its .h5 file. Converts each of them and the Keras file (other files
+of the same network: --source) with half of the images. The other half, to which nothing was fitted,
+tells each artefact's agreement with the Keras model, and the mean divergence (KL) of the
+probabilities. A conversion whose artefacts are there already is not run again.
 
-    python benchmarks/same_network.py --model FILE.keras --images DIR --out OUT
+    python benchmarks/same_network.py --model FILE.keras --images DIR --out OUT \\
+        --keras2 PYTHON --application MobileNet --alpha .25
 
 Writes results/same-network-<name>-<machine>.json and fails where agreements differ by more than
 .003.
@@ -24,6 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 import machine
+from hub_module import Module
+from kedge_convert.load import output_activation
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.file import Artefact, read_artefact
@@ -35,6 +39,7 @@ from kedge_runtime.output import quiet
 
 HERE = Path(__file__).parent
 TARGETS = ("tflite:float32", "tflite:int8", "onnx:int8")
+WEIGHTS = "weights.npz"
 MOST = 0.003  # difference in agreement between the sources
 
 
@@ -55,6 +60,8 @@ def main() -> int:
     out = arguments.out
     half, rest = _halves(arguments.images, out / "calibration")
     sources = _saved(arguments.model, out) | dict(map(_pair, arguments.source))
+    if arguments.keras2:
+        sources["keras2"] = _of_keras2(arguments, out)
     figures = []
     for name, path in sources.items():
         _convert(path, half, out / name)
@@ -85,14 +92,30 @@ def _halves(images: Path, folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _saved(path: Path, out: Path) -> dict[str, Path]:
-    """Save the model in every way; return the files by name."""
-    with quiet():
-        model = keras.models.load_model(path, compile=False)
-        model.export(out / "files" / path.stem, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(out / "files" / path.stem))
-        file = out / "files" / f"{path.stem}.tflite"
-        file.write_bytes(converter.convert())
-    return {"keras": path, "saved": out / "files" / path.stem, "tflite": file}
+    """Save the model in every way, and its weights; return the files by name."""
+    saved, hub, file = (out / kind / path.stem for kind in ("saved-files", "hub-files", "files"))
+    file = file.with_suffix(".tflite")
+    if not file.exists():
+        file.parent.mkdir(parents=True)
+        with quiet():
+            model = keras.models.load_model(path, compile=False)
+            np.savez(out / WEIGHTS, *model.get_weights())
+            model.export(saved, verbose=False)
+            module = Module(output_activation.find(model).model, "logits")
+            tf.saved_model.save(module, str(hub), signatures=module.run)
+            file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+    return {"keras": path, "saved": saved, "hub": hub, "tflite": file}
+
+
+def _of_keras2(arguments: argparse.Namespace, out: Path) -> Path:
+    """Save the model's weights in the same application of Keras 2; return the .h5 file."""
+    file: Path = out / "files" / f"{arguments.model.stem}.h5"
+    command = [arguments.keras2, HERE / "keras2_application.py", "--name", arguments.application]
+    command += ["--weights", out / WEIGHTS, "--out", file]
+    command += [] if arguments.alpha is None else ["--alpha", arguments.alpha]
+    if not file.exists():
+        subprocess.run(list(map(str, command)), check=True, env={})
+    return file
 
 
 def _pair(text: str) -> tuple[str, Path]:
@@ -101,6 +124,8 @@ def _pair(text: str) -> tuple[str, Path]:
 
 
 def _convert(path: Path, images: Path, out: Path) -> None:
+    if len(list(out.glob("*.int8.*"))) == len(TARGETS) - 1:
+        return
     command = [sys.executable, "-m", "kedge_runtime.cli", "convert", str(path)]
     command += ["--to", ",".join(TARGETS), "--calibrate", str(images), "--out", str(out)]
     command += ["--labels", "imagenet", "--preprocess", "imagenet", "--normalisation", "tf"]
@@ -137,6 +162,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="a Keras file")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="a folder for files and artefacts")
+    parser.add_argument("--keras2", help="an interpreter that has Keras 2")
+    parser.add_argument("--application", help="its name in keras.applications, for --keras2")
+    parser.add_argument("--alpha", type=float, help="its width, for --keras2")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=PATH")
     return parser.parse_args()
 

@@ -1,8 +1,10 @@
 """A float program is imported as the Keras model that gives the engine's answers, or not at all."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import cv2
@@ -10,6 +12,10 @@ import numpy as np
 import pytest
 
 import nets
+from conftest import Run
+from fuzz import seeds
+from fuzz.tflite_mutants import mutate
+from hostile_models import changed
 from kedge_convert.images import ImageSplit
 from kedge_convert.load import registry
 from kedge_convert.load.request import SourceRequest
@@ -23,13 +29,14 @@ from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract, Geometry, Label, Output, Tensor
 from kedge_runtime.artefact.file import Golden, seal
-from kedge_runtime.errors import ArtefactError, UsageError
+from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 SHAPE = (8, 8, 4)
+MUTANTS = 60
 NUMBERS = np.random.default_rng(0)
 Body = Callable[[Any, Any], Any]
 
@@ -321,3 +328,60 @@ def test_an_operator_that_keras_refuses_is_named(monkeypatch: pytest.MonkeyPatch
 def test_a_program_that_ignores_its_image_is_refused() -> None:
     with pytest.raises(ForeignOperatorError, match="OUTPUT of constants"):
         imported(read(program(lambda tf, x: tf.constant(numbers(1, 5)))), "it")
+
+
+def test_a_mutant_is_a_source_or_refused_in_a_line(tmp_path: Path) -> None:
+    """Files whose structure was changed: load, or one line; never a bug of kedge's."""
+    path, ends = tmp_path / "it.tflite", Counter[str]()
+    for number in range(MUTANTS):
+        path.write_bytes(mutate(seeds.float_program(), Random(number)))
+        try:
+            registry.load(SourceRequest(str(path)))
+            ends["loaded"] += 1
+        except KedgeError as error:
+            assert "\n" not in str(error)
+            ends["refused"] += 1
+    assert min(ends[word] for word in ("loaded", "refused")) > 0
+
+
+def without_numbers(model: Any) -> None:
+    """Make every constant that could be a kernel NaN."""
+    for buffer in model.buffers:
+        if buffer.data is not None and len(buffer.data) > 64:
+            buffer.data = np.full(len(buffer.data) // 4, np.nan, np.float32).view(np.uint8)
+
+
+def of_another_beta(model: Any) -> None:
+    softmax = model.subgraphs[0].operators[-1]
+    assert hasattr(softmax.builtinOptions, "beta")
+    softmax.builtinOptions.beta = 2.0
+
+
+def backwards(model: Any) -> None:
+    """Let the first operator read what the last one writes."""
+    operators = model.subgraphs[0].operators
+    operators[0].inputs[0] = operators[-1].outputs[0]
+
+
+# A change to a float file -> words of the line that refuses it as a source.
+HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
+    "kernels of NaN": (without_numbers, "its import answers otherwise than LiteRT does"),
+    "a rule's limit": (of_another_beta, "can't import its operator SOFTMAX with a beta of 2.0"),
+    "a circle": (backwards, "refused, an invalid .tflite model"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_gets_one_line_and_exit_code_2(
+    tmp_path: Path, pictures: Path, kedge: Run, name: str
+) -> None:
+    change, words = HOSTILE[name]
+    path, labels, out = tmp_path / "it.tflite", tmp_path / "labels.txt", tmp_path / "out"
+    path.write_bytes(changed("tflite", seeds.float_program(), change))
+    labels.write_text("one\ntwo\nthree\nfour\nfive\n")
+    options = ["--preprocess", "image_dataset", "--normalisation", "tf", "--to", "tflite:int8"]
+    files = ("--labels", labels, "--calibrate", pictures, "--out", out)
+    code, printed, err = kedge("convert", path, *options, *files)
+    assert (code, printed) == (2, "")
+    assert [line for line in err.splitlines() if words in line] == err.splitlines()[-1:]
+    assert not out.exists()
