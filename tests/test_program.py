@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import cv2
@@ -14,7 +13,7 @@ import pytest
 import nets
 from conftest import Run
 from fuzz import seeds
-from fuzz.tflite_mutants import mutate
+from fuzz.doors import DOORS
 from hostile_models import changed
 from kedge_convert.images import ImageSplit
 from kedge_convert.load import registry
@@ -334,7 +333,7 @@ def test_a_mutant_is_a_source_or_refused_in_a_line(tmp_path: Path) -> None:
     """Files whose structure was changed: load, or one line; never a bug of kedge's."""
     path, ends = tmp_path / "it.tflite", Counter[str]()
     for number in range(MUTANTS):
-        path.write_bytes(mutate(seeds.float_program(), Random(number)))
+        path.write_bytes(DOORS["program"].make("program", 17, number))
         try:
             registry.load(SourceRequest(str(path)))
             ends["loaded"] += 1

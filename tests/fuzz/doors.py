@@ -177,7 +177,7 @@ def _check(form: str, mutate: Callable[[bytes, Random], bytes]) -> Door:
 def _program(content: ModelContent) -> object:
     """Read a float program as a source, up to where Keras would build it."""
     check_model(content)
-    return importing.needed(reading.read(content.data))
+    return importing.needed(reading.read_file(content))
 
 
 def _signed(form: str) -> Door:

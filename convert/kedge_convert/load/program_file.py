@@ -12,7 +12,7 @@ from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.program import proof
 from kedge_convert.program.calls import ForeignOperatorError
 from kedge_convert.program.importing import imported
-from kedge_convert.program.reading import read
+from kedge_convert.program.reading import read_file
 from kedge_convert.toolkit import require
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract, Input, Label
@@ -54,7 +54,7 @@ def load(request: SourceRequest) -> LoadedModel:
     content, path = _checked(request), Path(request.model)
     try:
         with quiet():
-            model = imported(read(content.data), "program")
+            model = imported(read_file(content), "program")
     except ForeignOperatorError as error:
         raise UsageError(
             f"kedge can't import its operator {error}: give the model that it was made from"

@@ -26,7 +26,7 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
     """
     keras = require("keras")
     (start,) = program.inputs
-    batch, *shape = program.tensors[start].shape
+    batch, *shape = program.tensors[start].shape or (0,)
     if batch != 1:
         raise ForeignOperatorError(f"INPUT of a batch of {batch}")
     image = keras.Input(tuple(shape), name=INPUT)
