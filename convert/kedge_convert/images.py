@@ -1,7 +1,7 @@
 """Choose calibration and validation images: disjoint, none blank, none repeated."""
 
 import hashlib
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -162,11 +162,48 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Imag
     return replace(drawn.split(validation), more=more, digests=drawn.digests)
 
 
+FITTED_MEMORY = 256 << 20  # bytes: all images of a conversion, mostly
+
+
+class FittedImages:
+    """Images at a network's size, uint8 [h, w, 3]: a conversion looks at each up to ten times.
+
+    The oldest ones go when they take more than `memory` bytes.
+    """
+
+    def __init__(self, memory: int) -> None:
+        """Start with none."""
+        self._memory, self._bytes = memory, 0
+        self._held: OrderedDict[tuple[object, ...], Pixels] = OrderedDict()
+
+    def of(self, path: Path, plan: Preprocessor) -> Pixels:
+        """Return an image as `plan` fits it. Raises ImageError."""
+        try:
+            state = path.stat()
+        except OSError:  # reading it says so
+            return plan.fit(plan.read(path))
+        geometry, grey = plan.spec.geometry, plan.spec.normalisation.colour == "grey"
+        key = (path.absolute(), state.st_mtime_ns, state.st_size, geometry, grey)
+        if key not in self._held:
+            self._put(key, plan.fit(plan.read(path)).copy())  # not a part of a larger one
+        return self._held[key]
+
+    def _put(self, key: tuple[object, ...], pixels: Pixels) -> None:
+        pixels.flags.writeable = False
+        self._held[key] = pixels
+        self._bytes += pixels.nbytes
+        while self._bytes > self._memory and len(self._held) > 1:
+            self._bytes -= self._held.popitem(last=False)[1].nbytes
+
+
+_FITTED = FittedImages(FITTED_MEMORY)
+
+
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
     """Yield the input tensor of each image, [1, ...], through the runtime's preprocessing."""
     plan = Preprocessor(spec)
     for path in paths:
-        yield plan.tensor(plan.read(path))
+        yield plan.look_up(_FITTED.of(path, plan))
 
 
 def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:
