@@ -38,7 +38,8 @@ from kedge_runtime.files import write_whole
 from kedge_runtime.output import quiet
 
 HERE = Path(__file__).parent
-TARGETS = ("tflite:float32", "tflite:int8", "onnx:int8")
+TARGETS = ("tflite:int8", "onnx:int8")
+REFERENCE = "tflite:float32"  # of the Keras file
 WEIGHTS = "weights.npz"
 MOST = 0.003  # difference in agreement between the sources
 
@@ -64,7 +65,8 @@ def main() -> int:
         sources["keras2"] = _of_keras2(arguments, out)
     figures = []
     for name, path in sources.items():
-        _convert(path, half, out / name)
+        targets = (REFERENCE, *TARGETS) if path == arguments.model else TARGETS
+        _convert(path, half, out / name, targets, arguments.calibrate)
         reference = _probabilities(next((out / "keras").glob("*.float32.tflite")), rest)
         for file in sorted((out / name).glob("*.int8.*")):
             figures.append(_figures(name, file, reference, rest))
@@ -123,11 +125,12 @@ def _pair(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _convert(path: Path, images: Path, out: Path) -> None:
-    if len(list(out.glob("*.int8.*"))) == len(TARGETS) - 1:
+def _convert(path: Path, images: Path, out: Path, targets: Sequence[str], count: int) -> None:
+    if len(list(out.glob("*.int8.*"))) == len(TARGETS):
         return
     command = [sys.executable, "-m", "kedge_runtime.cli", "convert", str(path)]
-    command += ["--to", ",".join(TARGETS), "--calibrate", str(images), "--out", str(out)]
+    command += ["--to", ",".join(targets), "--calibrate", str(images), "--out", str(out)]
+    command += ["--calibrate-count", str(count), "--check-count", "20", "--force-input"]
     command += ["--labels", "imagenet", "--preprocess", "imagenet", "--normalisation", "tf"]
     subprocess.run(command, check=True)
 
@@ -162,6 +165,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="a Keras file")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="a folder for files and artefacts")
+    parser.add_argument("--calibrate", type=int, default=200, help="calibration images")
     parser.add_argument("--keras2", help="an interpreter that has Keras 2")
     parser.add_argument("--application", help="its name in keras.applications, for --keras2")
     parser.add_argument("--alpha", type=float, help="its width, for --keras2")
