@@ -32,7 +32,7 @@ from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.file import Artefact, read_artefact
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.outputs import probabilities
+from kedge_runtime.classify.results import probabilities
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.files import write_whole
 from kedge_runtime.output import quiet
