@@ -27,7 +27,8 @@ from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract, Geometry, Label, Output, Tensor
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import quiet

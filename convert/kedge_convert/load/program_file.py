@@ -17,7 +17,7 @@ from kedge_convert.toolkit import require
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract, Input, Label
 from kedge_runtime.artefact.file import artefact_of, ends_in_digest
-from kedge_runtime.artefact.foreign import METADATA, has_archive, member_text
+from kedge_runtime.artefact.foreign import has_archive, member_text, metadata_of
 from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
@@ -123,10 +123,7 @@ def _pipeline(spec: Input) -> Pipeline:
 
 def _facts(content: ModelContent) -> SourceFacts:
     """Return the facts in a foreign file's metadata."""
-    read = METADATA.get(content.format)
-    if read is None:
-        return SourceFacts()
-    metadata = read(content)
+    metadata = metadata_of(content)
     return SourceFacts(
         normalisation=metadata.normalisation,
         labels=_labels(content, metadata.labels),

@@ -24,11 +24,15 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class ProgramTensor:
-    """A tensor; `shape`: batch included, which is 1; `constant`: its numbers, if it has any."""
+    """A tensor; `shape`: batch included, which is 1; `constant`: its numbers, if it has any.
+
+    `kind`: the name of its type (schema.fbs: TensorType).
+    """
 
     name: str
     shape: tuple[int, ...]
     constant: Array | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,10 @@ def _tensor(model: Any, tensor: Any) -> ProgramTensor:
     name, shape = (tensor.name or b"").decode(errors="replace"), flatbuffer.shape(tensor)
     data = model.buffers[tensor.buffer].data
     kinds = {value: key for key, value in vars(flatbuffer.schema().TensorType).items()}
-    dtype = _DTYPES.get(kinds.get(tensor.type, ""))
+    kind = kinds.get(tensor.type, "")
+    dtype = _DTYPES.get(kind)
     size = math.prod(shape) * np.dtype(dtype).itemsize if dtype else 0
     # Sparse tensors hold fewer numbers than their shape has; no rule finds theirs.
     if data is None or dtype is None or len(data) != size or not size:
-        return ProgramTensor(name, shape)
-    return ProgramTensor(name, shape, np.asarray(data).view(dtype).reshape(shape))
+        return ProgramTensor(name, shape, kind=kind)
+    return ProgramTensor(name, shape, np.asarray(data).view(dtype).reshape(shape), kind)

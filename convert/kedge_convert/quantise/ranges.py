@@ -1,7 +1,7 @@
 """Choose the range of a tensor's 256 steps from its histogram over the calibration images."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -130,6 +130,20 @@ class Observed:
     selection: Mapping[str, Histogram]
     _ranges: dict[str, Ranges] = field(default_factory=dict, repr=False, compare=False)
 
+    def named(self, tensors: Mapping[str, str]) -> "Observed":
+        """Return the same histograms under other names; `tensors`: the present name of each."""
+        preparation, selection = (
+            {name: histograms[tensor] for name, tensor in tensors.items()}
+            for histograms in (self.preparation, self.selection)
+        )
+        return Observed(preparation, selection)
+
+    def __or__(self, other: "Observed") -> "Observed":
+        """Return the histograms of both."""
+        return Observed(
+            {**self.preparation, **other.preparation}, {**self.selection, **other.selection}
+        )
+
     def ranges(self, method: str) -> Ranges:
         """Return every range by one of METHODS, over all calibration images."""
         if method not in self._ranges:
@@ -240,8 +254,20 @@ class Static(Protocol):
     def floats(self, source: Source) -> bytes:
         """Return the float file that is quantised. Raises ConversionError."""
 
-    def observe(self, content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
-        """Call `see` with name and value of every activation, image by image, [1, h, w, 3]."""
+    def tensors(self, source: Source, content: bytes) -> dict[str, str]:
+        """Return the tensors of the float TFLite program by the activations that are the same."""
+
+    def observe(
+        self,
+        content: bytes,
+        images: Iterable[NDArray[np.float32]],
+        see: See,
+        known: Container[str] = (),
+    ) -> None:
+        """Call `see` with name and value of every activation that isn't known, image by image.
+
+        An image is [1, h, w, 3].
+        """
 
     def quantise(
         self,
