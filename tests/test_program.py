@@ -19,7 +19,7 @@ from kedge_convert.images import ImageSplit
 from kedge_convert.load import registry
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.program import preparable, proof
-from kedge_convert.program.calls import ForeignOperatorError, OperatorCall
+from kedge_convert.program.calls import OperatorImport, OperatorImportError
 from kedge_convert.program.importing import imported
 from kedge_convert.program.operators import RULES
 from kedge_convert.program.reading import read
@@ -157,7 +157,7 @@ FOREIGN: dict[str, Body] = {
 @pytest.mark.parametrize("reason", FOREIGN)
 def test_what_cant_be_imported_is_named(reason: str) -> None:
     content = program(FOREIGN[reason])
-    with pytest.raises(ForeignOperatorError, match=f"^{reason}$"):
+    with pytest.raises(OperatorImportError, match=f"^{reason}$"):
         imported(read(content), "it")
 
 
@@ -258,7 +258,7 @@ def test_an_import_that_answers_otherwise_is_not_used(
     assert found == preparable.Preparable(None, preparable.INEXACT)
 
 
-def largest(call: OperatorCall) -> Any:
+def largest(call: OperatorImport) -> Any:
     """Return the largest numbers of a map, where the operator gives their mean."""
     layer = require("keras").layers.GlobalMaxPooling2D(keepdims=bool(call.options.keepDims))
     return layer(call.value())
@@ -316,17 +316,17 @@ def test_a_damaged_file_is_refused_before_anything_else_reads_it(tmp_path: Path)
 
 
 def test_an_operator_that_keras_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(call: OperatorCall) -> None:
+    def refuse(call: OperatorImport) -> None:
         raise ValueError("no such size")
 
     content = program(CASES["TANH"])
     monkeypatch.setitem(RULES, "TANH", refuse)
-    with pytest.raises(ForeignOperatorError, match=r"^TANH that Keras lacks \(no such size\)$"):
+    with pytest.raises(OperatorImportError, match=r"^TANH that Keras lacks \(no such size\)$"):
         imported(read(content), "it")
 
 
 def test_a_program_that_ignores_its_image_is_refused() -> None:
-    with pytest.raises(ForeignOperatorError, match="OUTPUT of constants"):
+    with pytest.raises(OperatorImportError, match="OUTPUT of constants"):
         imported(read(program(lambda tf, x: tf.constant(numbers(1, 5)))), "it")
 
 

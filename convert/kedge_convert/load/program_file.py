@@ -10,7 +10,7 @@ from typing import Any
 
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.program import proof
-from kedge_convert.program.calls import ForeignOperatorError
+from kedge_convert.program.calls import OperatorImportError
 from kedge_convert.program.importing import imported
 from kedge_convert.program.reading import read_file
 from kedge_convert.toolkit import require
@@ -55,7 +55,7 @@ def load(request: SourceRequest) -> LoadedModel:
     try:
         with quiet():
             model = imported(read_file(content), "program")
-    except ForeignOperatorError as error:
+    except OperatorImportError as error:
         raise UsageError(
             f"kedge can't import its operator {error}: give the model that it was made from"
         ) from error

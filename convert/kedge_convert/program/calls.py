@@ -13,12 +13,12 @@ from kedge_runtime.arrays import Floats
 Shape = tuple[int, ...]
 
 
-class ForeignOperatorError(Exception):
+class OperatorImportError(Exception):
     """An operator that can't be imported; its text names the operator and says why."""
 
 
 @dataclass(frozen=True)
-class OperatorCall:
+class OperatorImport:
     """An operator with its operands: Keras tensors [n, ...], numpy arrays, or None.
 
     An operand that no rule needs, such as a computed shape, is None as well. `shapes`: of all
@@ -41,39 +41,39 @@ class OperatorCall:
         """The number of the fused activation (schema.fbs: ActivationFunctionType)."""
         return int(getattr(self.options, "fusedActivationFunction", 0))
 
-    def refusal(self, reason: str = "") -> ForeignOperatorError:
+    def refusal(self, reason: str = "") -> OperatorImportError:
         """Return the error that names the operator."""
-        return ForeignOperatorError(f"{self.kind} {reason}".strip())
+        return OperatorImportError(f"{self.kind} {reason}".strip())
 
     def value(self, index: int = 0) -> Any:
-        """Return an operand that depends on the image. Raises ForeignOperatorError."""
+        """Return an operand that depends on the image. Raises OperatorImportError."""
         operand = self.operands[index] if index < len(self.operands) else None
         if not is_value(operand):
             raise self.refusal("of constants")
         return operand
 
     def constant(self, index: int) -> Array:
-        """Return an operand that is constant. Raises ForeignOperatorError."""
+        """Return an operand that is constant. Raises OperatorImportError."""
         operand = self.operands[index] if index < len(self.operands) else None
         if not isinstance(operand, np.ndarray):
             raise self.refusal("whose parameters are computed")
         return operand
 
     def bias(self, index: int, outputs: int) -> Floats:
-        """Return a constant bias, zeros where there is none. Raises ForeignOperatorError."""
+        """Return a constant bias, zeros where there is none. Raises OperatorImportError."""
         if index >= len(self.operands) or self.operands[index] is None:
             return np.zeros(outputs, np.float32)
         return self.constant(index).reshape(outputs)
 
     def axes(self, numbers: Any, rank: int) -> list[int]:
-        """Return axes from 0 on. Raises ForeignOperatorError where the batch is among them."""
+        """Return axes from 0 on. Raises OperatorImportError where the batch is among them."""
         axes = sorted(int(each) % rank for each in np.atleast_1d(numbers))
         if 0 in axes:
             raise self.refusal("over the batch")
         return axes
 
 
-Rule = Callable[[OperatorCall], Any]
+Rule = Callable[[OperatorImport], Any]
 
 
 def is_value(operand: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.program.calls import ForeignOperatorError, OperatorCall, is_value
+from kedge_convert.program.calls import OperatorImport, OperatorImportError, is_value
 from kedge_convert.program.operators import FOLDED, RULES, with_activation
 from kedge_convert.program.reading import Operation, Program, ProgramTensor
 from kedge_convert.toolkit import require
@@ -22,25 +22,25 @@ _UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]+")
 def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -> Any:
     """Return a Functional model of one input, float32 [n, h, w, c], and the program's outputs.
 
-    `names`: of the layers that the program was made from. Raises ForeignOperatorError.
+    `names`: of the layers that the program was made from. Raises OperatorImportError.
     """
     keras = require("keras")
     (start,) = program.inputs
     batch, *shape = program.tensors[start].shape or (0,)
     if batch != 1:
-        raise ForeignOperatorError(f"INPUT of a batch of {batch}")
+        raise OperatorImportError(f"INPUT of a batch of {batch}")
     image = keras.Input(tuple(shape), name=INPUT)
     building = _Building(program, image, _LayerNames(names))
     for operation in needed(program):
         building.add(operation)
     outputs = [building.values.get(each) for each in program.outputs]
     if not all(map(is_value, outputs)):
-        raise ForeignOperatorError("OUTPUT of constants")
+        raise OperatorImportError("OUTPUT of constants")
     try:
         return keras.Model(image, outputs if len(outputs) > 1 else outputs[0], name=name)
     # Of names that meet: Keras gives some to parts of a rule by itself.
     except ValueError as error:
-        raise ForeignOperatorError(f"OUTPUT that Keras lacks ({one_line(error, 100)})") from error
+        raise OperatorImportError(f"OUTPUT that Keras lacks ({one_line(error, 100)})") from error
 
 
 def needed(program: Program) -> list[Operation]:
@@ -64,7 +64,7 @@ class _Building:
         self._names = names
 
     def add(self, operation: Operation) -> None:
-        """Add the values of an operation. Raises ForeignOperatorError."""
+        """Add the values of an operation. Raises OperatorImportError."""
         operands = [self.values.get(i) for i in operation.inputs]
         if operation.kind == "SHAPE" or not any(map(is_value, operands)):
             self.values |= dict.fromkeys(operation.outputs, _folded(operation, operands))
@@ -78,7 +78,7 @@ class _Building:
     ) -> list[Any]:
         shapes = tuple(each.shape[1:] for each in tensors)
         name = self._names.of(tensors[0].name)
-        call = OperatorCall(operation.kind, name, operation.options, operands, shapes)
+        call = OperatorImport(operation.kind, name, operation.options, operands, shapes)
         if call.kind not in RULES:
             raise call.refusal()
         if any(each.shape[:1] != (1,) for each in tensors):
@@ -93,11 +93,11 @@ class _Building:
         return results
 
 
-def _made(call: OperatorCall) -> Any:
-    """Return what a rule makes of an operator. Raises ForeignOperatorError."""
+def _made(call: OperatorImport) -> Any:
+    """Return what a rule makes of an operator. Raises OperatorImportError."""
     try:
         return RULES[call.kind](call)
-    except ForeignOperatorError:
+    except OperatorImportError:
         raise
     # Keras raises whatever its layers do with sizes that they don't take.
     except Exception as error:

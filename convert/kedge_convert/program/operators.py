@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.program import weighted
-from kedge_convert.program.calls import OperatorCall, Rule, is_value
+from kedge_convert.program.calls import OperatorImport, Rule, is_value
 from kedge_convert.program.reading import Array
 from kedge_convert.toolkit import require
 
@@ -26,33 +26,33 @@ def _layers() -> Any:
     return require("keras").layers
 
 
-def _activation(name: str) -> Callable[[OperatorCall], Any]:
+def _activation(name: str) -> Callable[[OperatorImport], Any]:
     return lambda call: _layers().Activation(name, name=call.name)(call.value())
 
 
-def _relu(maximum: float | None) -> Callable[[OperatorCall], Any]:
+def _relu(maximum: float | None) -> Callable[[OperatorImport], Any]:
     return lambda call: _layers().ReLU(maximum, name=call.name)(call.value())
 
 
-def _leaky_relu(call: OperatorCall) -> Any:
+def _leaky_relu(call: OperatorImport) -> Any:
     layer = _layers().LeakyReLU(negative_slope=float(call.options.alpha), name=call.name)
     return layer(call.value())
 
 
-def _gelu(call: OperatorCall) -> Any:
+def _gelu(call: OperatorImport) -> Any:
     if call.options.approximate:
         return _ops().gelu(call.value(), approximate=True)
     return _activation("gelu")(call)
 
 
-def _softmax(call: OperatorCall) -> Any:
+def _softmax(call: OperatorImport) -> Any:
     if call.options.beta != 1:
         raise call.refusal(f"with a beta of {call.options.beta}")
     return _layers().Softmax(name=call.name)(call.value())
 
 
 def _pool(name: str) -> Rule:
-    def rule(call: OperatorCall) -> Any:
+    def rule(call: OperatorImport) -> Any:
         options = call.options
         layer = getattr(_layers(), name)(
             (options.filterHeight, options.filterWidth),
@@ -77,7 +77,7 @@ _BINARY = {
 }
 
 
-def _binary(call: OperatorCall) -> Any:
+def _binary(call: OperatorImport) -> Any:
     operation, layer = _BINARY[call.kind]
     one, other = _broadcastable(call)
     if layer and is_value(one) and is_value(other):
@@ -85,12 +85,12 @@ def _binary(call: OperatorCall) -> Any:
     return getattr(_ops(), operation)(one, other)
 
 
-def _squared_difference(call: OperatorCall) -> Any:
+def _squared_difference(call: OperatorImport) -> Any:
     one, other = _broadcastable(call)
     return _ops().square(_ops().subtract(one, other))
 
 
-def _broadcastable(call: OperatorCall) -> tuple[Any, Any]:
+def _broadcastable(call: OperatorImport) -> tuple[Any, Any]:
     """Return two operands whose broadcasting is the same with any number of images."""
     one, other = call.operands
     if is_value(one) and is_value(other):
@@ -121,7 +121,7 @@ _UNARY = {
 }
 
 
-def _unary(call: OperatorCall) -> Any:
+def _unary(call: OperatorImport) -> Any:
     return getattr(_ops(), _UNARY[call.kind])(call.value())
 
 
@@ -129,7 +129,7 @@ _REDUCTIONS = {"MEAN": "mean", "REDUCE_MAX": "max", "REDUCE_MIN": "min", "SUM": 
 _GLOBAL_POOLS = {"MEAN": "GlobalAveragePooling2D", "REDUCE_MAX": "GlobalMaxPooling2D"}
 
 
-def _reduction(call: OperatorCall) -> Any:
+def _reduction(call: OperatorImport) -> Any:
     value, kept = call.value(), bool(call.options.keepDims)
     axes = call.axes(call.constant(1), len(value.shape))
     if axes == [1, 2] and len(value.shape) == 4 and call.kind in _GLOBAL_POOLS:
@@ -137,18 +137,18 @@ def _reduction(call: OperatorCall) -> Any:
     return getattr(_ops(), _REDUCTIONS[call.kind])(value, axis=axes, keepdims=kept)
 
 
-def _reshape(call: OperatorCall) -> Any:
+def _reshape(call: OperatorImport) -> Any:
     return _layers().Reshape(call.shape, name=call.name)(call.value())
 
 
-def _transpose(call: OperatorCall) -> Any:
+def _transpose(call: OperatorImport) -> Any:
     order = [int(each) for each in call.constant(1)]
     if order[0] != 0:
         raise call.refusal("of the batch")
     return _layers().Permute(order[1:], name=call.name)(call.value())
 
 
-def _pad(call: OperatorCall) -> Any:
+def _pad(call: OperatorImport) -> Any:
     widths, value = call.constant(1).tolist(), call.value()
     number = float(call.constant(2).item()) if call.kind == "PADV2" else 0.0
     if widths[0] != [0, 0]:
@@ -158,33 +158,33 @@ def _pad(call: OperatorCall) -> Any:
     return _ops().pad(value, widths, constant_values=number)
 
 
-def _mirror_pad(call: OperatorCall) -> Any:
+def _mirror_pad(call: OperatorImport) -> Any:
     widths = call.constant(1).tolist()
     if widths[0] != [0, 0]:
         raise call.refusal("of the batch")
     return _ops().pad(call.value(), widths, mode=MIRRORS[call.options.mode])
 
 
-def _concatenation(call: OperatorCall) -> Any:
+def _concatenation(call: OperatorImport) -> Any:
     if not all(map(is_value, call.operands)):
         raise call.refusal("with a constant")
     (axis,) = call.axes(call.options.axis, len(call.shape) + 1)
     return _layers().Concatenate(axis, name=call.name)(list(call.operands))
 
 
-def _pack(call: OperatorCall) -> Any:
+def _pack(call: OperatorImport) -> Any:
     if not all(map(is_value, call.operands)):
         raise call.refusal("with a constant")
     (axis,) = call.axes(call.options.axis, len(call.shape) + 1)
     return _ops().stack(list(call.operands), axis=axis)
 
 
-def _unpack(call: OperatorCall) -> Any:
+def _unpack(call: OperatorImport) -> Any:
     (axis,) = call.axes(call.options.axis, len(call.value().shape))
     return _ops().unstack(call.value(), call.options.num, axis)
 
 
-def _split(call: OperatorCall) -> Any:
+def _split(call: OperatorImport) -> Any:
     """Return the parts; the axis is the first operand of SPLIT, the last of SPLIT_V."""
     value, axis = (
         (call.value(1), call.constant(0))
@@ -196,7 +196,7 @@ def _split(call: OperatorCall) -> Any:
     return _ops().split(value, np.cumsum(sizes)[:-1].tolist(), axis=one)
 
 
-def _slice(call: OperatorCall) -> Any:
+def _slice(call: OperatorImport) -> Any:
     starts, value = call.constant(1).tolist(), call.value()
     if starts[0] != 0:
         raise call.refusal("of the batch")
@@ -204,7 +204,7 @@ def _slice(call: OperatorCall) -> Any:
     return value[(slice(None), *map(slice, starts[1:], ends))]
 
 
-def _strided_slice(call: OperatorCall) -> Any:
+def _strided_slice(call: OperatorImport) -> Any:
     """Return a slice. Masks: bit i of axis i leaves its start or end out, or drops the axis."""
     options, value = call.options, call.value()
     starts, ends, steps = (call.constant(i).tolist() for i in (1, 2, 3))
@@ -224,7 +224,7 @@ def _end(mask: int, axis: int, number: int) -> int | None:
     return None if mask >> axis & 1 else number
 
 
-def _gather(call: OperatorCall) -> Any:
+def _gather(call: OperatorImport) -> Any:
     if getattr(call.options, "batchDims", 0):
         raise call.refusal("by batch")
     value = call.value()
@@ -232,12 +232,12 @@ def _gather(call: OperatorCall) -> Any:
     return _ops().take(value, call.constant(1), axis=axis)
 
 
-def _reverse(call: OperatorCall) -> Any:
+def _reverse(call: OperatorImport) -> Any:
     value = call.value()
     return _ops().flip(value, axis=call.axes(call.constant(1), len(value.shape)))
 
 
-def _matmul(call: OperatorCall) -> Any:
+def _matmul(call: OperatorImport) -> Any:
     one, other = _broadcastable(call)
     if call.options.adjX:
         one = _ops().swapaxes(one, -1, -2)
@@ -247,7 +247,7 @@ def _matmul(call: OperatorCall) -> Any:
 
 
 def _resize(method: str) -> Rule:
-    def rule(call: OperatorCall) -> Any:
+    def rule(call: OperatorImport) -> Any:
         height, width = call.shape[:2]
         value, options = call.value(), call.options
         whole = height % value.shape[1] == 0 and width % value.shape[2] == 0
@@ -309,7 +309,7 @@ FOLDED: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def with_activation(call: OperatorCall, value: Any) -> Any:
+def with_activation(call: OperatorImport, value: Any) -> Any:
     """Return a value behind the activation that its operator is fused with."""
     layers, name = _layers(), f"{call.name}_activation"
     makers: dict[int, Callable[[], Any]] = {

@@ -12,7 +12,7 @@ from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load import fake_quant
 from kedge_convert.prepare import preparation
 from kedge_convert.program import proof
-from kedge_convert.program.calls import ForeignOperatorError
+from kedge_convert.program.calls import OperatorImportError
 from kedge_convert.program.importing import imported
 from kedge_convert.program.reading import read
 from kedge_convert.source import Source
@@ -46,7 +46,7 @@ def preparable(source: Source, images: ImageSplit) -> Preparable:
         probes = tensors(images.calibration[:PROVEN], source.input)
         if not proof.is_same(content, model, probes):
             return replace(rest, reason=INEXACT)
-    except ForeignOperatorError as error:
+    except OperatorImportError as error:
         return replace(rest, reason=f"no rule imports the operator {error}")
     except (ConversionError, EngineError) as error:
         return replace(rest, reason=one_line(error))

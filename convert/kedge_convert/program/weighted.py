@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.program.calls import OperatorCall
+from kedge_convert.program.calls import OperatorImport
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
 PADDINGS = ("same", "valid")  # schema.fbs: Padding
 
 
-def convolution(call: OperatorCall) -> Any:
+def convolution(call: OperatorImport) -> Any:
     """Return a Conv2D, of several groups where the kernel is shallower than its input."""
     kernel = call.constant(1).transpose(1, 2, 3, 0)
     layer = require("keras").layers.Conv2D(
@@ -24,7 +24,7 @@ def convolution(call: OperatorCall) -> Any:
     return _with_weights(layer, call.value(), kernel, call.bias(2, kernel.shape[3]))
 
 
-def depthwise(call: OperatorCall) -> Any:
+def depthwise(call: OperatorImport) -> Any:
     """Return a DepthwiseConv2D."""
     kernel, channels = call.constant(1)[0], call.value().shape[-1]
     window = _window(call)
@@ -40,7 +40,7 @@ def depthwise(call: OperatorCall) -> Any:
     return _with_weights(layer, call.value(), kernel.reshape(*kernel.shape[:2], channels, -1), bias)
 
 
-def transposed(call: OperatorCall) -> Any:
+def transposed(call: OperatorImport) -> Any:
     """Return a Conv2DTranspose; its first operand is the shape of its output."""
     kernel = call.constant(1).transpose(1, 2, 0, 3)
     layer = require("keras").layers.Conv2DTranspose(
@@ -49,7 +49,7 @@ def transposed(call: OperatorCall) -> Any:
     return _with_weights(layer, call.value(2), kernel, call.bias(3, kernel.shape[2]))
 
 
-def dense(call: OperatorCall) -> Any:
+def dense(call: OperatorImport) -> Any:
     """Return a Dense layer, behind a Flatten where the operator flattens its input itself."""
     layers, value = require("keras").layers, call.value()
     kernel = call.constant(1).T
@@ -59,7 +59,7 @@ def dense(call: OperatorCall) -> Any:
     return _with_weights(layer, value, kernel, call.bias(2, kernel.shape[1]))
 
 
-def prelu(call: OperatorCall) -> Any:
+def prelu(call: OperatorImport) -> Any:
     """Return a PReLU layer; it shares a slope along each axis of length 1."""
     value, slopes = call.value(), call.constant(1)
     slopes = slopes.reshape((1,) * (len(value.shape) - 1 - slopes.ndim) + slopes.shape)
@@ -68,7 +68,7 @@ def prelu(call: OperatorCall) -> Any:
     return _with_weights(layer, value, slopes)
 
 
-def _window(call: OperatorCall) -> dict[str, Any]:
+def _window(call: OperatorImport) -> dict[str, Any]:
     return {
         "strides": (call.options.strideH, call.options.strideW),
         "padding": PADDINGS[call.options.padding],
@@ -76,7 +76,7 @@ def _window(call: OperatorCall) -> dict[str, Any]:
     }
 
 
-def _dilation(call: OperatorCall) -> tuple[int, int]:
+def _dilation(call: OperatorImport) -> tuple[int, int]:
     return call.options.dilationHFactor, call.options.dilationWFactor
 
 
