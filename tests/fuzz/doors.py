@@ -20,6 +20,7 @@ from fuzz.ways import Way, damaged, members, nonsense, reworded
 from kedge_convert.matrix import cells, lock
 from kedge_convert.matrix.cache import Cache
 from kedge_convert.matrix.config import read_config
+from kedge_convert.program import importing, reading
 from kedge_models.cards import parse
 from kedge_runtime.artefact import containers, foreign
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
@@ -176,6 +177,12 @@ def _check(form: str, mutate: Callable[[bytes, Random], bytes]) -> Door:
     return Door(from_content(form, check_model), lambda: good, (_mutated(mutate), damaged))
 
 
+def _program(content: ModelContent) -> object:
+    """Read a float program as a source, up to where Keras would build it."""
+    check_model(content)
+    return importing.needed(reading.read_file(content))
+
+
 def _signed(form: str) -> Door:
     """Return the door of a demanded signature: nothing but the signed file itself may pass."""
 
@@ -257,6 +264,11 @@ DOORS: dict[str, Door] = {
     "inspect onnx": _inspect("onnx"),
     "check tflite": _check("tflite", tflite_mutants.mutate),
     "check onnx": _check("onnx", onnx_mutants.mutate),
+    "program": Door(
+        from_content("tflite", _program),
+        lambda: [seeds.float_program()],
+        (_mutated(tflite_mutants.mutate), damaged),
+    ),
     "signed tflite": _signed("tflite"),
     "signed onnx": _signed("onnx"),
     "metadata": Door(from_content("tflite", tflite_metadata.read), seeds.metadata, (damaged,)),

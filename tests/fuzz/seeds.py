@@ -135,6 +135,11 @@ def model(form: str) -> bytes:
     return (MODELS / f"tiny.{form}").read_bytes()
 
 
+def float_program() -> bytes:
+    """Return a float network of many kinds of operators."""
+    return (MODELS / "float.tflite").read_bytes()
+
+
 def members(form: str) -> Members:
     """Return what a seal puts into a file."""
     return {
