@@ -1,6 +1,7 @@
 """Classify images with several classifiers at once."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +42,8 @@ class Ensemble(Predictor):
         for member in self.members:
             member.check_answers()
             _check_classes(self.members[0], member)
-        self.classes = self.members[0].classes
+        # No image has calibrated the mean.
+        self.classes = replace(self.members[0].classes, floors=())
 
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the mean of the members' probabilities.

@@ -34,6 +34,7 @@ from kedge_runtime.commands.stream import (
     classify_frames,
     stream_options,
 )
+from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
@@ -112,6 +113,12 @@ def _rule(**limits: float | None) -> Rule:
         help='Above this normalised entropy (0 to 1) the answer is "unknown".',
     ),
     click.option("--threshold", type=SHARE, help="Override the threshold of a multi-label model."),
+    click.option(
+        "--coverage",
+        type=SHARE,
+        help="Name the fewest classes that hold the truth this often, as 90%; more than --top are "
+        '"unknown". `kedge calibrate` prepares the artefact.',
+    ),
 )
 @click.option("--sheet", type=FILE, metavar="PNG", help="Draw a contact sheet with the results.")
 @click.option(
@@ -198,7 +205,11 @@ def check_predictors(
         classifier.check_answers()
     if options.rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
         raise UsageError("--threshold is for multi-label models only; see --min-confidence")
-    return [Ensemble(classifiers)] if options.ensemble else classifiers
+    predictors = [Ensemble(classifiers)] if options.ensemble else classifiers
+    if options.rule.coverage is not None:
+        for predictor in predictors:
+            floor_for(options.rule.coverage, predictor.classes.floors)
+    return predictors
 
 
 def classify_images(
