@@ -221,3 +221,43 @@ def test_independent_classes_take_a_table(
 
 def _images(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.png"))
+
+
+def test_drift_measures_coverage_and_compares_alike(
+    kedge: Run, sealed: Path, labelled: Path, tmp_path: Path
+) -> None:
+    """The reference is read at the artefact's temperature: the file against itself doesn't drift."""
+    twin, page = Path(shutil.copy(sealed, tmp_path / f"twin{sealed.suffix}")), tmp_path / "p.html"
+    assert kedge("calibrate", sealed, "--images", labelled)[0] == 0
+    words = ("drift", sealed, "--images", labelled, "--against", twin)
+    code, out, err = kedge(*words, "--json", "--report", page)
+    assert code == 0, err
+    (drift,) = json.loads(out)["drifts"]
+    assert drift["distances"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert drift["entropy"]["shift"]["value"] == 0
+    assert drift["calibration"]["shift"] == 0
+    confidence = drift["confidence"]
+    assert confidence["temperature"] == read_artefact(sealed).contract.output.temperature
+    assert confidence["uncalibrated"]["value"] > confidence["error"]["value"]
+    assert confidence["error"]["value"] == pytest.approx(drift["calibration"]["artefact"]["ece"])
+    assert confidence["fitted_images"] == 300
+    rows = {each["asked"]: each for each in confidence["coverage"]}
+    assert rows[0.9]["low"] < rows[0.9]["held"]["value"] <= 1
+    assert "also fitted its confidence, so it may look too good" in err
+    assert "uncalibrated" in page.read_text()
+    code, out, _ = kedge(*words)
+    assert "without temperature" in out
+    assert "% coverage" in out
+
+
+def test_a_reference_recorded_before_the_calibration_still_serves(
+    kedge: Run, sealed: Path, labelled: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "reference.npz"
+    twin = Path(shutil.copy(sealed, tmp_path / f"twin{sealed.suffix}"))
+    words = ("drift", "--images", labelled, "--against")
+    assert kedge(*words, twin, sealed, "--record", record)[0] == 0
+    assert kedge("calibrate", sealed, "--images", labelled)[0] == 0
+    code, out, err = kedge(*words, record, sealed, "--json")
+    assert code == 0, err
+    assert json.loads(out)["drifts"][0]["distances"]["kl"] == pytest.approx(0, abs=1e-6)

@@ -14,14 +14,13 @@ import numpy as np
 
 from kedge_runtime.arrays import Doubles, Flags, Floats, Indices
 from kedge_runtime.artefact.confidence import Interval
-from kedge_runtime.drift.breakdown import BINS
-from kedge_runtime.drift.statistics import LEVEL
+from kedge_runtime.drift.statistics import BINS, LEVEL
 
 DRAWS = 1000
 _CHUNK = 1 << 22  # resampled counts in memory
 
 
-def gaps(confidence: Floats, right: Flags) -> Doubles:
+def gaps(confidence: Floats | Doubles, right: Flags) -> Doubles:
     """Return how much each image adds to the gap of each bin, [n, BINS].
 
     `confidence`: 0..1, [n], or [n, classes] of independent classes; `right`: the same shape. The
