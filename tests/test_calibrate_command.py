@@ -226,7 +226,7 @@ def _images(folder: Path) -> list[Path]:
 def test_drift_measures_coverage_and_compares_alike(
     kedge: Run, sealed: Path, labelled: Path, tmp_path: Path
 ) -> None:
-    """The reference is read at the artefact's temperature: the file against itself doesn't drift."""
+    """The reference is read at the artefact's temperature: a file has no drift from itself."""
     twin, page = Path(shutil.copy(sealed, tmp_path / f"twin{sealed.suffix}")), tmp_path / "p.html"
     assert kedge("calibrate", sealed, "--images", labelled)[0] == 0
     words = ("drift", sealed, "--images", labelled, "--against", twin)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_convert import asking, contract_builder, convertible, doubts, float_model
+from kedge_convert.confidence import Completed, complete
 from kedge_convert.convertible import Convertible
 from kedge_convert.device import fit
 from kedge_convert.device.compilers import compiled_name
@@ -133,6 +134,7 @@ def _made(
         write(temporary, sealed.content)
         limits = limits_for(recipe.precision, request.limits)
         measured = float_model.check(temporary, target, reference, limits, progress)
+        completed = _completed(temporary, target, reference, measured.images, request, progress)
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
         path = final if verdict.passed else rejected(final)
@@ -140,9 +142,25 @@ def _made(
         publish(temporary, path)
     beside = _released(final, compiled, request) if verdict.passed else None
     ratio, head = size / (4 * model.source.parameters), model.source.head
-    checked = Checked(path, size, ratio, measured, recipe, head, fitted, beside)
-    notes = (*exported.notes, *sealed.notes, *notes_on(measured, limits))
+    checked = Checked(
+        path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence
+    )
+    notes = (*exported.notes, *sealed.notes, *notes_on(measured, limits), *completed.notes)
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
+
+
+def _completed(
+    path: Path,
+    target: Target,
+    reference: FloatModel,
+    used: int,
+    request: ReleaseRequest,
+    progress: Progress,
+) -> Completed:
+    """Store which images checked a file and, where labelled ones are left, its confidence."""
+    if request.confidence is None:
+        return Completed()
+    return complete(path, target, reference, used, request.confidence, progress)
 
 
 def _sealed(
