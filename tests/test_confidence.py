@@ -19,6 +19,7 @@ from kedge_runtime.artefact.contract import (
     Tensor,
 )
 from kedge_runtime.classify.results import Classes, Rule, probabilities, softmax
+from kedge_runtime.classify.second_opinion import logits_of
 from kedge_runtime.confidence import binomial, conformal, temperature
 from kedge_runtime.confidence.error import calibration_error, gaps
 from kedge_runtime.confidence.fit import LabelledOutputs, fitted
@@ -106,7 +107,7 @@ def test_a_softmax_is_tempered_as_its_logits_are() -> None:
 
 def test_a_quantised_probability_of_zero_counts_as_half_a_step() -> None:
     output = Output("softmax", Tensor("int8", Quantisation(1 / 256, -128)))
-    logits = temperature.logits_of(np.array([[1.0, 0.0]], np.float32), output)
+    logits = logits_of(np.array([[1.0, 0.0]], np.float32), output)
     np.testing.assert_allclose(logits, [[0.0, np.log(1 / 512)]], atol=1e-6)
 
 

@@ -41,3 +41,31 @@ class Confidence:
             raise ContractError("confidence has figures outside 0 to 1")
         if len(self.floors) > len(COVERAGES) or list(self.floors) != sorted(self.floors)[::-1]:
             raise ContractError("confidence.floors must fall, one for each of 50 % to 99 %")
+
+
+@dataclass(frozen=True)
+class SecondRule:
+    """When a better artefact is asked again, and what the pair then holds.
+
+    `model`: the better one's identity (`artefact/identity.py`). `margin`: in logits; below it the
+    first answer is asked again. `agree`: the share of images on which the pair gives the float
+    model's answer, at least, but for an error of 5 %. `agreement`, `asked`: shares of `images`: of
+    the pair's answers that are the float model's, and of those that were asked again.
+    `marks`: of the images.
+    """
+
+    model: str
+    margin: float
+    agree: float
+    agreement: Interval
+    asked: Interval
+    images: int
+    marks: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse margins below 0, and shares that are none."""
+        shares = (self.agree, *self.agreement, *self.asked)
+        if self.margin < 0 or not all(0 <= value <= 1 for value in shares):
+            raise ContractError(
+                f"second has a margin of {self.margin} and shares of {shares}: calibrate again"
+            )

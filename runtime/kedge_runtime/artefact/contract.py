@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final, Literal, get_args
 
-from kedge_runtime.artefact.confidence import Confidence
+from kedge_runtime.artefact.confidence import Confidence, SecondRule
 from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.printable import is_printable, printable
 from kedge_runtime.records import decode, encode, shown
@@ -294,6 +294,7 @@ class Contract:
         provenance: Where the artefact comes from.
         schema: The version of the contract's schema.
         confidence: What labelled images said of the probabilities (`kedge calibrate`).
+        second: When a better artefact is asked again (`kedge calibrate --second`).
     """
 
     input: Input
@@ -302,10 +303,11 @@ class Contract:
     provenance: Provenance = FOREIGN
     schema: int = SCHEMA
     confidence: Confidence | None = None
+    second: SecondRule | None = None
 
     def __post_init__(self) -> None:
         """State the schema that the fields need."""
-        if self.confidence or self.provenance.validation_images:
+        if self.confidence or self.second or self.provenance.validation_images:
             object.__setattr__(self, "schema", max(self.schema, WITH_CONFIDENCE))
 
     def to_json(self) -> str:
@@ -318,8 +320,9 @@ class Contract:
         # Omitted where unset: files without them keep their bytes, and older devices read them.
         if not self.provenance.validation_images:
             del data["provenance"]["validation_images"]
-        if self.confidence is None:
-            del data["confidence"]
+        for name in ("confidence", "second"):
+            if data[name] is None:
+                del data[name]
         return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod

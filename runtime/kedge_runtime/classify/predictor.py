@@ -45,6 +45,14 @@ class Predictor(ABC):
             EngineError: The engine fails, or is closed.
         """
 
+    def summary(self) -> tuple[str, ...]:
+        """Return lines on what its answers took so far.
+
+        Returns:
+            None, but for a second opinion.
+        """
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """Release the memory of the models. Every later call raises EngineError."""

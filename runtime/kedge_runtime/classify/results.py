@@ -304,6 +304,10 @@ class Classes:
         floors = contract.confidence.floors if contract.confidence else ()
         return replace(classes, floors=floors)
 
+    def without_floors(self) -> "Classes":
+        """Return the classes of a predictor that no labelled images have calibrated."""
+        return replace(self, floors=())
+
     def prediction(self, output: int, probability: float) -> Prediction:
         """Return the class of one output."""
         label = self.labels[output]

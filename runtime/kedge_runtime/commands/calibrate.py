@@ -13,7 +13,9 @@ from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.reseal import is_signed, resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
+from kedge_runtime.commands.arguments import SHARE
 from kedge_runtime.commands.options import FILE, PLACE, as_json, isolated_engine_options
+from kedge_runtime.commands.second import SecondRequest, run_pair
 from kedge_runtime.confidence import coverage, sentences
 from kedge_runtime.confidence.coverage import CoverageCost
 from kedge_runtime.confidence.fit import check, fitted
@@ -23,6 +25,7 @@ from kedge_runtime.errors import UsageError, about
 from kedge_runtime.output import echo, echo_json, note, quiet, say
 from kedge_runtime.progress import Bar
 
+AGREE = 0.99
 COUNT = 2000  # images: the interval of a coverage is 2 points wide then
 
 
@@ -34,9 +37,23 @@ class CalibrateOptions:
     images: Path
     truth: str
     count: int
+    second: Path | None
+    against: Path | None
+    agree: float | None
     out: Path | None
     engine: EngineOptions
     as_json: bool
+
+    def __post_init__(self) -> None:
+        """Refuse options of the one calibration beside those of the other."""
+        idle = {"--against": self.against, "--agree": self.agree}
+        for option, value in idle.items():
+            if self.second is None and value is not None:
+                raise UsageError(f"{option}: is for a second opinion; give --second FILE2, too")
+        if self.second and self.against is None:
+            raise UsageError("--second: needs --against NPZ, of `kedge drift --record NPZ`")
+        if self.second and self.truth != "auto":
+            raise UsageError("--truth: a second opinion needs no ground truth; leave it out")
 
     def destination(self, content: ModelContent) -> Path:
         """Return the file to write. Raises UsageError for a name of another format."""
@@ -53,7 +70,8 @@ class CalibrateOptions:
     required=True,
     type=PLACE,
     metavar="LABELLED",
-    help="Folder of labelled images that neither training nor conversion used.",
+    help="Folder of labelled images that neither training nor conversion used; for --second they "
+    "need no labels.",
 )
 @click.option(
     "--truth",
@@ -69,6 +87,23 @@ class CalibrateOptions:
     show_default=True,
     type=click.IntRange(min=1),
     help="Most images to use, drawn at random.",
+)
+@click.option(
+    "--second",
+    type=FILE,
+    metavar="FILE2",
+    help="Choose the margin below which `classify --second FILE2` asks FILE2 again.",
+)
+@click.option(
+    "--against",
+    type=FILE,
+    metavar="NPZ",
+    help="For --second: the float model's answers to the images, of `kedge drift --record`.",
+)
+@click.option(
+    "--agree",
+    type=SHARE,
+    help="For --second: the least agreement of the pair with the float model [default: .99].",
 )
 @click.option("--out", type=FILE, metavar="FILE", help="[default: FILE itself]")
 @isolated_engine_options
@@ -89,6 +124,9 @@ def run(options: CalibrateOptions) -> int:
     """Calibrate a file and print what was measured; return the exit code."""
     content = read_content(options.file)
     path = options.destination(content)
+    if options.second and options.against:
+        pair = _pair(options, path, options.second, options.against)
+        return run_pair(pair, as_json=options.as_json)
     artefact_of(content)  # before the images are listed
     with quiet():
         classifier = Classifier.of(content, options.engine)
@@ -107,6 +145,19 @@ def run(options: CalibrateOptions) -> int:
     if signed:
         say(f"{path}: its signature is gone; sign it again with `kedge sign`")
     return 0
+
+
+def _pair(options: CalibrateOptions, out: Path, second: Path, reference: Path) -> SecondRequest:
+    return SecondRequest(
+        file=options.file,
+        second=second,
+        reference=reference,
+        folder=options.images,
+        agree=AGREE if options.agree is None else options.agree,
+        count=options.count,
+        out=out,
+        engine=options.engine,
+    )
 
 
 @dataclass(frozen=True)

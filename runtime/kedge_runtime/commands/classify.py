@@ -55,6 +55,7 @@ class ClassifyOptions:
     arguments: tuple[str, ...]
     top: int
     ensemble: bool
+    second: Path | None
     rule: Rule
     sheet: Path | None
     csv: Path | None
@@ -83,6 +84,8 @@ class ClassifyOptions:
             check_place("--csv", self.csv, ".csv")
         elif self.csv and self.as_json:
             raise UsageError("--csv - and --json: both print on stdout; give --csv a file")
+        if self.second and (self.ensemble or self.save_features):
+            raise UsageError("--second: is for the answers of one artefact; give it alone")
         if self.sheet and self.save_features:
             raise UsageError("--sheet: shows results, not features; omit it or --save-features")
 
@@ -101,6 +104,13 @@ def _rule(**limits: float | None) -> Rule:
     help="Number of classes per image.",
 )
 @click.option("--ensemble", is_flag=True, help="Average the artefacts' probabilities.")
+@click.option(
+    "--second",
+    type=FILE,
+    metavar="FILE2",
+    help="Ask this better artefact again where the answer is a near tie (`kedge calibrate "
+    "--second`).",
+)
 @record(
     "rule",
     _rule,
@@ -168,12 +178,17 @@ def run(options: ClassifyOptions) -> int:
         return save_features(classifiers, images, options.save_features, as_json=options.as_json)
     predictors = check_predictors(classifiers, options)
     names = [str(classifier.artefact.path) for classifier in classifiers]
-    if not options.stream.given:
-        return classify_images(predictors, names, images, options)
-    if len(predictors) != 1:
-        raise UsageError("a stream takes one artefact, or several with --ensemble")
-    report = StreamReport(names, options.top, options.as_json)
-    return classify_frames(predictors[0], options.stream, options.rule, report)
+    names += [str(options.second)] if options.second else []
+    try:
+        if not options.stream.given:
+            return classify_images(predictors, names, images, options)
+        if len(predictors) != 1:
+            raise UsageError("a stream takes one artefact, or several with --ensemble")
+        report = StreamReport(names, options.top, options.as_json)
+        return classify_frames(predictors[0], options.stream, options.rule, report)
+    finally:
+        for line in (line for each in predictors for line in each.summary()):
+            note(line)
 
 
 def open_all(artefacts: Sequence[Path], options: ClassifyOptions) -> list[Classifier]:
@@ -205,11 +220,25 @@ def check_predictors(
         classifier.check_answers()
     if options.rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
         raise UsageError("--threshold is for multi-label models only; see --min-confidence")
-    predictors = [Ensemble(classifiers)] if options.ensemble else classifiers
+    predictors: Sequence[Predictor] = [Ensemble(classifiers)] if options.ensemble else classifiers
+    if options.second:
+        predictors = [_with_second(classifiers, options.second, options)]
     if options.rule.coverage is not None:
         for predictor in predictors:
             floor_for(options.rule.coverage, predictor.classes.floors)
     return predictors
+
+
+def _with_second(
+    classifiers: Sequence[Classifier], second: Path, options: ClassifyOptions
+) -> Predictor:
+    """Return the artefact with a second opinion. Raises UsageError for several artefacts."""
+    from kedge_runtime.classify.second_opinion import SecondOpinion
+
+    if len(classifiers) != 1:
+        raise UsageError(f"--second: takes one artefact before it, got {len(classifiers)}")
+    model = read_model(second, options.trust)
+    return SecondOpinion(classifiers[0], _open(model, options), model.content)
 
 
 def classify_images(
@@ -219,7 +248,7 @@ def classify_images(
     options: ClassifyOptions,
 ) -> int:
     """Classify each image with each predictor, and print the results; return the exit code."""
-    titles = [ENSEMBLE] if options.ensemble else list(artefacts)
+    titles = [ENSEMBLE] if options.ensemble else list(artefacts)[: len(predictors)]
     markers, images = _markers(predictors, images, options)
     table = CsvTable(titles, options.top) if options.csv else None
     printed = table if options.csv == STDOUT else None

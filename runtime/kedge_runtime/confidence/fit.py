@@ -13,6 +13,7 @@ from kedge_runtime.arrays import Doubles, Flags, Floats, Indices
 from kedge_runtime.artefact.confidence import Confidence, Interval
 from kedge_runtime.artefact.contract import Contract, Output
 from kedge_runtime.classify.results import label_sets, probabilities
+from kedge_runtime.classify.second_opinion import logits_of
 from kedge_runtime.confidence import conformal, temperature
 from kedge_runtime.confidence.error import calibration_error, gaps, resampled
 from kedge_runtime.drift.statistics import LEVEL
@@ -73,7 +74,9 @@ def fitted(contract: Contract, labelled: LabelledOutputs) -> Contract:
         f1_before=f1[0],
         f1_after=f1[1],
     )
-    return replace(contract, output=output, confidence=confidence)
+    # Other thresholds give other sets: what a pair agreed on says nothing of them.
+    second = None if output.thresholds != contract.output.thresholds else contract.second
+    return replace(contract, output=output, confidence=confidence, second=second)
 
 
 def check(output: Output, images: int) -> None:
@@ -98,7 +101,7 @@ def _split(labelled: LabelledOutputs) -> tuple[LabelledOutputs, LabelledOutputs]
 def _fit(plain: Output, images: LabelledOutputs) -> Output:
     """Return the output with its temperature, and the thresholds of independent classes."""
     if not plain.multi_label:
-        logits = temperature.logits_of(images.outputs, plain)
+        logits = logits_of(images.outputs, plain)
         return replace(plain, temperature=temperature.of_softmax(logits, images.classes))
     fitted = plain
     if plain.kind == "logits":

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 
 from kedge_runtime.arrays import Doubles, Flags, Floats, Indices
-from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.results import THRESHOLD
 from kedge_runtime.drift.statistics import Z
 
@@ -20,21 +19,6 @@ _GRID, _HALVINGS, _GOLDEN = 61, 24, (1 + 5**0.5) / 2  # right to 6 digits
 DIGITS = 4  # of a temperature: the next ones change no probability by 1e-4
 # Below this many true images a class keeps the default threshold.
 LEAST_TRUE = 10
-
-
-def logits_of(outputs: Floats, output: Output) -> Floats:
-    """Return a model's numbers as logits, [n, classes]; a softmax's probabilities are logarithms.
-
-    A quantised probability of 0 counts as half a step.
-    """
-    if output.kind == "logits":
-        return outputs
-    step = output.tensor.quantisation.scale if output.tensor.quantisation else 2e-7
-    shares = np.clip(outputs.astype(np.float64), step / 2, 1)
-    if output.kind == "softmax":
-        return np.asarray(np.log(shares), np.float32)
-    odds = np.clip(shares, step / 2, 1 - step / 2)
-    return np.asarray(np.log(odds / (1 - odds)), np.float32)
 
 
 def of_softmax(logits: Floats, truth: Indices) -> float:
