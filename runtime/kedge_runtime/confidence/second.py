@@ -13,10 +13,10 @@ from functools import cache
 
 import numpy as np
 
-from kedge_runtime.arrays import Doubles, Flags, Floats, Indices
+from kedge_runtime.arrays import Doubles, Flags, Floats
 from kedge_runtime.artefact.confidence import Interval
 from kedge_runtime.confidence.binomial import least_share
-from kedge_runtime.drift.statistics import images_needed, wilson
+from kedge_runtime.drift.statistics import wilson
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import percent
 
@@ -93,31 +93,31 @@ def _too_few(answers: PairAnswers, agree: float) -> str:
     needed = enough(agreed, total, agree)
     if needed is None:
         return f"{said}: it differs too often; ask for less, or give a better artefact"
-    return f"{said}: about {needed} images would do (in nine of ten cases); ask for less, or add"
+    return f"{said}: {needed} images would do, if no larger share differs; ask for less, or add"
+
+
+MOST_IMAGES = 1_000_000  # nobody has more
 
 
 def enough(agreed: int, total: int, agree: float) -> int | None:
-    """Return how many images would be enough, in nine of ten cases, given these answers."""
-    if agree >= 1 or total - agreed > (1 - agree) * total:
-        return None
+    """Return the least number of images whose bound reaches a share, if as large a share differs.
 
-    def decides(counts: Indices, images: int) -> Flags:
-        return np.asarray(counts[:, 1] <= _most_wrong(images, agree))
+    None where no number does.
+    """
+    differ = (total - agreed) / total
 
-    found = images_needed((agreed, total - agreed), decides)
-    return None if found is None else int(found)
+    def holds(images: int) -> bool:
+        return least_share(images - math.ceil(images * differ), images) >= agree
 
-
-@cache
-def _most_wrong(images: int, agree: float) -> int:
-    """Return how many of so many images may differ; -1 where not even none is enough."""
-    low, high = -1, math.ceil(images * (1 - agree)) + 1
+    low, high = total, 2 * total
+    while not holds(high):
+        low, high = high, 2 * high
+        if high > MOST_IMAGES or differ >= 1 - agree:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (
-            (middle, high) if least_share(images - middle, images) >= agree else (low, middle)
-        )
-    return low
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def latency(first: Doubles, second: Doubles, asked: float) -> tuple[float, float, float]:
