@@ -198,6 +198,8 @@ def test_only_near_ties_are_asked_again(pair: Pair) -> None:
 
     first, second = Classifier.open(pair.first), Classifier.open(pair.second)
     listening = Listening(second.artefact, second.engine)
+    with SecondOpinion.open(pair.first, pair.second, threads=1) as opened:
+        assert opened(images[0]).best.index == first(images[0]).best.index
     with SecondOpinion(first, listening, read_content(pair.second)) as both:
         answers = [result.best.index for result in both(images)]
         near = close < np.float32(margin)

@@ -4,19 +4,22 @@ Quantisation moves logits by a small noise, so it flips answers whose margin is 
 any other. `kedge calibrate --second` chooses the margin and stores it in the first file's contract.
 """
 
+import os
 import threading
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Colour, Output
 from kedge_runtime.artefact.identity import identity
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.ensemble import check_classes
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import check_finite, limits, probabilities
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.image.decode import LIMITS
 from kedge_runtime.image.objects import Source, plain
@@ -86,6 +89,35 @@ class SecondOpinion(Predictor):
         self.classes = second.classes.without_floors()
         self.images = self.asked = 0
         self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        first: str | os.PathLike[str],
+        second: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+    ) -> "SecondOpinion":
+        """Open two artefacts of the same classes.
+
+        Args:
+            first: The file that answers; `kedge calibrate --second` chose its margin.
+            second: The better file.
+            threads: Of each engine; default: all cores this process may use.
+
+        Returns:
+            A predictor, to call as a classifier.
+
+        Raises:
+            ArtefactError: A file is missing, damaged, or changed after it was sealed.
+            EngineError: An engine is missing, or refuses its file.
+            UsageError: The margin was not chosen for these files, or an argument is wrong.
+        """
+        content = read_content(Path(second))
+        options = EngineOptions(threads)
+        return cls(
+            Classifier.open(first, threads=threads), Classifier.of(content, options), content
+        )
 
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the probabilities of the first classifier, or of the second for a near tie.
