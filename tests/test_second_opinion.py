@@ -63,6 +63,14 @@ def test_a_smaller_margin_would_not_pass() -> None:
     assert chosen.asked[1] <= chosen.asked[0] <= chosen.asked[2]
 
 
+def test_calls_that_are_allowed_are_used() -> None:
+    answers = drawn(1500, 1)
+    least, more = choose(answers, 0.99), choose(answers, 0.99, 0.15)
+    assert least.asked[0] < 0.1 < more.asked[0] <= 0.15
+    assert agreement(more.margin) > agreement(least.margin)
+    assert choose(answers, 0.99, least.asked[0] / 2) == least, "the bound comes first"
+
+
 def test_too_few_images_say_how_many_would_do() -> None:
     answers = drawn(200, 0, second=1)
     with pytest.raises(

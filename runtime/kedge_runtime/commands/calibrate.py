@@ -40,13 +40,14 @@ class CalibrateOptions:
     second: Path | None
     against: Path | None
     agree: float | None
+    calls: float | None
     out: Path | None
     engine: EngineOptions
     as_json: bool
 
     def __post_init__(self) -> None:
         """Refuse options of the one calibration beside those of the other."""
-        idle = {"--against": self.against, "--agree": self.agree}
+        idle = {"--against": self.against, "--agree": self.agree, "--calls": self.calls}
         for option, value in idle.items():
             if self.second is None and value is not None:
                 raise UsageError(f"{option}: is for a second opinion; give --second FILE2, too")
@@ -105,6 +106,11 @@ class CalibrateOptions:
     type=SHARE,
     help="For --second: the least agreement of the pair with the float model [default: .99].",
 )
+@click.option(
+    "--calls",
+    type=SHARE,
+    help="For --second: ask this share of images again if fewer would do, for more agreement.",
+)
 @click.option("--out", type=FILE, metavar="FILE", help="[default: FILE itself]")
 @isolated_engine_options
 @as_json
@@ -154,6 +160,7 @@ def _pair(options: CalibrateOptions, out: Path, second: Path, reference: Path) -
         reference=reference,
         folder=options.images,
         agree=AGREE if options.agree is None else options.agree,
+        calls=options.calls or 0.0,
         count=options.count,
         out=out,
         engine=options.engine,

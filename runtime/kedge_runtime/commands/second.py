@@ -42,6 +42,7 @@ class SecondRequest:
     reference: Path
     folder: Path
     agree: float
+    calls: float
     count: int
     out: Path
     engine: EngineOptions
@@ -70,7 +71,7 @@ def run_pair(request: SecondRequest, *, as_json: bool) -> int:
     measured = _measured(request, (first, second), reference)
     for reason, count in sorted(measured.left_out.items()):
         note(f"left out {counted(count, 'image')}: {reason}")
-    chosen = choose(measured.answers, request.agree)
+    chosen = choose(measured.answers, request.agree, request.calls)
     rule = _rule(request, identity(contents[1], second.contract), chosen, measured)
     contract = replace(first.contract, second=rule)
     digest = write_resealed(request.out, resealed(contents[0], first, contract))

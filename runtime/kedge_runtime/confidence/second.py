@@ -57,20 +57,24 @@ class ChosenMargin:
     asked: Interval
 
 
-def choose(answers: PairAnswers, agree: float) -> ChosenMargin:
+def choose(answers: PairAnswers, agree: float, calls: float = 0.0) -> ChosenMargin:
     """Return the smallest margin with which the pair surely agrees on the share asked for.
 
-    Raises UsageError where no margin does, and says how many images would do.
+    `calls`: a share of images that may be asked again in any case: a larger margin is taken up to
+    it. All margins that pass hold the bound together. Raises UsageError where none passes, and says
+    how many images would do.
     """
-    passed = None
+    passed = list[float]()
     for margin in MARGINS:
         agreed = answers.agreed(margin)
         if _bound(int(agreed.sum()), len(agreed)) < agree:
             break
-        passed = margin
-    if passed is None:
+        passed.append(margin)
+    if not passed:
         raise UsageError(_too_few(answers, agree))
-    return ChosenMargin(passed, _interval(answers.agreed(passed)), _interval(answers.asked(passed)))
+    within = (margin for margin in passed if answers.asked(margin).mean() <= calls)
+    chosen = next(within, passed[-1])
+    return ChosenMargin(chosen, _interval(answers.agreed(chosen)), _interval(answers.asked(chosen)))
 
 
 @cache
