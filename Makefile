@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Sections of constraints.txt.
 CONVERT := device onnx convert build
-DEV := $(CONVERT) signing distributed dev ethos-u release
+DEV := $(CONVERT) signing mqtt serve distributed dev ethos-u release
 DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2

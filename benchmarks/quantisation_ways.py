@@ -32,20 +32,20 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Input, Label, Output
-from kedge_runtime.artefact.file import Artefact, Golden, seal
+from kedge_runtime.artefact.file import Artefact, seal
 from kedge_runtime.artefact.sealing import golden_set
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.output import quiet
 
-# At most so many pictures' activations are held by onnxruntime's histograms at once; it wants a
+# At most so many images' activations are held by onnxruntime's histograms at once; it wants a
 # divisor of their number.
 STRIDE = 10
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to convert, with which pictures; `seed` drew them. `budget`: of the way that has one."""
+    """What to convert, with which images; `seed` drew them. `budget`: of the way that has one."""
 
     request: SourceRequest
     photos: ImageSplit
@@ -80,7 +80,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Original:
-    """The float model's facts and its logits on the check pictures."""
+    """The float model's facts and its logits on the check images."""
 
     facts: Facts
     logits: Floats
@@ -107,7 +107,7 @@ def classifier(facts: Facts, made: Made, folder: Path, options: EngineOptions) -
         replace(facts.output, tensor=engine.output),
         facts.labels,
     )
-    return Classifier(Artefact(path, contract, Golden.none(), ""), engine)
+    return Classifier(Artefact(path, contract, b"", ""), engine)
 
 
 def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -167,7 +167,7 @@ def _named(path: Path, source: Source, photos: Sequence[Path]) -> Iterator[dict[
 
 
 def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
-    """Calibrate by each of onnxruntime's methods and keep the best on held-out pictures."""
+    """Calibrate by each of onnxruntime's methods and keep the best on held-out images."""
     start = time.perf_counter()
     logits = source.logits(tensors(job.photos.selection, source.input))
     divergences: dict[float, Made] = {}
@@ -204,7 +204,7 @@ def _reader(source: Source, photos: Sequence[Path]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """All pictures, or the range of them that onnxruntime asks for."""
+        """All images, or the range of them that onnxruntime asks for."""
 
         def __init__(self) -> None:
             self._tensors = tensors(photos, source.input)

@@ -29,7 +29,8 @@ from kedge_runtime.artefact.contract import (
     Quantisation,
     Tensor,
 )
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import PrivateKey, generate, write_pair
 from kedge_runtime.cli import main
 from skips import pytest_make_collect_report, pytest_runtest_makereport

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 
 pytest.importorskip("ai_edge_litert")
 

@@ -15,6 +15,7 @@ CLASSES = [pytest.param(it, id=name) for name, it in members() if inspect.isclas
 INTERNAL = {
     *("of", "run", "read", "numbers", "outputs", "probabilities_of"),
     *("check_answers", "check_features"),
+    *("prepared", "prepared_features", "prepared_pixels", "prepared_result"),
 }
 
 

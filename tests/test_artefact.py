@@ -17,7 +17,8 @@ from conftest import Run
 from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.content import ModelContent, format_of
 from kedge_runtime.artefact.contract import Contract, Label
-from kedge_runtime.artefact.file import CONTRACT, GOLDEN, Golden, is_sealed, read_artefact, seal
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, is_sealed, read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, ContractError
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.checks import bench
 from kedge_runtime.checks.bench import (
     BenchCase,
@@ -270,6 +271,7 @@ def test_json_is_all_that_stdout_holds(sealed: Path) -> None:
         for spread in (*case["stages"].values(), case["end_to_end"]):
             assert 0 <= spread["median_ms"] <= spread["p90_ms"]
         assert case["peak_bytes"] > 10 << 20
+        assert case["folder_per_second"] > 0
 
 
 def test_the_table_is_for_people(sealed: Path, pictures: list[Path]) -> None:

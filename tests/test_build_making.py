@@ -21,7 +21,8 @@ from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
 from kedge_convert.worker.process import ProcessLimits
 from kedge_convert.worker.progress import Progress
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.drift.gates import Estimate
 
 PARITY = Parity(20, 1.0, 1.0, 0.1, 0.1, 0.1, 1.0, float("inf"), 0.0)

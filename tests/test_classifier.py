@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Label, Output, Quantisation, Tensor
-from kedge_runtime.artefact.file import Artefact, Golden, read_artefact, seal
+from kedge_runtime.artefact.file import Artefact, read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import Result
 from kedge_runtime.engines.base import Engine, Port, dtype_name

@@ -11,6 +11,8 @@ from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.containers import FORMATS, append
 from kedge_runtime.artefact.content import DIGEST_BYTES, digest, read_content
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.modelfile.archives import read_members
+from kedge_runtime.modelfile.stored import stored_members
 
 JSON, BINARY = "kedge/contract.json", "kedge/golden.npz"
 MEMBERS = {JSON: '{"name":"Köln"}'.encode(), BINARY: bytes(range(256)) * 300}
@@ -76,7 +78,8 @@ def test_any_zip_reader_opens_the_tflite(models: dict[str, bytes]) -> None:
 def test_an_implausibly_large_member_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kedge_runtime.modelfile.archives.MAX_BYTES", 1000)
+    for module in ("archives", "stored"):
+        monkeypatch.setattr(f"kedge_runtime.modelfile.{module}.MAX_BYTES", 1000)
     path = tmp_path / "m.tflite"
     path.write_bytes(append("tflite", b"", {JSON: bytes(1001)}))
     with pytest.raises(ArtefactError, match="unpacks to 1001 bytes, allowed are 1000"):
@@ -116,3 +119,29 @@ def test_metadata_that_the_model_had_before_is_left_out(
     path = tmp_path / "m.onnx"
     path.write_bytes(append("onnx", model.SerializeToString(), MEMBERS))
     assert set(FORMATS["onnx"].read(read_content(path, "onnx"))) == {*MEMBERS, "kedge/digest"}
+
+
+def test_stored_members_are_those_that_zipfile_reads() -> None:
+    sealed = append("tflite", b"model", MEMBERS)
+    assert stored_members(sealed, DIGEST_BYTES) == MEMBERS
+
+
+def test_a_damaged_archive_is_left_to_zipfile() -> None:
+    """Of an archive with any byte changed, the members are those of zipfile, or none."""
+    sealed = append("tflite", b"model", {JSON: b"{}", "labels.txt": b"a\nb\n"})
+    left = 0
+    for place in range(len(sealed) - DIGEST_BYTES):
+        changed = sealed[:place] + bytes([sealed[place] ^ 0x41]) + sealed[place + 1 :]
+        found = stored_members(changed, DIGEST_BYTES)
+        left += found is None
+        if found is not None:
+            assert read_members(io.BytesIO(changed)) == found, place
+    assert left > 100
+
+
+def test_a_compressed_archive_is_left_to_zipfile() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", "words " * 99)
+        archive.comment = bytes(DIGEST_BYTES)
+    assert stored_members(file.getvalue(), DIGEST_BYTES) is None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.contract import Contract, Label
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.ensemble import Ensemble
 from kedge_runtime.classify.results import Result, Rule

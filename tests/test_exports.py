@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 import families
-from kedge_convert.export import flatbuffer, structure
-from kedge_convert.export import onnx as onnx_format
+from kedge_convert.export import flatbuffer, onnx_routes, structure
 from kedge_convert.export.onnx import opened
-from kedge_convert.export.tf2onnx import ROUTES
+from kedge_convert.export.onnx_routes import ROUTES
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.arrays import Floats
@@ -85,7 +84,7 @@ def test_another_process_makes_the_same_bytes(family: str, pictures: Path) -> No
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_every_route_to_onnx_gives_a_sound_model(family: str, route: str, tmp_path: Path) -> None:
     source = families.source(family)
-    made = onnx_format.checked(ROUTES[route], source, tmp_path)
+    made = onnx_routes.checked(ROUTES[route], source, tmp_path)
     graph = onnx.load_from_string(made.content).graph
     assert [len(graph.node), graph.input[0].name, graph.output[0].name] == [
         made.nodes,
@@ -96,23 +95,25 @@ def test_every_route_to_onnx_gives_a_sound_model(family: str, route: str, tmp_pa
 
 def test_of_equally_exact_routes_that_with_fewer_nodes_is_taken(tmp_path: Path) -> None:
     source = families.source("mobilenet_v3")
-    counts = [onnx_format.checked(route, source, tmp_path).nodes for route in ROUTES.values()]
-    chosen = onnx.load_from_string(onnx_format.float32(source)).graph
+    counts = [onnx_routes.checked(route, source, tmp_path).nodes for route in ROUTES.values()]
+    chosen = onnx.load_from_string(onnx_routes.float32(source)).graph
     assert len(chosen.node) == min(counts) < max(counts)
 
 
 def test_a_route_that_fails_leaves_it_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     source = replace(families.source("vgg"), model=families.source.__wrapped__("vgg").model)
-    monkeypatch.setitem(ROUTES, "through TFLite", lambda source, folder: 1 / 0)
-    assert onnx.load_from_string(onnx_format.float32(source)).graph.node
+    monkeypatch.setitem(ROUTES, "direct", lambda source, folder: 1 / 0)
+    assert onnx.load_from_string(onnx_routes.float32(source)).graph.node
 
 
 def test_no_route_is_one_line_that_names_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     source = replace(families.source("vgg"), model=families.source.__wrapped__("vgg").model)
     for name in ROUTES:
         monkeypatch.setitem(ROUTES, name, lambda source, folder: 1 / 0)
-    with pytest.raises(ConversionError, match=r"vgg: no route to ONNX: .*by zero; .*by zero$"):
-        onnx_format.float32(source)
+    with pytest.raises(
+        ConversionError, match=r"vgg: no route to ONNX: .*by zero; .*by zero; .*by zero$"
+    ):
+        onnx_routes.float32(source)
 
 
 @pytest.mark.parametrize("target", [t for t in TARGETS if t.format == "onnx"], ids=str)

@@ -17,7 +17,7 @@ from foreign_files import (
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.image.preprocessing import preprocess
-from kedge_runtime.modelfile.archives import MAX_BYTES
+from kedge_runtime.modelfile.stored import MAX_BYTES
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fuzz import seeds
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.modelfile import archives

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from encoded_images import TURNS
 from hostile_costs import READ
 from kedge_runtime.errors import ImageError
-from kedge_runtime.image import header
+from kedge_runtime.image import decode, header
 from kedge_runtime.image.decode import SUFFIXES, read_image
 
 Image, ImageOps = (pytest.importorskip(f"PIL.{name}") for name in ("Image", "ImageOps"))
@@ -259,3 +259,22 @@ def test_an_array_of_another_kind_is_refused(case: str) -> None:
 
 def test_suffixes_are_lower_case_and_dotted() -> None:
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+
+
+BGR = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+@pytest.mark.skipif(not decode._RGB, reason="this OpenCV gives BGR only")
+@pytest.mark.parametrize("by", BGR)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_the_decoders_own_rgb_equals_swapped_channels(suffix: str, by: int) -> None:
+    noise = np.random.default_rng(by).integers(0, 256, (61, 83, 3), np.uint8)
+    encoded = cv2.imencode(suffix, cv2.resize(noise, (160, 120)))[1]
+    bgr, rgb = (cv2.imdecode(encoded, flags) for flags in (BGR[by], decode._COLOURS[by]))
+    assert bgr is not None and rgb is not None
+    assert np.array_equal(rgb, bgr[..., ::-1])

@@ -14,7 +14,8 @@ from conftest import Run, tiny_contract
 from kedge_convert.commands.inspect import _few
 from kedge_convert.device import vela
 from kedge_runtime.artefact.contract import Normalisation
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.terminal import WIDEST
 
 MODELS = Path(__file__).parent / "models"
@@ -189,6 +190,8 @@ def test_gates_of_vela_decide_the_exit_code(kedge: Run, demo_artefacts: Path) ->
     code, out, _ = kedge(*words)
     assert (code, "30 of 30 on the accelerator" in out) == (0, True)
     assert kedge(*words, "--max-sram", "10")[0] == 1
+    assert kedge(*words, "--max-sram", "10KB")[0] == 1
+    assert kedge(*words, "--max-sram", "1MB")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])

@@ -21,8 +21,9 @@ from kedge_convert.export.tflite import describe
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Output
-from kedge_runtime.artefact.file import Golden, read_artefact, seal
+from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.artefact.foreign import complete, unsealed
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.image.pipelines import NORMALISATIONS

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 # Each install of the README, smallest first; "" is the device's.
 EXTRAS = (
-    *("", "signing", "onnx", "convert", "distributed"),
+    *("", "signing", "mqtt", "serve", "onnx", "convert", "distributed"),
     *("dev", "benchmarks", "ethos-u", "hub", "release"),
 )
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import families
-from kedge_convert.export import onnx as onnx_format
-from kedge_convert.export.onnx import RoutedModel
-from kedge_convert.export.tf2onnx import ROUTES, Route
+from kedge_convert.export import onnx_routes
+from kedge_convert.export.onnx_routes import ROUTES, Route, RoutedModel
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
@@ -66,7 +65,7 @@ def source(end: Callable[[Any, Any], Any]) -> Source:
 @pytest.mark.parametrize("end", ENDS)
 def test_no_route_loses_a_bias(end: str, route: str, tmp_path: Path) -> None:
     """tf2onnx dropped that of a FULLY_CONNECTED that TensorFlow gives four axes."""
-    made = onnx_format.checked(ROUTES[route], source(ENDS[end]), tmp_path)
+    made = onnx_routes.checked(ROUTES[route], source(ENDS[end]), tmp_path)
     assert made.error < 1e-5
 
 
@@ -81,7 +80,7 @@ def test_an_exact_gelu_inside_a_layer_is_carried(tmp_path: Path) -> None:
     picture = keras.Input((families.SIDE, families.SIDE, 3))
     value = keras.layers.GlobalAveragePooling2D()(Block()(keras.layers.Conv2D(8, 3)(picture)))
     net = families.source_of(keras.Model(picture, keras.layers.Dense(5)(value), name="net"))
-    made = onnx_format.checked(ROUTES["through the graph"], net, tmp_path)
+    made = onnx_routes.checked(ROUTES["through the graph"], net, tmp_path)
     assert made.error < 1e-5
 
 
@@ -94,7 +93,7 @@ def test_a_mean_over_tokens_is_no_pooling_of_images(tmp_path: Path) -> None:
     value = keras.layers.Flatten()(keras.layers.LayerNormalization()(tokens))
     net = families.source_of(keras.Model(picture, keras.layers.Dense(5)(value), name="net"))
     for route in ROUTES.values():
-        made = onnx_format.checked(route, net, tmp_path)
+        made = onnx_routes.checked(route, net, tmp_path)
         kinds = {node.op_type for node in onnx.load_from_string(made.content).graph.node}
         assert "GlobalAveragePool" not in kinds
         assert made.error < 1e-5
@@ -122,11 +121,23 @@ def test_the_most_exact_route_is_taken_before_the_smallest(
 ) -> None:
     """A lost bias that is small beside the logits lies below the ceiling for all."""
     net = source(_pooled)
-    exact = onnx_format.checked(ROUTES["through the graph"], net, tmp_path)
-    wrong = onnx_format.checked(_off_by(3e-4), net, tmp_path)
-    assert 1e-5 < wrong.error < onnx_format.TOLERANCE
-    monkeypatch.setitem(ROUTES, "through TFLite", _off_by(3e-4))
-    assert onnx_format.float32(net) == exact.content
+    exact = onnx_routes.checked(ROUTES["through the graph"], net, tmp_path)
+    wrong = onnx_routes.checked(_off_by(3e-4), net, tmp_path)
+    assert 1e-5 < wrong.error < onnx_routes.TOLERANCE
+    for name in ("direct", "through TFLite"):
+        monkeypatch.setitem(ROUTES, name, _off_by(3e-4))
+    assert onnx_routes.float32(net) == exact.content
+
+
+def test_behind_an_exact_route_no_other_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """tf2onnx takes four times the memory and most of the time."""
+    net = source(_pooled)
+    for name in ("through TFLite", "through the graph"):
+        monkeypatch.setitem(ROUTES, name, lambda source, folder: pytest.fail("not needed"))
+    direct = onnx_routes.checked(ROUTES["direct"], net, tmp_path)
+    assert onnx_routes.float32(net) == direct.content
 
 
 def test_nodes_decide_between_equally_exact_routes_only() -> None:
@@ -135,6 +146,6 @@ def test_nodes_decide_between_equally_exact_routes_only() -> None:
         RoutedModel(8, 9e-6, b"b"),
         RoutedModel(1, 2e-5, b"c"),
     )
-    assert onnx_format.best([exact, small, wrong]) == small
-    assert onnx_format.best([exact, wrong]) == exact
-    assert onnx_format.best([replace(exact, error=wrong.error), wrong]) == wrong
+    assert onnx_routes.best([exact, small, wrong]) == small
+    assert onnx_routes.best([exact, wrong]) == exact
+    assert onnx_routes.best([replace(exact, error=wrong.error), wrong]) == wrong

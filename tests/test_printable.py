@@ -14,7 +14,8 @@ import pytest
 
 from conftest import Run, tiny_contract
 from kedge_runtime.artefact.contract import Label
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.labels import parse
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.output import json_text

@@ -140,6 +140,31 @@ def test_what_is_decided_is_measured_once(
     assert stages == ["check tflite:int8"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "images"),
+    [
+        (ParityLimits(0.0, 9.0, by_interval=True), 4),
+        (ParityLimits(0.0, 9.0, drop=1.0, by_interval=True), CHECK),
+        (ParityLimits(0.0, 9.0), CHECK),
+        (ParityLimits(0.0, 1e-9, by_interval=True), CHECK),
+    ],
+    ids=["holds", "a drop", "the user's own", "an error"],
+)
+def test_slow_kernels_are_looked_at_until_the_interval_holds(
+    made: Made,
+    progress: Progress,
+    stages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    limits: ParityLimits,
+    images: int,
+) -> None:
+    monkeypatch.setitem(float_model.FIRST_LOOK, TARGET.precision, 4)
+    measured = check(made, limits, progress)
+    assert measured.images == images
+    assert measured.agreement == agreement(made, made.original.images.validation[:images])
+    assert set(stages) == {"check tflite:int8"}
+
+
 def test_a_folder_without_more_decides_nothing(made: Made, progress: Progress) -> None:
     photos = replace(made.original.images, more=())
     reserve = replace(made.original.reserve, images=photos)

@@ -18,7 +18,7 @@ from foreign_files import (
 )
 from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.file import is_sealed, read_artefact
-from kedge_runtime.artefact.foreign_contract import ModelOptions
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.classify.classifier import Classifier
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")

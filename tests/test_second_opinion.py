@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from conftest import Run
 from drift_references import BROKEN, write_photos
+from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.confidence import SecondRule
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Output, Quantisation, Tensor
@@ -200,9 +202,9 @@ def test_only_near_ties_are_asked_again(pair: Pair) -> None:
     asked = []
 
     class Listening(Classifier):
-        def probabilities_of(self, pixels: object) -> object:  # type: ignore[override]
+        def prepared_pixels(self, pixels: Pixels) -> Callable[[], Floats]:
             asked.append(pixels)
-            return np.array([0, 0, 0, 1], np.float32)
+            return lambda: np.array([0, 0, 0, 1], np.float32)
 
     first, second = Classifier.open(pair.first), Classifier.open(pair.second)
     listening = Listening(second.artefact, second.engine)

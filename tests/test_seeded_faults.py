@@ -15,8 +15,7 @@ import pytest
 
 import seeded_faults
 from kedge_convert import contract_builder, pipeline
-from kedge_convert.export import onnx, tflite, tflite_converter, tflite_static
-from kedge_convert.export import tf2onnx as routes
+from kedge_convert.export import onnx, onnx_routes, tflite, tflite_converter, tflite_static
 from kedge_convert.export.exported import ExportOptions
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
@@ -50,7 +49,7 @@ def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine
         for name in ("float32", "int8")
     }
     folder = tmp_path_factory.mktemp("routes")
-    protos = {name: route(source, folder) for name, route in routes.ROUTES.items()}
+    protos = {name: route(source, folder) for name, route in onnx_routes.ROUTES.items()}
     return Genuine(
         source,
         {f"tflite:{name}": exported.content for name, exported in made.items()},
@@ -154,11 +153,11 @@ def into_tflite(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine)
 
 
 def into_onnx(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -> None:
-    for name in routes.ROUTES:
-        monkeypatch.setitem(routes.ROUTES, name, _route(genuine.routes[name], fault.change))
+    for name in onnx_routes.ROUTES:
+        monkeypatch.setitem(onnx_routes.ROUTES, name, _route(genuine.routes[name], fault.change))
 
 
-def _route(content: bytes, change: Callable[[Any], Any]) -> routes.Route:
+def _route(content: bytes, change: Callable[[Any], Any]) -> onnx_routes.Route:
     def route(source: Source, folder: Path) -> Any:
         import onnx as toolkit
 

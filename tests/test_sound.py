@@ -13,7 +13,8 @@ from conftest import MODELS, Run
 from hostile_models import KINDS, changed
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.modelfile.check.check import check_model

@@ -28,7 +28,8 @@ from kedge_convert.staging import (
 from kedge_convert.targets import TARGETS
 from kedge_convert.verdict import UserLimits
 from kedge_models.devices import device
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import staged, temporary_folder, write_whole
 

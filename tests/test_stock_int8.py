@@ -1,4 +1,4 @@
-"""Stock int8 is the file of TensorFlow's own converter, though its calibrator never runs."""
+"""Stock integers are those of TensorFlow's own converter, though its calibrator never runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,25 +10,36 @@ import families
 from kedge_convert.export import flatbuffer, tflite
 from kedge_convert.export.exported import ExportOptions
 from kedge_convert.export.tflite_converter import single
+from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
-from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.contract import Geometry, Precision
 from kedge_runtime.output import quiet
 
 # What an operator may write over its first input (kTfLiteInplaceOpInput0Shared of LiteRT's
 # kernels): TensorFlow's calibrator then counts the sum among the values of the summand.
 IN_PLACE = frozenset({"ADD", "SUB", "MUL", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"})
 
+SETS: dict[Precision, tuple[str, ...]] = {
+    "int8": ("TFLITE_BUILTINS_INT8",),
+    "int16x8": (
+        "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+        "TFLITE_BUILTINS",
+    ),
+}
 
-def by_tensorflow(source: Source, options: ExportOptions) -> bytes:
-    """Return the int8 file as TensorFlow's documentation makes it."""
+
+def by_tensorflow(source: Source, options: ExportOptions, precision: Precision) -> bytes:
+    """Return the file as TensorFlow's documentation makes it."""
     tf = require("tensorflow")
     with quiet():
         converter = tf.lite.TFLiteConverter.from_keras_model(single(source))
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([each] for each in options.tensors(source))
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
+        sets = [getattr(tf.lite.OpsSet, name) for name in SETS[precision]]
+        converter.target_spec.supported_ops = sets
+        ends = tf.int8 if precision == "int8" else tf.int16
+        converter.inference_input_type = converter.inference_output_type = ends
         content: bytes = converter.convert()
     return content
 
@@ -55,28 +66,37 @@ def overwritten(model: Any) -> set[int]:
     }
 
 
+@pytest.mark.parametrize("precision", SETS)
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_stock_int8_is_the_converters(family: str, pictures: Path) -> None:
+def test_stock_integers_are_the_converters(
+    family: str, precision: Precision, pictures: Path
+) -> None:
     source, options = families.source(family), ExportOptions(tuple(sorted(pictures.iterdir())[:20]))
-    compare(source, options)
+    if precision == "int16x8":  # the converter gets the operators that kedge writes
+        lowered = lowering.lower(source.model, lowering.INT16X8).model
+        source = replace(source, model=lowered)
+    compare(source, options, precision)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", SETS)
 @pytest.mark.parametrize("name", ["mobilenet_0.25_224", "efficientnet_lite0_224"])
-def test_stock_int8_is_the_converters_on_a_real_model(name: str, shared: Path) -> None:
+def test_stock_integers_are_the_converters_on_a_real_model(
+    name: str, precision: Precision, shared: Path
+) -> None:
     model = require("keras").models.load_model(shared / f"data/models/{name}.keras", compile=False)
     photos = tuple(sorted((shared / "data/images").iterdir())[:20])
     taken = replace(families.SPEC, geometry=Geometry(*model.inputs[0].shape[1:3]))
-    compare(replace(families.source_of(model), input=taken), ExportOptions(photos))
+    compare(replace(families.source_of(model), input=taken), ExportOptions(photos), precision)
 
 
-def compare(source: Source, options: ExportOptions) -> None:
+def compare(source: Source, options: ExportOptions, precision: Precision) -> None:
     """Assert equal operators, equal weights, and equal ranges but for what is overwritten."""
     ours, theirs = (
         flatbuffer.unpack(content)
         for content in (
-            tflite.export(source, "int8", options).content,
-            by_tensorflow(source, options),
+            tflite.export(source, precision, options).content,
+            by_tensorflow(source, options, precision),
         )
     )
     assert [n for n, _ in flatbuffer.operators(ours)] == [

@@ -185,7 +185,7 @@ def test_the_mailbox_holds_one_frame_however_many_are_put_in() -> None:
         del frame
     assert len(alive) == 1
     taken = box.take(timeout=0)
-    assert taken is not None
+    assert isinstance(taken, Frame)
     assert (taken.index, taken.dropped) == (999, 999)
     with pytest.raises(TimeoutError):
         box.take(timeout=0)
@@ -198,7 +198,7 @@ def test_the_last_frame_comes_before_the_end_and_before_the_error() -> None:
         box.end(error)
         assert not box.put(frames(2)[1])
         taken = box.take(timeout=0)
-        assert taken is not None
+        assert isinstance(taken, Frame)
         assert (taken.index, taken.dropped) == (0, 0)
         if error is None:
             assert box.take(timeout=0) is None

@@ -15,6 +15,7 @@ from kedge_runtime.artefact.contract import Label
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Classes
 from kedge_runtime.image.decode import read_image
+from kedge_runtime.streams import answers
 from kedge_runtime.streams.answers import (
     Debounce,
     Motion,
@@ -145,6 +146,29 @@ def test_the_folder_is_never_fuller_than_its_limit(tmp_path: Path) -> None:
     again = UnsureFolder(tmp_path, 2)
     assert [again.save(frame) for frame in frames(3)] == [True, False, False]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_emptied_folder_takes_frames_again(tmp_path: Path) -> None:
+    folder = UnsureFolder(tmp_path, limit=1)
+    assert [folder.save(frame) for frame in frames(2)] == [True, False]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert folder.save(frames(1)[0])
+
+
+def test_a_full_disk_ends_no_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = UnsureFolder(tmp_path)
+
+    def full(path: Path, content: bytes) -> None:
+        raise UsageError(f"{path}: can't be written (no space left on device)")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(answers, "write_whole", full)
+        assert [folder.save(frame) for frame in frames(3)] == [False] * 3
+    assert capsys.readouterr().err.count("unsure frames are lost: ") == 1
+    assert folder.save(frames(1)[0])
 
 
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.export.tflite import describe
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Quantisation, Tensor
-from kedge_runtime.artefact.file import Golden, read_artefact, seal
+from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.errors import ArtefactError, KedgeError
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.image.preprocessing import table

@@ -32,7 +32,8 @@ from kedge_runtime.artefact.contract import (
     Output,
     Provenance,
 )
-from kedge_runtime.artefact.file import Artefact, Golden, seal
+from kedge_runtime.artefact.file import Artefact, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.checks.verify import verify, walk
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions, open_engine
@@ -75,7 +76,7 @@ def _seal(path: Path) -> None:
     made = Provenance("tiny", "sha256:0", "int8", "tflite:int8")
     contract = Contract(taken, Output("logits", engine.output), LABELS, made)
     picture = _picture("blue")
-    step = walk(Classifier(Artefact(path, contract, Golden.none(), ""), engine), picture)
+    step = walk(Classifier(Artefact(path, contract, b"", ""), engine), picture)
     golden = Golden(
         images=(picture,),
         pixels=step.pixels[None],

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import MODELS, Run, tiny_contract
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.file import Golden, seal
+from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.engines import litert as litert_engine
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError

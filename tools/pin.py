@@ -23,6 +23,8 @@ DEVICE, BUILD = "device", "build"
 SECTIONS = (
     DEVICE,
     "signing",
+    "mqtt",
+    "serve",
     "onnx",
     "convert",
     BUILD,

@@ -1,7 +1,8 @@
 """Choose calibration and validation images: disjoint, none blank, none repeated."""
 
 import hashlib
-from collections import defaultdict
+import threading
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,6 +17,7 @@ from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Input, calibration_mark
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import sha256_of_file
+from kedge_runtime.image.ahead import ahead
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.folder import find_images
 from kedge_runtime.image.preprocessing import Preprocessor
@@ -173,11 +175,56 @@ def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> Imag
     return replace(drawn.split(validation), more=more, digests=drawn.digests)
 
 
+FITTED_MEMORY = 256 << 20  # bytes: all images of a conversion, mostly
+
+
+class FittedImages:
+    """Images at a network's size, uint8 [h, w, 3]: a conversion looks at each up to ten times.
+
+    The oldest ones go when they take more than `memory` bytes. Threads may share it.
+    """
+
+    def __init__(self, memory: int) -> None:
+        """Start with none."""
+        self._memory, self._bytes = memory, 0
+        self._lock = threading.Lock()
+        self._held: OrderedDict[tuple[object, ...], Pixels] = OrderedDict()
+
+    def of(self, path: Path, plan: Preprocessor) -> Pixels:
+        """Return an image as `plan` fits it. Raises ImageError."""
+        try:
+            state = path.stat()
+        except OSError:  # reading it says so
+            return plan.fit(plan.read(path))
+        geometry, grey = plan.spec.geometry, plan.spec.normalisation.colour == "grey"
+        key = (path.absolute(), state.st_mtime_ns, state.st_size, geometry, grey)
+        with self._lock:
+            held = self._held.get(key)
+        if held is None:
+            held = plan.fit(plan.read(path)).copy()  # not a part of a larger one
+            self._put(key, held)
+        return held
+
+    def _put(self, key: tuple[object, ...], pixels: Pixels) -> None:
+        pixels.flags.writeable = False
+        with self._lock:
+            if key in self._held:  # another thread was faster
+                return
+            self._held[key] = pixels
+            self._bytes += pixels.nbytes
+            while self._bytes > self._memory and len(self._held) > 1:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+
+
+_FITTED = FittedImages(FITTED_MEMORY)
+
+
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
     """Yield the input tensor of each image, [1, ...], through the runtime's preprocessing."""
     plan = Preprocessor(spec)
-    for path in paths:
-        yield plan.tensor(plan.read(path))
+    with ahead(lambda path: plan.look_up(_FITTED.of(path, plan)), paths) as prepared:
+        for _, tensor in prepared:
+            yield tensor()
 
 
 def ticking(items: Iterable[Item], tick: Tick) -> Iterator[Item]:

@@ -186,14 +186,14 @@ def with_own_pixels(
 ) -> Parity:
     """Add the agreement on own pixels to a parity.
 
-    `own`: of the first images of `reference` (the float model on kedge's pixels) and `candidate`.
+    `own`: of the images of `reference` (the float model on kedge's pixels) and `candidate`; the
+    first ones count that all three have.
     """
     if own is None or output.kind == "features":
         return parity
-    count = len(own.logits)
-    share, pixels = (
-        _agreement(own.logits, each[:count], output) for each in (candidate, reference)
-    )
-    untied = _clear(own.logits, candidate[:count], output)
+    count = min(len(own.logits), len(candidate))
+    logits = own.logits[:count]
+    share, pixels = (_agreement(logits, each[:count], output) for each in (candidate, reference))
+    untied = _clear(logits, candidate[:count], output)
     agreed = OwnPixels(own.library, count, share, interval(share, count), pixels, untied)
     return replace(parity, own_pixels=agreed)

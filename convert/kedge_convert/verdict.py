@@ -96,6 +96,14 @@ def is_open(parity: Parity, limits: ParityLimits) -> bool:
     return parity.agreement < limits.agreement <= parity.agreement_interval[1]
 
 
+def is_settled(parity: Parity, limits: ParityLimits) -> bool:
+    """Whether the whole interval of the agreement holds a default limit, and its error does."""
+    interval = parity.agreement_interval
+    if not limits.by_interval or limits.drop is not None or interval is None:
+        return False
+    return interval[0] >= limits.agreement and judge(parity, limits).passed
+
+
 def left_open(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     """Return the line that says that the images can't decide, if they can't."""
     if not is_open(parity, limits) or parity.agreement_interval is None:

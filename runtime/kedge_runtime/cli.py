@@ -6,14 +6,17 @@ imports only click.
 
 import os
 import sys
-from difflib import get_close_matches
+from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from kedge_runtime import __version__
+from kedge_runtime.blas import one_blas_thread
+from kedge_runtime.errors import UsageError
 from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
 from kedge_runtime.terminal import VERBOSITY, columns, is_coloured
@@ -30,6 +33,14 @@ COMMANDS = {
         "Turn another tool's model file into an artefact.",
     ),
     "classify": ("kedge_runtime.commands.classify:classify", "Classify images."),
+    "watch": (
+        "kedge_runtime.commands.watch:watch",
+        "Classify the frames of a camera or a video.",
+    ),
+    "serve": (
+        "kedge_runtime.commands.serve:serve",
+        "Serve a page with the live stream, and classify images by HTTP.",
+    ),
     "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
@@ -63,8 +74,10 @@ COMMANDS = {
 }
 
 HELP_WIDTH = 100
+# These multiply no matrices, so they start no threads for that.
+WITHOUT_MATRICES = frozenset({"classify", "verify", "bench"})
 # These stop when stdout is closed early. The others go on: their exit code is a verdict.
-STOPS_WITHOUT_READER = frozenset({"classify", "models"})
+STOPS_WITHOUT_READER = frozenset({"classify", "models", "watch"})
 
 
 class LazyGroup(click.Group):
@@ -79,7 +92,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        with one_blas_thread() if cmd_name in WITHOUT_MATRICES else nullcontext():
+            command: click.Command = getattr(import_module(module), name)
         if QUIET not in command.params:
             command.params += [QUIET, VERBOSE]
         return command
@@ -121,6 +135,8 @@ class LazyGroup(click.Group):
 
 def _unknown(name: str) -> str:
     """Return the message for an unknown command, with the nearest ones."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, COMMANDS) or [each for each in COMMANDS if name in each]
     meant = f" Did you mean {' or '.join(near[:2])}?" if near else ""
     return f"No such command {name!r}.{meant}"
@@ -184,6 +200,14 @@ def _hold_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def _check_folder() -> None:
+    """Refuse a current folder that was removed: nothing can find a relative path then."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder no longer exists; change to another one") from None
+
+
 def _context_settings() -> dict[str, Any]:
     """Return what click must know of the terminal: its colours, and its width for help."""
     return {"color": is_coloured(sys.stdout), "terminal_width": min(columns(), HELP_WIDTH)}
@@ -194,6 +218,7 @@ def _run(printed: OutputStream | None) -> int:
     if "_KEDGE_COMPLETE" in os.environ:  # the shell asks for completions
         import_module("kedge_runtime.commands.completion")
     try:
+        _check_folder()
         code: int = kedge.main(
             prog_name="kedge", standalone_mode=False, obj=printed, **_context_settings()
         )

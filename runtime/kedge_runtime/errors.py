@@ -11,7 +11,7 @@ from contextlib import contextmanager
 # The name for pip: `kedge` on the package index is somebody else's project.
 DISTRIBUTION = "keras-kedge"
 # Terminal colour codes: https://ecma-international.org/ecma-48, CSI.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_COLOUR = r"\x1b\[[0-9;]*[A-Za-z]"
 
 
 class KedgeError(Exception):
@@ -80,13 +80,18 @@ def about(name: object) -> Iterator[None]:
 
 def one_line(error: Exception, length: int = 200) -> str:
     """Return an exception's message in one line without colours, or its type where it has none."""
-    text = " ".join(_COLOUR.sub("", str(error)).split()) or repr(error)
+    text = " ".join(re.sub(_COLOUR, "", str(error)).split()) or repr(error)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def counted(number: int, noun: str) -> str:
-    """Return e.g. `1 image` or `2 images`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return e.g. `1 image` or `2 000 images`."""
+    return f"{number} {noun}" if number == 1 else f"{grouped(number)} {noun}s"
+
+
+def grouped(number: int) -> str:
+    """Return a number in groups of three digits, e.g. `456 718`."""
+    return f"{number:,}".replace(",", " ")
 
 
 def reason_of(error: OSError) -> str:

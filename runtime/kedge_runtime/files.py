@@ -9,9 +9,7 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +23,7 @@ from kedge_runtime.errors import UsageError, reason_of
 # The age, in seconds, of leftovers from other machines, containers and boots, whose processes can't
 # be looked up. No conversion takes so long.
 OLD = 2 * 24 * 3600.0
-_NAME = re.compile(r"\.?kedge-(\d{1,10})-([0-9a-f]{8})-[0-9a-z_]{8}(-.*)?", re.DOTALL)
+_NAME = r"(?s)\.?kedge-(\d{1,10})-([0-9a-f]{8})-[0-9a-z_]{8}(-.*)?"
 
 
 @cache
@@ -45,7 +43,7 @@ def prefix() -> str:
 
 def is_ours(name: str) -> bool:
     """Return whether a name is one of kedge's temporary names."""
-    return _NAME.fullmatch(name) is not None
+    return re.fullmatch(_NAME, name) is not None
 
 
 def hidden(path: Path) -> Path:
@@ -60,7 +58,7 @@ def sweep(folder: Path) -> None:
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            match = _NAME.fullmatch(entry.name)
+            match = re.fullmatch(_NAME, entry.name)
             if match and _is_left(entry, int(match[1]), match[2]):
                 _remove(entry)
 
@@ -94,6 +92,8 @@ def _lives(process: int) -> bool:
 
 
 def _remove(entry: os.DirEntry[str]) -> None:
+    import shutil  # few processes find any
+
     with suppress(FileNotFoundError):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -218,10 +218,12 @@ def temporary_folder(place: Path | None = None) -> Iterator[Path]:
     Leftovers of killed processes in `place` are removed first. Raises UsageError when there is no
     room for it, or for files that the block writes.
     """
+    from tempfile import TemporaryDirectory
+
     try:
-        root = place or Path(tempfile.gettempdir())
+        root = place or Path(_default())
         sweep_once(root.absolute())
-        folder = tempfile.TemporaryDirectory(prefix=prefix(), dir=root, ignore_cleanup_errors=True)
+        folder = TemporaryDirectory(prefix=prefix(), dir=root, ignore_cleanup_errors=True)
     except OSError as error:
         raise no_room(place, unwritable(error)) from None
     with folder as name, room(place):
@@ -248,10 +250,17 @@ def no_room(place: Path | None, reason: str) -> UsageError:
 def users_folder() -> Path:
     """Return the folder for temporary files that the user chose, not a worker's subfolder."""
     try:
-        folder = Path(tempfile.gettempdir())
+        folder = Path(_default())
     except OSError:  # none of those that Python tries can be written
         return Path(os.environ.get("TMPDIR", "/tmp"))
     return folder.parent if is_ours(folder.name) else folder
+
+
+def _default() -> str:
+    """Return Python's folder for temporary files. Raises OSError where none can be written."""
+    import tempfile  # classifying an image needs none
+
+    return tempfile.gettempdir()
 
 
 def unwritable(error: OSError) -> str:

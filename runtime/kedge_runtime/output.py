@@ -134,11 +134,6 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def grouped(number: int) -> str:
-    """Return a number in groups of three digits, e.g. `456 718`."""
-    return f"{number:,}".replace(",", " ")
-
-
 def paint(text: str, colour: str | None = None, *, bold: bool | None = None) -> str:
     """Return a text in a colour, for `page` and `echo`."""
     return click.style(text, fg=colour, bold=bold).replace("\x1b", _PAINT)
@@ -232,8 +227,12 @@ def quiet() -> Iterator[None]:
 def only_python_stderr() -> Iterator[None]:
     """Discard what libraries write to the process's stderr, in every thread.
 
-    Python's own stderr still works, through another descriptor.
+    Python's own stderr still works, through another descriptor. With --verbose nothing is
+    discarded.
     """
+    if terminal.VERBOSITY.verbose:
+        yield
+        return
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if sys.stderr is sys.__stderr__:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from multiprocessing import active_children, current_process, get_context
@@ -28,6 +27,7 @@ from uuid import uuid4
 from kedge_runtime import __version__
 from kedge_runtime.checks.hardware import identity
 from kedge_runtime.errors import EngineError, LostError, UsageError, install
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import say
 
 Arguments = ParamSpec("Arguments")

@@ -9,7 +9,7 @@ import re
 # The maximum length of a message, and of a word in it: longer ones lose their middle. The longest
 # message of kedge, which lists all missing options, has 600 characters.
 LIMIT, WORD = 1000, 250
-_LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
+_LONG_WORD = rf"\S{{{WORD + 1},}}"
 # Categories of Unicode: control, format (bidi marks, zero width), surrogate (bytes of a name that
 # are no UTF-8, PEP 383), line and paragraph separators. https://www.unicode.org/reports/tr44/#General_Category_Values
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -17,7 +17,7 @@ _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 # GitHub runs `::error::` at the start of a line, after blanks too. `##[error]`, Azure's
 # `##vso[...]` and TeamCity's `##teamcity[...]` run anywhere in a line.
-COMMAND = re.compile(r"(?m)^(\s*):(?=:)|#(?=#\w*\[)")
+COMMAND = r"(?m)^(\s*):(?=:)|#(?=#\w*\[)"
 
 
 def printable(text: object, limit: int | None = None) -> str:
@@ -34,13 +34,13 @@ def printable(text: object, limit: int | None = None) -> str:
 
 def message(text: object) -> str:
     """Return a message as one printable line of bounded length."""
-    line = _LONG_WORD.sub(lambda match: shortened(match[0], WORD), printable(text))
+    line = re.sub(_LONG_WORD, lambda match: shortened(match[0], WORD), printable(text))
     return shortened(line, LIMIT)
 
 
 def without_commands(text: str) -> str:
     """Return a text without commands for a CI system."""
-    return COMMAND.sub(lambda match: f"{match[1] or ''}\\x{ord(match[0][-1]):02x}", text)
+    return re.sub(COMMAND, lambda match: f"{match[1] or ''}\\x{ord(match[0][-1]):02x}", text)
 
 
 def shortened(text: str, limit: int | None) -> str:

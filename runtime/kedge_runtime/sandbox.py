@@ -11,9 +11,10 @@ import platform
 import stat
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from kedge_runtime.frozen import dataclass
 
 # https://docs.kernel.org/userspace-api/landlock.html: the same numbers on every processor
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446

@@ -9,10 +9,8 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from textwrap import wrap
 from typing import IO, Any
 
@@ -23,12 +21,11 @@ _BOUND = re.compile(r"(?<=\d) (?=(?:%|\d{3}|MB|GB|KB|ms|s|points?)(?:\b|\W|$))")
 _NO_BREAK = "\u00a0"
 
 
-@dataclass
 class Verbosity:
     """How much a command says: `quiet` has results, warnings and errors only."""
 
-    quiet: bool = False
-    verbose: bool = False
+    quiet = False
+    verbose = False
 
 
 # Set by -q and -v; `kedge_runtime.cli.main` resets it.
@@ -108,6 +105,8 @@ def wrapped(text: str, width: int, *, hanging: str = "", first: str = "") -> lis
 
 def wrapped_command(command: str, width: int, indent: str = "  ") -> list[str]:
     """Break a shell command between its words, with the backslashes that a shell joins again."""
+    import shlex  # few messages hold a command
+
     lines = [indent.rstrip()]
     for phrase in _phrases(shlex.split(command)):
         longer = f"{lines[-1]} {phrase}" if lines[-1].strip() else f"{indent}{phrase}"
@@ -120,6 +119,8 @@ def wrapped_command(command: str, width: int, indent: str = "  ") -> list[str]:
 
 def _phrases(words: list[str]) -> list[str]:
     """Return quoted words; an option and its value are one."""
+    import shlex
+
     phrases: list[str] = []
     for word in words:
         is_value = phrases and phrases[-1].startswith("-") and " " not in phrases[-1]

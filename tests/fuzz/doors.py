@@ -24,7 +24,8 @@ from kedge_models.cards import parse
 from kedge_runtime.artefact import containers, foreign
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
 from kedge_runtime.artefact.contract import MAX_JSON, Contract
-from kedge_runtime.artefact.file import Golden, artefact_of
+from kedge_runtime.artefact.file import artefact_of
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.drift.codecs import AnswersCodec
 from kedge_runtime.drift.journal import Journal
@@ -33,7 +34,7 @@ from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
 from kedge_runtime.image.decode import MAX_MEMORY, read_image
 from kedge_runtime.image.header import HeaderError, read_header
-from kedge_runtime.modelfile import archives, tflite_metadata
+from kedge_runtime.modelfile import archives, stored, tflite_metadata
 from kedge_runtime.modelfile.check.check import check_model
 from kedge_runtime.modelfile.network import read_network
 from kedge_runtime.modelfile.report import summarise
@@ -137,7 +138,7 @@ def from_content(form: str, read: Callable[[ModelContent], object]) -> Callable[
 def _artefact(form: str) -> Door:
     ways = (_appended(form), _appended(form), damaged)
     read = from_content(form, artefact_of)
-    return Door(read, lambda: [seeds.artefact(form)], ways, _resealed, limit=archives.MAX_BYTES)
+    return Door(read, lambda: [seeds.artefact(form)], ways, _resealed, limit=stored.MAX_BYTES)
 
 
 def _inspect(form: str) -> Door:
@@ -193,7 +194,7 @@ def _resealed_once(content: bytes) -> bytes:
 def _split(form: str) -> Door:
     good = (seeds.artefact(form), seeds.model(form))
     ways = (damaged, _appended(form))
-    return Door(partial(containers.split, form), lambda: good, ways, limit=archives.MAX_BYTES)
+    return Door(partial(containers.split, form), lambda: good, ways, limit=stored.MAX_BYTES)
 
 
 def _journal(path: Path) -> object:
@@ -260,19 +261,19 @@ DOORS: dict[str, Door] = {
     "zip": Door(
         lambda content: archives.read_members(BytesIO(content)),
         seeds.archives,
-        limit=archives.MAX_BYTES,
+        limit=stored.MAX_BYTES,
     ),
     "npz": Door(
         lambda content: archives.read_arrays(content),
         lambda: [seeds.zipped(seeds.arrays())],
         (members([seeds.arrays()], seeds.zipped), damaged),
-        limit=archives.MAX_BYTES,
+        limit=stored.MAX_BYTES,
     ),
     "golden": Door(
         Golden.from_bytes,
         lambda: [seeds.golden()],
         (_archive(seeds.golden()), damaged),
-        limit=archives.MAX_BYTES,
+        limit=stored.MAX_BYTES,
     ),
     "labels": Door(from_file("x.txt", read_labels), seeds.labels, TEXT),
     "truth": Door(from_file("x.csv", _truth), seeds.truths, TEXT),

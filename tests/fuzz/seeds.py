@@ -20,7 +20,8 @@ from kedge_models import toml
 from kedge_runtime.artefact import signing
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Output
-from kedge_runtime.artefact.file import CONTRACT, GOLDEN, Golden, seal
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import PrivateKey, Trust
 from kedge_runtime.drift.codecs import Answers, AnswersCodec
 from kedge_runtime.drift.journal import Failure, Journal, Shard

@@ -28,7 +28,7 @@ from kedge_models.cards import card
 from kedge_runtime.arrays import Floats, Indices
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract, Input, Output
-from kedge_runtime.artefact.file import Artefact, Golden
+from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import label_sets, probabilities
 from kedge_runtime.drift import recording
@@ -264,7 +264,7 @@ def _by_engine(content: ModelContent, contract: Contract, options: EngineOptions
         input=replace(contract.input, tensor=engine.input),
         output=replace(contract.output, tensor=engine.output),
     )
-    classifier = Classifier(Artefact(content.path, stated, Golden.none(), ""), engine)
+    classifier = Classifier(Artefact(content.path, stated, b"", ""), engine)
 
     def predict(image: Path) -> int:
         return _answer(classifier.probabilities(image), contract.output)

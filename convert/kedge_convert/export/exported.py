@@ -1,6 +1,6 @@
 """Records of an export: its options and its result, and what the formats share to make it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,15 @@ class Range:
         """Return the range from `low` to `high`, widened to zero, and to EMPTY if it is that."""
         low, high = min(float(low), 0.0), max(float(high), 0.0)
         return cls(low, high if high > low else EMPTY)
+
+    @classmethod
+    def of_all(cls, values: "Iterable[tuple[str, Floats]]") -> "Ranges":
+        """Return the range of all values of every name."""
+        limits: dict[str, tuple[float, float]] = {}
+        for name, value in values:
+            low, high = limits.get(name, (np.inf, -np.inf))
+            limits[name] = min(low, float(value.min())), max(high, float(value.max()))
+        return {name: cls.over(low, high) for name, (low, high) in limits.items()}
 
 
 Ranges = dict[str, Range]

@@ -1,29 +1,23 @@
-"""Keras to ONNX by the most exact of several routes, in each precision; an open batch on request.
+"""Keras to ONNX in each precision; an open batch on request.
 
 float16 and int8 are made of the float file, int8 through onnxruntime's quantiser.
 """
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from operator import attrgetter
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from kedge_convert.export import structure
+from kedge_convert.export import onnx_routes, onnx_static, structure, tflite_converter
 from kedge_convert.export.exported import STOCK, Exported, ExportOptions, half
-from kedge_convert.export.onnx_graph import INPUT, OUTPUT, canonical
-from kedge_convert.export.tf2onnx import ROUTES, Route
-from kedge_convert.images import tensors
+from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.artefact.contract import Contract, Precision
 from kedge_runtime.errors import one_line
-from kedge_runtime.files import temporary_folder
 from kedge_runtime.output import quiet
 
 KERNEL = 1  # its index among a node's inputs
@@ -68,101 +62,17 @@ def _halve(initializer: Any, kernels: set[str], onnx: Any) -> Any:
     )
 
 
-POOL = "GlobalAveragePool"
-IMAGE = 4  # axes
+def stock(source: Source, options: ExportOptions) -> bytes:
+    """Quantise statically, int8 activations by min and max.
 
-
-def reduced(model: Any) -> Any:
-    """Return the ModelProto with such means as ReduceMean; changes it in place."""
-    pools = [node for node in model.graph.node if node.op_type == POOL]
-    if not pools:
-        return model
-    onnx = require("onnx")
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    ranks = {
-        each.name: len(each.type.tensor_type.shape.dim)
-        for each in (*graph.value_info, *graph.input)
-        if each.type.tensor_type.HasField("shape")
-    }
-    for node in pools:
-        rank = ranks.get(node.input[0], IMAGE)
-        if rank != IMAGE:
-            node.op_type = "ReduceMean"
-            node.attribute.append(onnx.helper.make_attribute("axes", list(range(2, rank))))
-            node.attribute.append(onnx.helper.make_attribute("keepdims", 1))
-    return model
-
-
-TINY = np.float32(np.finfo(np.float32).tiny)
-
-
-def guard(model: Any) -> Any:
-    """Return the ModelProto with zeros before a MaxPool written as TINY; changes it in place."""
-    pooled = {node.input[0] for node in model.graph.node if node.op_type == "MaxPool"}
-    constants = {each.name: each for each in model.graph.initializer}
-    pads = [node for node in model.graph.node if node.op_type == "Pad" and node.output[0] in pooled]
-    for pad in filter(lambda pad: _of_zeros(pad, constants), pads):
-        name = f"{pad.output[0]}/value"
-        value = require("onnx").numpy_helper.from_array(np.array(TINY), name)
-        model.graph.initializer.append(value)
-        pad.input[:] = [*pad.input[:2], name, *pad.input[3:]]
-    return model
-
-
-def _of_zeros(pad: Any, constants: dict[str, Any]) -> bool:
-    """Whether it pads with a constant that is zero, as it does when nothing is said."""
-    modes = [each.s for each in pad.attribute if each.name == "mode"]
-    if modes and modes != [b"constant"]:
-        return False
-    if len(pad.input) < 3 or not pad.input[2]:
-        return True
-    held = constants.get(pad.input[2])
-    return held is not None and not require("onnx").numpy_helper.to_array(held).any()
-
-
-def stock(source: Source, floats: Path, options: ExportOptions) -> bytes:
-    """Quantise statically: QDQ, int8 weights per channel, int8 activations by min and max."""
-    quantization = require("onnxruntime.quantization")
-    quantised = floats.with_suffix(".int8.onnx")
-    quantization.quantize_static(
-        str(folded(floats)),
-        str(quantised),
-        _reader(quantization, source, options),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        reduce_range=options.scheme.reduce_range,
-        weight_type=quantization.QuantType.QInt8,
-        activation_type=quantization.QuantType.QInt8,
-    )
-    return quantised.read_bytes()
-
-
-def folded(floats: Path) -> Path:
-    """Write a float model beside itself as onnxruntime wants it before it quantises."""
-    shapes = require("onnxruntime.quantization.shape_inference")
-    path = floats.with_suffix(".folded.onnx")
-    shapes.quant_pre_process(str(floats), str(path), skip_symbolic_shape=True)
-    return path
-
-
-def _reader(quantization: Any, source: Source, options: ExportOptions) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._tensors = options.tensors(source)
-
-        def get_next(self) -> dict[str, Any] | None:
-            tensor = next(self._tensors, None)
-            return None if tensor is None else {"input": tensor}
-
-    return Reader()
-
-
-# Of the largest logit: a graph that is wrong is off by far more. How exact the chosen one is, is
-# for the parity check to say, on more images.
-TOLERANCE = 1e-3
-# Routes whose errors differ by less are equally exact: sums in another order differ by 1e-6.
-EQUAL = 1e-5
-PROBES = 4
+    What is a tensor of the float TFLite program, too, has the range that was measured there.
+    """
+    floats = onnx_static.folded(onnx_routes.float32(source))
+    tensors = onnx_static.sources(floats, onnx_routes.names(source))
+    program = tflite_converter.ranges(source, options) if tensors else {}
+    known = {name: program[tensor] for name, tensor in tensors.items()}
+    own = onnx_static.minmax(floats, options.tensors(source), known)
+    return onnx_static.quantise(floats, known | own, scheme=options.scheme)
 
 
 def export(source: Source, precision: Precision, options: ExportOptions = STOCK) -> Exported:
@@ -170,11 +80,11 @@ def export(source: Source, precision: Precision, options: ExportOptions = STOCK)
 
     Input `input`, output `logits`, batch 1. Raises ConversionError.
     """
-    with quiet(), _logs_off(), temporary_folder() as folder:
-        floats = folder / "float32.onnx"
-        floats.write_bytes(float32(source))
-        content = RECIPES[precision](source, floats, options)
-    structure.check("onnx", content, source)
+    with quiet(), _logs_off():
+        floats = onnx_routes.float32(source)
+        content = RECIPES[precision](source, options)
+    if content is not floats:  # which its route has checked
+        structure.check("onnx", content, source)
     return Exported(content)
 
 
@@ -183,88 +93,15 @@ def describe(content: bytes, contract: Contract) -> Exported:
     return Exported(content)
 
 
-@dataclass(frozen=True)
-class RoutedModel:
-    """The model of one route. `error`: the largest of its logits, as a share of the largest."""
-
-    nodes: int
-    error: float
-    content: bytes
+def _plain(source: Source, options: ExportOptions) -> bytes:
+    return onnx_routes.float32(source)
 
 
-# By the Keras model, for as long as that lives.
-_FLOATS: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+def _halved(source: Source, options: ExportOptions) -> bytes:
+    return halved(onnx_routes.float32(source))
 
 
-def float32(source: Source) -> bytes:
-    """Return the float model, made once for all that starts from it."""
-    if source.model not in _FLOATS:
-        _FLOATS[source.model] = _float32(source)
-    return _FLOATS[source.model]
-
-
-def _float32(source: Source) -> bytes:
-    """Return the model of the best route.
-
-    Of the routes whose model passes every check it is the most exact one; of those that are equally
-    exact the one with the fewest nodes.
-    """
-    reasons: list[str] = []
-    models: list[RoutedModel] = []
-    with temporary_folder() as folder:
-        for name, route in ROUTES.items():
-            try:
-                models.append(checked(route, source, folder))
-            except OSError:  # a full disk is no fault of the route's
-                raise
-            # tf2onnx raises whatever its parts raise; another route may do, or all are named.
-            except Exception as error:
-                reasons.append(f"{name}: {one_line(error)}")
-    if not models:
-        raise ConversionError(f"{source.name}: no route to ONNX: {'; '.join(reasons)}")
-    return best(models).content
-
-
-def best(models: Sequence[RoutedModel]) -> RoutedModel:
-    """Return the one with the fewest nodes of those within EQUAL of the most exact."""
-    least = min(model.error for model in models)
-    exact = [model for model in models if model.error <= least + EQUAL]
-    return min(exact, key=attrgetter("nodes"))
-
-
-def checked(route: Route, source: Source, folder: Path) -> RoutedModel:
-    """Return the model of one route. Raises for a model that is wrong."""
-    names: Any = require("tf2onnx.utils")
-    names.INTERNAL_NAME = 1  # its optimisers go by names, which count all that went before
-    model = canonical(reduced(guard(route(source, folder))))
-    content: bytes = model.SerializeToString(deterministic=True)
-    structure.check("onnx", content, source)
-    error = _probe(content, source)
-    # Written so that a NaN fails.
-    if not error <= TOLERANCE:
-        raise ConversionError(f"its logits are off by {error:.2g} of the largest")
-    return RoutedModel(len(model.graph.node), error, content)
-
-
-def _probe(content: bytes, source: Source) -> float:
-    """Return the relative error of the logits on the source's images, or else on noise."""
-    probes = list(tensors(source.images, source.input)) or structure.probes(source, PROBES)
-    reference = source.logits(iter(probes))
-    session = require("onnxruntime").InferenceSession(content)
-    rows = [session.run([OUTPUT], {INPUT: probe})[0].reshape(1, -1) for probe in probes]
-    answers = np.concatenate(rows)
-    return float(np.abs(answers - reference).max() / max(np.abs(reference).max(), 1e-12))
-
-
-def _plain(source: Source, floats: Path, options: ExportOptions) -> bytes:
-    return floats.read_bytes()
-
-
-def _halved(source: Source, floats: Path, options: ExportOptions) -> bytes:
-    return halved(floats.read_bytes())
-
-
-RECIPES: dict[Precision, Callable[[Source, Path, ExportOptions], bytes]] = {
+RECIPES: dict[Precision, Callable[[Source, ExportOptions], bytes]] = {
     "float32": _plain,
     "float16": _halved,
     "int8": stock,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.export import flatbuffer
-from kedge_convert.export.onnx_graph import INPUT, OUTPUT
+from kedge_convert.export.onnx_graph import INPUT, LARGE, OUTPUT
 from kedge_convert.prepare.graph import Graph, trace
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
@@ -88,11 +88,10 @@ def _tflite_floats(model: Any, tensor: Any) -> NDArray[Any]:
 def _onnx(content: bytes) -> Skeleton:
     onnx = require("onnx")
     model = onnx.load_from_string(content)
-    onnx.checker.check_model(model, full_check=True)
     graph = model.graph
     if any(each.data_location == onnx.TensorProto.EXTERNAL for each in graph.initializer):
         raise ValueError("its weights lie in another file")
-    return Skeleton(
+    skeleton = Skeleton(
         inputs={each.name: _onnx_shape(each) for each in graph.input},
         outputs={each.name: _onnx_shape(each) for each in graph.output},
         operators=tuple(each.op_type for each in graph.node),
@@ -102,6 +101,21 @@ def _onnx(content: bytes) -> Skeleton:
         numbers=sum(math.prod(each.dims) for each in graph.initializer),
         finite=all(_is_finite(_onnx_floats(onnx, each)) for each in graph.initializer),
     )
+    _hide_numbers(onnx, graph)
+    onnx.checker.check_model(model, full_check=True)
+    return skeleton
+
+
+def _hide_numbers(onnx: Any, graph: Any) -> None:
+    """Make inputs of large constants, in place: the checker copies several times what it gets."""
+    large = [each for each in graph.initializer if math.prod(each.dims) >= LARGE]
+    names = {each.name for each in large}
+    small = [each for each in graph.initializer if each.name not in names]
+    for each in large:
+        value = onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        graph.input.append(value)
+    del graph.initializer[:]
+    graph.initializer.extend(small)
 
 
 def _onnx_shape(value: Any) -> Shape:

@@ -4,7 +4,6 @@ It never sees a large weight.
 """
 
 import math
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,23 +116,23 @@ class _Maker:
 
 OPSET = 17  # the last that tf2onnx 1.17 writes without gaps is 18
 
-Route = Callable[[Source, Path], Any]
-
 
 def through_tflite(source: Source, folder: Path) -> Any:
     """Return the ModelProto of the float TFLite file: its batch norms are folded already."""
+    _counted_anew()
     register_gelu()
     register_dense()
     content, hidden = _hidden(tflite_converter.float32(source))
     path = folder / "skeleton.tflite"
     path.write_bytes(content)
     model = require("tf2onnx").convert.from_tflite(str(path), opset=OPSET)[0]
-    return onnx_graph.put_back(model, hidden)
+    return _finished(model, hidden)
 
 
 def through_graph(source: Source, folder: Path) -> Any:
     """Return the ModelProto of the Keras model's own graph, batch norms folded by us."""
     tf, tf2onnx = require("tensorflow"), require("tf2onnx")
+    _counted_anew()
     register_erfc()
     lowered = lowering.lower(source.model, lowering.TF2ONNX).model
     model = tflite_converter.batch_of_one(preparation.plan(lowered).build())
@@ -156,10 +155,43 @@ def through_graph(source: Source, folder: Path) -> Any:
     # What the layers hold besides variables comes last.
     values = (each.numpy() for each in (*variables, *function.captured_inputs))
     hidden = dict(zip(names[1:], values, strict=True))
-    return onnx_graph.put_back(converted, hidden)
+    return _finished(converted, hidden)
 
 
-ROUTES: dict[str, Route] = {"through TFLite": through_tflite, "through the graph": through_graph}
+def _counted_anew() -> None:
+    """Have tf2onnx count its names from one: its optimisers go by them, whatever went before."""
+    names: Any = require("tf2onnx.utils")
+    names.INTERNAL_NAME = 1
+
+
+def _finished(model: Any, hidden: dict[str, Any]) -> Any:
+    """Return the ModelProto with its weights, in the canonical form."""
+    return onnx_graph.canonical(reduced(onnx_graph.put_back(model, hidden)))
+
+
+POOL = "GlobalAveragePool"
+IMAGE = 4  # axes
+
+
+def reduced(model: Any) -> Any:
+    """Return the ModelProto with such means as ReduceMean; changes it in place."""
+    pools = [node for node in model.graph.node if node.op_type == POOL]
+    if not pools:
+        return model
+    onnx = require("onnx")
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {
+        each.name: len(each.type.tensor_type.shape.dim)
+        for each in (*graph.value_info, *graph.input)
+        if each.type.tensor_type.HasField("shape")
+    }
+    for node in pools:
+        rank = ranks.get(node.input[0], IMAGE)
+        if rank != IMAGE:
+            node.op_type = "ReduceMean"
+            node.attribute.append(onnx.helper.make_attribute("axes", list(range(2, rank))))
+            node.attribute.append(onnx.helper.make_attribute("keepdims", 1))
+    return model
 
 
 def _hidden(content: bytes) -> tuple[bytes, dict[str, Any]]:

@@ -1,21 +1,20 @@
 """Run TensorFlow's converter with the settings of each precision; halve a float file's weights."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from kedge_convert.export import flatbuffer, tflite_static
-from kedge_convert.export.exported import Exported, ExportOptions, Scheme, half
+from kedge_convert.export.exported import Exported, ExportOptions, Ranges, Scheme, half
 from kedge_convert.load import fake_quant, input_stage
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
-from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import DType, Precision
-from kedge_runtime.errors import KedgeError, one_line
+from kedge_runtime.errors import one_line
 from kedge_runtime.output import quiet
 
 
@@ -23,23 +22,19 @@ from kedge_runtime.output import quiet
 class ConverterSettings:
     """Options of TensorFlow's converter; the defaults are the converter's own.
 
-    `optimise`: quantise the weights. `operators`: names of `tf.lite.OpsSet`. `input`, `output`: I/O
-    dtypes. `per_channel_dense`: as of Scheme. `calibrated`: take the ranges from images.
+    `optimise`: quantise the weights. `input`, `output`: I/O dtypes. `per_channel_dense`: as of
+    Scheme.
     """
 
     optimise: bool = False
-    operators: tuple[str, ...] = ()
     input: DType = "float32"
     output: DType = "float32"
     per_channel_dense: bool = True
-    calibrated: bool = False
 
 
 INPUT, SIGNATURE = "input", "serving_default"
 FLOAT = ConverterSettings()
 DYNAMIC = ConverterSettings(optimise=True)
-# Float, for what the 16-bit set lacks.
-INT16X8 = ("EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8", "TFLITE_BUILTINS")
 
 
 def by_training(scheme: Scheme) -> ConverterSettings:
@@ -66,24 +61,18 @@ def converted(
     model: Any,
     settings: ConverterSettings,
     target: str,
-    tensors: Callable[[], Iterable[Floats]] = tuple,
 ) -> bytes:
     """Return the flatbuffer of a Keras model with batch 1.
 
-    `target`: the name in messages. `tensors`: gives the input for each calibration image, [1, h, w,
-    channels]. Raises ConversionError.
+    `target`: the name in messages. Raises ConversionError.
     """
     tf = require("tensorflow")
     try:
         with quiet():
             converter = tf.lite.TFLiteConverter.from_concrete_functions([program(tf, model)])
             _set(tf, converter, settings)
-            if settings.calibrated:
-                converter.representative_dataset = lambda: ([tensor] for tensor in tensors())
             content = _signed(converter.convert())
-    # The model's own images may raise the user's errors; the rest is MLIR, whatever its type.
-    except KedgeError:
-        raise
+    # MLIR raises RuntimeError and others.
     except Exception as error:
         raise ConversionError(
             f"{target}: TensorFlow can't convert it: {one_line(error)}"
@@ -127,9 +116,6 @@ def _named(name: str, index: int) -> Any:
 def _set(tf: Any, converter: Any, settings: ConverterSettings) -> None:
     if settings.optimise:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if settings.operators:
-        sets = [getattr(tf.lite.OpsSet, name) for name in settings.operators]
-        converter.target_spec.supported_ops = sets
     converter.inference_input_type = getattr(tf, settings.input)
     converter.inference_output_type = getattr(tf, settings.output)
     one = not settings.per_channel_dense
@@ -145,6 +131,23 @@ def float32(source: Source) -> bytes:
     if source.model not in _FLOATS:
         _FLOATS[source.model] = converted(single(source), FLOAT, target_of(source, "float32"))
     return _FLOATS[source.model]
+
+
+_RANGES: WeakKeyDictionary[Any, tuple[tuple[Path, ...], Ranges]] = WeakKeyDictionary()
+
+
+def ranges(source: Source, options: ExportOptions) -> Ranges:
+    """Return the range of every activation of the float file, measured once for both formats."""
+    images, found = _RANGES.get(source.model, ((), {}))
+    if images != options.images or not found:
+        found = tflite_static.minmax(float32(source), options.tensors(source))
+        remember(source, options.images, found)
+    return found
+
+
+def remember(source: Source, images: tuple[Path, ...], found: Ranges) -> None:
+    """Keep ranges that were measured otherwise."""
+    _RANGES[source.model] = images, found
 
 
 def target_of(source: Source, precision: Precision) -> str:
@@ -220,20 +223,15 @@ BETWEEN = frozenset({"QUANTIZE", "DEQUANTIZE"})
 def int16x8(source: Source, options: ExportOptions) -> Exported:
     """Return the file with int16 I/O, or with float I/O where the first operator needs it."""
     lowered = lowering.lower(source.model, lowering.INT16X8)
-    model, target = batch_of_one(lowered.model), target_of(source, "int16x8")
-    settings = replace(
-        by_training(options.scheme),
-        operators=INT16X8,
-        input="int16",
-        output="int16",
-        calibrated=True,
-    )
-    tensors = partial(options.tensors, source)
+    if lowered.notes:
+        floats = converted(batch_of_one(lowered.model), FLOAT, target_of(source, "int16x8"))
+        found = tflite_static.minmax(floats, options.tensors(source))
+    else:
+        floats, found = float32(source), ranges(source, options)
     try:
-        content = converted(model, settings, target, tensors)
+        content = tflite_static.quantise_16(floats, found, "int16")
     except ConversionError:
-        settings = replace(settings, input="float32", output="float32")
-        content = converted(model, settings, target, tensors)
+        content = tflite_static.quantise_16(floats, found, "float32")
     return Exported(content, (*lowered.notes, *left_float(content)))
 
 
@@ -260,8 +258,8 @@ def int8(source: Source, options: ExportOptions) -> Exported:
         except ConversionError as error:
             notes = (f"ranges of training not used, calibrated instead: {one_line(error)}",)
     floats = float32(source)
-    ranges = tflite_static.minmax(floats, options.tensors(source))
-    return Exported(tflite_static.quantise(floats, ranges, scheme=options.scheme), notes)
+    found = ranges(source, options)
+    return Exported(tflite_static.quantise(floats, found, scheme=options.scheme), notes)
 
 
 def _by_ranges(trained: Any, scheme: Scheme, target: str) -> bytes:

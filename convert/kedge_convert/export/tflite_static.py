@@ -67,11 +67,7 @@ def _unread(model: Any) -> bool:
 
 def minmax(content: bytes, images: Iterable[Activation]) -> Ranges:
     """Return the range of all values of every activation over the images."""
-    limits: dict[str, tuple[float, float]] = {}
-    for name, value in observed(content, images):
-        low, high = limits.get(name, (np.inf, -np.inf))
-        limits[name] = min(low, float(value.min())), max(high, float(value.max()))
-    return {name: Range.over(low, high) for name, (low, high) in limits.items()}
+    return Range.of_all(observed(content, images))
 
 
 def quantise(
@@ -86,11 +82,9 @@ def quantise(
     Raises ConversionError.
     """
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
-    model = flatbuffer.unpack(content)
-    graph, names = model.subgraphs[0], activations(model)
+    model = _ranged(content, ranges)
+    graph = model.subgraphs[0]
     last = graph.tensors[graph.operators[-1].outputs[0]].name.decode()
-    for index, name in names.items():
-        _set(graph.tensors[index], ranges[name])
     try:
         with quiet():
             result: bytes = convert.mlir_quantize(
@@ -106,6 +100,38 @@ def quantise(
     except Exception as error:
         raise ConversionError(f"TensorFlow can't quantise the file: {one_line(error)}") from error
     return result
+
+
+def quantise_16(content: bytes, ranges: Ranges, io: str) -> bytes:
+    """Return the file of int16 activations and int8 weights; `io`: the dtype of its I/O.
+
+    TensorFlow's older quantiser alone knows 16 bits. It takes ranges from the tensors, too, where
+    its calibrator has seen no image. Operators without 16-bit kernels stay float. Raises
+    ConversionError.
+    """
+    calibrator = require("tensorflow.lite.python.optimize.calibrator")
+    model = _ranged(content, ranges)
+    graph = model.subgraphs[0]
+    ends, inner, sums = (np.dtype(name).num for name in (io, "int16", "int64"))
+    try:
+        with quiet():
+            quantiser = calibrator.Calibrator(flatbuffer.pack(model))._calibrator
+            quantiser.Prepare(
+                [list(map(int, graph.tensors[index].shape)) for index in graph.inputs]
+            )
+            result: bytes = quantiser.QuantizeModel(ends, ends, True, inner, sums, False, False)
+    # The wrapper raises RuntimeError and others.
+    except Exception as error:
+        raise ConversionError(f"TensorFlow can't quantise the file: {one_line(error)}") from error
+    return result
+
+
+def _ranged(content: bytes, ranges: Ranges) -> Any:
+    """Return the ModelT with the ranges in its tensors."""
+    model = flatbuffer.unpack(content)
+    for index, name in activations(model).items():
+        _set(model.subgraphs[0].tensors[index], ranges[name])
+    return model
 
 
 def _set(tensor: Any, one: Range) -> None:

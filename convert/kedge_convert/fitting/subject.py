@@ -15,7 +15,7 @@ from kedge_convert.load import input_stage, output_activation, registry
 from kedge_convert.load.output_activation import Head
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.settle import Labelling, SettledInput, labelled, settle_input
-from kedge_convert.source import Source
+from kedge_convert.source import BATCH, Source
 from kedge_convert.toolkit import require
 from kedge_models.cards import card
 from kedge_runtime.arrays import Doubles, Pixels
@@ -24,8 +24,6 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.fitting import scores
 from kedge_runtime.fitting.scores import InputFinding, evidence
 from kedge_runtime.image.preprocessing import Preprocessor
-
-BATCH = 8  # as fast as larger ones; every other size costs a trace
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,11 @@ def measure(graph: Graph, images: Floats) -> tuple[dict[GraphTensor, Channels], 
         rows = value.reshape(-1, value.shape[-1])
         zeros = np.zeros(rows.shape[1])
         one = found.setdefault(tensor, Channels(zeros, zeros))
-        low = rows.min(axis=0)
-        one.peak = np.maximum(one.peak, np.maximum(rows.max(axis=0), -low))
-        one.least = min(one.least, float(low.min()))
+        peaks, low = rows.max(axis=0), float(rows.min())
+        if low < 0:  # after most activations nothing is
+            peaks = np.maximum(peaks, -rows.min(axis=0))
+        one.peak = np.maximum(one.peak, peaks)
+        one.least = min(one.least, low)
         one.power = one.power + np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
         one.seen += len(rows)
 

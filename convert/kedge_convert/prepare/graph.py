@@ -226,6 +226,8 @@ def run(node: Node, values: Values) -> Floats:
     """Return a node's value on images, float32 [n, ...], in chunks."""
     taken = [values[tensor] for tensor in node.inputs]
     count = len(taken[0])
+    if count <= CHUNK:
+        return np.asarray(node.run(values.__getitem__), np.float32)  # no copy, so not writable
     result: Floats | None = None
     for at in range(0, count, CHUNK):
         chunk = dict(zip(node.inputs, (value[at : at + CHUNK] for value in taken), strict=True))
@@ -241,19 +243,19 @@ def run(node: Node, values: Values) -> Floats:
 def quantised(node: Node, value: Floats) -> Floats:
     """Return the value as an int8 tensor would hold it: 256 steps from its least to its largest.
 
-    In place. Zero is one of the steps, as padding needs it. Values that keep their input's scale
-    are returned as they are.
+    In place where the value can be written. Zero is one of the steps, as padding needs it. Values
+    that keep their input's scale are returned as they are.
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value
     low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
     step = max(high - low, 1e-12) / STEPS
     zero = np.rint(-low / step)
-    value /= np.float32(step)
-    np.rint(value, out=value)
-    np.clip(value, -zero, STEPS - zero, out=value)
-    value *= np.float32(step)
-    return value
+    steps = np.divide(value, np.float32(step), out=value if value.flags.writeable else None)
+    np.rint(steps, out=steps)
+    np.clip(steps, -zero, STEPS - zero, out=steps)
+    steps *= np.float32(step)
+    return steps
 
 
 def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:

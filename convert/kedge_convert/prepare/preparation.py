@@ -10,6 +10,7 @@ from kedge_convert.prepare import rounding as windows
 from kedge_convert.prepare.equalise import equalise
 from kedge_convert.prepare.fold import fold
 from kedge_convert.prepare.graph import (
+    CHUNK,
     Graph,
     GraphTensor,
     Node,
@@ -149,7 +150,7 @@ def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
     return replace(rounded, weights=replace(rounded.weights, bias=bias))
 
 
-LARGEST_JUDGING = 32
+LARGEST_JUDGING = CHUNK
 
 
 def plan(model: Any) -> Graph:

@@ -8,24 +8,26 @@ answers, and falls with them.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import contract_builder
-from kedge_convert.export import structure
+from kedge_convert.export import structure, tflite_converter
 from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import ImageSplit, tensors, ticking
+from kedge_convert.images import ImageSplit, Tick, tensors, ticking
 from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
-from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, choose
+from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, Static, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -33,8 +35,8 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.contract import Method
-from kedge_runtime.artefact.file import Artefact, Golden
+from kedge_runtime.artefact.contract import Method, Precision
+from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import EngineError
@@ -43,6 +45,10 @@ from kedge_runtime.output import quiet
 # Methods other than min-max must win by so many standard errors of their difference: there are few
 # selection images, and the best of several noisy figures flatters itself.
 MARGIN = 2.0
+# Selection images that judge a file of slow kernels; its candidates differ by their weights alone,
+# and prepared ones have a tenth of stock's divergence.
+JUDGING: dict[Precision, int] = {"int16x8": 12}
+FASTEST = "tflite"  # to quantise, and to run the selection images
 # Errors of one candidate; as long as there is another one, it is skipped.
 FAULTS = (ConversionError, EngineError)
 LOG = logging.getLogger("kedge")
@@ -66,7 +72,8 @@ class CandidateModels:
     """The Keras models that candidates are exported from: stock, and with prepared weights.
 
     `equalised`: the graph that the `prepared` weights were rounded from. `calibration_logits`: the
-    float model's on the calibration images, [images, classes].
+    float model's on the calibration images, [images, classes]. `methods`: for ranges, as a format
+    chose them.
     """
 
     stock: Source
@@ -75,6 +82,7 @@ class CandidateModels:
     images: ImageSplit
     options: QuantisationOptions
     calibration_logits: Floats
+    methods: dict[Grids, tuple[str, ...]] = field(default_factory=dict)
 
     def by_method(self, method: Method, format: str) -> Source:
         """Return the model of a format's candidates."""
@@ -155,38 +163,78 @@ def exported(
 
 
 def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
-    """Quantise the prepared weights with every method for ranges and return the best candidate."""
+    """Quantise the prepared weights with every method for ranges and return the best candidate.
+
+    One format chooses for all: the same weights and ranges have the same noise in each.
+    """
     static, source = STATIC[target.format], models.by_method("prepared", target.format)
     floats, scheme = static.floats(source), models.options.scheme
     seen = observed(target, source, floats, models.images, progress)
-    candidates = []
-    with progress.stage(f"choose ranges of {target}", len(RANGE_METHODS)) as tick:
-        for method in RANGE_METHODS:
+    candidates, grids = [], models.options.grids(target.format)
+    methods = models.methods.get(grids) or _methods(target, models, progress)
+    with progress.stage(f"choose ranges of {target}", len(methods)) as tick:
+        for method in methods:
             content = static.quantise(floats, choose(method, seen), scheme=scheme)
             recipe = Recipe("int8", "prepared", method)
             candidates.append(judged(target, models, content, recipe))
             tick()
     winner = closest_ranges(candidates)
+    models.methods[grids] = (winner.recipe.ranges,)
     structure.check(target.format, winner.content, source)
     return winner
+
+
+def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:
+    """Return the method that the fastest format chooses; all, where a format has to choose."""
+    fastest, grids = replace(target, format=FASTEST), models.options.grids(target.format)
+    if target == fastest or models.options.grids(FASTEST) != grids:
+        return RANGE_METHODS
+    try:
+        return (ranged(fastest, models, progress).recipe.ranges,)
+    except FAULTS:
+        LOG.info("%s: no candidate", fastest, exc_info=True)
+        return RANGE_METHODS
 
 
 def observed(
     target: Target, source: Source, floats: bytes, images: ImageSplit, progress: Progress
 ) -> Observed:
-    """Return the histograms of every activation of a float file over the calibration images."""
+    """Return the histograms of every activation of a float file over the calibration images.
+
+    The float TFLite program is observed once for all formats; a format adds what is its own.
+    """
+    static = STATIC[target.format]
+    names = static.tensors(source, floats)
     with progress.stage(f"observe {target}", len(images.calibration)) as tick:
-        return Observed(
-            *(
-                _histograms(target.format, floats, ticking(tensors(paths, source.input), tick))
-                for paths in (images.preparation, images.selection)
-            )
+        shared = _of_program(source, images, tick).named(names) if names else Observed({}, {})
+        preparation, selection = (
+            _histograms(static, floats, tensors(paths, source.input), names)
+            for paths in (images.preparation, images.selection)
         )
+    return shared | Observed(preparation, selection)
 
 
-def _histograms(format: str, floats: bytes, images: Iterator[Floats]) -> dict[str, Histogram]:
+# By the Keras model of prepared weights, for as long as that lives.
+_SEEN: WeakKeyDictionary[Any, Observed] = WeakKeyDictionary()
+
+
+def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
+    """Observe the float TFLite program of a source, once."""
+    if source.model not in _SEEN:
+        static, parts = STATIC["tflite"], (images.preparation, images.selection)
+        content = static.floats(source)
+        inputs = (ticking(tensors(paths, source.input), tick) for paths in parts)
+        preparation, selection = (_histograms(static, content, each) for each in inputs)
+        seen = _SEEN[source.model] = Observed(preparation, selection)
+        tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
+    return _SEEN[source.model]
+
+
+def _histograms(
+    static: Static, floats: bytes, images: Iterable[Floats], known: Container[str] = ()
+) -> dict[str, Histogram]:
     histograms: dict[str, Histogram] = defaultdict(Histogram)
-    STATIC[format].observe(floats, images, lambda name, x: histograms[name].add(x))
+    static.observe(floats, images, lambda name, x: histograms[name].add(x), known)
     return histograms
 
 
@@ -203,18 +251,22 @@ def _beats(one: Candidate, other: Candidate) -> bool:
 
 
 def judged(target: Target, models: CandidateModels, content: bytes, recipe: Recipe) -> Candidate:
-    """Run an unsealed model on the selection images."""
+    """Run an unsealed model on the selection images, of a slow precision on the first ones."""
     source = models.by_method(recipe.method, target.format)
-    answers = _answers(target, source, content, models.images)
-    pairs = zip(models.logits, answers, strict=True)
+    images = models.images.selection[: JUDGING.get(target.precision)]
+    answers = _answers(target, source, content, models.images, images)
+    pairs = zip(models.logits[: len(images)], answers, strict=True)
     kl = np.array([divergence(one[None], other[None], source.output) for one, other in pairs])
     return Candidate(recipe, content, answers, kl)
 
 
-def _answers(target: Target, source: Source, content: bytes, images: ImageSplit) -> Floats:
+def _answers(
+    target: Target, source: Source, content: bytes, images: ImageSplit, judging: Sequence[Path]
+) -> Floats:
     path = Path(f"candidate.{target.format}")
     with quiet():
         engine = open_engine(ModelContent(path, target.format, content))
         contract = contract_builder.contract_of(source, target, engine, images)
-        classifier = Classifier(Artefact(path, contract, Golden.none(), ""), engine)
-        return np.stack([classifier.outputs(image) for image in images.selection])
+        classifier = Classifier(Artefact(path, contract, b"", ""), engine)
+        inputs = tensors(judging, contract.input)
+        return np.stack([classifier.numbers(engine.run(each)) for each in inputs])

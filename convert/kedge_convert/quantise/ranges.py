@@ -1,7 +1,7 @@
 """Choose the range of a tensor's 256 steps from its histogram over the calibration images."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -15,7 +15,7 @@ from kedge_convert.source import Source
 from kedge_runtime.arrays import Doubles
 
 HALF = 4096  # bins on either side of zero: 16 to a step where a tensor uses one side only
-LARGEST_SAMPLE = 50_000  # values of a tensor and image that are counted; ranges see them all
+LARGEST_SAMPLE = 16_384  # values of a tensor and image that are counted; ranges see them all
 
 Counts = NDArray[np.int64]
 Edges = NDArray[np.float64]
@@ -40,9 +40,9 @@ class Histogram:
         peak = max(-self.low, self.high)
         while peak >= self.limit:
             self._grow_to(2 * self.limit)
-        sample = flat[:: max(1, flat.size // LARGEST_SAMPLE)]
-        bins = np.floor(sample * (HALF / self.limit)).astype(np.int64) + HALF
-        self.counts += np.bincount(bins.clip(0, 2 * HALF - 1), minlength=2 * HALF)
+        sample = flat[:: _stride(values)]
+        bins = np.floor(sample * np.float32(HALF / self.limit)).astype(np.int64) + HALF
+        self.counts += np.bincount(bins, minlength=2 * HALF)
 
     def plus(self, other: "Histogram") -> "Histogram":
         """Return the histogram of both's values."""
@@ -68,6 +68,14 @@ class Histogram:
             self.limit *= 2
 
 
+def _stride(values: NDArray[np.float32]) -> int:
+    """Return which values to count: every n-th, where n meets all channels (the last axis)."""
+    stride = max(1, values.size // LARGEST_SAMPLE)
+    while math.gcd(stride, values.shape[-1] if values.ndim else 1) > 1:
+        stride += 1
+    return stride
+
+
 STEPS = 255
 SHRINKS = np.linspace(1.0, 0.3, 71)  # of the larger side of the full range
 
@@ -88,7 +96,7 @@ def percentile(histogram: Histogram, share: float) -> Range:
 
 def mse(histogram: Histogram) -> Range:
     """Return the range with the least mean squared error: the steps' rounding and what is cut."""
-    return _best(histogram, _squared_error)
+    return _best(histogram, _squared_errors)
 
 
 def entropy(histogram: Histogram) -> Range:
@@ -120,18 +128,37 @@ class Observed:
 
     preparation: Mapping[str, Histogram]
     selection: Mapping[str, Histogram]
+    _ranges: dict[str, Ranges] = field(default_factory=dict, repr=False, compare=False)
 
-    def whole(self, name: str) -> Histogram:
-        """Return an activation's histogram over all calibration images."""
-        return self.preparation[name].plus(self.selection[name])
+    def named(self, tensors: Mapping[str, str]) -> "Observed":
+        """Return the same histograms under other names; `tensors`: the present name of each."""
+        preparation, selection = (
+            {name: histograms[tensor] for name, tensor in tensors.items()}
+            for histograms in (self.preparation, self.selection)
+        )
+        return Observed(preparation, selection)
+
+    def __or__(self, other: "Observed") -> "Observed":
+        """Return the histograms of both."""
+        return Observed(
+            {**self.preparation, **other.preparation}, {**self.selection, **other.selection}
+        )
+
+    def ranges(self, method: str) -> Ranges:
+        """Return every range by one of METHODS, over all calibration images."""
+        if method not in self._ranges:
+            self._ranges[method] = {
+                name: METHODS[method](one.plus(self.selection[name]))
+                for name, one in self.preparation.items()
+            }
+        return self._ranges[method]
 
 
 def choose(method: str, observed: Observed) -> Ranges:
     """Return every tensor's range by one of RANGE_METHODS."""
-    return {
-        name: METHODS[best(name, observed) if method == BY_TENSOR else method](observed.whole(name))
-        for name in observed.preparation
-    }
+    if method != BY_TENSOR:
+        return observed.ranges(method)
+    return {name: observed.ranges(best(name, observed))[name] for name in observed.preparation}
 
 
 def best(name: str, observed: Observed) -> str:
@@ -139,51 +166,69 @@ def best(name: str, observed: Observed) -> str:
 
     Cost: mean squared error, clipping included. Of equals the first of METHODS.
     """
-    prepared, selecting = observed.preparation[name], observed.selection[name]
-    return min(METHODS, key=lambda method: _squared_error(selecting, METHODS[method](prepared)))
+    ranges = [choose_one(observed.preparation[name]) for choose_one in METHODS.values()]
+    costs = _squared_errors(observed.selection[name], ranges)
+    return list(METHODS)[int(costs.argmin())]
 
 
 def _within(histogram: Histogram, low: float, high: float) -> Range:
     return Range.over(max(low, histogram.low), min(high, histogram.high))
 
 
-def _best(histogram: Histogram, price: Callable[[Histogram, Range], float]) -> Range:
+def _best(histogram: Histogram, price: Callable[[Histogram, Sequence[Range]], Doubles]) -> Range:
     peak = max(-histogram.low, histogram.high)
     tried = [_within(histogram, -peak * shrink, peak * shrink) for shrink in SHRINKS]
-    return min(tried, key=lambda one: price(histogram, one))
+    return tried[int(price(histogram, tried).argmin())]
 
 
-def _squared_error(histogram: Histogram, one: Range) -> float:
-    values, step = histogram.centres, (one.high - one.low) / STEPS
-    cut = values - values.clip(one.low, one.high)
+def _squared_errors(histogram: Histogram, ranges: Sequence[Range]) -> Doubles:
+    """Return each range's error by sums over all bins before it, which all ranges share."""
+    values, counts = histogram.centres, histogram.counts.astype(np.float64)
+    sums = [np.append(0.0, np.cumsum(counts * values**power)) for power in (0, 1, 2)]
+    lows, highs = (np.array([getattr(one, end) for one in ranges]) for end in ("low", "high"))
+    first, last = np.searchsorted(values, lows, "left"), np.searchsorted(values, highs, "right")
+    below = [one[first] for one in sums]
+    above = [one[-1] - one[last] for one in sums]
+    cut = _squares(below, lows) + _squares(above, highs)
     # A zero is held exactly: it takes part in no rounding.
-    rounding = np.where((cut == 0) & ~_at_zero(), step**2 / 12, 0.0)
-    return float(histogram.counts @ (np.square(cut) + rounding))
+    zeros = np.where((first <= HALF) & (last > HALF), counts[HALF], 0.0)
+    inside = sums[0][last] - sums[0][first] - zeros
+    return np.asarray(cut + inside * np.square((highs - lows) / STEPS) / 12)
 
 
-def _at_zero() -> NDArray[np.bool_]:
-    return np.asarray(np.arange(2 * HALF) == HALF)
+def _squares(sums: Sequence[Doubles], point: Doubles) -> Doubles:
+    """Return the sum of (value - point)^2 from the sums of 1, value and value^2."""
+    return np.asarray(sums[2] - 2 * point * sums[1] + point**2 * sums[0])
 
 
-def _lost_information(histogram: Histogram, one: Range) -> float:
+def _lost_information(histogram: Histogram, ranges: Sequence[Range]) -> Doubles:
     values = histogram.centres
-    inside = (values >= one.low) & (values <= one.high)
-    if inside.sum() <= STEPS:
-        return float("inf")
     # A zero is held exactly. Spread with its step it would call for ever narrower ranges.
-    counts = np.where(_at_zero(), 0.0, histogram.counts)
-    held = counts[inside]
-    held[0] += counts[values < one.low].sum()
-    held[-1] += counts[values > one.high].sum()
-    steps = np.rint((values[inside] - one.low) * (STEPS / (one.high - one.low))).astype(np.intp)
-    return _divergence(held / max(held.sum(), 1.0), _spread(counts[inside], steps))
+    counts = histogram.counts.astype(np.float64)
+    counts[HALF] = 0.0
+    totals = np.append(0.0, np.cumsum(counts))
+    return np.array([_lost(values, counts, totals, one) for one in ranges])
+
+
+def _lost(values: Edges, counts: Doubles, totals: Doubles, one: Range) -> float:
+    """Return the information that a range loses; `totals`: the counts before each bin."""
+    first = int(np.searchsorted(values, one.low, "left"))
+    last = int(np.searchsorted(values, one.high, "right"))
+    if last - first <= STEPS:
+        return float("inf")
+    inside = counts[first:last]
+    held = inside.copy()
+    held[0] += totals[first]
+    held[-1] += totals[-1] - totals[last]
+    steps = np.rint((values[first:last] - one.low) * (STEPS / (one.high - one.low)))
+    return _divergence(held / max(held.sum(), 1.0), _spread(inside, steps.astype(np.intp)))
 
 
 def _spread(counts: Doubles, steps: NDArray[np.intp]) -> Doubles:
     filled = counts > 0
     sums = np.bincount(steps, weights=counts)
     bins = np.bincount(steps, weights=filled)
-    spread = np.where(filled, sums[steps] / np.maximum(bins[steps], 1), 0.0)
+    spread = np.where(filled, (sums / np.maximum(bins, 1))[steps], 0.0)
     return np.asarray(spread / max(spread.sum(), 1e-30))
 
 
@@ -209,8 +254,20 @@ class Static(Protocol):
     def floats(self, source: Source) -> bytes:
         """Return the float file that is quantised. Raises ConversionError."""
 
-    def observe(self, content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
-        """Call `see` with name and value of every activation, image by image, [1, h, w, 3]."""
+    def tensors(self, source: Source, content: bytes) -> dict[str, str]:
+        """Return the tensors of the float TFLite program by the activations that are the same."""
+
+    def observe(
+        self,
+        content: bytes,
+        images: Iterable[NDArray[np.float32]],
+        see: See,
+        known: Container[str] = (),
+    ) -> None:
+        """Call `see` with name and value of every activation that isn't known, image by image.
+
+        An image is [1, h, w, 3].
+        """
 
     def quantise(
         self,

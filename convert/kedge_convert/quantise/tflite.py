@@ -1,6 +1,6 @@
 """Static int8 of TFLite with chosen ranges, through TensorFlow's quantiser."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,24 @@ from kedge_convert.export.tflite_converter import float32 as floats
 from kedge_convert.export.tflite_static import quantise
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.ranges import See, StaticOperator
+from kedge_convert.source import Source
 
-__all__ = ["floats", "grids", "observe", "operators", "quantise"]
+__all__ = ["floats", "grids", "observe", "operators", "quantise", "tensors"]
 
 
-def observe(content: bytes, images: Iterable[NDArray[np.float32]], see: See) -> None:
-    """Call `see` with the name and value of every activation, image by image."""
+def tensors(source: Source, content: bytes) -> dict[str, str]:
+    """Return each activation's tensor in the float program, which is this file itself."""
+    names = tflite_static.activations(flatbuffer.unpack(content)).values()
+    return {name: name for name in names}
+
+
+def observe(
+    content: bytes, images: Iterable[NDArray[np.float32]], see: See, known: Container[str] = ()
+) -> None:
+    """Call `see` with the name and value of every activation that isn't known, image by image."""
     for name, value in tflite_static.observed(content, images):
-        see(name, value)
+        if name not in known:
+            see(name, value)
 
 
 def grids(scheme: Scheme) -> Grids:

@@ -7,19 +7,37 @@ them. So one rule finds any change in any sealed file, and `head -c -71 FILE | s
 by hand.
 """
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from types import ModuleType
 
-from kedge_runtime.artefact import onnx, tflite
+from kedge_runtime.artefact import content
 from kedge_runtime.artefact.content import DIGEST_BYTES, digest
 from kedge_runtime.errors import ArtefactError
 
-FORMATS: dict[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
+
+class _Modules(Mapping[str, ModuleType]):
+    """The module of each format, imported on first use: most devices have files of one format."""
+
+    def __getitem__(self, format: str) -> ModuleType:
+        if format not in content.FORMATS:
+            raise KeyError(format)
+        return import_module(f"{__package__}.{format}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(content.FORMATS)
+
+    def __len__(self) -> int:
+        return len(content.FORMATS)
+
+
+FORMATS: Mapping[str, ModuleType] = _Modules()
 
 
 def append(format: str, model: bytes, members: dict[str, bytes]) -> bytes:
     """Return `model` with `members` and, as the last 71 bytes, the digest of all bytes before."""
-    content: bytes = FORMATS[format].append(model, members, room=DIGEST_BYTES)
-    body = content[:-DIGEST_BYTES]
+    sealed: bytes = FORMATS[format].append(model, members, room=DIGEST_BYTES)
+    body = sealed[:-DIGEST_BYTES]
     return body + digest(body)
 
 

@@ -8,16 +8,16 @@ import errno
 import hashlib
 import io
 import os
-import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedge_runtime.errors import ArtefactError, reason_of
+from kedge_runtime.frozen import dataclass
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
@@ -129,6 +129,8 @@ def _no_artefact(path: Path) -> str:
     with file_errors(path):
         is_folder = (path / "saved_model.pb").is_file()
         if is_folder or (path.suffix.lower() in MODELS and path.exists()):
+            import shlex
+
             command = shlex.join(["kedge", "convert", str(path)])
             return f"a model that isn't converted yet: `{command}` makes artefacts of it"
         if path.name.endswith(REJECTED) and path.is_file():

@@ -5,12 +5,13 @@ preprocessing and decoding from this one record, so no fact about a model is kep
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import isfinite
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from kedge_runtime.artefact.confidence import Confidence, SecondRule
 from kedge_runtime.errors import ContractError, counted
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.printable import is_printable, printable
 from kedge_runtime.records import decode, encode, shown
 
@@ -234,6 +235,25 @@ class Label:
                     f"label {printable(text, 80)}: labels have no control characters, newlines, "
                     "tabs, bidi marks and bytes that are not UTF-8: remove them"
                 )
+
+    @classmethod
+    def of_many(cls, items: list[Any]) -> "tuple[Label, ...] | None":
+        """Return the labels of plain data, checked all at once; None where one may be wrong.
+
+        A thousand labels checked one by one take as long as the engine takes to open.
+        """
+        try:
+            texts = [text for item in items for text in (item["id"], item["name"])]
+            right = "".join(texts).isprintable() and set(map(len, items)) <= {2}
+        except (KeyError, TypeError):
+            return None
+        return tuple(map(cls._checked, items)) if right else None
+
+    @classmethod
+    def _checked(cls, item: dict[str, str]) -> "Label":
+        label = cls.__new__(cls)
+        vars(label).update(item)
+        return label
 
 
 @dataclass(frozen=True)

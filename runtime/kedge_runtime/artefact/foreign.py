@@ -7,14 +7,13 @@ hold the model beside its labels.
 import io
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kedge_runtime.artefact.content import ModelContent, file_errors, read_content
 from kedge_runtime.artefact.contract import Contract, Label, Tensor
-from kedge_runtime.artefact.file import Artefact, Golden, ends_in_digest
-from kedge_runtime.artefact.labels import BLANKS, parse, without_numbers
+from kedge_runtime.artefact.file import Artefact, ends_in_digest
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import (
     ArtefactError,
@@ -25,16 +24,23 @@ from kedge_runtime.errors import (
     reason_of,
 )
 from kedge_runtime.files import read_text
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline
-from kedge_runtime.modelfile import tflite_metadata
-from kedge_runtime.modelfile.archives import is_archive, read_members
 from kedge_runtime.records import encode, shown
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
+    from kedge_runtime.modelfile.tflite_metadata import Metadata
 
-# Format -> reader of a file's own metadata; ONNX has no convention for it.
-METADATA = {"tflite": tflite_metadata.read}
+
+def metadata_of(model: ModelContent) -> "Metadata":
+    """Return a file's own metadata, empty for ONNX, which has no convention for it.
+
+    Raises ArtefactError when it can't be read.
+    """
+    from kedge_runtime.modelfile import tflite_metadata  # sealed files have no need of it
+
+    return tflite_metadata.read(model) if model.format == "tflite" else tflite_metadata.Metadata()
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def unsealed(content: ModelContent, contract: Contract) -> Artefact:
     """Return a foreign file with the user's contract. Raises ArtefactError for a sealed file."""
     if ends_in_digest(content.data):
         raise ArtefactError(f"{content.path}: carries its own contract: leave the other one out")
-    return Artefact(content.path, contract, Golden.none(), digest="")
+    return Artefact(content.path, contract, b"", digest="")
 
 
 def complete(artefact: Artefact, engine: Engine) -> Artefact:
@@ -127,10 +133,10 @@ def _numbered(contract: Contract, engine: Engine) -> tuple[Label, ...]:
 
 def _with_metadata(data: dict[str, Any], model: ModelContent) -> dict[str, Any]:
     """Return the contract's data with the model's own metadata; the user's data override it."""
-    read, spec = METADATA.get(model.format), data.get("input")
-    if not (read and isinstance(spec, dict)) or ("labels" in data and "normalisation" in spec):
+    spec = data.get("input")
+    if not isinstance(spec, dict) or ("labels" in data and "normalisation" in spec):
         return data
-    metadata, merged = read(model), dict(data)
+    metadata, merged = metadata_of(model), dict(data)
     if metadata.normalisation:
         merged["input"] = {"normalisation": encode(metadata.normalisation), **spec}
     if metadata.labels:
@@ -148,11 +154,15 @@ def _named(path: Path, model: ModelContent | None) -> list[dict[str, str]]:
 
 def has_archive(model: ModelContent) -> bool:
     """Return whether an archive lies behind a model."""
+    from kedge_runtime.modelfile.archives import is_archive
+
     return is_archive(model.data)
 
 
 def member_text(model: ModelContent, name: str) -> str:
     """Return a text member of the archive behind a model. Raises ContractError, ArtefactError."""
+    from kedge_runtime.modelfile.archives import read_members
+
     with about(model.path):
         members = read_members(io.BytesIO(model.data))
         if name not in members:
@@ -163,6 +173,8 @@ def member_text(model: ModelContent, name: str) -> str:
 
 
 def _classes(text: str, where: str) -> list[dict[str, str]]:
+    from kedge_runtime.artefact.labels import BLANKS, without_numbers
+
     lines = text.rstrip().split("\n") if text.strip() else []
     labels = []
     for number, line in enumerate(lines, 1):
@@ -240,6 +252,8 @@ def read_model(path: Path, trust: "Trust | None" = None) -> ModelFile:
 
 
 def _members(path: Path) -> dict[str, bytes]:
+    from kedge_runtime.modelfile.archives import read_members
+
     with file_errors(path), about(path):
         members = read_members(path)
     # macOS keeps metadata of each file beside it.
@@ -261,6 +275,8 @@ def _described(model: ModelContent, name: str, members: dict[str, bytes]) -> Mod
     texts = [each for each in members if PurePosixPath(each).name == LABELS]
     if len(texts) != 1:
         return ModelFile(model)
+    from kedge_runtime.artefact.labels import parse, without_numbers
+
     where = f"{model.path}: {LABELS}"
     try:
         text = members[texts[0]].decode("utf-8-sig").replace("\r\n", "\n")

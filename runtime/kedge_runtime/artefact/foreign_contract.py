@@ -5,9 +5,8 @@ missing option, and a line reports each fact that the file supplied.
 """
 
 import math
-import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.artefact.content import digest
@@ -23,8 +22,9 @@ from kedge_runtime.artefact.contract import (
     Provenance,
 )
 from kedge_runtime.artefact.file import ends_in_digest
-from kedge_runtime.artefact.foreign import METADATA, ModelFile, has_archive, member_text
+from kedge_runtime.artefact.foreign import ModelFile, has_archive, member_text, metadata_of
 from kedge_runtime.artefact.labels import parse, read_labels, without_numbers
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.output_kind import (
     check_head,
     kind_of_last_operator,
@@ -34,42 +34,19 @@ from kedge_runtime.artefact.output_kind import (
 from kedge_runtime.checks.hardware import identity
 from kedge_runtime.engines.base import BYTES, Engine
 from kedge_runtime.errors import UsageError, about, counted
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.input_options import (
-    InputOptions,
     MissingOption,
     describe_input,
     missing_options,
     request_for,
     resolve_input,
 )
-from kedge_runtime.modelfile import tflite_metadata
 from kedge_runtime.modelfile.network import read_network
 
 LOST = "carries no kedge seal: cut short (copy it again), or not made by kedge: "
 # The number of ImageNet's classes; TensorFlow's own models have the background before them.
 IMAGENET = 1000
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """The user's options that describe a model file which kedge did not make; None where absent."""
-
-    inputs: InputOptions = field(default_factory=InputOptions)
-    labels: Path | None = None
-    head: Kind | None = None
-    threshold: float | None = None
-
-    @property
-    def given(self) -> bool:
-        """Whether any is present, the threshold apart: that one is allowed for any file."""
-        return self.inputs.given or self.labels is not None or self.head is not None
-
-    def options(self) -> str:
-        """Return the options as typed on a command line."""
-        labels = f"--labels {shlex.quote(str(self.labels))}" if self.labels else ""
-        head = f"--head {self.head}" if self.head else ""
-        threshold = "" if self.threshold is None else f"--threshold {self.threshold:g}"
-        return " ".join(filter(None, (labels, self.inputs.options(), head, threshold)))
 
 
 @dataclass(frozen=True)
@@ -176,8 +153,7 @@ def _sides(shape: tuple[int, ...], layout: str) -> tuple[int, int, int] | None:
 
 
 def _facts_of(model: ModelFile, engine: Engine) -> FileFacts:
-    read = METADATA.get(model.content.format)
-    metadata = read(model.content) if read else tflite_metadata.Metadata()
+    metadata = metadata_of(model.content)
     facts = FileFacts(metadata.normalisation, "its metadata" if metadata.normalisation else "")
     if engine.input.dtype == "uint8" and engine.input.quantisation:
         # Overrides the metadata: programs copy an image's bytes into a uint8 input.

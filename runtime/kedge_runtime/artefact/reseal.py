@@ -8,7 +8,8 @@ import numpy as np
 from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import CONTRACT, GOLDEN, Golden, artefact_of, seal
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, artefact_of, seal
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import signature_of
 from kedge_runtime.checks.verify import answer
 from kedge_runtime.classify.classifier import Classifier

@@ -4,11 +4,9 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +14,11 @@ from kedge_runtime.arrays import Doubles, Floats, Pixels
 from kedge_runtime.artefact import containers, content
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Geometry, Input
-from kedge_runtime.artefact.file import Artefact, Golden, ends_in_digest, is_sealed, seal
+from kedge_runtime.artefact.file import Artefact, ends_in_digest, is_sealed, seal
 from kedge_runtime.artefact.foreign import ModelFile, is_zip, read_model
-from kedge_runtime.artefact.foreign_contract import DerivedContract, ModelOptions, derive_contract
+from kedge_runtime.artefact.foreign_contract import DerivedContract, derive_contract
+from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.output_kind import run_images
 from kedge_runtime.checks.verify import exact_outputs, exactly_held, walk
 from kedge_runtime.classify.classifier import Classifier
@@ -28,10 +28,12 @@ from kedge_runtime.errors import ArtefactError, EngineError, UsageError, counted
 from kedge_runtime.files import write_whole
 from kedge_runtime.fitting import scores
 from kedge_runtime.fitting.scores import evidence, true_outputs
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import is_readable, read_image
 from kedge_runtime.image.folder import find_images, render_images
 from kedge_runtime.image.geometry import resize
 from kedge_runtime.image.objects import Source
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise
 from kedge_runtime.output import quiet
 
@@ -86,7 +88,7 @@ def golden_set(
 
     `images`: encoded; `reference`: float32 [images, outputs], the float model's.
     """
-    artefact = Artefact(content.path, contract, Golden.none(), "")
+    artefact = Artefact(content.path, contract, b"", "")
     engine = open_engine(content)
     walks = [walk(Classifier(artefact, engine), image) for image in images]
     return Golden(

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kedge_runtime.artefact.containers import with_room
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
 from kedge_runtime.errors import ArtefactError, SignatureError, UsageError, reason_of
+from kedge_runtime.frozen import dataclass
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -6,11 +6,10 @@ members are stored uncompressed: MediaPipe reads labels there, and refuses compr
 
 import io
 import struct
-import zipfile
 
-from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent
 from kedge_runtime.errors import about
-from kedge_runtime.modelfile.archives import is_archive, read_members
+from kedge_runtime.modelfile.stored import stored_members
 
 # The end of a zip's directory: 20 bytes, the comment's length, the comment (APPNOTE.TXT, 4.3.16).
 _LENGTH, _BEFORE_LENGTH = struct.Struct("<H"), 20
@@ -18,6 +17,8 @@ _LENGTH, _BEFORE_LENGTH = struct.Struct("<H"), 20
 
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
     """Return model + zip(members), ending in a zip comment of `room` bytes."""
+    import zipfile
+
     file = io.BytesIO(model)
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
@@ -38,6 +39,11 @@ def with_room(content: bytes, old: int, new: int) -> bytes:
 
 def read(content: ModelContent) -> dict[str, bytes]:
     """Return the members by name. Raises ArtefactError when they are damaged or far too large."""
+    members = stored_members(content.data, DIGEST_BYTES)
+    if members is not None:
+        return members
+    from kedge_runtime.modelfile.archives import read_members  # see stored.py
+
     with about(content.path):
         return read_members(io.BytesIO(content.data))
 
@@ -47,6 +53,10 @@ def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
 
     Raises ArtefactError for a damaged archive.
     """
+    import zipfile
+
+    from kedge_runtime.modelfile.archives import is_archive, read_members
+
     if not is_archive(content):
         return content, {}
     file = io.BytesIO(content)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from functools import partial
 from itertools import chain, cycle, islice, pairwise, product
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,12 +27,15 @@ from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks import hardware
 from kedge_runtime.checks.hardware import Machine
+from kedge_runtime.classify.arguments import CallOptions
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite, probabilities
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.engines.isolated import death_message, describe_exit
 from kedge_runtime.errors import DiedError, UsageError
 from kedge_runtime.files import temporary_folder
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.ahead import ahead
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.output import percent, quiet
 
@@ -90,7 +94,8 @@ class Timing:
 
     `stages`: seconds per round of each step, [rounds], in their order; `total`: those of the whole
     call, `classifier(path)`. `peak`: the process's peak resident memory in bytes, 0 where it is
-    unknown. `engine`, `library`, `precision`: what ran. `note`: the engine's remark.
+    unknown. `engine`, `library`, `precision`: what ran. `note`: the engine's remark. `folder`:
+    images a second where the next ones are prepared meanwhile, as `kedge classify` does it.
     """
 
     case: BenchCase
@@ -101,6 +106,7 @@ class Timing:
     total: Seconds = field(repr=False)
     peak: int
     note: str = ""
+    folder: float = 0.0
 
     @property
     def threads(self) -> int:
@@ -197,7 +203,23 @@ def measure(case: BenchCase, plan: Plan) -> Timing:
         total=rows[:, 0],
         peak=peak_memory(),
         note=classifier.engine.note,
+        folder=_per_second(classifier, images[plan.warm_up :]),
     )
+
+
+def _per_second(classifier: Classifier, images: Sequence[Path]) -> float:
+    """Return the images a second of one pass over them, the next ones prepared meanwhile."""
+    features = classifier.contract.output.kind == "features"
+    prepare = classifier.prepared_features if features else _prepared(classifier)
+    began = perf_counter()
+    with ahead(prepare, images) as prepared:
+        for _, answer in prepared:
+            answer()()
+    return len(images) / (perf_counter() - began)
+
+
+def _prepared(classifier: Classifier) -> Callable[[Path], Callable[[], Any]]:
+    return partial(classifier.prepared_result, options=CallOptions())
 
 
 Step = Callable[[Any], Any]

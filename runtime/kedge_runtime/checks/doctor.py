@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
@@ -30,6 +29,7 @@ from kedge_runtime.engines.choice import (
     version_gate,
 )
 from kedge_runtime.errors import install
+from kedge_runtime.frozen import dataclass
 
 
 @dataclass(frozen=True)

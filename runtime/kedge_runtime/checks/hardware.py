@@ -7,7 +7,7 @@ import ctypes
 import os
 import platform
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import machine
@@ -20,6 +20,7 @@ from kedge_runtime.engines.choice import (
     cores,
     is_installed,
 )
+from kedge_runtime.frozen import dataclass
 
 State = Literal["ok", "note", "problem"]
 

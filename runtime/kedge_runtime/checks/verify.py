@@ -7,7 +7,7 @@ lies.
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract, Precision
-from kedge_runtime.artefact.file import Artefact, Golden, artefact_of
+from kedge_runtime.artefact.file import Artefact, artefact_of
+from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite, probabilities
 from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, ImageError, KedgeError, SignatureError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.preprocessing import Preprocessor
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from numbers import Integral
 from types import UnionType
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from kedge_runtime.artefact.contract import Colour, Contract
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.errors import UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.objects import BinaryFile, Encoded
 from kedge_runtime.records import shown
 

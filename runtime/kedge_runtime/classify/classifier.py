@@ -2,14 +2,13 @@
 
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Floats, Pixels
+from kedge_runtime.arrays import Array, Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content, trust_of
 from kedge_runtime.artefact.contract import Colour, Contract
 from kedge_runtime.artefact.file import Artefact, artefact_of
@@ -24,7 +23,8 @@ from kedge_runtime.engines.base import Engine
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, UsageError, counted
 from kedge_runtime.image.objects import Source
-from kedge_runtime.image.preprocessing import Preprocessor, dequantise
+from kedge_runtime.image.opencv import cv2
+from kedge_runtime.image.preprocessing import Preprocessor, dequantise, real_numbers
 
 
 class Classifier(Predictor):
@@ -41,6 +41,7 @@ class Classifier(Predictor):
         _check_agreement(self.contract, engine, artefact.path)
         self.classes = Classes.of_contract(self.contract)
         self.preprocessor = Preprocessor(self.contract.input)
+        self._real_numbers = real_numbers(self.contract.output.tensor)
 
     @classmethod
     def open(
@@ -138,12 +139,20 @@ class Classifier(Predictor):
             UsageError: The model outputs features, not classes, or an argument is wrong.
             EngineError: The engine fails, or is closed.
         """
-        self.check_answers()
-        return self.probabilities_of(self.read(image, colour))
+        return self.prepared(image, colour)()
 
-    def probabilities_of(self, pixels: Pixels) -> Floats:
-        """Return each class's probability for decoded pixels, RGB uint8 [h, w, 3]."""
-        return probabilities(check_finite(self.run(pixels)), self.contract.output)
+    def prepared(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Decode and preprocess an image; return the function that gives its probabilities."""
+        self.check_answers()
+        return self.prepared_pixels(self.read(image, colour))
+
+    def prepared_pixels(self, pixels: Pixels) -> Callable[[], Floats]:
+        """Preprocess RGB uint8 [h, w, 3]; return the function that gives the probabilities."""
+        return partial(self._probabilities, self.preprocessor.tensor(pixels))
+
+    def _probabilities(self, tensor: Array) -> Floats:
+        outputs = check_finite(self.numbers(self.engine.run(tensor)))
+        return probabilities(outputs, self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the embedding of one image, from a model without its top.
@@ -161,8 +170,15 @@ class Classifier(Predictor):
             UsageError: The model outputs classes, or an argument is wrong.
             EngineError: The engine fails, or is closed.
         """
+        return self.prepared_features(image, colour)()
+
+    def prepared_features(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Decode and preprocess an image; return the function that gives its embedding."""
         self.check_features()
-        values = check_finite(self.run(self.read(image, colour)))
+        return partial(self._features, self.preprocessor.tensor(self.read(image, colour)))
+
+    def _features(self, tensor: Array) -> Floats:
+        values = check_finite(self.numbers(self.engine.run(tensor)))
         return values.reshape(self.engine.output_shape[1:])
 
     def outputs(self, image: Source) -> Floats:
@@ -185,8 +201,10 @@ class Classifier(Predictor):
         """Return the model's outputs for pixels, float32, flat, before activation."""
         return self.numbers(self.engine.run(self.preprocessor.tensor(pixels)))
 
-    def numbers(self, raw: NDArray[Any]) -> Floats:
+    def numbers(self, raw: Array) -> Floats:
         """Dequantise an engine's output for one image: float32, flat."""
+        if self._real_numbers is not None:
+            return self._real_numbers.take(raw.view(np.uint8)).reshape(-1)
         return dequantise(raw, self.contract.output.tensor).reshape(-1)
 
     def check_answers(self) -> None:

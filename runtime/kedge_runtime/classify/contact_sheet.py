@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Pixels
@@ -20,6 +19,7 @@ from kedge_runtime.classify.marks import Mark
 from kedge_runtime.classify.results import Prediction, Result, disagree
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.geometry import reduction, resize
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.output import percent
 
 # A contact sheet of LIMIT images takes about 100 MB while it is drawn.

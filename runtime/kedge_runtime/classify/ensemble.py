@@ -1,6 +1,7 @@
 """Classify images with several classifiers at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -61,13 +62,17 @@ class Ensemble(Predictor):
             UsageError: An argument is wrong.
             EngineError: An engine fails, or is closed.
         """
+        return self.prepared(image, colour)()
+
+    def prepared(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Decode and preprocess an image; return the function that gives the mean."""
         image = plain(image, LIMITS.bytes)  # an open file is read once
         decoded = {
             member.contract.input.geometry: member.read(image, colour)
             for member in self._one_per_geometry()
         }
-        rows = [m.probabilities_of(decoded[m.contract.input.geometry]) for m in self.members]
-        return np.asarray(np.mean(rows, axis=0), np.float32)
+        rows = [m.prepared_pixels(decoded[m.contract.input.geometry]) for m in self.members]
+        return partial(_mean, rows)
 
     def __repr__(self) -> str:
         """Return the members."""
@@ -80,6 +85,10 @@ class Ensemble(Predictor):
 
     def _one_per_geometry(self) -> Sequence[Classifier]:
         return tuple({m.contract.input.geometry: m for m in self.members}.values())
+
+
+def _mean(rows: Sequence[Callable[[], Floats]]) -> Floats:
+    return np.asarray(np.mean([row() for row in rows], axis=0), np.float32)
 
 
 def check_classes(first: Classifier, other: Classifier, what: str = "an ensemble") -> None:

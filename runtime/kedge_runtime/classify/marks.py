@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kedge_runtime.drift.statistics import wilson
 from kedge_runtime.drift.truth import SCHEMES, truth_by
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import percent
@@ -82,6 +81,8 @@ class Marker:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy; there must be marks."""
+        from kedge_runtime.drift.statistics import wilson
+
         low, high = wilson(self.right, self.marked)
         return float(low), float(high)
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from kedge_runtime.artefact.contract import Colour, Geometry
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.geometry import reduction
 from kedge_runtime.image.objects import Source
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.printable import printable
 
 if TYPE_CHECKING:

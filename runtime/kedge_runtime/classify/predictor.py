@@ -2,8 +2,9 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from kedge_runtime.arrays import Floats
@@ -52,6 +53,13 @@ class Predictor(ABC):
             None, but for a second opinion.
         """
         return ()
+
+    def prepared(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Do all of `probabilities` that needs no engine; return a function for the rest.
+
+        Threads call it while the engine runs (`image/ahead.py`). Raises ImageError, UsageError.
+        """
+        return partial(self.probabilities, image, colour)
 
     @abstractmethod
     def close(self) -> None:
@@ -151,12 +159,20 @@ class Predictor(ABC):
         except ImageError as error:
             return error
 
-    def _result(self, image: Source, options: CallOptions) -> Result:
+    def prepared_result(self, image: Source, options: CallOptions) -> Callable[[], Result]:
+        """Prepare an image, as `prepared`; return the function that gives its result."""
         check_single(image)
         image = plain(image, LIMITS.bytes)  # an open file is read once
-        values = self.probabilities(image, options.colour)
-        result = self.classes.result(values, options.top, options.rule)
+        return partial(self._finished, self.prepared(image, options.colour), image, options)
+
+    def _finished(
+        self, probabilities: Callable[[], Floats], image: Source, options: CallOptions
+    ) -> Result:
+        result = self.classes.result(probabilities(), options.top, options.rule)
         return _illustrated(result, image, options) if is_notebook() else result
+
+    def _result(self, image: Source, options: CallOptions) -> Result:
+        return self.prepared_result(image, options)()
 
 
 def is_notebook() -> bool:

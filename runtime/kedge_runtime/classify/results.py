@@ -5,21 +5,23 @@ The activation is applied in float, exactly once.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Floats
+from kedge_runtime.arrays import Flags, Floats, Places
 from kedge_runtime.artefact.contract import Activation, Contract, Label, Output
 from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.errors import ContractError, EngineError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.records import shown
 
 # The default where neither the contract nor the caller gives one.
 THRESHOLD = 0.5
+# At most so many classes are found one by one.
+ONE_BY_ONE = 16
 
 
 def softmax(logits: Floats) -> Floats:
@@ -42,7 +44,8 @@ ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
 def probabilities(outputs: Floats, output: Output) -> Floats:
     """Return the probabilities, [..., classes], of a model's outputs."""
     if output.kind == "logits":
-        return ACTIVATIONS[output.activation](outputs / np.float32(output.temperature))
+        logits = outputs if output.temperature == 1 else outputs / np.float32(output.temperature)
+        return ACTIVATIONS[output.activation](logits)
     if output.kind == "softmax" and output.temperature != 1:
         return _tempered(outputs, output.temperature)
     return outputs
@@ -55,7 +58,7 @@ def _tempered(shares: Floats, temperature: float) -> Floats:
     return np.asarray(powers / np.maximum(powers.sum(axis=-1, keepdims=True), 1e-12), np.float32)
 
 
-def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> NDArray[np.bool_]:
+def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> Flags:
     """Return which independent classes reach their thresholds, bool [..., outputs]."""
     return np.asarray(values >= limits(thresholds, offset))
 
@@ -72,22 +75,33 @@ def limits(thresholds: Sequence[float], offset: int = 0) -> Floats:
     return np.asarray(stated, np.float32)
 
 
-def label_sets(values: Floats, output: Output) -> NDArray[np.bool_]:
+def label_sets(values: Floats, output: Output) -> Flags:
     """Return which independent classes reach the contract's thresholds, bool [..., outputs]."""
     return reached(values, output.thresholds, output.label_offset)
 
 
-def descending(values: Floats, k: int) -> NDArray[np.intp]:
+def descending(values: Floats, k: int) -> Places:
     """Return the indices of the k largest of [classes]; ties go to the lower index.
 
-    Only the values from the k-th largest on are sorted: a full sort of 1000 classes costs more than
-    the rest of the step.
+    A few are found one by one: after a network's run the caches are cold, and each function of
+    numpy that is called once costs more than another look at 1000 values. Of many, only the values
+    from the k-th largest on are sorted.
     """
+    if k <= ONE_BY_ONE:
+        return _largest(values, min(k, values.size))
     candidates = np.arange(values.size)
     if k < values.size:
         least = np.partition(values, values.size - k)[values.size - k]
         candidates = np.flatnonzero(values >= least)
     return candidates[np.argsort(-values[candidates], kind="stable")][:k]
+
+
+def _largest(values: Floats, k: int) -> Places:
+    left, order = values.copy(), []
+    for _ in range(k):
+        order.append(int(left.argmax()))
+        left[order[-1]] = -np.inf
+    return np.array(order, np.intp)
 
 
 def entropy(values: Floats) -> float:
@@ -99,7 +113,8 @@ def entropy(values: Floats) -> float:
     total = float(values.sum())
     if values.size < 2 or not total > 0:
         return float(values.size > 1)
-    shares = values[values > 0] / total
+    positive = values > 0
+    shares = (values if positive.all() else values[positive]) / total
     nats = -float(np.dot(shares, np.log(shares)))
     return min(max(nats / math.log(values.size), 0.0), 1.0)
 
@@ -333,15 +348,15 @@ class Classes:
         )
 
     def _chosen(
-        self, values: Floats, order: NDArray[np.intp], top: int, rule: Rule
-    ) -> tuple[NDArray[np.intp], int | None]:
+        self, values: Floats, order: Places, top: int, rule: Rule
+    ) -> tuple[Places, int | None]:
         """Return the outputs to predict, and how many labels a coverage takes."""
         if rule.coverage is not None:
             size = int((values >= np.float32(floor_for(rule.coverage, self.floors))).sum())
             return order[: min(size, top)], size
         return self._reached(values, rule) if self.multi_label else order[:top], None
 
-    def _reached(self, values: Floats, rule: Rule) -> NDArray[np.intp]:
+    def _reached(self, values: Floats, rule: Rule) -> Places:
         thresholds = self.thresholds if rule.threshold is None else (rule.threshold,)
         chosen = np.flatnonzero(reached(values, thresholds, self.offset))
         return chosen[np.argsort(-values[chosen], kind="stable")]

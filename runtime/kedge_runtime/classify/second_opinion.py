@@ -146,7 +146,7 @@ class SecondOpinion(Predictor):
             return probabilities(outputs, first.contract.output)
         if second.contract.input.geometry != first.contract.input.geometry:
             pixels = second.read(image, colour)
-        return second.probabilities_of(pixels)
+        return second.prepared_pixels(pixels)()
 
     def summary(self) -> tuple[str, ...]:
         """Return how many images were asked again, beside what the margin was chosen for.

@@ -4,9 +4,12 @@ A batch counts the images that fail.
 """
 
 import glob
+import io
 import os
 import re
+import shlex
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +27,8 @@ from kedge_runtime.image.folder import find_images
 from kedge_runtime.output import say
 
 STDIN = "-"
+_CHUNK = 1 << 16
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 
 def split(
@@ -47,11 +52,14 @@ def split(
         )
     if images and streaming:
         raise UsageError(f"{images[0]}: images or a stream, one at a time")
+    if video := next((path for path in images if path.suffix.lower() in VIDEOS), None):
+        watched = f"kedge watch {shlex.quote(str(artefacts[0]))} --video {shlex.quote(str(video))}"
+        raise UsageError(f"{video}: a video, not an image; run", run=watched)
     if not (images or streaming or optional):
         raise UsageError(
             "no images given: name files, folders, 'patterns/*.jpg', or - for names on stdin"
         )
-    return artefacts, chain.from_iterable([_images(path) for path in images])
+    return artefacts, NamedImages(chain.from_iterable([_images(path) for path in images]))
 
 
 def _expand(argument: str) -> list[Path]:
@@ -65,12 +73,62 @@ def _expand(argument: str) -> list[Path]:
     return [Path(name) for name in matches]
 
 
-def _images(path: Path) -> Iterable[Path]:
+def _images(path: Path) -> "Iterable[Path | StdinNames]":
     if str(path) == STDIN:
-        # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
-        lines = (line.rstrip(b"\r\n") for line in (sys.stdin.buffer if sys.stdin else ()))
-        return (Path(os.fsdecode(line)) for line in lines if line.strip())
+        return [StdinNames(sys.stdin.buffer if sys.stdin else io.BytesIO())]
     return find_images(path) if is_folder(path) else [path]
+
+
+class StdinNames(Iterator[Path]):
+    """Names from stdin, one a line, as they arrive."""
+
+    def __init__(self, stream: Any) -> None:
+        """Take a binary stream with `read1`."""
+        self._stream, self._names, self._rest = stream, deque[Path](), b""
+
+    def ready(self) -> bool:
+        """Whether the next name has arrived."""
+        return bool(self._names)
+
+    def __next__(self) -> Path:
+        """Wait for the next name. Raises StopIteration at the end of the stream."""
+        while not self._names:
+            self._receive()
+        return self._names.popleft()
+
+    def _receive(self) -> None:
+        content = self._stream.read1(_CHUNK)
+        if not content and not self._rest:
+            raise StopIteration
+        # Bytes, as names need not be text; lists from Windows end their lines in \r\n.
+        *lines, self._rest = (self._rest + (content or b"\n")).split(b"\n")
+        lines = [line.rstrip(b"\r") for line in lines]
+        self._names.extend(Path(os.fsdecode(line)) for line in lines if line.strip())
+
+
+class NamedImages(Iterator[Path]):
+    """The images of a command line, in their order."""
+
+    def __init__(self, images: Iterable[Path | StdinNames]) -> None:
+        """Take paths, and what stands for the names on stdin."""
+        self._images = deque(images)
+
+    def ready(self) -> bool:
+        """Whether the next image is known; else the next one waits for stdin."""
+        first = self._images[0] if self._images else None
+        return first.ready() if isinstance(first, StdinNames) else True
+
+    def __next__(self) -> Path:
+        """Return the next image."""
+        while self._images:
+            first = self._images[0]
+            if not isinstance(first, StdinNames):
+                self._images.popleft()
+                return first
+            if (name := next(first, None)) is not None:
+                return name
+            self._images.popleft()
+        raise StopIteration
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,7 @@ from kedge_runtime.commands.options import (
 )
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, UsageError, counted
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.output import echo_json, echo_page, page, percent, quiet, say
 from kedge_runtime.printable import printable
@@ -198,6 +198,7 @@ def _block(timings: Sequence[Timing], first: int) -> str:
         "90 % below": [f"{_p90(timing.total):.3f}" for timing in timings],
         "accounted for": [percent(timing.accounted) for timing in timings],
         "per second": [f"{1e3 / _median(timing.total):.0f}" for timing in timings],
+        "folder, per s": [f"{timing.folder:.0f}" for timing in timings],
         "peak memory": [f"{timing.peak / 1e6:.0f} MB" for timing in timings],
     }
     spare = WIDTH - TITLE - COLUMN * len(timings)
@@ -254,6 +255,7 @@ def _case(timing: Timing) -> dict[str, Any]:
         "stages": {name: _spread(seconds) for name, seconds in timing.stages.items()},
         "end_to_end": _spread(timing.total),
         "accounted": round(timing.accounted, 4),
+        "folder_per_second": round(timing.folder, 2),
         "peak_bytes": timing.peak,
     }
 

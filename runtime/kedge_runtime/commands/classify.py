@@ -1,48 +1,40 @@
 """Classify images: the command `kedge classify`."""
 
 import io
-import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from kedge_runtime.artefact.foreign import ModelFile, read_model
+from kedge_runtime.classify.arguments import CallOptions
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.contact_sheet import ContactSheet
-from kedge_runtime.classify.ensemble import Ensemble
 from kedge_runtime.classify.marks import AUTO, Marker, summaries
 from kedge_runtime.classify.predictor import Predictor
-from kedge_runtime.classify.results import Rule
+from kedge_runtime.classify.results import Result
 from kedge_runtime.commands.answers import ENSEMBLE, JsonPrinter, printer_for
-from kedge_runtime.commands.arguments import SHARE, Batch, completing, split
+from kedge_runtime.commands.arguments import Batch, completing, split
 from kedge_runtime.commands.csv_table import CsvTable
-from kedge_runtime.commands.options import (
-    FILE,
-    ForeignOptions,
-    contract_options,
-    isolated_engine_options,
-    record,
-    trust_options,
+from kedge_runtime.commands.opening import (
+    ModelRequest,
+    answer_options,
+    model_request,
+    open_all,
+    opening_options,
+    predictors_of,
 )
-from kedge_runtime.commands.stream import (
-    StreamReport,
-    StreamRequest,
-    classify_frames,
-    stream_options,
-)
-from kedge_runtime.confidence.conformal import floor_for
+from kedge_runtime.commands.options import FILE, as_json
 from kedge_runtime.drift.truth import SCHEMES
-from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import check_place, write_whole
-from kedge_runtime.output import echo, note, quiet, say
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.ahead import ahead
+from kedge_runtime.output import echo, note, only_python_stderr
 
 if TYPE_CHECKING:
-    from kedge_runtime.artefact.signing import Trust
+    from kedge_runtime.classify.contact_sheet import ContactSheet
 
 
 STDOUT = Path("-")
@@ -54,44 +46,29 @@ class ClassifyOptions:
 
     arguments: tuple[str, ...]
     top: int
-    ensemble: bool
-    second: Path | None
-    rule: Rule
+    model: ModelRequest
     sheet: Path | None
     csv: Path | None
     truth: str
     save_features: Path | None
-    foreign: ForeignOptions
-    trust: "Trust | None"
-    engine: EngineOptions
-    stream: StreamRequest
     as_json: bool
 
     def __post_init__(self) -> None:
         """Refuse unwritable paths, and options that exclude each other."""
         files = {"--sheet": (self.sheet, ".png"), "--save-features": (self.save_features, ".npz")}
         for option, (path, suffix) in files.items():
-            if path is None:
-                continue
-            check_place(option, path, suffix)
-            if self.stream.given:
-                raise UsageError(f"{option}: is for images in files, not for streams")
-        if self.csv and self.stream.given:
-            raise UsageError("--csv: is for images in files, not for streams; see --json")
+            if path is not None:
+                check_place(option, path, suffix)
         if self.csv and self.save_features:
             raise UsageError("--csv: shows results, not features; omit it or --save-features")
         if self.csv and self.csv != STDOUT:
             check_place("--csv", self.csv, ".csv")
         elif self.csv and self.as_json:
             raise UsageError("--csv - and --json: both print on stdout; give --csv a file")
-        if self.second and (self.ensemble or self.save_features):
-            raise UsageError("--second: is for the answers of one artefact; give it alone")
         if self.sheet and self.save_features:
             raise UsageError("--sheet: shows results, not features; omit it or --save-features")
-
-
-def _rule(**limits: float | None) -> Rule:
-    return Rule(**{name: limit for name, limit in limits.items() if limit is not None})
+        if self.model.second and self.save_features:
+            raise UsageError("--second: is for answers, not features; omit it or --save-features")
 
 
 @click.command()
@@ -103,33 +80,7 @@ def _rule(**limits: float | None) -> Rule:
     type=click.IntRange(min=1),
     help="Number of classes per image.",
 )
-@click.option("--ensemble", is_flag=True, help="Average the artefacts' probabilities.")
-@click.option(
-    "--second",
-    type=FILE,
-    metavar="FILE2",
-    help="Ask this better artefact again where the answer is a near tie (`kedge calibrate "
-    "--second`).",
-)
-@record(
-    "rule",
-    _rule,
-    click.option(
-        "--min-confidence", type=SHARE, help='Below this confidence the answer is "unknown".'
-    ),
-    click.option(
-        "--max-entropy",
-        type=SHARE,
-        help='Above this normalised entropy (0 to 1) the answer is "unknown".',
-    ),
-    click.option("--threshold", type=SHARE, help="Override the threshold of a multi-label model."),
-    click.option(
-        "--coverage",
-        type=SHARE,
-        help="Name the fewest classes that hold the truth this often, as 90%; more than --top are "
-        '"unknown". `kedge calibrate` prepares the artefact.',
-    ),
-)
+@answer_options
 @click.option("--sheet", type=FILE, metavar="PNG", help="Draw a contact sheet with the results.")
 @click.option(
     "--csv",
@@ -149,13 +100,8 @@ def _rule(**limits: float | None) -> Rule:
 @click.option(
     "--save-features", type=FILE, metavar="NPZ", help="Save a feature model's embeddings."
 )
-@contract_options
-@trust_options
-@isolated_engine_options
-@stream_options
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object; of a stream one per line."
-)
+@opening_options
+@as_json
 def classify(**options: Any) -> int:
     """Classify images.
 
@@ -164,81 +110,24 @@ def classify(**options: Any) -> int:
 
     A model file without a seal, or Teachable Machine's zip, needs --labels, --preprocess,
     --normalisation and --head, as `kedge seal` takes them.
-
-    --camera or --video replaces the images: each frame is classified, until Ctrl-C.
     """
-    return run(ClassifyOptions(**options))
+    return run(ClassifyOptions(model=model_request(options), **options))
 
 
 def run(options: ClassifyOptions) -> int:
-    """Classify images or frames, or save features; return the exit code."""
-    artefacts, images = split(options.arguments, streaming=options.stream.given, zips=True)
-    classifiers = open_all(artefacts, options)
+    """Classify images, or save features; return the exit code."""
+    artefacts, images = split(options.arguments, zips=True)
+    classifiers = open_all(artefacts, options.model)
     if options.save_features:
         return save_features(classifiers, images, options.save_features, as_json=options.as_json)
-    predictors = check_predictors(classifiers, options)
+    predictors = predictors_of(classifiers, options.model)
     names = [str(classifier.artefact.path) for classifier in classifiers]
-    names += [str(options.second)] if options.second else []
+    names += [str(options.model.second)] if options.model.second else []
     try:
-        if not options.stream.given:
-            return classify_images(predictors, names, images, options)
-        if len(predictors) != 1:
-            raise UsageError("a stream takes one artefact, or several with --ensemble")
-        report = StreamReport(names, options.top, options.as_json)
-        return classify_frames(predictors[0], options.stream, options.rule, report)
+        return classify_images(predictors, names, images, options)
     finally:
         for line in (line for each in predictors for line in each.summary()):
             note(line)
-
-
-def open_all(artefacts: Sequence[Path], options: ClassifyOptions) -> list[Classifier]:
-    """Open the artefacts. Raises ArtefactError, ContractError, EngineError, UsageError."""
-    classifiers = [_open(read_model(path, options.trust), options) for path in artefacts]
-    options.foreign.refuse_all_sealed(bool(each.artefact.digest) for each in classifiers)
-    return classifiers
-
-
-def _open(model: ModelFile, options: ClassifyOptions) -> Classifier:
-    command = f"kedge classify {shlex.quote(model.name)} IMAGE"
-    contract = options.foreign.contract(model, options.engine, command)
-    with quiet():
-        # A file without a seal isn't trusted, so it runs isolated.
-        isolate = options.engine.isolate or contract is not None
-        classifier = Classifier.of(
-            model.content, replace(options.engine, isolate=isolate), contract
-        )
-    if classifier.engine.note:
-        say(f"{model.name}: {classifier.engine.note}")
-    return classifier
-
-
-def check_predictors(
-    classifiers: Sequence[Classifier], options: ClassifyOptions
-) -> Sequence[Predictor]:
-    """Return the classifiers, or their ensemble. Raises UsageError where options don't fit them."""
-    for classifier in classifiers:
-        classifier.check_answers()
-    if options.rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
-        raise UsageError("--threshold is for multi-label models only; see --min-confidence")
-    predictors: Sequence[Predictor] = [Ensemble(classifiers)] if options.ensemble else classifiers
-    if options.second:
-        predictors = [_with_second(classifiers, options.second, options)]
-    if options.rule.coverage is not None:
-        for predictor in predictors:
-            floor_for(options.rule.coverage, predictor.classes.floors)
-    return predictors
-
-
-def _with_second(
-    classifiers: Sequence[Classifier], second: Path, options: ClassifyOptions
-) -> Predictor:
-    """Return the artefact with a second opinion. Raises UsageError for several artefacts."""
-    from kedge_runtime.classify.second_opinion import SecondOpinion
-
-    if len(classifiers) != 1:
-        raise UsageError(f"--second: takes one artefact before it, got {len(classifiers)}")
-    model = read_model(second, options.trust)
-    return SecondOpinion(classifiers[0], _open(model, options), model.content)
 
 
 def classify_images(
@@ -248,29 +137,43 @@ def classify_images(
     options: ClassifyOptions,
 ) -> int:
     """Classify each image with each predictor, and print the results; return the exit code."""
-    titles = [ENSEMBLE] if options.ensemble else list(artefacts)[: len(predictors)]
+    titles = [ENSEMBLE] if options.model.ensemble else list(artefacts)[: len(predictors)]
     markers, images = _markers(predictors, images, options)
     table = CsvTable(titles, options.top) if options.csv else None
     printed = table if options.csv == STDOUT else None
     printer = printer_for(titles, artefacts, options.top, as_json=options.as_json, table=printed)
-    sheet = ContactSheet(titles) if options.sheet else None
+    sheet = _contact_sheet(titles) if options.sheet else None
     if options.sheet or options.csv:
         _finish_without_reader()
-    batch = Batch()
-    for image in images:
-        with batch.skipping(image):
-            with quiet():  # OpenCV prints about damaged images
-                results = [p(image, top=options.top, rule=options.rule) for p in predictors]
+    batch, call = Batch(), CallOptions(options.top, options.model.rule)
+    # OpenCV prints about damaged images.
+    with only_python_stderr(), ahead(partial(_prepared, predictors, call), images) as prepared:
+        for image, answers in prepared:
+            with batch.skipping(image):
+                results = [answer() for answer in answers()]
                 pairs = zip(markers, results, strict=True)
                 marks = [marker.mark(image, result) for marker, result in pairs]
                 if sheet:
                     sheet.add(image, results, marks)
-            if table:
-                table.add(image, results, marks)
-            printer.add(image, results, marks)
+                if table:
+                    table.add(image, results, marks)
+                printer.add(image, results, marks)
     printer.close(batch.failed, summaries(markers))
     _write(options, sheet, table)
     return batch.close()
+
+
+def _prepared(
+    predictors: Sequence[Predictor], options: CallOptions, image: Path
+) -> list[Callable[[], Result]]:
+    """Decode and preprocess an image for each predictor; return what gives their results."""
+    return [predictor.prepared_result(image, options) for predictor in predictors]
+
+
+def _contact_sheet(titles: Sequence[str]) -> "ContactSheet":
+    from kedge_runtime.classify.contact_sheet import ContactSheet  # few calls draw one
+
+    return ContactSheet(titles)
 
 
 def _markers(
@@ -288,7 +191,7 @@ def _markers(
     return [Marker.of(options.truth, listed, each.classes) for each in predictors], images
 
 
-def _write(options: ClassifyOptions, sheet: ContactSheet | None, table: CsvTable | None) -> None:
+def _write(options: ClassifyOptions, sheet: "ContactSheet | None", table: CsvTable | None) -> None:
     """Write contact sheet and table, and name them with what they hold."""
     if options.sheet and sheet and sheet.tiles:
         write_whole(options.sheet, sheet.png())
@@ -315,9 +218,10 @@ def save_features(
     (classifier,) = classifiers
     classifier.check_features()
     artefact, batch, rows = str(classifier.artefact.path), Batch(), {}
-    for image in images:
-        with batch.skipping(image), quiet():
-            rows[image] = classifier.features(image)
+    with only_python_stderr(), ahead(classifier.prepared_features, images) as prepared:
+        for image, features in prepared:
+            with batch.skipping(image):
+                rows[image] = features()()
     if rows:
         file = io.BytesIO()
         names = np.array([str(image) for image in rows])

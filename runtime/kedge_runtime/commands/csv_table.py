@@ -1,6 +1,5 @@
 """Write results as CSV: one row for each image and artefact, the best classes in columns."""
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +41,8 @@ class CsvTable:
 
     def text(self) -> str:
         """Return the table with its head; lines end in a newline alone."""
+        import csv  # few calls write a table
+
         columns = [f"{name}_{i}" for i in range(1, self._top + 1) for name in CLASS]
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.folder import unread_files
 from kedge_runtime.output import echo_page, json_text, say
 from kedge_runtime.pool import MAX_JOBS, Pool

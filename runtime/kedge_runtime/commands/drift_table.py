@@ -125,7 +125,7 @@ def _distances(drift: Drift) -> Iterator[str]:
     if distances.sqnr is not None:
         cosine = f"cosine {distances.cosine:.4f}"
         yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", cosine)
-        yield _row("largest error", "", f"{distances.max_error:.2g}")
+        yield _row("largest error", "", f"{distances.max_error:.2g}", "", "of a logit")
 
 
 def _flips(drift: Drift) -> Iterator[str]:

@@ -5,7 +5,7 @@ record. A command collects its records and single options in a record of its own
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -16,10 +16,11 @@ from kedge_runtime.artefact.content import trust_of
 from kedge_runtime.artefact.contract import Contract, Kind
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
-from kedge_runtime.artefact.foreign_contract import ModelOptions, derive_contract
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.commands.arguments import Several, completing
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.input_options import ALLOWED, InputOptions, refusal
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.output import note, quiet
@@ -264,6 +265,8 @@ class ForeignOptions:
             return None
         if self.facts:
             return self.facts.contract(model.content)
+        from kedge_runtime.artefact.foreign_contract import derive_contract
+
         with quiet():
             try:
                 opened = open_engine(model.content, replace(engine, isolate=True))

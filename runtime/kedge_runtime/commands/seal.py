@@ -1,16 +1,17 @@
 """Seal another tool's model file: the command `kedge seal`."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kedge_runtime.artefact.foreign_contract import ModelOptions
+from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.sealing import SealRequest, SealResult, seal_file
 from kedge_runtime.commands.arguments import SHARE
 from kedge_runtime.commands.options import FILE, PLACE, as_json, foreign_options
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, echo_json
 
 

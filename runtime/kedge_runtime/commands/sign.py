@@ -1,7 +1,6 @@
 """Sign artefacts: the commands `kedge sign` and `kedge keygen`."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from kedge_runtime.artefact.signing import (
 from kedge_runtime.commands.options import FILE, PLACE, as_json
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import write_whole
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, echo_json
 
 

@@ -1,62 +1,99 @@
-"""Classify the frames of `kedge classify --camera N` or `--video FILE`."""
+"""Define the options of a stream, which `kedge watch` and `kedge serve` share, and open it."""
 
+import os
+import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
-from kedge_runtime.commands import answers
-from kedge_runtime.commands.options import record
-from kedge_runtime.errors import KedgeError, UsageError
-from kedge_runtime.output import echo_page, json_text, note, only_python_stderr
-from kedge_runtime.streams.answers import (
-    LIMIT,
-    Answer,
-    StreamOptions,
-    StreamTally,
-    Votes,
-    classify_stream,
-)
-from kedge_runtime.streams.sources import Frame, camera_name, ended, latest, open_camera, open_video
+from kedge_runtime.commands.options import PLACE, group, record
+from kedge_runtime.errors import UsageError
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.output import UnreadError, note
+from kedge_runtime.streams.answers import LIMIT, StreamOptions, StreamTally, Votes
+from kedge_runtime.streams.events import Event
+from kedge_runtime.streams.live import open_live
+from kedge_runtime.streams.sources import Frame, camera_name, open_video
+from kedge_runtime.watch.csv_file import CsvFile
+from kedge_runtime.watch.loop import Sink
+from kedge_runtime.watch.message import Origin
+from kedge_runtime.watch.outbox import LIMIT as QUEUED
+from kedge_runtime.watch.outbox import Outbox
+
+if TYPE_CHECKING:
+    from kedge_runtime.watch.mqtt import MqttSink
+    from kedge_runtime.watch.webhook import WebhookSink
 
 INTERRUPTED = 130  # 128 + SIGINT, as in the shell
-
-# Options that need a stream.
-GATES = ("every", "debounce", "motion", "save_unsure", "unsure_limit")
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @dataclass(frozen=True)
-class StreamRequest:
-    """The stream options of a command line; None where an option is missing.
-
-    Raises UsageError for options that exclude each other.
-    """
+class FrameSourceRequest:
+    """The source of a command line; None where an option is missing. Raises UsageError."""
 
     camera: str | None
     video: Path | None
     every: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse two sources, and --every without a video."""
+        if self.camera is not None and self.video is not None:
+            raise UsageError("--camera: one stream at a time; omit it or --video")
+        if self.every and self.video is None:
+            raise UsageError("--every: is for videos; a camera always gives its newest frame")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a source."""
+        return self.camera is not None or self.video is not None
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a camera, which only Ctrl-C ends."""
+        return self.video is None
+
+    @property
+    def name(self) -> str:
+        """The source's name for messages, without a password."""
+        return str(self.video) if self.video is not None else camera_name(self.camera or "")
+
+    def open(self) -> Iterable[Frame | Event]:
+        """Open the source. Raises ImageError, UsageError."""
+        if self.video is not None:
+            return open_video(self.video, self.every or 1)
+        return open_live(self.camera or "")
+
+
+# The source of a stream, as `source`: FrameSourceRequest.
+source_options = record(
+    "source",
+    FrameSourceRequest,
+    click.option(
+        "--camera",
+        metavar="NAME",
+        help="Read a camera: 0, /dev/video0, rtsp://... or picamera2.",
+    ),
+    click.option("--video", type=PLACE, help="Read a video file."),
+    click.option(
+        "--every", type=click.IntRange(min=1), metavar="N", help="Classify one of N video frames."
+    ),
+)
+
+
+@dataclass(frozen=True)
+class GateRequest:
+    """The gates of a command line; None where an option is missing."""
+
     debounce: str | None
     motion: float | None
     save_unsure: Path | None
     unsure_limit: int | None
-
-    def __post_init__(self) -> None:
-        """Refuse two streams, and options of a stream without one."""
-        if self.camera is not None and self.video is not None:
-            raise UsageError("--camera: one stream at a time; omit it or --video")
-        for name in GATES:
-            if getattr(self, name) is not None and not self.given:
-                option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option}: is for streams; name one with --camera or --video")
-
-    @property
-    def given(self) -> bool:
-        """Whether there is a stream."""
-        return self.camera is not None or self.video is not None
 
     def options(self, top: int, rule: Rule) -> StreamOptions:
         """Return the options of the classification. Raises UsageError."""
@@ -70,15 +107,10 @@ class StreamRequest:
         )
 
 
-# The options of a stream, as `stream`: StreamRequest.
-stream_options = record(
-    "stream",
-    StreamRequest,
-    click.option("--camera", metavar="N", help="Read a camera: 0, /dev/video0 or rtsp://..."),
-    click.option("--video", type=click.Path(path_type=Path), help="Read a video file."),
-    click.option(
-        "--every", type=click.IntRange(min=1), metavar="N", help="Classify one of N video frames."
-    ),
+# The gates of a stream, as `gates`: GateRequest.
+gate_options = record(
+    "gates",
+    GateRequest,
     click.option("--debounce", metavar="K/N", help="Report answers on which K of N frames agree."),
     click.option(
         "--motion",
@@ -86,12 +118,7 @@ stream_options = record(
         metavar="X",
         help="Classify frames whose mean grey difference exceeds X, 0..255.",
     ),
-    click.option(
-        "--save-unsure",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="DIR",
-        help="Save unknown frames as JPEG.",
-    ),
+    click.option("--save-unsure", type=FOLDER, metavar="DIR", help="Save unknown frames as JPEG."),
     click.option(
         "--unsure-limit",
         type=click.IntRange(min=1),
@@ -102,83 +129,97 @@ stream_options = record(
 
 
 @dataclass(frozen=True)
-class StreamSource:
-    """An open stream: its name, its frames, the format of their times, and the code of Ctrl-C.
+class SinkRequest:
+    """The sinks of a command line beside stdout; None where an option is missing."""
 
-    Only Ctrl-C ends a camera, so its exit code is 0; a video is cut short by it.
-    """
+    csv: str | None
+    mqtt: str | None
+    webhook: str | None
+    name: str | None
+    state: Path | None
+    queue: int
 
-    name: str
-    frames: Iterator[Frame]
-    moment: Callable[[float], str]
-    interrupted: int
+    def open(self, origin: Origin, *, live: bool) -> Sequence[Sink]:
+        """Open the sinks. Raises UsageError."""
+        sinks: list[Sink] = []
+        if self.csv:
+            sinks.append(CsvFile(self.csv, live=live))
+        if self.mqtt:
+            sinks.append(self._mqtt(self.mqtt, origin))
+        if self.webhook:
+            sinks.append(self._webhook(self.webhook, origin))
+        return sinks
 
+    def _mqtt(self, address: str, origin: Origin) -> "MqttSink":
+        from kedge_runtime.watch.mqtt import Broker, MqttSink
 
-def _open(request: StreamRequest) -> StreamSource:
-    if request.video is not None:
-        frames = open_video(request.video, request.every or 1)
-        return StreamSource(str(request.video), frames, "{:.2f} s".format, INTERRUPTED)
-    if request.every:
-        raise UsageError("--every: is for videos; a camera always gives its newest frame")
-    camera = request.camera or ""
-    name = camera_name(camera)
-    return StreamSource(name, latest(open_camera(camera), name), _local_time, 0)
+        broker = Broker.read(address, self.name or socket.gethostname())
+        return MqttSink(broker, origin, self._outbox("mqtt"))
 
+    def _webhook(self, address: str, origin: Origin) -> "WebhookSink":
+        from kedge_runtime.watch.webhook import WebhookSink, check_address
 
-def _local_time(seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(seconds))
+        return WebhookSink(check_address(address), origin, self._outbox("webhook"))
 
-
-@dataclass(frozen=True)
-class StreamReport:
-    """How to print answers: the artefacts that give them, the number of classes, and the format."""
-
-    artefacts: Sequence[str]
-    top: int
-    as_json: bool
-
-    def line(self, source: StreamSource, answer: Answer) -> str:
-        """Return an answer as text, or as the documented line (docs/json.md)."""
-        frame = answer.frame
-        if not self.as_json:
-            return answers.text(source.moment(frame.seconds), answer.result, self.top)
-        payload = {
-            "schema": 1,
-            "command": "classify",
-            "artefacts": list(self.artefacts),
-            "source": source.name,
-            "time": frame.seconds,
-            "frame": frame.index,
-            "dropped": frame.dropped,
-            **answer.result.to_dict(),
-        }
-        return json_text(payload, indent=None)
+    def _outbox(self, kind: str) -> Outbox:
+        return Outbox((self.state or state_folder()) / f"{kind}.queue", self.queue)
 
 
-def classify_frames(
-    predictor: Predictor, request: StreamRequest, rule: Rule, report: StreamReport
-) -> int:
-    """Print the answers to a stream until it ends; return the exit code."""
-    with only_python_stderr():
-        options, source = request.options(report.top, rule), _open(request)
-        tally, began, code = StreamTally(), time.monotonic(), 0
-        stream = classify_stream(predictor, source.frames, options, tally=tally)
-        try:
-            with ended(stream):
-                for answer in stream:
-                    echo_page(report.line(source, answer))
-        except KeyboardInterrupt:
-            code = source.interrupted
-        except KedgeError:
-            _sum_up(tally, time.monotonic() - began)
-            raise
-        _sum_up(tally, time.monotonic() - began)
-        return code
+def state_folder() -> Path:
+    """Return the folder for what outlives the process: systemd's, or the user's."""
+    if systemd := os.environ.get("STATE_DIRECTORY"):
+        return Path(systemd.partition(":")[0])
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "kedge"
 
 
-def _sum_up(tally: StreamTally, seconds: float) -> None:
-    counts = (
+# Where messages go, as `sinks`: SinkRequest.
+sink_options = record(
+    "sinks",
+    SinkRequest,
+    click.option("--csv", metavar="CSV", help="Append rows to a file; %Y-%m-%d is the date."),
+    click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt://[USER@]HOST[:PORT]."),
+    click.option("--webhook", metavar="URL", help="Post each message as JSON to http(s)://..."),
+    click.option("--name", metavar="NAME", help="Name for MQTT [default: the host's name]."),
+    click.option(
+        "--state",
+        type=FOLDER,
+        metavar="DIR",
+        help="Folder of the queues [default: ~/.local/state/kedge].",
+    ),
+    click.option(
+        "--queue",
+        type=click.IntRange(min=1),
+        default=QUEUED,
+        show_default=True,
+        metavar="N",
+        help="Keep at most N messages for a network that is away.",
+    ),
+)
+
+# All of them: `source`, `gates`, `sinks`.
+stream_options = group(source_options, gate_options, sink_options)
+
+
+@contextmanager
+def summing_up(tally: StreamTally) -> Iterator[None]:
+    """Print the summary of a stream on stderr when the block ends, unless stdout is closed."""
+    began, read = time.monotonic(), True
+    try:
+        yield
+    except UnreadError:
+        read = False
+        raise
+    finally:
+        if read:
+            note(summary(tally, time.monotonic() - began))
+
+
+def summary(tally: StreamTally, seconds: float) -> str:
+    """Return what happened to the frames of a stream, in one line."""
+    lost = f", lost {tally.losses} times" if tally.losses else ""
+    return (
         f"{tally.frames} frames, {tally.classified} classified, {tally.answers} answers, "
-        f"{tally.dropped} dropped, {tally.saved} unsure saved"
+        f"{tally.dropped} dropped, {tally.saved} unsure saved{lost}, "
+        f"{tally.frames / max(seconds, 1e-9):.1f} frames per second"
     )
-    note(f"{counts}, {tally.frames / seconds:.1f} frames per second")

@@ -1,6 +1,6 @@
 """Check an artefact on this machine: the command `kedge verify`."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import click
 from kedge_runtime.checks.verify import VerifyStage, verify
 from kedge_runtime.commands.options import PLACE, as_json, engine_options, trust_options
 from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, echo_json, paint, quiet
 
 if TYPE_CHECKING:

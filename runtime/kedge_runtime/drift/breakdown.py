@@ -1,7 +1,5 @@
 """Compute the figures by confidence, by answer and by class of one artefact from its rows."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from kedge_runtime.arrays import Doubles, Flags, Indices
@@ -9,6 +7,7 @@ from kedge_runtime.drift import report
 from kedge_runtime.drift.by_class import ClassDrift, ClassName, Confusion, Mistake, PerClass
 from kedge_runtime.drift.measure import NONE, SIDES, Evidence
 from kedge_runtime.drift.statistics import BINS, benjamini_hochberg, hypergeometric_tail, mcnemar
+from kedge_runtime.frozen import dataclass
 
 
 def calibrations(evidence: Evidence) -> report.Calibrations | None:

@@ -1,6 +1,6 @@
 """Hold what a report says of single classes: their drift, and which are taken for which."""
 
-from dataclasses import dataclass
+from kedge_runtime.frozen import dataclass
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Turn the results of a shard into an entry of a journal, and check an entry that is read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from kedge_runtime.drift.journal import (
 )
 from kedge_runtime.drift.measure import Part
 from kedge_runtime.drift.reference import Recorded
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.records import decode
 
 Failed = tuple[tuple[str, str], ...]

@@ -3,7 +3,7 @@
 import hashlib
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from kedge_runtime.drift.summary import GateLimits, check_limits, summarise
 from kedge_runtime.drift.truth import truth_by
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import LostError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.pool import Pool, executor
 from kedge_runtime.progress import Bar
 

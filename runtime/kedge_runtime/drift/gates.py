@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from kedge_runtime.arrays import Flags, Indices
@@ -14,6 +14,7 @@ from kedge_runtime.drift.statistics import (
     share_differs,
     wilson,
 )
+from kedge_runtime.frozen import dataclass
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 GateName = Literal["max_drop", "min_agreement"]

@@ -8,7 +8,6 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import unwritable
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.folder import find_images
 
 # Images between two entries of a journal: some seconds on a small board.

@@ -8,7 +8,7 @@ days.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Flags, Floats, Indices
+from kedge_runtime.arrays import Array, Flags, Floats, Indices, Pixels
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Label, Output
 from kedge_runtime.classify import results as head
@@ -30,6 +30,8 @@ from kedge_runtime.drift.journal import Failure, ImageFolder, Journal, Shard, co
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, ImageError
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.ahead import ahead
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.output import quiet
 from kedge_runtime.pool import InProcess
@@ -110,7 +112,9 @@ class Judged:
     truth: int | None = None
 
 
-def row(image: int, reference: "Outputs", artefact: "Outputs", judged: Judged = Judged()) -> Rows:
+def row(
+    image: int, reference: "Outputs", artefact: "Outputs", judged: Judged | None = None
+) -> Rows:
     """Return one row, [1], of both sides' outputs for an image."""
     probabilities = [head.probabilities(*side) for side in (reference, artefact)]
     outputs, multi_label = (reference[1], artefact[1]), reference[1].multi_label
@@ -122,7 +126,7 @@ def row(image: int, reference: "Outputs", artefact: "Outputs", judged: Judged = 
     else:
         answers = list(map(answer, probabilities, outputs))
     kl = statistics.kl(*(p[None] for p in probabilities), multi_label=multi_label)
-    sure = _confidence(artefact, probabilities[1], judged)
+    sure = _confidence(artefact, probabilities[1], judged or Judged())
     return np.array([(image, *answers, kl, *_distances(reference, artefact), changed, *sure)], ROW)
 
 
@@ -205,7 +209,8 @@ class Task:
 class Part:
     """Hold the results of some images: ROW records, [n], and the seconds of each, [n].
 
-    The time is from decoded pixels to the artefact's outputs. It alone varies from run to run.
+    The time is that of the engine, beside threads that decode the next images. It alone varies from
+    run to run.
     """
 
     rows: Rows
@@ -219,10 +224,11 @@ def measure(task: Task, shard: Shard) -> Part:
     Raises UsageError for a reference of other images, EngineError for an engine that fails.
     """
     rows, seconds, failed = [], [], []
-    with quiet():
-        for index, name in enumerate(shard.names, shard.start):
+    opened(task)  # once, before threads ask for it
+    with quiet(), ahead(partial(_prepared, task), shard.names) as prepared:
+        for index, (name, image) in enumerate(prepared, shard.start):
             try:
-                measured, elapsed = _measured(task, index, name)
+                measured, elapsed = _measured(task, index, name, image())
             except ImageError as error:
                 failed.append(Failure(name, str(error)))
             else:
@@ -241,16 +247,35 @@ def opened(task: Task) -> tuple[Classifier, Reference]:
     return classifier, reference
 
 
-def _measured(task: Task, index: int, name: str) -> tuple[Rows, float]:
-    """Return an image's row and seconds. Raises ImageError."""
+@dataclass(frozen=True)
+class _Image:
+    """An image that a thread prepared: its file's digest, and its input tensor or the error."""
+
+    digest: Pixels
+    tensor: Array | ImageError
+
+
+def _prepared(task: Task, name: str) -> _Image:
+    """Read and preprocess an image. Raises ImageError where its file can't be read."""
     classifier, reference = opened(task)
     if reference.is_failed(name):
         raise ImageError("unreadable when the reference was recorded")
     content = read_bytes(task.folder / name)
-    expected = reference.outputs(name, content_digest(content))
-    pixels = classifier.preprocessor.read(content)
+    preprocessor, digest = classifier.preprocessor, content_digest(content)
+    try:
+        return _Image(digest, preprocessor.tensor(preprocessor.read(content)))
+    except ImageError as error:
+        return _Image(digest, error)  # another image than the reference's comes first
+
+
+def _measured(task: Task, index: int, name: str, image: _Image) -> tuple[Rows, float]:
+    """Return an image's row and seconds. Raises ImageError."""
+    classifier, reference = opened(task)
+    expected = reference.outputs(name, image.digest)
+    if isinstance(image.tensor, ImageError):
+        raise image.tensor
     started = perf_counter()
-    outputs = classifier.run(pixels)
+    outputs = classifier.numbers(classifier.engine.run(image.tensor))
     seconds = perf_counter() - started
     output = classifier.contract.output
     sides = (expected, reference.output(output)), (check_finite(outputs), output)

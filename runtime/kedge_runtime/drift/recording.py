@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Floats, Indices
+from kedge_runtime.arrays import Array, Floats, Indices, Pixels
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Tensor
@@ -37,6 +37,8 @@ from kedge_runtime.drift.reference import (
 from kedge_runtime.drift.report import Attribution, DriftReport
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ImageError, KedgeError, UsageError
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.ahead import ahead
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.image.preprocessing import Preprocessor
 from kedge_runtime.output import quiet
@@ -215,16 +217,21 @@ def _record_missing(recorder: Recorder, images: ImageFolder, finished: Journal[A
 def _answers(recorder: Recorder, folder: Path, shard: Shard) -> Answers:
     preprocessor = recorder.preprocessor
     names, digests, tensors, failed = [], [], [], list[Failure]()
-    with quiet():
-        for name in shard.names:
+
+    def prepare(name: str) -> tuple[Pixels, Array]:
+        content = read_bytes(folder / name)
+        return content_digest(content), preprocessor.tensor(preprocessor.read(content))
+
+    with quiet(), ahead(prepare, shard.names) as prepared:
+        for name, image in prepared:
             try:
-                content = read_bytes(folder / name)
-                tensors.append(preprocessor.tensor(preprocessor.read(content)))
+                digest, tensor = image()
             except ImageError as error:
                 failed.append(Failure(name, str(error)))
                 continue
             names.append(name)
-            digests.append(content_digest(content))
+            digests.append(digest)
+            tensors.append(tensor)
         outputs = recorder.answer(iter(tensors)) if tensors else np.empty((0, 0), np.float32)
     recorded = Recorded(names, np.array(digests, np.uint8), check_finite(outputs))
     return Answers(recorded, tuple(failed))

@@ -11,7 +11,7 @@ import os
 import weakref
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ from kedge_runtime.artefact.contract import (
 from kedge_runtime.drift.journal import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
 from kedge_runtime.files import sha256_of, whole_file
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile import archives
 from kedge_runtime.modelfile.archives import FAULTS, opened
 from kedge_runtime.records import decode, encode

@@ -2,7 +2,7 @@
 
 import math
 
-from kedge_runtime import output
+from kedge_runtime import errors
 from kedge_runtime.drift.confidence_report import CoverageDrift
 from kedge_runtime.drift.gates import Gate, GateName, Holds
 from kedge_runtime.drift.report import Accuracy, Drift
@@ -17,7 +17,7 @@ CONVERT_AGREEMENT = 0.9
 
 def grouped(count: int) -> str:
     """Write a number in groups, as `7 000`, that no line breaks."""
-    return output.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
+    return errors.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def images(count: int) -> str:
@@ -65,7 +65,7 @@ def chosen(drift: Drift) -> str:
         return f"{given}: there are {grouped(ENOUGH)} labelled images or more."
     if drift.top1 is None:
         return f"{given}, which needs no labels."
-    return f"{given}: {option('max_drop', 0.01)} takes {grouped(ENOUGH)} labelled images or more."
+    return f"{given}. {option('max_drop', 0.01)} needs {grouped(ENOUGH)} labelled images or more."
 
 
 def other_limit(gate: Gate) -> str | None:

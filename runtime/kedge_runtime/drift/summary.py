@@ -5,7 +5,6 @@ the work was divided.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from kedge_runtime.drift.gates import Estimate, Gate, Pairs
 from kedge_runtime.drift.measure import TOP, Evidence, Rows
 from kedge_runtime.drift.statistics import mcnemar, mean_interval
 from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.frozen import dataclass
 
 
 @dataclass(frozen=True)

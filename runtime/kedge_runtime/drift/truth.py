@@ -1,6 +1,5 @@
 """Read the ground truth of images: file names, folders, a table, or ILSVRC's own files."""
 
-import csv
 import re
 import struct
 import zlib
@@ -15,10 +14,10 @@ from kedge_runtime.files import is_folder, read_text
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 
-_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})$")
-_SYNSET = re.compile(r"n\d{8}")
+_IMAGE = r"ILSVRC2012_val_(\d{8})$"
+_SYNSET = r"n\d{8}"
 # MATLAB writes text with one byte or with two a character, lower byte first.
-_SYNSETS = re.compile(rb"n\d{8}|n\0(?:\d\0){8}")
+_SYNSETS = rb"n\d{8}|n\0(?:\d\0){8}"
 # MAT-File Format, version 5: a header of 128 bytes; elements with type and length; type 15 is zlib.
 _MAT_HEADER, _MAT_COMPRESSED = 128, 15
 _MAT_MOST = 64 << 20
@@ -26,7 +25,7 @@ _MAT_MOST = 64 << 20
 
 def is_list(lines: Sequence[str]) -> bool:
     """Whether each line is one number or synset, so that the file is no table."""
-    return all(line.isdigit() or _SYNSET.fullmatch(line) for line in lines[:100])
+    return all(line.isdigit() or re.fullmatch(_SYNSET, line) for line in lines[:100])
 
 
 def ground_truth(path: Path) -> Path:
@@ -41,7 +40,7 @@ def ground_truth(path: Path) -> Path:
 
 def number_of(image: Path) -> int | None:
     """Return the number of a validation image, counted from 1, or None for another name."""
-    match = _IMAGE.match(image.stem)
+    match = re.match(_IMAGE, image.stem)
     return int(match[1]) if match else None
 
 
@@ -67,7 +66,7 @@ def _order(meta: Path, path: Path, labels: Sequence[Label]) -> list[str]:
             f"{path}: its numbers don't follow the order of the synsets; put the development kit's "
             f"{META} beside it, or give a list of synsets"
         )
-    words = _SYNSETS.findall(b"".join(_elements(meta)))
+    words = re.findall(_SYNSETS, b"".join(_elements(meta)))
     order = [word.replace(b"\0", b"").decode() for word in words][:1000]
     if len(set(order)) != 1000 or set(order) != {label.id for label in labels}:
         raise UsageError(f"{meta}: its first 1000 synsets are not the model's classes")
@@ -237,6 +236,8 @@ def _by_name(rows: Iterable[tuple[str, str]], table: Path) -> dict[str, str]:
 
 
 def _rows(lines: Sequence[str], table: Path) -> Iterator[tuple[str, str]]:
+    import csv  # few calls read a table
+
     commas = any("," in line for line in lines)
     # Without commas the last word is the label: Caffe's `ILSVRC2012_val_00000001.JPEG 65`.
     split = csv.reader(lines) if commas else (line.rsplit(maxsplit=1) for line in lines)

@@ -7,7 +7,7 @@ An engine's module adds a class with the steps of a run, `set`, `invoke` and `ge
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from kedge_runtime.arrays import Array
 from kedge_runtime.artefact.contract import DType, Layout, Quantisation, Tensor
 from kedge_runtime.engines.choice import ENGINES, how_to_install, is_installed, numpy_gate
 from kedge_runtime.errors import EngineError, counted, one_line
+from kedge_runtime.frozen import dataclass
 
 
 @dataclass(frozen=True)

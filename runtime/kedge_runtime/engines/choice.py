@@ -8,12 +8,12 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
 from kedge_runtime.errors import EngineError, UsageError, install
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile.check import passed
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ The library is `ai_edge_litert`, or `tflite_runtime` where the former has no whe
 
 import ctypes
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +29,7 @@ from kedge_runtime.engines.choice import (
     Kernels,
 )
 from kedge_runtime.errors import EngineError, UsageError, about, one_line
+from kedge_runtime.frozen import dataclass
 
 _EDGETPU = re.compile(r"edgetpu(?::(?:(usb|pci)|(\d+)))?")
 _VERBS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")

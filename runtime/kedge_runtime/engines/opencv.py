@@ -8,7 +8,6 @@ network with a fixed batch end the process in 4.8 and 4.11: they are never tried
 import struct
 from typing import Any
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Array
@@ -16,6 +15,7 @@ from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.engines.base import Engine, Port, float_port, image_port, single_ports
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, version_gate
 from kedge_runtime.errors import EngineError, about, one_line
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.modelfile import onnx
 from kedge_runtime.modelfile.network import Network, Value
 

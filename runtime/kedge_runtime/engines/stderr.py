@@ -1,7 +1,6 @@
 """Leave lines of a library out of the process's stderr, where the library has no setting for it."""
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,4 +37,6 @@ def _scratch() -> IO[bytes]:
     """Return a file without a name: in memory where the system can, as disks may be read-only."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("stderr"), "w+b")
-    return tempfile.TemporaryFile()
+    from tempfile import TemporaryFile  # not needed on Linux
+
+    return TemporaryFile()

@@ -1,15 +1,16 @@
 """List the known preprocessings, and load images in all their geometries."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Colour, Geometry, Input, Orientation
 from kedge_runtime.errors import ImageError
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.image.pipelines import FORMULAS, NORMALISATIONS, PIPELINES, read_normalisation
 from kedge_runtime.image.preprocessing import Preprocessor
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Doubles, Flags, Indices, Pixels
-from kedge_runtime.artefact.contract import Geometry, Input, Label, Output
+from kedge_runtime.artefact.contract import Input, Label, Output
 from kedge_runtime.classify.results import sigmoid
 from kedge_runtime.drift.statistics import paired_drop
 from kedge_runtime.drift.truth import read_truth
@@ -239,40 +239,41 @@ class _Check:
             for one in known
             if (in_rgb(one.input.normalisation), one.input.normalisation.colour) != used
         ]
-        pixels = candidates.load(self.paths, spec, [spec.geometry]).sized[spec.geometry]
-        return self._better(rivals, dict.fromkeys([spec.geometry], pixels))
+        return self._better(rivals)
 
     def geometry(self) -> InputFinding | None:
         """Try every geometry with the normalisation in use."""
         spec = self.model.input
         named = candidates.geometries(spec.geometry.height, spec.geometry.width)
-        others = {g: names for g, names in named.items() if g != spec.geometry}
-        loaded = candidates.load(self.paths, spec, [spec.geometry, *others])
         rivals = [
             InputCandidate("", names, Input(g, spec.normalisation, spec.tensor))
-            for g, names in others.items()
+            for g, names in named.items()
+            if g != spec.geometry
         ]
-        return self._better(rivals, loaded.sized)
+        return self._better(rivals)
 
-    def _better(
-        self, rivals: list[InputCandidate], sized: dict[Geometry, Pixels]
-    ) -> InputFinding | None:
+    def _better(self, rivals: list[InputCandidate]) -> InputFinding | None:
         """Return the rival that is best on a part, if it is also better on all images."""
         used = InputCandidate("", (), self.model.input)
-        part = [self._score(one, sized, PART) for one in rivals]
+        first, *part = self._scores([used, *rivals], PART)
         best = max(part, key=lambda one: one.mean)
-        if best.mean <= self._score(used, sized, PART).mean:
+        if best.mean <= first.mean:
             return None
-        one, other = (self._score(each, sized, IMAGES) for each in (used, best.candidate))
+        one, other = self._scores([used, best.candidate], IMAGES)
         limit = quantile(len(one.values), len(rivals), STRICT_LEVEL)
         margin = 0.0 if best.candidate.normalisation else MARGIN
         if z_score(other.values, one.values) <= limit or not _more_right(one, other, margin):
             return None
         return InputFinding(one, other, self._line(one, other))
 
-    def _score(self, candidate: InputCandidate, sized: dict[Geometry, Pixels], count: int) -> Score:
-        pixels, classes = sized[candidate.input.geometry][:count], self.classes[:count]
-        answers = self.model.answers(pixels, candidate.input)
+    def _scores(self, tried: list[InputCandidate], count: int) -> list[Score]:
+        """Return the scores on the first `count` images."""
+        geometries = list(dict.fromkeys(one.input.geometry for one in tried))
+        sized = candidates.load(self.paths[:count], self.model.input, geometries).sized
+        return [self._score(one, sized[one.input.geometry]) for one in tried]
+
+    def _score(self, candidate: InputCandidate, pixels: Pixels) -> Score:
+        answers, classes = self.model.answers(pixels, candidate.input), self.classes[: len(pixels)]
         right = answers.argmax(axis=1) == classes
         return Score(candidate, likelihood(answers, classes), right)
 

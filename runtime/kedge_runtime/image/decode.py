@@ -6,20 +6,19 @@ so that a decompression bomb, a pipe or a device costs nothing.
 
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Array, Pixels
 from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.artefact.contract import Orientation
 from kedge_runtime.errors import ImageError, about, reason_of
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import HeaderError, ImageHeader, read_header
+from kedge_runtime.image.memory import reserve
 from kedge_runtime.image.objects import Source, pillow_pixels, plain
+from kedge_runtime.image.opencv import cv2
 
 # Height and width of a JPEG as stored -> 1, 2, 4 or 8: the divisor of its sides when decoded.
 Reduction = Callable[[int, int], int]
@@ -34,11 +33,13 @@ MAX_PIXELS = 64 << 20
 # that phones write. A Raspberry Pi Zero 2 W has 512 MB, 416 MiB of them for programs.
 MAX_MEMORY = 320 << 20
 
+# OpenCV from 4.11 on decodes to RGB itself; of an older one kedge swaps the channels.
+_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
 _COLOURS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+    1: _RGB or cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | (_RGB or cv2.IMREAD_COLOR),
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | (_RGB or cv2.IMREAD_COLOR),
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | (_RGB or cv2.IMREAD_COLOR),
 }
 _BATCH = "; for a batch, give list(array)"
 _ORIENTATIONS = {"exif": 0, "ignore": cv2.IMREAD_IGNORE_ORIENTATION}
@@ -136,15 +137,20 @@ def _decode(
     header = _check_content(content, limits)
     by = reduction(header.height, header.width) if header.format == "JPEG" else 1
     _check_memory(header, header.memory(by), limits)
+    reserve(header.memory(by))
     # OpenCV's versions differ in which EXIF they read: kedge turns what it can itself.
     turned = orientation if header.orientation is None else "ignore"
     pixels = _call_decoder(header, _COLOURS[by] | _ORIENTATIONS[turned])
-    rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
+    rgb = np.asarray(pixels if _RGB else _swapped(pixels), np.uint8)
     turn = _TURNS[(header.orientation or 1) if orientation == "exif" else 1]
     return np.ascontiguousarray(turn(rgb))
 
 
-def _call_decoder(header: ImageHeader, flags: int) -> NDArray[Any]:
+def _swapped(pixels: Array) -> Array:
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def _call_decoder(header: ImageHeader, flags: int) -> Array:
     # imdecode returns None for a truncated JPEG, where imread fills it with grey and goes on.
     try:
         pixels = cv2.imdecode(np.frombuffer(header.encoded, np.uint8), flags)
@@ -192,7 +198,7 @@ def _check_mode(mode: int) -> None:
         raise ImageError("a pipe, a socket or a device; images are read from files")
 
 
-def _check_pixels(pixels: NDArray[Any]) -> Pixels:
+def _check_pixels(pixels: Array) -> Pixels:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ImageError(
             f"got an array of {pixels.dtype} {pixels.shape}, "

@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.errors import UsageError, counted, reason_of
 from kedge_runtime.image.decode import SUFFIXES
+from kedge_runtime.image.opencv import cv2
 
 # Images that kedge does not read. Other files, such as texts, are not reported.
 OTHERS = frozenset(
@@ -100,7 +99,7 @@ def render_images(height: int, width: int, count: int = COUNT, seed: int = 0) ->
     return [_image(random, round(height * tall), round(width * wide)) for tall, wide in sides]
 
 
-def _image(random: np.random.Generator, height: int, width: int) -> Pixels:
+def _image(random: "np.random.Generator", height: int, width: int) -> Pixels:
     # Four corners' colours, blended: the channels differ, so that swapped ones are noticed.
     corners = random.integers(0, 256, (2, 2, 3)).astype(np.float32)
     canvas = np.asarray(cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR))
@@ -110,7 +109,7 @@ def _image(random: np.random.Generator, height: int, width: int) -> Pixels:
     return image
 
 
-def _shape(random: np.random.Generator, image: NDArray[np.uint8]) -> None:
+def _shape(random: "np.random.Generator", image: Pixels) -> None:
     height, width = image.shape[:2]
     colour = tuple(map(int, random.integers(0, 256, 3)))
     centre = (int(random.integers(width)), int(random.integers(height)))

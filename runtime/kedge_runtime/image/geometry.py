@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Floats, Pixels, Places
 from kedge_runtime.artefact.contract import PILLOW_RESIZES, Fit, Geometry, Resize
+from kedge_runtime.image.opencv import cv2
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -43,7 +42,7 @@ def _nearest(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 @lru_cache(maxsize=64)
-def nearest_index(size: int, target: int) -> NDArray[np.intp]:
+def nearest_index(size: int, target: int) -> Places:
     """Return the source index of each target pixel, as Pillow's NEAREST picks it.
 
     Pillow adds up positions in a double (libImaging/Geometry.c, ImagingScaleAffine); OpenCV's own
@@ -63,7 +62,7 @@ def _tf_bilinear(pixels: Pixels, height: int, width: int) -> Pixels:
     top, bottom, down = _neighbours(pixels.shape[0], height)
     left, right, across = _neighbours(pixels.shape[1], width)
 
-    def between(rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    def between(rows: Places) -> Floats:
         near = pixels[rows[:, None], left].astype(np.float32)
         return near + (pixels[rows[:, None], right] - near) * across[:, None]
 
@@ -72,9 +71,7 @@ def _tf_bilinear(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 @lru_cache(maxsize=64)
-def _neighbours(
-    size: int, target: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+def _neighbours(size: int, target: int) -> tuple[Places, Places, Floats]:
     """Return the two source pixels of each target pixel, and the second's share (float32)."""
     step, half = np.float32(size) / np.float32(target), np.float32(0.5)
     places = (np.arange(target, dtype=np.float32) + half) * step - half

@@ -6,8 +6,10 @@ Each reader walks the same structure as a decoder: what a header states must lie
 
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
+
+from kedge_runtime.frozen import dataclass
 
 # CIPA DC-008 (EXIF 2.32): a TIFF file, in which tag 0x0112 of the first folder is the orientation.
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}

@@ -5,8 +5,7 @@ that they leave open: neither geometry nor normalisation has a default.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
+from dataclasses import fields, replace
 from typing import Any, Final, get_args
 
 from kedge_runtime.artefact.contract import (
@@ -19,6 +18,7 @@ from kedge_runtime.artefact.contract import (
     Resize,
 )
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.pipelines import (
     NORMALISATIONS,
     PIPELINES,
@@ -88,6 +88,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
 
 def refusal(name: str, value: str) -> str:
     """Return the message on a value that the option `name`, a key of ALLOWED, does not take."""
+    from difflib import get_close_matches
+
     near = (
         suggest_pipelines(value)
         if name == "preprocess"

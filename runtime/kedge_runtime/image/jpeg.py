@@ -3,8 +3,8 @@
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import CUT, HeaderError, ImageHeader
 
 # A marker's code. Filling, restarts (RSTn) and TEM have no segment.

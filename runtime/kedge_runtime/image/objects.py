@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Array, Pixels
 from kedge_runtime.errors import ImageError, about, one_line
 
 ALLOWED = (
@@ -50,9 +49,9 @@ class PillowImage(Protocol):
 
 
 Encoded = bytes | bytearray | memoryview
-Source = str | os.PathLike[str] | Encoded | BinaryFile | PillowImage | NDArray[Any]
+Source = str | os.PathLike[str] | Encoded | BinaryFile | PillowImage | Array
 # What is left when files are read: `plain` returns it.
-Plain = Path | bytes | PillowImage | NDArray[Any]
+Plain = Path | bytes | PillowImage | Array
 
 
 def plain(source: Source, most: int) -> Plain:

@@ -6,17 +6,18 @@ pass over the columns and one over the rows, each rounded to bytes.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Doubles, Pixels
 from kedge_runtime.artefact.contract import Resize
 from kedge_runtime.errors import ImageError
+from kedge_runtime.frozen import dataclass
+from kedge_runtime.image.opencv import cv2
 
 Span = tuple[float, float]  # of the source, in pixels
 Window = tuple[int, int]  # of the result: the first pixel, and how many

@@ -4,9 +4,8 @@ A pipeline says how an image gets the network's size; a normalisation, which num
 become.
 """
 
-import difflib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, get_args
 
 from kedge_runtime.artefact.contract import (
@@ -18,6 +17,7 @@ from kedge_runtime.artefact.contract import (
     Resize,
 )
 from kedge_runtime.errors import ContractError, UsageError
+from kedge_runtime.frozen import dataclass
 
 NORMALISATIONS: Final[dict[str, Normalisation]] = {
     "unit": Normalisation(divisor=255.0),
@@ -224,7 +224,9 @@ def suggest_pipelines(word: str) -> list[str]:
         return calling
     lower = word.lower()
     parts = [name for name in PIPELINES if name in lower or (len(lower) > 2 and lower in name)]
-    return parts or difflib.get_close_matches(lower, PIPELINES, n=1)
+    from difflib import get_close_matches
+
+    return parts or get_close_matches(lower, PIPELINES, n=1)
 
 
 def _called_names(code: str) -> set[str]:

@@ -2,8 +2,8 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import CUT, HeaderError, ImageHeader, orientation
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -4,20 +4,18 @@ A byte has 256 values. So normalising and quantising is one look-up table per ch
 exact and the same on every machine.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Array, Floats, Pixels
 from kedge_runtime.artefact.contract import Contract, Input, Normalisation, Tensor
 from kedge_runtime.errors import UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
 from kedge_runtime.image.geometry import fit_to, reduction
 from kedge_runtime.image.objects import Source
+from kedge_runtime.image.opencv import cv2
 from kedge_runtime.records import shown
 
 
@@ -75,7 +73,7 @@ class Preprocessor:
             reduction=self._reduction,
         )
 
-    def tensor(self, pixels: Pixels) -> NDArray[Any]:
+    def tensor(self, pixels: Pixels) -> Array:
         """Return the engine's input for RGB uint8 [h, w, 3], in the contract's shape and dtype."""
         return self.look_up(self.fit(pixels))
 
@@ -88,7 +86,7 @@ class Preprocessor:
         luma = LIBPNG if geometry.resize == "tf_bilinear" else PILLOW
         return fit_to(_greyed(pixels, luma) if self._grey else pixels, geometry)
 
-    def look_up(self, fitted: Pixels) -> NDArray[Any]:
+    def look_up(self, fitted: Pixels) -> Array:
         """Return the engine's input for RGB uint8 [height, width, 3] of the network's size."""
         if self._grey:
             values = cv2.LUT(cv2.extractChannel(fitted, 0), self._table).view(self._dtype)
@@ -107,7 +105,7 @@ def _greyed(pixels: Pixels, luma: Luma) -> Pixels:
     return result.reshape(pixels.shape)
 
 
-def preprocess(contract: Contract | Input, source: Source) -> NDArray[Any]:
+def preprocess(contract: Contract | Input, source: Source) -> Array:
     """Return the input tensor of one image, bit for bit what the engine gets.
 
     Args:
@@ -129,7 +127,7 @@ def preprocess(contract: Contract | Input, source: Source) -> NDArray[Any]:
     return preprocessor.tensor(preprocessor.read(source))
 
 
-def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
+def table(normalisation: Normalisation, tensor: Tensor) -> Array:
     """Return the number of each byte in each channel: [1, 256, channels] in the tensor's dtype.
 
     The steps are float32 in Keras's order: float tables equal `preprocess_input` bit for bit.
@@ -139,7 +137,7 @@ def table(normalisation: Normalisation, tensor: Tensor) -> NDArray[Any]:
     return quantise((byte - mean) / std, tensor)[None]
 
 
-def quantise(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
+def quantise(values: Floats, tensor: Tensor) -> Array:
     """Return real numbers in the tensor's dtype; the shape stays.
 
     Integers are round(x / scale) + zero_point, saturated.
@@ -152,7 +150,17 @@ def quantise(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
     return np.asarray(integers, tensor.dtype)
 
 
-def dequantise(values: NDArray[Any], tensor: Tensor) -> NDArray[np.float32]:
+def real_numbers(tensor: Tensor) -> Floats | None:
+    """Return the real number of each byte of a tensor of int8 or uint8, [256]; else None.
+
+    `table[values.view(np.uint8)]` equals `dequantise(values, tensor)` bit for bit.
+    """
+    if tensor.dtype not in ("int8", "uint8"):
+        return None
+    return dequantise(np.arange(256, dtype=np.uint8).view(tensor.dtype), tensor)
+
+
+def dequantise(values: Array, tensor: Tensor) -> Floats:
     """Return the real numbers, float32, of a tensor's raw values; the shape stays."""
     real = values.astype(np.float32)
     if tensor.quantisation is None:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from kedge_runtime.artefact.content import open_plain
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.modelfile.stored import MAX_BYTES, MAX_MEMBERS
 
-MAX_BYTES = 32 << 20  # all members together; a contract with 1000 labels and its golden set: 1 MiB
-MAX_MEMBERS = 1000
 # Of the list of members, which zipfile unpacks whole: to ten times its size.
 MAX_DIRECTORY = 1 << 20
 

@@ -7,12 +7,13 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
 
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile.tflite_schema import ITEM_BYTES
 
 

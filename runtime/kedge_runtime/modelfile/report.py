@@ -7,7 +7,6 @@ import io
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, read_cont
 from kedge_runtime.artefact.contract import Contract, Precision
 from kedge_runtime.artefact.file import CONTRACT, GOLDEN, LABELS, artefact_of, ends_in_digest
 from kedge_runtime.artefact.onnx import KEY, METADATA_PROPS
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile.archives import FAULTS, opened
 from kedge_runtime.modelfile.check.check import check_model
 from kedge_runtime.modelfile.encodings import parts

@@ -6,11 +6,11 @@ metadata_schema.fbs of TensorFlow Lite Support, of which MediaPipe has a copy.
 """
 
 import struct
-from dataclasses import dataclass
 
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Normalisation
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile.encodings import Table, root
 from kedge_runtime.modelfile.tflite_schema import BUFFERS, DATA, IDENTIFIER
 

@@ -1,4 +1,4 @@
-"""Classify the frames of a video, a camera or Picamera2 as they arrive.
+"""Classify the frames of a video or a camera as they arrive.
 
 from kedge_runtime import Classifier
 from kedge_runtime.streams import classify_stream, open_video
@@ -12,6 +12,7 @@ docs/streams.md explains how to choose the gates, and what a camera needs.
 from kedge_runtime.streams.answers import (
     Answer,
     Debounce,
+    FrameClassifier,
     Motion,
     StreamOptions,
     StreamTally,
@@ -19,13 +20,18 @@ from kedge_runtime.streams.answers import (
     Votes,
     classify_stream,
 )
+from kedge_runtime.streams.events import Event, Observer
+from kedge_runtime.streams.live import open_live
 from kedge_runtime.streams.sources import Frame, latest, numbered, open_camera, open_video
 
 __all__ = [
     "Answer",
     "Debounce",
+    "Event",
     "Frame",
+    "FrameClassifier",
     "Motion",
+    "Observer",
     "StreamOptions",
     "StreamTally",
     "UnsureFolder",
@@ -34,5 +40,6 @@ __all__ = [
     "latest",
     "numbered",
     "open_camera",
+    "open_live",
     "open_video",
 ]

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,8 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import UsageError, reason_of
 from kedge_runtime.files import write_whole
+from kedge_runtime.image.opencv import cv2
+from kedge_runtime.output import say
 from kedge_runtime.streams.sources import Clock, Frame, ended, numbered
 
 # Pixels of a side: small enough to blur a sensor's noise away, large enough for a hand.
@@ -111,7 +112,8 @@ class UnsureFolder:
         self._folder, self._clock = Path(folder), clock
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._room = limit - sum(1 for _ in self._folder.glob("*.jpg"))
+            self._limit, self._room, self._failing = limit, 0, False
+            self._count()
         except OSError as error:
             reason = reason_of(error)
             raise UsageError(
@@ -119,17 +121,30 @@ class UnsureFolder:
             ) from None
 
     def save(self, frame: Frame) -> bool:
-        """Save a frame, named by the UTC time and its index; return False when the folder is full.
+        """Save a frame, named by the UTC time and its index; return whether it was saved.
 
-        Raises UsageError when the file can't be written.
+        A full folder takes none. A full disk ends no stream: that is said once, until a frame can
+        be saved again.
         """
+        if self._room <= 0:
+            self._count()  # someone may have emptied it
         if self._room <= 0:
             return False
         pixels = cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)
         _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        write_whole(self._free(frame.index), content.tobytes())
+        try:
+            write_whole(self._free(frame.index), content.tobytes())
+        except UsageError as error:
+            if not self._failing:
+                say(f"unsure frames are lost: {error}")
+            self._failing = True
+            return False
+        self._failing = False
         self._room -= 1
         return True
+
+    def _count(self) -> None:
+        self._room = self._limit - sum(1 for _ in self._folder.glob("*.jpg"))
 
     def _free(self, index: int) -> Path:
         moment = datetime.fromtimestamp(self._clock(), timezone.utc)
@@ -166,13 +181,31 @@ class Answer:
 
 @dataclass
 class StreamTally:
-    """Counts what happened to the frames of a stream so far."""
+    """Counts what happened to the frames of a stream so far.
+
+    `losses`, `lost_seconds`: how often a live source was lost, and for how long in all.
+    """
 
     frames: int = 0
     classified: int = 0
     answers: int = 0
     dropped: int = 0
     saved: int = 0
+    losses: int = 0
+    lost_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FrameOutcome:
+    """What the gates made of a frame.
+
+    `result`: its own, or without motion that of the last classified frame. `classified`: whether
+    the model saw it. `answered`: whether its result passed all gates.
+    """
+
+    result: Result
+    classified: bool
+    answered: bool
 
 
 def classify_stream(
@@ -198,8 +231,9 @@ def _answers(
 ) -> Iterator[Answer]:
     with ended(frames):
         for frame in numbered(frames, colour):
-            if (result := classifier.classify(frame)) is not None:
-                yield Answer(frame, result)
+            outcome = classifier.classify(frame)
+            if outcome.answered:
+                yield Answer(frame, outcome.result)
 
 
 class FrameClassifier:
@@ -207,33 +241,33 @@ class FrameClassifier:
 
     def __init__(self, model: Predictor, options: StreamOptions, tally: StreamTally) -> None:
         """Create the gates. Raises UsageError when no frame can be unsure."""
+        self.tally = tally
         rule, folder = options.rule, options.save_unsure
         sure = not model.classes.multi_label and (rule.min_confidence, rule.max_entropy) == (0, 1)
         if folder and sure:
             raise UsageError("--save-unsure needs --min-confidence or --max-entropy")
-        self._model, self._options, self._tally = model, options, tally
+        self._model, self._options = model, options
         self._debounce = Debounce(options.debounce) if options.debounce else None
         self._motion = None if options.motion is None else Motion(options.motion)
         self._unsure = UnsureFolder(folder, options.unsure_limit) if folder else None
         self._result: Result | None = None
 
-    def classify(self, frame: Frame) -> Result | None:
-        """Return the result, or None when a gate holds it back. Raises ImageError."""
-        self._tally.frames += 1
-        self._tally.dropped = frame.dropped
+    def classify(self, frame: Frame) -> FrameOutcome:
+        """Return the result, and whether it passes the gates. Raises ImageError."""
+        self.tally.frames += 1
+        self.tally.dropped = frame.dropped
         moved = self._motion is None or self._motion(frame.pixels)
-        result = self._predict(frame) if moved or self._result is None else self._result
-        self._result = result
-        if not (self._debounce(self._vote(result)) if self._debounce else moved):
-            return None
-        self._tally.answers += 1
-        return result
+        kept = None if moved else self._result
+        result = self._result = kept or self._predict(frame)
+        answered = self._debounce(self._vote(result)) if self._debounce else moved
+        self.tally.answers += answered
+        return FrameOutcome(result, kept is None, answered)
 
     def _predict(self, frame: Frame) -> Result:
         result = self._model(frame.pixels, top=self._options.top, rule=self._options.rule)
-        self._tally.classified += 1
+        self.tally.classified += 1
         if result.unknown and self._unsure:
-            self._tally.saved += self._unsure.save(frame)
+            self.tally.saved += self._unsure.save(frame)
         return result
 
     def _vote(self, result: Result) -> Hashable:

@@ -6,6 +6,7 @@ Capturing never waits for the model, and memory holds one frame however slow the
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +21,8 @@ from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Colour
 from kedge_runtime.errors import ImageError, UsageError, reason_of
 from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
+from kedge_runtime.image.opencv import cv2
+from kedge_runtime.streams.events import Event
 
 Clock = Callable[[], float]
 
@@ -155,14 +157,23 @@ def open_camera(
     released with the generator. Raises ImageError for a camera that can't be opened. The generator
     raises it when the camera stops.
     """
-    capture = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
+    capture = _capture(camera)
     if not capture.isOpened():
         raise ImageError(
             f"{camera_name(camera)}: can't be opened; check that `ls /dev/video*` lists it, "
             "that no other program uses it and that you are in the group video. Raspberry Pi "
-            "camera modules need Picamera2 (docs/streams.md)"
+            "camera modules need --camera picamera2 (docs/streams.md)"
         )
     return _camera_frames(capture, camera, clock, pause)
+
+
+def _capture(camera: str) -> cv2.VideoCapture:
+    if "://" not in camera:
+        return cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
+    patience = int(1000 * TIMEOUT)
+    times = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+    options = [number for each in times for number in (each, patience)]
+    return cv2.VideoCapture(camera, cv2.CAP_FFMPEG, options)
 
 
 def _camera_frames(
@@ -192,13 +203,17 @@ PATIENCE = 2.0
 
 
 class Mailbox:
-    """Holds one frame between two threads: a new frame replaces the older one."""
+    """Holds one frame between two threads: a new frame replaces the older one.
+
+    Events keep their order, and come before the frame.
+    """
 
     def __init__(self) -> None:
         """Begin empty."""
         self.dropped = 0
         self._changed = threading.Condition()
         self._frame: Frame | None = None
+        self._events = deque[Event]()
         self._ended = False
         self._error: BaseException | None = None
 
@@ -211,6 +226,12 @@ class Mailbox:
                 self._changed.notify_all()
             return not self._ended
 
+    def tell(self, event: Event) -> None:
+        """Put an event in."""
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
     def end(self, error: BaseException | None = None) -> None:
         """Accept no more frames, because of `error` if there is one."""
         with self._changed:
@@ -218,14 +239,16 @@ class Mailbox:
                 self._ended, self._error = True, error
             self._changed.notify_all()
 
-    def take(self, timeout: float) -> Frame | None:
-        """Take the newest frame, waiting up to `timeout` seconds; None after the end.
+    def take(self, timeout: float) -> Frame | Event | None:
+        """Take an event or the newest frame, waiting up to `timeout` seconds; None after the end.
 
         Raises the error that ended it, after the last frame, and TimeoutError.
         """
         with self._changed:
             if not self._changed.wait_for(self._is_ready, timeout):
                 raise TimeoutError
+            if self._events:
+                return self._events.popleft()
             frame, self._frame = self._frame, None
             if frame is not None:
                 return replace(frame, dropped=self.dropped)
@@ -234,7 +257,7 @@ class Mailbox:
             return None
 
     def _is_ready(self) -> bool:
-        return self._frame is not None or self._ended
+        return self._frame is not None or self._ended or bool(self._events)
 
 
 def latest(
@@ -251,7 +274,7 @@ def latest(
     thread = threading.Thread(target=_fill, args=(box, frames), name="kedge-capture", daemon=True)
     thread.start()
     try:
-        while (frame := box.take(timeout)) is not None:
+        while isinstance(frame := box.take(timeout), Frame):
             yield frame
     except TimeoutError:
         raise ImageError(

@@ -1,0 +1,1 @@
+"""Import float programs (TFLite files) as Keras models, so that their weights can be prepared."""
