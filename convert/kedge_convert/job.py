@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kedge_convert.device import fit
 from kedge_convert.device.fit import DeviceFit
@@ -48,6 +49,7 @@ class ReleaseRequest:
 
     `device`: the profile that it must fit within `gates`. `limits`: the user's own. `unprepared`:
     as of Job. `sketched`: whether the images are the user's own, worth a sketch in the file.
+    `confidence`: the most images for it; None where the images are rendered ones.
     """
 
     out: Path
@@ -57,6 +59,7 @@ class ReleaseRequest:
     dynamic_batch: bool = False
     unprepared: str = ""
     sketched: bool = False
+    confidence: int | None = None
 
     @property
     def device_name(self) -> str:
@@ -116,6 +119,7 @@ class Job:
             self.dynamic_batch,
             self.unprepared,
             sketched=self.calibrate is not None,
+            confidence=self.sampling.confidence if self.calibrate else None,
         )
 
     @property
@@ -145,7 +149,8 @@ class Checked:
     """A sealed file and its measurement. `path` ends in `.rejected` for a miss.
 
     `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: the output type of the user's model;
-    `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made.
+    `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made;
+    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough.
     """
 
     path: Path
@@ -156,6 +161,7 @@ class Checked:
     head: Kind
     fit: DeviceFit | None = None
     compiled: Path | None = None
+    confidence: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

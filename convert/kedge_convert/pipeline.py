@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_convert import asking, contract_builder, convertible, doubts, float_model, sketching
+from kedge_convert.confidence import Completed, complete
 from kedge_convert.convertible import Convertible, ExportAttempt
 from kedge_convert.device import fit
 from kedge_convert.device.compilers import compiled_name
@@ -172,6 +173,7 @@ def _tried(
         asked = after_misses(limits, measured, len(attempt.misses))
         if not attempt.widest and (miss := budget_miss(measured, asked)):
             return _miss(attempt, miss)
+        completed = _completed(temporary, target, reference, measured.images, request, progress)
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
         sketched = verdict.passed and request.sketched
@@ -181,8 +183,11 @@ def _tried(
         publish(temporary, path)
     beside = _released(final, compiled, request) if verdict.passed else None
     ratio, head = size / (4 * model.source.parameters), model.source.head
-    checked = Checked(path, size, ratio, measured, recipe, head, fitted, beside)
-    notes = (*attempt.misses, *exported.notes, *sealed.notes, *seen, *notes_on(measured, limits))
+    checked = Checked(
+        path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence
+    )
+    made = (*attempt.misses, *exported.notes, *sealed.notes)
+    notes = (*made, *notes_on(measured, limits), *completed.notes, *seen)
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
 
 
@@ -190,6 +195,20 @@ def _miss(attempt: ExportAttempt, reason: str) -> str:
     """Return the line of an attempt that another one follows, with its price."""
     parts = (f"{attempt.recipe.precision}: {reason}", *attempt.exported.notes)
     return "; ".join((*parts, "a wider file is tried"))
+
+
+def _completed(
+    path: Path,
+    target: Target,
+    reference: FloatModel,
+    used: int,
+    request: ReleaseRequest,
+    progress: Progress,
+) -> Completed:
+    """Store which images checked a file and, where labelled ones are left, its confidence."""
+    if request.confidence is None:
+        return Completed()
+    return complete(path, target, reference, used, request.confidence, progress)
 
 
 def _sealed(

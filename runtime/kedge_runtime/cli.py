@@ -44,6 +44,10 @@ COMMANDS = {
     "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
+    "calibrate": (
+        "kedge_runtime.commands.calibrate:calibrate",
+        "Fit an artefact's confidence to labelled images.",
+    ),
     "drift": (
         "kedge_runtime.commands.drift:drift",
         "Measure the accuracy drift of artefacts against the float model.",

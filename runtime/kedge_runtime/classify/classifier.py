@@ -39,7 +39,7 @@ class Classifier(Predictor):
         self.artefact, self.engine = artefact, engine
         self.contract = artefact.contract
         _check_agreement(self.contract, engine, artefact.path)
-        self.classes = Classes.of(self.contract.labels, self.contract.output)
+        self.classes = Classes.of_contract(self.contract)
         self.preprocessor = Preprocessor(self.contract.input)
         self._real_numbers = real_numbers(self.contract.output.tensor)
 

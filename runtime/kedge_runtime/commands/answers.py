@@ -36,13 +36,20 @@ def text(path: str | Path, result: Result, top: int, mark: Mark | None = None) -
         label = short(_label(result), NAME_COLUMNS)
         line = f"{_percent(result.best)}  {label:{_padding()}}  {image}"
         return page([line if mark is None else f"{_verdict(mark)}  {line}{_true_name(mark)}"])
-    rows = [f"  {line}" for line in classes] or [
-        f"  no class reaches its threshold; best: {_class(result.best)}"
-    ]
-    heading = f"{image}: unknown" if result.unknown else image
+    none = "no class reaches its threshold"
+    if result.set_size is not None:
+        none = "no class is likely enough for the coverage"
+    rows = [f"  {line}" for line in classes] or [f"  {none}; best: {_class(result.best)}"]
+    heading = f"{image}: unknown{_too_large(result, top)}" if result.unknown else image
     if mark is not None:
         heading += f"{',' if result.unknown else ':'} {_verdict(mark).rstrip()}{_true_name(mark)}"
     return page([heading, *rows])
+
+
+def _too_large(result: Result, top: int) -> str:
+    """Say that a coverage takes more classes than are allowed, if it does."""
+    size = result.set_size or 0
+    return f" ({size} classes for the coverage)" if size > top else ""
 
 
 def _padding() -> int:
