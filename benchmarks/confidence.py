@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 SPLITS = 20
 # 20 splits of 380 photos measure a mean coverage to 0.8 points: a standard error, not a fault.
 # The mean over all splits is what conformal prediction promises, so more of them say more.
-MORE_SPLITS = 200
+MORE_SPLITS = 60
 COVERAGES = (0.8, 0.9, 0.95)
 DEMO_IMAGES, CONTRAST, NOISE = 2000, 0.3, 40.0
 MOST_OFF = 0.01  # of a mean coverage
