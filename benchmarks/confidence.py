@@ -22,7 +22,7 @@ import numpy as np
 import machine
 from kedge_models.demo import pictograms
 from kedge_runtime.arrays import Flags, Floats, Indices, Pixels
-from kedge_runtime.artefact.contract import calibration_mark
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
 from kedge_runtime.classify.second_opinion import closeness

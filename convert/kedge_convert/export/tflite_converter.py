@@ -13,7 +13,7 @@ from kedge_convert.load import fake_quant, input_stage
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
-from kedge_runtime.artefact.contract import DType, Precision
+from kedge_runtime.artefact.kinds import DType, Precision
 from kedge_runtime.errors import one_line
 from kedge_runtime.output import quiet
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import UsageError, reason_of
