@@ -1,7 +1,7 @@
 """Serve a model and its stream as a page and an interface: the command `kedge serve`."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.commands.arguments import split
 from kedge_runtime.commands.opening import (
     ModelRequest,
     answer_options,
     model_request,
-    open_model,
     opening_options,
 )
 from kedge_runtime.commands.options import FILE, record
@@ -27,7 +25,9 @@ from kedge_runtime.commands.stream import (
     stream_options,
     summing_up,
 )
+from kedge_runtime.commands.updating import StreamModel, UpdateRequest, update_options
 from kedge_runtime.commands.watch import ending_by_signal, top_option
+from kedge_runtime.commands.watch_lines import EventLog
 from kedge_runtime.errors import UsageError, install, reason_of
 from kedge_runtime.files import read_text
 from kedge_runtime.output import note, only_python_stderr
@@ -119,6 +119,7 @@ class ServeOptions:
     source: FrameSourceRequest
     gates: GateRequest
     sinks: SinkRequest
+    updates: UpdateRequest
     address: AddressRequest
 
 
@@ -127,6 +128,7 @@ class ServeOptions:
 @top_option
 @answer_options
 @stream_options
+@update_options
 @address_options
 @opening_options
 def serve(**options: Any) -> int:
@@ -144,9 +146,9 @@ def run(options: ServeOptions) -> int:
     token = options.address.token()
     server = _library("kedge_runtime.serve.server")
     with server.Address(options.address.host, options.address.port).bind() as listening:
-        model = open_model(artefacts, options.model)
+        opened = options.updates.open(artefacts, options.model, options.source, options.sinks)
         with only_python_stderr(), ending_by_signal():
-            stream = _Stream(model, [str(path) for path in artefacts], options)
+            stream = _Stream(opened, options)
             app = _library("kedge_runtime.serve.app").app_of(stream.service(token))
             note(f"http://{_shown(*listening.getsockname()[:2])} (Ctrl-C ends it)")
             server.run(app, listening, server.Work(stream.work, stream.leave, stream.stop))
@@ -169,17 +171,18 @@ def _library(name: str) -> Any:
 class _Stream:
     """The stream behind a page: it runs in its own thread, with the model of the page."""
 
-    def __init__(self, model: Predictor, artefacts: Sequence[str], options: ServeOptions) -> None:
+    def __init__(self, opened: StreamModel, options: ServeOptions) -> None:
         """Open source and sinks."""
         view: View = _library("kedge_runtime.serve.view").View()
-        self._model, self._artefacts, self._options = model, tuple(artefacts), options
+        self._model, self._artefacts, self._options = opened.model, opened.names, options
         self._view, self._tally = view, StreamTally()
         gates = options.gates.options(options.top, options.model.rule)
-        self._classifier = FrameClassifier(model, gates, self._tally)
+        self._classifier = FrameClassifier(opened.model, gates, self._tally)
         source = options.source
         self._name = source.name if source.given else "no source"
         self._items = source.open() if source.given else None
         origin = Origin(self._artefacts, self._name)
+        self._observers = opened.observers
         self._sinks = options.sinks.open(origin, live=source.live)
 
     @property
@@ -189,8 +192,8 @@ class _Stream:
 
     def _watch(self) -> None:
         assert self._items is not None
-        sinks: list[Sink] = [self._view, *self._sinks]
-        watch = Watch(self._name, self._classifier, [self._view], sinks)
+        sinks: list[Sink] = [self._view, EventLog(), *self._sinks]
+        watch = Watch(self._name, self._classifier, [self._view, *self._observers], sinks)
         with summing_up(self._tally):
             watch.run(self._view.tapped(self._items))
 
