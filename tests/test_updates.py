@@ -219,3 +219,20 @@ def test_states_follow_each_other() -> None:
         full = full.refusing(BadModel(str(number), "", ""))
     assert len(full.bad) == states.MOST_BAD
     assert full.bad[-1].digest == str(states.MOST_BAD + 8)
+
+
+def test_updates_wait_for_a_disk_and_answers_go_on(
+    watch: Watch, inbox: Path, tmp_path: Path, model: bytes
+) -> None:
+    running = watch()
+    running.until("answer")
+    copies = tmp_path / "state" / "models"
+    away = copies.rename(tmp_path / "away")
+    new = put(model_file(tmp_path / "new.tflite", model, source="new"), inbox)
+    assert running.process.stderr is not None
+    assert "updates wait: " in running.process.stderr.readline()
+    running.until("answer")
+    away.rename(copies)
+    running.until("update-kept")
+    assert running.until("answer")["artefacts"] == [str(new)]
+    assert running.kinds == ["update-shadow", "update-switched", "update-kept"]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_runtime.commands.options import FILE, trust_options
+from kedge_runtime.commands.options import FILE, as_json, trust_options
 from kedge_runtime.commands.stream import FOLDER, state_folder
 from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError
-from kedge_runtime.output import echo, say
+from kedge_runtime.output import echo, echo_json, say
 from kedge_runtime.updates.fetching import Fetched, FetchRequest, fetch
 from kedge_runtime.updates.verifying import FAILED, RefusedUpdateError
 
@@ -28,6 +28,7 @@ class FetchOptions:
     ca: Path | None
     engine: str | None
     trust: "Trust | None"
+    as_json: bool
 
     def request(self) -> FetchRequest:
         """Return what to fetch. Raises UsageError."""
@@ -52,6 +53,7 @@ class FetchOptions:
     metavar="DIR",
     help="Folder of the model in use [default: ~/.local/state/kedge].",
 )
+@as_json
 def command(**options: Any) -> int:
     """Fetch the newest artefact of SOURCE for `kedge watch --updates DIR`.
 
@@ -69,7 +71,11 @@ def run(options: FetchOptions) -> int:
     except RefusedUpdateError as refused:
         say(f"{options.source}: {refused}")
         return FAILED
-    echo(_line(fetched))
+    if options.as_json:
+        body = {"artefact": str(fetched.path), "serial": fetched.serial, "new": fetched.new}
+        echo_json({"schema": 1, "command": "fetch", **body})
+    else:
+        echo(_line(fetched))
     return 0
 
 

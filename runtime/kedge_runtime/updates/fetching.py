@@ -9,7 +9,7 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError, KedgeError, SignatureError, UsageError
 from kedge_runtime.files import publish, staged, synced, unwritable
 from kedge_runtime.updates.download import SCHEME, download, name_in, tls_context
-from kedge_runtime.updates.inbox import Candidate, candidate_of, files_in
+from kedge_runtime.updates.inbox import UpdateFile, files_in, update_of
 from kedge_runtime.updates.state import UpdateState, read_state
 from kedge_runtime.updates.verifying import verify_apart
 
@@ -73,12 +73,12 @@ def _source(request: FetchRequest) -> str:
     return str(_newest(path, request.trust).path)
 
 
-def _newest(folder: Path, trust: "Trust | None") -> Candidate:
+def _newest(folder: Path, trust: "Trust | None") -> UpdateFile:
     """Return the newest artefact with the required signature. Raises the first reason for none."""
     found, reasons = [], list[KedgeError]()
     for _, path in files_in(folder):
         try:
-            found.append(candidate_of(path, trust))
+            found.append(update_of(path, trust))
         except KedgeError as error:
             reasons.append(error)
     if not found:

@@ -15,7 +15,7 @@ MOST = 64  # files of a folder that are read, the newest
 
 
 @dataclass(frozen=True)
-class Candidate:
+class UpdateFile:
     """A sealed file in the folder; `serial`: of its valid signature. `changed`: ns since 1970."""
 
     path: Path
@@ -32,20 +32,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RefusedFile:
-    """A file in the folder that is no candidate, and why."""
+    """A file in the folder that is no update, and why."""
 
     path: Path
     changed: int
     reason: str
 
 
-def candidate_of(path: Path, trust: "Trust | None") -> Candidate:
+def update_of(path: Path, trust: "Trust | None") -> UpdateFile:
     """Read a file, and check its signature and its digest. Raises ArtefactError, SignatureError."""
     content = read_content(path)
     serial = None if trust is None else trust.check(content).serial
     if not content.sealed:
         raise ArtefactError(f"{path}: damaged, or without a seal; copy it again")
-    return Candidate(path, content.digest, serial, path.stat().st_mtime_ns)
+    return UpdateFile(path, content.digest, serial, path.stat().st_mtime_ns)
 
 
 def files_in(folder: Path) -> list[tuple[int, Path]]:
@@ -68,11 +68,11 @@ class Inbox:
         """Take the folder, and the required signature."""
         self._folder, self._trust = folder, trust
         self._seen: list[tuple[int, Path]] = []
-        self._files: list[Candidate | RefusedFile] = []
+        self._files: list[UpdateFile | RefusedFile] = []
         self._said = set[RefusedFile]()
 
-    def newest(self, state: UpdateState) -> Candidate | None:
-        """Return the newest candidate that is newer than the model in use, and not bad.
+    def newest(self, state: UpdateState) -> UpdateFile | None:
+        """Return the newest update that is newer than the model in use, and not bad.
 
         A folder that has just changed is left alone until the next call, as a file may be half
         copied. Raises UsageError for a folder that can't be read.
@@ -86,7 +86,7 @@ class Inbox:
         found = [
             each
             for each in self._files
-            if isinstance(each, Candidate)
+            if isinstance(each, UpdateFile)
             and each.digest not in bad
             and each.digest != state.in_use.digest
             and each.newer(state.in_use)
@@ -99,8 +99,8 @@ class Inbox:
         news, self._said = now - self._said, now if self._files else self._said
         return sorted(news, key=lambda each: each.path)
 
-    def _read(self, changed: int, path: Path) -> Candidate | RefusedFile:
+    def _read(self, changed: int, path: Path) -> UpdateFile | RefusedFile:
         try:
-            return candidate_of(path, self._trust)
+            return update_of(path, self._trust)
         except (KedgeError, OSError) as error:
             return RefusedFile(path, changed, str(error))

@@ -15,7 +15,7 @@ from kedge_runtime.errors import ImageError
 from kedge_runtime.image.objects import Source
 
 
-class Trial:
+class ModelTrial:
     """Counts the images that a new model answers; ends with the last of them, or with a failure."""
 
     def __init__(self, images: int) -> None:
@@ -44,7 +44,7 @@ class _Serving:
 
     model: Classifier
     before: Classifier | None = None
-    trial: Trial | None = None
+    trial: ModelTrial | None = None
 
 
 class SwitchingPredictor(Predictor):
@@ -68,9 +68,9 @@ class SwitchingPredictor(Predictor):
         """The classes of the model that answers now."""
         return self.model.classes
 
-    def begin(self, model: Classifier, images: int) -> Trial:
+    def begin(self, model: Classifier, images: int) -> ModelTrial:
         """Answer with a new model; return its trial of so many images."""
-        trial = Trial(images)
+        trial = ModelTrial(images)
         self._serving = _Serving(model, self.model, trial)
         return trial
 

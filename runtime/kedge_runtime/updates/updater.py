@@ -17,10 +17,10 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import Result
 from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.errors import KedgeError, one_line
+from kedge_runtime.errors import ArtefactError, KedgeError, one_line
 from kedge_runtime.output import note, percent, say
 from kedge_runtime.streams.events import Event
-from kedge_runtime.updates.inbox import Candidate, Inbox
+from kedge_runtime.updates.inbox import Inbox, UpdateFile
 from kedge_runtime.updates.shadow import ShadowFrames, ShadowLimits, ShadowTally, run_shadow
 from kedge_runtime.updates.state import BadModel, OnTrial, Settled, UpdateState, VerifiedModel
 from kedge_runtime.updates.store import ModelStore
@@ -46,7 +46,7 @@ class UpdatePlan:
     limits: ShadowLimits
 
 
-class _StoppedError(Exception):
+class _EndedError(Exception):
     """Raised in the thread when the stream ends."""
 
 
@@ -95,36 +95,36 @@ class Updater:
         while not self._stop.wait(PAUSE):
             try:
                 self._store.write(self._state)
-                candidate = self._inbox.newest(self._state)
+                update = self._inbox.newest(self._state)
                 self._tell_refused()
-                if candidate is not None:
-                    self._try(candidate)
+                if update is not None:
+                    self._try(update)
                 self._complaint = ""
-            except _StoppedError:
+            except _EndedError:
                 return
             except (KedgeError, OSError) as error:
                 self._complain(error)
 
-    def _try(self, candidate: Candidate) -> None:
-        """Take a candidate through all steps; a model that fails one is never tried again."""
+    def _try(self, update: UpdateFile) -> None:
+        """Take an update through all steps; a model that fails one is never tried again."""
         try:
-            model = self._verified(candidate)
+            model = self._verified(update)
             tally = self._beside_the_old(model)
             self._switch(model, tally)
         except RefusedUpdateError as refused:
-            self._refuse(candidate, str(refused))
+            self._refuse(update, str(refused))
 
-    def _verified(self, candidate: Candidate) -> VerifiedModel:
-        """Copy a candidate and verify the copy, in another process."""
-        content = read_content(candidate.path, trust=self._plan.trust)
-        if content.digest != candidate.digest:
-            raise RefusedUpdateError("it changed while it was read")
+    def _verified(self, update: UpdateFile) -> VerifiedModel:
+        """Copy an update and verify the copy, in another process."""
+        content = read_content(update.path, trust=self._plan.trust)
+        if content.digest != update.digest:
+            raise ArtefactError(f"{update.path}: it changed while it was read")
         model = VerifiedModel(
-            candidate.digest,
+            update.digest,
             content.format,
-            str(candidate.path),
-            candidate.serial,
-            candidate.changed,
+            str(update.path),
+            update.serial,
+            update.changed,
             machine_of(self._plan.engine),
         )
         verify_apart(self._store.put(content), self._plan.engine)
@@ -142,7 +142,7 @@ class Updater:
         with self._opened(model, replace(self._plan.engine, isolate=True, threads=1)) as shadow:
             tally = run_shadow(shadow, self._frames, limits)
         if tally is None:
-            raise _StoppedError
+            raise _EndedError
         return tally
 
     def _opened(self, model: VerifiedModel, engine: EngineOptions) -> Classifier:
@@ -176,18 +176,18 @@ class Updater:
         self.tell(KEPT, f"{model.name}: kept after {self._plan.limits.frames} frames")
         self._store.write(self._state)
 
-    def _refuse(self, candidate: Candidate, reason: str) -> None:
+    def _refuse(self, update: UpdateFile, reason: str) -> None:
         """Note a bad model; where it was on trial, the old one is back."""
         if isinstance(self._state, OnTrial):
             self._state = self._state.failed(reason)
             self.names[:] = [self._state.in_use.name]
-            text = f"{candidate.path}: {reason}; {self.names[0]} answers again"
-            self.tell(REVERTED, text, **_serial(candidate))
+            text = f"{update.path}: {reason}; {self.names[0]} answers again"
+            self.tell(REVERTED, text, **_serial(update))
         else:
             assert isinstance(self._state, Settled)
-            bad = BadModel(candidate.digest, str(candidate.path), reason)
+            bad = BadModel(update.digest, str(update.path), reason)
             self._state = self._state.refusing(bad)
-            self.tell(REFUSED, f"{candidate.path}: refused: {reason}", **_serial(candidate))
+            self.tell(REFUSED, f"{update.path}: refused: {reason}", **_serial(update))
         self._store.write(self._state)
 
     def _tell_refused(self) -> None:
@@ -196,7 +196,7 @@ class Updater:
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
-            raise _StoppedError
+            raise _EndedError
 
     def _complain(self, error: Exception) -> None:
         """Say once what keeps updates from going on, such as a full disk."""
@@ -211,5 +211,5 @@ class Updater:
             say(error)
 
 
-def _serial(model: VerifiedModel | Candidate) -> dict[str, float]:
+def _serial(model: VerifiedModel | UpdateFile) -> dict[str, float]:
     return {} if model.serial is None else {"serial": model.serial}
