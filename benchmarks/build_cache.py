@@ -92,7 +92,7 @@ def measured(folder: Path, kills: int, moments: random.Random) -> dict[str, obje
 
 
 def desk(folder: Path) -> Path:
-    """Make a folder with a `kedge.toml` and pictures."""
+    """Make a folder with a `kedge.toml` and images."""
     (folder / "photos").mkdir(parents=True)
     pictograms.write(folder / "photos", 60, seed=3)
     (folder / "kedge.toml").write_text(CONFIG)

@@ -1,7 +1,7 @@
 """What does a conversion cost, and how exact is what comes out?
 
 Runs `kedge convert` on a Keras model, with its wall time and the peak memory of the command and of
-its worker, then holds every artefact against the float original on all pictures of the folder that
+its worker, then holds every artefact against the float original on all images of the folder that
 were not used for calibration. With random weights (`--weights none`) the conversion's own parity
 stands instead. Writes a table and the figures under results/.
 
@@ -79,7 +79,7 @@ def _absolute(name: str) -> str:
 
 
 def exactness(arguments: argparse.Namespace, out: Path) -> Rows:
-    """Compare every artefact with the original on all pictures that calibrated none of them."""
+    """Compare every artefact with the original on all images that calibrated none of them."""
     source = load_source(
         SourceRequest(arguments.model, card=arguments.card, weights=arguments.weights)
     )

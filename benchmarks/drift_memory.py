@@ -1,4 +1,4 @@
-"""Does drift hold 50 000 pictures in memory? Its peak over many pictures to that over few.
+"""Does drift hold 50 000 images in memory? Its peak over many images to that over few.
 
 Photos are linked under other names until there are enough of them. Once as on a device, against a
 reference; once with the float original in Keras beside it, which records one.
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def measured(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Return the peak bytes of both ways by the number of pictures."""
+    """Return the peak bytes of both ways by the number of images."""
     peaks: dict[str, list[int]] = {"with Keras": [], "on a device": []}
     for count in (FEW, MANY):
         images = folder / str(count)
@@ -80,9 +80,7 @@ def peak(words: Sequence[object], folder: Path) -> int:
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
-    head = (
-        f"| peak memory | {FEW} pictures | {MANY:,} pictures | ratio |\n| --- | --: | --: | --: |\n"
-    )
+    head = f"| peak memory | {FEW} images | {MANY:,} images | ratio |\n| --- | --: | --: | --: |\n"
     return head + "".join(
         f"| {row['way']} | {row['few'] / 1e6:.0f} MB | {row['many'] / 1e6:.0f} MB "
         f"| {row['ratio']:.3f} |\n"

@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 DRAWS = 2000
 GATE, AGREEMENT = 0.01, 0.95
 IMAGES = (500, 1000, 5000)
-# Pictures, share of discordant ones, drop.
+# Images, share of discordant ones, drop.
 SCENARIOS = list(product(IMAGES, (0.02, 0.06, 0.15), (0.0, 0.005, GATE)))
 # Up to ten discordant images are expected here: counts are coarse, and no interval is exact.
 FEW = [(100, 0.01, GATE), (100, 0.04, GATE), (500, 0.01, GATE), (1000, 0.01, GATE)]

@@ -1,8 +1,8 @@
 """What do engines, kernels, threads, batches and a first run cost?
 
-Takes sealed files of one model and times one picture on each engine that runs it. All are timed in
+Takes sealed files of one model and times one image on each engine that runs it. All are timed in
 turns within this process, so that what disturbs the machine disturbs all of them; the figures are
-medians, in units of one int8 picture on LiteRT with all cores.
+medians, in units of one int8 image on LiteRT with all cores.
 
     python benchmarks/engines.py --folder DIR        (DIR as `kedge convert` filled it)
 """
@@ -32,7 +32,7 @@ ALL = EngineOptions()
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run one file of the folder; `batch` pictures at a time."""
+    """One way to run one file of the folder; `batch` images at a time."""
 
     target: str
     options: EngineOptions = ALL
@@ -97,7 +97,7 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def _rounds(calls: dict[Case, Callable[[], Any]], rounds: int) -> dict[Case, float]:
-    """Return each case's median seconds per picture, after an untimed run in every turn.
+    """Return each case's median seconds per image, after an untimed run in every turn.
 
     The pause ends what onnxruntime's threads do after a run: they spin, at the next one's cost.
     """
@@ -141,7 +141,7 @@ def _markdown(report: dict[str, Any]) -> str:
         "# Engines",
         "",
         f"{report['machine']['processor']}, {report['machine']['cores']} cores, medians of "
-        f"{report['rounds']} rounds, per picture. The lock and the check of a tensor take "
+        f"{report['rounds']} rounds, per image. The lock and the check of a tensor take "
         f"{report['lock_and_check_us']} µs, {report['lock_and_check_share']:.3%} of a run.",
         "",
         "| case | ms | ratio | first run / later ones |",

@@ -32,9 +32,9 @@ def main() -> None:
     arguments = _arguments()
     source = load_source(SourceRequest(str(arguments.model), card=arguments.card))
     photos = collect(arguments.images, Sampling())
-    pictures = np.concatenate(list(tensors(photos.calibration, source.input)))
+    images = np.concatenate(list(tensors(photos.calibration, source.input)))
     report = {"machine": machine.identity(), "model": arguments.model.name}
-    report |= measured(plan(source.model), pictures[JUDGES:], pictures[:JUDGES])
+    report |= measured(plan(source.model), images[JUDGES:], images[:JUDGES])
     name = f"equalisation-strength-{arguments.model.stem}-{machine.slug()}"
     (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     text = _markdown(report)
@@ -59,9 +59,9 @@ def measured(graph: Graph, fitting: Floats, judging: Floats) -> dict[str, Any]:
     return {"sqnr_by_strength": {str(r): round(v, 2) for r, v in ratios.items()}, "shares": shares}
 
 
-def run_with(graph: Graph, pictures: Floats, index: int | None) -> Floats:
+def run_with(graph: Graph, images: Floats, index: int | None) -> Floats:
     """Return the logits with the value of node `index`, if any, held in 256 steps."""
-    last, values = graph.last_uses(), {graph.input: pictures}
+    last, values = graph.last_uses(), {graph.input: images}
     for i, node in enumerate(graph.nodes):
         value = run(node, values)
         values[node.output] = quantised(node, value) if i == index else value

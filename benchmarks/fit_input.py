@@ -105,11 +105,11 @@ def _row(case: Case) -> dict[str, Any]:
     except UsageError as error:
         return {"pair": case.name, "error": str(error), **dict.fromkeys(LEAST, False)}
     geometries = list(candidates.geometries(subject.height, subject.width))
-    pictures = candidates.load(case.paths, search.start(subject), geometries)
+    images = candidates.load(case.paths, search.start(subject), geometries)
     with quiet():
-        labelled = search.find(subject, pictures, np.array(case.classes), silent)
+        labelled = search.find(subject, images, np.array(case.classes), silent)
         seconds, spent = time.monotonic() - started, time.process_time() - spent
-        unlabelled = search.find(subject, pictures, None, silent)
+        unlabelled = search.find(subject, images, None, silent)
     return {
         "pair": case.name,
         "truth": [case.normalisation, case.colour, case.pipeline],

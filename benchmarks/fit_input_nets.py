@@ -23,11 +23,11 @@ NAMES = tuple(sorted(f"{tint}_{pattern}" for tint in TINTS for pattern in PATTER
 CAFFE = np.array([103.939, 116.779, 123.68], np.float32)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-def render(index: int, rng: np.random.Generator) -> Picture:
+def render(index: int, rng: np.random.Generator) -> Pixels:
     """Render an image of class `index`: BGR, uint8, 90 to 260 pixels a side.
 
     The class is a pattern, whose fine lines a resize method may alias, and a tint.
@@ -40,10 +40,10 @@ def render(index: int, rng: np.random.Generator) -> Picture:
     share = np.clip(0.5 + wave * rng.uniform(0.4, 1.5), 0, 1)[..., None]
     hues = rng.normal(TINTS[tint], 24, 2) % 180
     ground, ink = (_bgr(hue, rng) for hue in hues)
-    picture = ground * (1 - share) + ink * share
-    picture *= rng.uniform(0.6, 1.1)
-    picture += rng.normal(0, rng.uniform(2, 14), picture.shape)
-    return picture.clip(0, 255).astype(np.uint8)
+    image = ground * (1 - share) + ink * share
+    image *= rng.uniform(0.6, 1.1)
+    image += rng.normal(0, rng.uniform(2, 14), image.shape)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def _wave(pattern: str, x: Floats, y: Floats, period: float, rng: np.random.Generator) -> Floats:
@@ -205,7 +205,7 @@ def build(pair: Pair, channels: int) -> Any:
     """Return an untrained net of a pair."""
     keras = require("keras")
     layers = keras.layers
-    value = picture = keras.Input((SIDE, SIDE, channels))
+    value = image = keras.Input((SIDE, SIDE, channels))
     if pair.augmented:
         value = layers.RandomFlip("horizontal")(value)
     if pair.inside:
@@ -221,4 +221,4 @@ def build(pair: Pair, channels: int) -> Any:
         value = layers.ReLU()(value)
     value = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(value))
     activation = None if pair.head == "logits" else pair.head
-    return keras.Model(picture, layers.Dense(len(NAMES), activation=activation)(value))
+    return keras.Model(image, layers.Dense(len(NAMES), activation=activation)(value))

@@ -31,7 +31,7 @@ from kedge_runtime.classify.classifier import Classifier
 RESULTS = Path(__file__).parent / "results"
 REPLICATE = cv2.BORDER_REPLICATE
 
-Region = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the picture
+Region = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the image
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def measure(path: Path, photos: Sequence[Path], facts: ForeignFacts | None) -> d
     def answers(inputs: Iterable[NDArray[Any]]) -> Floats:
         return np.stack([classifier.numbers(classifier.engine.run(each)) for each in inputs])
 
-    def fed(pictures: Iterable[Pixels]) -> Floats:
-        return answers(as_input(classifier, each) for each in pictures)
+    def fed(images: Iterable[Pixels]) -> Floats:
+        return answers(as_input(classifier, each) for each in images)
 
     kedge = answers(map(plan.look_up, fitted))
     same, part, whole = (

@@ -2,7 +2,7 @@
 
 load_img is Pillow's `open`, `convert("RGB")` and `resize(..., NEAREST)` and nothing else, so this
 needs numpy, OpenCV, Pillow and neither Keras nor an installed kedge: it runs wherever an OpenCV is
-to be tried. Exit code 1 when one picture differs.
+to be tried. Exit code 1 when one image differs.
 
     pip install opencv-python-headless==4.6.0.66 'numpy<2' pillow
     python benchmarks/nearest_equality.py --images DIR --limit 500
@@ -46,9 +46,7 @@ def main() -> int:
     name = f"nearest-equality-opencv-{cv2.__version__}-{platform.machine().replace('_', '-')}"
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
-    line = (
-        f"OpenCV {cv2.__version__}: {equal} of {len(photos)} pictures equal at {len(SIZES)} sizes"
-    )
+    line = f"OpenCV {cv2.__version__}: {equal} of {len(photos)} images equal at {len(SIZES)} sizes"
     (arguments.results / f"{name}.md").write_text(f"# nearest and load_img\n\n{line}.\n")
     print(line)
     return 0 if photos and equal == len(photos) else 1

@@ -1,6 +1,6 @@
-"""MediaPipe's ImageClassifier on pictures, for `peers.py`: runs in the peers' environment.
+"""MediaPipe's ImageClassifier on images, for `peers.py`: runs in the peers' environment.
 
-python -I peer_mediapipe.py MODEL.tflite PICTURES.npz
+python -I peer_mediapipe.py MODEL.tflite IMAGES.npz
 """
 
 import json
@@ -22,9 +22,9 @@ def main(model: str, file: str) -> None:
     answers = []
     with ImageClassifier.create_from_options(options) as classifier:
         for i in range(len(arrays.files) - 1):
-            pixels = np.ascontiguousarray(arrays[f"picture_{i}"])
-            picture = mediapipe.Image(mediapipe.ImageFormat.SRGB, pixels)
-            found = classifier.classify(picture, *map(ImageProcessingOptions, regions[i : i + 1]))
+            pixels = np.ascontiguousarray(arrays[f"image_{i}"])
+            image = mediapipe.Image(mediapipe.ImageFormat.SRGB, pixels)
+            found = classifier.classify(image, *map(ImageProcessingOptions, regions[i : i + 1]))
             answers.append([_plain(each) for each in found.classifications[0].categories])
     print(json.dumps(answers))
 

@@ -74,17 +74,17 @@ def _run(command: Sequence[str | Path]) -> str:
 
 def classify(
     model: Path,
-    pictures: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     regions: Sequence[tuple[float, float, float, float]] = (),
 ) -> list[list[dict[str, Any]]]:
-    """Return MediaPipe's answers to RGB pictures, uint8 [h, w, 3]: all classes, best first.
+    """Return MediaPipe's answers to RGB images, uint8 [h, w, 3]: all classes, best first.
 
     Each has `index`, `name`, `score`. `regions`: left, top, right, bottom of what is looked at, in
-    shares of the picture; none means all of it. Raises PeersError when MediaPipe refuses the model.
+    shares of the image; none means all of it. Raises PeersError when MediaPipe refuses the model.
     """
     with tempfile.TemporaryDirectory(prefix="kedge-") as folder:
-        file = Path(folder) / "pictures.npz"
-        arrays = {f"picture_{i}": each for i, each in enumerate(pictures)}
+        file = Path(folder) / "images.npz"
+        arrays = {f"image_{i}": each for i, each in enumerate(images)}
         np.savez(file, regions=np.array(regions, np.float64), **arrays)  # type: ignore[arg-type]
         said = _run([python(), "-I", HERE / "peer_mediapipe.py", model, file])
     answers: list[list[dict[str, Any]]] = json.loads(said)

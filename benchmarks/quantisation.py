@@ -1,12 +1,12 @@
 """What does int8 cost a classifier, by the way it is made?
 
 Converts one Keras model in every way of `quantisation_ways.py`, each in a process of its own, and
-holds the results against the float original on all pictures of the folder that calibrated none of
+holds the results against the float original on all images of the folder that calibrated none of
 them. Needs keras-kedge[convert,benchmarks]; without litert-quantizer its row says so.
 
     python benchmarks/quantisation.py --model FILE.keras --card MobileNetV2 --images DIR --seeds 0 1
 
-Every seed draws other calibration pictures. Labels come from names, folders or a CSV (see
+Every seed draws other calibration images. Labels come from names, folders or a CSV (see
 `kedge_runtime/truth.py`); without them the table has agreement only.
 """
 
@@ -49,7 +49,7 @@ class Figures:
     """One row of one seed. `bytes` without the seal; `latency` as a ratio to the format's stock.
 
     `top1_drop` (float's top-1 less this one's) and `agreement_gain` (over the format's stock) are
-    shares of pictures, each with its 95 % interval.
+    shares of images, each with its 95 % interval.
     """
 
     way: str
@@ -71,7 +71,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Answered:
-    """A model, its logits on the check pictures, its operators and its median seconds a run."""
+    """A model, its logits on the check images, its operators and its median seconds a run."""
 
     made: ways.Made
     logits: NDArray[np.float32]
@@ -86,11 +86,11 @@ class Answered:
 
 @dataclass
 class Pairs:
-    """By row: differences to the float model's top-1 and to stock's agreement, by picture."""
+    """By row: differences to the float model's top-1 and to stock's agreement, by image."""
 
     drop: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     gain: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    pictures: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
 
 
 def main() -> None:
@@ -100,8 +100,8 @@ def main() -> None:
     report = {
         "machine": machine.identity(),
         "model": arguments.model.name,
-        "calibration_pictures": arguments.calibrate,
-        "check_pictures": len(everything.pictures) // len(seeds),
+        "calibration_images": arguments.calibrate,
+        "check_images": len(everything.images) // len(seeds),
         "mean": [asdict(row) for row in _means(list(seeds.values()), everything)],
         "seeds": {seed: [asdict(row) for row in rows] for seed, rows in seeds.items()},
     }
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def _seed(arguments: argparse.Namespace, seed: int, everything: Pairs) -> list[Figures]:
-    """Convert in every way with one draw of calibration pictures."""
+    """Convert in every way with one draw of calibration images."""
     job = _job(arguments, seed)
     original = ways.original(job)
     truth = read_truth(job.photos.validation, original.facts.labels, arguments.labels_csv)
@@ -147,7 +147,7 @@ def _job(arguments: argparse.Namespace, seed: int) -> ways.Job:
 def _answer(
     made: Sequence[ways.Made], facts: ways.Facts, photos: Sequence[Path]
 ) -> dict[tuple[str, str], Answered]:
-    """Run every model on the pictures, then all of them in turns against the clock."""
+    """Run every model on the images, then all of them in turns against the clock."""
     with tempfile.TemporaryDirectory() as folder:
         opened = {}
         for i, each in enumerate(made):
@@ -211,7 +211,7 @@ def _pairs(
     truth: Truth | None,
 ) -> Pairs:
     best = original.logits.argmax(axis=1)
-    pairs = Pairs(pictures=list(photos))
+    pairs = Pairs(images=list(photos))
     for name, one in answered.items():
         found, stock = (each.logits.argmax(axis=1) for each in (one, _stock(answered, name[1])))
         pairs.gain[name] = list((found == best) * 1.0 - (stock == best))
@@ -222,7 +222,7 @@ def _pairs(
 
 
 def _append(everything: Pairs, pairs: Pairs) -> None:
-    everything.pictures += pairs.pictures
+    everything.images += pairs.images
     for name in ("drop", "gain"):
         for row, differences in getattr(pairs, name).items():
             getattr(everything, name).setdefault(row, []).extend(differences)
@@ -235,7 +235,7 @@ def _rows(
     pairs: Pairs,
     truth: Truth | None,
 ) -> list[Figures]:
-    right = np.array([truth[photo] for photo in pairs.pictures]) if truth else None
+    right = np.array([truth[photo] for photo in pairs.images]) if truth else None
     top1 = _share(original.logits, right)
     rows = [Figures(FLOAT, top1=top1, agreement=1.0, bytes=4 * original.facts.parameters)]
     for each in made:
@@ -267,8 +267,8 @@ def _figures(
         size_ratio=len(made.content) / len(stock.made.content),
         latency=one.seconds / stock.seconds,
         seconds=made.seconds,
-        top1_drop=_interval(pairs.drop.get(one.name), pairs.pictures),
-        agreement_gain=_interval(pairs.gain[one.name], pairs.pictures),
+        top1_drop=_interval(pairs.drop.get(one.name), pairs.images),
+        agreement_gain=_interval(pairs.gain[one.name], pairs.images),
         same_ops=one.operators == stock.operators,
         note=made.note,
     )
@@ -278,16 +278,16 @@ def _share(logits: NDArray[np.float32], right: NDArray[np.intp] | None) -> float
     return None if right is None else float((logits.argmax(axis=1) == right).mean())
 
 
-def _interval(differences: list[float] | None, pictures: Sequence[Path]) -> list[float] | None:
+def _interval(differences: list[float] | None, images: Sequence[Path]) -> list[float] | None:
     """Return [mean, low, high]."""
     if differences is None:
         return None
     values = np.array(differences)
-    return [float(values.mean()), *paired.interval(values, pictures)]
+    return [float(values.mean()), *paired.interval(values, images)]
 
 
 def _means(seeds: list[list[Figures]], everything: Pairs) -> list[Figures]:
-    """Return each row's mean over the seeds; the intervals are over all pictures of all seeds."""
+    """Return each row's mean over the seeds; the intervals are over all images of all seeds."""
     names = [(row.way, row.form) for row in seeds[0]]
     return [
         _mean([row for rows in seeds for row in rows if (row.way, row.form) == name], everything)
@@ -304,8 +304,8 @@ def _mean(rows: list[Figures], everything: Pairs) -> Figures:
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     intervals = {
-        "top1_drop": _interval(everything.drop.get(name), everything.pictures),
-        "agreement_gain": _interval(everything.gain.get(name), everything.pictures),
+        "top1_drop": _interval(everything.drop.get(name), everything.images),
+        "agreement_gain": _interval(everything.gain.get(name), everything.images),
     }
     same = None if rows[0].same_ops is None else all(row.same_ops for row in rows)
     note = " / ".join(dict.fromkeys(row.note for row in rows if row.note))
@@ -335,8 +335,8 @@ def _markdown(report: dict[str, Any]) -> str:
     lines = [
         f"# int8 of {report['model']}",
         "",
-        f"{host['processor']}, {host['cores']} cores. {report['calibration_pictures']} pictures to "
-        f"calibrate with, {report['check_pictures']} others to measure on. Drop is the float "
+        f"{host['processor']}, {host['cores']} cores. {report['calibration_images']} images to "
+        f"calibrate with, {report['check_images']} others to measure on. Drop is the float "
         "model's top-1 less the row's, gain the row's agreement with the float model less that of "
         "the stock file of the same format; with paired 95 % intervals. Size, latency (one thread, "
         "medians, in turns) and operators are held against the same stock file.",
@@ -374,7 +374,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--calibrate", type=int, default=Sampling.calibration)
-    parser.add_argument("--check", type=int, help="pictures to measure on; default: all others")
+    parser.add_argument("--check", type=int, help="images to measure on; default: all others")
     parser.add_argument("--min-agreement", type=float, default=0.98, help="of the budget's row")
     parser.add_argument("--card")
     parser.add_argument("--normalisation")

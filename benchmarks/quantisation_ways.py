@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import contract_builder
+from kedge_convert import contract_builder, convertible
 from kedge_convert import float_model as reference
+from kedge_convert.convertible import Convertible, ExportAttempt
 from kedge_convert.export.exported import ExportOptions, Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
+from kedge_convert.job import PreparationRequest
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
-from kedge_convert.quantise import candidates, search
+from kedge_convert.quantise import candidates
 from kedge_convert.quantise.budget import Budget
-from kedge_convert.quantise.candidates import Candidate
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
@@ -38,14 +39,14 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.output import quiet
 
-# At most so many pictures' activations are held by onnxruntime's histograms at once; it wants a
+# At most so many images' activations are held by onnxruntime's histograms at once; it wants a
 # divisor of their number.
 STRIDE = 10
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to convert, with which pictures; `seed` drew them. `budget`: of the way that has one."""
+    """What to convert, with which images; `seed` drew them. `budget`: of the way that has one."""
 
     request: SourceRequest
     photos: ImageSplit
@@ -80,7 +81,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Original:
-    """The float model's facts and its logits on the check pictures."""
+    """The float model's facts and its logits on the check images."""
 
     facts: Facts
     logits: Floats
@@ -167,7 +168,7 @@ def _named(path: Path, source: Source, photos: Sequence[Path]) -> Iterator[dict[
 
 
 def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
-    """Calibrate by each of onnxruntime's methods and keep the best on held-out pictures."""
+    """Calibrate by each of onnxruntime's methods and keep the best on held-out images."""
     start = time.perf_counter()
     logits = source.logits(tensors(job.photos.selection, source.input))
     divergences: dict[float, Made] = {}
@@ -204,7 +205,7 @@ def _reader(source: Source, photos: Sequence[Path]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """All pictures, or the range of them that onnxruntime asks for."""
+        """All images, or the range of them that onnxruntime asks for."""
 
         def __init__(self) -> None:
             self._tensors = tensors(photos, source.input)
@@ -227,10 +228,8 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
     with Progress(silent=True) as progress:
         asked = reference.ask(source, job.photos, progress)
         start = time.perf_counter()
-        models = candidates.prepare(
-            source, job.photos, candidates.QuantisationOptions(job.seed), progress
-        )
-        yield from _both(asked, start, lambda to: candidates.closest_weights(to, models, progress))
+        model = _prepared(source, job, Budget(), progress)
+        yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
 
 
 def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
@@ -238,22 +237,18 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
     with Progress(silent=True) as progress:
         asked = reference.ask(source, job.photos, progress)
         start = time.perf_counter()
-        models = candidates.prepare(
-            source, job.photos, candidates.QuantisationOptions(job.seed), progress
-        )
-        searched = search.search(models, job.budget, progress)
+        model = _prepared(source, job, job.budget, progress)
+        yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
 
-        def make(target: Target) -> Candidate:
-            plain = candidates.closest_weights(target, models, progress)
-            if searched.holds(plain):
-                return plain
-            return search.cheapest(target, searched, plain, progress)
 
-        yield from _both(asked, start, make)
+def _prepared(source: Source, job: Job, budget: Budget, progress: Progress) -> Convertible:
+    options = candidates.QuantisationOptions(job.seed)
+    request = PreparationRequest(enabled=True, options=options, budget=budget)
+    return convertible.prepare(source, job.photos, request, progress)
 
 
 def _both(
-    asked: reference.FloatModel, start: float, make: Callable[[Target], Candidate]
+    asked: reference.FloatModel, start: float, make: Callable[[Target], ExportAttempt]
 ) -> Iterator[Made]:
     """Yield each format's model; what they share counts for both."""
     shared = time.perf_counter() - start
@@ -261,7 +256,7 @@ def _both(
         began = time.perf_counter()
         best = make(Target(form, "int8"))
         seconds = shared + time.perf_counter() - began
-        made = Made("", form, best.content, seconds, note=_note(best.recipe))
+        made = Made("", form, best.exported.content, seconds, note=_note(best.recipe))
         yield replace(made, seal=_seal_size(asked, made))
 
 

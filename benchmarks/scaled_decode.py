@@ -86,7 +86,7 @@ def measure(photos: list[Path], contract: Contract, engine: Engine) -> tuple[Any
 
 
 def blown_up(pixels: Pixels, noise: Any, generator: np.random.Generator) -> bytes:
-    """Return a JPEG of about MEGAPIXELS of the picture, with grain at the sensor's scale."""
+    """Return a JPEG of about MEGAPIXELS of the image, with grain at the sensor's scale."""
     scale = (MEGAPIXELS / (pixels.shape[0] * pixels.shape[1])) ** 0.5
     big = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4)
     top, left = generator.integers(0, 1000, 2)

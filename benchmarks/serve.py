@@ -1,8 +1,8 @@
 """Does `kedge serve` stay quick and small under load: fifty clients at once, then ten thousand?
 
-A real server with a stream (a made-up camera, 15 images a second) gets images from 50 clients at
-once, and then 10 000 requests in a row from one. One in five is hostile: words, a cut JPEG, a
-bomb, an empty body. The page's own request is timed meanwhile, twice a second.
+A real server with a stream (a made-up camera, 15 images a second) gets images from 50 clients
+at once, and then 10 000 requests in a row from one. One in five is hostile: words, a cut JPEG, a
+bomb, no JPEG. The page's own requests are timed meanwhile, twice a second.
 
     python benchmarks/serve.py --artefact FILE --images DIR [--requests N]
 

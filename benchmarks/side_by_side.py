@@ -11,8 +11,13 @@ wrong side of its limit.
 - folder: a folder of photos in one process, with the engine's default threads. The peer loops over
   imread, resize and invoke. Images a second by the clock, and CPU time for each image.
 - own: the runtime's steps beside reading, decoding and invoke, at one thread, as a share of invoke.
+- conversion: `kedge convert` beside the scripts of `stock_scripts.py`: all targets, both int8
+  files, and both without preparation. Seconds by the clock, CPU seconds, memory at once.
 
     python benchmarks/side_by_side.py --artefact FILE.int8.tflite --photos DIR [--large DIR]
+        [--model FILE.keras --card NAME]
+
+With --only the other parts keep their last figures.
 """
 
 import argparse
@@ -31,7 +36,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+import conversion_costs
 import machine
+from bare_script import BARE, OPEN
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks.bench import steps
@@ -47,43 +54,6 @@ START, END = "<!-- written by benchmarks/side_by_side.py -->\n", "<!-- until her
 # pip compiles what it installs; a checkout is compiled once, unless this forbids it.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 OWN = ("resize", "table", "set", "get", "head")
-
-# What a person writes who knows the model: short side to 256, centre crop, int8 in and out.
-BARE = """
-import sys
-import cv2
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-
-model, labels, image, size, covered, divisor, mean, scale, zero = sys.argv[1:]
-size, covered = int(size), int(covered)
-byte = (np.arange(256, dtype=np.float32) / float(divisor) - float(mean)) / float(scale)
-table = np.clip(np.rint(byte) + int(zero), -128, 127).astype(np.int8)
-interpreter = Interpreter(model, num_threads=1)
-interpreter.allocate_tensors()
-taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-with open(image, "rb") as file:
-    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-height, width = pixels.shape[:2]
-by = covered / min(height, width)
-pixels = cv2.resize(
-    pixels, (round(width * by), round(height * by)), interpolation=cv2.INTER_LINEAR_EXACT
-)
-top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
-tensor = cv2.LUT(np.ascontiguousarray(pixels[top : top + size, left : left + size]), table)
-interpreter.set_tensor(taken["index"], tensor[None])
-interpreter.invoke()
-best = int(interpreter.get_tensor(given["index"])[0].argmax())
-with open(labels, encoding="utf-8") as file:
-    print(file.read().splitlines()[best])
-"""
-OPEN = """
-import sys
-from kedge_runtime import Classifier
-
-print(Classifier.open(sys.argv[1], threads=1)(sys.argv[2]).best.name)
-"""
 
 
 @dataclass(frozen=True)
@@ -135,6 +105,8 @@ class Request:
     photos: Path
     large: Path | None
     turns: int
+    model: Path | None = None
+    card: str = ""
 
     def images(self, folder: Path, count: int) -> list[Path]:
         """Return the first images of a folder."""
@@ -271,50 +243,66 @@ def own(request: Request) -> Iterator[Row]:
     yield Row.of("own work of an image beside invoke, one thread", "ms", turns[5:], limit=0.25)
 
 
-MEASURES: dict[str, Callable[[Request], Iterator[Row]]] = {"one": one, "folder": folder, "own": own}
+def conversion(request: Request) -> Iterator[Row]:
+    """Yield the rows of conversions; a turn takes minutes, so there are few."""
+    if request.model is None:
+        return
+    model = conversion_costs.ConvertedModel(request.model, request.card, request.photos)
+    for way in conversion_costs.WAYS:
+        turns = [way.turn(model) for _ in range(max(1, request.turns // 7))]
+        for what, unit in (("time", "s"), ("cpu", "s"), ("memory", "MB")):
+            pairs = [(getattr(peer, what), getattr(kedge, what)) for peer, kedge in turns]
+            limit = way.limit if what == "time" else None
+            yield Row.of(f"{way.name}: {what}", unit, pairs, limit=limit)
+
+
+MEASURES: dict[str, Callable[[Request], Iterator[Row]]] = {
+    "one": one,
+    "folder": folder,
+    "own": own,
+    "conversion": conversion,
+}
 
 
 def main() -> int:
     request, names = _arguments()
-    before = os.getloadavg()[0]
-    rows = [row for name in names for row in MEASURES[name](request)]
-    loads = [round(load, 1) for load in (before, os.getloadavg()[0])]
-    report = {
-        "machine": machine.identity(),
-        "artefact": request.artefact.name,
-        "turns": request.turns,
-        "load": loads,
-        "rows": [asdict(row) for row in rows],
-    }
     path = RESULTS / f"side-by-side-{machine.slug()}.json"
+    parts = json.loads(path.read_text("utf-8"))["parts"] if path.exists() else {}
+    for name in names:
+        before, rows = os.getloadavg()[0], list(MEASURES[name](request))
+        parts[name] = {
+            "artefact": request.artefact.name,
+            "turns": request.turns,
+            "load": [round(load, 1) for load in (before, os.getloadavg()[0])],
+            "real_time": os.sched_getscheduler(0) != os.SCHED_OTHER,
+            "rows": [asdict(row) for row in rows],
+        }
+    report = {"machine": machine.identity(), "parts": parts}
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    text = table(report, rows)
-    before_it, after_it = (
-        PAGE.read_text("utf-8").split(START)[0],
-        PAGE.read_text("utf-8").split(END),
-    )
-    PAGE.write_text(f"{before_it}{START}{text}{END}{after_it[1]}", encoding="utf-8")
+    text, page = table(report), PAGE.read_text("utf-8")
+    page = page.split(START)[0] + START + text + END + page.split(END)[1]
+    PAGE.write_text(page, encoding="utf-8")
     print(text)
-    return int(any(row.missed for row in rows))
+    return int(any(Row(**row).missed for name in names for row in parts[name]["rows"]))
 
 
-def table(report: dict[str, Any], rows: list[Row]) -> str:
+def table(report: dict[str, Any]) -> str:
     """Return the table in Markdown, with the machine and its load."""
     identity = report["machine"]
-    load = " to ".join(map(str, report["load"]))
-    return "\n".join(
-        [
-            "",
-            f"{identity['processor']}, {identity['cores']} cores, {report['artefact']}. "
-            f"{report['turns']} turns, load {load}.",
-            "",
-            "| work | peer | kedge | ratio | 95 % interval | limit |",
-            "| --- | --: | --: | --: | --: | --- |",
-            *(row.line() for row in rows),
-            "",
-            "",
-        ]
-    )
+    lines = [f"{identity['processor']}, {identity['cores']} cores.", ""]
+    lines += [
+        f"- {name}: {part['artefact']}, {part['turns']} turns, load "
+        f"{' to '.join(map(str, part['load']))}"
+        f"{', with real-time priority' if part['real_time'] else ''}"
+        for name, part in report["parts"].items()
+    ]
+    lines += [
+        "",
+        "| work | peer | kedge | ratio | 95 % interval | limit |",
+        "| --- | --: | --: | --: | --: | --- |",
+    ]
+    rows = [Row(**row) for part in report["parts"].values() for row in part["rows"]]
+    return "\n".join(["", *lines, *(row.line() for row in rows), "", ""])
 
 
 def _arguments() -> tuple[Request, list[str]]:
@@ -322,6 +310,8 @@ def _arguments() -> tuple[Request, list[str]]:
     parser.add_argument("--artefact", type=Path, required=True, help="a sealed int8 classifier")
     parser.add_argument("--photos", type=Path, required=True, help="photos of about 500x375")
     parser.add_argument("--large", type=Path, help="photos of about 12 megapixels")
+    parser.add_argument("--model", type=Path, help="the Keras model to convert")
+    parser.add_argument("--card", default="MobileNetV2", help="its card")
     parser.add_argument("--turns", type=int, default=21)
     parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
     options = vars(parser.parse_args())

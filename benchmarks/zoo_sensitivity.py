@@ -80,17 +80,17 @@ def measure(record: Record, images: Path) -> dict[str, float]:
         double = _in_float64(model)
     spec = Input(found.geometry(), found.normaliser())
     paths = collect(images, sampling).validation
-    pictures = [np.asarray(each) for each in tensors(paths, spec)]
-    wanted, halves, exact = (_logits(each, pictures) for each in (model, rounded, double))
+    images = [np.asarray(each) for each in tensors(paths, spec)]
+    wanted, halves, exact = (_logits(each, images) for each in (model, rounded, double))
     return {
         "float16": statistics.relative_error(wanted, halves),
         "float32": statistics.relative_error(exact, wanted),
     }
 
 
-def _logits(model: Any, pictures: list[Floats]) -> Floats:
+def _logits(model: Any, images: list[Floats]) -> Floats:
     with quiet():
-        return np.concatenate([np.asarray(model(each), np.float32) for each in pictures])
+        return np.concatenate([np.asarray(model(each), np.float32) for each in images])
 
 
 def _halved(node: Node) -> Node:

@@ -20,7 +20,7 @@ CAUSES = {
 NOISY = 10.0
 INTRODUCTION = """\
 Each cell: for float32 and float16 the largest logit error as a share of the largest logit (exact
-is up to 1e-4 and 1e-2); for the others the share of pictures with the float original's top-1, and
+is up to 1e-4 and 1e-2); for the others the share of images with the float original's top-1, and
 SQNR in dB. Then size, seconds (export and check) and peak memory in GB. `!` marks what is explained
 below the table. "Shared" is what all targets of a model need once: load, ask the original, prepare.
 With untrained weights (none) a thousand classes lie near together: SQNR tells more than agreement
@@ -48,7 +48,7 @@ def markdown(records: list[Record]) -> str:
 
 def _section(records: list[Record]) -> list[str]:
     names = [str(target) for target in TARGETS]
-    heads = ["model", "M", "pixels", "pictures", "shared", *names]
+    heads = ["model", "M", "pixels", "images", "shared", *names]
     notes = [f"- {note}" for record in records for note in _notes(record)]
     return [
         f"| {' | '.join(heads)} |",

@@ -7,12 +7,14 @@ This is plain Keras, as in its tutorials. kedge takes the file that it saves.
 """
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import keras
 
 SIDE = 160
+FILTERS = (16, 32, 64, 64)
 
 
 def dataset(folder: Path, subset: str) -> Any:
@@ -26,17 +28,31 @@ def dataset(folder: Path, subset: str) -> Any:
     )
 
 
-def network(classes: int, weights: str | None) -> Any:
-    """Return MobileNetV2 with a new last layer. Its own layers stay as they are."""
+def small_network(classes: int) -> Any:
+    """Return a network that learns from a few hundred images without other weights."""
+    keep = {"padding": "same", "activation": "relu"}
+    blocks = [[keras.layers.Conv2D(n, 3, **keep), keras.layers.MaxPooling2D()] for n in FILTERS]
+    ends = [
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(classes, activation="softmax"),
+    ]
+    start = [keras.Input((SIDE, SIDE, 3)), keras.layers.Rescaling(1 / 127.5, offset=-1)]
+    return keras.Sequential([*start, *chain.from_iterable(blocks), *ends])
+
+
+def network(classes: int, weights: str) -> Any:
+    """Return MobileNetV2 with a new last layer. Its own layers stay as they are.
+
+    `weights`: "imagenet", which Keras downloads; or a file of them without the last layer.
+    """
     base = keras.applications.MobileNetV2(
         input_shape=(SIDE, SIDE, 3), include_top=False, pooling="avg", weights=weights
     )
-    base.trainable = weights is None
+    base.trainable = False
     image = keras.Input((SIDE, SIDE, 3))
     # The normalisation is part of the model, so nobody can forget it.
     pixels = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
-    # With ImageNet's weights the batch norms keep their statistics; without, they have to learn.
-    features = base(pixels, training=False if weights else None)
+    features = base(pixels, training=False)  # the batch norms keep ImageNet's statistics
     return keras.Model(image, keras.layers.Dense(classes, activation="softmax")(features))
 
 
@@ -44,7 +60,8 @@ def main(folder: Path, out: Path, epochs: int, weights: str | None) -> None:
     """Train the model and save it."""
     keras.utils.set_random_seed(1)  # the same folder gives the same model
     training, validation = dataset(folder, "training"), dataset(folder, "validation")
-    model = network(len(training.class_names), weights)
+    classes = len(training.class_names)
+    model = network(classes, weights) if weights else small_network(classes)
     model.compile(
         optimizer=keras.optimizers.Adam(1e-3),
         loss="sparse_categorical_crossentropy",
@@ -60,6 +77,13 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="one folder a class")
     parser.add_argument("--out", type=Path, default=Path("model.keras"))
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--from-scratch", action="store_true", help="download no weights")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="FILE",
+        help="MobileNetV2 without its last layer, .h5; by default Keras downloads ImageNet's",
+    )
+    start.add_argument("--from-scratch", action="store_true", help="train a small network instead")
     given = parser.parse_args()
-    main(given.folder, given.out, given.epochs, None if given.from_scratch else "imagenet")
+    main(given.folder, given.out, given.epochs, None if given.from_scratch else given.weights)

@@ -13,8 +13,10 @@ FUNCTIONS = [pytest.param(it, id=name) for name, it in members() if not inspect.
 CLASSES = [pytest.param(it, id=name) for name, it in members() if inspect.isclass(it)]
 # Serve the commands and the tools; docs/api.md doesn't name them.
 INTERNAL = {
-    *("of", "run", "read", "numbers", "outputs", "probabilities_of"),
+    *("of", "run", "read", "numbers", "outputs", "prepared", "prepared_pixels"),
+    *("prepared_features", "prepared_result"),
     *("check_answers", "check_features"),
+    *("prepared", "prepared_features", "prepared_pixels", "prepared_result"),
 }
 
 

@@ -151,6 +151,10 @@ RUNTIME = {
         *("--against", "tiny.tflite.npz"),
         *("--min-agreement", ".1", "--jobs", "2"),
     ],
+    "calibrate": [
+        *("tiny.tflite", "--images", ".", "--second", "tiny.tflite"),
+        *("--against", "tiny.tflite.npz", "--agree", ".1"),
+    ],
     "bench": ["tiny.tflite", "red.png", "--rounds", "2"],
     "seal": [
         "tiny.tflite",

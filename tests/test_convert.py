@@ -173,6 +173,9 @@ def test_fewer_pictures_than_asked_for_are_told(
     code, _, err = kedge("convert", *arguments, "--check-count", 100)
     assert code == 0
     assert "only 25 calibration images and 15 validation images (25 and 100 requested" in err
+    code, _, err = kedge("convert", *arguments, "--calibrate-count", 200, "--check-count", 100)
+    assert code == 0
+    assert "validation images of the usual 200 and 100: one image is" in err
 
 
 def test_a_miss_is_set_aside_and_the_users_good_file_stays(

@@ -10,6 +10,7 @@ import pytest
 
 import test_edge_compilers as compilers
 from conftest import MODELS, Run
+from kedge_convert.commands.options import Sram
 from kedge_convert.device.fit import DeviceGates, fit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Job, Outcome
@@ -197,6 +198,19 @@ def test_people_are_told_what_fits_and_gates_reach_the_job(
     told = {"on pi5 (Raspberry Pi 5, 64 bit)", "ok precision tflite:float32", "It fits."}
     assert (code, told - set(lines), "it_vela.tflite" in lines) == (0, set(), True)
     assert [(job.device, job.gates) for job in jobs] == [(device("pi5"), DeviceGates(0.5, 100.0))]
+
+
+@pytest.mark.parametrize(
+    ("text", "kilobytes"), [("512", 512), ("512KB", 512), ("1.5 MiB", 1536), ("2M", 2048)]
+)
+def test_sram_has_the_units_of_data_sheets(text: str, kilobytes: float) -> None:
+    assert Sram().convert(text, None, None) == kilobytes
+
+
+@pytest.mark.parametrize("text", ["12B", "-1", "1GB", "nan", ""])
+def test_a_wrong_size_of_sram_says_what_is_allowed(kedge: Run, text: str) -> None:
+    code, _, error = kedge("convert", "demo", "--device", "pi5", "--max-sram", text)
+    assert (code, f"got {text!r}, allowed are e.g. 512KB, 1MB" in error) == (2, True), error
 
 
 def fully_mapped(item: dict[str, Any]) -> None:

@@ -91,6 +91,11 @@ def test_json_for_machines_leaves_the_sentence_on_stderr(drift: Run) -> None:
     assert gate["images_needed"] > COUNT
 
 
+def test_the_option_of_other_commands_gets_the_one_of_this(drift: Run) -> None:
+    code, _, error = drift("same", "--labels", "l.txt")
+    assert (code, "No such option '--labels'. Did you mean '--truth'?" in error) == (2, True), error
+
+
 def test_a_gate_that_no_number_of_images_decides(
     drift: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +113,7 @@ def test_labels_for_fewer_than_a_thousand_images_leave_the_verdict_to_the_agreem
     table.write_text("\n".join(f"{name},0" for name in names))
     code, said, _ = drift("same", "--truth", table)
     assert code == 0
-    assert "so kedge judges --min-agreement 95%: --max-drop 1pp takes 1 000" in _words(said)
+    assert "so kedge judges --min-agreement 95%. --max-drop 1pp needs 1 000" in _words(said)
     assert f"These {COUNT} images can hold --min-agreement 96.8% or --max-drop 3.2pp." in said
     assert "up to 3.1 % of all images do (exact 95 % bound)" in _words(said)
     assert "Both are right on the same images." in said

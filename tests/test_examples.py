@@ -118,18 +118,20 @@ def test_a_missing_model_is_one_line(photos: Path, tmp_path: Path) -> None:
 
 
 @needs_converter
-def test_a_fine_tuned_model_converts(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    readers.base(shared, tmp_path / "keras" / readers.WEIGHTS)  # nothing is downloaded
+@pytest.mark.parametrize("start", ["weights", "from-scratch"])
+def test_a_fine_tuned_model_converts(shared: Path, tmp_path: Path, start: str) -> None:
+    """Both ways need no download."""
+    words = ["--from-scratch"]
+    if start == "weights":
+        readers.base(shared, tmp_path / "weights" / "base.h5")
+        words = ["--weights", "weights/base.h5"]
     drawn = pictograms.write(tmp_path / "drawn", 120, seed=3)
     for path in drawn:
         folder = tmp_path / "shapes" / path.stem.partition("_")[0]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.move(path, folder)
     script = EXAMPLES / "finetune.py"
-    done = _run(tmp_path, script, "shapes", "--epochs", "3", "--out", "s.keras")
+    done = _run(tmp_path, script, "shapes", *words, "--epochs", "3", "--out", "s.keras")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "saved s.keras with the classes arrow, cross, fish" in done.stdout
     options = ["--preprocess", "image_dataset", "--calibrate", "shapes", "--to", "tflite:float32"]

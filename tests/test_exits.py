@@ -109,6 +109,20 @@ def test_a_file_that_the_system_refuses_is_no_bug(error: str) -> None:
     assert done.stderr in ("kedge: a\\nb: denied\n", "kedge: f: x\n")
 
 
+def test_a_folder_that_was_removed_is_no_bug(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = f"{sys.executable} -m kedge_runtime models"
+    done = subprocess.run(
+        ["bash", "-c", f"cd {gone} && rmdir {gone} && {words}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = "kedge: the current folder no longer exists; change to another one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
 @pytest.mark.parametrize("end", ["sys.exit(143)", "raise KeyboardInterrupt"])
 def test_signals_end_as_before(end: str) -> None:
     done = _ended(f"import sys; {end}")

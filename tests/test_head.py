@@ -67,8 +67,11 @@ def test_sigmoid_is_right_without_overflow(logit: float) -> None:
     assert found == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "features"])
-@pytest.mark.parametrize("temperature", [1.0, 3.0])
+# A softmax's probabilities are tempered, too: tests/test_confidence.py.
+@pytest.mark.parametrize(
+    ("kind", "temperature"),
+    [("softmax", 1.0), ("sigmoid", 1.0), ("sigmoid", 3.0), ("features", 1.0), ("features", 3.0)],
+)
 def test_only_logits_are_activated(kind: Kind, temperature: float) -> None:
     values = _floats(0.7, 0.2, 0.1)
     found = probabilities(values, Output(kind, temperature=temperature))

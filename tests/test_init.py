@@ -38,7 +38,7 @@ def test_the_file_for_the_demo_is_built_as_it_stands(kedge: Run, desk: Path) -> 
     code, printed, said = kedge("init", "demo", "photos")
     assert (code, said) == (0, "")
     assert printed.splitlines()[-1] == "wrote kedge.toml; next: kedge build"
-    assert 'images = "photos": the drift is measured on these' in printed
+    assert 'images = "photos"  # the drift is measured on these' in printed
     code, printed, said = kedge("build", "--cache", desk / "cache")
     assert code == 0, printed + said
     assert "2 artefacts: 2 passed" in printed
@@ -58,9 +58,9 @@ def test_the_file_for_an_own_model_is_built_as_it_stands(
     assert (model["source"], model["calibrate"]) == ("my net.keras", "photos")
     assert model["normalisation"] == "unit"
     assert "preprocess" in model
-    assert 'normalisation = "unit": kedge fit-input on 120 labelled images, ' in printed
+    assert 'normalisation = "unit"  # kedge fit-input on 120 labelled images, ' in printed
     text = (desk / "kedge.toml").read_text()
-    assert all(f"# {line.partition(': ')[2]}" in text for line in printed.splitlines()[:-2])
+    assert all(f"# {line.partition('  # ')[2]}" in text for line in printed.splitlines()[:-2])
     code, printed, said = kedge("build", "--cache", desk / "cache")
     assert code == 0, printed + said
 
@@ -158,8 +158,28 @@ def test_a_card_takes_the_parts_of_a_data_set(kedge: Run, desk: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("images", [4, 12, 40, 105, 1000])
+def test_the_drift_gets_a_folder_of_its_own(kedge: Run, desk: Path) -> None:
+    for folder, count in (("flowers", 12), ("flowers-test", 90)):
+        (desk / folder).mkdir()
+        pictograms.write(desk / folder, count, seed=1)
+    code, printed, said = kedge("init", "MobileNetV2", "flowers", "--drift-images", "flowers-test")
+    assert (code, said) == (0, "")
+    assert 'images = "flowers-test"  # as given; the drift is measured on these' in printed
+    model = written(desk / "kedge.toml")
+    assert (model["calibrate"], model["images"]) == ("flowers", "flowers-test")
+    assert model["gates"] == {"min_agreement": "70%"}
+    words = ("init", "MobileNetV2", "flowers", "--force", "--drift-images")
+    code, _, said = kedge(*words, "none")
+    assert (code, said) == (
+        2,
+        "kedge: --drift-images: none: no such folder; give a folder of images\n",
+    )
+
+
+@pytest.mark.parametrize("images", [4, 12, 40, 90, 105, 1000])
 def test_the_images_can_hold_the_gate(images: int) -> None:
+    """Even with the lowest agreement that a fresh model has had, or nearly so."""
+    assert draft.LIKELY <= 0.85
     assert share(round(draft.LIKELY * images), images).low >= draft.agreement_for(images)
     assert draft.agreement_for(0) == draft.LIMITS[-1]
 

@@ -190,6 +190,8 @@ def test_gates_of_vela_decide_the_exit_code(kedge: Run, demo_artefacts: Path) ->
     code, out, _ = kedge(*words)
     assert (code, "30 of 30 on the accelerator" in out) == (0, True)
     assert kedge(*words, "--max-sram", "10")[0] == 1
+    assert kedge(*words, "--max-sram", "10KB")[0] == 1
+    assert kedge(*words, "--max-sram", "1MB")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["tiny.tflite", "tiny.onnx"])

@@ -89,4 +89,6 @@ def test_where_nothing_is_prepared_nothing_is_searched_and_that_is_said(
     places = ["--labels", labels, "--calibrate", pictures, "--out", tmp_path / "out"]
     code, _, error = kedge("convert", tiny_model, *words.split(), *places, "--min-agreement", "1")
     assert code == 1
-    assert "no mixed file is tried; choose tflite:float16" in " ".join(error.split())
+    assert "no mixed file is tried; an int8 file that misses becomes float16" in " ".join(
+        error.split()
+    )

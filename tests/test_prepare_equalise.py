@@ -8,7 +8,8 @@ import pytest
 
 import nets
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.equalise import ceiling, equalise, groups, measure
+from kedge_convert.prepare.equalise import equalise, groups, homogeneous, measure
+from kedge_convert.prepare.fold import ceiling
 from kedge_convert.prepare.graph import Graph, simulate
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
@@ -123,6 +124,34 @@ def test_groups(name: str, expected: int) -> None:
 )
 def test_ceilings(make: Any, expected: float | None) -> None:
     assert ceiling(make(require("keras").layers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda layers: layers.LeakyReLU(negative_slope=0.1), True),
+        (lambda layers: layers.PReLU(shared_axes=(1, 2)), True),
+        (lambda layers: layers.ReLU(), True),
+        (lambda layers: layers.ReLU(negative_slope=0.1), True),
+        (lambda layers: layers.ReLU(6.0), False),
+        (lambda layers: layers.ReLU(threshold=0.5), False),
+        (lambda layers: layers.Activation("leaky_relu"), True),
+        (lambda layers: layers.Activation("swish"), False),
+        (lambda layers: layers.ELU(), False),
+        (lambda layers: layers.Softmax(), False),
+    ],
+)
+def test_what_a_factor_passes_through(make: Any, expected: bool) -> None:
+    """Judged by the layer itself, on numbers and several factors."""
+    layer = make(require("keras").layers)
+    assert homogeneous(layer) == expected
+    value = np.random.default_rng(3).normal(size=(2, 4, 4, 3)).astype(np.float32) * 4
+    layer(value)
+    passes = [
+        np.allclose(layer(value * np.float32(a)), layer(value) * a, rtol=1e-5, atol=1e-6)
+        for a in (0.3, 2.0, 17.0)
+    ]
+    assert all(passes) == expected
 
 
 def test_the_strength_with_the_least_noise_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ PUBLIC = [
     "Prediction",
     "Result",
     "Rule",
+    "SecondOpinion",
     "UsageError",
     "preprocess",
     "read_contract",

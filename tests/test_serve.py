@@ -180,6 +180,14 @@ def test_a_client_that_never_ends_its_body_is_left(server: Served) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.slow
+def test_a_login_that_never_ends_is_left(guarded: Served) -> None:
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nwords"
+    began = time.monotonic()
+    assert raw(guarded, head, 60) == b""
+    assert 25 < time.monotonic() - began < 50
+
+
 def test_fifty_at_once_are_answered(server: Served) -> None:
     bodies = [encoded(RED), b"words", encoded(BLUE, ".png"), PNG_BOMB, encoded(RED)[:200]] * 10
     expected = [200, 422, 200, 422, 422] * 10
@@ -415,7 +423,8 @@ def test_without_the_extra_the_command_is_named(
     import sys
 
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "kedge_runtime.serve.server", raising=False)
+    for name in ("running", "server"):
+        monkeypatch.delitem(sys.modules, f"kedge_runtime.serve.{name}", raising=False)
     code, _, err = kedge("serve", artefacts / "tiny.tflite")
     assert (code, err.count("\n")) == (2, 1)
     assert "uvicorn isn't installed: pip install 'keras-kedge[serve]'" in err
@@ -442,7 +451,8 @@ def test_a_signal_ends_it_well(artefacts: Path, video: Path, end: signal.Signals
 
 def test_a_stream_that_fails_ends_the_server() -> None:
     from kedge_runtime import ImageError
-    from kedge_runtime.serve.server import Address, Work, run
+    from kedge_runtime.serve.address import Address
+    from kedge_runtime.serve.server import Work, run
 
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 

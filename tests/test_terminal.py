@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Run
 from kedge_runtime import terminal
-from kedge_runtime.errors import UsageError, about
+from kedge_runtime.errors import UsageError, about, counted
 from kedge_runtime.output import say
 from kedge_runtime.terminal import is_coloured, wrapped, wrapped_command
 
@@ -121,6 +121,22 @@ def test_the_command_to_copy_is_a_command(tmp_path: Path, monkeypatch: pytest.Mo
     words = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert words.stdout.splitlines()[:3] == ["classify", "my model.tflite", "IMAGE"]
     assert words.stdout.splitlines()[-2:] == ["--head", "KIND"]
+
+
+def test_counts_are_grouped_as_other_numbers() -> None:
+    assert [counted(n, "image") for n in (1, 999, 1000)] == [
+        "1 image",
+        "999 images",
+        "1 000 images",
+    ]
+
+
+def test_an_image_and_its_class_fit_a_narrow_terminal(artefact: Path) -> None:
+    """In a pipe the path stays where it was."""
+    words = ("classify", artefact, IMAGE, "--top", "1")
+    printed = [on_terminal(*words, COLUMNS=text) for text in ("80", "120")]
+    printed.append(in_pipe(*words).stdout)
+    assert [text.index(str(IMAGE)) for text in printed] == [25, 41, 41]
 
 
 def test_a_long_word_stays_whole() -> None:

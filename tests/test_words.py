@@ -67,6 +67,14 @@ def test_code_says_the_words_of_the_glossary(package: str) -> None:
     assert not found, "\n".join(found[:40])
 
 
+def test_the_benchmarks_say_image() -> None:
+    scripts = sorted((ROOT / "benchmarks").rglob("*.py"))
+    kept = '(r"\\bpictures$'  # a JSON key of old versions
+    lines = [(path, line) for path in scripts for line in path.read_text().splitlines()]
+    assert lines
+    assert [item for item in lines if "picture" in item[1].lower() and kept not in item[1]] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_say_the_words_of_the_glossary(page: Path) -> None:
     found = list(_words(page))

@@ -1,64 +1,102 @@
 """The float model in the operators that all formats have, and how each target is exported from it.
 
 `Convertible` exports as the format does. `Prepared` has integer candidates and, with a budget, a
-search for the layers that stay float.
+search for the layers that stay float. With a budget a target has several attempts, each wider.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kedge_convert.export.exported import Exported, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit
 from kedge_convert.job import PreparationRequest
-from kedge_convert.prepare import preparation
+from kedge_convert.program.preparable import preparable
 from kedge_convert.quantise import candidates, search
-from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.candidates import Candidate, CandidateModels
 from kedge_convert.quantise.search import Search
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import PREPARATION, Progress
+from kedge_runtime.output import quiet
 
-UNPREPARED = "preparation: no layers to prepare; integer targets get the stock weights"
+UNPREPARED = "preparation: {}; integer targets get the stock weights"
+PARTLY = "preparation: {}; only the layers of Keras's own get prepared weights"
 UNTRIED = (
-    "budget: only prepared layers can stay float, so no mixed file is tried; choose "
-    "tflite:float16 or onnx:float16 instead"
+    "budget: only prepared layers can stay float, so no mixed file is tried; an int8 file that "
+    "misses becomes float16"
 )
 TRIED = 4  # images on which an export is tried before it is used
 
 
 @dataclass(frozen=True)
+class ExportAttempt:
+    """An unsealed file of a target, and how it was made.
+
+    `widest`: no other one is left. `misses`: a line for each one that was tried before it.
+    """
+
+    target: Target
+    recipe: Recipe
+    exported: Exported
+    widest: bool = True
+    misses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Convertible:
-    """A model to export. `scheme`: the layout of its integers."""
+    """A model to export.
+
+    `scheme`: the layout of its integers. `climbs`: an int8 file that misses becomes float16.
+    """
 
     source: Source
     images: ImageSplit
     scheme: Scheme
+    climbs: bool = False
 
-    def export(self, target: Target, progress: Progress) -> tuple[Recipe, Exported]:
-        """Return the unsealed file of a target, and how it was made. Raises ConversionError."""
+    def attempts(self, target: Target, progress: Progress) -> Iterator[ExportAttempt]:
+        """Yield the files of a target, each wider than the one before. Raises ConversionError."""
+        climbs = self.climbs and target.precision == "int8"
+        first = self._export(target, progress)
+        yield ExportAttempt(target, Recipe(target.precision), first, widest=not climbs)
+        if climbs:
+            wide = self._export(replace(target, precision="float16"), progress)
+            recipe = Recipe("float16")
+            price = search.price(target.format, recipe, wide.content, first.content)
+            yield ExportAttempt(target, recipe, replace(wide, notes=(*wide.notes, price)))
+
+    def _export(self, target: Target, progress: Progress) -> Exported:
         calibration = self.images.calibration if target.needs_calibration else ()
         with progress.stage(f"export {target}", len(calibration) or None) as tick:
             options = ExportOptions(calibration, self.scheme, tick)
-            file = FORMATS[target.format].export(self.source, target.precision, options)
-        return Recipe(target.precision), file
+            return FORMATS[target.format].export(self.source, target.precision, options)
 
 
 @dataclass(frozen=True)
 class Prepared(Convertible):
     """A model whose integer targets are chosen among candidates. `search`: only with a budget."""
 
-    models: CandidateModels
+    models: CandidateModels | None = None
     search: Search | None = None
 
-    def export(self, target: Target, progress: Progress) -> tuple[Recipe, Exported]:
-        """Return the nearest integer model or, with a budget, the cheapest that holds it."""
-        if not target.needs_calibration:
-            return super().export(target, progress)
+    def attempts(self, target: Target, progress: Progress) -> Iterator[ExportAttempt]:
+        """Yield the nearest integer model or, with a budget, from the cheapest likely to hold."""
+        if not target.needs_calibration or self.models is None:
+            yield from super().attempts(target, progress)
+            return
         chosen = candidates.closest_weights(target, self.models, progress)
-        if self.search and target.precision == "int8" and not self.search.holds(chosen):
-            chosen = search.cheapest(target, self.search, chosen, progress)
-        return chosen.recipe, Exported(chosen.content, chosen.notes)
+        if self.search is None or target.precision != "int8":
+            yield _attempt(target, chosen, widest=True)
+            return
+        for rung in search.rungs(target, self.search, chosen, progress):
+            yield _attempt(target, rung, widest=rung.recipe.precision == "float16")
+
+
+def _attempt(target: Target, candidate: Candidate, *, widest: bool) -> ExportAttempt:
+    exported = Exported(candidate.content, candidate.notes)
+    return ExportAttempt(target, candidate.recipe, exported, widest)
 
 
 def rewrite(
@@ -81,13 +119,23 @@ def prepare(
     options = request.options
     if not options.formats:
         return Convertible(source, images, options.scheme)
-    if not (able := preparation.preparable(source.model)) and request.enabled:
-        progress.note(UNPREPARED)
-    if not (able and request.enabled):
+    able = _preparable(source, images, progress) if request.enabled else None
+    if able is None:
         if request.budget:
             progress.say(UNTRIED)
-        return Convertible(source, images, options.scheme)
-    progress.start_part(PREPARATION)
-    models = candidates.prepare(source, images, options, progress)
+        return Convertible(source, images, options.scheme, bool(request.budget))
+    # Stock candidates come from the source itself: an export may know its layers better.
+    models = replace(candidates.prepare(able, images, options, progress), stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
-    return Prepared(source, images, options.scheme, models, ladder)
+    return Prepared(source, images, options.scheme, models=models, search=ladder)
+
+
+def _preparable(source: Source, images: ImageSplit, progress: Progress) -> Source | None:
+    """Return the source in layers that can be prepared; say why some can't be."""
+    progress.start_part(PREPARATION)
+    with progress.stage("find layers"), quiet():
+        found = preparable(source, images)
+    if found.reason:
+        line = UNPREPARED if found.source is None else PARTLY
+        progress.note(line.format(found.reason))
+    return found.source

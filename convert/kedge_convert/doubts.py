@@ -126,16 +126,26 @@ def certainty(logits: Floats, output: Output) -> float:
 def _untrained(source: Source, logits: Floats) -> Iterator[str]:
     if _norms_untouched(source.model):
         yield f"{source.name}: its batch norms have never seen an image: is it trained?"
-    elif (sure := max(0.0, certainty(logits, source.output))) < UNSURE:
+    elif certainty(logits, source.output) < UNSURE:
         yield (
-            f"{source.name}: its answers are close to chance ({percent(sure)} certain): is it "
-            "trained, and are its pixels normalised as in training?"
+            f"{source.name}: its answers are close to chance ({_chance(logits, source.output)}): "
+            "is it trained, and are its pixels normalised as in training?"
         )
     if len(logits) > 1 and (share := variation(logits)) < WEAK:
         yield (
             f"{source.name}: its answers differ by {share:.1g} of their size from image to image: "
             "the agreement says little"
         )
+
+
+def _chance(logits: Floats, output: Output) -> str:
+    """Compare the mean probability of the best answers with a guess."""
+    values = probabilities(logits, output)
+    if output.activation == "sigmoid":
+        mean = float(np.maximum(values, 1 - values).mean())
+        return f"yes or no has {percent(mean)} on average, a guess {percent(0.5)}"
+    mean, classes = float(values.max(axis=-1).mean()), values.shape[-1]
+    return f"the best class has {percent(mean)} on average, a guess {percent(1 / classes)}"
 
 
 def _norms_untouched(model: Any) -> bool:

@@ -120,25 +120,36 @@ class ImageSplit:
 
     def calibration_marks(self) -> tuple[str, ...]:
         """Return the marks of the calibration files' contents, sorted."""
-        return tuple(sorted(map(calibration_mark, self._digests())))
+        return marks_of(self.calibration)
 
     def _digests(self) -> list[bytes]:
         return _digests(tuple(path.absolute() for path in self.calibration))
 
 
-# Every artefact and every candidate states them: the files are read once.
-@lru_cache(maxsize=1)
+def marks_of(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the marks of files' contents, sorted."""
+    digests = _digests(tuple(path.absolute() for path in paths))
+    return tuple(sorted(map(calibration_mark, digests)))
+
+
+# Every artefact and every candidate states them: the calibration and the validation images' files
+# are read once.
+@lru_cache(maxsize=2)
 def _digests(paths: tuple[Path, ...]) -> list[bytes]:
     return [bytes.fromhex(sha256_of_file(path)) for path in paths]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Numbers of calibration and validation (`check`) images, and the seed of the draw."""
+    """Numbers of calibration and validation (`check`) images, and the seed of the draw.
+
+    `confidence`: the most labelled images that a confidence is fitted to and measured on.
+    """
 
     calibration: int = 200
     check: int = 100
     seed: int = 0
+    confidence: int = 500
 
 
 def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> ImageSplit:
@@ -206,6 +217,13 @@ class FittedImages:
 
 
 _FITTED = FittedImages(FITTED_MEMORY)
+
+
+def fitted(paths: Sequence[Path], spec: Input) -> Iterator[Pixels]:
+    """Yield each image at the network's size, RGB uint8 [h, w, 3]."""
+    plan = Preprocessor(spec)
+    for path in paths:
+        yield _FITTED.of(path, plan)
 
 
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kedge_convert.device import fit
 from kedge_convert.device.fit import DeviceFit
@@ -47,7 +48,8 @@ class ReleaseRequest:
     """What a target's file must hold before it gets its name, and where it goes.
 
     `device`: the profile that it must fit within `gates`. `limits`: the user's own. `unprepared`:
-    as of Job.
+    as of Job. `sketched`: whether the images are the user's own, worth a sketch in the file.
+    `confidence`: the most images for it; None where the images are rendered ones.
     """
 
     out: Path
@@ -56,6 +58,8 @@ class ReleaseRequest:
     gates: fit.DeviceGates = fit.GATES
     dynamic_batch: bool = False
     unprepared: str = ""
+    sketched: bool = False
+    confidence: int | None = None
 
     @property
     def device_name(self) -> str:
@@ -108,7 +112,14 @@ class Job:
     def release(self) -> ReleaseRequest:
         """The request for each target's file."""
         return ReleaseRequest(
-            self.out, self.limits, self.device, self.gates, self.dynamic_batch, self.unprepared
+            self.out,
+            self.limits,
+            self.device,
+            self.gates,
+            self.dynamic_batch,
+            self.unprepared,
+            sketched=self.calibrate is not None,
+            confidence=self.sampling.confidence if self.calibrate else None,
         )
 
     @property
@@ -138,7 +149,8 @@ class Checked:
     """A sealed file and its measurement. `path` ends in `.rejected` for a miss.
 
     `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: the output type of the user's model;
-    `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made.
+    `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made;
+    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough.
     """
 
     path: Path
@@ -149,6 +161,7 @@ class Checked:
     head: Kind
     fit: DeviceFit | None = None
     compiled: Path | None = None
+    confidence: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import asking, contract_builder, convertible, doubts, float_model
-from kedge_convert.convertible import Convertible
+from kedge_convert import asking, contract_builder, convertible, doubts, float_model, sketching
+from kedge_convert.confidence import Completed, complete
+from kedge_convert.convertible import Convertible, ExportAttempt
 from kedge_convert.device import fit
 from kedge_convert.device.compilers import compiled_name
 from kedge_convert.device.fit import DeviceFit
@@ -33,7 +34,7 @@ from kedge_convert.staging import (
 )
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import ConversionError
-from kedge_convert.verdict import judge, limits_for, notes_on
+from kedge_convert.verdict import after_misses, budget_miss, judge, limits_for, notes_on
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import ModelContent
@@ -118,13 +119,49 @@ def _made(
     request: ReleaseRequest,
     progress: Progress,
 ) -> Outcome:
-    """Export, seal, check, and only then give the file its name."""
-    # A SavedModel, or a float TFLite file, its ONNX twin and the quantiser's copy of that.
-    with room_for_temporaries(4 * 4 * model.source.parameters):
-        recipe, exported = model.export(target, progress)
+    """Return the outcome of the first attempt that holds the budget, or of the widest one."""
+    misses: tuple[str, ...] = ()
+    for attempt in _attempts(target, model, progress):
+        try:
+            tried = _tried(replace(attempt, misses=misses), model, reference, request, progress)
+        except OF_ONE_TARGET as error:
+            if attempt.widest:
+                raise
+            LOG.info("%s", progress.position, exc_info=True)
+            tried = _miss(attempt, one_line(error, 200))
+        if isinstance(tried, Outcome):
+            return tried
+        misses = (*misses, tried)
+    raise AssertionError("the widest attempt has an outcome")
+
+
+def _attempts(target: Target, model: Convertible, progress: Progress) -> Iterator[ExportAttempt]:
+    """Yield the attempts of a target, each made when it is asked for."""
+    attempts = model.attempts(target, progress)
+    while True:
+        # A SavedModel, or a float TFLite file, its ONNX twin and the quantiser's copy of that.
+        with room_for_temporaries(4 * 4 * model.source.parameters):
+            attempt = next(attempts, None)
+        if attempt is None:
+            return
+        yield attempt
+
+
+def _tried(
+    attempt: ExportAttempt,
+    model: Convertible,
+    reference: FloatModel,
+    request: ReleaseRequest,
+    progress: Progress,
+) -> Outcome | str:
+    """Seal, check, and only then give a file its name.
+
+    A budget that it misses while a wider attempt is left gives a line instead, and no file.
+    """
+    target, exported = attempt.target, attempt.exported
     if request.dynamic_batch and target.format == "onnx":
         exported = onnx.opened(exported, model.source)
-    recipe = replace(recipe, device=request.device_name)
+    recipe = replace(attempt.recipe, device=request.device_name)
     name = replace(target, precision=recipe.precision).file_name(model.source.name)
     final = request.out / name
     with staged(final) as temporary:
@@ -133,16 +170,45 @@ def _made(
         write(temporary, sealed.content)
         limits = limits_for(recipe.precision, request.limits)
         measured = float_model.check(temporary, target, reference, limits, progress)
+        asked = after_misses(limits, measured, len(attempt.misses))
+        if not attempt.widest and (miss := budget_miss(measured, asked)):
+            return _miss(attempt, miss)
+        completed = _completed(temporary, target, reference, measured.images, request, progress)
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
+        sketched = verdict.passed and request.sketched
+        seen = sketching.add(temporary, target, model, progress) if sketched else ()
         path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)
     beside = _released(final, compiled, request) if verdict.passed else None
     ratio, head = size / (4 * model.source.parameters), model.source.head
-    checked = Checked(path, size, ratio, measured, recipe, head, fitted, beside)
-    notes = (*exported.notes, *sealed.notes, *notes_on(measured, limits))
+    checked = Checked(
+        path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence
+    )
+    made = (*attempt.misses, *exported.notes, *sealed.notes)
+    notes = (*made, *notes_on(measured, limits), *completed.notes, *seen)
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
+
+
+def _miss(attempt: ExportAttempt, reason: str) -> str:
+    """Return the line of an attempt that another one follows, with its price."""
+    parts = (f"{attempt.recipe.precision}: {reason}", *attempt.exported.notes)
+    return "; ".join((*parts, "a wider file is tried"))
+
+
+def _completed(
+    path: Path,
+    target: Target,
+    reference: FloatModel,
+    used: int,
+    request: ReleaseRequest,
+    progress: Progress,
+) -> Completed:
+    """Store which images checked a file and, where labelled ones are left, its confidence."""
+    if request.confidence is None:
+        return Completed()
+    return complete(path, target, reference, used, request.confidence, progress)
 
 
 def _sealed(

@@ -22,6 +22,7 @@ from kedge_runtime.drift.gates import Gate, Verdict
 from kedge_runtime.drift.recording import Against
 from kedge_runtime.drift.reference import SUFFIX
 from kedge_runtime.drift.report import Drift, judged
+from kedge_runtime.drift.sentences import needed
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
@@ -79,7 +80,7 @@ def _lines(drift: Drift, model: Against, images: Path) -> Iterator[str]:
     artefact = drift.artefact.path
     for gate in drift.gates:
         if gate.verdict != "PASS":
-            yield printable(f"{artefact}: {_judged(gate)}")
+            yield printable(f"{artefact}: {_judged(gate, drift.images)}")
     flips, listed = drift.flips.count, drift.flips.listed[:LISTED]
     if flips:
         yield f"{flips} of {counted(drift.images, 'image')} answered otherwise:"
@@ -91,9 +92,8 @@ def _lines(drift: Drift, model: Against, images: Path) -> Iterator[str]:
     yield printable(f"{REMEDIES[drift.verdict]}: {_command(drift, model, images)}")
 
 
-def _judged(gate: Gate) -> str:
-    needed = gate.images_needed
-    more = f"; about {needed} images would decide" if needed else ""
+def _judged(gate: Gate, images: int) -> str:
+    more = f"; {needed(gate, images)}" if gate.images_needed else ""
     return f"{gate.verdict} {gate.name}: {judged(gate)}{more}"
 
 

@@ -1,6 +1,8 @@
 """Judge a parity: the limits of each precision, the user's own, and the reasons of a verdict."""
 
+import math
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 from kedge_convert.parity import OwnPixels, Parity
@@ -143,6 +145,43 @@ def excused(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     )
 
 
+def after_misses(limits: ParityLimits, parity: Parity, misses: int) -> ParityLimits:
+    """Return the limits of a budget for another try on the same images, after so many misses.
+
+    The best of several noisy figures flatters itself by the expected largest of that many normal
+    ones (Blom 1958), in standard errors. Each file is measured on `parity.images`.
+    """
+    errors = NormalDist().inv_cdf((misses + 0.625) / (misses + 1.25))
+    share = limits.agreement
+    agreement = share + errors * math.sqrt(share * (1 - share) / parity.images)
+    # Each answer that differs moves the accuracy by at most one image.
+    differ = max(1 - parity.headline[1], 0.0)
+    drop = limits.drop
+    if drop is not None:
+        drop -= errors * math.sqrt(differ / parity.images)
+    return replace(
+        limits, agreement=limits.agreement if limits.by_interval else agreement, drop=drop
+    )
+
+
+def budget_miss(parity: Parity, limits: ParityLimits) -> str:
+    """Return the words for a missed limit of the user's own budget, "" where it holds."""
+    word, agreement = parity.headline
+    if not limits.by_interval and not agreement >= limits.agreement:
+        count = counted(parity.images, "image")
+        return f"{word} {agreement:.3f} on {count}, below {limits.agreement:.4g}"
+    lost = _lost(parity)
+    if limits.drop is not None and not lost <= limits.drop:
+        return f"accuracy drop {100 * lost:.2g} points, above {100 * limits.drop:.2g}"
+    return ""
+
+
+def _lost(parity: Parity) -> float:
+    """Return the drop; without true classes accuracy can't fall by more than answers differ."""
+    # 1 - .99 is a bit above .01 in binary.
+    return round(1 - parity.headline[1], 9) if parity.drop is None else parity.drop
+
+
 def notes_on(parity: Parity, limits: ParityLimits) -> tuple[str, ...]:
     """Return the lines that say how far the images decide."""
     return (*left_open(parity, limits), *excused(parity, limits))
@@ -169,8 +208,7 @@ def judge(parity: Parity, limits: ParityLimits) -> Verdict:
     untied = own.clear if tied and own and own.clear else own
     if not reasons and own and untied and untied.interval[1] < least:
         reasons.append(_on_own_pixels(own, least))
-    # Without true classes: accuracy can't fall by more than the answers that differ.
-    lost = 1 - agreement if parity.drop is None else parity.drop
+    lost = _lost(parity)
     if limits.drop is not None and not lost <= limits.drop:
         reasons.append(
             f"accuracy drop {100 * lost:.2g} points is above {100 * limits.drop:g} points"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kedge_runtime.classify.results import Prediction as Prediction
     from kedge_runtime.classify.results import Result as Result
     from kedge_runtime.classify.results import Rule as Rule
+    from kedge_runtime.classify.second_opinion import SecondOpinion as SecondOpinion
     from kedge_runtime.errors import ArtefactError as ArtefactError
     from kedge_runtime.errors import ContractError as ContractError
     from kedge_runtime.errors import EngineError as EngineError
@@ -39,6 +40,7 @@ _HOMES = {
     "Prediction": "classify.results",
     "Result": "classify.results",
     "Rule": "classify.results",
+    "SecondOpinion": "classify.second_opinion",
     "UsageError": "errors",
     "preprocess": "image.preprocessing",
     "read_contract": "artefact.foreign",

@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from kedge_runtime import __version__
 from kedge_runtime.blas import one_blas_thread
+from kedge_runtime.errors import UsageError
 from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
 from kedge_runtime.terminal import VERBOSITY, columns, is_coloured
@@ -46,6 +48,10 @@ COMMANDS = {
     ),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
+    "calibrate": (
+        "kedge_runtime.commands.calibrate:calibrate",
+        "Fit an artefact's confidence to labelled images.",
+    ),
     "drift": (
         "kedge_runtime.commands.drift:drift",
         "Measure the accuracy drift of artefacts against the float model.",
@@ -198,6 +204,14 @@ def _hold_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def _check_folder() -> None:
+    """Refuse a current folder that was removed: nothing can find a relative path then."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder no longer exists; change to another one") from None
+
+
 def _context_settings() -> dict[str, Any]:
     """Return what click must know of the terminal: its colours, and its width for help."""
     return {"color": is_coloured(sys.stdout), "terminal_width": min(columns(), HELP_WIDTH)}
@@ -208,6 +222,7 @@ def _run(printed: OutputStream | None) -> int:
     if "_KEDGE_COMPLETE" in os.environ:  # the shell asks for completions
         import_module("kedge_runtime.commands.completion")
     try:
+        _check_folder()
         code: int = kedge.main(
             prog_name="kedge", standalone_mode=False, obj=printed, **_context_settings()
         )

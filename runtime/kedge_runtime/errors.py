@@ -85,8 +85,13 @@ def one_line(error: Exception, length: int = 200) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return e.g. `1 image` or `2 images`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return e.g. `1 image` or `2 000 images`."""
+    return f"{number} {noun}" if number == 1 else f"{grouped(number)} {noun}s"
+
+
+def grouped(number: int) -> str:
+    """Return a number in groups of three digits, e.g. `456 718`."""
+    return f"{number:,}".replace(",", " ")
 
 
 def reason_of(error: OSError) -> str:

@@ -40,6 +40,10 @@ REFUSALS = frozenset(
 )
 
 
+# Command and an option that others have -> its own option for that; click goes by the letters.
+MEANT = {("drift", "--labels"): "--truth"}
+
+
 class BugError(Exception):
     """Carries an unforeseen error, its cause, past click."""
 
@@ -69,6 +73,9 @@ def _click_message(error: click.ClickException) -> str:
     """Return click's message about a usage error, its suggestion, and where to find help."""
     text = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", "")
+    if context and (meant := MEANT.get((context.info_name, option))):
+        text = f"No such option {option!r}. Did you mean {meant!r}?"
     return f"{text} (see {context.command_path} --help)" if context else text
 
 

@@ -134,11 +134,6 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def grouped(number: int) -> str:
-    """Return a number in groups of three digits, e.g. `456 718`."""
-    return f"{number:,}".replace(",", " ")
-
-
 def paint(text: str, colour: str | None = None, *, bold: bool | None = None) -> str:
     """Return a text in a colour, for `page` and `echo`."""
     return click.style(text, fg=colour, bold=bold).replace("\x1b", _PAINT)

@@ -20,6 +20,7 @@ from fuzz.ways import Way, damaged, members, nonsense, reworded
 from kedge_convert.matrix import cells, lock
 from kedge_convert.matrix.cache import Cache
 from kedge_convert.matrix.config import read_config
+from kedge_convert.program import importing, reading
 from kedge_models.cards import parse
 from kedge_runtime.artefact import containers, foreign
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
@@ -32,6 +33,8 @@ from kedge_runtime.drift.journal import Journal
 from kedge_runtime.drift.reference import Reference
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import KedgeError
+from kedge_runtime.field import state
+from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.image.decode import MAX_MEMORY, read_image
 from kedge_runtime.image.header import HeaderError, read_header
 from kedge_runtime.modelfile import archives, stored, tflite_metadata
@@ -124,10 +127,10 @@ def _appended(form: str) -> Way:
     )
 
 
-def _archive(content: bytes) -> Way:
-    """Return a way that changes the members of an .npz and packs them again."""
+def _archive(content: bytes, room: int = 0) -> Way:
+    """Return a way that changes the members of an .npz and packs them again, with room behind."""
     found = archives.read_members(BytesIO(content))
-    return members([found], seeds.zipped)
+    return members([found], lambda changed: seeds.zipped(changed) + bytes(room))
 
 
 def from_content(form: str, read: Callable[[ModelContent], object]) -> Callable[[bytes], object]:
@@ -172,6 +175,12 @@ def _mutated(mutate: Callable[[bytes, Random], bytes]) -> Way:
 def _check(form: str, mutate: Callable[[bytes, Random], bytes]) -> Door:
     good = [seeds.model(form)]
     return Door(from_content(form, check_model), lambda: good, (_mutated(mutate), damaged))
+
+
+def _program(content: ModelContent) -> object:
+    """Read a float program as a source, up to where Keras would build it."""
+    check_model(content)
+    return importing.needed(reading.read_file(content))
 
 
 def _signed(form: str) -> Door:
@@ -255,6 +264,11 @@ DOORS: dict[str, Door] = {
     "inspect onnx": _inspect("onnx"),
     "check tflite": _check("tflite", tflite_mutants.mutate),
     "check onnx": _check("onnx", onnx_mutants.mutate),
+    "program": Door(
+        from_content("tflite", _program),
+        lambda: [seeds.float_program()],
+        (_mutated(tflite_mutants.mutate), damaged),
+    ),
     "signed tflite": _signed("tflite"),
     "signed onnx": _signed("onnx"),
     "metadata": Door(from_content("tflite", tflite_metadata.read), seeds.metadata, (damaged,)),
@@ -273,6 +287,19 @@ DOORS: dict[str, Door] = {
         Golden.from_bytes,
         lambda: [seeds.golden()],
         (_archive(seeds.golden()), damaged),
+        limit=stored.MAX_BYTES,
+    ),
+    "sketch": Door(
+        Sketch.from_bytes,
+        lambda: [seeds.sketch().to_bytes()],
+        (_archive(seeds.sketch().to_bytes()), damaged),
+        limit=stored.MAX_BYTES,
+    ),
+    "field state": Door(
+        lambda content: state.from_bytes(content, seeds.sketch(), "sha256:x"),
+        lambda: [seeds.field_state()],
+        (_archive(seeds.field_state()[:-DIGEST_BYTES], DIGEST_BYTES), damaged),
+        _resealed,
         limit=stored.MAX_BYTES,
     ),
     "labels": Door(from_file("x.txt", read_labels), seeds.labels, TEXT),

@@ -20,12 +20,16 @@ from kedge_models import toml
 from kedge_runtime.artefact import signing
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Output
-from kedge_runtime.artefact.file import CONTRACT, GOLDEN, seal
+from kedge_runtime.artefact.file import CONTRACT, GOLDEN, SKETCH, seal
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import PrivateKey, Trust
 from kedge_runtime.drift.codecs import Answers, AnswersCodec
 from kedge_runtime.drift.journal import Failure, Journal, Shard
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
+from kedge_runtime.field import state
+from kedge_runtime.field.evidence import FieldTests, MeasuredFrame
+from kedge_runtime.field.measure import STATISTICS
+from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 
 Members = dict[str, bytes]
 WORK = "w" * 64
@@ -103,6 +107,22 @@ def golden() -> bytes:
     return Golden((b"one", b"two"), digests, digests, rows, rows, rows, ids, sure).to_bytes()
 
 
+@cache
+def sketch() -> Sketch:
+    """Return the sketch of 60 images of four classes, two of them with a group of their own."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(0, 1, (60, len(STATISTICS))).astype(np.float32)
+    return sketch_of(Seen(rows, np.arange(60) % 9 // 4, rows[:, 0] > 0.3), 4)
+
+
+def field_state() -> bytes:
+    """Return the state of a stream's tests after some frames."""
+    evidence = FieldTests(sketch())
+    for time in range(9):
+        evidence.add(MeasuredFrame(sketch().edges[:, 3 * time], time % 4, (time % 4,), float(time)))
+    return state.to_bytes(evidence, "sha256:x")
+
+
 def golden_names() -> list[str]:
     """Return the members of a golden set."""
     with ZipFile(BytesIO(golden())) as archive:
@@ -115,9 +135,19 @@ def model(form: str) -> bytes:
     return (MODELS / f"tiny.{form}").read_bytes()
 
 
+def float_program() -> bytes:
+    """Return a float network of many kinds of operators."""
+    return (MODELS / "float.tflite").read_bytes()
+
+
 def members(form: str) -> Members:
     """Return what a seal puts into a file."""
-    return {CONTRACT: contracts()[form == "onnx"], GOLDEN: golden(), "labels.txt": b"red\nblue\n"}
+    return {
+        CONTRACT: contracts()[form == "onnx"],
+        GOLDEN: golden(),
+        SKETCH: sketch().to_bytes(),
+        "labels.txt": b"red\nblue\n",
+    }
 
 
 @cache

@@ -13,6 +13,7 @@ from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
 IMAGE = (1, 7, 6, 4)
+DEPRECATED = 127  # the greatest number of an operator in the schema's older field
 
 
 @dataclass(frozen=True)
@@ -336,9 +337,27 @@ def behind_its_shape(name: str) -> bytes:
         _tensor("shape", schema.TensorType.INT32, [len(graph.tensors[start].shape)])
     )
     graph.tensors.append(_tensor("reshaped", schema.TensorType.FLOAT32, graph.tensors[start].shape))
-    graph.operators.append(_operator(model, "SHAPE", [start], [shape]))
+    reader = _operator(model, "SHAPE", [start], [shape])
+    reader.builtinOptionsType = schema.BuiltinOptions.ShapeOptions
+    reader.builtinOptions = schema.ShapeOptionsT()
+    reader.builtinOptions.outType = schema.TensorType.INT32
+    graph.operators.append(reader)
     graph.operators.append(_operator(model, "RESHAPE", [end, shape], [last]))
     graph.outputs = [last]
+    return flatbuffer.pack(model)
+
+
+def renamed(name: str, old: str, new: str) -> bytes:
+    """Return a program with an operator in the place of one that takes the same operands."""
+    model, kinds = flatbuffer.unpack(made(name)), flatbuffer.schema().BuiltinOperator
+    for code in model.operatorCodes:
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == getattr(kinds, old):
+            code.builtinCode = getattr(kinds, new)
+            code.deprecatedBuiltinCode = min(code.builtinCode, DEPRECATED)
+            code.version = 1
+    for kind, operator in flatbuffer.operators(model):
+        if kind == new:
+            operator.builtinOptionsType, operator.builtinOptions = 0, None
     return flatbuffer.pack(model)
 
 

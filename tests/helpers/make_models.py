@@ -1,4 +1,4 @@
-"""Make `models/tiny.onnx` and `models/tiny.tflite`, which the runtime's tests run.
+"""Make `models/tiny.onnx` and `models/tiny.tflite`, which the runtime's tests run, and a float one.
 
 Run it again after a change: `python tests/helpers/make_models.py` (needs keras-kedge[convert]). The
 weights are set by hand so that an image of one colour has a known answer: red, green, blue, dark.
@@ -65,6 +65,32 @@ def _network() -> Any:
     return model
 
 
+def float_tflite() -> bytes:
+    """Return a float network [1, 16, 16, 3] -> [1, 5] of many kinds of operators."""
+    import tensorflow as tf
+
+    return bytes(tf.lite.TFLiteConverter.from_keras_model(_many_kinds()).convert())
+
+
+def _many_kinds() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(17)
+    layers = keras.layers
+    source = keras.Input(batch_shape=(1, 16, 16, 3))
+    values = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu6")(source)
+    inner = layers.DepthwiseConv2D(3, padding="same", activation="relu")(values)
+    values = layers.Add()([values, layers.Conv2D(8, 1)(inner)])
+    values = layers.MaxPooling2D(2)(layers.ZeroPadding2D(1)(values))
+    values = layers.Concatenate()([values, layers.LeakyReLU(negative_slope=0.1)(values)])
+    gate = layers.Conv2D(16, 1, activation="sigmoid")(
+        layers.GlobalAveragePooling2D(keepdims=True)(values)
+    )
+    values = layers.AveragePooling2D(2)(layers.Multiply()([values, gate]))
+    values = layers.Conv2DTranspose(4, 2, strides=2)(values)
+    return keras.Model(source, layers.Dense(5, activation="softmax")(layers.Flatten()(values)))
+
+
 def _colours() -> Any:
     for corner in np.ndindex(2, 2, 2):
         colour = np.array(corner, np.float32) * 2 - 1
@@ -75,3 +101,4 @@ if __name__ == "__main__":
     MODELS.mkdir(exist_ok=True)
     (MODELS / "tiny.onnx").write_bytes(tiny_onnx())
     (MODELS / "tiny.tflite").write_bytes(tiny_tflite())
+    (MODELS / "float.tflite").write_bytes(float_tflite())

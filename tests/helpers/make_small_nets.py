@@ -1,4 +1,4 @@
-"""Trains `models/small-*.keras`: three kinds of blocks that int8 is known to hurt, in small.
+"""Trains `models/small-*.keras`: kinds of blocks that int8 is known to hurt, in small.
 
 `python tests/helpers/make_small_nets.py [NAME...]`; about two minutes each on two cores. They
 classify the demo's pictograms, made hard by noise and low contrast, so that they err and can drift.
@@ -86,10 +86,25 @@ def _residual(picture: Tensor) -> Tensor:
     return value
 
 
+def _dark(picture: Tensor) -> Tensor:
+    """Bottlenecks with LeakyReLU, as of YOLO's backbone (arXiv:1804.02767, table 1)."""
+    layers = keras.layers
+
+    def act(value: Tensor) -> Tensor:
+        return layers.LeakyReLU(negative_slope=0.1)(value)
+
+    value = act(_conv(picture, 12, 3, 2))
+    for filters, stride in ((16, 2), (16, 1), (32, 2), (32, 1), (64, 2)):
+        inner = act(_conv(act(_conv(value, filters // 2)), filters, 3, stride))
+        value = layers.Add()([inner, value]) if inner.shape == value.shape else inner
+    return act(_conv(value, 96))
+
+
 NETS: dict[str, Callable[[Tensor], Tensor]] = {
     "mobilenetv3": _mobile(_act("hard_silu"), "hard_sigmoid"),
     "efficientnet": _mobile(_act("silu"), "sigmoid"),
     "se-resnet": _residual,
+    "darknet": _dark,
 }
 
 

@@ -20,6 +20,7 @@ MAY_SKIP = {
     "a full disk needs the right to mount one|root may write everywhere": "rights of the user",
     "it is Linux that tells|no /proc here|it has no apt-get": "another system",
     "no chromium on PATH|no systemd-analyze|no C compiler|no GNU coreutils": "another system",
+    "no (zsh|fish) on PATH": "the user's shells",
     "no mosquitto on PATH": "a broker is the system's to install",
     "no hadolint on PATH": "its licence is the GPL, so kedge doesn't install it",
     "no git here": "an unpacked source archive",

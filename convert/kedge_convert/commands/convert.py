@@ -34,6 +34,7 @@ class ConvertOptions:
     calibrate: Path | None
     calibrate_count: int
     check_count: int
+    confidence_count: int
     seed: int
     card: str | None
     weights: str
@@ -90,6 +91,13 @@ class ConvertOptions:
     show_default=True,
     type=click.IntRange(min=1),
     help="Number of validation images.",
+)
+@click.option(
+    "--confidence-count",
+    default=Sampling.confidence,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Most labelled images, of those left over, to fit the confidence to; 0 for none.",
 )
 @click.option("--seed", default=Sampling.seed, show_default=True, help="Seed of the draw.")
 @click.option(
@@ -172,9 +180,9 @@ def convert(**values: Any) -> int:
     """Convert MODEL to verified artefacts.
 
     MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, a SavedModel
-    folder, or a frozen .pb graph. kedge runs each artefact on validation images and compares it
-    with the float model. An artefact that misses a limit is kept as *.rejected, and the exit code
-    is 1.
+    folder, a frozen .pb graph, or a float .tflite file. kedge runs each artefact on validation
+    images and compares it with the float model. An artefact that misses a limit is kept as
+    *.rejected, and the exit code is 1.
     """
     from kedge_convert import asking
     from kedge_convert.commands import convert_table
@@ -205,7 +213,9 @@ def _job(options: ConvertOptions) -> "Job":
         targets=targets_for(device, options.targets),
         out=options.out,
         calibrate=options.calibrate,
-        sampling=Sampling(options.calibrate_count, options.check_count, options.seed),
+        sampling=Sampling(
+            options.calibrate_count, options.check_count, options.seed, options.confidence_count
+        ),
         prepare=options.prepare,
         dynamic_batch=options.dynamic_batch,
         rewrites=options.rewrites,
@@ -257,6 +267,7 @@ class TargetReport:
     device: dict[str, Any] | None = None
     compiled: str | None = None
     parity: dict[str, Any] | None = None
+    confidence: dict[str, Any] | None = None
 
 
 def _report(outcome: "Outcome") -> TargetReport:
@@ -279,4 +290,5 @@ def _report(outcome: "Outcome") -> TargetReport:
         device=plain_fit(checked.fit) if checked.fit else None,
         compiled=str(checked.compiled) if checked.compiled else None,
         parity=checked.parity.plain(),
+        confidence=checked.confidence,
     )

@@ -76,7 +76,7 @@ def _explanation(outcomes: "Sequence[Outcome]") -> Iterator[str]:
 def _own_pixels(checked: "Sequence[Checked]") -> Iterator[str]:
     own = [one.parity.own_pixels for one in checked if one.parity.own_pixels]
     if own:
-        yield f"own: agreement with the float model on own pixels, loaded by {own[0].library}"
+        yield f"own: agreement if {own[0].library} loads the float model's images, as in training"
         if own[0].library == "TensorFlow" and min(each.agreement for each in own) < 1:
             yield f"     {FAST_JPEG}"
 

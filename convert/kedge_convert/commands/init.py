@@ -22,7 +22,7 @@ from kedge_runtime.commands.options import pixel_options
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import write_whole
 from kedge_runtime.image.input_options import InputOptions
-from kedge_runtime.output import echo
+from kedge_runtime.output import echo, echo_folded
 
 if TYPE_CHECKING:
     from kedge_convert.fitting.search import InputFit
@@ -38,6 +38,7 @@ class InitOptions:
 
     model: str | None
     images: Path | None
+    drift_images: Path | None
     config: Path
     force: bool
     card: str | None
@@ -48,6 +49,12 @@ class InitOptions:
 @click.command()
 @click.argument("model", required=False)
 @click.argument("images", required=False, type=PATH)
+@click.option(
+    "--drift-images",
+    type=PATH,
+    metavar="DIR",
+    help="Folder to measure the drift on. Default: IMAGES, or its part test or val.",
+)
 @click.option(
     "--config",
     type=PATH,
@@ -76,10 +83,10 @@ def command(**values: Any) -> int:
         written = _draft(_with_defaults(options))
     write_whole(options.config, draft.text(written).encode())
     for key in written.keys:
-        echo(f"{key.name} = {key.value}: {key.why}")
+        echo_folded(f"{key.name} = {key.value}  # {key.why}")
     if written.agreement is not None:
         reason = draft.gate_reason(written.agreement, written.measured_on)
-        echo(f"min_agreement = {100 * written.agreement:.0f} %: {reason}")
+        echo_folded(f'min_agreement = "{100 * written.agreement:.0f}%"  # {reason}')
     name = "" if options.config == Path("kedge.toml") else f" {shlex.quote(str(options.config))}"
     echo(f"wrote {options.config}; next: kedge build{name}")
     return 0
@@ -127,9 +134,7 @@ def _draft(options: InitOptions) -> Draft:
     model, keys = str(options.model), list[Key]()
     folders = None
     if options.images is not None:
-        if not options.images.is_dir():
-            raise UsageError(f"IMAGES: {options.images}: no such folder; give a folder of images")
-        folders = draft.image_folders(options.images)
+        folders = _folders(options.images, options.drift_images)
     if registry.is_path(model):
         keys += _own_model(options, folders)
     elif model != DEMO:
@@ -142,6 +147,16 @@ def _draft(options: InitOptions) -> Draft:
         return Draft(name, tuple(keys))
     keys += _folder_keys(options, folders)
     return draft.with_images(name, tuple(keys), folders.drift)
+
+
+def _folders(images: Path, drift: Path | None) -> ImageFolders:
+    for name, folder in (("IMAGES", images), ("--drift-images", drift)):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"{name}: {folder}: no such folder; give a folder of images")
+    found = draft.image_folders(images)
+    if drift is None:
+        return found
+    return replace(found, drift=drift, why="as given; the drift is measured on these")
 
 
 def _folder_keys(options: InitOptions, folders: ImageFolders) -> Iterator[Key]:

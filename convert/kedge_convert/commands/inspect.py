@@ -13,11 +13,11 @@ from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.report import KEY, fit_rows, folded, plain_fit
 from kedge_runtime.artefact.contract import Contract, Kind, Normalisation, Output
 from kedge_runtime.commands.options import as_json
-from kedge_runtime.errors import counted
+from kedge_runtime.errors import counted, grouped
 from kedge_runtime.image.pipelines import formula, normalisation_name
 from kedge_runtime.modelfile.network import Value
 from kedge_runtime.modelfile.report import FileReport
-from kedge_runtime.output import echo, echo_json, grouped, paint
+from kedge_runtime.output import echo, echo_json, paint
 from kedge_runtime.records import encode
 
 

@@ -1,7 +1,8 @@
 """Options that several commands share, and the records that they become."""
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
 MODEL = completing(lambda: ["demo", *cards()], files=True)
 CARD = completing(lambda: cards())
 
+_SRAM = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*(?:([KM])(?:i?B)?)?", re.IGNORECASE)
+_KB = {"K": 1, "M": 1024}
+
+
+# click's types became generic in 8.3; kedge runs on older ones.
+class Sram(click.ParamType):  # type: ignore[type-arg]
+    """An amount of SRAM in units of 1024 bytes, as data sheets have it: `512KB`, `1MB`, `512`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the KB. Fails with what is allowed."""
+        match = _SRAM.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"got {value!r}, allowed are e.g. 512KB, 1MB", param, ctx)
+        return float(match[1]) * _KB[(match[2] or "K").upper()]
+
+
 OPTIONS = (
     click.option(
         "--device",
@@ -31,14 +50,16 @@ OPTIONS = (
         help="Minimum share of operators on the device's accelerator.",
     ),
     click.option(
-        "--max-sram", type=click.FloatRange(0), help="Maximum SRAM in KB, instead of the device's."
+        "--max-sram",
+        type=Sram(),
+        help="Maximum SRAM, such as 512KB or 1MB (of 1024 KB), instead of the device's.",
     ),
 )
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """The values of `--device`, `--min-mapped` (0..1) and `--max-sram` (1024 bytes)."""
+    """The values of `--device`, `--min-mapped` (0..1) and `--max-sram` (KB of 1024 bytes)."""
 
     device: str | None
     min_mapped: float

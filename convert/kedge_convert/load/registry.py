@@ -21,6 +21,7 @@ from kedge_convert.load import (
     hub,
     keras_file,
     outputs,
+    program_file,
     saved_model,
     weights_file,
 )
@@ -55,14 +56,14 @@ KINDS: dict[str, SourceKind] = {
     "legacy HDF5 file": SourceKind(h5_file.holds, h5_file.load, h5_file.check),
     "SavedModel": SourceKind(saved_model.holds, saved_model.load, selects_output=True),
     "preset of keras_hub": SourceKind(hub.holds, hub.load),
+    "TFLite file": SourceKind(program_file.holds, program_file.load, program_file.check),
     "frozen graph": SourceKind(frozen_graph.holds, frozen_graph.load, selects_output=True),
     "architecture and weights": SourceKind(
         architecture.holds, architecture.load, architecture.check
     ),
 }
-_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", *architecture.YAML)
-ARTEFACTS = (".tflite", ".onnx")
-_SEALED = "; a .tflite or .onnx file is converted already: kedge seal prepares it for classify"
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", ".tflite", *architecture.YAML)
+_ONNX = "; an .onnx file is converted already: kedge seal prepares it for classify"
 
 
 def load(request: SourceRequest) -> LoadedModel:
@@ -148,6 +149,6 @@ def _no_model(path: Path) -> UsageError:
     return UsageError(
         f"no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
         "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')), "
-        "presets of keras_hub's classifiers and frozen .pb graphs"
-        f"{_SEALED if path.suffix.lower() in ARTEFACTS else ''}"
+        "presets of keras_hub's classifiers, frozen .pb graphs and float .tflite files"
+        f"{_ONNX if path.suffix.lower() == '.onnx' else ''}"
     )

@@ -69,7 +69,12 @@ class CellGroup:
             targets=targets,
             out=out,
             calibrate=Path(model.calibrate) if model.calibrate else None,
-            sampling=Sampling(options.calibrate_count, options.check_count, options.seed),
+            sampling=Sampling(
+                options.calibrate_count,
+                options.check_count,
+                options.seed,
+                options.confidence_count,
+            ),
             prepare=options.prepare,
             dynamic_batch=options.dynamic_batch,
             device=model.profile,

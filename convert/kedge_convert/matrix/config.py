@@ -124,6 +124,7 @@ class Options:
     preprocess: str | None = None
     calibrate_count: int = Sampling.calibration
     check_count: int = Sampling.check
+    confidence_count: int = Sampling.confidence
     seed: int = Sampling.seed
 
 

@@ -8,6 +8,7 @@ from kedge_convert.matrix.record import CellReport
 from kedge_convert.matrix.tables import NOTHING, megabytes
 from kedge_runtime.drift.by_class import ClassDrift, Confusion, Counts
 from kedge_runtime.drift.report import Accuracy, Coverage, CoveragePoint, Drift, number, points
+from kedge_runtime.drift.sentences import expected
 from kedge_runtime.output import percent
 
 CLASSES = 20  # in the page; report.json has all
@@ -54,6 +55,7 @@ def _measured(drift: Drift) -> Iterator[PairedRow]:
             percent(drift.calibration.artefact.ece),
             f"change {points(drift.calibration.shift)}",
         )
+    yield from _confidence(drift)
     entropy = drift.entropy
     yield PairedRow(
         "entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "0 sure, 1 no idea"
@@ -62,6 +64,17 @@ def _measured(drift: Drift) -> Iterator[PairedRow]:
     yield PairedRow("divergence (KL)", "0", f"{drift.distances.kl:.4f}", remark)
     latency = f"{drift.latency.median_ms:.1f} ms"
     yield PairedRow("time per image", NOTHING, latency, f"on {drift.artefact.engine}")
+
+
+def _confidence(drift: Drift) -> Iterator[PairedRow]:
+    if drift.confidence is None:
+        return
+    if plain := drift.confidence.uncalibrated:
+        remark = f"without its temperature, {drift.confidence.temperature:g}"
+        yield PairedRow("uncalibrated", NOTHING, percent(plain.value), remark)
+    for coverage in drift.confidence.coverage:
+        held = NOTHING if coverage.held is None else percent(coverage.held.value)
+        yield PairedRow(f"{percent(coverage.asked, 0)} coverage", NOTHING, held, expected(coverage))
 
 
 def _accuracy(name: str, accuracy: Accuracy) -> PairedRow:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare.fold import per_output
+from kedge_convert.prepare.fold import ceiling, per_output
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, simulate
 from kedge_runtime.arrays import Doubles, Floats
 from kedge_runtime.drift.statistics import sqnr
@@ -56,20 +56,18 @@ def kind(node: Node) -> str:
     return node.weights.kind if node.weights else ""
 
 
-def ceiling(activation: Any) -> float | None:
-    """Return where an activation cuts off: 6 for ReLU6, infinity for ReLU and for none.
+# Functions with f(a x) = a f(x) for a > 0, whatever the channel: a scale passes through them.
+HOMOGENEOUS = frozenset({"relu", "leaky_relu", "linear"})
 
-    None when a factor does not pass through it at all.
-    """
-    name = type(activation).__name__
-    if activation is None:
-        return float("inf")
+
+def homogeneous(layer: Any) -> bool:
+    """Whether a positive factor passes through a layer that is an activation by itself."""
+    name = type(layer).__name__
     if name == "ReLU":
-        plain = activation.negative_slope == 0 and activation.threshold == 0
-        top = activation.max_value
-        return None if not plain else float("inf") if top is None else float(top)
-    function = getattr(getattr(activation, "activation", None), "__name__", "")
-    return {"relu": float("inf"), "relu6": 6.0, "linear": float("inf")}.get(function)
+        return layer.threshold == 0 and layer.max_value is None
+    if name == "Activation":
+        return getattr(layer.activation, "__name__", "") in HOMOGENEOUS
+    return name in ("LeakyReLU", "LeakyRelu", "PReLU", "Relu")
 
 
 def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
@@ -85,7 +83,9 @@ def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
         return tensors
     if name == "Multiply" and len(node.inputs) == 2:
         return _join_gate(node, shapes, union)
-    if name in PASSING and len({shapes[tensor][-1] for tensor in tensors}) == 1:
+    if (name in PASSING or homogeneous(node.layer)) and len(
+        {shapes[tensor][-1] for tensor in tensors}
+    ) == 1:
         union.join(tensors)
         return ()
     return tensors

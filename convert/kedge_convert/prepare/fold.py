@@ -28,7 +28,8 @@ def fold(graph: Graph) -> Graph:
     folded = _Folding(graph.uses())
     for node in graph.nodes:
         folded.add(_weighted(node) if calls[id(node.layer)] == 1 else node)
-    return replace(graph, nodes=tuple(folded.nodes), output=folded.alias(graph.output))
+    merged = replace(graph, nodes=tuple(folded.nodes), output=folded.alias(graph.output))
+    return _split_activations(merged)
 
 
 def _calls(graph: Graph) -> Counter[int]:
@@ -161,7 +162,7 @@ def _halves(node: Node) -> list[Node]:
     pointwise = layers.Conv2D(
         layer.filters, 1, activation=layer.activation, use_bias=layer.use_bias, name=layer.name
     )
-    between = GraphTensor(-1 - node.output.id)  # the traced ones count from 0
+    between = GraphTensor(-1 - 2 * node.output.id)  # the traced ones count from 0
     kernels = layer.get_weights()
     depthwise.build((None, None, None, kernels[0].shape[2]))
     depthwise.set_weights(kernels[:1])
@@ -169,3 +170,34 @@ def _halves(node: Node) -> list[Node]:
     pointwise.set_weights(kernels[1:])
     first = replace(node, layer=depthwise, output=between)
     return [first, Node(pointwise, (between,), {}, node.output)]
+
+
+def ceiling(activation: Any) -> float | None:
+    """Return where an activation cuts off: 6 for ReLU6, infinity for ReLU and for none.
+
+    None for another function: no engine's kernel computes it within a layer.
+    """
+    name = type(activation).__name__
+    if activation is None:
+        return float("inf")
+    if name == "ReLU":
+        plain = activation.negative_slope == 0 and activation.threshold == 0
+        top = activation.max_value
+        return None if not plain else float("inf") if top is None else float(top)
+    function = getattr(getattr(activation, "activation", None), "__name__", "")
+    return {"relu": float("inf"), "relu6": 6.0, "linear": float("inf")}.get(function)
+
+
+def _split_activations(graph: Graph) -> Graph:
+    """Return the graph with activations apart where engines round to integers before them."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        apart = node.weights is not None and ceiling(node.activation) is None
+        nodes += _apart(node) if apart else [node]
+    return graph.with_nodes(nodes)
+
+
+def _apart(node: Node) -> list[Node]:
+    between = GraphTensor(-2 - 2 * node.output.id)
+    linear = replace(node, activation=None, output=between)
+    return [linear, Node(node.activation, (between,), {}, node.output)]

@@ -158,11 +158,6 @@ def plan(model: Any) -> Graph:
     return fold(trace(model))
 
 
-def preparable(model: Any) -> bool:
-    """Whether there are layers whose weights can be prepared; a frozen graph has none."""
-    return any(node.weights is not None for node in plan(model).nodes)
-
-
 def equalised(graph: Graph, images: Floats) -> Graph:
     """Return the same function with its channels equalised (equalise.py), weights still exact.
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.export import flatbuffer
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.modelfile.network import readable
 
 Array = NDArray[Any]
 # TensorType of schema.fbs -> the dtype of constants that an import can need.
@@ -54,6 +56,15 @@ class Program:
     operations: tuple[Operation, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+
+def read_file(content: ModelContent) -> Program:
+    """Return the main graph of somebody's file. Raises ArtefactError for a damaged one.
+
+    The check reads no more than what engines trust; the schema's classes read names, too.
+    """
+    with readable(content.path):
+        return read(content.data)
 
 
 def read(content: bytes) -> Program:

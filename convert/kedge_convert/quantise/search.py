@@ -1,8 +1,9 @@
 """Find the cheapest artefact within an accuracy budget: int8, mixed, or float16."""
 
+import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.output import quiet
 
+LOG = logging.getLogger("kedge")
 SAME = 1e-3  # of a tensor's peak: two engines' float sums differ by far less
 
 
@@ -186,26 +188,69 @@ def true_classes(images: Sequence[Path], source: Source) -> list[int] | None:
     return None if truth is None else [truth[image] + offset for image in images]
 
 
-def cheapest(target: Target, search: Search, plain: Candidate, progress: Progress) -> Candidate:
-    """Return the cheapest candidate of a format that holds the budget, or the last resort.
+def rungs(
+    target: Target, search: Search, plain: Candidate, progress: Progress
+) -> Iterator[Candidate]:
+    """Yield a format's candidates from the cheapest that is likely to hold the budget to float16.
 
-    `plain`: the best whole int8 model, which misses the budget.
+    `plain`: the best whole int8 model. Each one is made when it is asked for, and says its price.
     """
+    plain_holds = search.holds(plain)
+    if plain_holds:
+        yield plain
     last = candidates.exported(
         Target(target.format, "float16"), search.models, progress, method="stock"
     )
-    chosen, low, high = last, 0, len(search.parts)
-    while low < high:
-        middle = (low + high) // 2
-        mixed = _mixed(target, search, middle + 1, plain, progress)
-        # A file as large as float16 is no gain any more: float16 is next.
-        if len(mixed.content) >= len(last.content) or search.holds(mixed):
-            chosen, high = mixed, middle
-        else:
-            low = middle + 1
-    if len(chosen.content) >= len(last.content):
-        chosen = last
-    return replace(chosen, notes=(*chosen.notes, *_costs(target, chosen, plain)))
+    ladder = Ladder(target, search, plain, last, progress)
+    count = 1 if plain_holds else ladder.fewest()
+    # Twice the layers each time: every miss on the same images costs confidence.
+    while (mixed := ladder.mixed(count)) is not None:
+        yield _priced(target, mixed, plain)
+        count = 2 * count + 1
+    yield _priced(target, last, plain)
+
+
+@dataclass
+class Ladder:
+    """The mixed candidates between `plain` int8 and `last`, made once each.
+
+    None stands for one that can't be made or is as large as `last`, and for any wider one.
+    """
+
+    target: Target
+    search: Search
+    plain: Candidate
+    last: Candidate
+    progress: Progress
+    made: dict[int, Candidate | None] = field(default_factory=dict)
+
+    def mixed(self, count: int) -> Candidate | None:
+        """Return the candidate whose `count` costliest activations stay float."""
+        if count > len(self.search.parts):
+            return None
+        if count not in self.made:
+            self.made[count] = self._made(count)
+        return self.made[count]
+
+    def _made(self, count: int) -> Candidate | None:
+        try:
+            mixed = _mixed(self.target, self.search, count, self.plain, self.progress)
+        except candidates.FAULTS:
+            LOG.info("%s: no mixed candidate", self.target, exc_info=True)
+            return None
+        return None if len(mixed.content) >= len(self.last.content) else mixed
+
+    def fewest(self) -> int:
+        """Return the least count whose candidate is likely to hold, found by bisection."""
+        low, high = 0, len(self.search.parts)
+        while low < high:
+            middle = (low + high) // 2
+            mixed = self.mixed(middle + 1)
+            if mixed is None or self.search.holds(mixed):
+                high = middle
+            else:
+                low = middle + 1
+        return low + 1
 
 
 def _mixed(
@@ -242,15 +287,19 @@ def _rung(search: Search, count: int, grids: Grids, progress: Progress) -> Rung:
     return search.rungs[count, grids]
 
 
-def _costs(target: Target, chosen: Candidate, plain: Candidate) -> list[str]:
-    """Compare a candidate's size and latency with plain int8's."""
-    size = len(chosen.content) / len(plain.content)
-    recipe = chosen.recipe
+def _priced(target: Target, chosen: Candidate, plain: Candidate) -> Candidate:
+    """Return a candidate with the line of its price among its notes."""
+    line = price(target.format, chosen.recipe, chosen.content, plain.content)
+    return replace(chosen, notes=(*chosen.notes, line))
+
+
+def price(format: str, recipe: Recipe, content: bytes, plain: bytes) -> str:
+    """Return the line that compares a file's size and latency with plain int8's."""
+    size, ratio = len(content) / len(plain), _latency(format, content, plain)
     layers = f" ({', '.join(recipe.float_layers)} stay float)" if recipe.float_layers else ""
-    ratio = _latency(target.format, chosen.content, plain.content)
-    return [
+    return (
         f"{recipe.precision}{layers}: {size:.2f} of plain int8's size, {ratio:.2f} of its latency"
-    ]
+    )
 
 
 def _latency(format: str, one: bytes, other: bytes) -> float:

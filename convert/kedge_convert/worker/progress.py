@@ -179,10 +179,14 @@ class Progress:
         """Warn when the folder holds fewer images than requested; a third is for the check."""
         calibration, check = len(photos.calibration), len(photos.validation)
         if (calibration, check) < (sampling.calibration, sampling.check) or check < sampling.check:
+            numbers = f"{sampling.calibration} and {sampling.check}"
+            # Nobody asked for the default numbers.
+            usual = sampling == Sampling(seed=sampling.seed)
+            wanted = f"of the usual {numbers}" if usual else f"({numbers} requested)"
             self.say(
                 f"only {counted(calibration, 'calibration image')} and "
-                f"{counted(check, 'validation image')} ({sampling.calibration} and "
-                f"{sampling.check} requested): one image is {percent(1 / check)} of the agreement"
+                f"{counted(check, 'validation image')} {wanted}: one image is "
+                f"{percent(1 / check)} of the agreement"
             )
 
     def warn_skipped(self, photos: ImageSplit) -> None:

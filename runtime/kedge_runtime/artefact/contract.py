@@ -9,6 +9,7 @@ from dataclasses import field
 from math import isfinite
 from typing import Any, Final, Literal, get_args
 
+from kedge_runtime.artefact.confidence import Confidence, SecondRule
 from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.printable import is_printable, printable
@@ -16,7 +17,9 @@ from kedge_runtime.records import decode, encode, shown
 
 # 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.
 SCHEMA = 2
-READABLE = (1, 2)
+# 3: what labelled images said of the answers (`Confidence`), and the validation images' marks.
+WITH_CONFIDENCE = 3
+READABLE = (1, 2, WITH_CONFIDENCE)
 MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold when it is read
 
 # fmt: off
@@ -151,8 +154,7 @@ class Tensor:
 class Input:
     """How a decoded image becomes the engine's input.
 
-    `pipeline`: the name of the training pipeline that it reproduces (`image/pipelines.py`), empty
-    where the user stated its parts one by one.
+    `pipeline`: the training pipeline that it reproduces (`image/pipelines.py`), or empty.
     """
 
     geometry: Geometry
@@ -188,7 +190,8 @@ class Output:
 
     `kind`: what they are already; so softmax is never applied twice.
     `activation`: turns logits into probabilities; it is not applied to any other kind.
-    `temperature`: divides logits before the activation (Guo et al. 2017, arXiv:1706.04599).
+    `temperature`: divides logits before the activation (Guo et al. 2017, arXiv:1706.04599);
+    probabilities of a softmax are raised to its inverse, which is the same.
     `thresholds`: for independent classes (sigmoid), the probability, 0..1, from which a class is
     predicted; none means .5, one is for all classes, else one per label.
     `label_offset` is the number of outputs before the first label's: 1 where output 0 is the
@@ -262,7 +265,8 @@ class Provenance:
     ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
     `device`: the device profile that chose its integer layout, if any. `head`: the float model's
     output type, None where unknown. `output`, `signature`: the one of several that the user chose,
-    else empty.
+    else empty. `validation_images`: marks of the images that it was compared with the float model
+    on.
     """
 
     source: str
@@ -282,12 +286,13 @@ class Provenance:
     output: str = ""
     signature: str = ""
     calibration_images: tuple[str, ...] = ()
+    validation_images: tuple[str, ...] = ()
 
 
 def calibration_mark(digest: bytes) -> str:
-    """Return what `calibration_images` holds of a file's SHA-256: 12 hexadecimal digits.
+    """Return what an artefact keeps of an image file's SHA-256: 12 hexadecimal digits.
 
-    A million other images have one of a thousand marks by chance with a probability of 4e-6.
+    A million images have one of a thousand marks by chance with a probability of 4e-6.
     """
     return digest[:6].hex()
 
@@ -299,8 +304,8 @@ FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="
 class Contract:
     """The contract of an artefact.
 
-    `kedge convert` writes every field. For a foreign file the user may leave out the tensors (the
-    engine states them), the labels (the classes are numbered) and the provenance.
+    For a foreign file the user may leave out the tensors (the engine states them), the labels (the
+    classes are numbered) and the provenance.
 
     Attributes:
         input: The size of the image, its geometry and normalisation, and the input tensor.
@@ -308,6 +313,8 @@ class Contract:
         labels: One entry per class, in the order of the output.
         provenance: Where the artefact comes from.
         schema: The version of the contract's schema.
+        confidence: What labelled images said of the probabilities (`kedge calibrate`).
+        second: When a better artefact is asked again (`kedge calibrate --second`).
     """
 
     input: Input
@@ -315,6 +322,13 @@ class Contract:
     labels: tuple[Label, ...] = ()
     provenance: Provenance = FOREIGN
     schema: int = SCHEMA
+    confidence: Confidence | None = None
+    second: SecondRule | None = None
+
+    def __post_init__(self) -> None:
+        """State the schema that the fields need."""
+        if self.confidence or self.second or self.provenance.validation_images:
+            object.__setattr__(self, "schema", max(self.schema, WITH_CONFIDENCE))
 
     def to_json(self) -> str:
         """Return the contract as JSON.
@@ -322,7 +336,14 @@ class Contract:
         Returns:
             JSON with sorted keys. The same contract gives the same bytes.
         """
-        return json.dumps(encode(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        data = encode(self)
+        # Omitted where unset: files without them keep their bytes, and older devices read them.
+        if not self.provenance.validation_images:
+            del data["provenance"]["validation_images"]
+        for name in ("confidence", "second"):
+            if data[name] is None:
+                del data[name]
+        return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Contract":

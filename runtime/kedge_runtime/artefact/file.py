@@ -27,10 +27,12 @@ from kedge_runtime.frozen import dataclass
 if TYPE_CHECKING:
     from kedge_runtime.artefact.golden import Golden
     from kedge_runtime.artefact.signing import Trust
+    from kedge_runtime.field.sketch import Sketch
 
 
 CONTRACT = "kedge/contract.json"
 GOLDEN = "kedge/golden.npz"
+SKETCH = "kedge/sketch.npz"  # optional
 # Format -> the member where other programs look for class names; ONNX has none.
 LABELS = {"tflite": "labels.txt"}
 
@@ -39,12 +41,16 @@ _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A sealed file whose digest held when it was read; `packed`: its golden set's bytes."""
+    """A sealed file whose digest held when it was read.
+
+    `packed`: its golden set's bytes; `packed_sketch`: its sketch's, empty without one.
+    """
 
     path: Path
     contract: Contract
     packed: bytes = field(repr=False)
     digest: str
+    packed_sketch: bytes = field(default=b"", repr=False)
 
     @cached_property
     def golden(self) -> "Golden":
@@ -56,6 +62,16 @@ class Artefact:
 
         return Golden.from_bytes(self.packed) if self.packed else Golden.none()
 
+    @cached_property
+    def sketch(self) -> "Sketch | None":
+        """What the model saw in calibration, read on first use; None without a sketch.
+
+        Raises ArtefactError when it is damaged.
+        """
+        from kedge_runtime.field.sketch import Sketch
+
+        return Sketch.from_bytes(self.packed_sketch) if self.packed_sketch else None
+
 
 def seal(
     format: str,
@@ -63,17 +79,30 @@ def seal(
     contract: Contract,
     golden: "Golden",
     others: Mapping[str, bytes] | None = None,
+    sketch: "Sketch | None" = None,
 ) -> bytes:
     """Return the bytes of a sealed file; `format`: a key of `containers.FORMATS`.
 
-    `others`: members that other programs put behind the model (`containers.split`).
+    `sketch`: of what the model saw in calibration, for `kedge drift --field`. `others`: members
+    that other programs put behind the model (`containers.split`).
     """
     # Python's escape for a byte of a name that is no UTF-8 is JSON's, too.
     text = contract.to_json().encode(errors="backslashreplace")
     members = {**(others or {}), CONTRACT: text, GOLDEN: golden.to_bytes()}
+    if sketch is not None:
+        members[SKETCH] = sketch.to_bytes()
     if format in LABELS and contract.labels:
         members[LABELS[format]] = _lines(contract)
     return containers.append(format, model, members)
+
+
+def with_sketch(content: ModelContent, artefact: Artefact, sketch: "Sketch") -> bytes:
+    """Return the bytes of a sealed file, sealed again with a sketch in the place of an older one.
+
+    A signature is lost: it was of other bytes.
+    """
+    bare, others = containers.split(content.format, content.data)
+    return seal(content.format, bare, artefact.contract, artefact.golden, others, sketch)
 
 
 def _lines(contract: Contract) -> bytes:
@@ -104,7 +133,8 @@ def artefact_of(content: ModelContent) -> Artefact:
         raise ArtefactError(
             f"{content.path}: no readable contract in it ({error}); convert again"
         ) from None
-    return Artefact(content.path, Contract.from_json(contract), golden, stated)
+    sketch = members.get(SKETCH, b"")
+    return Artefact(content.path, Contract.from_json(contract), golden, stated, sketch)
 
 
 def is_sealed(path: Path) -> bool:

@@ -39,7 +39,7 @@ class Classifier(Predictor):
         self.artefact, self.engine = artefact, engine
         self.contract = artefact.contract
         _check_agreement(self.contract, engine, artefact.path)
-        self.classes = Classes.of(self.contract.labels, self.contract.output)
+        self.classes = Classes.of_contract(self.contract)
         self.preprocessor = Preprocessor(self.contract.input)
         self._real_numbers = real_numbers(self.contract.output.tensor)
 
@@ -151,8 +151,11 @@ class Classifier(Predictor):
         return partial(self._probabilities, self.preprocessor.tensor(pixels))
 
     def _probabilities(self, tensor: Array) -> Floats:
-        outputs = check_finite(self.numbers(self.engine.run(tensor)))
-        return probabilities(outputs, self.contract.output)
+        return self.probabilities_in(self.numbers(self.engine.run(tensor)))
+
+    def probabilities_in(self, outputs: Floats) -> Floats:
+        """Return each class's probability for the model's outputs, float32, flat."""
+        return probabilities(check_finite(outputs), self.contract.output)
 
     def features(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the embedding of one image, from a model without its top.

@@ -41,8 +41,9 @@ class Ensemble(Predictor):
             raise UsageError("an ensemble takes a list of classifiers; give at least one")
         for member in self.members:
             member.check_answers()
-            _check_classes(self.members[0], member)
-        self.classes = self.members[0].classes
+            check_classes(self.members[0], member)
+        # No image has calibrated the mean.
+        self.classes = self.members[0].classes.without_floors()
 
     def probabilities(self, image: Source, colour: Colour = "rgb") -> Floats:
         """Return the mean of the members' probabilities.
@@ -90,12 +91,13 @@ def _mean(rows: Sequence[Callable[[], Floats]]) -> Floats:
     return np.asarray(np.mean([row() for row in rows], axis=0), np.float32)
 
 
-def _check_classes(first: Classifier, other: Classifier) -> None:
+def check_classes(first: Classifier, other: Classifier, what: str = "an ensemble") -> None:
+    """Raise UsageError unless two classifiers can answer for each other."""
     ours, theirs = first.classes, other.classes
     if (ours.labels, ours.multi_label) == (theirs.labels, theirs.multi_label):
         return
-    what = "another type of output" if ours.labels == theirs.labels else "other classes"
+    differs = "another type of output" if ours.labels == theirs.labels else "other classes"
     raise UsageError(
-        f"{other.artefact.path}: has {what} than {first.artefact.path}; "
-        "an ensemble needs the same labels in the same order and the same type of output"
+        f"{other.artefact.path}: has {differs} than {first.artefact.path}; "
+        f"{what} needs the same labels in the same order and the same type of output"
     )

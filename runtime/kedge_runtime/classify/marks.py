@@ -22,7 +22,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Mark:
-    """The true class of an image, and whether a result names it."""
+    """The true class of an image, and whether a result names it: with a coverage, in its set."""
 
     truth: "Label"
     right: bool
@@ -62,7 +62,8 @@ class Marker:
         index = self._by_folder(image) if self.stated is None else self.stated.get(image)
         if index is None:
             return None
-        right = result.best.index == index and not result.unknown
+        named = result.predictions if result.set_size else (result.best,)
+        right = index in [each.index for each in named] and not result.unknown
         self.marked += 1
         self.right += right
         return Mark(self.labels[index], right)

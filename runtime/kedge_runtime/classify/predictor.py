@@ -46,6 +46,14 @@ class Predictor(ABC):
             EngineError: The engine fails, or is closed.
         """
 
+    def summary(self) -> tuple[str, ...]:
+        """Return lines on what its answers took so far.
+
+        Returns:
+            None, but for a second opinion.
+        """
+        return ()
+
     def prepared(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
         """Do all of `probabilities` that needs no engine; return a function for the rest.
 

@@ -5,14 +5,15 @@ The activation is applied in float, exactly once.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from kedge_runtime.arrays import Flags, Floats, Places
-from kedge_runtime.artefact.contract import Activation, Label, Output
+from kedge_runtime.artefact.contract import Activation, Contract, Label, Output
+from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.errors import ContractError, EngineError, UsageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.records import shown
@@ -42,10 +43,19 @@ ACTIVATIONS: dict[Activation, Callable[[Floats], Floats]] = {
 
 def probabilities(outputs: Floats, output: Output) -> Floats:
     """Return the probabilities, [..., classes], of a model's outputs."""
-    if output.kind != "logits":
-        return outputs
-    logits = outputs if output.temperature == 1 else outputs / np.float32(output.temperature)
-    return ACTIVATIONS[output.activation](logits)
+    if output.kind == "logits":
+        logits = outputs if output.temperature == 1 else outputs / np.float32(output.temperature)
+        return ACTIVATIONS[output.activation](logits)
+    if output.kind == "softmax" and output.temperature != 1:
+        return _tempered(outputs, output.temperature)
+    return outputs
+
+
+def _tempered(shares: Floats, temperature: float) -> Floats:
+    """Return the softmax of logits divided by a temperature, of their softmax without it."""
+    # A device's softmax may dequantise to a little less than 0.
+    powers = np.maximum(shares, 0) ** np.float32(1 / temperature)
+    return np.asarray(powers / np.maximum(powers.sum(axis=-1, keepdims=True), 1e-12), np.float32)
 
 
 def reached(values: Floats, thresholds: Sequence[float], offset: int = 0) -> Flags:
@@ -173,13 +183,16 @@ class Result:
     Attributes:
         best: The most probable class, always.
         predictions: Sorted by descending probability, ties by index. Of exclusive classes the first
-            `top`, of independent ones (sigmoid) all that reach their threshold, maybe none.
+            `top`, of independent ones (sigmoid) all that reach their threshold, maybe none. With a
+            coverage: the smallest set of labels that holds the truth so often, its first `top`.
         margin: The best probability minus the second.
         entropy: 0 (sure) to 1 (no idea): H / ln(classes). Of independent classes the mean of their
             entropies in bits.
-        unknown: Whether the result misses the rule of the call.
+        unknown: Whether the result misses the rule of the call. With a coverage, also where the set
+            is empty or larger than `top`.
         thumbnail: A small JPEG of the image in a notebook, else None. It does not count when
             results are compared.
+        set_size: With a coverage, the number of labels in the set; else None.
     """
 
     best: Prediction
@@ -188,6 +201,7 @@ class Result:
     entropy: float
     unknown: bool = False
     thumbnail: bytes | None = field(default=None, compare=False)
+    set_size: int | None = None
 
     @property
     def label(self) -> str | None:
@@ -199,8 +213,9 @@ class Result:
 
         Returns:
             The keys that `kedge classify --json` has for an image: `label`, `unknown`, `margin`,
-            `entropy`, `best` and `predictions`.
+            `entropy`, `best` and `predictions`; with a coverage also `set_size`.
         """
+        sized = {} if self.set_size is None else {"set_size": self.set_size}
         return {
             "label": self.label,
             "unknown": self.unknown,
@@ -208,6 +223,7 @@ class Result:
             "entropy": self.entropy,
             "best": self.best.to_dict(),
             "predictions": [prediction.to_dict() for prediction in self.predictions],
+            **sized,
         }
 
     def __repr__(self) -> str:
@@ -246,6 +262,8 @@ class Rule:
         min_confidence: The minimum probability of the best class, 0 to 1.
         max_entropy: The maximum normalised entropy, 0 to 1.
         threshold: Replaces the contract's thresholds for independent classes, 0 to 1.
+        coverage: Predict the smallest set of labels that holds the truth in this share of images;
+            whole percents from .5 on. `kedge calibrate` makes an artefact ready for it.
 
     Raises:
         UsageError: A value is no number from 0 to 1.
@@ -254,11 +272,12 @@ class Rule:
     min_confidence: float = 0.0
     max_entropy: float = 1.0
     threshold: float | None = None
+    coverage: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers outside 0..1, NaN included, and what is no number."""
         for name, value in vars(self).items():
-            if name == "threshold" and value is None:
+            if name in ("threshold", "coverage") and value is None:
                 continue
             if not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise UsageError(f"{name} is {shown(value)}, allowed are 0 to 1")
@@ -266,12 +285,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Classes:
-    """Names the outputs: one label per output, after the background if there is one."""
+    """Names the outputs: one label per output, after the background if there is one.
+
+    `floors`: as of the contract's `Confidence`; none where no coverage can be asked for.
+    """
 
     labels: tuple[Label, ...]
     offset: int = 0
     multi_label: bool = False
     thresholds: tuple[float, ...] = ()
+    floors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ContractError for a wrong number of thresholds."""
@@ -289,24 +312,49 @@ class Classes:
         names = (BACKGROUND,) * offset + labels
         return cls(names, offset, output.multi_label, output.thresholds)
 
+    @classmethod
+    def of_contract(cls, contract: Contract) -> "Classes":
+        """Return the classes of a contract, with the floors of its confidence."""
+        classes = cls.of(contract.labels, contract.output)
+        floors = contract.confidence.floors if contract.confidence else ()
+        return replace(classes, floors=floors)
+
+    def without_floors(self) -> "Classes":
+        """Return the classes of a predictor that no labelled images have calibrated."""
+        return replace(self, floors=())
+
     def prediction(self, output: int, probability: float) -> Prediction:
         """Return the class of one output."""
         label = self.labels[output]
         return Prediction(output - self.offset, label.id, label.name, probability)
 
     def result(self, values: Floats, top: int = 5, rule: Rule = Rule()) -> Result:
-        """Return the result of probabilities, float32 [outputs]."""
+        """Return the result of probabilities, float32 [outputs].
+
+        Raises UsageError for a coverage that the artefact isn't calibrated for.
+        """
         order = descending(values, max(top, 2))
         best, *others = values[order].tolist()
-        chosen = self._reached(values, rule) if self.multi_label else order[:top]
+        chosen, size = self._chosen(values, order, top, rule)
         spread = (mean_binary_entropy if self.multi_label else entropy)(values)
+        unsure = best < rule.min_confidence or spread > rule.max_entropy
         return Result(
             self.prediction(int(order[0]), best),
             tuple(map(self.prediction, chosen.tolist(), values[chosen].tolist())),
             best - (others[0] if others else 0.0),
             spread,
-            not chosen.size or best < rule.min_confidence or spread > rule.max_entropy,
+            not chosen.size or unsure or (size or 0) > top,
+            set_size=size,
         )
+
+    def _chosen(
+        self, values: Floats, order: Places, top: int, rule: Rule
+    ) -> tuple[Places, int | None]:
+        """Return the outputs to predict, and how many labels a coverage takes."""
+        if rule.coverage is not None:
+            size = int((values >= np.float32(floor_for(rule.coverage, self.floors))).sum())
+            return order[: min(size, top)], size
+        return self._reached(values, rule) if self.multi_label else order[:top], None
 
     def _reached(self, values: Floats, rule: Rule) -> Places:
         thresholds = self.thresholds if rule.threshold is None else (rule.threshold,)

@@ -1,5 +1,6 @@
 """Show the results of images: as text, as a table that compares models, or as JSON."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from kedge_runtime.classify.results import Prediction, Result, disagree
 from kedge_runtime.commands.csv_table import CsvTable
 from kedge_runtime.output import echo, echo_json, echo_page, note, page, paint, percent
 from kedge_runtime.printable import printable
-from kedge_runtime.terminal import columns
+from kedge_runtime.terminal import columns, fold_width
 
 ENSEMBLE = "ensemble"  # the title of an ensemble
-NAME_COLUMNS = 30
+NAME_COLUMNS, NARROW_COLUMNS = 30, 14  # of a name; on a terminal the path needs the rest
+WIDE = 100  # columns of a terminal that leave room enough
 LONGEST = 200  # characters of a name that has a line for itself
 # Marks a row in which models disagree; separates the columns of the comparison.
 MARK, GAP, WRONG = "! ", "  ", "x "
@@ -32,15 +34,28 @@ def text(path: str | Path, result: Result, top: int, mark: Mark | None = None) -
     classes = [_class(prediction) for prediction in result.predictions]
     if top == 1 and len(classes) == 1:
         label = short(_label(result), NAME_COLUMNS)
-        line = f"{_percent(result.best)}  {label:{NAME_COLUMNS}}  {image}"
+        line = f"{_percent(result.best)}  {label:{_padding()}}  {image}"
         return page([line if mark is None else f"{_verdict(mark)}  {line}{_true_name(mark)}"])
-    rows = [f"  {line}" for line in classes] or [
-        f"  no class reaches its threshold; best: {_class(result.best)}"
-    ]
-    heading = f"{image}: unknown" if result.unknown else image
+    none = "no class reaches its threshold"
+    if result.set_size is not None:
+        none = "no class is likely enough for the coverage"
+    rows = [f"  {line}" for line in classes] or [f"  {none}; best: {_class(result.best)}"]
+    heading = f"{image}: unknown{_too_large(result, top)}" if result.unknown else image
     if mark is not None:
         heading += f"{',' if result.unknown else ':'} {_verdict(mark).rstrip()}{_true_name(mark)}"
     return page([heading, *rows])
+
+
+def _too_large(result: Result, top: int) -> str:
+    """Say that a coverage takes more classes than are allowed, if it does."""
+    size = result.set_size or 0
+    return f" ({size} classes for the coverage)" if size > top else ""
+
+
+def _padding() -> int:
+    """Return the columns that names are filled up to."""
+    width = fold_width(sys.stdout)
+    return NAME_COLUMNS if width is None or width >= WIDE else NARROW_COLUMNS
 
 
 def _verdict(mark: Mark) -> str:

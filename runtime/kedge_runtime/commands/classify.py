@@ -67,6 +67,8 @@ class ClassifyOptions:
             raise UsageError("--csv - and --json: both print on stdout; give --csv a file")
         if self.sheet and self.save_features:
             raise UsageError("--sheet: shows results, not features; omit it or --save-features")
+        if self.model.second and self.save_features:
+            raise UsageError("--second: is for answers, not features; omit it or --save-features")
 
 
 @click.command()
@@ -120,7 +122,12 @@ def run(options: ClassifyOptions) -> int:
         return save_features(classifiers, images, options.save_features, as_json=options.as_json)
     predictors = predictors_of(classifiers, options.model)
     names = [str(classifier.artefact.path) for classifier in classifiers]
-    return classify_images(predictors, names, images, options)
+    names += [str(options.model.second)] if options.model.second else []
+    try:
+        return classify_images(predictors, names, images, options)
+    finally:
+        for line in (line for each in predictors for line in each.summary()):
+            note(line)
 
 
 def classify_images(
@@ -130,7 +137,7 @@ def classify_images(
     options: ClassifyOptions,
 ) -> int:
     """Classify each image with each predictor, and print the results; return the exit code."""
-    titles = [ENSEMBLE] if options.model.ensemble else list(artefacts)
+    titles = [ENSEMBLE] if options.model.ensemble else list(artefacts)[: len(predictors)]
     markers, images = _markers(predictors, images, options)
     table = CsvTable(titles, options.top) if options.csv else None
     printed = table if options.csv == STDOUT else None

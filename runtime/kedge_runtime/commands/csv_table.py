@@ -8,6 +8,7 @@ from kedge_runtime.classify.marks import Mark
 from kedge_runtime.classify.results import Result
 
 HEAD = ("image", "artefact", "label", "unknown", "truth", "right")
+SIZE = ("set_size",)  # with a coverage
 # Of each class, numbered from 1.
 CLASS = ("class", "id", "probability")
 
@@ -18,12 +19,17 @@ class CsvTable:
     def __init__(self, titles: Sequence[str], top: int) -> None:
         """Take the names of the models, and the number of classes of a row."""
         self._titles, self._top = titles, top
+        self._size: tuple[str, ...] = ()
         self.rows = list[list[str]]()
 
     def add(self, image: Path, results: Sequence[Result], marks: Sequence[Mark | None]) -> None:
         """Add the results of an image."""
         for title, result, mark in zip(self._titles, results, marks, strict=True):
-            self.rows.append([str(image), title, *_answer(result, mark), *self._classes(result)])
+            if result.set_size is not None:
+                self._size = SIZE
+            size = [] if result.set_size is None else [str(result.set_size)]
+            cells = [*_answer(result, mark), *size, *self._classes(result)]
+            self.rows.append([str(image), title, *cells])
 
     def _classes(self, result: Result) -> list[str]:
         cells = [
@@ -40,7 +46,7 @@ class CsvTable:
         columns = [f"{name}_{i}" for i in range(1, self._top + 1) for name in CLASS]
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([[*HEAD, *columns], *self.rows])
+        writer.writerows([[*HEAD, *self._size, *columns], *self.rows])
         return file.getvalue()
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.checks.hardware import identity
+from kedge_runtime.commands import field
 from kedge_runtime.commands.arguments import DROP, SHARE
 from kedge_runtime.commands.drift_table import notes, table
 from kedge_runtime.commands.options import (
@@ -115,10 +117,15 @@ class DriftOptions:
 
 @click.command()
 @click.argument("artefacts", nargs=-1, required=True, type=PLACE, metavar="ARTEFACT...")
-@click.option("--images", required=True, type=PLACE, metavar="DIR", help="Folder of images.")
+@click.option("--images", type=PLACE, metavar="DIR", help="Folder of images.")
+@click.option(
+    "--field",
+    type=PLACE,
+    metavar="DIR|VIDEO",
+    help="Hold images of the field against the artefact's own calibration; needs no float model.",
+)
 @click.option(
     "--against",
-    required=True,
     metavar="MODEL|NPZ|ARTEFACT",
     help="The float model: a card's name, demo or a model file; a reference recorded from it; or "
     "another artefact.",
@@ -180,7 +187,8 @@ class DriftOptions:
 @trust_options
 @scheduler
 @as_json
-def drift(**options: Any) -> int:
+@click.pass_context
+def drift(context: click.Context, /, **options: Any) -> int:
     """Measure the accuracy drift of artefacts against the float model, with a verdict.
 
     Both classify the same images. A gate passes or fails when the whole 95 % interval of its value
@@ -188,7 +196,19 @@ def drift(**options: Any) -> int:
 
     Exit codes: 0 all passed, 1 a gate failed, 2 usage error, 3 inconclusive.
     """
+    if options["field"]:
+        given = [name for name in options if _is_given(context, name)]
+        field.refuse_others(given)
+        return field.run(field.FieldOptions(**{name: options[name] for name in field.ALLOWED}))
+    del options["field"]
+    for parameter in context.command.params:
+        if parameter.name in ("images", "against") and not options[parameter.name]:
+            raise click.MissingParameter(ctx=context, param=parameter)
     return run(DriftOptions(**options))
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def run(options: DriftOptions) -> int:

@@ -21,6 +21,7 @@ from kedge_runtime.drift.report import (
 from kedge_runtime.drift.sentences import (
     calibrated,
     chosen,
+    expected,
     held,
     no_flips,
     other_limit,
@@ -101,9 +102,21 @@ def _uncertainty(drift: Drift) -> Iterator[str]:
         sides = (drift.calibration.reference.ece, drift.calibration.artefact.ece)
         change = f"change {points(drift.calibration.shift)}"
         yield _row("calibration error", percent(sides[0]), percent(sides[1]), "", change)
+    yield from _confidence(drift)
     entropy = drift.entropy
     change = f"change {round(entropy.shift.value, 3) or 0.0:.3f}"
     yield _row("entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "", change)
+
+
+def _confidence(drift: Drift) -> Iterator[str]:
+    if drift.confidence is None:
+        return
+    if plain := drift.confidence.uncalibrated:
+        temperature = f"without temperature {drift.confidence.temperature:g}"
+        yield _row("", "", percent(plain.value), "", temperature)
+    for coverage in drift.confidence.coverage:
+        held = "" if coverage.held is None else percent(coverage.held.value)
+        yield _row(f"{percent(coverage.asked, 0)} coverage", "", held, "", expected(coverage))
 
 
 def _distances(drift: Drift) -> Iterator[str]:
@@ -112,7 +125,7 @@ def _distances(drift: Drift) -> Iterator[str]:
     if distances.sqnr is not None:
         cosine = f"cosine {distances.cosine:.4f}"
         yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", cosine)
-        yield _row("largest error", "", f"{distances.max_error:.2g}")
+        yield _row("largest error", "", f"{distances.max_error:.2g}", "", "of a logit")
 
 
 def _flips(drift: Drift) -> Iterator[str]:

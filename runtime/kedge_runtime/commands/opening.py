@@ -19,6 +19,7 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.arguments import SHARE
 from kedge_runtime.commands.options import (
+    FILE,
     ForeignOptions,
     contract_options,
     group,
@@ -26,6 +27,7 @@ from kedge_runtime.commands.options import (
     record,
     trust_options,
 )
+from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import quiet, say
@@ -39,6 +41,7 @@ class ModelRequest:
     """What a command line says of its model: how to open it, and when its answer is unknown."""
 
     ensemble: bool
+    second: Path | None
     rule: Rule
     foreign: ForeignOptions
     trust: "Trust | None"
@@ -62,11 +65,24 @@ _rule_options = record(
         help='Above this normalised entropy (0 to 1) the answer is "unknown".',
     ),
     click.option("--threshold", type=SHARE, help="Override the threshold of a multi-label model."),
+    click.option(
+        "--coverage",
+        type=SHARE,
+        help="Name the fewest classes that hold the truth this often, as 90%; more than --top are "
+        '"unknown". `kedge calibrate` prepares the artefact.',
+    ),
 )
 
-# `ensemble`, `rule`, `foreign`, `trust` and `engine`: the fields of a ModelRequest.
+# `ensemble`, `second`, `rule`, `foreign`, `trust` and `engine`: the fields of a ModelRequest.
 answer_options = group(
     click.option("--ensemble", is_flag=True, help="Average the artefacts' probabilities."),
+    click.option(
+        "--second",
+        type=FILE,
+        metavar="FILE2",
+        help="Ask this better artefact again where the answer is a near tie (`kedge calibrate "
+        "--second`).",
+    ),
     _rule_options,
 )
 opening_options = group(contract_options, trust_options, isolated_engine_options)
@@ -117,4 +133,22 @@ def predictors_of(classifiers: Sequence[Classifier], request: ModelRequest) -> S
         classifier.check_answers()
     if request.rule.threshold is not None and not any(c.classes.multi_label for c in classifiers):
         raise UsageError("--threshold is for multi-label models only; see --min-confidence")
-    return [Ensemble(classifiers)] if request.ensemble else classifiers
+    predictors: Sequence[Predictor] = [Ensemble(classifiers)] if request.ensemble else classifiers
+    if request.second:
+        predictors = [_with_second(classifiers, request.second, request)]
+    if request.rule.coverage is not None:
+        for predictor in predictors:
+            floor_for(request.rule.coverage, predictor.classes.floors)
+    return predictors
+
+
+def _with_second(
+    classifiers: Sequence[Classifier], second: Path, request: ModelRequest
+) -> Predictor:
+    """Return the artefact with a second opinion. Raises UsageError for several artefacts."""
+    from kedge_runtime.classify.second_opinion import SecondOpinion
+
+    if request.ensemble or len(classifiers) != 1:
+        raise UsageError("--second: is for the answers of one artefact; give it alone")
+    model = read_model(second, request.trust)
+    return SecondOpinion(classifiers[0], _open(model, request), model.content)

@@ -1,14 +1,15 @@
 """Serve a model and its stream as a page and an interface: the command `kedge serve`."""
 
 import os
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from kedge_runtime.classify.results import Classes
 from kedge_runtime.commands.arguments import split
 from kedge_runtime.commands.opening import (
     ModelRequest,
@@ -31,14 +32,10 @@ from kedge_runtime.commands.watch_lines import EventLog
 from kedge_runtime.errors import UsageError, install, reason_of
 from kedge_runtime.files import read_text
 from kedge_runtime.output import note, only_python_stderr
+from kedge_runtime.serve.address import Address
+from kedge_runtime.serve.labelling import UnsureLabelling
 from kedge_runtime.streams.answers import FrameClassifier, StreamTally
-from kedge_runtime.streams.live import LiveSource
-from kedge_runtime.watch.loop import Sink, Watch
 from kedge_runtime.watch.message import Origin
-
-if TYPE_CHECKING:
-    from kedge_runtime.serve.app import Service
-    from kedge_runtime.serve.view import View
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 TOKEN = "KEDGE_TOKEN"
@@ -78,6 +75,19 @@ class AddressRequest:
         if token and (len(token) < SHORTEST or not token.isascii() or not token.isprintable()):
             raise UsageError(f"the token needs at least {SHORTEST} printable ASCII characters")
         return token or None
+
+    def requests(self) -> float:
+        """Return the requests a second of one client, 0 for any number."""
+        return (0.0 if self.local else RATE) if self.rate is None else self.rate
+
+    def labelling(self, unsure: Path | None, classes: Classes) -> UnsureLabelling | None:
+        """Return where images are labelled; None without a folder. Raises UsageError."""
+        if unsure is None:
+            if self.labelled:
+                raise UsageError("--labelled: takes the images of --save-unsure; name that, too")
+            return None
+        labelled = self.labelled or unsure.absolute().parent / "labelled"
+        return UnsureLabelling(unsure, labelled, classes.labels[classes.offset :])
 
 
 address_options = record(
@@ -144,15 +154,28 @@ def run(options: ServeOptions) -> int:
     """Serve until Ctrl-C; return the exit code."""
     artefacts, _ = split(options.arguments, streaming=True, zips=True)
     token = options.address.token()
-    server = _library("kedge_runtime.serve.server")
-    with server.Address(options.address.host, options.address.port).bind() as listening:
-        opened = options.updates.open(artefacts, options.model, options.source, options.sinks)
+    running, access = (_library(f"kedge_runtime.serve.{name}") for name in ("running", "access"))
+    with Address(options.address.host, options.address.port).bind() as listening:
+        stream = options.updates.open(artefacts, options.model, options.source, options.sinks)
         with only_python_stderr(), ending_by_signal():
-            stream = _Stream(opened, options)
-            app = _library("kedge_runtime.serve.app").app_of(stream.service(token))
+            rules = access.AccessRules(token, options.address.requests())
+            opened = _opened(stream, options)
+            setup = running.Setup(stream.model, options.model.rule, *opened, rules)
             note(f"http://{_shown(*listening.getsockname()[:2])} (Ctrl-C ends it)")
-            server.run(app, listening, server.Work(stream.work, stream.leave, stream.stop))
+            with summing_up(setup.classifier.tally) if setup.items else nullcontext():
+                running.serve(setup, listening)
     return 0
+
+
+def _opened(stream: StreamModel, options: ServeOptions) -> tuple[Any, ...]:
+    """Open the stream: classifier, origin, items, observers, sinks and labelling, in this order."""
+    source, gates = options.source, options.gates.options(options.top, options.model.rule)
+    labelling = options.address.labelling(options.gates.save_unsure, stream.model.classes)
+    classifier = FrameClassifier(stream.model, gates, StreamTally())
+    origin = Origin(stream.names, source.name if source.given else "no source")
+    items = source.open() if source.given else None
+    sinks = [EventLog(), *options.sinks.open(origin, live=source.live)]
+    return classifier, origin, items, stream.observers, sinks, labelling
 
 
 def _shown(host: str, port: int) -> str:
@@ -160,84 +183,10 @@ def _shown(host: str, port: int) -> str:
 
 
 def _library(name: str) -> Any:
+    """Import a module that needs the extra. Raises UsageError without it."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kedge"):
             raise
         raise UsageError(f"{error.name} isn't installed:", run=install("serve")) from None
-
-
-class _Stream:
-    """The stream behind a page: it runs in its own thread, with the model of the page."""
-
-    def __init__(self, opened: StreamModel, options: ServeOptions) -> None:
-        """Open source and sinks."""
-        view: View = _library("kedge_runtime.serve.view").View()
-        self._model, self._artefacts, self._options = opened.model, opened.names, options
-        self._view, self._tally = view, StreamTally()
-        gates = options.gates.options(options.top, options.model.rule)
-        self._classifier = FrameClassifier(opened.model, gates, self._tally)
-        source = options.source
-        self._name = source.name if source.given else "no source"
-        self._items = source.open() if source.given else None
-        origin = Origin(self._artefacts, self._name)
-        self._observers = opened.observers
-        self._sinks = options.sinks.open(origin, live=source.live)
-
-    @property
-    def work(self) -> Callable[[], None] | None:
-        """What to run in a thread; None without a source."""
-        return self._watch if self._items is not None else None
-
-    def _watch(self) -> None:
-        assert self._items is not None
-        sinks: list[Sink] = [self._view, EventLog(), *self._sinks]
-        watch = Watch(self._name, self._classifier, [self._view, *self._observers], sinks)
-        with summing_up(self._tally):
-            watch.run(self._view.tapped(self._items))
-
-    def leave(self) -> None:
-        """End what the page looks at."""
-        self._view.stop()
-
-    def stop(self) -> None:
-        """End the stream."""
-        self.leave()
-        if isinstance(self._items, LiveSource):
-            self._items.close()
-
-    def service(self, token: str | None) -> "Service":
-        """Return what the app serves."""
-        app, access = (_library(f"kedge_runtime.serve.{name}") for name in ("app", "access"))
-        uploads, metrics = (_library(f"kedge_runtime.serve.{n}") for n in ("uploads", "metrics"))
-        waiting = {
-            type(sink).__name__.removesuffix("Sink").lower(): lambda sink=sink: sink.waiting
-            for sink in self._sinks
-            if hasattr(sink, "waiting")
-        }
-        collector = metrics.StreamCollector(self._tally, self._view.is_live, waiting)
-        address = self._options.address
-        rate = (0.0 if address.local else RATE) if address.rate is None else address.rate
-        service: Service = app.Service(
-            self._name,
-            self._artefacts,
-            self._view,
-            uploads.Uploads(self._model, self._options.model.rule),
-            metrics.registry_of(collector),
-            self._labelling(),
-            access.AccessRules(token, rate),
-        )
-        return service
-
-    def _labelling(self) -> Any:
-        unsure, labelled = self._options.gates.save_unsure, self._options.address.labelled
-        if unsure is None:
-            if labelled:
-                raise UsageError("--labelled: takes the images of --save-unsure; name that, too")
-            return None
-        module = _library("kedge_runtime.serve.labelling")
-        labels = self._model.classes.labels[self._model.classes.offset :]
-        return module.UnsureLabelling(
-            unsure, labelled or unsure.absolute().parent / "labelled", labels
-        )

@@ -139,6 +139,11 @@ class SinkRequest:
     state: Path | None
     queue: int
 
+    @property
+    def folder(self) -> Path:
+        """The folder for what outlives the process."""
+        return self.state or state_folder()
+
     def open(self, origin: Origin, *, live: bool) -> Sequence[Sink]:
         """Open the sinks. Raises UsageError."""
         sinks: list[Sink] = []
@@ -162,7 +167,7 @@ class SinkRequest:
         return WebhookSink(check_address(address), origin, self._outbox("webhook"))
 
     def _outbox(self, kind: str) -> Outbox:
-        return Outbox((self.state or state_folder()) / f"{kind}.queue", self.queue)
+        return Outbox(self.folder / f"{kind}.queue", self.queue)
 
 
 def state_folder() -> Path:
@@ -185,7 +190,7 @@ sink_options = record(
         "--state",
         type=FOLDER,
         metavar="DIR",
-        help="Folder of the queues [default: ~/.local/state/kedge].",
+        help="Folder of queues and of the field's tests [default: ~/.local/state/kedge].",
     ),
     click.option(
         "--queue",

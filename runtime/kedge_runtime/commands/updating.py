@@ -9,9 +9,10 @@ import click
 
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.commands.arguments import SHARE
+from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import ModelRequest, open_model, predictors_of
 from kedge_runtime.commands.options import record
-from kedge_runtime.commands.stream import FOLDER, FrameSourceRequest, SinkRequest, state_folder
+from kedge_runtime.commands.stream import FOLDER, FrameSourceRequest, SinkRequest
 from kedge_runtime.errors import UsageError
 from kedge_runtime.streams.events import Observer
 
@@ -47,7 +48,9 @@ class UpdateRequest:
         if self.updates is None:
             if self.shadow is not None or self.shadow_agreement is not None:
                 raise UsageError("--shadow, --shadow-agreement: are for --updates DIR")
-            return StreamModel(open_model(artefacts, request), [str(path) for path in artefacts])
+            model, names = open_model(artefacts, request), [str(path) for path in artefacts]
+            live = source.given and source.live
+            return StreamModel(model, names, field_observers(model, sinks.folder, live=live))
         self._check(artefacts, request, source)
         return _begun(artefacts[0], self._plan(self.updates, request), request, sinks)
 
@@ -59,6 +62,7 @@ class UpdateRequest:
                 source.given and source.live
             ),
             "takes one artefact, without --ensemble": len(artefacts) > 1 or request.ensemble,
+            "a second opinion is chosen for one artefact; omit --second": request.second,
             "an accelerator runs one model at a time; omit --delegate": request.engine.delegate,
             f"artefacts have their own contract; omit {request.foreign.flags}": (
                 request.foreign.flags
@@ -83,17 +87,18 @@ def _begun(
     """Begin with the model in use, and watch the folder for a newer one."""
     from kedge_runtime.updates.beginning import begin
     from kedge_runtime.updates.store import ModelStore
-    from kedge_runtime.updates.switching import SwitchingPredictor
+    from kedge_runtime.updates.switching import Following, SwitchingPredictor
     from kedge_runtime.updates.updater import REVERTED, Updater
 
-    store = ModelStore(sinks.state or state_folder())
+    store = ModelStore(sinks.folder)
     begun = begin(base, store, plan)
     predictors_of([begun.model], request)
     model = SwitchingPredictor(begun.model)
     updater = Updater(plan, store, begun.state, model)
     for line in begun.lines:
         updater.tell(REVERTED, line)
-    return StreamModel(model, updater.names, [updater])
+    field = Following(model, lambda each: field_observers(each, sinks.folder, live=True))
+    return StreamModel(model, updater.names, [updater, field])
 
 
 # How a stream's model is updated, as `updates`: UpdateRequest.

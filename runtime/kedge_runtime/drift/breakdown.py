@@ -6,10 +6,8 @@ from kedge_runtime.arrays import Doubles, Flags, Indices
 from kedge_runtime.drift import report
 from kedge_runtime.drift.by_class import ClassDrift, ClassName, Confusion, Mistake, PerClass
 from kedge_runtime.drift.measure import NONE, SIDES, Evidence
-from kedge_runtime.drift.statistics import benjamini_hochberg, hypergeometric_tail, mcnemar
+from kedge_runtime.drift.statistics import BINS, benjamini_hochberg, hypergeometric_tail, mcnemar
 from kedge_runtime.frozen import dataclass
-
-BINS = 15  # as in Guo et al.
 
 
 def calibrations(evidence: Evidence) -> report.Calibrations | None:

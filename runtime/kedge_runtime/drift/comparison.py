@@ -11,10 +11,12 @@ import numpy as np
 
 from kedge_runtime import __version__
 from kedge_runtime.arrays import Indices
-from kedge_runtime.artefact.contract import Label
+from kedge_runtime.artefact.contract import Contract, Label
 from kedge_runtime.artefact.file import Artefact, read_artefact
 from kedge_runtime.drift import journal, report
 from kedge_runtime.drift.codecs import PartCodec, shards_of
+from kedge_runtime.drift.confidence import confidence_drift
+from kedge_runtime.drift.confidence_report import ConfidenceDrift
 from kedge_runtime.drift.journal import ImageFolder, Journal
 from kedge_runtime.drift.measure import ROW, Evidence, Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
@@ -146,7 +148,7 @@ def _drift(
     request, images = comparison.request, comparison.images
     artefact = comparison.artefacts[number]
     labels, output = artefact.contract.labels, artefact.contract.output
-    task = _task(request, artefact, reference)
+    task = _task(request, artefact, reference, comparison.truth)
     codec = PartCodec(shards_of(images), len(labels), output.kind == reference.facts.output.kind)
     path = request.out and _journal_path(request.out, number)
     open_journal = Journal(path, _work(task, images, reference), codec) if path else nullcontext()
@@ -156,10 +158,27 @@ def _drift(
     drift = summarise(evidence, _described(task, artefact), request.limits)
     measured = (images.names[i] for i in part.rows["image"])
     marks = artefact.contract.provenance.calibration_images
-    return replace(drift, calibration_images=reference.count_marked(measured, marks))
+    return replace(
+        drift,
+        calibration_images=reference.count_marked(measured, marks),
+        confidence=_confidence(evidence, artefact.contract, reference),
+    )
 
 
-def _task(request: DriftRequest, artefact: Artefact, reference: Reference) -> Task:
+def _confidence(
+    evidence: Evidence, contract: Contract, reference: Reference
+) -> ConfidenceDrift | None:
+    """Return what the images say of the artefact's confidence, where `kedge calibrate` set it."""
+    if contract.confidence is None:
+        return None
+    names = (evidence.names[i] for i in evidence.rows["image"])
+    used = reference.count_marked(names, contract.confidence.images)
+    return confidence_drift(evidence, contract, used)
+
+
+def _task(
+    request: DriftRequest, artefact: Artefact, reference: Reference, truth: Indices | None
+) -> Task:
     """Return a task that is the same in another working folder and with other cores."""
     return Task(
         artefact=artefact.path.absolute(),
@@ -168,6 +187,7 @@ def _task(request: DriftRequest, artefact: Artefact, reference: Reference) -> Ta
         folder=request.folder.absolute(),
         engine=replace(request.engine, threads=request.engine.thread_count),
         trust=request.trust,
+        truth=truth,
     )
 
 
@@ -184,7 +204,8 @@ def _measured(
 
 def _work(task: Task, images: ImageFolder, reference: Reference) -> str:
     """Return a digest of everything that changes the results."""
-    work = (__version__, ROW.descr, task, reference.digest, images.fingerprint())
+    truth = None if task.truth is None else hashlib.sha256(task.truth.tobytes()).hexdigest()
+    work = (__version__, ROW.descr, task, reference.digest, images.fingerprint(), truth)
     return hashlib.sha256(repr(work).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ days.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import field
+from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,8 @@ from kedge_runtime.artefact.contract import Label, Output
 from kedge_runtime.classify import results as head
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import BACKGROUND, Prediction, check_finite
+from kedge_runtime.confidence.conformal import floor_for
+from kedge_runtime.confidence.coverage import SHOWN, shown
 from kedge_runtime.drift import statistics
 from kedge_runtime.drift.journal import Failure, ImageFolder, Journal, Shard, content_digest
 from kedge_runtime.drift.reference import Reference
@@ -61,7 +63,9 @@ DISTANCES = ("signal", "noise", "cosine", "max_error", "mean_error")
 # `image`: its index in the sorted folder. `kl` in nats; `signal` and `noise`: the sums of the
 # squared reference outputs and of the squared differences; `cosine` -1..1; the errors are absolute
 # differences of the outputs. NaN where the two sides' outputs are of different kinds. `changed`:
-# whether the sets of independent classes differ.
+# whether the sets of independent classes differ. Of the artefact's probabilities, `uncalibrated`:
+# the largest without its temperature, `truth`: that of the true class, NaN without ground truth,
+# `sizes`: of its label sets at the coverages SHOWN, 0 where it has no floor.
 ROW = np.dtype(
     [
         ("image", "<i8"),
@@ -74,6 +78,9 @@ ROW = np.dtype(
         ("max_error", "<f8"),
         ("mean_error", "<f8"),
         ("changed", "?"),
+        ("uncalibrated", "<f8"),
+        ("truth", "<f8"),
+        ("sizes", "<i4", len(SHOWN)),
     ]
 )
 
@@ -85,6 +92,7 @@ def check(rows: Rows, labels: int, *, alike: bool) -> None:
     """
     distances = np.stack([rows[name] for name in DISTANCES])
     numbers = [rows[side][name] for side in SIDES for name in ("confidence", "margin", "entropy")]
+    numbers.append(rows["uncalibrated"])
     if not np.isfinite([rows["kl"], *numbers]).all():
         raise ValueError("its numbers are not finite")
     if not (np.isfinite(distances) if alike else np.isnan(distances)).all():
@@ -96,7 +104,17 @@ def check(rows: Rows, labels: int, *, alike: bool) -> None:
             raise ValueError("it has a negative number of labels")
 
 
-def row(image: int, reference: "Outputs", artefact: "Outputs") -> Rows:
+@dataclass(frozen=True)
+class Judged:
+    """What an artefact's probabilities are held against: its floors, and the true output."""
+
+    floors: tuple[float, ...] = ()
+    truth: int | None = None
+
+
+def row(
+    image: int, reference: "Outputs", artefact: "Outputs", judged: Judged | None = None
+) -> Rows:
     """Return one row, [1], of both sides' outputs for an image."""
     probabilities = [head.probabilities(*side) for side in (reference, artefact)]
     outputs, multi_label = (reference[1], artefact[1]), reference[1].multi_label
@@ -108,7 +126,19 @@ def row(image: int, reference: "Outputs", artefact: "Outputs") -> Rows:
     else:
         answers = list(map(answer, probabilities, outputs))
     kl = statistics.kl(*(p[None] for p in probabilities), multi_label=multi_label)
-    return np.array([(image, *answers, kl, *_distances(reference, artefact), changed)], ROW)
+    sure = _confidence(artefact, probabilities[1], judged or Judged())
+    return np.array([(image, *answers, kl, *_distances(reference, artefact), changed, *sure)], ROW)
+
+
+def _confidence(artefact: "Outputs", values: Floats, judged: Judged) -> tuple[Any, ...]:
+    """Return the fields of ROW on the artefact's probabilities, float32 [outputs]."""
+    outputs, output = artefact
+    plain = head.probabilities(outputs, replace(output, temperature=1.0))
+    truth = float("nan") if judged.truth is None else float(values[judged.truth])
+    sizes = np.zeros(len(SHOWN), np.int32)
+    for i, percent in enumerate(shown(judged.floors)):
+        sizes[i] = (values >= np.float32(floor_for(percent / 100, judged.floors))).sum()
+    return float(plain.max()), truth, sizes
 
 
 # A model's outputs for one image, float32 [outputs], and their description.
@@ -154,7 +184,8 @@ class Task:
     """Hold what all shards share.
 
     `folder`: of the images; `reference`: the file with the reference's answers; `digest`: the
-    artefact's, so that a changed file is another task.
+    artefact's, so that a changed file is another task. `truth`: the true class of each image of the
+    folder, [n], or None.
     """
 
     artefact: Path
@@ -164,6 +195,7 @@ class Task:
     engine: EngineOptions
     # It doesn't change the results, so a journal must not depend on it.
     trust: "Trust | None" = field(default=None, repr=False)
+    truth: Indices | None = field(default=None, repr=False, compare=False)
 
     def open(self) -> Classifier:
         """Load the artefact. Raises ArtefactError, EngineError."""
@@ -245,8 +277,15 @@ def _measured(task: Task, index: int, name: str, image: _Image) -> tuple[Rows, f
     started = perf_counter()
     outputs = classifier.numbers(classifier.engine.run(image.tensor))
     seconds = perf_counter() - started
-    sides = (expected, reference.facts.output), (check_finite(outputs), classifier.contract.output)
-    return row(index, *sides), seconds
+    output = classifier.contract.output
+    sides = (expected, reference.output(output)), (check_finite(outputs), output)
+    return row(index, *sides, _judged(task, classifier, index)), seconds
+
+
+def _judged(task: Task, classifier: Classifier, index: int) -> Judged:
+    offset = classifier.contract.output.label_offset
+    truth = None if task.truth is None else int(task.truth[index]) + offset
+    return Judged(classifier.classes.floors, truth)
 
 
 def merge(parts: Iterable[Part]) -> Part:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kedge_runtime.classify.results import Prediction
 from kedge_runtime.drift.by_class import Confusion, PerClass
+from kedge_runtime.drift.confidence_report import ConfidenceDrift
 from kedge_runtime.drift.gates import Estimate, Gate, Holds, Pairs, Verdict
 from kedge_runtime.drift.journal import Failure
 from kedge_runtime.drift.statistics import AgreementBy
@@ -221,7 +222,7 @@ class Drift:
     independent classes must be; those have no top-5 and no drift by class. Nor has a top-5 what has
     five classes or fewer. `holds`: the strictest gates that these images pass; `default_gate`:
     whether the user gave none; `calibration_images`: how many of the images calibrated the
-    artefact.
+    artefact; `confidence`: None unless `kedge calibrate` or `kedge convert` fitted it.
     """
 
     artefact: ArtefactDrift
@@ -246,6 +247,7 @@ class Drift:
     agreement_by: AgreementBy = "best"
     default_gate: bool = False
     calibration_images: int = 0
+    confidence: ConfidenceDrift | None = None
 
 
 @dataclass(frozen=True)

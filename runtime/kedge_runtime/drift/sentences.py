@@ -2,7 +2,8 @@
 
 import math
 
-from kedge_runtime import output
+from kedge_runtime import errors
+from kedge_runtime.drift.confidence_report import CoverageDrift
 from kedge_runtime.drift.gates import Gate, GateName, Holds
 from kedge_runtime.drift.report import Accuracy, Drift
 from kedge_runtime.drift.statistics import most_unseen, rounded_up
@@ -16,7 +17,7 @@ CONVERT_AGREEMENT = 0.9
 
 def grouped(count: int) -> str:
     """Write a number in groups, as `7 000`, that no line breaks."""
-    return output.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
+    return errors.grouped(count).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def images(count: int) -> str:
@@ -64,7 +65,7 @@ def chosen(drift: Drift) -> str:
         return f"{given}: there are {grouped(ENOUGH)} labelled images or more."
     if drift.top1 is None:
         return f"{given}, which needs no labels."
-    return f"{given}: {option('max_drop', 0.01)} takes {grouped(ENOUGH)} labelled images or more."
+    return f"{given}. {option('max_drop', 0.01)} needs {grouped(ENOUGH)} labelled images or more."
 
 
 def other_limit(gate: Gate) -> str | None:
@@ -103,8 +104,16 @@ def split(accuracy: Accuracy) -> str:
 
 
 def calibrated(drift: Drift) -> str | None:
-    """Warn that the artefact was calibrated on some of the images that measure it."""
-    if not drift.calibration_images:
+    """Warn that some of the images that measure the artefact were used to make it."""
+    fitted = drift.confidence.fitted_images if drift.confidence else 0
+    if not (drift.calibration_images or fitted):
         return None
-    some = f"{grouped(drift.calibration_images)} of {images(drift.images)}"
-    return f"{some} also calibrated the artefact, so it may look too good: measure on others"
+    what = "calibrated the artefact" if drift.calibration_images else "fitted its confidence"
+    some = f"{grouped(drift.calibration_images or fitted)} of {images(drift.images)}"
+    return f"{some} also {what}, so it may look too good: measure on others"
+
+
+def expected(coverage: CoverageDrift) -> str:
+    """Say how many labels a coverage takes, and what it holds on so many images but for chance."""
+    ends = f"expected {100 * coverage.low:.1f} to {percent(coverage.high)}"
+    return f"{ends}, {coverage.size:.2f} labels"

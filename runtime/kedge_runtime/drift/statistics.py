@@ -81,6 +81,7 @@ def sqnr(reference: Floats, found: Floats) -> float:
 
 
 LEVEL = 0.95
+BINS = 15  # of a calibration error, as in Guo et al.
 # The normal quantile of (1 + LEVEL) / 2.
 Z = 1.959963984540054
 

@@ -4,7 +4,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from kedge_runtime.artefact.contract import Label
@@ -189,6 +189,30 @@ def _by_table(
     return _indices({image: _plain(word) for image, word in words.items()}, classes, labels)
 
 
+def label_sets_by(
+    table: Path, images: Sequence[Path], labels: tuple[Label, ...]
+) -> dict[Path, frozenset[int]]:
+    """Return the set of labels of each image, as indices into `labels`.
+
+    `table`: as of `read_truth`, with a row for each label of an image; an empty label is none.
+    Raises UsageError for an image that is missing in it, and for another label.
+    """
+    classes, allowed = _with_indices(_classes(labels), len(labels))
+    sets: dict[str, set[int]] = {}
+    lines = [line for line in map(str.strip, _text(table).splitlines()) if line]
+    for name, word in _rows(lines, table):
+        if (name, word) == ("file", "label"):
+            continue
+        plain = _plain(word)
+        if word and classes.get(plain, AMBIGUOUS) == AMBIGUOUS:
+            raise UsageError(f"{table}: {word!r} is not a class; {allowed}")
+        sets.setdefault(name, set()).update([classes[plain]] if word else [])
+    entries = {image: _entry(image, sets) for image in images}
+    if missing := [image for image, key in entries.items() if key is None]:
+        raise UsageError(f"{table}: has no row for {counted(len(missing), 'image')}: {missing[0]}")
+    return {image: frozenset(sets[key]) for image, key in entries.items() if key is not None}
+
+
 def _with_indices(classes: Classes, count: int) -> tuple[Classes, str]:
     """Add the indices, unless a number is another class's id or name; return the advice, too."""
     number = next((word for word, i in classes.items() if word.isdecimal() and int(word) != i), "")
@@ -235,7 +259,7 @@ def _text(table: Path) -> str:
         raise UsageError(f"{table}: not a CSV file in UTF-8: {error}") from None
 
 
-def _entry(image: Path, rows: dict[str, str]) -> str | None:
+def _entry(image: Path, rows: Collection[str]) -> str | None:
     """Return the longest end of the image's path that is in the table."""
     parts = PurePosixPath(image.as_posix()).parts
     ends = ("/".join(parts[at:]) for at in range(len(parts)))

@@ -13,70 +13,54 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kedge_runtime.errors import UsageError, reason_of
+from kedge_runtime.serve.address import CONNECTIONS
 
-CONNECTIONS = 256
-HEADERS_WITHIN = 10.0  # seconds for a request's first line and headers
+HEAD_WITHIN = 10.0  # seconds for a request's first line and headers
+BODY_WITHIN = 25.0  # and for its body; an upload is refused before (uploads.py)
+UNFINISHED = (h11.IDLE, h11.SEND_BODY)
 FAREWELL = 3  # seconds for open requests at the end
 MAX_HEADERS = 16 << 10  # bytes
 
 
 class PatientProtocol(H11Protocol):
-    """Ends a connection that doesn't send a whole head in time; uvicorn waits for ever."""
+    """Ends a connection that doesn't send a whole request in time; uvicorn waits for ever."""
 
     _late: asyncio.TimerHandle | None = None
+    _limit = HEAD_WITHIN
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for the first head."""
         super().connection_made(transport)
-        self._late = self.loop.call_later(HEADERS_WITHIN, self._end_if_idle)
+        self._wait(HEAD_WITHIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
-        if self._late:
-            self._late.cancel()
+        self._wait_no_longer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those that come after an answer begin a new head, with its own time."""
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            if self._late is None or self._late.cancelled():
-                self._late = self.loop.call_later(HEADERS_WITHIN, self._end_if_idle)
-        elif self._late:
+        if self.conn.their_state not in UNFINISHED:
+            self._wait_no_longer()
+        elif self._late is None and not self.transport.is_closing():
+            self._wait(HEAD_WITHIN)
+
+    def _wait(self, seconds: float) -> None:
+        self._limit = seconds
+        self._late = self.loop.call_later(seconds, self._end_if_unfinished)
+
+    def _wait_no_longer(self) -> None:
+        if self._late:
             self._late.cancel()
-
-    def _end_if_idle(self) -> None:
         self._late = None
-        if self.conn.their_state is h11.IDLE:
+
+    def _end_if_unfinished(self) -> None:
+        self._late = None
+        if self.conn.their_state is h11.SEND_BODY and self._limit == HEAD_WITHIN:
+            self._wait(BODY_WITHIN)
+        elif self.conn.their_state in UNFINISHED:
             self.transport.close()
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where to listen. `port` 0: any that is free."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-
-    def bind(self) -> socket.socket:
-        """Return a listening socket. Raises UsageError."""
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # With the protocol named: asyncio turns Nagle's algorithm off for no other socket, and each
-        # answer would take 40 ms.
-        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((self.host, self.port))
-            listening.listen(CONNECTIONS)
-        except OSError as error:
-            listening.close()
-            raise UsageError(
-                f"--host {self.host} --port {self.port}: can't listen there "
-                f"({reason_of(error)}); choose another port"
-            ) from None
-        listening.setblocking(False)
-        return listening
 
 
 class Background:

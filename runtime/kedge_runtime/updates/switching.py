@@ -1,11 +1,11 @@
 """Answer with one of two models: a new one on its first frames, the old one where it fails."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from kedge_runtime.arrays import Floats
+from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Colour
 from kedge_runtime.classify.arguments import CallOptions
 from kedge_runtime.classify.classifier import Classifier
@@ -13,6 +13,8 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Classes, Result
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image.objects import Source
+from kedge_runtime.streams.events import Event, Observer
+from kedge_runtime.streams.sources import ended
 
 
 class ModelTrial:
@@ -112,3 +114,34 @@ class SwitchingPredictor(Predictor):
             return serving.before.prepared_result(image, options)()
         serving.trial.count()
         return result
+
+
+class Following:
+    """Observes a stream with what belongs to the model in use, made anew when that changes.
+
+    The frame at the switch is left out: its result may be the other model's.
+    """
+
+    def __init__(
+        self, model: SwitchingPredictor, make: Callable[[Classifier], Sequence[Observer]]
+    ) -> None:
+        """Take the model, and what makes its observers."""
+        self._model, self._make = model, make
+        self._followed = model.model
+        self._observers = make(self._followed)
+
+    def observe(self, pixels: Pixels, result: Result) -> Iterator[Event]:
+        """Return the events of the observers."""
+        if self._model.model is not self._followed:
+            self.close()
+            self._followed = self._model.model
+            self._observers = self._make(self._followed)
+            return
+        for observer in self._observers:
+            yield from observer.observe(pixels, result)
+
+    def close(self) -> None:
+        """Close the observers."""
+        for observer in self._observers:
+            with ended(observer):
+                pass

@@ -22,7 +22,6 @@ _SAME = {
     "LESS_EQUAL": "LessOrEqual",
     "LOG": "Log",
     "LOGICAL_AND": "And",
-    "LOGICAL_NOT": "Not",
     "LOGICAL_OR": "Or",
     "MAXIMUM": "Max",
     "MINIMUM": "Min",

@@ -1,0 +1,43 @@
+"""Compare an imported model with the program that it was made from."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.output import quiet
+
+# Of the largest answer: sums in another order differ by 3e-6 and less, a wrong operator by more.
+TOLERANCE = 1e-5
+
+
+def is_same(content: bytes, model: Any, tensors: Iterable[Floats], format: str = "tflite") -> bool:
+    """Whether a model gives the program's answers to tensors, float32 [1, h, w, c] each.
+
+    Raises EngineError and ArtefactError for a program that does not run.
+    """
+    with quiet():
+        engine = open_engine(ModelContent(Path(f"program.{format}"), format, content))
+        both = [(_flat(engine.run(each)), _flat(model(each, training=False))) for each in tensors]
+    theirs, ours = (np.stack(each) for each in zip(*both, strict=True))
+    # Written so that a NaN fails.
+    return bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
+
+
+def noise(shape: tuple[int, ...], count: int) -> Iterator[Floats]:
+    """Yield seeded noise for an input of an unknown range: float32 [1, h, w, c], in turns.
+
+    Of bytes, 0 to 255, and of -1 to 1.
+    """
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        values = rng.integers(0, 256, (1, *shape)) if i % 2 else rng.uniform(-1, 1, (1, *shape))
+        yield values.astype(np.float32)
+
+
+def _flat(answers: Any) -> Floats:
+    return np.asarray(answers, np.float32).reshape(-1)

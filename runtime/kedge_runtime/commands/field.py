@@ -1,0 +1,109 @@
+"""Hold images of the field against an artefact's sketch: `kedge drift FILE --field DIR`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.errors import UsageError, counted
+from kedge_runtime.field.folder import FieldReport, Named, check, items
+from kedge_runtime.output import echo_page, json_text, percent, say
+from kedge_runtime.progress import Bar
+
+if TYPE_CHECKING:
+    from kedge_runtime.artefact.signing import Trust
+
+OPTION = "--field"
+# Options of drift that have a meaning with --field.
+ALLOWED = frozenset({"artefacts", "field", "engine", "trust", "as_json"})
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """The options of `kedge drift --field`."""
+
+    artefacts: tuple[Path, ...]
+    field: Path
+    engine: EngineOptions
+    trust: "Trust | None"
+    as_json: bool
+
+
+def refuse_others(given: Sequence[str]) -> None:
+    """Raise UsageError for options that need a float model; `given`: names as in Python."""
+    for name in given:
+        if name not in ALLOWED:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option}: compares with a float model; omit it or {OPTION}")
+
+
+def run(options: FieldOptions) -> int:
+    """Check, print, and return the exit code: 1 after an alarm."""
+    if len(options.artefacts) != 1:
+        raise UsageError(f"{OPTION}: got {counted(len(options.artefacts), 'artefact')}, give one")
+    content = read_content(options.artefacts[0], trust=options.trust)
+    with Classifier.of(content, options.engine) as classifier:
+        classifier.check_answers()
+        images = items(options.field, OPTION)
+        total = len(images) if isinstance(images, list) else None
+        with Bar("field", total) as bar:
+            report = check(classifier, images, bar.advance)
+    for line in report.unread:
+        say(line)
+    echo_page(json_text(plain(report, options)) if options.as_json else page(report))
+    return int(report.is_alarm)
+
+
+def page(report: FieldReport) -> str:
+    """Return the report for people."""
+    lines = [_line(named) for named in report.findings]
+    if not lines:
+        lines = [f"nothing changed in {counted(report.images, 'image')}"]
+    if report.accuracy:
+        before = report.accuracy.calibration
+        now = report.accuracy.field
+        known = "" if before is None or now is None else f": {percent(now)}, was {percent(before)}"
+        lost = 100 * report.accuracy.lost
+        lines.append(
+            f"accuracy by estimate, last {counted(report.accuracy.frames, 'image')}{known} "
+            f"({lost:+.1f} points lost)"
+        )
+    return "\n".join(lines)
+
+
+def _line(named: Named) -> str:
+    text = f"{named.finding.kind}: {named.finding.text(named.since)} (noticed at {named.at})"
+    return f"{text}\n  look at {', '.join(named.look)}" if named.look else text
+
+
+def plain(report: FieldReport, options: FieldOptions) -> dict[str, Any]:
+    """Return the report for JSON (docs/json.md)."""
+    accuracy = report.accuracy
+    return {
+        "schema": 1,
+        "command": "drift",
+        "artefact": str(options.artefacts[0]),
+        "field": str(options.field),
+        "images": report.images,
+        "unread": len(report.unread),
+        "alarm": report.is_alarm,
+        "accuracy": accuracy and {**asdict(accuracy), "field": accuracy.field},
+        "findings": [_plain(named) for named in report.findings],
+    }
+
+
+def _plain(named: Named) -> dict[str, Any]:
+    finding = named.finding
+    return {
+        "kind": finding.kind,
+        "name": finding.name,
+        "text": finding.text(named.since),
+        "since": named.since,
+        "noticed": named.at,
+        "shift": finding.shift,
+        "accuracy_lost": finding.accuracy.lost if finding.accuracy else None,
+        "look": list(named.look),
+    }
