@@ -161,6 +161,7 @@ RUNTIME = {
         *("--reseal", "--labels", "labels.txt", "--preprocess", "image_dataset"),
         *("--normalisation", "tf", "--head", "logits"),
     ],
+    "fetch": ["tiny.tflite", "--updates", "more", "--state", "."],
     "sign": ["tiny.tflite", "--key", "vendor.key"],
     "keygen": ["tiny.tflite"],  # the name of the pair: tiny.tflite.key, tiny.tflite.pub
     "doctor": [],

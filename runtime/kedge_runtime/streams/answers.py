@@ -271,9 +271,9 @@ class FrameClassifier:
         return result
 
     def _vote(self, result: Result) -> Hashable:
-        """Return what the frames vote on: class indices, as two classes may share a name."""
+        """Return what the frames vote on: two classes may share an id, and an update an index."""
         if result.unknown:
             return None
         if self._model.classes.multi_label:
-            return frozenset(prediction.index for prediction in result.predictions)
-        return result.best.index
+            return frozenset((each.index, each.id) for each in result.predictions)
+        return result.best.index, result.best.id
