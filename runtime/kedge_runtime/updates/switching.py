@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from kedge_runtime.arrays import Floats, Pixels
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.arguments import CallOptions
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.predictor import Predictor
