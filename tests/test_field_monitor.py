@@ -86,6 +86,39 @@ def test_a_folder_of_darker_images_raises_an_alarm(
     assert "0005.png" in err
 
 
+def test_names_of_images_have_no_effect_on_a_terminal(
+    sketched: Path, tmp_path: Path, kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    rng = np.random.default_rng(1)
+    for path in write(tmp_path / "field", (dark(scene(rng)) for _ in range(80))):
+        path.rename(path.with_name(f"{path.stem}\n::error::\x1b[31m.png"))
+    code, out, _ = kedge("drift", sketched, "--field", tmp_path / "field")
+    assert code == 1
+    assert "\x1b" not in out
+    assert r"\n::error::\x1b[31m.png" in out
+    starts = {line.partition(":")[0][:9] for line in out.splitlines()}
+    assert starts <= {"alarm", "mix", "  look at", "accuracy "}
+
+
+def test_images_that_all_fail_are_no_proof(sketched: Path, tmp_path: Path, kedge: Run) -> None:
+    (tmp_path / "field").mkdir()
+    (tmp_path / "field" / "a.png").write_bytes(b"no image")
+    code, out, err = kedge("drift", sketched, "--field", tmp_path / "field")
+    assert (code, out) == (2, "")
+    assert "no readable image in it" in err.splitlines()[-1]
+
+
+def test_a_file_without_a_sketch_is_refused_at_once(
+    artefacts: Path, tmp_path: Path, kedge: Run
+) -> None:
+    (tmp_path / "field").mkdir()
+    code, _, err = kedge("drift", artefacts / "tiny.tflite", "--field", tmp_path / "field")
+    (line,) = err.splitlines()
+    assert code == 2
+    assert "has no sketch of its calibration images" in line
+
+
 def test_json_has_the_findings(sketched: Path, tmp_path: Path, kedge: Run) -> None:
     rng = np.random.default_rng(1)
     write(tmp_path / "field", (dark(scene(rng)) for _ in range(80)))

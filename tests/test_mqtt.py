@@ -309,11 +309,29 @@ def test_an_address_is_read(address: str, expected: tuple[object, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["host", "http://host", "mqtt://", "mqtt://h:x", "mqtt://h/a/#"]
+    "address",
+    [
+        "host",
+        "http://host",
+        "mqtt://",
+        "mqtt://h:x",
+        "mqtt://h:0",
+        "mqtt://h..t",
+        f"mqtt://{'h' * 64}",
+        "mqtt://h/a/#",
+        "mqtt://h/\udcff",
+    ],
 )
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="--mqtt: "):
         Broker.read(address, "node")
+
+
+def test_a_password_that_does_not_print_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEDGE_MQTT_PASSWORD", "pass\n")
+    with pytest.raises(UsageError, match="KEDGE_MQTT_PASSWORD has characters") as error:
+        Broker.read("mqtt://me@h", "node")
+    assert "pass\n" not in str(error.value)
 
 
 class Wire:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -218,6 +219,21 @@ def test_only_near_ties_are_asked_again(pair: Pair) -> None:
         assert "asked better" in both.summary()[0]
     plain = [result.best.index for result in Classifier.open(pair.first)(images)]
     np.testing.assert_array_equal(answers, np.where(near, 3, plain))
+
+
+@pytest.mark.parametrize("wrong", [None, 1, b"x", [], object()])
+def test_a_wrong_type_is_a_usage_error(pair: Pair, wrong: Any) -> None:
+    classifier = Classifier.open(pair.first)
+    content, words = read_content(pair.second), cast(int, "2")
+    calls: dict[str, Callable[[], object]] = {
+        "first": lambda: SecondOpinion.open(wrong, pair.second),
+        "second": lambda: SecondOpinion.open(pair.first, wrong),
+        "threads": lambda: SecondOpinion.open(pair.first, pair.second, threads=words),
+        "classifier": lambda: SecondOpinion(classifier, wrong, content),
+    }
+    for call in calls.values():
+        with pytest.raises(UsageError):
+            call()
 
 
 def test_another_file_is_no_second_opinion(

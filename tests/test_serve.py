@@ -1,5 +1,6 @@
 """`kedge serve` by HTTP: answers, labels, figures, who may ask, and hostile requests."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -104,6 +105,8 @@ def test_what_is_no_image_is_an_error_of_the_client(
         ("/v1/classify?top=0", {}, 400, "top: allowed are 1 to 1000"),
         ("/v1/classify?top=%C2%B2", {}, 400, "top: allowed are"),
         ("/v1/classify?top=1e9", {}, 400, "top: allowed are"),
+        ("/v1/classify?top=0000000019999", {}, 400, "top: allowed are"),
+        (f"/v1/classify?top=000000001{'9' * 5000}", {}, 400, "top: allowed are"),
         ("/v1/classify", {"Content-Type": "multipart/form-data; boundary=x"}, 415, "--data-binary"),
         ("/v1/classify", {"Content-Type": "application/json"}, 415, "--data-binary"),
         ("/v1/classify", {"Content-Length": "99999999"}, 413, "allowed are 16777216"),
@@ -165,6 +168,35 @@ def test_a_client_that_leaves_early_harms_nobody(server: Served) -> None:
         with socket.create_connection((server.host, server.port)) as wire:
             wire.sendall(sent)
     assert classify(server, encoded(RED))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/unsure/a.jpg/label", "/login", "/v1/classify"])
+def test_a_client_that_leaves_writes_nothing_to_the_log(
+    artefacts: Path, tmp_path: Path, path: str
+) -> None:
+    words = ("--save-unsure", tmp_path, "--min-confidence", ".8")
+    with served(artefacts / "tiny.tflite", *words, env={"KEDGE_TOKEN": TOKEN}) as server:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        with socket.create_connection((server.host, server.port)) as wire:
+            wire.sendall(f"{head}Content-Length: 900\r\n\r\nwords".encode())
+            time.sleep(0.3)
+        soon(lambda: server.ask("/healthz").status == 200)
+        assert server.end() == (0, "")
+
+
+def test_a_bug_is_one_line_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    from starlette.requests import Request
+    from starlette.routing import Route
+
+    from kedge_runtime.serve import app
+
+    async def broken(_: Request) -> None:
+        raise ValueError("of a kind that nobody foresaw")
+
+    answer = asyncio.run(app._answered(Route("/", broken), Request({"type": "http"})))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert answer.status_code == 500
+    assert "internal error: ValueError: of a kind that nobody foresaw" in line
 
 
 @pytest.mark.slow
@@ -383,10 +415,13 @@ def test_a_rate_is_held(artefacts: Path) -> None:
 
 
 MISTAKES = [
+    (["--host", "é..b"], {"KEDGE_TOKEN": TOKEN}, "--port 0: can't listen there (no host name)"),
     (["--host", "0.0.0.0"], {}, "others can reach it, so it needs a token"),
     (["--host", "0.0.0.0"], {"KEDGE_TOKEN": "short"}, "at least 16 printable ASCII characters"),
     (["--token-file", "missing"], {}, "--token-file: missing: no such file"),
     (["--labelled", "x"], {}, "--labelled: takes the images of --save-unsure"),
+    (["--mqtt", "mqtt://h"], {}, "--mqtt: is for a stream; give --camera or --video, too"),
+    (["--motion", "0"], {}, "--motion: is for a stream"),
     (["--camera", "97"], {}, "camera 97: can't be opened"),
     (["--save-unsure", "x"], {}, "--save-unsure needs --min-confidence"),
 ]

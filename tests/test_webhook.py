@@ -146,8 +146,31 @@ def test_a_full_queue_says_what_it_dropped(tmp_path: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("address", ["ftp://host/", "host/x", "http:///x", "http://me:pw@host/"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "ftp://host/",
+        "host/x",
+        "http:///x",
+        "http://me:pw@host/",
+        "http://[",
+        "http://host:99999/",
+        "http://host:0/",
+        "http://a..b/",
+        "http://host/a b",
+        "http://host/é",
+    ],
+)
 def test_an_address_that_can_not_be_posted_to_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="--webhook: expected http") as error:
         check_address(address)
     assert "pw" not in str(error.value)
+
+
+def test_a_token_that_no_header_takes_is_refused(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEDGE_WEBHOOK_TOKEN", "two\nlines")
+    with pytest.raises(UsageError, match="KEDGE_WEBHOOK_TOKEN may have printable ASCII only"):
+        sink(receiver, tmp_path)

@@ -16,6 +16,7 @@ from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.identity import identity
 from kedge_runtime.artefact.kinds import Colour
+from kedge_runtime.classify.arguments import OPEN, check
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.ensemble import check_classes
 from kedge_runtime.classify.predictor import Predictor
@@ -25,6 +26,7 @@ from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.image.decode import LIMITS
 from kedge_runtime.image.objects import Source, plain
 from kedge_runtime.output import percent
+from kedge_runtime.records import shown
 
 
 def closeness(outputs: Floats, output: Output) -> Floats:
@@ -74,6 +76,8 @@ class SecondOpinion(Predictor):
         Raises UsageError where the first one's contract has no rule for the second one.
         """
         for member in (first, second):
+            if not isinstance(member, Classifier):
+                raise UsageError(f"a second opinion takes two classifiers, got {shown(member)}")
             member.check_answers()
         check_classes(first, second, "a second opinion")
         rule = first.contract.second
@@ -114,8 +118,10 @@ class SecondOpinion(Predictor):
             EngineError: An engine is missing, or refuses its file.
             UsageError: The margin was not chosen for these files, or an argument is wrong.
         """
+        for path in (first, second):
+            check(OPEN, path=path, threads=threads)
         content = read_content(Path(second))
-        options = EngineOptions(threads)
+        options = EngineOptions(threads if threads is None else int(threads))
         return cls(
             Classifier.open(first, threads=threads), Classifier.of(content, options), content
         )

@@ -1,6 +1,6 @@
 """Hold images of the field against an artefact's sketch: `kedge drift FILE --field DIR`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.field.folder import FieldReport, Named, check, items
-from kedge_runtime.output import echo_page, json_text, percent, say
+from kedge_runtime.field.monitor import sketch_in
+from kedge_runtime.output import echo, echo_json, percent, say
 from kedge_runtime.progress import Bar
 
 if TYPE_CHECKING:
@@ -47,36 +48,43 @@ def run(options: FieldOptions) -> int:
     content = read_content(options.artefacts[0], trust=options.trust)
     with Classifier.of(content, options.engine) as classifier:
         classifier.check_answers()
+        sketch_in(classifier.artefact)  # before the images are listed
         images = items(options.field, OPTION)
         total = len(images) if isinstance(images, list) else None
         with Bar("field", total) as bar:
             report = check(classifier, images, bar.advance)
     for line in report.unread:
         say(line)
-    echo_page(json_text(plain(report, options)) if options.as_json else page(report))
+    if not report.images:
+        raise UsageError(f"{OPTION}: {options.field}: no readable image in it; give others")
+    if options.as_json:
+        echo_json(plain(report, options))
+    else:
+        echo(*lines(report))
     return int(report.is_alarm)
 
 
-def page(report: FieldReport) -> str:
-    """Return the report for people."""
-    lines = [_line(named) for named in report.findings]
-    if not lines:
-        lines = [f"nothing changed in {counted(report.images, 'image')}"]
+def lines(report: FieldReport) -> Iterator[str]:
+    """Yield the lines of the report for people."""
+    for named in report.findings:
+        yield from _lines(named)
+    if not report.findings:
+        yield f"nothing changed in {counted(report.images, 'image')}"
     if report.accuracy:
         before = report.accuracy.calibration
         now = report.accuracy.field
         known = "" if before is None or now is None else f": {percent(now)}, was {percent(before)}"
         lost = 100 * report.accuracy.lost
-        lines.append(
+        yield (
             f"accuracy by estimate, last {counted(report.accuracy.frames, 'image')}{known} "
             f"({lost:+.1f} points lost)"
         )
-    return "\n".join(lines)
 
 
-def _line(named: Named) -> str:
-    text = f"{named.finding.kind}: {named.finding.text(named.since)} (noticed at {named.at})"
-    return f"{text}\n  look at {', '.join(named.look)}" if named.look else text
+def _lines(named: Named) -> Iterator[str]:
+    yield f"{named.finding.kind}: {named.finding.text(named.since)} (noticed at {named.at})"
+    if named.look:
+        yield f"  look at {', '.join(named.look)}"
 
 
 def plain(report: FieldReport, options: FieldOptions) -> dict[str, Any]:

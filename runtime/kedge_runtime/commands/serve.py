@@ -132,6 +132,19 @@ class ServeOptions:
     updates: UpdateRequest
     address: AddressRequest
 
+    def check_stream(self) -> None:
+        """Raise UsageError for an option that only a stream has a use for."""
+        idle = {
+            "--debounce": self.gates.debounce,
+            "--motion": self.gates.motion,
+            "--csv": self.sinks.csv,
+            "--mqtt": self.sinks.mqtt,
+            "--webhook": self.sinks.webhook,
+        }
+        for option, value in idle.items():
+            if value is not None and not self.source.given:
+                raise UsageError(f"{option}: is for a stream; give --camera or --video, too")
+
 
 @click.command()
 @click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT...")
@@ -153,6 +166,7 @@ def serve(**options: Any) -> int:
 def run(options: ServeOptions) -> int:
     """Serve until Ctrl-C; return the exit code."""
     artefacts, _ = split(options.arguments, streaming=True, zips=True)
+    options.check_stream()
     token = options.address.token()
     running, access = (_library(f"kedge_runtime.serve.{name}") for name in ("running", "access"))
     with Address(options.address.host, options.address.port).bind() as listening:

@@ -147,11 +147,11 @@ class SinkRequest:
     def open(self, origin: Origin, *, live: bool) -> Sequence[Sink]:
         """Open the sinks. Raises UsageError."""
         sinks: list[Sink] = []
-        if self.csv:
+        if self.csv is not None:
             sinks.append(CsvFile(self.csv, live=live))
-        if self.mqtt:
+        if self.mqtt is not None:
             sinks.append(self._mqtt(self.mqtt, origin))
-        if self.webhook:
+        if self.webhook is not None:
             sinks.append(self._webhook(self.webhook, origin))
         return sinks
 

@@ -9,7 +9,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -128,10 +128,13 @@ class Guard:
         if self._rates and not self._rates.allows(client):
             return refusal(429, "too many requests; wait a second", **{"Retry-After": "1"})
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_FORM:
-                return refusal(413, "a form of that size isn't one")
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_FORM:
+                    return refusal(413, "a form of that size isn't one")
+        except ClientDisconnect:
+            return refusal(400, "the body ended early")
         given = body.decode("utf-8", "replace").strip()
         if not hmac.compare_digest(given.encode(), (self._access.token or "").encode()):
             return refusal(401, "this is not the token")

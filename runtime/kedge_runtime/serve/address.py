@@ -25,11 +25,12 @@ class Address:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self.host, self.port))
             listening.listen(CONNECTIONS)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
             listening.close()
+            reason = reason_of(error) if isinstance(error, OSError) else "no host name"
             raise UsageError(
-                f"--host {self.host} --port {self.port}: can't listen there "
-                f"({reason_of(error)}); choose another port"
+                f"--host {self.host} --port {self.port}: can't listen there ({reason}); "
+                "choose another host or port"
             ) from None
         listening.setblocking(False)
         return listening

@@ -11,12 +11,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from kedge_runtime.errors import ImageError, UsageError
+from kedge_runtime.exits import report_bug
 from kedge_runtime.serve.access import LOGIN, AccessRules, Guard, refusal
 from kedge_runtime.serve.labelling import UnsureLabelling, folder_name
 from kedge_runtime.serve.metrics import Requests
@@ -76,7 +77,7 @@ def _timed(routes: list[Route], requests: Requests) -> list[BaseRoute]:
         async def endpoint(request: Request) -> Response:
             began, status = time.monotonic(), 500
             try:
-                answer: Response = await route.endpoint(request)
+                answer = await _answered(route, request)
                 status = answer.status_code
                 return answer
             finally:
@@ -85,6 +86,17 @@ def _timed(routes: list[Route], requests: Requests) -> list[BaseRoute]:
         return Route(route.path, endpoint, methods=[*(route.methods or ())])
 
     return [noting(route) for route in routes]
+
+
+async def _answered(route: Route, request: Request) -> Response:
+    try:
+        answer: Response = await route.endpoint(request)
+    except ClientDisconnect:
+        return refusal(400, "the body ended early")
+    except Exception as error:  # a bug is one line in the log, and the server goes on
+        report_bug(error)
+        return refusal(500, "internal error; the log of kedge has its reason")
+    return answer
 
 
 def _page_routes(service: Service) -> list[Route]:

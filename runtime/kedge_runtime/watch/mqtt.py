@@ -52,7 +52,9 @@ class Broker:
             port = url.port
         except ValueError:
             url, port = urlsplit(""), None
-        if url.scheme not in PORTS or not url.hostname or set("?#") & set(address):
+        host = url.hostname or ""
+        known = url.scheme in PORTS and is_host(host) and port != 0
+        if not known or set("?#") & set(address) or not address.isprintable():
             raise UsageError(
                 "--mqtt: expected mqtt://[USER@]HOST[:PORT][/TOPIC], or mqtts://... for TLS "
                 f"(the password in {PASSWORD})"
@@ -62,8 +64,10 @@ class Broker:
         if "+" in topic:
             raise UsageError(f"--mqtt: topic {topic}: may not contain +")
         password = os.environ.get(PASSWORD) or url.password
+        if password and not password.isprintable():
+            raise UsageError(f"--mqtt: the password in {PASSWORD} has characters that don't print")
         return cls(
-            url.hostname,
+            host,
             port or PORTS[url.scheme],
             url.scheme == "mqtts",
             node,
@@ -76,6 +80,14 @@ class Broker:
     def name(self) -> str:
         """The address for messages, without the password."""
         return f"mqtt {self.host}:{self.port}"
+
+
+def is_host(name: str | None) -> bool:
+    """Return whether a name can be looked up: its parts have 1 to 63 characters (RFC 1035)."""
+    try:
+        return bool((name or "").encode("idna"))
+    except UnicodeError:
+        return False
 
 
 Signal = tuple[Literal["added", "connected", "taken", "close"], int]

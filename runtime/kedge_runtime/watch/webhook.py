@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -14,7 +15,7 @@ from kedge_runtime.errors import UsageError, one_line
 from kedge_runtime.output import note, say
 from kedge_runtime.watch.loop import Message
 from kedge_runtime.watch.message import Origin, line_of
-from kedge_runtime.watch.mqtt import FAREWELL, PAUSE, dropped_event
+from kedge_runtime.watch.mqtt import FAREWELL, PAUSE, dropped_event, is_host
 from kedge_runtime.watch.outbox import Outbox, Posting
 
 TOKEN = "KEDGE_WEBHOOK_TOKEN"
@@ -32,20 +33,33 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def check_address(address: str) -> str:
     """Return an address for `--webhook`. Raises UsageError."""
-    url = urlsplit(address)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username:
+    try:
+        url = urlsplit(address)
+        known = url.scheme in ("http", "https") and url.port != 0 and not url.username
+    except ValueError:  # a port above 65535, half a bracket
+        url, known = urlsplit(""), False
+    if not known or not is_host(url.hostname) or not re.fullmatch(r"[!-~]+", address):
         raise UsageError(
-            f"--webhook: expected http://HOST[:PORT]/PATH or https://..., a token in {TOKEN}"
+            f"--webhook: expected http://HOST[:PORT]/PATH or https://..., in ASCII without blanks; "
+            f"a token in {TOKEN}"
         )
     return address
+
+
+def _token() -> str:
+    token = os.environ.get(TOKEN, "").strip()
+    if not token.isascii() or not token.isprintable():
+        raise UsageError(f"--webhook: the token in {TOKEN} may have printable ASCII only")
+    return token
 
 
 class WebhookSink:
     """Puts messages into an outbox, and posts them one by one; 2xx means taken."""
 
     def __init__(self, address: str, origin: Origin, outbox: Outbox) -> None:
-        """Take the address; a receiver that is away is waited for."""
+        """Take the address; a receiver that is away is waited for. Raises UsageError."""
         self._address, self._origin, self._outbox = address, origin, outbox
+        self._token = _token()
         self._name = f"webhook {urlsplit(address).hostname}"
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._changed, self._closing = threading.Event(), threading.Event()
@@ -109,8 +123,8 @@ class WebhookSink:
 
     def _request(self, posting: Posting) -> urllib.request.Request:
         headers = {"Content-Type": "application/json", "User-Agent": f"kedge/{__version__}"}
-        if token := os.environ.get(TOKEN):
-            headers["Authorization"] = f"Bearer {token}"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         return urllib.request.Request(self._address, posting.body.encode(), headers)
 
     def _fail(self, reason: str) -> bool:
