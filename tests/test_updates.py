@@ -258,7 +258,7 @@ def test_serve_tells_its_page_and_its_log(
             rows = server.ask("/v1/state").json()["history"]
             return [row["kind"] for row in reversed(rows) if "kind" in row]
 
-        soon(lambda: "update-kept" in history(), 60)
+        soon(lambda: "update-kept" in history(), 240)
         assert server.ask("/v1/state").json()["artefacts"] == [str(inbox / "newer.tflite")]
         answer = server.ask("/v1/classify", "POST", encoded((0, 255, 0))).json()
         assert answer["best"]["name"] in ("red", "y", "z", "x")
