@@ -1,15 +1,19 @@
 """`kedge watch --updates`: a newer model is verified, run beside the old one, and switched to."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import updated
 from conftest import Run
 from kedge_runtime.artefact.signing import PrivateKey
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.updates import state as states
 from kedge_runtime.updates.state import BadModel, OnTrial, Settled, VerifiedModel
+from messages import soon
 from updated import CRASHING, Watched, model_file, put, sign, watched
 
 pytest.importorskip("ai_edge_litert")
@@ -59,9 +63,9 @@ def test_a_newer_model_is_tried_switched_to_and_kept_across_a_restart(
     running.stop()
     frames = [line["frame"] for line in running.lines if "frame" in line]
     assert all(line["label"] == "red" for line in running.lines if "frame" in line)
-    # Every frame that the camera gave was answered: none was lost at the switch.
-    skipped = running.lines[-1].get("dropped", 0)
-    assert frames[-1] - frames[0] + 1 - len(frames) == skipped
+    # Each frame of the camera was answered, but for those that a busy machine was late for.
+    dropped = [line["dropped"] for line in running.lines if "frame" in line]
+    assert len(frames) + dropped[-1] == frames[-1] + 1
     new.unlink()
     again = watch()
     assert again.until("answer")["artefacts"] == [str(new)]
@@ -236,3 +240,28 @@ def test_updates_wait_for_a_disk_and_answers_go_on(
     running.until("update-kept")
     assert running.until("answer")["artefacts"] == [str(new)]
     assert running.kinds == ["update-shadow", "update-switched", "update-kept"]
+
+
+def test_serve_tells_its_page_and_its_log(
+    base: Path, inbox: Path, tmp_path: Path, model: bytes
+) -> None:
+    pytest.importorskip("starlette", reason="the server needs keras-kedge[serve]")
+    from served import encoded, served
+
+    words = (base, "--camera", 0, "--updates", inbox, "--state", tmp_path / "state", *QUICK)
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with served(*words, env=path, program=[updated.__file__]) as server:
+        assert server.ask("/v1/state").json()["artefacts"] == [str(base)]
+        put(model_file(tmp_path / "newer.tflite", model, ("red", "y", "z", "x")), inbox)
+
+        def history() -> list[str]:
+            rows = server.ask("/v1/state").json()["history"]
+            return [row["kind"] for row in reversed(rows) if "kind" in row]
+
+        soon(lambda: "update-kept" in history(), 240)
+        assert server.ask("/v1/state").json()["artefacts"] == [str(inbox / "newer.tflite")]
+        answer = server.ask("/v1/classify", "POST", encoded((0, 255, 0))).json()
+        assert answer["best"]["name"] in ("red", "y", "z", "x")
+        code, err = server.end()
+    assert "newer.tflite: kept after 5 frames" in err
+    assert code == 0

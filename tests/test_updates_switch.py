@@ -13,7 +13,7 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import EngineError, ImageError
 from kedge_runtime.updates import shadow
 from kedge_runtime.updates.shadow import ShadowFrames, ShadowLimits, run_shadow
-from kedge_runtime.updates.switching import SwitchingPredictor
+from kedge_runtime.updates.switching import Following, SwitchingPredictor
 from kedge_runtime.updates.verifying import RefusedUpdateError
 from updated import model_file
 
@@ -172,3 +172,38 @@ def test_a_shadow_run_compares_ids(
     new.close()
     with pytest.raises(RefusedUpdateError, match=r"it failed in the shadow run: .*closed"):
         running(new, old, ShadowLimits(4, 0.5))
+
+
+class Counting:
+    """An observer of one model."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.seen, self.closed = name, 0, False
+
+    def observe(self, pixels: object, result: object) -> tuple[()]:
+        self.seen += 1
+        return ()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_observers_follow_the_model(old: Classifier, new: Classifier) -> None:
+    made: list[Counting] = []
+
+    def make(model: Classifier) -> list[Counting]:
+        made.append(Counting(model.artefact.path.name))
+        return made[-1:]
+
+    model = SwitchingPredictor(old)
+    following = Following(model, make)
+    result = old(IMAGE)
+    assert list(following.observe(IMAGE, result)) == []
+    model.begin(new, 1)
+    list(following.observe(IMAGE, result))  # it may be the old model's
+    list(following.observe(IMAGE, new(IMAGE)))
+    following.close()
+    assert [(each.name, each.seen, each.closed) for each in made] == [
+        ("old.tflite", 1, True),
+        ("new.tflite", 1, True),
+    ]

@@ -69,7 +69,7 @@ class Watched:
     process: "subprocess.Popen[str]"
     lines: list[dict[str, Any]]
 
-    def until(self, kind: str, seconds: float = 60) -> dict[str, Any]:
+    def until(self, kind: str, seconds: float = 240) -> dict[str, Any]:
         """Read lines until an event of a kind (`answer`: an answer); return it."""
         assert self.process.stdout is not None
         end = time.monotonic() + seconds

@@ -71,7 +71,7 @@ def _opened(model: VerifiedModel, store: ModelStore, plan: UpdatePlan) -> Classi
     content = store.get(model, plan.trust)
     if model.machine != machine_of(plan.engine):
         say(f"{model.name}: verifying it with the new software")
-        verify_apart(store.put(content), plan.engine)
+        verify_apart(store.put(content), plan.engine, nice=0)
     with quiet():
         return Classifier.of(content, plan.engine)
 
@@ -83,7 +83,7 @@ def _with_base(
     if not content.sealed:
         raise ArtefactError(f"{content.path}: --updates needs a sealed artefact (`kedge seal`)")
     try:
-        verify_apart(store.put(content), plan.engine)
+        verify_apart(store.put(content), plan.engine, nice=0)
     except RefusedUpdateError as refused:
         raise ArtefactError(f"{content.path}: {refused}; give an artefact that passes") from None
     with quiet():
