@@ -65,7 +65,8 @@ def test_a_newer_model_is_tried_switched_to_and_kept_across_a_restart(
     assert all(line["label"] == "red" for line in running.lines if "frame" in line)
     # Each frame of the camera was answered, but for those that a busy machine was late for.
     dropped = [line["dropped"] for line in running.lines if "frame" in line]
-    assert len(frames) + dropped[-1] == frames[-1] + 1
+    assert frames == sorted(set(frames))
+    assert frames[-1] + 1 - len(frames) <= dropped[-1]
     new.unlink()
     again = watch()
     assert again.until("answer")["artefacts"] == [str(new)]
