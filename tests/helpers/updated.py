@@ -95,9 +95,8 @@ class Watched:
     def stop(self) -> str:
         """End it as systemd does; return what it wrote on stderr."""
         self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=30)
-        self.lines += map(json.loads, out.splitlines())
-        return err
+        self.until_end()  # not by communicate, which loses what was read ahead
+        return self.ended()
 
     @property
     def kinds(self) -> list[str]:
