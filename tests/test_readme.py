@@ -155,6 +155,16 @@ def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
     assert "129 files: 129 passed." in files and "129 of 129 files" in README
 
 
+def test_the_minutes_of_the_readme_are_those_of_the_small_network() -> None:
+    page = (ROOT / "benchmarks" / "results" / "newcomers.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    begin = next(at for at, row in enumerate(rows) if row[0].startswith("small CNN"))
+    minutes = [float(row[3]) for row in rows[begin : begin + 5]]
+    assert max(minutes[:2]) < 3 and max(minutes[2:]) < 1, minutes
+    assert "trains and converts in under three minutes each" in README
+    assert "Classifying and measuring take under one" in README
+
+
 def test_the_links_and_images_of_the_readme_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
     assert len([target for target in targets if target.endswith(".png")]) == 2
