@@ -97,7 +97,7 @@ $(VENV)/bin/python:
 	  { echo "no venv module: on Debian, apt install python3-venv" >&2; exit 2; }
 
 $(VENV)/.convert: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing kedge and TensorFlow into $(VENV): about 2 GB, one to five minutes ..."
+	@echo "Installing kedge and TensorFlow into $(VENV): about 2.5 GB, one to five minutes ..."
 	$(call install,$(CONVERT))
 
 $(VENV)/.dev: $(VENV)/.convert

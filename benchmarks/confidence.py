@@ -22,7 +22,7 @@ import numpy as np
 import machine
 from kedge_models.demo import pictograms
 from kedge_runtime.arrays import Flags, Floats, Indices, Pixels
-from kedge_runtime.artefact.contract import calibration_mark
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
 from kedge_runtime.classify.second_opinion import closeness
@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 SPLITS = 20
 # 20 splits of 380 photos measure a mean coverage to 0.8 points: a standard error, not a fault.
 # The mean over all splits is what conformal prediction promises, so more of them say more.
-MORE_SPLITS = 200
+MORE_SPLITS = 60
 COVERAGES = (0.8, 0.9, 0.95)
 DEMO_IMAGES, CONTRAST, NOISE = 2000, 0.3, 40.0
 MOST_OFF = 0.01  # of a mean coverage

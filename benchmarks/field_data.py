@@ -16,7 +16,8 @@ from field_faults import FAULTS
 from kedge_models.demo import pictograms
 from kedge_runtime.arrays import Array, Floats, Indices, Pixels
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.results import entropy, softmax
+from kedge_runtime.classify.ranking import entropy
+from kedge_runtime.classify.results import softmax
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.field.evidence import MeasuredFrame
 from kedge_runtime.field.measure import measure

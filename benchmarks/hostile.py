@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 import machine
 import peak
 from kedge_runtime.artefact import containers
-from kedge_runtime.artefact.contract import FOREIGN
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.artefact.provenance import FOREIGN
 
 RESULTS = Path(__file__).parent / "results"
 MOST_BYTES, MOST_SECONDS = 600e6, 10.0

@@ -24,8 +24,9 @@ import numpy as np
 import machine
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Contract, Resize
+from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.artefact.kinds import Resize
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.image.decode import read_image

@@ -7,7 +7,7 @@ the classes of 100 other images with the float model's, by LiteRT or onnxruntime
 share that agrees. `benchmarks/side_by_side.py` runs them.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,4 +144,8 @@ def main(target: str, path: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("path", metavar="MODEL.keras")
+    parser.add_argument("folder", metavar="IMAGES")
+    main(**vars(parser.parse_args()))

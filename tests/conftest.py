@@ -25,12 +25,12 @@ from kedge_runtime.artefact.contract import (
     Label,
     Normalisation,
     Output,
-    Provenance,
     Quantisation,
     Tensor,
 )
 from kedge_runtime.artefact.file import seal
 from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.artefact.signing import PrivateKey, generate, write_pair
 from kedge_runtime.cli import main
 from skips import pytest_make_collect_report, pytest_runtest_makereport

@@ -151,12 +151,17 @@ RUNTIME = {
         *("--against", "tiny.tflite.npz"),
         *("--min-agreement", ".1", "--jobs", "2"),
     ],
+    "calibrate": [
+        *("tiny.tflite", "--images", ".", "--second", "tiny.tflite"),
+        *("--against", "tiny.tflite.npz", "--agree", ".1"),
+    ],
     "bench": ["tiny.tflite", "red.png", "--rounds", "2"],
     "seal": [
         "tiny.tflite",
         *("--reseal", "--labels", "labels.txt", "--preprocess", "image_dataset"),
         *("--normalisation", "tf", "--head", "logits"),
     ],
+    "fetch": ["tiny.tflite", "--updates", "more", "--state", "."],
     "sign": ["tiny.tflite", "--key", "vendor.key"],
     "keygen": ["tiny.tflite"],  # the name of the pair: tiny.tflite.key, tiny.tflite.pub
     "doctor": [],

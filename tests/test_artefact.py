@@ -229,8 +229,8 @@ def test_a_right_seal_over_a_contract_of_tomorrow_is_refused(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / f"m.{form}"
-    path.write_bytes(seal(form, models[form], replace(contracts[form], schema=3), golden))
-    with pytest.raises(ContractError, match="has schema 3"):
+    path.write_bytes(seal(form, models[form], replace(contracts[form], schema=4), golden))
+    with pytest.raises(ContractError, match="has schema 4"):
         read_artefact(path)
 
 

@@ -12,7 +12,8 @@ from kedge_convert.quantise.budget import (
     margins,
     spread,
 )
-from kedge_runtime.artefact.contract import Kind, Output
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.classify.results import label_sets, probabilities, sigmoid
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from conftest import Run
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Contract, Output, calibration_mark
+from kedge_runtime.artefact.contract import Contract, Output
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.artefact.reseal import resealed
 from kedge_runtime.artefact.signing import PrivateKey, signature_of, signed
 from kedge_runtime.classify.classifier import Classifier

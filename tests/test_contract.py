@@ -16,10 +16,10 @@ from kedge_runtime.artefact.contract import (
     Label,
     Normalisation,
     Output,
-    Provenance,
     Quantisation,
     Tensor,
 )
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.errors import ContractError
 
 FULL = Contract(

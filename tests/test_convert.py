@@ -163,6 +163,7 @@ def test_the_closing_table(tiny_model: Path, pictures: Path, tmp_path: Path, ked
         "float model:",
         "export tflite:float32:",
         "check tflite:float32:",
+        "sketch tflite:float32:",
     ]
 
 

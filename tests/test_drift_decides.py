@@ -91,7 +91,7 @@ def test_images_that_calibrated_the_artefact_are_counted(
     kedge: Run, artefacts: Path, tmp_path: Path
 ) -> None:
     import drift_references
-    from kedge_runtime.artefact.contract import calibration_mark
+    from kedge_runtime.artefact.provenance import calibration_mark
     from kedge_runtime.drift.journal import content_digest
 
     photos = tmp_path / "photos"

@@ -11,7 +11,8 @@ import pytest
 from kedge_runtime.artefact.contract import Label
 from kedge_runtime.commands import drift_table
 from kedge_runtime.drift import breakdown, report, summary
-from kedge_runtime.drift.measure import NONE, ROW, Evidence, Part
+from kedge_runtime.drift.evidence import Evidence
+from kedge_runtime.drift.measure import NONE, ROW, Part
 from kedge_runtime.drift.summary import GateLimits
 from kedge_runtime.errors import UsageError
 

@@ -147,7 +147,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "the key 'normalisation' is missing",
     ),
     "an unknown key": ({"scale": 3}, "unknown key 'scale'"),
-    "another schema": ({"schema": 3}, "schema 3"),
+    "another schema": ({"schema": 4}, "schema 4"),
     "no label file": ({"labels": "absent.txt"}, "absent.txt: no such file"),
 }
 

@@ -199,7 +199,7 @@ def test_the_background_of_1001_outputs_has_no_label(
     labels.write_text("\n".join(names[1:]))
     code, _, err = kedge("seal", model, *words)
     assert code == 2
-    assert "it has 1001 outputs, and" in err
+    assert "it has 1 001 outputs, and" in err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact.contract import PILLOW_FITS, Fit, Geometry, Resize
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.kinds import PILLOW_FITS, Fit, Resize
 from kedge_runtime.image.geometry import (
     FITS,
     LETTERBOX_GREY,

@@ -17,12 +17,12 @@ from kedge_runtime.artefact.contract import (
     Geometry,
     Input,
     Label,
-    Layout,
     Normalisation,
     Output,
     Quantisation,
     Tensor,
 )
+from kedge_runtime.artefact.kinds import Layout
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.errors import ContractError, EngineError
 from kedge_runtime.image.preprocessing import Preprocessor, preprocess, table

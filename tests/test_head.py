@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact.contract import Kind, Output
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.kinds import Kind
+from kedge_runtime.classify.ranking import descending, entropy, mean_binary_entropy
 from kedge_runtime.classify.results import (
     check_finite,
-    descending,
-    entropy,
     label_sets,
     limits,
-    mean_binary_entropy,
     probabilities,
     reached,
     sigmoid,

@@ -10,7 +10,8 @@ import pytest
 from kedge_convert.load import output_activation
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Activation, Kind, Output
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.kinds import Activation, Kind
 from kedge_runtime.classify.results import ACTIVATIONS
 from kedge_runtime.errors import UsageError
 

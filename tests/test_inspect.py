@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.modelfile.network import Network, read_network
 from kedge_runtime.modelfile.report import arena, precision_of, sizes, summarise

@@ -129,7 +129,7 @@ def _equality(python: str | Path, shared: Path, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_nearest_is_load_img_on_500_of_500_photos(shared: Path, tmp_path: Path) -> None:
-    assert "500 of 500 pictures equal" in _equality(sys.executable, shared, tmp_path)
+    assert "500 of 500 images equal" in _equality(sys.executable, shared, tmp_path)
 
 
 @pytest.mark.slow
@@ -144,4 +144,4 @@ def test_nearest_is_load_img_on_an_older_opencv(version: str, shared: Path, tmp_
     if done.returncode:
         pytest.skip(f"OpenCV {version} can't be installed: {done.stderr.strip().splitlines()[-1]}")
     line = _equality(python, shared, tmp_path)
-    assert line.startswith(f"OpenCV {version.rpartition('.')[0]}: 500 of 500 pictures equal")
+    assert line.startswith(f"OpenCV {version.rpartition('.')[0]}: 500 of 500 images equal")

@@ -23,7 +23,9 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import Source, load_source
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Contract, Method, Output, Provenance
+from kedge_runtime.artefact.contract import Contract, Output
+from kedge_runtime.artefact.kinds import Method
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions

@@ -9,7 +9,8 @@ import pytest
 from kedge_convert.parity import OwnAnswers, compare, with_own_pixels
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, excused, judge, limits_for
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Output, Precision
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.kinds import Precision
 
 INT8 = limits_for("int8")
 

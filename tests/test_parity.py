@@ -17,7 +17,8 @@ from kedge_convert.parity import (
 )
 from kedge_convert.targets import TARGETS
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, judge, left_open, limits_for
-from kedge_runtime.artefact.contract import Kind, Output, Precision
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.kinds import Kind, Precision
 from kedge_runtime.classify.results import sigmoid
 from kedge_runtime.drift.statistics import paired_drop
 

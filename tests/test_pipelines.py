@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact.contract import Colour, Geometry, Input, Normalisation
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.pipelines import NORMALISATIONS, PIPELINES, read_normalisation
 from kedge_runtime.image.preprocessing import preprocess

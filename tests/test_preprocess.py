@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact.contract import (
-    DType,
-    Geometry,
-    Input,
-    Normalisation,
-    Quantisation,
-    Tensor,
-)
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Quantisation, Tensor
+from kedge_runtime.artefact.kinds import DType
 from kedge_runtime.errors import ImageError
 from kedge_runtime.image.decode import ImageLimits, read_image
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise, preprocess, quantise, table

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact.contract import PILLOW_FITS, Fit, Geometry, Input, Normalisation, Resize
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
+from kedge_runtime.artefact.kinds import PILLOW_FITS, Fit, Resize
 from kedge_runtime.image import geometry as geometry_module
 from kedge_runtime.image import pillow_filters
 from kedge_runtime.image.decode import read_image

@@ -25,8 +25,8 @@ from kedge_convert.verdict import UserLimits
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Kind
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
 from kedge_runtime.engines.choice import open_engine

@@ -13,7 +13,8 @@ from kedge_convert.export.tflite_converter import single
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
-from kedge_runtime.artefact.contract import Geometry, Precision
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.output import quiet
 
 # What an operator may write over its first input (kTfLiteInplaceOpInput0Shared of LiteRT's

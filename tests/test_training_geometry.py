@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kedge_runtime.artefact.contract import Fit, Geometry, Resize
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.kinds import Fit, Resize
 from kedge_runtime.errors import ContractError, ImageError
 from kedge_runtime.image.geometry import fit_to, reduction, resize
 from kedge_runtime.image.pillow_filters import FILTERS, resample

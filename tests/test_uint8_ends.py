@@ -22,18 +22,11 @@ from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_models.devices import device
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import (
-    Contract,
-    DType,
-    Geometry,
-    Input,
-    Label,
-    Normalisation,
-    Output,
-    Provenance,
-)
+from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Normalisation, Output
 from kedge_runtime.artefact.file import Artefact, seal
 from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.kinds import DType
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.checks.verify import verify, walk
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions, open_engine

@@ -18,9 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 from kedge_runtime.artefact.content import format_of
-from kedge_runtime.artefact.contract import FOREIGN, Contract, Precision, Quantisation, Tensor
+from kedge_runtime.artefact.contract import Contract, Quantisation, Tensor
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.kinds import Precision
+from kedge_runtime.artefact.provenance import FOREIGN
 from kedge_runtime.checks.verify import CHECKS, TOLERANCES, VerifyStage, same_integers, verify
 from kedge_runtime.classify import results
 from kedge_runtime.engines.choice import ENGINES, EngineOptions

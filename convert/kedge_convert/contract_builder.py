@@ -10,7 +10,8 @@ from kedge_convert.source import Source
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Contract, Provenance
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.image.preprocessing import Preprocessor
 

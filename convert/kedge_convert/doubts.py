@@ -10,7 +10,8 @@ from kedge_convert.images import ImageSplit
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
-from kedge_runtime.classify.results import entropy, label_sets, mean_binary_entropy, probabilities
+from kedge_runtime.classify.ranking import entropy, mean_binary_entropy
+from kedge_runtime.classify.results import label_sets, probabilities
 from kedge_runtime.drift.statistics import wilson
 from kedge_runtime.drift.truth import read_truth
 from kedge_runtime.errors import UsageError

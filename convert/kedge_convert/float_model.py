@@ -22,7 +22,7 @@ from kedge_convert.targets import Target
 from kedge_convert.verdict import ParityLimits, is_open, is_settled
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.artefact.sealing import golden_images
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import quiet

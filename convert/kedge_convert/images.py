@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats, Pixels
-from kedge_runtime.artefact.contract import Input, calibration_mark
+from kedge_runtime.artefact.contract import Input
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import sha256_of_file
 from kedge_runtime.image.ahead import ahead

@@ -16,7 +16,7 @@ from kedge_convert.quantise.candidates import QuantisationOptions
 from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
-from kedge_runtime.artefact.contract import Kind, Precision
+from kedge_runtime.artefact.kinds import Kind, Precision
 
 # What an int8 target becomes to hold a budget (`quantise/search.py`).
 LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")

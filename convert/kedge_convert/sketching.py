@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from kedge_convert.convertible import Convertible
+from kedge_convert.fitting.subject import true_outputs
 from kedge_convert.images import fitted
-from kedge_convert.quantise.search import true_classes
 from kedge_convert.staging import write
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
@@ -30,7 +30,7 @@ def add(path: Path, target: Target, model: Convertible, progress: Progress) -> t
         return ()
     if len(paths) < LEAST:
         return (NOTE,)
-    truth = None if source.output.multi_label else true_classes(paths, source)
+    truth = None if source.output.multi_label else true_outputs(paths, source)
     content = read_content(path)
     with quiet():
         classifier = Classifier.of(content, EngineOptions())

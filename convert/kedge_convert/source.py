@@ -17,7 +17,8 @@ from kedge_convert.settle import labelled, settle_input
 from kedge_models import cards
 from kedge_models.cards import Card, card
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Activation, Input, Kind, Label, Output
+from kedge_runtime.artefact.contract import Input, Label, Output
+from kedge_runtime.artefact.kinds import Activation, Kind
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS
 

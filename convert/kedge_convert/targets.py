@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kedge_convert.export.exported import Scheme
 from kedge_models.devices import Device
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.errors import UsageError
 
 

@@ -6,7 +6,7 @@ from statistics import NormalDist
 from typing import Any
 
 from kedge_convert.parity import OwnPixels, Parity
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.errors import counted
 
 

@@ -18,7 +18,8 @@ import click
 
 from kedge_models import toml
 from kedge_runtime.artefact import labels
-from kedge_runtime.artefact.contract import Fit, Geometry, Label, Normalisation, Resize
+from kedge_runtime.artefact.contract import Geometry, Label, Normalisation
+from kedge_runtime.artefact.kinds import Fit, Resize
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.output import echo_json

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kedge_models import toml
 from kedge_runtime.artefact.containers import FORMATS
-from kedge_runtime.artefact.contract import DType, Precision
+from kedge_runtime.artefact.kinds import DType, Precision
 from kedge_runtime.errors import ContractError
 
 Compiler = Literal["none", "edgetpu", "vela"]

@@ -42,6 +42,10 @@ COMMANDS = {
         "Serve a page with the live stream, and classify images by HTTP.",
     ),
     "verify": ("kedge_runtime.commands.verify:command", "Verify an artefact on this machine."),
+    "fetch": (
+        "kedge_runtime.commands.fetch:command",
+        "Fetch a newer artefact for a device that runs.",
+    ),
     "sign": ("kedge_runtime.commands.sign:sign", "Sign an artefact."),
     "keygen": ("kedge_runtime.commands.sign:keygen", "Create a key pair for signatures."),
     "calibrate": (

@@ -28,7 +28,7 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.verdict import Verdict
 from kedge_convert.worker.process import INTERVAL, Bounds, highest
 from kedge_convert.worker.progress import PREPARATION, Progress
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import staged
 from kedge_runtime.output import quiet

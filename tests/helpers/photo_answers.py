@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Fit, Resize
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.artefact.kinds import Fit, Resize
 from kedge_runtime.engines.choice import EngineOptions, Kernels, open_engine
 from kedge_runtime.image.preprocessing import Preprocessor
 

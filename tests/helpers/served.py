@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+
+KEDGE = ("-m", "kedge_runtime.cli")
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ class Served:
 
 
 @contextmanager
-def served(*words: object, env: dict[str, str] | None = None) -> Iterator[Served]:
+def served(
+    *words: object, env: dict[str, str] | None = None, program: Sequence[str] = KEDGE
+) -> Iterator[Served]:
     """Run `kedge serve` with some words on a free port; it is killed after the block."""
-    command = [sys.executable, "-m", "kedge_runtime.cli", "serve", *map(str, words), "--port", "0"]
+    command = [sys.executable, *program, "serve", *map(str, words), "--port", "0"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {})
     )

@@ -14,7 +14,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
-from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.arguments import DROP, SHARE, completing, completing_list
 from kedge_runtime.commands.options import as_json, pixel_options
 from kedge_runtime.image.input_options import InputOptions

@@ -12,7 +12,7 @@ from kedge_convert.commands.options import CARD, MODEL
 from kedge_convert.fitting.search import InputFit
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
-from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.options import as_json
 from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.errors import UsageError, counted

@@ -11,7 +11,8 @@ import click
 from kedge_convert.commands.options import DeviceOptions, device_options
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.device.report import KEY, fit_rows, folded, plain_fit
-from kedge_runtime.artefact.contract import Contract, Kind, Normalisation, Output
+from kedge_runtime.artefact.contract import Contract, Normalisation, Output
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.options import as_json
 from kedge_runtime.errors import counted, grouped
 from kedge_runtime.image.pipelines import formula, normalisation_name

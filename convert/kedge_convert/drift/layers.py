@@ -13,8 +13,9 @@ from kedge_convert.drift.shipped import Shipped, TensorSample, open_shipped
 from kedge_convert.images import tensors
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Contract, Input, Method, Tensor
+from kedge_runtime.artefact.contract import Contract, Input, Tensor
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.artefact.kinds import Method
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import percent
 

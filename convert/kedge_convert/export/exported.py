@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kedge_convert.images import Tick, tensors, ticking
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import DType, Method, Precision
+from kedge_runtime.artefact.kinds import DType, Method, Precision
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Protocol
 from kedge_convert.export import onnx, tflite
 from kedge_convert.export.exported import STOCK, Exported, ExportOptions
 from kedge_convert.source import Source
-from kedge_runtime.artefact.contract import Contract, Precision
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.kinds import Precision
 
 
 class Format(Protocol):

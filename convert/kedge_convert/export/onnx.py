@@ -16,7 +16,8 @@ from kedge_convert.export.exported import STOCK, Exported, ExportOptions, half
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
-from kedge_runtime.artefact.contract import Contract, Precision
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.errors import one_line
 from kedge_runtime.output import quiet
 

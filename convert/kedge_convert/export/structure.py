@@ -16,7 +16,7 @@ from kedge_convert.prepare.graph import Graph, trace
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.contract import Precision
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import KedgeError, one_line
 from kedge_runtime.image.preprocessing import Preprocessor, dequantise

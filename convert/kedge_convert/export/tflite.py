@@ -16,8 +16,9 @@ from kedge_convert.export.exported import STOCK, Exported, ExportOptions
 from kedge_convert.export.tflite_converter import single
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
-from kedge_runtime.artefact.contract import Contract, Normalisation, Precision
+from kedge_runtime.artefact.contract import Contract, Normalisation
 from kedge_runtime.artefact.file import LABELS
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.image.preprocessing import table
 from kedge_runtime.modelfile import tflite_metadata as schema
 

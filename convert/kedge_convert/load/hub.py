@@ -16,7 +16,8 @@ from kedge_convert.load.configuration import objects, refusal, refuse_links
 from kedge_convert.load.input_stage import behind
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.toolkit import require
-from kedge_runtime.artefact.contract import Colour, Normalisation
+from kedge_runtime.artefact.contract import Normalisation
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.errors import UsageError, install
 from kedge_runtime.image.pipelines import NORMALISATIONS, Pipeline
 from kedge_runtime.output import quiet

@@ -13,7 +13,7 @@ import numpy as np
 
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Resize
+from kedge_runtime.artefact.kinds import Resize
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import Pipeline
 from kedge_runtime.output import quiet

@@ -9,7 +9,8 @@ from kedge_convert.load.input_stage import noise
 from kedge_convert.load.outputs import KINDS, activation_name, producer, remove_activation
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Activation, Kind, Output
+from kedge_runtime.artefact.contract import Output
+from kedge_runtime.artefact.kinds import Activation, Kind
 from kedge_runtime.classify.results import probabilities
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.output import quiet

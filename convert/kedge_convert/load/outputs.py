@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kedge_convert.toolkit import require
-from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.errors import UsageError
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kedge_models.cards import Card
-from kedge_runtime.artefact.contract import Kind, Label, Normalisation
+from kedge_runtime.artefact.contract import Label, Normalisation
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.image.pipelines import PIPELINES, Pipeline

@@ -17,7 +17,7 @@ from kedge_convert.worker.process import BYTES
 from kedge_models import cards
 from kedge_models.devices import Device, device
 from kedge_models.toml import load, read
-from kedge_runtime.artefact.contract import Colour, Fit, Kind, Resize
+from kedge_runtime.artefact.kinds import Colour, Fit, Kind, Resize
 from kedge_runtime.commands.arguments import read_drop
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import ContractError

@@ -35,8 +35,8 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.contract import Method, Precision
 from kedge_runtime.artefact.file import Artefact
+from kedge_runtime.artefact.kinds import Method, Precision
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import EngineError

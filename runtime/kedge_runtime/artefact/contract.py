@@ -5,11 +5,22 @@ preprocessing and decoding from this one record, so no fact about a model is kep
 """
 
 import json
-from dataclasses import field
 from math import isfinite
-from typing import Any, Final, Literal, get_args
+from typing import Any
 
 from kedge_runtime.artefact.confidence import Confidence, SecondRule
+from kedge_runtime.artefact.kinds import (
+    PILLOW_FITS,
+    Activation,
+    Colour,
+    DType,
+    Fit,
+    Kind,
+    Layout,
+    Orientation,
+    Resize,
+)
+from kedge_runtime.artefact.provenance import FOREIGN, Provenance
 from kedge_runtime.errors import ContractError, counted
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.printable import is_printable, printable
@@ -21,27 +32,6 @@ SCHEMA = 2
 WITH_CONFIDENCE = 3
 READABLE = (1, 2, WITH_CONFIDENCE)
 MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold when it is read
-
-# fmt: off
-Resize = Literal[
-    "nearest", "bilinear", "pyramid", "area", "tf_bilinear",
-    "pillow_bilinear", "pillow_bicubic", "pillow_lanczos", "pillow_box", "pillow_hamming",
-]
-# fmt: on
-Fit = Literal["crop", "stretch", "letterbox", "keras_crop", "pillow_fit", "torchvision_crop"]
-PILLOW_RESIZES: Final[tuple[Resize, ...]] = tuple(
-    method for method in get_args(Resize) if method.startswith("pillow_")
-)
-PILLOW_FITS: Final = ("pillow_fit", "torchvision_crop")  # their arithmetic is Pillow's
-Colour = Literal["rgb", "bgr", "grey"]
-Orientation = Literal["exif", "ignore"]
-Layout = Literal["nhwc", "nchw", "nhw", "flat"]
-DType = Literal["float32", "float16", "int8", "uint8", "int16"]
-# `unknown`: a foreign file, which kedge didn't make.
-Precision = Literal["float32", "float16", "dynamic", "int8", "int16x8", "mixed", "unknown"]
-Method = Literal["stock", "prepared"]
-Kind = Literal["softmax", "logits", "sigmoid", "features"]
-Activation = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -254,50 +244,6 @@ class Label:
         label = cls.__new__(cls)
         vars(label).update(item)
         return label
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """The origin of an artefact: enough to make it again and to recognise its float model.
-
-    `method`: whether the weights were prepared for int8 (docs/quantisation.md).
-    `calibration_images`: the start of each file's SHA-256 (`calibration_mark`). `ranges`: how the
-    ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
-    `device`: the device profile that chose its integer layout, if any. `head`: the float model's
-    output type, None where unknown. `output`, `signature`: the one of several that the user chose,
-    else empty. `validation_images`: marks of the images that it was compared with the float model
-    on.
-    """
-
-    source: str
-    weights_digest: str
-    precision: Precision
-    target: str
-    card: str = ""
-    parameters: int = 0
-    method: Method = "stock"
-    calibration_digest: str = ""
-    calibration_count: int = 0
-    tools: dict[str, str] = field(default_factory=dict)
-    ranges: str = ""
-    kept: tuple[str, ...] = ()
-    device: str = ""
-    head: Kind | None = None
-    output: str = ""
-    signature: str = ""
-    calibration_images: tuple[str, ...] = ()
-    validation_images: tuple[str, ...] = ()
-
-
-def calibration_mark(digest: bytes) -> str:
-    """Return what an artefact keeps of an image file's SHA-256: 12 hexadecimal digits.
-
-    A million images have one of a thousand marks by chance with a probability of 4e-6.
-    """
-    return digest[:6].hex()
-
-
-FOREIGN = Provenance(source="", weights_digest="", precision="unknown", target="")
 
 
 @dataclass(frozen=True)

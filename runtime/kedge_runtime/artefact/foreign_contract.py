@@ -10,19 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_runtime.artefact.content import digest
-from kedge_runtime.artefact.contract import (
-    Colour,
-    Contract,
-    Geometry,
-    Input,
-    Kind,
-    Label,
-    Normalisation,
-    Output,
-    Provenance,
-)
+from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Normalisation, Output
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ModelFile, has_archive, member_text, metadata_of
+from kedge_runtime.artefact.kinds import Colour, Kind
 from kedge_runtime.artefact.labels import parse, read_labels, without_numbers
 from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.output_kind import (
@@ -31,6 +22,7 @@ from kedge_runtime.artefact.output_kind import (
     probe_outputs,
     sums_to_one,
 )
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.checks.hardware import identity
 from kedge_runtime.engines.base import BYTES, Engine
 from kedge_runtime.errors import UsageError, about, counted

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import field
 from pathlib import Path
 
-from kedge_runtime.artefact.contract import Kind
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.input_options import InputOptions
 

@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Input, Kind
+from kedge_runtime.artefact.contract import Input
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.classify.results import check_finite
 from kedge_runtime.engines.base import Engine
 from kedge_runtime.errors import UsageError

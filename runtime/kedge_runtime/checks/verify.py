@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent, read_content
-from kedge_runtime.artefact.contract import Contract, Precision
+from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import Artefact, artefact_of
 from kedge_runtime.artefact.golden import Golden
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite, probabilities
 from kedge_runtime.drift.statistics import sqnr

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kedge_runtime.artefact.contract import Colour, Contract
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.errors import UsageError
 from kedge_runtime.frozen import dataclass

@@ -10,8 +10,9 @@ import numpy as np
 
 from kedge_runtime.arrays import Array, Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content, trust_of
-from kedge_runtime.artefact.contract import Colour, Contract
+from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import Artefact, artefact_of
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.arguments import (
     OPEN,
     check,

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.errors import UsageError

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kedge_runtime.artefact.contract import Colour, Geometry
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.geometry import reduction
 from kedge_runtime.image.objects import Source

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.arguments import CallOptions, check_iterable, check_single
 from kedge_runtime.classify.results import Classes, Result, Rule
 from kedge_runtime.errors import ImageError

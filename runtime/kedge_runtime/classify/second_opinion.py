@@ -13,8 +13,9 @@ import numpy as np
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent, read_content
-from kedge_runtime.artefact.contract import Colour, Output
+from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.identity import identity
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.arguments import OPEN, check
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.ensemble import check_classes

@@ -13,9 +13,10 @@ from typing import Any, TypeVar, get_args
 import click
 
 from kedge_runtime.artefact.content import trust_of
-from kedge_runtime.artefact.contract import Contract, Kind
+from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import ends_in_digest
 from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
+from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.commands.arguments import Several, completing
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine

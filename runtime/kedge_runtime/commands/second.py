@@ -12,8 +12,9 @@ import numpy as np
 from kedge_runtime.arrays import Doubles, Floats
 from kedge_runtime.artefact.confidence import SecondRule
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Contract, Output, calibration_mark
+from kedge_runtime.artefact.contract import Contract, Output
 from kedge_runtime.artefact.identity import identity
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.artefact.reseal import is_signed, resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.ensemble import check_classes

@@ -1,7 +1,6 @@
 """Serve a model and its stream as a page and an interface: the command `kedge serve`."""
 
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,15 +9,12 @@ from typing import Any
 
 import click
 
-from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Classes
 from kedge_runtime.commands.arguments import split
-from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import (
     ModelRequest,
     answer_options,
     model_request,
-    open_model,
     opening_options,
 )
 from kedge_runtime.commands.options import FILE, record
@@ -30,7 +26,9 @@ from kedge_runtime.commands.stream import (
     stream_options,
     summing_up,
 )
+from kedge_runtime.commands.updating import StreamModel, UpdateRequest, update_options
 from kedge_runtime.commands.watch import ending_by_signal, top_option
+from kedge_runtime.commands.watch_lines import EventLog
 from kedge_runtime.errors import UsageError, install, reason_of
 from kedge_runtime.files import read_text
 from kedge_runtime.output import note, only_python_stderr
@@ -131,6 +129,7 @@ class ServeOptions:
     source: FrameSourceRequest
     gates: GateRequest
     sinks: SinkRequest
+    updates: UpdateRequest
     address: AddressRequest
 
     def check_stream(self) -> None:
@@ -152,6 +151,7 @@ class ServeOptions:
 @top_option
 @answer_options
 @stream_options
+@update_options
 @address_options
 @opening_options
 def serve(**options: Any) -> int:
@@ -170,27 +170,26 @@ def run(options: ServeOptions) -> int:
     token = options.address.token()
     running, access = (_library(f"kedge_runtime.serve.{name}") for name in ("running", "access"))
     with Address(options.address.host, options.address.port).bind() as listening:
-        model = open_model(artefacts, options.model)
+        stream = options.updates.open(artefacts, options.model, options.source, options.sinks)
         with only_python_stderr(), ending_by_signal():
             rules = access.AccessRules(token, options.address.requests())
-            opened = _opened(model, [str(path) for path in artefacts], options)
-            setup = running.Setup(model, options.model.rule, *opened, rules)
+            opened = _opened(stream, options)
+            setup = running.Setup(stream.model, options.model.rule, *opened, rules)
             note(f"http://{_shown(*listening.getsockname()[:2])} (Ctrl-C ends it)")
             with summing_up(setup.classifier.tally) if setup.items else nullcontext():
                 running.serve(setup, listening)
     return 0
 
 
-def _opened(model: Predictor, artefacts: Sequence[str], options: ServeOptions) -> tuple[Any, ...]:
+def _opened(stream: StreamModel, options: ServeOptions) -> tuple[Any, ...]:
     """Open the stream: classifier, origin, items, observers, sinks and labelling, in this order."""
     source, gates = options.source, options.gates.options(options.top, options.model.rule)
-    labelling = options.address.labelling(options.gates.save_unsure, model.classes)
-    classifier = FrameClassifier(model, gates, StreamTally())
-    origin = Origin(artefacts, source.name if source.given else "no source")
+    labelling = options.address.labelling(options.gates.save_unsure, stream.model.classes)
+    classifier = FrameClassifier(stream.model, gates, StreamTally())
+    origin = Origin(stream.names, source.name if source.given else "no source")
     items = source.open() if source.given else None
-    observers = field_observers(model, options.sinks.folder, live=source.given and source.live)
-    sinks = options.sinks.open(origin, live=source.live)
-    return classifier, origin, items, observers, sinks, labelling
+    sinks = [EventLog(), *options.sinks.open(origin, live=source.live)]
+    return classifier, origin, items, stream.observers, sinks, labelling
 
 
 def _shown(host: str, port: int) -> str:

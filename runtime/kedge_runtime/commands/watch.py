@@ -1,21 +1,18 @@
 """Classify the frames of a camera or a video: the command `kedge watch`."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.commands.arguments import split
-from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import (
     ModelRequest,
     answer_options,
     model_request,
-    open_model,
     opening_options,
 )
 from kedge_runtime.commands.stream import (
@@ -26,6 +23,7 @@ from kedge_runtime.commands.stream import (
     stream_options,
     summing_up,
 )
+from kedge_runtime.commands.updating import StreamModel, UpdateRequest, update_options
 from kedge_runtime.commands.watch_lines import JsonLines, TextLines, local_time, video_time
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import only_python_stderr
@@ -44,6 +42,7 @@ class WatchOptions:
     source: FrameSourceRequest
     gates: GateRequest
     sinks: SinkRequest
+    updates: UpdateRequest
     as_json: bool
 
 
@@ -61,6 +60,7 @@ top_option = click.option(
 @top_option
 @answer_options
 @stream_options
+@update_options
 @opening_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def watch(**options: Any) -> int:
@@ -77,22 +77,21 @@ def run(options: WatchOptions) -> int:
     artefacts, _ = split(options.arguments, streaming=True, zips=True)
     if not options.source.given:
         raise UsageError("no source given: name one with --camera or --video")
-    model = open_model(artefacts, options.model)
+    opened = options.updates.open(artefacts, options.model, options.source, options.sinks)
     with only_python_stderr(), ending_by_signal():
-        return watch_stream(model, [str(path) for path in artefacts], options)
+        return watch_stream(opened, options)
 
 
-def watch_stream(model: Predictor, artefacts: Sequence[str], options: WatchOptions) -> int:
+def watch_stream(opened: StreamModel, options: WatchOptions) -> int:
     """Send a stream's messages to the sinks until it ends; return the exit code."""
     source, tally = options.source, StreamTally()
     gates = options.gates.options(options.top, options.model.rule)
-    classifier = FrameClassifier(model, gates, tally)
-    items, origin = source.open(), Origin(artefacts, source.name)
+    classifier = FrameClassifier(opened.model, gates, tally)
+    items, origin = source.open(), Origin(opened.names, source.name)
     sinks = [_printer(options, origin), *options.sinks.open(origin, live=source.live)]
-    observers = field_observers(model, options.sinks.folder, live=source.live)
     with summing_up(tally):
         try:
-            Watch(source.name, classifier, observers, sinks).run(items)
+            Watch(source.name, classifier, opened.observers, sinks).run(items)
         except KeyboardInterrupt:
             return 0 if source.live else INTERRUPTED
     return 0

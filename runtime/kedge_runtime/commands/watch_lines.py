@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kedge_runtime.commands import answers
-from kedge_runtime.output import echo, echo_page
+from kedge_runtime.output import echo, echo_page, note
 from kedge_runtime.streams.events import Event
 from kedge_runtime.watch.loop import Message
 from kedge_runtime.watch.message import Origin, line_of
@@ -49,6 +49,18 @@ class JsonLines:
     def put(self, message: Message) -> None:
         """Print a message. Raises UnreadError when nobody reads stdout."""
         echo_page(line_of(message, self.origin))
+
+    def close(self) -> None:
+        """Do nothing: each line was written at once."""
+
+
+class EventLog:
+    """Prints events on stderr, where a server has no stdout for answers."""
+
+    def put(self, message: Message) -> None:
+        """Print an event."""
+        if isinstance(message, Event):
+            note(message.text)
 
     def close(self) -> None:
         """Do nothing: each line was written at once."""

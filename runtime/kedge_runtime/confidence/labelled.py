@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kedge_runtime.arrays import Flags, Floats, Indices
-from kedge_runtime.artefact.contract import Contract, calibration_mark
+from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite
 from kedge_runtime.confidence.fit import LabelledOutputs

@@ -5,7 +5,8 @@ import numpy as np
 from kedge_runtime.arrays import Doubles, Flags, Indices
 from kedge_runtime.drift import report
 from kedge_runtime.drift.by_class import ClassDrift, ClassName, Confusion, Mistake, PerClass
-from kedge_runtime.drift.measure import NONE, SIDES, Evidence
+from kedge_runtime.drift.evidence import Evidence
+from kedge_runtime.drift.measure import NONE, SIDES
 from kedge_runtime.drift.statistics import BINS, benjamini_hochberg, hypergeometric_tail, mcnemar
 from kedge_runtime.frozen import dataclass
 

@@ -17,8 +17,9 @@ from kedge_runtime.drift import journal, report
 from kedge_runtime.drift.codecs import PartCodec, shards_of
 from kedge_runtime.drift.confidence import confidence_drift
 from kedge_runtime.drift.confidence_report import ConfidenceDrift
+from kedge_runtime.drift.evidence import Evidence
 from kedge_runtime.drift.journal import ImageFolder, Journal
-from kedge_runtime.drift.measure import ROW, Evidence, Part, Task, measure_all
+from kedge_runtime.drift.measure import ROW, Part, Task, measure_all
 from kedge_runtime.drift.measure import opened as loaded
 from kedge_runtime.drift.recording import Sample
 from kedge_runtime.drift.reference import SUFFIX, Reference

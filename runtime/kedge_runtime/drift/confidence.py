@@ -11,8 +11,9 @@ from kedge_runtime.confidence.coverage import SHOWN, TOP, shown
 from kedge_runtime.confidence.error import calibration_error, gaps
 from kedge_runtime.drift import gates
 from kedge_runtime.drift.confidence_report import ConfidenceDrift, CoverageDrift
+from kedge_runtime.drift.evidence import Evidence
 from kedge_runtime.drift.gates import Estimate
-from kedge_runtime.drift.measure import Evidence, Rows
+from kedge_runtime.drift.measure import Rows
 
 
 def confidence_drift(

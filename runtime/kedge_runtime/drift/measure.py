@@ -6,7 +6,7 @@ So it is the same to the last bit, however the images were divided among process
 days.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import field, replace
 from functools import lru_cache, partial
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Array, Flags, Floats, Indices, Pixels
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Label, Output
+from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify import results as head
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.results import BACKGROUND, Prediction, check_finite
+from kedge_runtime.classify.ranking import descending, entropy, mean_binary_entropy
+from kedge_runtime.classify.results import check_finite
 from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.confidence.coverage import SHOWN, shown
 from kedge_runtime.drift import statistics
@@ -147,12 +148,12 @@ Outputs = tuple[Floats, Output]
 
 def answer(probabilities: Floats, output: Output) -> tuple[Any, ...]:
     """Return the fields of ANSWER for float32 [outputs]."""
-    order = head.descending(probabilities, TOP)
+    order = descending(probabilities, TOP)
     top = np.full(TOP, NONE)
     top[: len(order)] = order - output.label_offset
     values = probabilities[order].astype(float)
     margin = values[0] - (values[1] if len(values) > 1 else 0.0)
-    return top, values[0], margin, head.entropy(probabilities), 0
+    return top, values[0], margin, entropy(probabilities), 0
 
 
 def independent(probabilities: Floats, output: Output, own: Flags, other: Flags) -> tuple[Any, ...]:
@@ -166,7 +167,7 @@ def independent(probabilities: Floats, output: Output, own: Flags, other: Flags)
     top[: len(order)] = order - output.label_offset
     limits = head.limits(output.thresholds, output.label_offset)
     margin = np.abs(probabilities - limits).min()
-    spread = head.mean_binary_entropy(probabilities)
+    spread = mean_binary_entropy(probabilities)
     return top, probabilities.max(), margin, spread, len(labels)
 
 
@@ -319,53 +320,3 @@ def measure_all(
         bar.advance(len(shard.names))
         parts.append(part)
     return merge(parts)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Hold the measured images of an artefact.
-
-    `names`: of all images, by the rows' `image`. `truth`: each image's true class as an index of
-    `labels`, int64 [images], or None without ground truth. `multi_label`: an answer is a set of
-    independent classes; then there is no ground truth.
-    """
-
-    names: Sequence[str]
-    labels: Sequence[Label]
-    part: Part
-    truth: Indices | None = None
-    multi_label: bool = False
-
-    @property
-    def rows(self) -> Rows:
-        """The measured images, [n], in their order."""
-        return self.part.rows
-
-    @property
-    def true(self) -> Indices | None:
-        """The true class of each row, [n]."""
-        return None if self.truth is None else self.truth[self.rows["image"]]
-
-    @property
-    def flipped(self) -> Flags:
-        """The rows that the two sides answer differently, [n]."""
-        if self.multi_label:
-            return np.asarray(self.rows["changed"])
-        return np.not_equal(self.best("reference"), self.best("artefact"))
-
-    def best(self, side: str) -> Indices:
-        """Return the best class of `reference` or `artefact`, [n]."""
-        return np.asarray(self.rows[side]["top"][:, 0], np.int64)
-
-    def holds(self, side: str, classes: Indices, k: int) -> Flags:
-        """Return whether a class, [n], is among the k best of a side, [n]."""
-        return np.asarray((self.rows[side]["top"][:, :k] == classes[:, None]).any(axis=1))
-
-    def prediction(self, index: int, confidence: float) -> Prediction:
-        """Return a class with its probability."""
-        label = self.label(index)
-        return Prediction(index, label.id, label.name, confidence)
-
-    def label(self, index: int) -> Label:
-        """Return a class's label; -1 is the background's."""
-        return self.labels[index] if index >= 0 else BACKGROUND

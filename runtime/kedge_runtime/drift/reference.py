@@ -21,14 +21,8 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import open_plain
-from kedge_runtime.artefact.contract import (
-    Contract,
-    Geometry,
-    Normalisation,
-    Output,
-    Tensor,
-    calibration_mark,
-)
+from kedge_runtime.artefact.contract import Contract, Geometry, Normalisation, Output, Tensor
+from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.drift.journal import DIGEST_BYTES, Failure
 from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, reason_of
 from kedge_runtime.files import sha256_of, whole_file

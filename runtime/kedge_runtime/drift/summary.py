@@ -10,8 +10,9 @@ import numpy as np
 
 from kedge_runtime.arrays import Doubles, Indices
 from kedge_runtime.drift import breakdown, gates, report
+from kedge_runtime.drift.evidence import Evidence
 from kedge_runtime.drift.gates import Estimate, Gate, Pairs
-from kedge_runtime.drift.measure import TOP, Evidence, Rows
+from kedge_runtime.drift.measure import TOP, Rows
 from kedge_runtime.drift.statistics import mcnemar, mean_interval
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.frozen import dataclass

@@ -15,7 +15,8 @@ from typing import Any, get_args
 import numpy as np
 
 from kedge_runtime.arrays import Array
-from kedge_runtime.artefact.contract import DType, Layout, Quantisation, Tensor
+from kedge_runtime.artefact.contract import Quantisation, Tensor
+from kedge_runtime.artefact.kinds import DType, Layout
 from kedge_runtime.engines.choice import ENGINES, how_to_install, is_installed, numpy_gate
 from kedge_runtime.errors import EngineError, counted, one_line
 from kedge_runtime.frozen import dataclass

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kedge_runtime.arrays import Pixels
-from kedge_runtime.artefact.contract import Colour, Geometry, Input, Orientation
+from kedge_runtime.artefact.contract import Geometry, Input
+from kedge_runtime.artefact.kinds import Colour, Orientation
 from kedge_runtime.errors import ImageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.opencv import cv2

@@ -12,7 +12,7 @@ import numpy as np
 
 from kedge_runtime.arrays import Array, Pixels
 from kedge_runtime.artefact.content import open_plain
-from kedge_runtime.artefact.contract import Orientation
+from kedge_runtime.artefact.kinds import Orientation
 from kedge_runtime.errors import ImageError, about, reason_of
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.header import HeaderError, ImageHeader, read_header

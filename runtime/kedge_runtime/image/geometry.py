@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from kedge_runtime.arrays import Floats, Pixels, Places
-from kedge_runtime.artefact.contract import PILLOW_RESIZES, Fit, Geometry, Resize
+from kedge_runtime.artefact.contract import Geometry
+from kedge_runtime.artefact.kinds import PILLOW_RESIZES, Fit, Resize
 from kedge_runtime.image.opencv import cv2
 
 Size = tuple[int, int]  # height, width in pixels

@@ -8,15 +8,8 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any, Final, get_args
 
-from kedge_runtime.artefact.contract import (
-    Colour,
-    Fit,
-    Geometry,
-    Input,
-    Normalisation,
-    Orientation,
-    Resize,
-)
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
+from kedge_runtime.artefact.kinds import Colour, Fit, Orientation, Resize
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.pipelines import (

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Doubles, Pixels
-from kedge_runtime.artefact.contract import Resize
+from kedge_runtime.artefact.kinds import Resize
 from kedge_runtime.errors import ImageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.image.opencv import cv2

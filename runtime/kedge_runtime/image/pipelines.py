@@ -8,14 +8,8 @@ import re
 from dataclasses import replace
 from typing import Any, Final, get_args
 
-from kedge_runtime.artefact.contract import (
-    Colour,
-    Fit,
-    Geometry,
-    Normalisation,
-    Orientation,
-    Resize,
-)
+from kedge_runtime.artefact.contract import Geometry, Normalisation
+from kedge_runtime.artefact.kinds import Colour, Fit, Orientation, Resize
 from kedge_runtime.errors import ContractError, UsageError
 from kedge_runtime.frozen import dataclass
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, read_content
-from kedge_runtime.artefact.contract import Contract, Precision
+from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.file import CONTRACT, GOLDEN, LABELS, artefact_of, ends_in_digest
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.artefact.onnx import KEY, METADATA_PROPS
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile.archives import FAULTS, opened

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -47,7 +47,7 @@ class Service:
     """What the app serves. `name`: the source's; `labelling`: None without a folder for unsure."""
 
     name: str
-    artefacts: tuple[str, ...]
+    artefacts: Sequence[str]
     view: View
     uploads: Uploads
     registry: CollectorRegistry

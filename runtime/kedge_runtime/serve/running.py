@@ -48,7 +48,7 @@ def _service(setup: Setup, view: View) -> Service:
     collector = StreamCollector(tally, view.is_live, _waiting(setup.sinks))
     return Service(
         setup.origin.source,
-        tuple(setup.origin.artefacts),
+        setup.origin.artefacts,
         view,
         Uploads(setup.model, setup.rule),
         registry_of(collector),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Result, Rule
 from kedge_runtime.errors import UsageError, reason_of
@@ -271,9 +271,9 @@ class FrameClassifier:
         return result
 
     def _vote(self, result: Result) -> Hashable:
-        """Return what the frames vote on: class indices, as two classes may share a name."""
+        """Return what the frames vote on: two classes may share an id, and an update an index."""
         if result.unknown:
             return None
         if self._model.classes.multi_label:
-            return frozenset(prediction.index for prediction in result.predictions)
-        return result.best.index
+            return frozenset((each.index, each.id) for each in result.predictions)
+        return result.best.index, result.best.id

@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import count
 from typing import Any
 
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.errors import ImageError, UsageError, one_line
 from kedge_runtime.streams.sources import Clock, Frame, as_rgb
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Pixels
-from kedge_runtime.artefact.contract import Colour
+from kedge_runtime.artefact.kinds import Colour
 from kedge_runtime.errors import ImageError, UsageError, reason_of
 from kedge_runtime.image.decode import LIMITS, ImageLimits, read_image
 from kedge_runtime.image.opencv import cv2
