@@ -25,7 +25,7 @@ class Address:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((self.host, self.port))
             listening.listen(CONNECTIONS)
-        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        except (OSError, TypeError) as error:  # TypeError: a name that no host can have
             listening.close()
             reason = reason_of(error) if isinstance(error, OSError) else "no host name"
             raise UsageError(
