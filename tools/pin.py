@@ -23,11 +23,11 @@ DEVICE, BUILD = "device", "build"
 SECTIONS = (
     DEVICE,
     "signing",
-    "mqtt",
-    "serve",
     "onnx",
     "convert",
     BUILD,
+    "mqtt",
+    "serve",
     "distributed",
     "dev",
     "ethos-u",
