@@ -1,5 +1,6 @@
 """Every family of applications to ONNX: no less exact, no more nodes or bytes than by tf2onnx."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,12 @@ def source_of(name: str) -> Source:
     return source
 
 
-@pytest.mark.parametrize("name", SIZES)
+# One of each kind in every run; all of them take ten minutes (KEDGE_APPLICATIONS=all).
+USUAL = ("MobileNet-0.25", "MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny")
+NAMES = tuple(SIZES) if os.environ.get("KEDGE_APPLICATIONS") == "all" else USUAL
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_writer_is_no_worse_than_tf2onnx(name: str, tmp_path: Path) -> None:
     source = source_of(name)
     direct = onnx_routes.checked(ROUTES["direct"], source, tmp_path)
