@@ -20,7 +20,7 @@ from fuzz.ways import Way, damaged, members, nonsense, reworded
 from kedge_convert.matrix import cells, lock
 from kedge_convert.matrix.cache import Cache
 from kedge_convert.matrix.config import read_config
-from kedge_convert.program import importing, reading
+from kedge_convert.program import reading
 from kedge_models.cards import parse
 from kedge_runtime.artefact import containers, foreign
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent, digest
@@ -180,7 +180,7 @@ def _check(form: str, mutate: Callable[[bytes, Random], bytes]) -> Door:
 def _program(content: ModelContent) -> object:
     """Read a float program as a source, up to where Keras would build it."""
     check_model(content)
-    return importing.needed(reading.read_file(content))
+    return reading.needed(reading.read_file(content))
 
 
 def _signed(form: str) -> Door:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kedge_convert.program.calls import OperatorImport, OperatorImportError, is_value
 from kedge_convert.program.operators import FOLDED, RULES, with_activation
-from kedge_convert.program.reading import Operation, Program, ProgramTensor
+from kedge_convert.program.reading import Operation, Program, ProgramTensor, needed
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import one_line
 
@@ -41,16 +41,6 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
     # Of names that meet: Keras gives some to parts of a rule by itself.
     except ValueError as error:
         raise OperatorImportError(f"OUTPUT that Keras lacks ({one_line(error, 100)})") from error
-
-
-def needed(program: Program) -> list[Operation]:
-    """Return the operations that the outputs depend on, in order."""
-    wanted, kept = set(program.outputs), list[Operation]()
-    for operation in reversed(program.operations):
-        if wanted.intersection(operation.outputs):
-            wanted.update(operation.inputs)
-            kept.append(operation)
-    return kept[::-1]
 
 
 class _Building:

@@ -83,6 +83,16 @@ def read(content: bytes) -> Program:
     return Program(tensors, tuple(operations), *ends)
 
 
+def needed(program: Program) -> list[Operation]:
+    """Return the operations that the outputs depend on, in order."""
+    wanted, kept = set(program.outputs), list[Operation]()
+    for operation in reversed(program.operations):
+        if wanted.intersection(operation.outputs):
+            wanted.update(operation.inputs)
+            kept.append(operation)
+    return kept[::-1]
+
+
 def _indices(numbers: Any) -> tuple[int, ...]:
     return () if numbers is None else tuple(map(int, numbers))
 

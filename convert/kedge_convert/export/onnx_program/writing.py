@@ -15,7 +15,6 @@ from kedge_convert.export.onnx_program import (
 from kedge_convert.export.onnx_program.calls import ForeignOperatorError, OperatorCall, Rule
 from kedge_convert.export.onnx_program.tensors import WrittenTensors
 from kedge_convert.program import reading
-from kedge_convert.program.reading import Operation, Program
 from kedge_convert.toolkit import require
 
 OPSET, IR_VERSION = 17, 8  # that of all routes (export/tf2onnx.py)
@@ -45,7 +44,7 @@ class Written:
 def write(content: bytes) -> Written:
     """Return the ONNX model of a float TFLite file. Raises ForeignOperatorError."""
     program = reading.read(content)
-    operations = _needed(program)
+    operations = reading.needed(program)
     if foreign := sorted({each.kind for each in operations} - RULES.keys()):
         raise ForeignOperatorError(f"no rule for {', '.join(foreign)}")
     tensors = WrittenTensors(program)
@@ -53,16 +52,6 @@ def write(content: bytes) -> Written:
         _write(OperatorCall(operation, tensors), tensors)
     nodes, names = tensors.finish()
     return Written(_model(tensors, nodes), names)
-
-
-def _needed(program: Program) -> list[Operation]:
-    """Return the operations that the outputs depend on, in order."""
-    wanted, kept = set(program.outputs), list[Operation]()
-    for operation in reversed(program.operations):
-        if wanted.intersection(operation.outputs):
-            wanted.update(operation.inputs)
-            kept.append(operation)
-    return kept[::-1]
 
 
 def _write(call: OperatorCall, tensors: WrittenTensors) -> None:
