@@ -74,7 +74,7 @@ def convert(
 
     monkeypatch.setattr(pipeline, "load_source", load)
     monkeypatch.setattr(supervisor, "convert", here)
-    words = "--no-prepare --calibrate-count 20 --check-count 20 --json"
+    words = "--effort fast --calibrate-count 20 --check-count 20 --json"
 
     def run(target: str) -> tuple[int, str]:
         options = [*words.split(), "--calibrate", pictures, "--out", tmp_path / "out"]
