@@ -63,7 +63,7 @@ def parts(graph: Graph, images: Floats, tick: Tick = lambda: None) -> list[Netwo
     reference = simulate(graph, images, integer=False)
     measured = []
     for i, (node, values) in enumerate(passing(graph, images)):
-        own = values[node.output]
+        own = np.asarray(values[node.output])
         spoilt = {**values, node.output: quantised(node, own.copy())}
         answers = rest(graph, spoilt, i + 1)
         noise = float(np.square(answers - reference, dtype=np.float64).mean())
