@@ -173,7 +173,7 @@ def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
     # In steps, so that a level is a whole number.
     integers = _compensated(wanted / step, factor, levels)
     largest = np.abs(wanted) >= step * levels * (1 - 1e-9)
-    result = np.empty_like(wanted)
+    result: Doubles = np.empty_like(wanted)
     result[..., order, :] = np.where(largest, np.sign(wanted) * levels, integers) * step
     return result
 
@@ -197,7 +197,7 @@ def _inverse_factor(own: Doubles) -> Doubles:
     Read backwards, own = R R' with an upper R, and U is its inverse. That takes a fifth of the
     work of the inverse and its own factor.
     """
-    backwards = np.linalg.cholesky(own[..., ::-1, ::-1])
+    backwards: Doubles = np.linalg.cholesky(own[..., ::-1, ::-1]).astype(np.float64)
     return _inverse_of_upper(backwards[..., ::-1, ::-1])
 
 

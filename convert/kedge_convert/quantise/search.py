@@ -173,7 +173,8 @@ def search(models: CandidateModels, budget: Budget, progress: Progress) -> Searc
 
 
 def _margins(models: CandidateModels, budget: Budget) -> Margins:
-    output, logits = models.stock.output, models.calibration_logits
+    output, source = models.stock.output, models.stock
+    logits = source.logits(tensors(models.images.calibration, source.input))
     if output.multi_label:
         return label_margins(logits, output)
     asked = budget.max_drop is not None
