@@ -135,6 +135,32 @@ def test_a_mistake_is_one_line(kedge: Run, desk: Path, words: list[str], line: s
     assert not (desk / "kedge.toml").exists()
 
 
+@pytest.mark.parametrize("model", ["demo", "MobileNetV2", "own.keras"])
+@pytest.mark.parametrize("labels", ["/dev/zero", "/dev/null", "none.txt", "."])
+def test_labels_that_cant_be_read_write_no_file(
+    kedge: Run, desk: Path, model: str, labels: str
+) -> None:
+    (desk / "own.keras").touch()
+    (desk / "photos").mkdir()
+    code, printed, said = kedge("init", model, "photos", "--labels", labels)
+    assert (code, printed, said.count("\n")) == (2, "", 1), said
+    assert labels in said
+    assert not (desk / "kedge.toml").exists()
+
+
+def test_the_options_for_a_card_are_kept(kedge: Run, desk: Path) -> None:
+    pictograms.write(desk / "photos", 4, seed=5)
+    words = ["--labels", "imagenet", "--preprocess", "image_dataset", "--no-exif"]
+    code, _, said = kedge("init", "MobileNetV2", "photos", *words)
+    assert code == 0, said
+    model = written(desk / "kedge.toml")
+    assert {name: model[name] for name in ("labels", "preprocess", "exif")} == {
+        "labels": "imagenet",
+        "preprocess": "image_dataset",
+        "exif": False,
+    }
+
+
 def test_two_models_are_no_default(kedge: Run, desk: Path) -> None:
     for name in ("a.keras", "b.keras"):
         (desk / name).touch()
