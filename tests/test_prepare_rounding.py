@@ -257,7 +257,7 @@ def test_fewer_samples_than_inputs_give_the_same_weights_faster(
     step = np.abs(whole).max(axis=0) / LEVELS
     # A tie may fall to either side, and the weights behind it make good for that.
     assert (np.rint(found / step) != np.rint(whole / step)).mean() < 0.01
-    np.testing.assert_allclose(np.abs(found).max(axis=0), np.abs(whole).max(axis=0))
+    np.testing.assert_allclose(np.abs(found).max(axis=0), np.abs(whole).max(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [100, 4000])

@@ -86,8 +86,8 @@ def command(**values: Any) -> int:
     for key in written.keys:
         echo_folded(f"{key.name} = {key.value}  # {key.why}")
     if written.agreement is not None:
-        reason = draft.gate_reason(written.agreement, written.measured_on)
-        echo_folded(f'min_agreement = "{100 * written.agreement:.0f}%"  # {reason}')
+        gate = draft.gate_line(written.agreement)
+        echo_folded(f"{gate}  # {draft.gate_reason(written.measured_on)} {draft.AFTER}")
     name = "" if options.config == Path("kedge.toml") else f" {shlex.quote(str(options.config))}"
     echo(f"wrote {options.config}; next: kedge build{name}")
     return 0

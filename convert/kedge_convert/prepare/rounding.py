@@ -164,7 +164,7 @@ def moments(rounded: NDArray[np.float32], floats: NDArray[np.float32], count: in
 
 
 def _centred(values: NDArray[Any]) -> NDArray[Any]:
-    return values - values.mean(axis=-2, keepdims=True)
+    return np.asarray(values - values.mean(axis=-2, keepdims=True))
 
 
 def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
@@ -178,7 +178,7 @@ def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
 
 def _wanted(weights: Doubles, own: Doubles, cross: Doubles) -> Doubles:
     """Return the weights that make good what the inputs have lost, not yet rounded."""
-    return np.linalg.solve(own, np.matmul(cross, weights)).astype(np.float64)
+    return np.asarray(np.linalg.solve(own, np.matmul(cross, weights)), np.float64)
 
 
 def _with_largest(wanted: Doubles, integers: Doubles, step: Doubles, levels: int) -> Doubles:
@@ -242,7 +242,8 @@ def _by_blocks(weights: Doubles, inputs: tuple[Floats, Floats], count: int, grid
     n = len(weights)
     edges = np.linspace(0, n, -(-n // SMALL) + 1).astype(int)
     blocks = [slice(*ends) for ends in pairwise(edges)]
-    damped = [moments(*(x[:, block] for x in inputs), count).damped() for block in blocks]
+    rounded, floats = inputs
+    damped = [moments(rounded[:, block], floats[:, block], count).damped() for block in blocks]
     wanted = np.concatenate(
         [_wanted(weights[block], *pair) for block, pair in zip(blocks, damped, strict=True)]
     )

@@ -39,7 +39,7 @@ class _Folder(click.Path):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the path. Fails for anything else."""
-        path = Path(super().convert(value, param, ctx))
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
         if os.path.lexists(path) and not path.is_dir():
             self.fail(f"{path} is no folder; give a folder, or a path for a new one", param, ctx)
         return path
