@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.file import artefact_of, with_sketch
 from kedge_runtime.classify.classifier import Classifier
@@ -21,7 +21,12 @@ from kedge_runtime.output import quiet
 def look_at(classifier: Classifier, fitted: Pixels) -> MeasuredFrame:
     """Classify an image of the network's size, RGB uint8 [h, w, 3], and measure it."""
     raw = classifier.engine.run(classifier.preprocessor.look_up(fitted))
-    values = classifier.probabilities_in(classifier.numbers(raw))
+    return measured(classifier, fitted, classifier.numbers(raw))
+
+
+def measured(classifier: Classifier, fitted: Pixels, numbers: Floats) -> MeasuredFrame:
+    """Measure an image of the network's size; `numbers`: the model's outputs for it, [classes]."""
+    values = classifier.probabilities_in(numbers)
     return frame_of(fitted, classifier.classes.result(values), classifier.classes, 0.0)
 
 
@@ -39,6 +44,13 @@ def sketch_images(
     for image in images:
         frames.append(look_at(classifier, image))
         tick()
+    return sketch_frames(classifier, frames, truth)
+
+
+def sketch_frames(
+    classifier: Classifier, frames: Sequence[MeasuredFrame], truth: Sequence[int] | None
+) -> Sketch:
+    """Return the sketch of measured images; `truth`: as of `sketch_images`."""
     predicted = np.array([frame.predicted for frame in frames], np.int64)
     seen = Seen(
         np.stack([frame.values for frame in frames]),
