@@ -62,9 +62,11 @@ class ConvertOptions:
 @click.option(
     "--to",
     "targets",
+    multiple=True,
+    callback=lambda _, __, values: _joined(values),
     show_default="all, or the device's",
     shell_complete=completing_list(lambda: ["all", *map(str, TARGETS)]),
-    help=f"Targets: all, or some of {', '.join(map(str, TARGETS))}.",
+    help=f"Targets: all, or some of {', '.join(map(str, TARGETS))}. May be repeated.",
 )
 @click.option(
     "--out",
@@ -200,6 +202,11 @@ def convert(**values: Any) -> int:
     else:
         convert_table.table(outcomes, drop=options.max_drop is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
+
+
+def _joined(lists: tuple[str, ...]) -> str | None:
+    """Return the lists of targets as one, None for none: of two options click takes the last."""
+    return ",".join(lists) if lists else None
 
 
 def _job(options: ConvertOptions) -> "Job":
