@@ -7,6 +7,7 @@ This is plain Keras, as in its tutorials. kedge takes the file that it saves.
 """
 
 import argparse
+import math
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import keras
 
 SIDE = 160
 FILTERS = (16, 32, 64, 64)
+LEAST_EPOCHS, LEAST_STEPS = 5, 150  # few images make few steps an epoch
 
 
 def dataset(folder: Path, subset: str) -> Any:
@@ -56,7 +58,12 @@ def network(classes: int, weights: str) -> Any:
     return keras.Model(image, keras.layers.Dense(classes, activation="softmax")(features))
 
 
-def main(folder: Path, out: Path, epochs: int, weights: str | None) -> None:
+def epochs_for(steps: int) -> int:
+    """Return how many epochs of so many steps teach a new last layer."""
+    return max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps))
+
+
+def main(folder: Path, out: Path, epochs: int | None, weights: str | None) -> None:
     """Train the model and save it."""
     keras.utils.set_random_seed(1)  # the same folder gives the same model
     training, validation = dataset(folder, "training"), dataset(folder, "validation")
@@ -67,6 +74,9 @@ def main(folder: Path, out: Path, epochs: int, weights: str | None) -> None:
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
+    steps = len(training)
+    epochs = epochs or epochs_for(steps)
+    print(f"{epochs} epochs of {steps} steps: {epochs * steps} steps (--epochs N for others)")
     model.fit(training, validation_data=validation, epochs=epochs)
     model.save(out)
     print(f"saved {out} with the classes {', '.join(training.class_names)}")
@@ -76,7 +86,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="one folder a class")
     parser.add_argument("--out", type=Path, default=Path("model.keras"))
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="by default 5, or as many as take 150 steps")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--weights",

@@ -17,9 +17,8 @@ from kedge_runtime.commands.opening import (
     model_request,
     opening_options,
 )
-from kedge_runtime.commands.options import FILE, record
+from kedge_runtime.commands.options import FILE, FOLDER, record
 from kedge_runtime.commands.stream import (
-    FOLDER,
     FrameSourceRequest,
     GateRequest,
     SinkRequest,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kedge_runtime.classify.results import Rule
-from kedge_runtime.commands.options import PLACE, group, record
+from kedge_runtime.commands.options import FOLDER, PLACE, group, record
 from kedge_runtime.errors import UsageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import UnreadError, note
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from kedge_runtime.watch.webhook import WebhookSink
 
 INTERRUPTED = 130  # 128 + SIGINT, as in the shell
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @dataclass(frozen=True)
