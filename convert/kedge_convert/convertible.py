@@ -119,13 +119,13 @@ def prepare(
     options = request.options
     if not options.formats:
         return Convertible(source, images, options.scheme)
-    able = _preparable(source, images, progress) if request.enabled else None
+    able = _preparable(source, images, progress) if options.effort.prepares else None
     if able is None:
         if request.budget:
             progress.say(UNTRIED)
         return Convertible(source, images, options.scheme, bool(request.budget))
     # Stock candidates come from the source itself: an export may know its layers better.
-    models = replace(candidates.prepare(able, images, options, progress), stock=source)
+    models = candidates.prepare(able, images, options, progress, stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
     return Prepared(source, images, options.scheme, models=models, search=ladder)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.prepare.compensation import OrderedInputs
 from kedge_convert.prepare.graph import Node, Weights
 from kedge_runtime.arrays import Doubles, Floats
 
@@ -42,11 +43,16 @@ def sample(node: Node, value: Floats, at: Positions) -> Floats:
     assert node.weights is not None
     if node.weights.kind == "dense":
         return value.reshape(-1, value.shape[-1])
-    rows = np.stack([_tap(node, value, at, tap) for tap in np.ndindex(*_size(node))], axis=2)
+    taps = list(np.ndindex(*_size(node)))
     if node.weights.kind == "depthwise":
-        channels = rows.transpose(3, 0, 1, 2)
-        return channels.reshape(channels.shape[0], -1, channels.shape[-1])
-    return rows.reshape(rows.shape[0] * rows.shape[1], -1)
+        channels, samples = value.shape[-1], len(value) * len(at)
+        rows = np.empty((channels, len(taps), samples), np.float32)
+        for i, tap in enumerate(taps):
+            rows[:, i] = _tap(node, value, at, tap).reshape(samples, channels).T
+        return rows.swapaxes(1, 2)
+    seen = [_tap(node, value, at, tap) for tap in taps]
+    one = np.stack(seen, axis=2) if len(seen) > 1 else seen[0]
+    return one.reshape(len(value) * len(at), -1)
 
 
 def _tap(node: Node, value: Floats, at: Positions, tap: tuple[int, ...]) -> Floats:
@@ -101,7 +107,6 @@ def _sides(node: Node, shape: tuple[int, ...]) -> list[tuple[int, int, int, int]
 
 LEVELS = 127
 DAMPING = 0.01  # of the mean second moment, as in GPTQ
-BLOCK = 64
 # Inputs. Up to SMALL their matrix is inverted in a second. Beyond LARGEST it would take minutes.
 SMALL = 1536
 LARGEST = 6000
@@ -170,15 +175,11 @@ def _centred(values: NDArray[Any]) -> NDArray[Any]:
 def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
     """Return weights, [..., n, outputs], on the grid."""
     own, cross = moments.damped()
-    wanted = _wanted(weights, own, cross)
+    inputs = OrderedInputs.of(own)
+    wanted = inputs.solved(np.matmul(cross, weights))
     step, levels = grid.step(wanted), grid.levels
     # In steps, so that a level is a whole number.
-    return _with_largest(wanted, _compensated(wanted / step, own, levels), step, levels)
-
-
-def _wanted(weights: Doubles, own: Doubles, cross: Doubles) -> Doubles:
-    """Return the weights that make good what the inputs have lost, not yet rounded."""
-    return np.asarray(np.linalg.solve(own, np.matmul(cross, weights)), np.float64)
+    return _with_largest(wanted, inputs.compensated(wanted / step, levels), step, levels)
 
 
 def _with_largest(wanted: Doubles, integers: Doubles, step: Doubles, levels: int) -> Doubles:
@@ -243,52 +244,12 @@ def _by_blocks(weights: Doubles, inputs: tuple[Floats, Floats], count: int, grid
     edges = np.linspace(0, n, -(-n // SMALL) + 1).astype(int)
     blocks = [slice(*ends) for ends in pairwise(edges)]
     rounded, floats = inputs
-    damped = [moments(rounded[:, block], floats[:, block], count).damped() for block in blocks]
-    wanted = np.concatenate(
-        [_wanted(weights[block], *pair) for block, pair in zip(blocks, damped, strict=True)]
-    )
-    step = grid.step(wanted)
-    steps = wanted / step
-    integers = [
-        _compensated(steps[block], own, grid.levels)
-        for block, (own, _) in zip(blocks, damped, strict=True)
-    ]
-    return _with_largest(wanted, np.concatenate(integers), step, grid.levels)
-
-
-def _compensated(weights: Doubles, own: Doubles, levels: int) -> Doubles:
-    """Round input by input, those with the largest moments first where all outputs share them."""
-    if weights.ndim > 2:
-        return _in_order(weights, own, levels)
-    order = np.argsort(-np.diag(own), kind="stable")
-    integers = np.empty_like(weights)
-    integers[order] = _in_order(weights[order], own[np.ix_(order, order)], levels)
-    return integers
-
-
-def _in_order(weights: Doubles, own: Doubles, levels: int) -> Doubles:
-    """Return integers. The upper Cholesky factor of inv(H) has all the conditional inverses."""
-    factor = np.swapaxes(np.linalg.cholesky(np.linalg.inv(own)), -1, -2)
-    left, integers = weights.copy(), np.empty_like(weights)
-    for start in range(0, weights.shape[-2], BLOCK):
-        end = min(start + BLOCK, weights.shape[-2])
-        errors = _round_block(left, integers, factor, levels, slice(start, end))
-        later = np.swapaxes(factor[..., start:end, end:], -1, -2)
-        left[..., end:, :] -= np.matmul(later, errors)
-    return integers
-
-
-def _round_block(
-    left: Doubles, integers: Doubles, factor: Doubles, levels: int, block: slice
-) -> Doubles:
-    """Round the rows of a block, moving its later rows; return the errors for those behind it."""
-    errors = np.empty_like(left[..., block, :])
-    for i in range(block.start, block.stop):
-        row = left[..., i, :]
-        rounded = np.clip(np.rint(row), -levels, levels)
-        integers[..., i, :] = rounded
-        error = (row - rounded) / factor[..., i, i][..., None]
-        errors[..., i - block.start, :] = error
-        move = factor[..., i, i + 1 : block.stop]
-        left[..., i + 1 : block.stop, :] -= move[..., :, None] * error[..., None, :]
-    return errors
+    parts, wanted = [], np.empty_like(weights)
+    for block in blocks:
+        own, cross = moments(rounded[:, block], floats[:, block], count).damped()
+        parts.append(OrderedInputs.of(own))
+        wanted[block] = parts[-1].solved(cross @ weights[block])
+    step, integers = grid.step(wanted), np.empty_like(weights)
+    for block, part in zip(blocks, parts, strict=True):
+        integers[block] = part.compensated((wanted / step)[block], grid.levels)
+    return _with_largest(wanted, integers, step, grid.levels)
