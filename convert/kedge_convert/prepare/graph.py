@@ -47,6 +47,7 @@ class Node:
     output: GraphTensor
     weights: Weights | None = None
     activation: Any = None
+    offsets: Floats | None = None
 
     @property
     def inputs(self) -> list[GraphTensor]:
@@ -81,7 +82,7 @@ class Node:
         """Return its symbolic value; a weighted node becomes a Keras layer of the same name."""
         if self.weights is None:
             return self.run(lookup)
-        changes = {"use_bias": True, "activation": "linear"}
+        changes = {"use_bias": True, "activation": "linear", **_width(self.weights)}
         layer = type(self.layer).from_config({**self.layer.get_config(), **changes})
         value = layer(lookup(self.inputs[0]))
         layer.set_weights([self.weights.kernel, self.weights.bias])
@@ -186,6 +187,12 @@ def trace(model: Any) -> Graph:
     return Graph(model.name, tuple(image.shape[1:]), start, number(end), tuple(nodes))
 
 
+def _width(weights: Weights) -> dict[str, int]:
+    """Return the option of a Keras layer that states the kernel's outputs."""
+    option = {"conv": "filters", "depthwise": "depth_multiplier", "dense": "units"}
+    return {option[weights.kind]: weights.kernel.shape[-1]}
+
+
 def _conv(layer: Any, value: Any, weights: Weights) -> Any:
     return require("keras").ops.conv(value, weights.kernel, **_window(layer)) + weights.bias
 
@@ -248,14 +255,19 @@ def quantised(node: Node, value: Floats) -> Floats:
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value
-    low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
-    step = max(high - low, 1e-12) / STEPS
+    low, step = low_and_step(value)
     zero = np.rint(-low / step)
     steps = np.divide(value, np.float32(step), out=value if value.flags.writeable else None)
     np.rint(steps, out=steps)
     np.clip(steps, -zero, STEPS - zero, out=steps)
     steps *= np.float32(step)
     return steps
+
+
+def low_and_step(value: Floats) -> tuple[float, float]:
+    """Return the least value, or zero, and the step of an int8 tensor of these values."""
+    low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
+    return low, max(high - low, 1e-12) / STEPS
 
 
 def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:
