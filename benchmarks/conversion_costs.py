@@ -65,7 +65,7 @@ TO = tuple(word for target in INT8 for word in ("--to", target))
 WAYS = (
     Way("all targets", stock_scripts.TARGETS, ("--to", "all"), 0.6),
     Way("int8 in both formats", INT8, TO),
-    Way("int8 in both formats, --no-prepare", INT8, (*TO, "--no-prepare"), 0.35),
+    Way("int8 in both formats, --effort fast", INT8, (*TO, "--effort", "fast"), 0.35),
 )
 
 

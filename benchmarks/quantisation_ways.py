@@ -243,7 +243,7 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
 
 def _prepared(source: Source, job: Job, budget: Budget, progress: Progress) -> Convertible:
     options = candidates.QuantisationOptions(job.seed)
-    request = PreparationRequest(enabled=True, options=options, budget=budget)
+    request = PreparationRequest(options=options, budget=budget)
     return convertible.prepare(source, job.photos, request, progress)
 
 

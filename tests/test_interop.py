@@ -52,7 +52,7 @@ def environment() -> None:
 def coral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the demo with uint8 ends."""
     folder = tmp_path_factory.mktemp("coral")
-    words = ["demo", "--to", "tflite:int8", "--device", "coral", "--no-prepare"]
+    words = ["demo", "--to", "tflite:int8", "--device", "coral", "--effort", "fast"]
     command = [sys.executable, "-m", "kedge_runtime.cli", "convert", *words, "--out", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     return folder / "demo.int8.tflite"

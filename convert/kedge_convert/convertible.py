@@ -119,7 +119,7 @@ def prepare(
     options = request.options
     if not options.formats:
         return Convertible(source, images, options.scheme)
-    able = _preparable(source, images, progress) if request.enabled else None
+    able = _preparable(source, images, progress) if options.effort.prepares else None
     if able is None:
         if request.budget:
             progress.say(UNTRIED)

@@ -13,6 +13,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import QuantisationOptions
+from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
@@ -32,13 +33,8 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class PreparationRequest:
-    """How integer targets are made: the formats that need it, seed and scheme, and the budget.
+    """How integer targets are made, and the budget: it holds nothing if no layer can stay float."""
 
-    `enabled`: whether weights are prepared at all. `budget`: holds nothing where layers can't stay
-    float.
-    """
-
-    enabled: bool
     options: QuantisationOptions
     budget: Budget
 
@@ -71,11 +67,11 @@ class ReleaseRequest:
 class Job:
     """One run of `kedge convert`. `calibrate`: the folder of images, if any.
 
-    `prepare`: whether to prepare the weights of integer targets (docs/quantisation.md);
-    `unprepared`: why that is impossible, after an attempt that failed. `dynamic_batch`: of the ONNX
-    targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
-    `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
-    fit, `gates`: what they must hold on it.
+    `effort`: of integer targets (docs/quantisation.md); `unprepared`: why their weights can't be
+    prepared, after an attempt that failed. `dynamic_batch`: of the ONNX targets. `rewrites`: keys
+    of rewrite.on_request.REWRITES, applied before the export. `limits`: the user's own for
+    `verdict.ParityLimits`. `device`: the profile that artefacts must fit, `gates`: what they must
+    hold on it.
     """
 
     request: SourceRequest
@@ -83,7 +79,7 @@ class Job:
     out: Path
     calibrate: Path | None = None
     sampling: Sampling = Sampling()
-    prepare: bool = True
+    effort: Effort = DEFAULT
     unprepared: str = ""
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
@@ -105,8 +101,9 @@ class Job:
     def preparation(self) -> PreparationRequest:
         """The request for integer targets."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)
-        options = QuantisationOptions(self.sampling.seed, scheme_for(self.device), formats)
-        return PreparationRequest(self.prepare, options, self.budget if self.mixes else Budget())
+        scheme = scheme_for(self.device)
+        options = QuantisationOptions(self.sampling.seed, scheme, formats, self.effort)
+        return PreparationRequest(options, self.budget if self.mixes else Budget())
 
     @property
     def release(self) -> ReleaseRequest:

@@ -11,6 +11,7 @@ import click
 from kedge_convert.commands.options import CARD, MODEL, DeviceOptions, device_options
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.quantise.effort import DEFAULT, EFFORTS
 from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
@@ -45,7 +46,7 @@ class ConvertOptions:
     output: str | None
     signature: str | None
     labels: str | None
-    prepare: bool
+    effort: str
     dynamic_batch: bool
     rewrites: tuple[str, ...]
     device: DeviceOptions
@@ -133,10 +134,11 @@ class ConvertOptions:
     help="FILE with a class a line, or imagenet; instead of the card's.",
 )
 @click.option(
-    "--prepare/--no-prepare",
-    default=True,
+    "--effort",
+    type=click.Choice(list(EFFORTS)),
+    default=DEFAULT.name,
     show_default=True,
-    help="Prepare the weights of integer targets before quantisation.",
+    help="Work for integer targets: fast keeps the stock weights, default prepares them, too.",
 )
 @click.option("--dynamic-batch", is_flag=True, help="Give ONNX files an open batch size.")
 @click.option(
@@ -216,7 +218,7 @@ def _job(options: ConvertOptions) -> "Job":
         sampling=Sampling(
             options.calibrate_count, options.check_count, options.seed, options.confidence_count
         ),
-        prepare=options.prepare,
+        effort=EFFORTS[options.effort],
         dynamic_batch=options.dynamic_batch,
         rewrites=options.rewrites,
         limits=UserLimits(options.min_agreement, options.max_logit_error, options.max_drop),

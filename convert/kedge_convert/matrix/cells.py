@@ -31,7 +31,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The unique file name, as `mobilenet.prepare-false.int8.tflite`; only varied options."""
+        """The unique file name, as `mobilenet.effort-fast.int8.tflite`; only varied options."""
         return self.target.file_name(self.model.name + self.variant.label)
 
     @property
@@ -75,7 +75,7 @@ class CellGroup:
                 options.seed,
                 options.confidence_count,
             ),
-            prepare=options.prepare,
+            effort=options.effort,
             dynamic_batch=options.dynamic_batch,
             device=model.profile,
             gates=model.gates.on_device,

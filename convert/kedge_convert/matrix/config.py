@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from kedge_convert.device import fit
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.quantise.effort import DEFAULT, Effort, read_effort
 from kedge_convert.worker.process import BYTES
 from kedge_models import cards
 from kedge_models.devices import Device, device
@@ -119,7 +120,7 @@ class BuildGates:
 class Options:
     """Hold options of `kedge convert`; `preprocess` takes precedence over the models' own."""
 
-    prepare: bool = True
+    effort: Annotated[Effort, read_effort] = DEFAULT
     dynamic_batch: bool = False
     preprocess: str | None = None
     calibrate_count: int = Sampling.calibration
@@ -193,7 +194,7 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class Variant:
-    """Hold one combination of options; `label` names those that differ, as `.prepare-false`."""
+    """Hold one combination of options; `label` names those that differ, as `.effort-fast`."""
 
     label: str
     options: Options

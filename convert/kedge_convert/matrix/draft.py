@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kedge_convert.matrix.config import WORDS
+from kedge_convert.quantise.effort import DEFAULT, FAST
 from kedge_runtime.drift.gates import share
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.image.folder import find_images
@@ -107,6 +108,10 @@ def _lines(draft: Draft) -> Iterator[str]:
     yield "# Written by `kedge init`. Check the comments, then run `kedge build`."
     yield "# docs/build.md explains all keys."
     yield 'out = "out"  # the folder of the artefacts'
+    yield ""
+    yield "# [options]"
+    yield f"# Keep the stock weights of int8 targets; {DEFAULT.name} prepares them, too:"
+    yield f'# effort = "{FAST.name}"'
     yield ""
     yield "[[model]]"
     yield f"name = {quoted(draft.name)}"

@@ -27,7 +27,8 @@ from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
-from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, Static, choose
+from kedge_convert.quantise.effort import DEFAULT, Effort
+from kedge_convert.quantise.ranges import Histogram, Observed, Static, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -56,11 +57,12 @@ LOG = logging.getLogger("kedge")
 
 @dataclass(frozen=True)
 class QuantisationOptions:
-    """How to quantise: repeatable by `seed`, laid out by `scheme`, in which `formats`."""
+    """How to quantise: repeatable by `seed`, laid out by `scheme`, in which `formats`; `effort`."""
 
     seed: int = 0
     scheme: Scheme = PLAIN
     formats: tuple[str, ...] = tuple(STATIC)
+    effort: Effort = DEFAULT
 
     def grids(self, format: str) -> Grids:
         """Return the grids of a format's prepared weights."""
@@ -163,7 +165,7 @@ def exported(
 
 
 def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
-    """Quantise the prepared weights with every method for ranges and return the best candidate.
+    """Quantise the prepared weights with the effort's methods for ranges; return the best one.
 
     One format chooses for all: the same weights and ranges have the same noise in each.
     """
@@ -186,14 +188,14 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
 
 def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:
     """Return the method that the fastest format chooses; all, where a format has to choose."""
-    fastest, grids = replace(target, format=FASTEST), models.options.grids(target.format)
-    if target == fastest or models.options.grids(FASTEST) != grids:
-        return RANGE_METHODS
+    fastest, options = replace(target, format=FASTEST), models.options
+    if target == fastest or options.grids(FASTEST) != options.grids(target.format):
+        return options.effort.range_methods
     try:
         return (ranged(fastest, models, progress).recipe.ranges,)
     except FAULTS:
         LOG.info("%s: no candidate", fastest, exc_info=True)
-        return RANGE_METHODS
+        return options.effort.range_methods
 
 
 def observed(
