@@ -1,8 +1,8 @@
 """Write channels several times, a part of a step apart, so that int8 holds their mean more finely.
 
-Copy k of n rounds x + (k - (n - 1) / 2) / n steps: the mean of all copies has n times as many steps.
-All shifts are below half a step, so that zero stays zero. A depthwise convolution passes copies on;
-a convolution or dense layer reads their mean by its weights, which it has n times, divided by n.
+Copy k of n rounds x + (k - (n - 1) / 2) / n steps. The mean of all copies has n times as many
+steps. All shifts are below half a step, so that zero stays zero. A depthwise convolution passes
+copies on; a convolution or dense layer reads their mean: its weights n times, divided by n.
 """
 
 from collections.abc import Mapping
@@ -27,19 +27,19 @@ CHANNELWISE = frozenset(
 )
 
 
-class CannotCopy(ValueError):
+class CopyError(ValueError):
     """A node whose channels can't be told apart reads copies."""
 
 
 def copied(graph: Graph, copies: Mapping[GraphTensor, int]) -> Graph:
     """Return the same function with the channels of some weighted nodes' outputs written n times.
 
-    Raises CannotCopy.
+    Raises CopyError.
     """
     layouts: Layouts = {graph.input: None}
     nodes = [_copied(node, layouts, copies.get(node.output, 1)) for node in graph.nodes]
     if layouts[graph.output] is not None:
-        raise CannotCopy("the output of the network")
+        raise CopyError("the output of the network")
     return graph.with_nodes(nodes)
 
 
@@ -60,7 +60,7 @@ def _passed(node: Node, layouts: list[Layout]) -> Layout:
         return None
     same = all(_equal(first, layout) for layout in layouts)
     if type(node.layer).__name__ not in CHANNELWISE or node.constants or not same:
-        raise CannotCopy(node.layer.name)
+        raise CopyError(node.layer.name)
     return first
 
 

@@ -84,6 +84,8 @@ class Work:
 # A convolution's copies round the same value a part of a step apart; others' do so independently.
 Noises = Mapping[GraphTensor, float]
 MOST = 4  # copies
+
+
 @dataclass(frozen=True)
 class CopyPlan:
     """Copies of tensors' channels. `ratio`: its work to that without copies."""

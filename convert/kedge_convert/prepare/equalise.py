@@ -126,14 +126,17 @@ class DisjointTensors:
     """Disjoint sets of tensors."""
 
     def __init__(self) -> None:
+        """Begin with each tensor in a set of its own."""
         self._parents: dict[GraphTensor, GraphTensor] = {}
 
     def root(self, tensor: GraphTensor) -> GraphTensor:
+        """Return the tensor that stands for a tensor's set."""
         while (parent := self._parents.get(tensor, tensor)) != tensor:
             tensor = parent
         return tensor
 
     def join(self, tensors: list[GraphTensor]) -> None:
+        """Make one set of the sets of several tensors."""
         first = self.root(tensors[0])
         for tensor in tensors[1:]:
             self._parents[self.root(tensor)] = first
