@@ -81,41 +81,38 @@ class Work:
         return size
 
 
-# A convolution's copies round the same value a part of a step apart; others' do so independently.
 Noises = Mapping[GraphTensor, float]
 MOST = 4  # copies
 
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """Copies of tensors' channels. `ratio`: its work to that without copies."""
+    """Copies of tensors' channels. `ratio`: the network's work to that without copies."""
 
     copies: dict[GraphTensor, int]
     ratio: float
 
 
 def plans(graph: Graph, shapes: Shapes, noises: Noises, most: float) -> Iterator[CopyPlan]:
-    """Yield plans, each with one group's copies doubled, up to `most` times the work.
+    """Yield plans, each with one more group's copies doubled, up to `most` times the work.
 
-    Each doubling takes off the most noise for the work that it adds.
+    Each doubling takes off the most noise for the work that it adds. `noises`: mean squared error
+    of the network's output by each tensor, 0 where it has none.
     """
-    work, groups = Work(graph, shapes), copy_groups(graph)
-    plain = work.of({})
-    copies: dict[GraphTensor, int] = {}
+    groups, work = copy_groups(graph), Work(graph, shapes)
+    plan, plain = CopyPlan({}, 1.0), work.of({})
     while True:
-        now = work.of(copies)
-        tried = [_doubled(group, copies) for group in groups]
-        gains = [
-            (_gain(group, copies, noises) / max(work.of(each) - now, 1), each)
-            for group, each in zip(groups, tried, strict=True)
-            if max(each[tensor] for tensor in group.tensors) <= MOST
-            and work.of(each) <= most * plain
-        ]
-        best = max(gains, key=lambda pair: pair[0], default=(0.0, copies))
-        if best[0] <= 0:
+        found = []
+        for group in groups:
+            copies = _doubled(group, plan.copies)
+            wider = CopyPlan(copies, work.of(copies) / plain)
+            gain = _gain(group, plan.copies, noises)
+            if gain > 0 and wider.ratio <= most and copies[group.tensors[0]] <= MOST:
+                found.append((gain / max(wider.ratio - plan.ratio, 1e-9), wider))
+        if not found:
             return
-        copies = best[1]
-        yield CopyPlan(copies, work.of(copies) / plain)
+        plan = max(found, key=lambda pair: pair[0])[1]
+        yield plan
 
 
 def _doubled(group: CopyGroup, copies: Copies) -> dict[GraphTensor, int]:
@@ -123,9 +120,12 @@ def _doubled(group: CopyGroup, copies: Copies) -> dict[GraphTensor, int]:
 
 
 def _gain(group: CopyGroup, copies: Copies, noises: Noises) -> float:
-    """Return the noise that twice the copies take off."""
-    writers = set(group.writers)
-    total = 0.0
+    """Return the noise that twice the copies take off.
+
+    A convolution's copies round one value a part of a step apart: n have 1/n^2 of the noise. Those
+    of other layers come from other inputs each, and round independently: 1/n.
+    """
+    writers, total = set(group.writers), 0.0
     for tensor in group.tensors:
         count, power = copies.get(tensor, 1), 2 if tensor in writers else 1
         total += noises.get(tensor, 0.0) * (count**-power - (2 * count) ** -power)
