@@ -27,6 +27,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.budget import Budget
+from kedge_convert.quantise.effort import DEFAULT, HIGH, Effort
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
@@ -232,6 +233,15 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
         yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
 
 
+def _kedge_high(source: Source, job: Job) -> Iterator[Made]:
+    """As `kedge convert --effort high` does it: with copied channels, where they win."""
+    with Progress(silent=True) as progress:
+        asked = reference.ask(source, job.photos, progress)
+        start = time.perf_counter()
+        model = _prepared(source, job, Budget(), progress, HIGH)
+        yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
+
+
 def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
     """As `kedge convert --min-agreement` does it: layers stay float until the budget holds."""
     with Progress(silent=True) as progress:
@@ -241,8 +251,10 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
         yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
 
 
-def _prepared(source: Source, job: Job, budget: Budget, progress: Progress) -> Convertible:
-    options = candidates.QuantisationOptions(job.seed)
+def _prepared(
+    source: Source, job: Job, budget: Budget, progress: Progress, effort: Effort = DEFAULT
+) -> Convertible:
+    options = candidates.QuantisationOptions(job.seed, effort=effort)
     request = PreparationRequest(options=options, budget=budget)
     return convertible.prepare(source, job.photos, request, progress)
 
@@ -262,7 +274,8 @@ def _both(
 
 def _note(recipe: Recipe) -> str:
     layers = f", float: {', '.join(recipe.float_layers)}" if recipe.float_layers else ""
-    return f"{recipe.precision}, {recipe.method}, {recipe.ranges}{layers}"
+    copies = f", copied: {', '.join(recipe.copied_layers)}" if recipe.copied_layers else ""
+    return f"{recipe.precision}, {recipe.method}, {recipe.ranges}{layers}{copies}"
 
 
 def _seal_size(asked: reference.FloatModel, made: Made) -> int:
@@ -289,5 +302,6 @@ WAYS: dict[str, Callable[[Source, Job], Iterator[Made]]] = {
     "litert-quantizer": _litert_quantizer,
     "stock onnxruntime": _stock_onnx,
     "kedge": _kedge,
+    "kedge high": _kedge_high,
     "kedge with budget": _kedge_with_budget,
 }

@@ -140,7 +140,8 @@ class ConvertOptions:
     type=click.Choice(list(EFFORTS)),
     default=DEFAULT.name,
     show_default=True,
-    help="Work for integer targets: fast keeps the stock weights, default prepares them, too.",
+    help="Work for integer targets: fast keeps the stock weights, default prepares them, too, high "
+    "also copies channels.",
 )
 @click.option("--dynamic-batch", is_flag=True, help="Give ONNX files an open batch size.")
 @click.option(
@@ -271,6 +272,7 @@ class TargetReport:
     precision: str | None = None
     ranges: str | None = None
     float_layers: tuple[str, ...] | None = None
+    copied_layers: tuple[str, ...] | None = None
     method: str | None = None
     head: Kind | None = None
     device: dict[str, Any] | None = None
@@ -294,6 +296,7 @@ def _report(outcome: "Outcome") -> TargetReport:
         precision=checked.recipe.precision,
         ranges=checked.recipe.ranges,
         float_layers=checked.recipe.float_layers,
+        copied_layers=checked.recipe.copied_layers,
         method=checked.recipe.method,
         head=checked.head,
         device=plain_fit(checked.fit) if checked.fit else None,

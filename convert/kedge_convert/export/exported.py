@@ -58,7 +58,8 @@ class Recipe:
     """How a file was made, for its provenance.
 
     `ranges`: the method of the activations' ranges. `float_layers`: the layers that stay float.
-    `device`: whose profile chose, if any.
+    `device`: whose profile chose, if any. `copied_layers`: those whose channels are written several
+    times, as `conv1 x2`.
     """
 
     precision: Precision
@@ -66,6 +67,7 @@ class Recipe:
     ranges: str = ""
     float_layers: tuple[str, ...] = ()
     device: str = ""
+    copied_layers: tuple[str, ...] = ()
 
 
 # IEEE 754 binary16: rounding moves a normal number by at most this share.

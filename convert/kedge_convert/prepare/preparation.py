@@ -17,6 +17,7 @@ from kedge_convert.prepare.graph import (
     Values,
     Weights,
     forget,
+    low_and_step,
     peak,
     quantised,
     run,
@@ -93,6 +94,9 @@ def round_weights(
     for i, node in enumerate(graph.nodes):
         rounded = _round(node, twins, rounding, rng)
         value = run(rounded, twins.rounded)
+        if node.offsets is not None and node.output not in rounding.floats:
+            rounded = shifted(rounded, low_and_step(value)[1])
+            value = run(rounded, twins.rounded)
         twins.floats[node.output] = run(node, twins.floats)
         is_float = node.output in rounding.floats
         twins.rounded[node.output] = value if is_float else quantised(rounded, value)
@@ -101,6 +105,14 @@ def round_weights(
         nodes.append(rounded)
         tick()
     return graph.with_nodes(nodes)
+
+
+def shifted(node: Node, step: float) -> Node:
+    """Return a node of copied channels with their shifts, which are in steps, in its bias."""
+    assert node.weights is not None
+    assert node.offsets is not None
+    bias = node.weights.bias + node.offsets * np.float32(step)
+    return replace(node, weights=replace(node.weights, bias=bias))
 
 
 def affordable(graph: Graph, count: int) -> int:
