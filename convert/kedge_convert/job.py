@@ -150,7 +150,8 @@ class Checked:
 
     `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: the output type of the user's model;
     `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made;
-    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough.
+    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough;
+    `folder`: the one that the device's program loads, if it takes folders.
     """
 
     path: Path
@@ -162,6 +163,7 @@ class Checked:
     fit: DeviceFit | None = None
     compiled: Path | None = None
     confidence: dict[str, Any] | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

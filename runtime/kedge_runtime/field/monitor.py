@@ -51,9 +51,7 @@ def frame_of(fitted: Pixels, result: Result, classes: Classes, moment: float) ->
     return measured_frame(image_statistics(fitted), result, classes, moment)
 
 
-def measured_frame(
-    image: Floats, result: Result, classes: Classes, moment: float
-) -> MeasuredFrame:
+def measured_frame(image: Floats, result: Result, classes: Classes, moment: float) -> MeasuredFrame:
     """Join the statistics of an image, of `image_statistics`, with those of its result."""
     numbers = result.best.probability, result.margin, result.entropy
     best = result.best.index + classes.offset
