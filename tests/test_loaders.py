@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from conftest import MODELS, tiny_contract
 from kedge_convert.device import loader, loader_fit
 from kedge_convert.device.fit import fit
-from kedge_convert.export import activation
+from kedge_convert.export import activation, tflite_static
+from kedge_convert.export.exported import PLAIN, Scheme
 from kedge_convert.toolkit import ConversionError, require
 from kedge_models.demo import pictograms, shapes
 from kedge_models.devices import Loader, device
@@ -27,6 +28,7 @@ from kedge_runtime.artefact.kinds import Activation
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import ACTIVATIONS
 from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.image.preprocessing import dequantise
 from kedge_runtime.modelfile.report import inspect
 from kedge_runtime.output import quiet
@@ -84,6 +86,44 @@ def test_sixteen_bits_have_no_activation(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(activation.STEPS, "INT8")
     with pytest.raises(ConversionError, match="no softmax of int8: allowed are float32"):
         activation.append((MODELS / "tiny.tflite").read_bytes(), "softmax")
+
+
+# -- the steps of the input -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("span", "scale"), [(None, 0.2 / 255), ((-1.0, 1.0), 2 / 255)])
+def test_the_input_has_a_step_for_each_byte_whatever_the_calibration_images(
+    span: tuple[float, float] | None, scale: float
+) -> None:
+    content = (MODELS / "float.tflite").read_bytes()
+    interpreter = require("ai_edge_litert.interpreter").Interpreter(model_content=content)
+    (taken,) = interpreter.get_input_details()
+    random = np.random.default_rng(0)
+    dull = [random.uniform(-0.1, 0.1, taken["shape"]).astype(np.float32) for _ in range(4)]
+    ranges = tflite_static.minmax(content, dull)
+    scheme = Scheme("uint8", "uint8", input_span=span)
+    quantised = tflite_static.quantise(content, ranges, scheme=scheme)
+    with quiet():
+        engine = open_engine(ModelContent(Path("a.tflite"), "tflite", quantised))
+    assert engine.input.quantisation is not None
+    assert engine.input.quantisation.scale == pytest.approx(scale, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "normalisation", "span"),
+    [
+        ("frigate", NORMALISATIONS["tf"], (-1.0, 1.0)),
+        ("frigate", NORMALISATIONS["raw"], (0.0, 255.0)),
+        ("frigate", NORMALISATIONS["torch"], None),
+        ("coral", NORMALISATIONS["tf"], None),
+        ("mediapipe", NORMALISATIONS["tf"], None),
+    ],
+)
+def test_the_span_of_bytes_is_for_programs_that_feed_them(
+    name: str, normalisation: Normalisation, span: tuple[float, float] | None
+) -> None:
+    spec = replace(tiny_contract("tflite").input, normalisation=normalisation)
+    assert loader.with_span(PLAIN, spec, device(name)) == replace(PLAIN, input_span=span)
 
 
 # -- what the findings say ------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.device import fit
+from kedge_convert.device import fit, loader
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Sampling
@@ -16,6 +16,7 @@ from kedge_convert.quantise.candidates import QuantisationOptions
 from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
+from kedge_runtime.artefact.contract import Input
 from kedge_runtime.artefact.kinds import Kind, Precision
 
 # What an int8 target becomes to hold a budget (`quantise/search.py`).
@@ -101,11 +102,11 @@ class Job:
         """The request for images."""
         return ImageRequest(self.calibrate, self.sampling)
 
-    @property
-    def preparation(self) -> PreparationRequest:
-        """The request for integer targets."""
+    def preparation(self, spec: Input) -> PreparationRequest:
+        """Return the request for integer targets of a model with this input."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)
-        options = QuantisationOptions(self.sampling.seed, scheme_for(self.device), formats)
+        scheme = loader.with_span(scheme_for(self.device), spec, self.device)
+        options = QuantisationOptions(self.sampling.seed, scheme, formats)
         return PreparationRequest(self.prepare, options, self.budget if self.mixes else Budget())
 
     @property

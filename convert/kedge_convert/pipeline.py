@@ -68,7 +68,8 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
             if not job.request.force_input:
                 float_model.refuse_other_input(reference, progress)
             source = convertible.rewrite(source, images, job.rewrites, progress)
-            model = convertible.prepare(source, images, job.preparation, progress)
+            preparation = job.preparation(source.input)
+            model = convertible.prepare(source, images, preparation, progress)
             for target in job.targets:
                 progress.start_part(str(target))
                 try:

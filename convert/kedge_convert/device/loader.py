@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_convert.export import activation
-from kedge_convert.export.exported import Exported
+from kedge_convert.export.exported import Exported, Scheme
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_models.devices import Device
-from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.contract import Contract, Input, Tensor
 from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import write_whole
+from kedge_runtime.image.preprocessing import table
 
 BACKGROUND = "background"  # the output before the first label's, where there is one
 
@@ -47,6 +48,21 @@ def _behind(source: Source) -> object:
     keras = require("keras")
     probabilities = keras.layers.Activation(source.activation)(source.model.outputs[0])
     return keras.Model(source.model.inputs[0], probabilities, name=source.model.name)
+
+
+def with_span(scheme: Scheme, spec: Input, device: Device | None) -> Scheme:
+    """Return the scheme, with the span of bytes where a device's program feeds them as they are.
+
+    Calibration images without black or white would give the input other steps than a byte's.
+    Channels that are normalised apart have no common span.
+    """
+    if device is None or device.loader is None or not device.loader.raw_bytes:
+        return scheme
+    numbers = table(spec.normalisation, Tensor()).reshape(256, -1)
+    (low, *lows), (high, *highs) = numbers[0].tolist(), numbers[255].tolist()
+    if {low, *lows} != {low} or {high, *highs} != {high}:
+        return scheme
+    return replace(scheme, input_span=(low, high))
 
 
 def finished(exported: Exported, source: Source, loaded: Source) -> Exported:
