@@ -277,6 +277,7 @@ class TargetReport:
     head: Kind | None = None
     device: dict[str, Any] | None = None
     compiled: str | None = None
+    folder: str | None = None
     parity: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
 
@@ -301,6 +302,7 @@ def _report(outcome: "Outcome") -> TargetReport:
         head=checked.head,
         device=plain_fit(checked.fit) if checked.fit else None,
         compiled=str(checked.compiled) if checked.compiled else None,
+        folder=str(checked.folder) if checked.folder else None,
         parity=checked.parity.plain(),
         confidence=checked.confidence,
     )
