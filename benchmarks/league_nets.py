@@ -39,10 +39,10 @@ Tensor = Any
 Body = Callable[[Tensor], Tensor]
 
 
-def hard(pictures: list[Pixels], seed: int) -> Pixels:
-    """Return pictures of any size as noisy, pale ones, uint8 [n, SIDE, SIDE, 3]."""
+def hard(rendered: list[Pixels], seed: int) -> Pixels:
+    """Return images of any size as noisy, pale ones, uint8 [n, SIDE, SIDE, 3]."""
     rng = np.random.default_rng(seed)
-    values = np.stack([train.centre(each, SIDE) for each in pictures]).astype(np.float32) - 128
+    values = np.stack([train.centre(each, SIDE) for each in rendered]).astype(np.float32) - 128
     values *= rng.uniform(LEAST_CONTRAST, 1, (len(values), 1, 1, 1)).astype(np.float32)
     values += rng.standard_normal(values.shape, np.float32) * np.float32(NOISE)
     return np.asarray((values + 128).clip(0, 255), np.uint8)
@@ -138,22 +138,22 @@ def untrained(name: str) -> Any:
     return keras.Model(image, answers, name=name.replace("-", "_"))
 
 
-def trained(name: str, pictures: list[Pixels], classes: NDArray[np.int64]) -> Any:
+def trained(name: str, rendered: list[Pixels], classes: NDArray[np.int64]) -> Any:
     """Return a trained net."""
     keras.utils.set_random_seed(SEED)
     model = untrained(name)
     learner = keras.Sequential([keras.layers.Rescaling(1 / 127.5, offset=-1), model])
-    rate = keras.optimizers.schedules.CosineDecay(0.005, EPOCHS * len(pictures) // BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(0.005, EPOCHS * len(rendered) // BATCH)
     learner.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy")
     for epoch in range(EPOCHS):
-        learner.fit(hard(pictures, SEED + epoch), classes, batch_size=BATCH, verbose=0)
+        learner.fit(hard(rendered, SEED + epoch), classes, batch_size=BATCH, verbose=0)
     return model
 
 
 def write_images(folder: Path) -> tuple[Pixels, NDArray[np.int64]]:
     """Write the images, in a folder for each class, where they are missing; return them."""
-    pictures, classes = dataset(IMAGES, IMAGES_SEED)
-    images = hard(pictures, IMAGES_SEED)
+    rendered, classes = dataset(IMAGES, IMAGES_SEED)
+    images = hard(rendered, IMAGES_SEED)
     for position, (image, index) in enumerate(zip(images, classes, strict=True)):
         path = folder / NAMES[index] / f"{position:04}.png"
         if not path.exists():
@@ -168,10 +168,10 @@ def make(folder: Path, names: list[str]) -> None:
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES))
     images, classes = write_images(folder / "images")
     missing = [name for name in names if not (folder / f"{name}.keras").exists()]
-    pictures, targets = dataset(TRAINING, SEED) if missing else ([], classes)
+    rendered, targets = dataset(TRAINING, SEED) if missing else ([], classes)
     for name in missing:
         start = time.perf_counter()
-        model = trained(name, pictures, targets)
+        model = trained(name, rendered, targets)
         train.save(model, folder / f"{name}.keras")
         answers = model.predict(train.normalise(images), batch_size=BATCH, verbose=0)
         share = float((answers.argmax(axis=1) == classes).mean())

@@ -28,7 +28,7 @@ from kedge_runtime.output import quiet
 DIRECTORY = "DIR"
 
 
-class Judge(Protocol):
+class CalibrationJudge(Protocol):
     """A model that judges images."""
 
     @property
@@ -126,7 +126,7 @@ class ArtefactJudge:
 
 
 def check(
-    folder: Path, sampling: Sampling, judge: Judge | None, progress: Progress
+    folder: Path, sampling: Sampling, judge: CalibrationJudge | None, progress: Progress
 ) -> CalibrationReport:
     """Check the images of a folder. Raises UsageError for a folder without images."""
     paths = find_images(folder, DIRECTORY)
@@ -145,7 +145,7 @@ def _of_model(
     folder: Path,
     paths: tuple[Sequence[Path], Sequence[Path]],
     wanted: int,
-    judge: Judge | None,
+    judge: CalibrationJudge | None,
     progress: Progress,
 ) -> Iterator[CalibrationFinding]:
     """Yield what concerns classes and, with a model, answers, distribution and ranges."""

@@ -20,7 +20,7 @@ from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
 if TYPE_CHECKING:
-    from kedge_convert.calibration.check import Judge
+    from kedge_convert.calibration.check import CalibrationJudge
     from kedge_convert.worker.progress import Progress
 
 
@@ -52,7 +52,7 @@ class CalibrateCheckOptions:
         if given:
             raise UsageError(f"{given[0]}: {reason}")
 
-    def judge(self, progress: "Progress") -> "Judge | None":
+    def judge(self, progress: "Progress") -> "CalibrationJudge | None":
         """Load the model; None without one. Raises UsageError, ArtefactError."""
         from kedge_convert.calibration.check import ArtefactJudge, FloatJudge
 
