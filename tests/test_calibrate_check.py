@@ -90,8 +90,16 @@ def test_too_few_images_are_a_problem(shared: Path, tmp_path: Path, kedge: Run) 
     assert (code, found["number"]["status"]) == (1, "problem")
 
 
+def by_class(folder: Path, count: int) -> Path:
+    """Render pictograms, one folder for each class."""
+    for path in pictograms.write(folder, count, 3):
+        (place := folder / path.stem.partition("_")[0]).mkdir(exist_ok=True)
+        path.rename(place / path.name)
+    return folder
+
+
 def test_the_demo_sees_its_own_pictograms(tmp_path: Path, kedge: Run) -> None:
-    pictograms.write(tmp_path, 60, 3)
+    by_class(tmp_path, 60)
     code, found = checked(kedge, tmp_path, "--model", "demo", "--calibrate-count", 60)
     assert code == 0, found
     assert found["classes"]["result"] == "10 classes of 6 to 6 usable images"
@@ -100,9 +108,9 @@ def test_the_demo_sees_its_own_pictograms(tmp_path: Path, kedge: Run) -> None:
 
 
 def test_a_class_without_images_is_a_problem(tmp_path: Path, kedge: Run) -> None:
-    for path in pictograms.write(tmp_path, 60, 3):
-        if path.name.startswith(("moon", "key")):
-            path.unlink()
+    by_class(tmp_path, 60)
+    for name in ("moon", "key"):
+        shutil.rmtree(tmp_path / name)
     code, found = checked(kedge, tmp_path, "--model", "demo", "--calibrate-count", 20)
     assert code == 1
     assert found["classes"]["result"] == "2 of 10 classes have no image: key, moon"
@@ -175,6 +183,15 @@ def test_unstable_ranges_ask_for_more_images() -> None:
     assert "--calibrate-count" in finding.remedy
     stable = ImageRanges(np.full((32, 50), -1, np.float32), np.full((32, 50), 1, np.float32))
     assert enough.finding(stable).status == "ok"
+
+
+def test_an_image_that_widens_the_ranges_is_odd() -> None:
+    values = np.random.default_rng(2).normal(1, 0.2, (40, 50)).clip(0).astype(np.float32)
+    values[7] *= 3
+    paths = [Path(f"{i}.jpg") for i in range(40)]
+    found = enough.odd(ImageRanges(np.zeros_like(values), values), paths)
+    assert (found.status, found.images) == ("note", (Path("7.jpg"),))
+    assert enough.odd(ImageRanges(values[8:] * 0, values[8:]), paths[8:]).status == "ok"
 
 
 def test_near_copies_across_blocks_are_found(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,26 +67,24 @@ class FloatJudge:
             logits = source.logits(ticking(tensors(paths, source.input), tick))
         if not source.output.multi_label and source.output.kind != "features":
             yield classes.predicted(logits, paths, truth, (source.output, source.labels))
-        yield from self._distribution(paths, progress)
+        yield self._distribution(paths, progress)
         with progress.stage("observe ranges", len(paths)) as tick, quiet():
             content = tflite_converter.float32(source)
             ranges = enough.observe(content, ticking(tensors(paths, source.input), tick))
+        yield enough.odd(ranges, paths)
         yield enough.finding(ranges)
 
-    def _distribution(
-        self, paths: Sequence[Path], progress: Progress
-    ) -> Iterator[CalibrationFinding]:
+    def _distribution(self, paths: Sequence[Path], progress: Progress) -> CalibrationFinding:
         norms = norms_of(self.source.model)
         if norms is None:
             text = "the model has no batch norms whose statistics could tell"
-            yield CalibrationFinding(distribution.CHECK, "open", text)
-            return
+            return CalibrationFinding(distribution.CHECK, "open", text)
         with progress.stage("compare with the batch norms", len(paths)) as tick, quiet():
             inputs = ticking(tensors(paths, self.source.input), tick)
             size = self.source.model.inputs[0].shape[0] or BATCH
             rows = [norms.model.predict_on_batch(batch) for batch in batches(inputs, size)]
         moments = [np.concatenate(each) for each in zip(*rows, strict=True)]
-        yield from distribution.by_norms(distribution.distances(norms, moments), paths)
+        return distribution.by_norms(distribution.distances(norms, moments))
 
 
 @dataclass(frozen=True)

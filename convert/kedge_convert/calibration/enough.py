@@ -6,21 +6,24 @@ the images says whether more of them would change it. Ranges are those of the fl
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.calibration.finding import CalibrationFinding
+from kedge_convert.calibration.finding import CalibrationFinding, named
 from kedge_convert.export import tflite_static
 from kedge_runtime.arrays import Floats
 from kedge_runtime.errors import counted
 
 DRAWS = 20
-# Growth by the last doubling. Ranges that still grow by a tenth clip or waste as much: 1 dB.
-LIMIT = 0.10
+# Growth by the last doubling: steps that are a twentieth coarser cost 0.4 dB.
+LIMIT = 0.05
 LEAST = 8  # images, for two doublings
+# An image is odd if it alone goes so far beyond 95 % of the images, in such a share of activations.
+BEYOND, ODD = 1.25, 0.2
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,16 @@ def finding(ranges: ImageRanges) -> CalibrationFinding:
     more = needed(last, before, count)
     remedy = f"calibrate with about {more} images" if more else "add many more images"
     return CalibrationFinding("enough", "problem", result, f"{remedy} (--calibrate-count)")
+
+
+def odd(ranges: ImageRanges, paths: Sequence[Path]) -> CalibrationFinding:
+    """Return the images that go far beyond the others' values, the farthest first."""
+    widths = np.maximum(ranges.high, 0) - np.minimum(ranges.low, 0)
+    usual = np.quantile(widths, 0.95, axis=0)
+    shares = (widths > BEYOND * usual).mean(axis=1)
+    found = tuple(paths[i] for i in np.argsort(-shares, kind="stable") if shares[i] > ODD)
+    if not found:
+        return CalibrationFinding("odd images", "ok", "none")
+    result = f"{len(found)}: {named(found)}"
+    remedy = "look at them: an image unlike the others widens the ranges, and steps get coarser"
+    return CalibrationFinding("odd images", "note", result, remedy, found)
