@@ -8,7 +8,7 @@ other projects' tools an interpreter that has them (litert-quantizer, nncf, onnx
 
 A split draws 200 calibration images, 100 validation images and, of the rest, the images that all
 figures are from. kedge runs as its users run it, as a command; the minutes of its rows are those of
-the whole command, for one format. DIR gets the files and cells.jsonl, a line for each model, way,
+the whole command, for both formats. DIR gets the files and cells.jsonl, a line for each model, way,
 split and format; what is there is not made again, so that a run that was stopped goes on. A way
 that can't run here leaves a line that says why, and is tried again. Then come the latencies, with
 --latency (on a machine that does nothing else), and the table (`league_table.py`).
@@ -16,11 +16,8 @@ that can't run here leaves a line that says why, and is tried again. Then come t
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -29,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import league_kedge
 import league_table
 import quantisation
 import quantisation_ways as ways
@@ -36,12 +34,12 @@ from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
 from kedge_convert.quantise.budget import Budget
-from kedge_runtime.artefact.containers import split as without_seal
 from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.drift.truth import Truth, read_truth
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.image.folder import find_images
 from kedge_runtime.image.input_options import InputOptions
+from league_kedge import Converted
 
 CALIBRATION, VALIDATION, TEST = 200, 100, 300
 LITE = "scale=1/128 mean=.9921875"  # (x - 127) / 128
@@ -87,15 +85,8 @@ MODELS = {
     "LeakyReLU (TF-Hub)": Entry("leaky-relu-hub", pixels=NET),
 }
 
-# kedge's ways, as options of `kedge convert`: an option that it lacks makes a row that says so.
-KEDGE: dict[str, tuple[str, ...]] = {
-    "kedge": (),
-    "kedge fast": ("--effort", "fast"),
-    "kedge high": ("--effort", "high"),
-    league_table.BUDGET: ("--min-agreement", str(league_table.MIN_AGREEMENT)),
-}
-WAYS = (*(way for way in ways.WAYS if not way.startswith("kedge")), *KEDGE)
-FORMATS = ("tflite", "onnx")
+PEERS = tuple(way for way in ways.WAYS if not way.startswith("kedge"))
+WAYS = (*PEERS, *league_kedge.WAYS)
 
 
 @dataclass(frozen=True)
@@ -217,69 +208,27 @@ def _cells(
     """Make a way's files, keep them, and measure them."""
     folder = arguments.out / "files" / subject.name / str(split.number)
     folder.mkdir(parents=True, exist_ok=True)
-    for made, passed, precision in _made(subject, split, way, arguments):
+    for each in _converted(subject, split, way, arguments):
+        made = each.made
         cell = Cell(subject.name, way, split.number, made.form, note=made.note)
         if not made.content:
             yield cell
             continue
         (folder / f"{way}.{made.form}").write_bytes(made.content)
-        known = asdict(cell) | {"seconds": made.seconds, "passed": passed, "precision": precision}
+        verdict = {"passed": each.passed, "precision": each.precision}
+        known = asdict(cell) | verdict | {"seconds": made.seconds}
         yield Cell(**known | _figures(subject, split, made))
 
 
-Results = Iterator[tuple[ways.Made, bool | None, str]]
-
-
-def _made(subject: Subject, split: Split, way: str, arguments: argparse.Namespace) -> Results:
-    if way in KEDGE:
-        for form in FORMATS:
-            yield _kedge(subject, split, (way, form))
+def _converted(
+    subject: Subject, split: Split, way: str, arguments: argparse.Namespace
+) -> Iterator[Converted]:
+    if way in league_kedge.WAYS:
+        sampling = Sampling(CALIBRATION, VALIDATION, split.number, confidence=0)
+        yield from league_kedge.convert(way, subject.request, subject.images, sampling)
         return
     job = ways.Job(subject.request, split.photos, split.number, Budget(), arguments.peer_python)
-    for made in ways.convert(way, job):
-        yield made, None, "int8"
-
-
-def _kedge(
-    subject: Subject, split: Split, how: tuple[str, str]
-) -> tuple[ways.Made, bool | None, str]:
-    """Run `kedge convert` for one format. A file that missed a limit is measured, too."""
-    (way, form), request = how, subject.request
-    with tempfile.TemporaryDirectory() as out:
-        counts = (CALIBRATION, VALIDATION, 0, split.number)
-        names = ("--calibrate-count", "--check-count", "--confidence-count", "--seed")
-        options = [str(each) for pair in zip(names, counts, strict=True) for each in pair]
-        command = [sys.executable, "-m", "kedge_runtime", "convert", request.model, "--json", "-q"]
-        command += ["--to", f"{form}:int8", "--calibrate", str(subject.images), "--out", out]
-        command += [*options, *_flags(request), "--force-input", *KEDGE[way]]
-        start = time.perf_counter()
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-        seconds = time.perf_counter() - start
-        artefact = json.loads(done.stdout)["artefacts"][0] if done.stdout else {}
-        if not artefact.get("path"):
-            reason = [*artefact.get("reasons", ()), *done.stderr.strip().splitlines()][:1]
-            return ways.Made(way, form, b"", note=f"fails: {''.join(reason)[:200]}"), None, ""
-        content, _ = without_seal(form, Path(artefact["path"]).read_bytes())
-        made = ways.Made(way, form, content, seconds, note=_note(artefact))
-        return made, artefact["passed"], artefact["precision"]
-
-
-def _flags(request: SourceRequest) -> list[str]:
-    values = {"--card": request.card, "--labels": request.labels}
-    flags = [each for name, value in values.items() if value for each in (name, value)]
-    pixels = {
-        "--preprocess": request.pixels.preprocess,
-        "--normalisation": request.pixels.normalisation,
-    }
-    return flags + [each for name, value in pixels.items() if value for each in (name, value)]
-
-
-def _note(artefact: dict[str, object]) -> str:
-    layers = artefact.get("float_layers") or []
-    parts = [artefact[key] for key in ("precision", "method", "ranges") if artefact.get(key)]
-    wide = [f"{len(layers)} layers in float"] if isinstance(layers, list) and layers else []
-    return ", ".join(map(str, [*parts, *wide]))
+    yield from map(Converted, ways.convert(way, job))
 
 
 def _figures(subject: Subject, split: Split, made: ways.Made) -> dict[str, object]:

@@ -225,7 +225,7 @@ HEAD = (
     "In brackets: paired 95 % intervals over images. Gain is the agreement with the float model "
     "less that of the stock file of the same format, drop the float model's top-1 less the row's; "
     "size and latency (one thread) are ratios to the stock file. The minutes of kedge's rows are "
-    "those of the whole command for one format, the others' only of the conversion. They were "
+    "those of the whole command for both formats, the others' only of the conversion. They were "
     "measured on a machine that did other work, too."
 )
 
