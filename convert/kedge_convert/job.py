@@ -26,10 +26,14 @@ LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """Where calibration and validation images come from: a folder, if any, and how many."""
+    """Where calibration and validation images come from: a folder, if any, and how many.
+
+    `synthetic`: they are made from the model.
+    """
 
     folder: Path | None = None
     sampling: Sampling = Sampling()
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class ReleaseRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of `kedge convert`. `calibrate`: the folder of images, if any.
+    """One run of `kedge convert`. `calibrate`: the folder of images, if any; `synthetic`: images
+    are made from the model instead.
 
     `effort`: of integer targets (docs/quantisation.md); `unprepared`: why their weights can't be
     prepared, after an attempt that failed. `dynamic_batch`: of the ONNX targets. `rewrites`: keys
@@ -87,6 +92,7 @@ class Job:
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
+    synthetic: bool = False
 
     @property
     def log(self) -> Path:
@@ -96,7 +102,7 @@ class Job:
     @property
     def images(self) -> ImageRequest:
         """The request for images."""
-        return ImageRequest(self.calibrate, self.sampling)
+        return ImageRequest(self.calibrate, self.sampling, self.synthetic)
 
     def preparation(self, spec: Input) -> PreparationRequest:
         """Return the request for integer targets of a model with this input."""

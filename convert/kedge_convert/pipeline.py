@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kedge_convert import asking, contract_builder, convertible, doubts, float_model, sketching
+from kedge_convert.calibration import synthetic
+from kedge_convert.calibration.synthetic import Synthesis
 from kedge_convert.confidence import Completed, complete
 from kedge_convert.convertible import Convertible, ExportAttempt
 from kedge_convert.device import fit, loader
@@ -19,7 +21,7 @@ from kedge_convert.export import onnx, structure
 from kedge_convert.export.exported import Exported, Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
-from kedge_convert.images import CALIBRATE, ImageSplit, collect
+from kedge_convert.images import CALIBRATE, ImageSplit, Sampling, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
@@ -62,7 +64,7 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
     with output_folder(job.out):
         source, shipped = _loaded(job, progress)
         refuse_other_device(job.paths(source.name), job.release.device_name)
-        with _images(job.images, progress) as images:
+        with _images(job.images, source, progress) as images:
             limited = job.limits.drop is not None
             reference = float_model.ask(shipped, images, progress, classes=limited)
             if not job.request.force_input:
@@ -95,8 +97,12 @@ def _loaded(job: Job, progress: Progress) -> tuple[Source, Source]:
 
 
 @contextmanager
-def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
+def _images(request: ImageRequest, source: Source, progress: Progress) -> Iterator[ImageSplit]:
     """Yield the user's images, or rendered ones where calibration needs none."""
+    if request.synthetic:
+        with temporary_folder() as folder:
+            yield _synthetic(folder, request.sampling, source, progress)
+        return
     sampling = request.sampling
     count = sampling.calibration + sampling.check
     if request.folder is None:
@@ -114,6 +120,15 @@ def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
     progress.warn_skipped(images)
     progress.warn_few(images, sampling)
     yield images
+
+
+def _synthetic(folder: Path, sampling: Sampling, source: Source, progress: Progress) -> ImageSplit:
+    """Return images that are made from the model, and say so. Raises UsageError."""
+    count, how = sampling.calibration + sampling.check, Synthesis(seed=sampling.seed)
+    with progress.stage("make images", synthetic.total_steps(how)) as tick, quiet():
+        synthetic.write(folder, source, count, how, tick)
+    progress.say(synthetic.NOTE.format(count))
+    return collect(folder, sampling)
 
 
 def _made(

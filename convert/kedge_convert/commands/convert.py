@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from kedge_convert.commands.options import CARD, MODEL, DeviceOptions, device_options
-from kedge_convert.images import Sampling
+from kedge_convert.images import SYNTHETIC, Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, EFFORTS
 from kedge_convert.rewrite.lowering import REWRITES
@@ -18,6 +18,7 @@ from kedge_convert.worker import process
 from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.arguments import DROP, SHARE, completing, completing_list
 from kedge_runtime.commands.options import as_json, pixel_options
+from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
@@ -57,6 +58,23 @@ class ConvertOptions:
     time_limit: str
     as_json: bool
 
+    def __post_init__(self) -> None:
+        """Refuse limits that synthetic images can't decide."""
+        limits = {"--min-agreement": self.min_agreement, "--max-drop": self.max_drop}
+        for option, value in limits.items():
+            if self.synthetic and value is not None:
+                raise UsageError(f"{option}: synthetic images can't decide it; give a folder")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether images are made from the model. A folder of that name is a folder."""
+        return self.calibrate == Path(SYNTHETIC) and not self.calibrate.is_dir()
+
+    @property
+    def folder(self) -> Path | None:
+        """The user's folder of images."""
+        return None if self.synthetic else self.calibrate
+
 
 @click.command()
 @click.argument("model", shell_complete=MODEL)
@@ -79,7 +97,8 @@ class ConvertOptions:
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    help="Folder of images to draw calibration and validation images from.",
+    help="Folder of images to draw calibration and validation images from, or synthetic: made from "
+    "the model's batch norms.",
 )
 @click.option(
     "--calibrate-count",
@@ -222,7 +241,8 @@ def _job(options: ConvertOptions) -> "Job":
         request=_request(options),
         targets=targets_for(device, options.targets),
         out=options.out,
-        calibrate=options.calibrate,
+        calibrate=options.folder,
+        synthetic=options.synthetic,
         sampling=Sampling(
             options.calibrate_count, options.check_count, options.seed, options.confidence_count
         ),
@@ -242,7 +262,7 @@ def _request(options: ConvertOptions) -> SourceRequest:
         card=options.card,
         pixels=options.pixels,
         labels=options.labels,
-        folder=str(options.calibrate) if options.calibrate else None,
+        folder=str(options.folder) if options.folder else None,
         head=options.head,
         size=options.size,
         output=options.output,
