@@ -204,9 +204,9 @@ def convert(**values: Any) -> int:
     """Convert MODEL to verified artefacts.
 
     MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, a SavedModel
-    folder, a frozen .pb graph, or a float .tflite file. kedge runs each artefact on validation
-    images and compares it with the float model. An artefact that misses a limit is kept as
-    *.rejected, and the exit code is 1.
+    folder, a frozen .pb graph, or a float .tflite or .onnx file. kedge runs each artefact on
+    validation images and compares it with the float model. An artefact that misses a limit is kept
+    as *.rejected, and the exit code is 1.
     """
     from kedge_convert import asking
     from kedge_convert.commands import convert_table
