@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import asking, contract_builder, convertible, doubts, float_model, sketching
+from kedge_convert import (
+    contract_builder,
+    convertible,
+    doubts,
+    float_model,
+    job_checks,
+    sketching,
+)
 from kedge_convert.calibration import synthetic
 from kedge_convert.calibration.synthetic import Synthesis
 from kedge_convert.confidence import Completed, complete
@@ -60,7 +67,7 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
     A target that misses its limits or can't be made is an Outcome too. Raises KedgeError for what
     concerns all targets.
     """
-    asking.check_images(job)  # before a large model is loaded in vain
+    job_checks.check_images(job)  # before a large model is loaded in vain
     with output_folder(job.out):
         source, shipped = _loaded(job, progress)
         refuse_other_device(job.paths(source.name), job.release.device_name)

@@ -208,7 +208,7 @@ def convert(**values: Any) -> int:
     validation images and compares it with the float model. An artefact that misses a limit is kept
     as *.rejected, and the exit code is 1.
     """
-    from kedge_convert import asking
+    from kedge_convert import job_checks
     from kedge_convert.commands import convert_table
     from kedge_convert.worker import supervisor
     from kedge_convert.worker.progress import Progress
@@ -216,7 +216,7 @@ def convert(**values: Any) -> int:
     options = ConvertOptions(**values)
     bounds = process.ProcessLimits(options.memory_limit, options.time_limit).bounds()
     job = _job(options)
-    asking.check(job)
+    job_checks.check(job)
     with process.ended_by_signals(), Progress(silent=options.as_json) as progress:
         outcomes = supervisor.convert(job, progress, bounds)
     if options.as_json:
