@@ -10,6 +10,7 @@ import numpy as np
 
 from kedge_convert.doubts import Clear, clear
 from kedge_convert.images import Tick
+from kedge_convert.spread import Run, spread
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
@@ -94,13 +95,12 @@ class Parity:
 
 def answers(path: Path, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
     """Return the sealed file's logits, [images, classes], as a device would compute them."""
-    with quiet():
-        classifier = Classifier.open(path)
-    rows = []
-    for image in images:
-        rows.append(classifier.outputs(image))
-        tick()
-    return np.stack(rows)
+
+    def opened(threads: int | None) -> Run[Path]:
+        with quiet():
+            return Classifier.open(path, threads=threads).outputs
+
+    return spread(opened, path.stat().st_size, images, tick)
 
 
 def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:
