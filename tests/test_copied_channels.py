@@ -14,7 +14,7 @@ from kedge_convert.export import flatbuffer
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.copies import CopyError, copied, offsets
-from kedge_convert.prepare.copyable import Copies, Work, copy_groups, plans
+from kedge_convert.prepare.copyable import Copies, NetworkWork, copy_groups, plans
 from kedge_convert.prepare.equalise import measure
 from kedge_convert.prepare.graph import Graph, quantised, simulate
 from kedge_convert.prepare.preparation import Rounding, round_weights
@@ -107,11 +107,11 @@ def test_plans_stay_within_the_work_and_begin_with_the_noisiest() -> None:
     assert found[0].copies[noisiest] == 2
     assert all(1 < plan.ratio <= 3.0 for plan in found)
     assert [plan.ratio for plan in found] == sorted(plan.ratio for plan in found)
-    work = Work(graph, shapes)
+    work = NetworkWork(graph, shapes)
     for plan in found:
         real = copied(graph, plan.copies)
         # The work of the copied network itself, counted by its own kernels and shapes.
-        own = Work(real, measure(real, image)[1])
+        own = NetworkWork(real, measure(real, image)[1])
         assert own.of({}) == work.of(plan.copies)
     assert not list(plans(graph, shapes, noises, 1.0))
 
