@@ -129,6 +129,7 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
         ("[options]\neffort = []\n" + MODEL, "an empty list has no combinations"),
         ('[options]\neffort = "most"\n' + MODEL, "options.effort: got 'most', allowed are fast, "),
         (MODEL + MODEL, "'demo' is used twice"),
+        (MODEL + '\nimages = ""', "demo.images: it is empty; give a value or remove the key"),
         (MODEL.replace("demo", "a.b"), "a model has the name 'a.b'; allowed are letters"),
         (MODEL.replace("demo", "../a"), "a model has the name '../a'; allowed are letters"),
         (MODEL.replace("tflite:float32", "tflite:int4"), "got 'tflite:int4', allowed are"),

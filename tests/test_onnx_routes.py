@@ -156,9 +156,15 @@ def test_nodes_decide_between_equally_exact_routes_only() -> None:
 def test_the_model_is_written_once_for_its_file_and_its_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    net, written = source(_pooled), []
+    net = source(_pooled)
+    written: list[bytes] = []
     write = writing.write
-    monkeypatch.setattr(writing, "write", lambda content: written.append(1) or write(content))
+
+    def counted(content: bytes) -> Written:
+        written.append(content)
+        return write(content)
+
+    monkeypatch.setattr(writing, "write", counted)
     graph = onnx.load_from_string(onnx_routes.float32(net)).graph
     values = {name for node in graph.node for name in node.output}
     assert values & onnx_routes.names(net).keys()

@@ -232,7 +232,8 @@ def check_images(job: "Job") -> None:
 
 
 def _missing_images(job: "Job") -> Iterator[MissingOption]:
-    if _calibrated(job) and job.calibrate is None and job.request.model != DEMO:
+    has_images = job.calibrate is not None or job.synthetic or job.request.model == DEMO
+    if _calibrated(job) and not has_images:
         yield IMAGES
 
 

@@ -132,7 +132,7 @@ def prepare(
             progress.say(UNTRIED)
         return Convertible(source, images, options.scheme, bool(request.budget))
     # Stock candidates come from the source itself: an export may know its layers better.
-    models = replace(candidates.prepare(able, images, options, progress), stock=source)
+    models = candidates.prepare(able, images, options, progress, stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
     copies = finer.finer(models, progress) if options.effort.work else None
     return Prepared(source, images, options.scheme, models=models, finer=copies, search=ladder)

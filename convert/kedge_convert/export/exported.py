@@ -22,12 +22,15 @@ class Scheme:
     per output, or one for all (`_experimental_disable_per_channel_quantization_for_dense_layers`).
     `reduce_range`: whether ONNX's weights keep to 7 bits, as the option of that name of
     `onnxruntime.quantization.quantize_static`.
+    `input_span`: the numbers that byte 0 and byte 255 become, where they settle the range of a
+    TFLite file's input instead of the calibration images.
     """
 
     input: DType = "int8"
     output: DType = "int8"
     per_channel_dense: bool = True
     reduce_range: bool = False
+    input_span: tuple[float, float] | None = None
 
 
 PLAIN = Scheme()

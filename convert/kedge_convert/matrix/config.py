@@ -287,7 +287,11 @@ def _check_names(config: BuildConfig, where: str) -> None:
 
 
 def placed(model: ModelConfig, folder: Path) -> ModelConfig:
-    """Return a model whose file paths have `folder` before them."""
+    """Return a model whose file paths have `folder` before them. Raises ContractError."""
+    if empty := next(
+        (name for name in WORDS if name != "source" and getattr(model, name) == ""), ""
+    ):
+        raise ContractError(f"{model.name}.{empty}: it is empty; give a value or remove the key")
     values = {name: getattr(model, name) for name in WORDS} | {"source": model.source or model.name}
     paths: Table = {
         name: value if value is None or value.lower() in WORDS[name] else str(folder / value)

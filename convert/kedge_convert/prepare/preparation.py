@@ -23,14 +23,13 @@ from kedge_convert.prepare.graph import (
     run,
     trace,
 )
-from kedge_convert.prepare.rounding import LEVELS, Grid, Moments, moments, on_grid, plain
+from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
 POSITIONS = 50  # sampled per image and layer
 # Neighbouring positions are alike: so many of a image's count as independent samples.
 INDEPENDENT = 10
-LARGEST_MOMENTS = 6000  # inputs; their matrix takes 300 MB and its inverse a minute
 
 Tick = Callable[[], None]
 # A layer's input in the float network, and in the rounded one.
@@ -135,16 +134,12 @@ def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generato
 def _kernel(node: Node, pair: Pair, grid: Grid, rng: np.random.Generator) -> Floats:
     weights = node.weights
     assert weights is not None
-    flat = windows.flatten(weights).astype(np.float64)
-    if flat.shape[-2] > LARGEST_MOMENTS:
-        return windows.restore(plain(flat, grid), weights)
     at = windows.positions(node, pair[0].shape, POSITIONS, rng)
-    return windows.restore(on_grid(flat, _moments(node, pair, at), grid), weights)
-
-
-def _moments(node: Node, pair: Pair, at: windows.Positions) -> Moments:
     floats, rounded = (windows.sample(node, value, at) for value in pair)
-    return moments(rounded, floats, len(pair[0]) * min(len(at), INDEPENDENT))
+    independent = len(pair[0]) * min(len(at), INDEPENDENT)
+    flat = windows.flatten(weights).astype(np.float64)
+    found = on_grid_by_inputs(flat, (rounded, floats), independent, grid)
+    return windows.restore(found, weights)
 
 
 def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
