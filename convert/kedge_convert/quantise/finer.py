@@ -60,11 +60,11 @@ def closest(target: Target, state: Finer, plain: Candidate, progress: Progress) 
         except candidates.FAULTS:
             LOG.info("%s: no candidate with copied channels", target, exc_info=True)
             continue
-        found.append(_priced(made, names(state.models.equalised, plan), plan, plain))
+        found.append(_priced(made, copied_layers(state.models.equalised, plan), plan, plain))
     return candidates.closest_ranges(found)
 
 
-def names(graph: Graph, plan: CopyPlan) -> tuple[str, ...]:
+def copied_layers(graph: Graph, plan: CopyPlan) -> tuple[str, ...]:
     """Return the layers whose outputs are copied, as `conv1 x2`."""
     return tuple(
         f"{node.layer.name} x{plan.copies[node.output]}"
