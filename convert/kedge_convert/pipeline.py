@@ -71,7 +71,7 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
     with output_folder(job.out):
         source, shipped = _loaded(job, progress)
         refuse_other_device(job.paths(source.name), job.release.device_name)
-        with _images(job.images, source, progress) as images:
+        with _images_of(job, source, progress) as images:
             limited = job.limits.drop is not None
             reference = float_model.ask(shipped, images, progress, classes=limited)
             if not job.request.force_input:
@@ -104,12 +104,19 @@ def _loaded(job: Job, progress: Progress) -> tuple[Source, Source]:
 
 
 @contextmanager
-def _images(request: ImageRequest, source: Source, progress: Progress) -> Iterator[ImageSplit]:
-    """Yield the user's images, or rendered ones where calibration needs none."""
-    if request.synthetic:
-        with temporary_folder() as folder:
-            yield _synthetic(folder, request.sampling, source, progress)
+def _images_of(job: Job, source: Source, progress: Progress) -> Iterator[ImageSplit]:
+    """Yield the images of a conversion. Raises UsageError."""
+    if not job.synthetic:
+        with _images(job.images, progress) as images:
+            yield images
         return
+    with temporary_folder() as folder:
+        yield _synthetic(folder, job.sampling, source, progress)
+
+
+@contextmanager
+def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
+    """Yield the user's images, or rendered ones where calibration needs none."""
     sampling = request.sampling
     count = sampling.calibration + sampling.check
     if request.folder is None:
