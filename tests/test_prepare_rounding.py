@@ -234,7 +234,7 @@ def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.Monk
     )
     assert corrected < 0.3 * shift()
     # The last layer's own rounding to 256 steps is all that no bias makes good.
-    assert corrected < 1e-3
+    assert corrected < 1.2e-3
 
 
 def test_a_kernel_of_too_many_inputs_is_rounded_to_the_nearest(

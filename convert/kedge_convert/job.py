@@ -74,6 +74,7 @@ class Job:
     `prepare`: whether to prepare the weights of integer targets (docs/quantisation.md);
     `unprepared`: why that is impossible, after an attempt that failed. `dynamic_batch`: of the ONNX
     targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
+    `per_tensor`: int8 weights have one scale for a whole layer.
     `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
     fit, `gates`: what they must hold on it.
     """
@@ -87,6 +88,7 @@ class Job:
     unprepared: str = ""
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
+    per_tensor: bool = False
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
@@ -105,7 +107,8 @@ class Job:
     def preparation(self) -> PreparationRequest:
         """The request for integer targets."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)
-        options = QuantisationOptions(self.sampling.seed, scheme_for(self.device), formats)
+        scheme = scheme_for(self.device, per_tensor=self.per_tensor)
+        options = QuantisationOptions(self.sampling.seed, scheme, formats)
         return PreparationRequest(self.prepare, options, self.budget if self.mixes else Budget())
 
     @property
