@@ -36,7 +36,7 @@ targets = ["tflite:float32", "tflite:float16", "tflite:dynamic", "onnx:float32",
   "onnx:int8"]
 
 [options]
-prepare = false
+effort = "fast"
 calibrate_count = 20
 check_count = 20
 seed = [0, 1]

@@ -44,29 +44,39 @@ class Way:
     options: tuple[str, ...]
     limit: float | None = None
 
-    def turn(self, model: ConvertedModel) -> tuple[ConversionCost, ConversionCost]:
-        """Return the cost of the scripts, one after the other, and of kedge."""
-        each = [
-            cost([sys.executable, str(SCRIPT), target, *map(str, (model.path, model.images))])
-            for target in self.targets
-        ]
-        scripts = ConversionCost(
+    def scripts(self, costs: dict[str, ConversionCost]) -> ConversionCost:
+        """Return the cost of its scripts, one after the other; `costs`: of each target's."""
+        each = [costs[target] for target in self.targets]
+        return ConversionCost(
             sum(one.time for one in each),
             sum(one.cpu for one in each),
             max(one.memory for one in each),
         )
-        kedge = [sys.executable, "-m", "kedge_runtime.cli", "convert", str(model.path)]
+
+    def kedge(self, model: ConvertedModel) -> ConversionCost:
+        """Return the cost of kedge."""
+        command = [sys.executable, "-m", "kedge_runtime.cli", "convert", str(model.path)]
         places = ["--calibrate", str(model.images), "--out", "out", "--card", model.card]
-        return scripts, cost([*kedge, *places, *self.options])
+        return cost([*command, *places, *self.options])
 
 
 INT8 = ("tflite:int8", "onnx:int8")
-TO = tuple(word for target in INT8 for word in ("--to", target))
+TO = ("--to", ",".join(INT8))
 WAYS = (
     Way("all targets", stock_scripts.TARGETS, ("--to", "all"), 0.6),
     Way("int8 in both formats", INT8, TO),
-    Way("int8 in both formats, --no-prepare", INT8, (*TO, "--no-prepare"), 0.35),
+    Way("int8 in both formats, --effort fast", INT8, (*TO, "--effort", "fast"), 0.35),
 )
+
+
+def turn(model: ConvertedModel) -> list[tuple[ConversionCost, ConversionCost]]:
+    """Return the cost of the scripts and of kedge for each of WAYS; each script runs once."""
+    places = [str(model.path), str(model.images)]
+    costs = {
+        target: cost([sys.executable, str(SCRIPT), target, *places])
+        for target in stock_scripts.TARGETS
+    }
+    return [(way.scripts(costs), way.kedge(model)) for way in WAYS]
 
 
 def cost(command: Sequence[str]) -> ConversionCost:

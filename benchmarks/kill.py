@@ -76,7 +76,7 @@ images = "photos"
 gates = { min_agreement = 0.1 }
 
 [options]
-prepare = false
+effort = "fast"
 check_count = 20
 
 [[model]]

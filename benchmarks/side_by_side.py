@@ -248,10 +248,10 @@ def conversion(request: Request) -> Iterator[Row]:
     if request.model is None:
         return
     model = conversion_costs.ConvertedModel(request.model, request.card, request.photos)
-    for way in conversion_costs.WAYS:
-        turns = [way.turn(model) for _ in range(max(1, request.turns // 7))]
+    turns = [conversion_costs.turn(model) for _ in range(max(1, request.turns // 7))]
+    for way, pairs_of_way in zip(conversion_costs.WAYS, zip(*turns, strict=True), strict=True):
         for what, unit in (("time", "s"), ("cpu", "s"), ("memory", "MB")):
-            pairs = [(getattr(peer, what), getattr(kedge, what)) for peer, kedge in turns]
+            pairs = [(getattr(peer, what), getattr(kedge, what)) for peer, kedge in pairs_of_way]
             limit = way.limit if what == "time" else None
             yield Row.of(f"{way.name}: {what}", unit, pairs, limit=limit)
 

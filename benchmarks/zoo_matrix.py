@@ -28,6 +28,7 @@ from kedge_convert import contract_builder
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.quantise.effort import DEFAULT, FAST
 from kedge_convert.targets import TARGETS, Target, parse_targets
 from kedge_convert.verdict import UserLimits
 from kedge_convert.worker import process, supervisor
@@ -120,7 +121,7 @@ def _job(model: Card, targets: Sequence[Target], plan: Plan, out: Path) -> Job:
         out=out,
         calibrate=plan.images,
         sampling=plan.sampling,
-        prepare=model.parameters <= plan.stock_above,
+        effort=DEFAULT if model.parameters <= plan.stock_above else FAST,
         force_input=plan.weights == random_weights.NONE,
         # A thousand untrained classes lie near together: a change of the first says little.
         limits=UserLimits(agreement=0.0) if plan.weights == random_weights.NONE else UserLimits(),

@@ -73,7 +73,7 @@ DEFAULTS = """
 [defaults]
 targets = ["tflite:int8"]
 [options]
-prepare = false
+effort = "fast"
 calibrate_count = 20
 check_count = 20
 """

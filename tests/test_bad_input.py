@@ -163,7 +163,7 @@ LIMITED = (
 
 
 def test_no_room_for_temporary_files(desk: Path) -> None:
-    words = f"convert {GOOD} --calibrate pictures --out out --to onnx:int8 --no-prepare"
+    words = f"convert {GOOD} --calibrate pictures --out out --to onnx:int8 --effort fast"
     command = [sys.executable, "-c", LIMITED, *words.split()]
     ran = subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False)
     assert ran.returncode == 2, ran.stderr

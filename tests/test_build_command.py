@@ -42,7 +42,7 @@ by_layer = 2
 max_drop = 0.2
 
 [options]
-prepare = false
+effort = "fast"
 calibrate_count = 10
 check_count = 10
 

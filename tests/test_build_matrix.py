@@ -7,6 +7,7 @@ import pytest
 from kedge_convert.matrix import keys
 from kedge_convert.matrix.cells import CellGroup, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, read_config
+from kedge_convert.quantise.effort import FAST
 from kedge_models.devices import device
 from kedge_runtime.errors import KedgeError
 
@@ -23,7 +24,7 @@ max_drop = 0.01
 max_bytes = 4_000_000
 
 [options]
-prepare = [true, false]
+effort = ["default", "fast"]
 seed = [3]
 
 [[model]]
@@ -61,22 +62,22 @@ def found(tmp_path: Path) -> tuple[CellGroup, ...]:
 
 def test_cells_are_models_by_options_by_targets(found: tuple[CellGroup, ...]) -> None:
     assert [cell.name for group in found for cell in group.cells] == [
-        "flowers.prepare-true.int8.tflite",
-        "flowers.prepare-true.float32.onnx",
-        "flowers.prepare-false.int8.tflite",
-        "flowers.prepare-false.float32.onnx",
-        "MobileNetV2.prepare-true.int8.tflite",
-        "MobileNetV2.prepare-false.int8.tflite",
+        "flowers.effort-default.int8.tflite",
+        "flowers.effort-default.float32.onnx",
+        "flowers.effort-fast.int8.tflite",
+        "flowers.effort-fast.float32.onnx",
+        "MobileNetV2.effort-default.int8.tflite",
+        "MobileNetV2.effort-fast.int8.tflite",
     ]
 
 
 def test_the_nearest_gate_holds(found: tuple[CellGroup, ...]) -> None:
     gates = {cell.name: cell.gates for group in found for cell in group.cells}
-    integer, whole = "flowers.prepare-true.int8.tflite", "flowers.prepare-true.float32.onnx"
+    integer, whole = "flowers.effort-default.int8.tflite", "flowers.effort-default.float32.onnx"
     assert gates[whole] == BuildGates(max_drop=0.02, max_bytes=4_000_000)
     special = {"max_bytes": 1_000_000, "device": "coral", "min_mapped": 0.9}
     assert gates[integer].limits == {"max_drop": 0.02, **special}
-    assert gates["MobileNetV2.prepare-true.int8.tflite"].limits == {"max_drop": 0.01, **special}
+    assert gates["MobileNetV2.effort-default.int8.tflite"].limits == {"max_drop": 0.01, **special}
 
 
 def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_the_job_is_what_was_written(found: tuple[CellGroup, ...], tmp_path: Pat
     assert (job.request.model, job.request.labels) == tuple(
         str(tmp_path / name) for name in ("flowers.keras", "classes.txt")
     )
-    assert (job.calibrate, job.prepare, job.sampling.seed) == (tmp_path / "images", False, 3)
+    assert (job.calibrate, job.effort, job.sampling.seed) == (tmp_path / "images", FAST, 3)
     assert [str(target) for target in job.targets] == ["tflite:int8", "onnx:float32"]
 
 
@@ -125,9 +126,10 @@ MODEL = '[[model]]\nname = "demo"\ntargets = ["tflite:float32"]\n'
         ),
         (MODEL + "[model.gates]\nmax_flips = 1", "unknown key 'max_flips'; known are max_drop"),
         ("defaults = 1\n" + MODEL, "kedge.toml.defaults: got 1, expected a table"),
-        ("[options]\nprepare = []\n" + MODEL, "an empty list has no combinations"),
-        ('[options]\nprepare = "yes"\n' + MODEL, "kedge.toml.options.prepare: got 'yes'"),
+        ("[options]\neffort = []\n" + MODEL, "an empty list has no combinations"),
+        ('[options]\neffort = "most"\n' + MODEL, "options.effort: got 'most', allowed are fast, "),
         (MODEL + MODEL, "'demo' is used twice"),
+        (MODEL + '\nimages = ""', "demo.images: it is empty; give a value or remove the key"),
         (MODEL.replace("demo", "a.b"), "a model has the name 'a.b'; allowed are letters"),
         (MODEL.replace("demo", "../a"), "a model has the name '../a'; allowed are letters"),
         (MODEL.replace("tflite:float32", "tflite:int4"), "got 'tflite:int4', allowed are"),

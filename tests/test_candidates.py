@@ -55,6 +55,7 @@ def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.Monk
     target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
     monkeypatch.setattr(candidates, "exported", refused)
     monkeypatch.setattr(candidates, "ranged", lambda *_: prepared)
+    monkeypatch.setattr(candidates, "is_hopeless", refused)
     assert candidates.closest_weights(target, nothing, nothing) is prepared
     monkeypatch.setattr(candidates, "ranged", refused)
     with pytest.raises(EngineError, match="failed to create"):

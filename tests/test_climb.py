@@ -14,6 +14,7 @@ from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity
+from kedge_convert.quantise.effort import DEFAULT, FAST
 from kedge_convert.quantise.search import Search
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import ConversionError
@@ -87,7 +88,15 @@ def convert(
     def run(prepared: bool) -> Outcome:
         target, out = Target("tflite", "int8"), tmp_path / "out"
         sampling = Sampling(25, 15)
-        job = Job(request, (target,), out, pictures, sampling, prepare=prepared, limits=limits)
+        job = Job(
+            request,
+            (target,),
+            out,
+            pictures,
+            sampling,
+            effort=DEFAULT if prepared else FAST,
+            limits=limits,
+        )
         with Progress(silent=True) as progress:
             (outcome,) = pipeline.convert(job, progress)
         assert outcome.checked

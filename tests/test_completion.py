@@ -78,6 +78,7 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bash]:
 LINES = {
     "kedge clas": "kedge classify ",
     "kedge fit-": "kedge fit-input ",
+    "kedge calibrate-": "kedge calibrate-check ",
     "kedge completion z": "kedge completion zsh ",
     "kedge convert demo --min-ag": "kedge convert demo --min-agreement ",
     "kedge convert demo --device cor": "kedge convert demo --device coral ",
@@ -111,3 +112,29 @@ def test_an_unknown_shell_is_a_usage_error(kedge: Run) -> None:
     code, _, err = kedge("completion", "tcsh")
     assert code == 2
     assert "'bash', 'zsh', 'fish'" in err
+
+
+# What the scripts set, but for one thing.
+CALLS = {
+    "no words": {"_KEDGE_COMPLETE": "bash_complete", "COMP_CWORD": "1"},
+    "no cursor": {"_KEDGE_COMPLETE": "zsh_complete", "COMP_WORDS": "kedge a"},
+    "no number": {
+        "_KEDGE_COMPLETE": "bash_complete",
+        "COMP_WORDS": "kedge a",
+        "COMP_CWORD": "x",
+    },
+    "nothing for fish": {"_KEDGE_COMPLETE": "fish_complete"},
+    "no shell": {"_KEDGE_COMPLETE": "nosh_complete", "COMP_WORDS": "kedge", "COMP_CWORD": "0"},
+    "no task": {"_KEDGE_COMPLETE": "bash_sing"},
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_that_no_script_makes_is_a_usage_error(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    for name, value in CALLS[call].items():
+        monkeypatch.setenv(name, value)
+    code, out, err = kedge()
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("kedge: _KEDGE_COMPLETE is for the scripts of kedge completion")

@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_rejected_unless_it_is_rewritten(
         "--labels",
         labels,
     ]
-    words = [*model, "--calibrate", pictures, *FEW, "--no-prepare", "--device", "coral"]
+    words = [*model, "--calibrate", pictures, *FEW, "--effort", "fast", "--device", "coral"]
     made = convert(tmp_path / "as it is", *words)
     (item,) = made.artefacts.values()
     assert (made.code, Path(item["path"]).suffix) == (1, ".rejected")
@@ -152,7 +152,7 @@ def test_the_compiled_file_lies_beside_its_artefact(
     tiny: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compilers.play(tmp_path, monkeypatch)
-    made = convert(tmp_path / "out", *tiny, "--no-prepare", "--device", "coral")
+    made = convert(tmp_path / "out", *tiny, "--effort", "fast", "--device", "coral")
     (item,) = made.artefacts.values()
     assert item["device"]["compilation"]["compiler"] == "edgetpu_compiler 16.0.384591198"
     plain, compiled = (read_artefact(Path(item[key])) for key in ("path", "compiled"))

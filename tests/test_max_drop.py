@@ -84,7 +84,7 @@ def test_where_nothing_is_prepared_nothing_is_searched_and_that_is_said(
     kedge: Run, tiny_model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     labels = tiny_model.with_name("labels.txt")
-    words = f"{TF} --calibrate-count 25 --check-count 15 --to tflite:int8 --no-prepare"
+    words = f"{TF} --calibrate-count 25 --check-count 15 --to tflite:int8 --effort fast"
     words += " --max-logit-error 1e-6"  # missed for certain: all 15 answers may agree
     places = ["--labels", labels, "--calibrate", pictures, "--out", tmp_path / "out"]
     code, _, error = kedge("convert", tiny_model, *words.split(), *places, "--min-agreement", "1")

@@ -1,5 +1,7 @@
 """A mistake of the call is one line on stderr with exit code 2, in every command."""
 
+import shlex
+
 import pytest
 
 from conftest import Run
@@ -42,3 +44,35 @@ def test_a_mistake_of_the_call_is_one_line(kedge: Run, words: str) -> None:
 def test_no_command_at_all_shows_the_help(kedge: Run) -> None:
     _, out, error = kedge()
     assert "Usage: kedge" in out + error
+
+
+# An unset variable of the shell: as a path, it would be the current folder.
+EMPTY = {
+    "convert ''": "the argument after convert is empty",
+    "convert demo --out ''": "--out is empty",
+    "convert demo --out=": "--out is empty",
+    "classify m.tflite ''": "the argument after m.tflite is empty",
+    "drift m.tflite --images '' --against x.keras": "--images is empty",
+    "drift m.tflite --images= --against x.keras": "--images is empty",
+    "inspect ''": "the argument after inspect is empty",
+    "verify ''": "the argument after verify is empty",
+    "init demo ''": "the argument after demo is empty",
+    "build ''": "the argument after build is empty",
+    "seal ''": "the argument after seal is empty",
+    "fit-input demo --images ''": "--images is empty",
+}
+
+
+@pytest.mark.parametrize("words", EMPTY)
+def test_an_empty_word_is_a_usage_error(kedge: Run, words: str) -> None:
+    code, out, error = kedge(*shlex.split(words))
+    assert (code, out) == (2, "")
+    assert error == f"kedge: {EMPTY[words]}: give a value, or leave it out\n"
+
+
+@pytest.mark.parametrize("option", ["--state", "--save-unsure"])
+@pytest.mark.parametrize("command", ["watch", "serve"])
+def test_a_folder_that_is_a_device_is_called_so(kedge: Run, command: str, option: str) -> None:
+    code, out, error = kedge(command, "m.tflite", "--camera", "0", option, "/dev/null")
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert f"{option}': /dev/null is no folder; give a folder" in error

@@ -10,6 +10,8 @@ import pytest
 
 import families
 from kedge_convert.export import onnx_routes
+from kedge_convert.export.onnx_program import writing
+from kedge_convert.export.onnx_program.writing import Written
 from kedge_convert.export.onnx_routes import ROUTES, Route, RoutedModel
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
@@ -102,8 +104,8 @@ def test_a_mean_over_tokens_is_no_pooling_of_images(tmp_path: Path) -> None:
 def _off_by(share: float) -> Route:
     """Return a route that adds this share of the first logit's size to it."""
 
-    def route(source: Source, folder: Path) -> Any:
-        model = ROUTES["through the graph"](source, folder)
+    def route(source: Source, folder: Path) -> Written:
+        model = ROUTES["through the graph"](source, folder).model
         (given,) = model.graph.output
         shift = np.zeros((1, 5), np.float32)
         shift[0, 0] = share
@@ -111,7 +113,7 @@ def _off_by(share: float) -> Route:
         for node in model.graph.node:
             node.output[:] = ["bare" if name == given.name else name for name in node.output]
         model.graph.node.append(onnx.helper.make_node("Add", ["bare", "shift"], [given.name]))
-        return model
+        return Written(model)
 
     return route
 
@@ -149,3 +151,21 @@ def test_nodes_decide_between_equally_exact_routes_only() -> None:
     assert onnx_routes.best([exact, small, wrong]) == small
     assert onnx_routes.best([exact, wrong]) == exact
     assert onnx_routes.best([replace(exact, error=wrong.error), wrong]) == wrong
+
+
+def test_the_model_is_written_once_for_its_file_and_its_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = source(_pooled)
+    written: list[bytes] = []
+    write = writing.write
+
+    def counted(content: bytes) -> Written:
+        written.append(content)
+        return write(content)
+
+    monkeypatch.setattr(writing, "write", counted)
+    graph = onnx.load_from_string(onnx_routes.float32(net)).graph
+    values = {name for node in graph.node for name in node.output}
+    assert values & onnx_routes.names(net).keys()
+    assert len(written) == 1

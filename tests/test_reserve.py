@@ -16,6 +16,7 @@ from kedge_convert.float_model import FloatModel, ask
 from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.quantise.effort import FAST
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open
@@ -54,7 +55,7 @@ def file(tiny_model: Path, folder: Path, tmp_path_factory: pytest.TempPathFactor
     request = SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     sampling = Sampling(CALIBRATION, CHECK)
     limits = UserLimits(agreement=0.0, relative_error=9.0)
-    job = Job(request, (TARGET,), out, folder, sampling, prepare=False, limits=limits)
+    job = Job(request, (TARGET,), out, folder, sampling, effort=FAST, limits=limits)
     with Progress(silent=True) as progress:
         (outcome,) = pipeline.convert(job, progress)
     assert outcome.checked
@@ -189,7 +190,7 @@ def test_the_command_decides_by_the_interval_of_all(
     kedge: Run, tiny_model: Path, folder: Path, tmp_path: Path
 ) -> None:
     """Against the table's and the JSON's own figures, whatever this machine's kernels answer."""
-    words = f"{TF} --to {TARGET} --no-prepare --json --max-logit-error 9"
+    words = f"{TF} --to {TARGET} --effort fast --json --max-logit-error 9"
     counts = f"--calibrate-count {CALIBRATION} --check-count {CHECK}"
     places = ["--labels", tiny_model.with_name("labels.txt"), "--calibrate", folder]
     command = ["convert", tiny_model, *words.split(), *counts.split(), *places, "--out", tmp_path]

@@ -17,6 +17,7 @@ import seeded_faults
 from kedge_convert import contract_builder, pipeline
 from kedge_convert.export import onnx, onnx_routes, tflite, tflite_converter, tflite_static
 from kedge_convert.export.exported import ExportOptions
+from kedge_convert.export.onnx_program.writing import Written
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.rewrite import lowering
@@ -53,7 +54,7 @@ def genuine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Genuine
     return Genuine(
         source,
         {f"tflite:{name}": exported.content for name, exported in made.items()},
-        {name: proto.SerializeToString() for name, proto in protos.items()},
+        {name: written.model.SerializeToString() for name, written in protos.items()},
     )
 
 
@@ -74,7 +75,7 @@ def convert(
 
     monkeypatch.setattr(pipeline, "load_source", load)
     monkeypatch.setattr(supervisor, "convert", here)
-    words = "--no-prepare --calibrate-count 20 --check-count 20 --json"
+    words = "--effort fast --calibrate-count 20 --check-count 20 --json"
 
     def run(target: str) -> tuple[int, str]:
         options = [*words.split(), "--calibrate", pictures, "--out", tmp_path / "out"]
@@ -158,12 +159,12 @@ def into_onnx(monkeypatch: pytest.MonkeyPatch, fault: Fault, genuine: Genuine) -
 
 
 def _route(content: bytes, change: Callable[[Any], Any]) -> onnx_routes.Route:
-    def route(source: Source, folder: Path) -> Any:
+    def route(source: Source, folder: Path) -> Written:
         import onnx as toolkit
 
         model = toolkit.load_from_string(content)
         change(model)
-        return model
+        return Written(model)
 
     return route
 

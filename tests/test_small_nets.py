@@ -16,7 +16,7 @@ from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import Candidate, CandidateModels
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
-from kedge_convert.worker.progress import Progress
+from kedge_convert.worker.progress import Progress, StageStarted
 from kedge_models.demo.pictograms import NAMES, dataset
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Geometry
@@ -109,6 +109,19 @@ def test_int8_keeps_the_accuracy(prepared: Prepared, form: str) -> None:
     best = prepared.nearest(form)
     found = nets.answers(prepared.source, form, best.content, prepared.others)
     assert prepared.accuracy(found) >= BAR * floats
+
+
+@pytest.mark.parametrize("prepared", ["se-resnet"], indirect=True)
+@pytest.mark.parametrize(("factor", "images"), [(0.0, [candidates.FEW]), (1e9, [24, CALIBRATION])])
+def test_stock_weights_see_all_images_only_where_they_have_a_chance(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, factor: float, images: list[int]
+) -> None:
+    monkeypatch.setattr(candidates, "HOPELESS", factor)
+    stages: list[StageStarted] = []
+    with Progress(lambda e: stages.append(e) if isinstance(e, StageStarted) else None) as progress:
+        best = candidates.closest_weights(Target("tflite", "int8"), prepared.sources, progress)
+    assert [e.total for e in stages if e.stage == "export tflite:int8, stock"] == images
+    assert best.recipe.method == "prepared"
 
 
 @pytest.mark.parametrize("prepared", ["efficientnet"], indirect=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.device import fit
+from kedge_convert.device import fit, loader
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Sampling
@@ -13,9 +13,11 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import QuantisationOptions
+from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
+from kedge_runtime.artefact.contract import Input
 from kedge_runtime.artefact.kinds import Kind, Precision
 
 # What an int8 target becomes to hold a budget (`quantise/search.py`).
@@ -24,21 +26,20 @@ LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """Where calibration and validation images come from: a folder, if any, and how many."""
+    """Where calibration and validation images come from: a folder, if any, and how many.
+
+    `synthetic`: they are made from the model.
+    """
 
     folder: Path | None = None
     sampling: Sampling = Sampling()
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
 class PreparationRequest:
-    """How integer targets are made: the formats that need it, seed and scheme, and the budget.
+    """How integer targets are made, and the budget: it holds nothing if no layer can stay float."""
 
-    `enabled`: whether weights are prepared at all. `budget`: holds nothing where layers can't stay
-    float.
-    """
-
-    enabled: bool
     options: QuantisationOptions
     budget: Budget
 
@@ -69,14 +70,14 @@ class ReleaseRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of `kedge convert`. `calibrate`: the folder of images, if any.
+    """One run of `kedge convert`. `calibrate`: the folder of images, if any; `synthetic`: images
+    are made from the model instead.
 
-    `prepare`: whether to prepare the weights of integer targets (docs/quantisation.md);
-    `unprepared`: why that is impossible, after an attempt that failed. `dynamic_batch`: of the ONNX
-    targets. `rewrites`: keys of rewrite.on_request.REWRITES, applied before the export.
-    `per_tensor`: int8 weights have one scale for a whole layer.
-    `limits`: the user's own for `verdict.ParityLimits`. `device`: the profile that artefacts must
-    fit, `gates`: what they must hold on it.
+    `effort`: of integer targets (docs/quantisation.md); `unprepared`: why their weights can't be
+    prepared, after an attempt that failed. `dynamic_batch`: of the ONNX targets. `rewrites`: keys
+    of rewrite.on_request.REWRITES, applied before the export. `per_tensor`: int8 weights
+    have one scale for a whole layer. `limits`: the user's own for `verdict.ParityLimits`.
+    `device`: the profile that artefacts must fit, `gates`: what they must hold on it.
     """
 
     request: SourceRequest
@@ -84,7 +85,7 @@ class Job:
     out: Path
     calibrate: Path | None = None
     sampling: Sampling = Sampling()
-    prepare: bool = True
+    effort: Effort = DEFAULT
     unprepared: str = ""
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
@@ -92,6 +93,7 @@ class Job:
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
+    synthetic: bool = False
 
     @property
     def log(self) -> Path:
@@ -101,15 +103,15 @@ class Job:
     @property
     def images(self) -> ImageRequest:
         """The request for images."""
-        return ImageRequest(self.calibrate, self.sampling)
+        return ImageRequest(self.calibrate, self.sampling, self.synthetic)
 
-    @property
-    def preparation(self) -> PreparationRequest:
-        """The request for integer targets."""
+    def preparation(self, spec: Input) -> PreparationRequest:
+        """Return the request for integer targets of a model with this input."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)
-        scheme = scheme_for(self.device, per_tensor=self.per_tensor)
-        options = QuantisationOptions(self.sampling.seed, scheme, formats)
-        return PreparationRequest(self.prepare, options, self.budget if self.mixes else Budget())
+        plain = scheme_for(self.device, per_tensor=self.per_tensor)
+        scheme = loader.with_span(plain, spec, self.device)
+        options = QuantisationOptions(self.sampling.seed, scheme, formats, self.effort)
+        return PreparationRequest(options, self.budget if self.mixes else Budget())
 
     @property
     def release(self) -> ReleaseRequest:
@@ -153,7 +155,8 @@ class Checked:
 
     `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: the output type of the user's model;
     `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made;
-    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough.
+    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough;
+    `folder`: the one that the device's program loads, if it takes folders.
     """
 
     path: Path
@@ -165,6 +168,7 @@ class Checked:
     fit: DeviceFit | None = None
     compiled: Path | None = None
     confidence: dict[str, Any] | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from kedge_runtime.artefact.kinds import Activation, Kind
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS
 
-# Divides the usual numbers of images (20, 100, 200): every other size costs a trace.
+# Divides the usual numbers of images (20, 100, 200). Another size costs a trace, so a smaller rest
+# is filled up.
 BATCH = 20
+_TRACED: WeakSet[Any] = WeakSet()  # models that have run a whole batch
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,22 @@ class Source:
         Feature maps are flattened, as the runtime does.
         """
         size = self.model.inputs[0].shape[0] or BATCH
-        rows = [self.model.predict_on_batch(batch) for batch in _batches(tensors, size)]
+        rows = [self._numbers(batch, size) for batch in batches(tensors, size)]
         numbers = np.concatenate(rows).astype(np.float32)
         return numbers.reshape(len(numbers), -1)
 
+    def _numbers(self, batch: NDArray[Any], size: int) -> NDArray[Any]:
+        """Return the numbers of a batch, filled up if the model has a trace for `size`."""
+        if len(batch) == size:
+            _TRACED.add(self.model)
+        missing = size - len(batch) if self.model in _TRACED else 0
+        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        numbers: NDArray[Any] = self.model.predict_on_batch(filled)
+        return numbers[: len(batch)]
 
-def _batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+
+def batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """Yield tensors of [1, ...] joined to batches of `size`; the last one may be smaller."""
     rest = iter(tensors)
     while batch := list(islice(rest, size)):
         yield np.concatenate(batch)

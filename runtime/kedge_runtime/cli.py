@@ -70,6 +70,10 @@ COMMANDS = {
         "kedge_convert.commands.fit_input:command",
         "Find the preprocessing that a model was trained with.",
     ),
+    "calibrate-check": (
+        "kedge_convert.commands.calibrate_check:command",
+        "Check a folder of calibration images.",
+    ),
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Check this machine and suggest fixes."),
     "completion": (
         "kedge_runtime.commands.completion:completion",
@@ -114,6 +118,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, and note whether it goes on when stdout is closed early."""
         name = args[0]
+        if not ctx.resilient_parsing:
+            _refuse_empty(args[1:], name)
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(_unknown(name), ctx)
         resolved = super().resolve_command(ctx, args)
@@ -135,6 +141,20 @@ class LazyGroup(click.Group):
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _refuse_empty(words: list[str], before: str) -> None:
+    """Raise UsageError for an empty word, as of an unset variable of the shell.
+
+    As a path it would be the current folder, and no option means anything by it.
+    """
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not word or (option.startswith("--") and equals and not value):
+            named = option or before
+            subject = named if named.startswith("-") else f"the argument after {named}"
+            raise UsageError(f"{subject} is empty: give a value, or leave it out")
+        before = word
 
 
 def _unknown(name: str) -> str:
@@ -219,9 +239,9 @@ def _context_settings() -> dict[str, Any]:
 
 def _run(printed: OutputStream | None) -> int:
     """Run the called command; return its exit code."""
-    if "_KEDGE_COMPLETE" in os.environ:  # the shell asks for completions
-        import_module("kedge_runtime.commands.completion")
     try:
+        if os.environ.get("_KEDGE_COMPLETE"):  # the shell asks for completions
+            import_module("kedge_runtime.commands.completion").check_request()
         _check_folder()
         code: int = kedge.main(
             prog_name="kedge", standalone_mode=False, obj=printed, **_context_settings()

@@ -39,7 +39,7 @@ SHARDS = {0: Shard(0, 0, ("a.png", "x.png")), 1: Shard(1, 2, ("b.png",))}
 CONFIG = b"""
 out = "built"
 [options]
-prepare = [true, false]
+effort = ["default", "fast"]
 calibrate_count = 20
 seed = 3
 [defaults]

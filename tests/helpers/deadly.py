@@ -106,7 +106,7 @@ def work(job: Job, progress: Progress) -> Iterator[Outcome]:
         os.write(1, b"loading on stdout\n")
         _die(plan, "load model")
     progress.say("a warning")
-    if job.prepare:
+    if job.effort.prepares:
         progress.start_part(PREPARATION)
         with progress.stage("prepare weights", 3) as tick:
             tick()

@@ -18,6 +18,7 @@ from kedge_convert.matrix import draft
 from kedge_convert.matrix.draft import Draft, ImageFolders, Key
 from kedge_convert.worker.process import ended_by_signals
 from kedge_models.cards import card
+from kedge_runtime.artefact.labels import read_labels
 from kedge_runtime.commands.options import pixel_options
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import write_whole
@@ -85,8 +86,8 @@ def command(**values: Any) -> int:
     for key in written.keys:
         echo_folded(f"{key.name} = {key.value}  # {key.why}")
     if written.agreement is not None:
-        reason = draft.gate_reason(written.agreement, written.measured_on)
-        echo_folded(f'min_agreement = "{100 * written.agreement:.0f}%"  # {reason}')
+        gate = draft.gate_line(written.agreement)
+        echo_folded(f"{gate}  # {draft.gate_reason(written.measured_on)} {draft.AFTER}")
     name = "" if options.config == Path("kedge.toml") else f" {shlex.quote(str(options.config))}"
     echo(f"wrote {options.config}; next: kedge build{name}")
     return 0
@@ -135,11 +136,13 @@ def _draft(options: InitOptions) -> Draft:
     folders = None
     if options.images is not None:
         folders = _folders(options.images, options.drift_images)
+    _check(options)
     if registry.is_path(model):
         keys += _own_model(options, folders)
-    elif model != DEMO:
-        card(model)
-        keys.append(Key("source", draft.quoted(model), "a card: kedge models"))
+    else:
+        if model != DEMO:
+            keys.append(Key("source", draft.quoted(model), "a card: kedge models"))
+        keys += _given(options)
     name = draft.model_name(model)
     targets = ", ".join(map(draft.quoted, draft.TARGETS))
     keys.append(Key("targets", f"[{targets}]", "the smallest; float32 and float16 exist, too"))
@@ -174,14 +177,7 @@ def _own_model(options: InitOptions, folders: ImageFolders | None) -> Iterator[K
         raise AssertionError("only the demo has images of its own")
     config = options.config
     yield Key("source", draft.placed("source", str(options.model), config), "the float model")
-    if options.card:
-        yield Key("card", draft.quoted(options.card), "as given")
-    if options.labels:
-        labels = options.labels
-        value = (
-            draft.quoted(labels) if labels == "imagenet" else draft.placed("labels", labels, config)
-        )
-        yield Key("labels", value, "as given")
+    yield from _given(options)
     yield from _preprocessing(options, folders)
 
 
@@ -195,21 +191,19 @@ def _preprocessing(options: InitOptions, folders: ImageFolders) -> list[Key]:
     request = replace(
         asked.request, pixels=options.pixels, command=shlex.join(["kedge", *sys.argv[1:]])
     )
-    asking.refuse_idle(request)
     registry.check(request)
     with Progress() as progress:
         with progress.stage("load model"), quiet():
             subject, settled = open_settled(request)
         asking.refuse(request, subject.labelling.missing)
-        keys = [Key(name, value, "as given") for name, value in _given(options.pixels)]
         if not settled.missing:
-            return keys
+            return []
         if not _tells_classes(subject, asked):
             asking.refuse(request, settled.missing)
         fit = fitted(subject, asked, progress)
     if not fit.informative:
         asking.refuse(request, settled.missing)
-    return [*keys, *_found(subject, fit, options.pixels)]
+    return list(_found(subject, fit, options.pixels))
 
 
 def _fit_options(options: InitOptions, folders: ImageFolders) -> FitInputOptions:
@@ -234,12 +228,33 @@ def _tells_classes(subject: "Subject", options: FitInputOptions) -> bool:
     return truth_by(options.truth, drawn(options), subject.labelling.labels) is not None
 
 
-def _given(pixels: InputOptions) -> Iterator[tuple[str, str]]:
-    for name, value in vars(pixels).items():
-        if isinstance(value, bool):
-            yield name, str(value).lower()
-        elif value is not None:
-            yield name, draft.quoted(value) if isinstance(value, str) else repr(value)
+def _check(options: InitOptions) -> None:
+    """Raise UsageError for an unknown card, an idle option, or labels that can't be read."""
+    from kedge_convert import asking
+
+    model = str(options.model)
+    if not registry.is_path(model) and model != DEMO:
+        card(model)
+    asking.refuse_idle(SourceRequest(model, card=options.card))
+    if options.labels and options.labels != "imagenet":
+        read_labels(Path(options.labels))
+
+
+def _given(options: InitOptions) -> Iterator[Key]:
+    """Yield the keys of what the user says of the model."""
+    values: dict[str, object] = {"card": options.card, "labels": options.labels}
+    for name, value in (values | vars(options.pixels)).items():
+        if value is not None and value != "":
+            yield Key(name, _in_toml(name, value, options.config), "as given")
+
+
+def _in_toml(name: str, value: object, config: Path) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return repr(value)
+    is_file = name == "labels" and value != "imagenet"
+    return draft.placed(name, value, config) if is_file else draft.quoted(value)
 
 
 def _found(subject: "Subject", fit: "InputFit", given: InputOptions) -> Iterator[Key]:

@@ -34,7 +34,7 @@ OUTLIER = 12.0
 SEARCH = "`kedge convert ... --min-agreement .98` searches which layers to keep in float"
 
 # The file doesn't record the reason.
-STOCK = "(prepared ones were not closer, not possible, or --no-prepare was given): "
+STOCK = "(prepared ones were not closer, not possible, or --effort fast was given): "
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ RULES = (
     AdviceRule("", {"own_sqnr": (FINE, MANY)}),
     AdviceRule(
         "{clipped} of its values are clipped, because preparation enlarged channels up to "
-        "{factor:.1f} times: compare with --no-prepare",
+        "{factor:.1f} times: compare with --effort fast",
         {"clipped": (CLIPPED, 1), "factor": (1.05, MANY)},
     ),
     AdviceRule(

@@ -23,6 +23,8 @@ class Scheme:
     `per_channel`: whether int8 weights have a scale per output, or one for a whole layer.
     `reduce_range`: whether ONNX's weights keep to 7 bits, as the option of that name of
     `onnxruntime.quantization.quantize_static`.
+    `input_span`: the numbers that byte 0 and byte 255 become, where they settle the range of a
+    TFLite file's input instead of the calibration images.
     """
 
     input: DType = "int8"
@@ -30,6 +32,7 @@ class Scheme:
     per_channel_dense: bool = True
     reduce_range: bool = False
     per_channel: bool = True
+    input_span: tuple[float, float] | None = None
 
 
 PLAIN = Scheme()
@@ -60,7 +63,8 @@ class Recipe:
     """How a file was made, for its provenance.
 
     `ranges`: the method of the activations' ranges. `float_layers`: the layers that stay float.
-    `device`: whose profile chose, if any.
+    `device`: whose profile chose, if any. `copied_layers`: those whose channels are written several
+    times, as `conv1 x2`.
     """
 
     precision: Precision
@@ -68,6 +72,7 @@ class Recipe:
     ranges: str = ""
     float_layers: tuple[str, ...] = ()
     device: str = ""
+    copied_layers: tuple[str, ...] = ()
 
 
 # IEEE 754 binary16: rounding moves a normal number by at most this share.

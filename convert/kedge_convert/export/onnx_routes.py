@@ -1,7 +1,7 @@
 """Choose the float ONNX model of a source among several routes: the most exact one."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,36 @@ import numpy as np
 from kedge_convert.export import structure, tf2onnx, tflite_converter
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.export.onnx_program import writing
+from kedge_convert.export.onnx_program.writing import Written
 from kedge_convert.images import tensors
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.errors import one_line
 from kedge_runtime.files import temporary_folder
 
-Route = Callable[[Source, Path], Any]
+Route = Callable[[Source, Path], Written]
 
 
-def direct(source: Source, folder: Path) -> Any:
-    """Return the ModelProto of the float TFLite file, written operator by operator."""
-    return writing.write(tflite_converter.float32(source)).model
+def direct(source: Source, folder: Path) -> Written:
+    """Return the model of the float TFLite file, written operator by operator."""
+    return writing.write(tflite_converter.float32(source))
+
+
+def through_tflite(source: Source, folder: Path) -> Written:
+    """Return tf2onnx's model of the float TFLite file."""
+    return Written(tf2onnx.through_tflite(source, folder))
+
+
+def through_graph(source: Source, folder: Path) -> Written:
+    """Return tf2onnx's model of the Keras model's own graph."""
+    return Written(tf2onnx.through_graph(source, folder))
 
 
 # In the order in which they are tried; tf2onnx's need more memory and time.
-DIRECT = "direct"
 ROUTES: dict[str, Route] = {
-    DIRECT: direct,
-    "through TFLite": tf2onnx.through_tflite,
-    "through the graph": tf2onnx.through_graph,
+    "direct": direct,
+    "through TFLite": through_tflite,
+    "through the graph": through_graph,
 }
 
 # Of the largest logit: a graph that is wrong is off by far more. How exact the chosen one is, is
@@ -44,12 +54,15 @@ PROBES = 4
 
 @dataclass(frozen=True)
 class RoutedModel:
-    """The model of one route. `error`: the largest of its logits, as a share of the largest."""
+    """The model of one route. `error`: the largest of its logits, as a share of the largest.
+
+    `names`: as of Written.
+    """
 
     nodes: int
     error: float
     content: bytes
-    route: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 # By the Keras model, for as long as that lives.
@@ -66,10 +79,7 @@ def names(source: Source) -> dict[str, str]:
 
     None of them where the model was not written from it.
     """
-    if _routed(source).route != DIRECT:
-        return {}
-    written = writing.write(tflite_converter.float32(source))
-    return {value: name for name, value in written.names.items()}
+    return {value: name for name, value in _routed(source).names.items()}
 
 
 def _routed(source: Source) -> RoutedModel:
@@ -89,7 +99,7 @@ def _chosen(source: Source) -> RoutedModel:
     with temporary_folder() as folder:
         for name, route in ROUTES.items():
             try:
-                models.append(replace(checked(route, source, folder), route=name))
+                models.append(checked(route, source, folder))
             except OSError:  # a full disk is no fault of the route's
                 raise
             # tf2onnx raises whatever its parts raise; another route may do, or all are named.
@@ -111,15 +121,16 @@ def best(models: Sequence[RoutedModel]) -> RoutedModel:
 
 def checked(route: Route, source: Source, folder: Path) -> RoutedModel:
     """Return the model of one route. Raises for a model that is wrong."""
-    model = guard(route(source, folder))
+    written = route(source, folder)
+    model, names = guard(written.model), written.names
     nodes, content = len(model.graph.node), bytes(model.SerializeToString(deterministic=True))
-    del model  # it is as large as the file, and the checks need several times that
+    del written, model  # it is as large as the file, and the checks need several times that
     structure.check("onnx", content, source)
     error = _probe(content, source)
     # Written so that a NaN fails.
     if not error <= TOLERANCE:
         raise ConversionError(f"its logits are off by {error:.2g} of the largest")
-    return RoutedModel(nodes, error, content)
+    return RoutedModel(nodes, error, content, names)
 
 
 def _probe(content: bytes, source: Source) -> float:

@@ -84,6 +84,8 @@ def quantise(
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
     model = _ranged(content, ranges)
     graph = model.subgraphs[0]
+    if scheme.input_span is not None:
+        _set(graph.tensors[graph.inputs[0]], Range.over(*scheme.input_span))
     last = graph.tensors[graph.operators[-1].outputs[0]].name.decode()
     try:
         with quiet():

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert import asking
+from kedge_convert import job_checks
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.matrix.config import (
@@ -31,7 +31,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The unique file name, as `mobilenet.prepare-false.int8.tflite`; only varied options."""
+        """The unique file name, as `mobilenet.effort-fast.int8.tflite`; only varied options."""
         return self.target.file_name(self.model.name + self.variant.label)
 
     @property
@@ -75,7 +75,7 @@ class CellGroup:
                 options.seed,
                 options.confidence_count,
             ),
-            prepare=options.prepare,
+            effort=options.effort,
             dynamic_batch=options.dynamic_batch,
             device=model.profile,
             gates=model.gates.on_device,
@@ -111,7 +111,7 @@ def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterato
 def check_keys(group: CellGroup) -> None:
     """Raise UsageError for keys that the conversion needs, as far as its files tell."""
     with about(group.name):
-        asking.check_missing(group.job(tuple(cell.target for cell in group.cells), Path()))
+        job_checks.check_missing(group.job(tuple(cell.target for cell in group.cells), Path()))
 
 
 def _check(cell: Cell, names: set[str]) -> None:

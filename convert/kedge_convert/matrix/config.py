@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from kedge_convert.device import fit
 from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.quantise.effort import DEFAULT, Effort, read_effort
 from kedge_convert.worker.process import BYTES
 from kedge_models import cards
 from kedge_models.devices import Device, device
@@ -119,7 +120,7 @@ class BuildGates:
 class Options:
     """Hold options of `kedge convert`; `preprocess` takes precedence over the models' own."""
 
-    prepare: bool = True
+    effort: Annotated[Effort, read_effort] = DEFAULT
     dynamic_batch: bool = False
     preprocess: str | None = None
     calibrate_count: int = Sampling.calibration
@@ -193,7 +194,7 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class Variant:
-    """Hold one combination of options; `label` names those that differ, as `.prepare-false`."""
+    """Hold one combination of options; `label` names those that differ, as `.effort-fast`."""
 
     label: str
     options: Options
@@ -286,7 +287,11 @@ def _check_names(config: BuildConfig, where: str) -> None:
 
 
 def placed(model: ModelConfig, folder: Path) -> ModelConfig:
-    """Return a model whose file paths have `folder` before them."""
+    """Return a model whose file paths have `folder` before them. Raises ContractError."""
+    if empty := next(
+        (name for name in WORDS if name != "source" and getattr(model, name) == ""), ""
+    ):
+        raise ContractError(f"{model.name}.{empty}: it is empty; give a value or remove the key")
     values = {name: getattr(model, name) for name in WORDS} | {"source": model.source or model.name}
     paths: Table = {
         name: value if value is None or value.lower() in WORDS[name] else str(folder / value)

@@ -47,6 +47,7 @@ class Node:
     output: GraphTensor
     weights: Weights | None = None
     activation: Any = None
+    offsets: Floats | None = None
 
     @property
     def inputs(self) -> list[GraphTensor]:
@@ -81,7 +82,7 @@ class Node:
         """Return its symbolic value; a weighted node becomes a Keras layer of the same name."""
         if self.weights is None:
             return self.run(lookup)
-        changes = {"use_bias": True, "activation": "linear"}
+        changes = {"use_bias": True, "activation": "linear", **_width(self.weights)}
         layer = type(self.layer).from_config({**self.layer.get_config(), **changes})
         value = layer(lookup(self.inputs[0]))
         layer.set_weights([self.weights.kernel, self.weights.bias])
@@ -186,6 +187,12 @@ def trace(model: Any) -> Graph:
     return Graph(model.name, tuple(image.shape[1:]), start, number(end), tuple(nodes))
 
 
+def _width(weights: Weights) -> dict[str, int]:
+    """Return the option of a Keras layer that states the kernel's outputs."""
+    option = {"conv": "filters", "depthwise": "depth_multiplier", "dense": "units"}
+    return {option[weights.kind]: weights.kernel.shape[-1]}
+
+
 def _conv(layer: Any, value: Any, weights: Weights) -> Any:
     return require("keras").ops.conv(value, weights.kernel, **_window(layer)) + weights.bias
 
@@ -219,7 +226,14 @@ CHUNK = 20  # images run at once: enough to fill the cores, little enough for th
 STEPS = 255
 SAME_SCALE = frozenset({"Flatten", "Identity", "MaxPooling2D", "Reshape", "ZeroPadding2D"})
 
-Values = dict[GraphTensor, Floats]
+# float32; of few images also the backend's own tensors, as passing numpy's on costs two copies.
+Values = dict[GraphTensor, Any]
+
+
+def computed(node: Node, values: Values) -> Any:
+    """Return a node's value on images: of up to CHUNK of them as the backend's tensor."""
+    few = len(values[node.inputs[0]]) <= CHUNK
+    return node.run(values.__getitem__) if few else run(node, values)
 
 
 def run(node: Node, values: Values) -> Floats:
@@ -248,14 +262,33 @@ def quantised(node: Node, value: Floats) -> Floats:
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value
-    low, high = min(float(value.min()), 0.0), max(float(value.max()), 0.0)
-    step = max(high - low, 1e-12) / STEPS
+    low, step = low_and_step(value)
     zero = np.rint(-low / step)
-    steps = np.divide(value, np.float32(step), out=value if value.flags.writeable else None)
-    np.rint(steps, out=steps)
-    np.clip(steps, -zero, STEPS - zero, out=steps)
-    steps *= np.float32(step)
+    least, most, width = (np.float32(x) for x in (-zero, STEPS - zero, step))
+    steps = value if value.flags.writeable else np.empty_like(value)
+    for taken, given in zip(_parts(value), _parts(steps), strict=True):
+        np.divide(taken, width, out=given)
+        np.rint(given, out=given)
+        np.maximum(given, least, out=given)
+        np.minimum(given, most, out=given)
+        np.multiply(given, width, out=given)
     return steps
+
+
+def low_and_step(value: Floats) -> tuple[float, float]:
+    """Return the least value, or zero, and the step of an int8 tensor of these values."""
+    ends = [(float(part.min()), float(part.max())) for part in _parts(value)]
+    lows, highs = zip((0.0, 0.0), *ends, strict=True)
+    return min(lows), max(max(highs) - min(lows), 1e-12) / STEPS
+
+
+PART = 1 << 16  # numbers: several operations on them stay in a core's cache
+
+
+def _parts(value: Floats) -> list[Floats]:
+    """Return views of a contiguous value, PART numbers each."""
+    flat = value.reshape(-1)
+    return [flat[at : at + PART] for at in range(0, flat.size, PART)]
 
 
 def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:
@@ -263,7 +296,7 @@ def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:
     last = graph.last_uses()
     values = {graph.input: images}
     for i, node in enumerate(graph.nodes):
-        values[node.output] = run(node, values)
+        values[node.output] = computed(node, values)
         yield node, values
         forget(node, i, last, values)
 
@@ -284,16 +317,18 @@ def rest(graph: Graph, values: Values, start: int, *, integer: bool = False) -> 
     """Return the output, run from node `start` on the values before it; `values` is used up."""
     last = graph.last_uses()
     for i, node in enumerate(graph.nodes[start:], start):
-        value = run(node, values)
-        values[node.output] = quantised(node, value) if integer else value
+        value = computed(node, values)
+        values[node.output] = quantised(node, np.asarray(value)) if integer else value
         forget(node, i, last, values)
-    return values[graph.output]
+    return np.asarray(values[graph.output])
 
 
 def peak(graph: Graph) -> int:
     """Return the most float32 values that live at once, per image."""
     image = np.zeros((1, *graph.shape), np.float32)
-    return max(sum(value.size for value in values.values()) for _, values in passing(graph, image))
+    return max(
+        sum(np.size(value) for value in values.values()) for _, values in passing(graph, image)
+    )
 
 
 def fold_over(graph: Graph, images: Floats, visit: Callable[[GraphTensor, Floats], None]) -> None:
@@ -302,4 +337,4 @@ def fold_over(graph: Graph, images: Floats, visit: Callable[[GraphTensor, Floats
         chunk = images[at : at + CHUNK]
         visit(graph.input, chunk)
         for node, values in passing(graph, chunk):
-            visit(node.output, values[node.output])
+            visit(node.output, np.asarray(values[node.output]))

@@ -17,6 +17,7 @@ from kedge_convert.prepare.graph import (
     Values,
     Weights,
     forget,
+    low_and_step,
     peak,
     quantised,
     run,
@@ -24,14 +25,13 @@ from kedge_convert.prepare.graph import (
 )
 from kedge_convert.prepare.judging import closest, judges
 from kedge_convert.prepare.one_step import equalise_for_one_step
-from kedge_convert.prepare.rounding import LEVELS, Grid, Moments, moments, on_grid, plain
+from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs, plain
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
 POSITIONS = 50  # sampled per image and layer
 # Neighbouring positions are alike: so many of a image's count as independent samples.
 INDEPENDENT = 10
-LARGEST_MOMENTS = 6000  # inputs; their matrix takes 300 MB and its inverse a minute
 
 Tick = Callable[[], None]
 # A layer's input in the float network, and in the rounded one.
@@ -98,6 +98,9 @@ def round_weights(
     for i, node in enumerate(graph.nodes):
         rounded = _round(node, twins, rounding, rng)
         value = run(rounded, twins.rounded)
+        if node.offsets is not None and node.output not in rounding.floats:
+            rounded = shifted(rounded, low_and_step(value)[1])
+            value = run(rounded, twins.rounded)
         twins.floats[node.output] = run(node, twins.floats)
         is_float = node.output in rounding.floats
         twins.rounded[node.output] = value if is_float else quantised(rounded, value)
@@ -106,6 +109,14 @@ def round_weights(
         nodes.append(rounded)
         tick()
     return graph.with_nodes(nodes)
+
+
+def shifted(node: Node, step: float) -> Node:
+    """Return a node of copied channels with their shifts, which are in steps, in its bias."""
+    assert node.weights is not None
+    assert node.offsets is not None
+    bias = node.weights.bias + node.offsets * np.float32(step)
+    return replace(node, weights=replace(node.weights, bias=bias))
 
 
 def affordable(graph: Graph, count: int) -> int:
@@ -129,7 +140,7 @@ def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generato
     at = windows.positions(node, pair[0].shape, POSITIONS, rng)
     kernels = _kernels(node, fitting, grid, at)
     candidates = [_corrected(node, _with_kernel(node, each), fitting) for each in kernels]
-    if judging == 0 or len(candidates) == 1:
+    if judging == 0:
         return candidates[0]
     chosen = closest(node, candidates, (pair[0][:judging], pair[1][:judging]), at)
     return _corrected(node, chosen, pair)
@@ -141,19 +152,14 @@ def _with_kernel(node: Node, kernel: Floats) -> Node:
 
 
 def _kernels(node: Node, pair: Pair, grid: Grid, at: windows.Positions) -> list[Floats]:
-    """Return rounded kernels: compensated where the layer isn't too large, and plain."""
+    """Return two rounded kernels: compensated, and plain."""
     weights = node.weights
     assert weights is not None
-    flat = windows.flatten(weights).astype(np.float64)
-    nearest = windows.restore(plain(flat, grid), weights)
-    if flat.shape[-2] > LARGEST_MOMENTS:
-        return [nearest]
-    return [windows.restore(on_grid(flat, _moments(node, pair, at), grid), weights), nearest]
-
-
-def _moments(node: Node, pair: Pair, at: windows.Positions) -> Moments:
     floats, rounded = (windows.sample(node, value, at) for value in pair)
-    return moments(rounded, floats, len(pair[0]) * min(len(at), INDEPENDENT))
+    independent = len(pair[0]) * min(len(at), INDEPENDENT)
+    flat = windows.flatten(weights).astype(np.float64)
+    compensated = on_grid_by_inputs(flat, (rounded, floats), independent, grid)
+    return [windows.restore(each, weights) for each in (compensated, plain(flat, grid))]
 
 
 def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:

@@ -1,10 +1,13 @@
 """Round weights onto the int8 grid; weights not yet rounded compensate each rounding error."""
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.prepare.compensation import OrderedInputs
 from kedge_convert.prepare.graph import Node, Weights
 from kedge_runtime.arrays import Doubles, Floats
 
@@ -40,11 +43,16 @@ def sample(node: Node, value: Floats, at: Positions) -> Floats:
     assert node.weights is not None
     if node.weights.kind == "dense":
         return value.reshape(-1, value.shape[-1])
-    rows = np.stack([_tap(node, value, at, tap) for tap in np.ndindex(*_size(node))], axis=2)
+    taps = list(np.ndindex(*_size(node)))
     if node.weights.kind == "depthwise":
-        channels = rows.transpose(3, 0, 1, 2)
-        return channels.reshape(channels.shape[0], -1, channels.shape[-1])
-    return rows.reshape(rows.shape[0] * rows.shape[1], -1)
+        channels, samples = value.shape[-1], len(value) * len(at)
+        rows = np.empty((channels, len(taps), samples), np.float32)
+        for i, tap in enumerate(taps):
+            rows[:, i] = _tap(node, value, at, tap).reshape(samples, channels).T
+        return rows.swapaxes(1, 2)
+    seen = [_tap(node, value, at, tap) for tap in taps]
+    one = np.stack(seen, axis=2) if len(seen) > 1 else seen[0]
+    return one.reshape(len(value) * len(at), -1)
 
 
 def _tap(node: Node, value: Floats, at: Positions, tap: tuple[int, ...]) -> Floats:
@@ -99,7 +107,9 @@ def _sides(node: Node, shape: tuple[int, ...]) -> list[tuple[int, int, int, int]
 
 LEVELS = 127
 DAMPING = 0.01  # of the mean second moment, as in GPTQ
-BLOCK = 64
+# Inputs. Up to SMALL their matrix is inverted in a second. Beyond LARGEST it would take minutes.
+SMALL = 1536
+LARGEST = 6000
 
 
 @dataclass(frozen=True)
@@ -141,71 +151,105 @@ class Moments:
         Beyond GPTQ's constant it grows with n / count: few samples say little about many weights.
         """
         n = self.own.shape[-1]
-        mean = np.einsum("...ii->...", self.own)[..., None, None] / n
-        ridge = mean * (DAMPING + n / max(self.count, 1)) + 1e-12
+        ridge = _ridge(np.einsum("...ii->...", self.own)[..., None, None], n, self.count)
         return self.own + ridge * np.eye(n), self.cross + ridge * np.eye(n)
+
+
+def _ridge(trace: Doubles, n: int, count: int) -> Doubles:
+    return np.asarray(trace / n * (DAMPING + n / max(count, 1)) + 1e-12)
 
 
 def moments(rounded: NDArray[np.float32], floats: NDArray[np.float32], count: int) -> Moments:
     """Return the moments of inputs [..., samples, n]."""
-    x = rounded - rounded.mean(axis=-2, keepdims=True)
-    f = floats - floats.mean(axis=-2, keepdims=True)
+    x, f = _centred(rounded), _centred(floats)
     turned = np.swapaxes(x, -1, -2)
     samples = x.shape[-2]
     own, cross = np.matmul(turned, x), np.matmul(turned, f)
     return Moments(own.astype(np.float64) / samples, cross.astype(np.float64) / samples, count)
 
 
+def _centred(values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(values - values.mean(axis=-2, keepdims=True))
+
+
 def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
     """Return weights, [..., n, outputs], on the grid."""
     own, cross = moments.damped()
-    wanted: Doubles = np.linalg.solve(own, np.matmul(cross, weights)).astype(np.float64)
+    inputs = OrderedInputs.of(own)
+    wanted = inputs.solved(np.matmul(cross, weights))
     step, levels = grid.step(wanted), grid.levels
     # In steps, so that a level is a whole number.
-    integers = _compensated(wanted / step, own, levels)
+    return _with_largest(wanted, inputs.compensated(wanted / step, levels), step, levels)
+
+
+def _with_largest(wanted: Doubles, integers: Doubles, step: Doubles, levels: int) -> Doubles:
+    """Return integers as weights; each output's largest sets its step, so it stays."""
     largest = np.abs(wanted) >= step * levels * (1 - 1e-9)
     return np.asarray(np.where(largest, np.sign(wanted) * levels, integers) * step)
 
 
-def plain(weights: Doubles, grid: Grid = PLAIN) -> Doubles:
-    """Return weights rounded to the nearest of the grid, for layers with too many inputs."""
-    step = grid.step(weights)
-    return np.asarray(np.rint(weights / step) * step)
-
-
-def _compensated(weights: Doubles, own: Doubles, levels: int) -> Doubles:
-    """Round input by input, those with the largest moments first where all outputs share them."""
-    if weights.ndim > 2:
-        return _in_order(weights, own, levels)
-    order = np.argsort(-np.diag(own), kind="stable")
-    integers = np.empty_like(weights)
-    integers[order] = _in_order(weights[order], own[np.ix_(order, order)], levels)
-    return integers
-
-
-def _in_order(weights: Doubles, own: Doubles, levels: int) -> Doubles:
-    """Return integers. The upper Cholesky factor of inv(H) has all the conditional inverses."""
-    factor = np.swapaxes(np.linalg.cholesky(np.linalg.inv(own)), -1, -2)
-    left, integers = weights.copy(), np.empty_like(weights)
-    for start in range(0, weights.shape[-2], BLOCK):
-        end = min(start + BLOCK, weights.shape[-2])
-        errors = _round_block(left, integers, factor, levels, slice(start, end))
-        later = np.swapaxes(factor[..., start:end, end:], -1, -2)
-        left[..., end:, :] -= np.matmul(later, errors)
-    return integers
-
-
-def _round_block(
-    left: Doubles, integers: Doubles, factor: Doubles, levels: int, block: slice
+def on_grid_by_inputs(
+    weights: Doubles, inputs: tuple[Floats, Floats], count: int, grid: Grid = PLAIN
 ) -> Doubles:
-    """Round the rows of a block, moving its later rows; return the errors for those behind it."""
-    errors = np.empty_like(left[..., block, :])
-    for i in range(block.start, block.stop):
-        row = left[..., i, :]
-        rounded = np.clip(np.rint(row), -levels, levels)
-        integers[..., i, :] = rounded
-        error = (row - rounded) / factor[..., i, i][..., None]
-        errors[..., i - block.start, :] = error
-        move = factor[..., i, i + 1 : block.stop]
-        left[..., i + 1 : block.stop, :] -= move[..., :, None] * error[..., None, :]
-    return errors
+    """Return weights, [..., n, outputs], on the grid.
+
+    `inputs`: [..., samples, n] in the rounded network and in the float one; `count`: how many of
+    the samples are independent.
+    """
+    samples, n = inputs[0].shape[-2:]
+    if n <= SMALL or (n <= LARGEST and samples > n // 2):
+        return on_grid(weights, moments(*inputs, count), grid)
+    if samples <= n // 2:
+        return _by_samples(weights, inputs, count, grid)
+    return _by_blocks(weights, inputs, count, grid)
+
+
+def _by_samples(weights: Doubles, inputs: tuple[Floats, Floats], count: int, grid: Grid) -> Doubles:
+    """Return what `on_grid` does but for float rounding, without a matrix [n, n].
+
+    Fewer samples than inputs: by the matrix inversion lemma one of [samples, samples] is enough.
+    """
+    x, f = (_centred(value.astype(np.float64)) / len(value) ** 0.5 for value in inputs)
+    power = np.square(x).sum(axis=0)
+    ridge = _ridge(power.sum(), len(power), count)
+    inverse = np.linalg.inv(x @ x.T + ridge * np.eye(len(x)))
+    wanted = weights + x.T @ (inverse @ ((f - x) @ weights))
+    step = grid.step(wanted)
+    steps, order = wanted / step, np.argsort(-power, kind="stable")
+    integers = np.empty_like(steps)
+    integers[order] = _in_order_by_samples(steps[order], x.T[order], inverse, grid.levels)
+    return _with_largest(wanted, integers, step, grid.levels)
+
+
+def _in_order_by_samples(
+    weights: Doubles, inputs: Doubles, inverse: Doubles, levels: int
+) -> Doubles:
+    """Return integers. `inverse`: of the Gram matrix of `inputs`, [n, samples], plus the ridge.
+
+    A weight makes good its part of the output error so far; then its input leaves the inverse.
+    """
+    integers = np.empty_like(weights)
+    error, inverse = np.zeros((inputs.shape[1], weights.shape[1])), inverse.copy()
+    for i, column in enumerate(inputs):
+        seen = inverse @ column
+        integers[i] = np.clip(np.rint(weights[i] - seen @ error), -levels, levels)
+        error += column[:, None] * (integers[i] - weights[i])
+        inverse += seen[:, None] * (seen / (1 - column @ seen))
+    return integers
+
+
+def _by_blocks(weights: Doubles, inputs: tuple[Floats, Floats], count: int, grid: Grid) -> Doubles:
+    """Return weights on the grid; each block of inputs makes good its own errors alone."""
+    n = len(weights)
+    edges = np.linspace(0, n, -(-n // SMALL) + 1).astype(int)
+    blocks = [slice(*ends) for ends in pairwise(edges)]
+    rounded, floats = inputs
+    parts, wanted = [], np.empty_like(weights)
+    for block in blocks:
+        own, cross = moments(rounded[:, block], floats[:, block], count).damped()
+        parts.append(OrderedInputs.of(own))
+        wanted[block] = parts[-1].solved(cross @ weights[block])
+    step, integers = grid.step(wanted), np.empty_like(weights)
+    for block, part in zip(blocks, parts, strict=True):
+        integers[block] = part.compensated((wanted / step)[block], grid.levels)
+    return _with_largest(wanted, integers, step, grid.levels)

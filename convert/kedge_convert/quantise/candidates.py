@@ -27,7 +27,8 @@ from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
-from kedge_convert.quantise.ranges import RANGE_METHODS, Histogram, Observed, Static, choose
+from kedge_convert.quantise.effort import DEFAULT, Effort
+from kedge_convert.quantise.ranges import Histogram, Observed, Static, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -48,6 +49,9 @@ MARGIN = 2.0
 # Selection images that judge a file of slow kernels; its candidates differ by their weights alone,
 # and prepared ones have a tenth of stock's divergence.
 JUDGING: dict[Precision, int] = {"int16x8": 12}
+# Calibration images whose ranges tell whether stock weights have a chance; they have none where
+# they are so many times as far from the float model as prepared ones.
+FEW, HOPELESS = 24, 3.0
 FASTEST = "tflite"  # to quantise, and to run the selection images
 # Errors of one candidate; as long as there is another one, it is skipped.
 FAULTS = (ConversionError, EngineError)
@@ -56,11 +60,12 @@ LOG = logging.getLogger("kedge")
 
 @dataclass(frozen=True)
 class QuantisationOptions:
-    """How to quantise: repeatable by `seed`, laid out by `scheme`, in which `formats`."""
+    """How to quantise: repeatable by `seed`, laid out by `scheme`, in which `formats`; `effort`."""
 
     seed: int = 0
     scheme: Scheme = PLAIN
     formats: tuple[str, ...] = tuple(STATIC)
+    effort: Effort = DEFAULT
 
     def grids(self, format: str) -> Grids:
         """Return the grids of a format's prepared weights."""
@@ -71,8 +76,8 @@ class QuantisationOptions:
 class CandidateModels:
     """The Keras models that candidates are exported from: stock, and with prepared weights.
 
-    `equalised`: the graph that the `prepared` weights were rounded from. `calibration_logits`: the
-    float model's on the calibration images, [images, classes]. `methods`: for ranges, as a format
+    `equalised`: the graph that the `prepared` weights were rounded from. `logits`: the float
+    model's on the selection images, [images, classes]. `methods`: for ranges, as a format
     chose them.
     """
 
@@ -81,17 +86,12 @@ class CandidateModels:
     equalised: Graph
     images: ImageSplit
     options: QuantisationOptions
-    calibration_logits: Floats
+    logits: Floats
     methods: dict[Grids, tuple[str, ...]] = field(default_factory=dict)
 
     def by_method(self, method: Method, format: str) -> Source:
         """Return the model of a format's candidates."""
         return self.stock if method == "stock" else self.prepared[self.options.grids(format)]
-
-    @property
-    def logits(self) -> Floats:
-        """The float model's logits on the selection images, [images, classes]."""
-        return self.calibration_logits[-len(self.images.selection) :]
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,17 @@ class Candidate:
 
 
 def prepare(
-    source: Source, images: ImageSplit, options: QuantisationOptions, progress: Progress
+    source: Source,
+    images: ImageSplit,
+    options: QuantisationOptions,
+    progress: Progress,
+    stock: Source | None = None,
 ) -> CandidateModels:
-    """Prepare the weights for the integer targets: once for all formats with the same grids."""
+    """Prepare the weights for the integer targets: once for all formats with the same grids.
+
+    `stock`: the source of stock candidates, by default the one that is prepared.
+    """
+    stock = stock or source
     graph = preparation.plan(source.model)
     inputs = preparation_inputs(source, images)
     all_grids = dict.fromkeys(map(options.grids, options.formats))
@@ -124,8 +132,8 @@ def prepare(
             rounding = preparation.Rounding(options.seed, grids=grids)
             rounded = preparation.round_weights(equalised, inputs, rounding, tick)
             prepared[grids] = replace(source, model=rounded.build())
-    logits = source.logits(tensors(images.calibration, source.input))
-    return CandidateModels(source, prepared, equalised, images, options, logits)
+    logits = stock.logits(tensors(images.selection, stock.input))
+    return CandidateModels(stock, prepared, equalised, images, options, logits)
 
 
 def preparation_inputs(source: Source, images: ImageSplit) -> Floats:
@@ -136,26 +144,48 @@ def preparation_inputs(source: Source, images: ImageSplit) -> Floats:
 def closest_weights(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
     """Return the candidate that is closest to the float model.
 
-    Raises the first candidate's error where none can be made.
+    Stock weights are one only where a look at few images leaves them a chance. Raises their error
+    where no candidate can be made.
     """
     prepared = ranged if target.precision == "int8" else partial(exported, method="prepared")
-    candidates, errors = [], []
-    for make in (partial(exported, method="stock"), prepared):
-        try:
-            candidates.append(make(target, models, progress))
-        except FAULTS as error:
-            LOG.info("%s: no candidate", target, exc_info=True)
-            errors.append(error)
-    if not candidates:
-        raise errors[0]
-    return min(candidates, key=lambda candidate: float(candidate.kl.mean()))
+    try:
+        rival = prepared(target, models, progress)
+    except FAULTS:
+        LOG.info("%s: no candidate", target, exc_info=True)
+        return exported(target, models, progress, "stock")
+    try:
+        if is_hopeless(target, models, rival, progress):
+            return rival
+        stock = exported(target, models, progress, "stock")
+    except FAULTS:
+        LOG.info("%s: no candidate", target, exc_info=True)
+        return rival
+    return min((stock, rival), key=lambda candidate: float(candidate.kl.mean()))
+
+
+def is_hopeless(
+    target: Target, models: CandidateModels, rival: Candidate, progress: Progress
+) -> bool:
+    """Whether stock weights are far behind a prepared candidate, with the ranges of few images.
+
+    It spares an observation of their float model over all calibration images.
+    """
+    if len(models.images.calibration) < 2 * FEW:
+        return False
+    stock = exported(target, models, progress, "stock", FEW)
+    return bool(stock.kl.mean() > HOPELESS * rival.kl.mean())
 
 
 def exported(
-    target: Target, models: CandidateModels, progress: Progress, method: Method
+    target: Target,
+    models: CandidateModels,
+    progress: Progress,
+    method: Method,
+    images: int | None = None,
 ) -> Candidate:
-    """Export by the format's own quantiser."""
+    """Export by the format's own quantiser, with ranges of the first `images`, None for all."""
     source, calibration = models.by_method(method, target.format), models.images.calibration
+    calibration = calibration[:images]
     with progress.stage(f"export {target}, {method}", len(calibration)) as tick:
         options = ExportOptions(calibration, models.options.scheme, tick)
         file = FORMATS[target.format].export(source, target.precision, options)
@@ -164,7 +194,7 @@ def exported(
 
 
 def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
-    """Quantise the prepared weights with every method for ranges and return the best candidate.
+    """Quantise the prepared weights with the effort's methods for ranges; return the best one.
 
     One format chooses for all: the same weights and ranges have the same noise in each.
     """
@@ -187,14 +217,14 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
 
 def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:
     """Return the method that the fastest format chooses; all, where a format has to choose."""
-    fastest, grids = replace(target, format=FASTEST), models.options.grids(target.format)
-    if target == fastest or models.options.grids(FASTEST) != grids:
-        return RANGE_METHODS
+    fastest, options = replace(target, format=FASTEST), models.options
+    if target == fastest or options.grids(FASTEST) != options.grids(target.format):
+        return options.effort.range_methods
     try:
         return (ranged(fastest, models, progress).recipe.ranges,)
     except FAULTS:
         LOG.info("%s: no candidate", fastest, exc_info=True)
-        return RANGE_METHODS
+        return options.effort.range_methods
 
 
 def observed(

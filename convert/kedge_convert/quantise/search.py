@@ -63,7 +63,7 @@ def parts(graph: Graph, images: Floats, tick: Tick = lambda: None) -> list[Netwo
     reference = simulate(graph, images, integer=False)
     measured = []
     for i, (node, values) in enumerate(passing(graph, images)):
-        own = values[node.output]
+        own = np.asarray(values[node.output])
         spoilt = {**values, node.output: quantised(node, own.copy())}
         answers = rest(graph, spoilt, i + 1)
         noise = float(np.square(answers - reference, dtype=np.float64).mean())
@@ -173,7 +173,8 @@ def search(models: CandidateModels, budget: Budget, progress: Progress) -> Searc
 
 
 def _margins(models: CandidateModels, budget: Budget) -> Margins:
-    output, logits = models.stock.output, models.calibration_logits
+    output, source = models.stock.output, models.stock
+    logits = source.logits(tensors(models.images.calibration, source.input))
     if output.multi_label:
         return label_margins(logits, output)
     asked = budget.max_drop is not None

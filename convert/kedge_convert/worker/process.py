@@ -17,6 +17,7 @@ from time import monotonic
 from kedge_convert.staging import remove_files_of
 from kedge_convert.worker.progress import Event, PartStarted
 from kedge_convert.worker.worker import Finished, Message, WorkerRequest, run
+from kedge_runtime.blas import one_blas_thread
 from kedge_runtime.checks.hardware import Machine
 from kedge_runtime.errors import UsageError
 
@@ -280,7 +281,9 @@ def started(request: WorkerRequest) -> Iterator[WorkerProcess]:
     ours, its = context.Pipe()
     reads, writes = context.Pipe(duplex=False)
     process = context.Process(target=run, args=(its, writes, request), name="kedge-worker")
-    with _environment():
+    # Rounding alternates with other work, and the threads of OpenBLAS spin in between. With one its
+    # sums don't depend on the number of cores, either.
+    with _environment(), one_blas_thread():
         process.start()
     for end in (its, writes):
         end.close()  # so that the pipes close when the worker ends

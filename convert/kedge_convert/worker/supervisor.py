@@ -9,6 +9,7 @@ from kedge_convert import pipeline
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load import application
 from kedge_convert.load.registry import about
+from kedge_convert.quantise.effort import FAST
 from kedge_convert.staging import output_folder
 from kedge_convert.targets import Target
 from kedge_convert.verdict import Verdict
@@ -138,7 +139,7 @@ class Supervisor:
         part = self.progress.position.part
         if part == PREPARATION:
             self.progress.say(f"{line}; continuing with stock weights")
-            self.job = replace(self.job, prepare=False, unprepared=line)
+            self.job = replace(self.job, effort=FAST, unprepared=line)
             return
         guilty = [target for target in self.left if part in ("", str(target))]
         self.done |= {target: failed(target, line) for target in guilty}

@@ -1,8 +1,7 @@
 """Define the record of what labelled images said of an artefact's answers; the contract has it."""
 
-from dataclasses import dataclass
-
 from kedge_runtime.errors import ContractError
+from kedge_runtime.frozen import dataclass
 
 # A figure, and the ends of its 95 % interval.
 Interval = tuple[float, float, float]

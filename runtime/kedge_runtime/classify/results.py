@@ -14,7 +14,6 @@ from kedge_runtime.arrays import Flags, Floats, Places
 from kedge_runtime.artefact.contract import Contract, Label, Output
 from kedge_runtime.artefact.kinds import Activation
 from kedge_runtime.classify.ranking import descending, entropy, mean_binary_entropy
-from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.errors import ContractError, EngineError, UsageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.records import shown
@@ -304,6 +303,8 @@ class Classes:
     ) -> tuple[Places, int | None]:
         """Return the outputs to predict, and how many labels a coverage takes."""
         if rule.coverage is not None:
+            from kedge_runtime.confidence.conformal import floor_for  # few ask for a coverage
+
             size = int((values >= np.float32(floor_for(rule.coverage, self.floors))).sum())
             return order[: min(size, top)], size
         return self._reached(values, rule) if self.multi_label else order[:top], None

@@ -52,6 +52,22 @@ class ColonBash(BashComplete):
 add_completion_class(ColonBash)
 
 
+def check_request() -> None:
+    """Check what a shell's script states of the line to complete. Raises UsageError.
+
+    click reads it unchecked, and ends without a word for a shell that it does not know.
+    """
+    shell, _, task = os.environ[VARIABLE].partition("_")
+    words, cursor = os.environ.get("COMP_WORDS"), os.environ.get("COMP_CWORD", "")
+    is_placed = words is not None and (shell == "fish" or cursor.isdecimal())
+    if shell in SHELLS and (task == "source" or (task == "complete" and is_placed)):
+        return
+    raise UsageError(
+        f"{VARIABLE} is for the scripts of kedge completion {'|'.join(SHELLS)}, which also set "
+        "COMP_WORDS and COMP_CWORD; unset it"
+    )
+
+
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:

@@ -4,6 +4,7 @@ A group of options is a decorator: it adds the options to a command, and passes 
 record. A command collects its records and single options in a record of its own.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import wraps
@@ -31,6 +32,20 @@ Option = Callable[[Command], Command]
 
 PLACE = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Folder(click.Path):
+    """A folder, or a path without anything yet. click refuses regular files alone, no device."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the path. Fails for anything else."""
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        if os.path.lexists(path) and not path.is_dir():
+            self.fail(f"{path} is no folder; give a folder, or a path for a new one", param, ctx)
+        return path
+
+
+FOLDER = _Folder(path_type=Path)
 
 
 def group(*options: Option[Any]) -> Option[Any]:

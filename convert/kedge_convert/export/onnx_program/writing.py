@@ -1,6 +1,6 @@
 """Write a whole program: its tensors as they come to be, its operators by their rules."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kedge_convert.export.onnx_graph import INPUT, OUTPUT
@@ -34,11 +34,11 @@ class Written:
     """A ModelProto of one input and one output.
 
     `names`: of each of the program's activations, the ONNX value with the same numbers, in either
-    layout. What a convolution took over, a padding, has none.
+    layout. What a convolution took over, a padding, has none; nor has another program's model.
     """
 
     model: Any
-    names: dict[str, str]
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def write(content: bytes) -> Written:

@@ -1,0 +1,40 @@
+"""How much work an integer target is worth: the registry behind `--effort`.
+
+- fast: stock weights with one method for ranges, from one observation.
+- default: stock and prepared weights, with every method for ranges.
+- high: also copied channels, which give the noisiest activations finer steps (finer.py).
+
+docs/quantisation.md states what each one costs.
+"""
+
+from dataclasses import dataclass
+
+from kedge_convert.quantise.ranges import RANGE_METHODS
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The quantisation candidates of an integer target.
+
+    `prepares`: whether there are candidates with prepared weights. `range_methods`: of
+    RANGE_METHODS, tried on prepared weights. `work`: limits of the work of files with copied
+    channels, to that without; a candidate for each.
+    """
+
+    name: str
+    prepares: bool = True
+    range_methods: tuple[str, ...] = RANGE_METHODS
+    work: tuple[float, ...] = ()
+
+
+FAST = Effort("fast", prepares=False, range_methods=("minmax",))
+DEFAULT = Effort("default")
+HIGH = Effort("high", work=(1.25,))
+EFFORTS = {effort.name: effort for effort in (FAST, DEFAULT, HIGH)}
+
+
+def read_effort(value: object) -> Effort:
+    """Return the effort of a name. Raises ValueError for an unknown one."""
+    if not isinstance(value, str) or value not in EFFORTS:
+        raise ValueError(f"got {value!r}, allowed are {', '.join(EFFORTS)}")
+    return EFFORTS[value]
