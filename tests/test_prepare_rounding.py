@@ -240,7 +240,7 @@ def test_bias_correction_through_a_whole_net(name: str, monkeypatch: pytest.Monk
     )
     assert corrected < 0.3 * shift()
     # The last layer's own rounding to 256 steps is all that no bias makes good.
-    assert corrected < 1e-3
+    assert corrected < 1.2e-3
 
 
 def test_fewer_samples_than_inputs_give_the_same_weights_faster(

@@ -71,9 +71,9 @@ class Job:
 
     `effort`: of integer targets (docs/quantisation.md); `unprepared`: why their weights can't be
     prepared, after an attempt that failed. `dynamic_batch`: of the ONNX targets. `rewrites`: keys
-    of rewrite.on_request.REWRITES, applied before the export. `limits`: the user's own for
-    `verdict.ParityLimits`. `device`: the profile that artefacts must fit, `gates`: what they must
-    hold on it.
+    of rewrite.on_request.REWRITES, applied before the export. `per_tensor`: int8 weights
+    have one scale for a whole layer. `limits`: the user's own for `verdict.ParityLimits`.
+    `device`: the profile that artefacts must fit, `gates`: what they must hold on it.
     """
 
     request: SourceRequest
@@ -85,6 +85,7 @@ class Job:
     unprepared: str = ""
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
+    per_tensor: bool = False
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
@@ -103,7 +104,8 @@ class Job:
     def preparation(self, spec: Input) -> PreparationRequest:
         """Return the request for integer targets of a model with this input."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)
-        scheme = loader.with_span(scheme_for(self.device), spec, self.device)
+        plain = scheme_for(self.device, per_tensor=self.per_tensor)
+        scheme = loader.with_span(plain, spec, self.device)
         options = QuantisationOptions(self.sampling.seed, scheme, formats, self.effort)
         return PreparationRequest(options, self.budget if self.mixes else Budget())
 

@@ -92,10 +92,17 @@ def runs(device: Device, target: Target) -> bool:
     return target.precision in device.precisions.get(target.format, ())
 
 
-def scheme_for(device: Device | None) -> Scheme:
-    """Return a device's integer scheme; without a device, one that every CPU runs."""
+def scheme_for(device: Device | None, *, per_tensor: bool = False) -> Scheme:
+    """Return a device's integer scheme; without a device, one that every CPU runs.
+
+    `per_tensor`: weights have one scale for a whole layer.
+    """
     if device is None:
-        return Scheme()
+        return Scheme(per_channel=not per_tensor)
     return Scheme(
-        device.inputs[0], device.outputs[0], device.per_channel_dense, device.reduce_range
+        device.inputs[0],
+        device.outputs[0],
+        device.per_channel_dense,
+        device.reduce_range,
+        device.per_channel and not per_tensor,
     )

@@ -58,11 +58,12 @@ class Device:
     `targets`: those that a conversion makes for it, the best one first, as `format:precision`.
     `precisions`: those that it can run, by format. `inputs`, `outputs`: allowed I/O dtypes of the
     model, the preferred one first. `per_channel_dense`: whether a dense layer may have a scale per
-    output. `batch`: the batch that must be fixed in the file, 0 for any. `operators`: the only ones
-    that it runs, by format; a format without an entry has no limit. `reduce_range`: whether int8
-    weights in ONNX must keep to 7 bits. `memory_mb`: its memory, in 1e6 bytes; 0 where the product
-    decides. `cache_kb`: weights, in 1024 bytes, that stay on the accelerator; 0 without one.
-    `loader`: the program that loads the file, where that isn't kedge.
+    output; `per_channel`: whether any layer may. `batch`: the batch that must be fixed in the file,
+    0 for any. `operators`: the only ones that it runs, by format; a format without an entry has no
+    limit. `reduce_range`: whether int8 weights in ONNX must keep to 7 bits. `memory_mb`: its
+    memory, in 1e6 bytes; 0 where the product decides. `cache_kb`: weights, in 1024 bytes, that stay
+    on the accelerator; 0 without one. `loader`: the program that loads the file, where that isn't
+    kedge.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Device:
     inputs: tuple[DType, ...] = ("int8", "uint8", "float32", "float16", "int16")
     outputs: tuple[DType, ...] = ("int8", "uint8", "float32", "float16", "int16")
     per_channel_dense: bool = True
+    per_channel: bool = True
     batch: int = 0
     operators: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reduce_range: bool = False

@@ -49,6 +49,7 @@ class ConvertOptions:
     labels: str | None
     effort: str
     dynamic_batch: bool
+    per_tensor: bool
     rewrites: tuple[str, ...]
     device: DeviceOptions
     min_agreement: float | None
@@ -164,6 +165,11 @@ class ConvertOptions:
 )
 @click.option("--dynamic-batch", is_flag=True, help="Give ONNX files an open batch size.")
 @click.option(
+    "--per-tensor",
+    is_flag=True,
+    help="Give int8 weights one scale for a whole layer, for compilers that know no other.",
+)
+@click.option(
     "--rewrite",
     "rewrites",
     multiple=True,
@@ -249,6 +255,7 @@ def _job(options: ConvertOptions) -> "Job":
         effort=EFFORTS[options.effort],
         dynamic_batch=options.dynamic_batch,
         rewrites=options.rewrites,
+        per_tensor=options.per_tensor,
         limits=UserLimits(options.min_agreement, options.max_logit_error, options.max_drop),
         device=device,
         gates=options.device.gates(),

@@ -20,6 +20,7 @@ class Scheme:
     `input`, `output`: a TFLite file's I/O dtypes (`inference_input_type` of TensorFlow's
     converter); ONNX's stay float32. `per_channel_dense`: whether TFLite's dense layers have a scale
     per output, or one for all (`_experimental_disable_per_channel_quantization_for_dense_layers`).
+    `per_channel`: whether int8 weights have a scale per output, or one for a whole layer.
     `reduce_range`: whether ONNX's weights keep to 7 bits, as the option of that name of
     `onnxruntime.quantization.quantize_static`.
     `input_span`: the numbers that byte 0 and byte 255 become, where they settle the range of a
@@ -30,6 +31,7 @@ class Scheme:
     output: DType = "int8"
     per_channel_dense: bool = True
     reduce_range: bool = False
+    per_channel: bool = True
     input_span: tuple[float, float] | None = None
 
 

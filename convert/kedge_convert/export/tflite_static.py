@@ -96,6 +96,7 @@ def quantise(
                     tf, "float32" if last in float_operators else scheme.output
                 ),
                 denylisted_nodes=set(float_operators),
+                disable_per_channel=not scheme.per_channel,
                 disable_per_channel_for_dense_layers=not scheme.per_channel_dense,
             )
     # MLIR raises RuntimeError and others.

@@ -208,12 +208,12 @@ def scaled(
     nodes = {node.output: node for node in graph.nodes}
     for group in groups(graph, shapes):
         # Scaling one group changes kernels that another group's balance looks at.
-        current = _refreshed(group, nodes)
+        current = refreshed(group, nodes)
         scales = _scales(current, channels, strength).astype(np.float32)
         for node in current.writers:
-            nodes[node.output] = _times(nodes[node.output], scales)
+            nodes[node.output] = times(nodes[node.output], scales)
         for node in current.readers:
-            nodes[node.output] = _over(nodes[node.output], scales)
+            nodes[node.output] = over(nodes[node.output], scales)
     return graph.with_nodes(list(nodes.values()))
 
 
@@ -250,14 +250,17 @@ def _noises(node: Node, channels: dict[GraphTensor, Channels]) -> tuple[Doubles,
     return np.square(taps).sum(axis=(0, 2)) * step**2, theirs
 
 
-def _refreshed(group: ScaleGroup, nodes: dict[GraphTensor, Node]) -> ScaleGroup:
+def refreshed(group: ScaleGroup, nodes: dict[GraphTensor, Node]) -> ScaleGroup:
+    """Return a group with the nodes as they are now."""
+
     def newest(old: list[Node]) -> list[Node]:
         return [nodes[node.output] for node in old]
 
     return replace(group, writers=newest(group.writers), readers=newest(group.readers))
 
 
-def _times(node: Node, scales: Floats) -> Node:
+def times(node: Node, scales: Floats) -> Node:
+    """Return a writer whose output channels are multiplied."""
     assert node.weights is not None
     kernel = node.weights.kernel * per_output(node.weights, scales)
     return replace(
@@ -265,7 +268,8 @@ def _times(node: Node, scales: Floats) -> Node:
     )
 
 
-def _over(node: Node, scales: Floats) -> Node:
+def over(node: Node, scales: Floats) -> Node:
+    """Return a reader whose input channels are divided."""
     assert node.weights is not None
     kernel = node.weights.kernel / scales[:, None]
     return replace(node, weights=replace(node.weights, kernel=kernel))
