@@ -19,7 +19,8 @@ Interval = tuple[float, float]
 def interval(differences: NDArray[np.float64], images: Sequence[object]) -> Interval:
     """Return the 95 % interval of the mean of `differences`, [n], which belong to `images`, [n].
 
-    A difference is -1, 0 or 1: what the one model got right less what the other did. Repeatable.
+    A difference is what the one model got right less what the other did (-1, 0 or 1), or of two
+    divergences. Repeatable.
     """
     _, which = np.unique([str(image) for image in images], return_inverse=True)
     sums = np.bincount(which, weights=differences)
@@ -28,3 +29,18 @@ def interval(differences: NDArray[np.float64], images: Sequence[object]) -> Inte
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def ratio(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], images: Sequence[object]
+) -> tuple[float, float, float]:
+    """Return the ratio of two means over the same `images`, [n], and its 95 % interval.
+
+    Repeatable. An image is drawn with both of its figures, in all of its draws.
+    """
+    _, which = np.unique([str(image) for image in images], return_inverse=True)
+    above, below = (np.bincount(which, weights=values) for values in (ours, theirs))
+    drawn = np.random.default_rng(0).integers(len(above), size=(RESAMPLES, len(above)))
+    ratios = above[drawn].sum(axis=1) / below[drawn].sum(axis=1)
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(above.sum() / below.sum()), float(low), float(high)

@@ -2,7 +2,8 @@
 
 Converts one Keras model in every way of `quantisation_ways.py`, each in a process of its own, and
 holds the results against the float original on all images of the folder that calibrated none of
-them. Needs keras-kedge[convert,benchmarks]; without litert-quantizer its row says so.
+them. Needs keras-kedge[convert]; the interpreter of --peer-python has the other projects' tools,
+and the row of one that it lacks says so.
 
     python benchmarks/quantisation.py --model FILE.keras --card MobileNetV2 --images DIR --seeds 0 1
 
@@ -141,7 +142,8 @@ def _job(arguments: argparse.Namespace, seed: int) -> ways.Job:
         pixels=InputOptions(normalisation=arguments.normalisation),
     )
     budget = Budget(min_agreement=arguments.min_agreement)
-    return ways.Job(request, collect(arguments.images, sampling), seed, budget)
+    photos = collect(arguments.images, sampling)
+    return ways.Job(request, photos, seed, budget, arguments.peer_python)
 
 
 def _answer(
@@ -156,12 +158,12 @@ def _answer(
         logits = {
             each: np.stack([one.outputs(photo) for photo in photos]) for each, one in opened.items()
         }
-        seconds = _clock(opened, photos[0])
+        seconds = clock(opened, photos[0])
     answered = [Answered(each, logits[each], _operators(each), seconds[each]) for each in opened]
     return {one.name: one for one in answered}
 
 
-def _clock(opened: dict[ways.Made, Classifier], photo: Path) -> dict[ways.Made, float]:
+def clock(opened: dict[ways.Made, Classifier], photo: Path) -> dict[ways.Made, float]:
     """Return each model's median seconds per run: in turns, so that a disturbance meets all."""
     times: dict[ways.Made, list[float]] = {each: [] for each in opened}
     runs = {
@@ -382,6 +384,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--labels-csv", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[Sampling.seed])
     parser.add_argument("--ways", nargs="+", choices=ways.WAYS, help="default: all")
+    parser.add_argument("--peer-python", default=sys.executable, help="has the peers' tools")
     return parser.parse_args()
 
 

@@ -6,11 +6,14 @@ gives the unsealed models that it makes. To add a way, add a function to WAYS.
 
 import math
 import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.budget import Budget
+from kedge_convert.quantise.effort import DEFAULT, HIGH, Effort
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
@@ -42,16 +46,21 @@ from kedge_runtime.output import quiet
 # At most so many images' activations are held by onnxruntime's histograms at once; it wants a
 # divisor of their number.
 STRIDE = 10
+PEER = Path(__file__).parent / "peer_quantise.py"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to convert, with which images; `seed` drew them. `budget`: of the way that has one."""
+    """What to convert, with which images; `seed` drew them. `budget`: of the way that has one.
+
+    `peer_python`: the interpreter that has the other projects' tools.
+    """
 
     request: SourceRequest
     photos: ImageSplit
     seed: int
     budget: Budget
+    peer_python: str = sys.executable
 
 
 @dataclass(frozen=True)
@@ -142,29 +151,20 @@ def _stock_tflite(source: Source, job: Job) -> Iterator[Made]:
     yield Made("", "tflite", made.content, time.perf_counter() - start)
 
 
-def _litert_quantizer(source: Source, job: Job) -> Iterator[Made]:
-    from litert_quantizer import quantizer, recipe
-
-    start = time.perf_counter()
-    floats = FORMATS["tflite"].export(source, "float32").content
+def _peer(tool: str, form: str, source: Source, job: Job) -> Iterator[Made]:
+    """Another project's tool on the float file, by the interpreter that has it."""
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "float32.tflite"
-        path.write_bytes(floats)
-        tool = quantizer.Quantizer(str(path))
-        tool.load_quantization_recipe(recipe.static_wi8_ai8())
-        # A list: the tool runs through it twice, once to count.
-        inputs = list(_named(path, source, job.photos.calibration))
-        ranges = tool.calibrate({"serving_default": inputs})
-        content = bytes(tool.quantize(ranges).quantized_model)
-    yield Made("", "tflite", content, time.perf_counter() - start)
-
-
-def _named(path: Path, source: Source, photos: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    (name,) = Interpreter(str(path)).get_signature_list()["serving_default"]["inputs"]
-    for tensor in tensors(photos, source.input):
-        yield {name: tensor}
+        names = (f"float32.{form}", "inputs.npy", f"int8.{form}")
+        model, inputs, out = (Path(folder) / name for name in names)
+        model.write_bytes(FORMATS[form].export(source, "float32").content)
+        np.save(inputs, np.stack(list(tensors(job.photos.calibration, source.input))))
+        command = [job.peer_python, "-I", PEER, tool, model, inputs, out]
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        yield Made("", form, out.read_bytes(), seconds, note=done.stdout.splitlines()[-1])
 
 
 def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
@@ -232,6 +232,15 @@ def _kedge(source: Source, job: Job) -> Iterator[Made]:
         yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
 
 
+def _kedge_high(source: Source, job: Job) -> Iterator[Made]:
+    """As `kedge convert --effort high` does it: with copied channels, where they win."""
+    with Progress(silent=True) as progress:
+        asked = reference.ask(source, job.photos, progress)
+        start = time.perf_counter()
+        model = _prepared(source, job, Budget(), progress, HIGH)
+        yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
+
+
 def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
     """As `kedge convert --min-agreement` does it: layers stay float until the budget holds."""
     with Progress(silent=True) as progress:
@@ -241,8 +250,10 @@ def _kedge_with_budget(source: Source, job: Job) -> Iterator[Made]:
         yield from _both(asked, start, lambda to: next(model.attempts(to, progress)))
 
 
-def _prepared(source: Source, job: Job, budget: Budget, progress: Progress) -> Convertible:
-    options = candidates.QuantisationOptions(job.seed)
+def _prepared(
+    source: Source, job: Job, budget: Budget, progress: Progress, effort: Effort = DEFAULT
+) -> Convertible:
+    options = candidates.QuantisationOptions(job.seed, effort=effort)
     request = PreparationRequest(options=options, budget=budget)
     return convertible.prepare(source, job.photos, request, progress)
 
@@ -262,7 +273,8 @@ def _both(
 
 def _note(recipe: Recipe) -> str:
     layers = f", float: {', '.join(recipe.float_layers)}" if recipe.float_layers else ""
-    return f"{recipe.precision}, {recipe.method}, {recipe.ranges}{layers}"
+    copies = f", copied: {', '.join(recipe.copied_layers)}" if recipe.copied_layers else ""
+    return f"{recipe.precision}, {recipe.method}, {recipe.ranges}{layers}{copies}"
 
 
 def _seal_size(asked: reference.FloatModel, made: Made) -> int:
@@ -286,8 +298,12 @@ def _answers(facts: Facts, made: Made, photos: Sequence[Path]) -> Floats:
 # Row's heading -> way. The first way of a format is the one that its others are held against.
 WAYS: dict[str, Callable[[Source, Job], Iterator[Made]]] = {
     "stock TFLiteConverter": _stock_tflite,
-    "litert-quantizer": _litert_quantizer,
+    "litert-quantizer": partial(_peer, "litert-quantizer", "tflite"),
     "stock onnxruntime": _stock_onnx,
+    "nncf": partial(_peer, "nncf", "onnx"),
+    "onnxsim": partial(_peer, "onnxsim", "onnx"),
+    "onnxsim AdaQuant": partial(_peer, "onnxsim AdaQuant", "onnx"),
     "kedge": _kedge,
+    "kedge high": _kedge_high,
     "kedge with budget": _kedge_with_budget,
 }

@@ -3,12 +3,14 @@
 One server with a page, MQTT and a CSV file watches a made-up camera. Meanwhile the camera is lost
 again and again, the broker is stopped and started, the process is killed with SIGKILL and started
 anew, and the disk of its state is full for a while (a small file system, where root may mount one).
-A subscriber with a session of its own hears all that the broker took.
+Three updates come: a good one, one with exchanged labels, and a good one. A subscriber with a
+session of its own hears all that the broker took.
 
     python benchmarks/year.py --artefact FILE --images DIR [--frames N]
 
 Exit code 1 for a message that was promised (it is in the CSV file) and never arrived, another end
-than the kills, or memory above 150 MB.
+than the kills, memory above 150 MB, an answer of the bad update, or a last answer of another model
+than the last update.
 """
 
 import argparse
@@ -23,7 +25,8 @@ import sys
 import threading
 import time
 import urllib.request
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,10 +34,14 @@ from typing import Any
 import paho.mqtt.client as paho
 
 import machine
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.reseal import resealed, write_resealed
+from kedge_runtime.classify.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"
 MOST_MEMORY = 150_000_000
 KILLS = 4  # and as many restarts of the broker
+UPDATES = ("first", "bad", "last")  # the models that come, one after each of the first kills
 
 # The camera: images of a folder, each for some frames, shifted and lit anew each time; lost after
 # every 5 000 frames. It waits for the model, so that every frame is classified.
@@ -86,7 +93,9 @@ main()
 
 @dataclass(frozen=True)
 class Year:
-    """What a run found. `promised`: answers in the CSV files; `missing`: those nobody heard."""
+    """What a run found. `promised`: answers in the CSV files; `missing`: those nobody heard;
+    `answers`: how many each model gave, `last_model` the last one.
+    """
 
     artefact: str
     frames: int
@@ -99,11 +108,17 @@ class Year:
     most_memory: int
     most_descriptors: int
     other_ends: list[str]
+    answers: dict[str, int]
+    last_model: str
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was lost, nothing ended by itself and memory stayed small."""
-        return not (self.missing or self.other_ends) and self.most_memory <= MOST_MEMORY
+        """Whether nothing was lost, nothing ended by itself, memory stayed small, and the good
+        models answered and no other.
+        """
+        whole = not (self.missing or self.other_ends) and self.most_memory <= MOST_MEMORY
+        good = {self.artefact, "first.tflite", "last.tflite"}
+        return whole and set(self.answers) == good and self.last_model == "last.tflite"
 
 
 class Broker:
@@ -139,6 +154,8 @@ class Subscriber:
     def __init__(self, port: int) -> None:
         """Connect, and go on until `close`."""
         self.heard: set[tuple[int, int]] = set()
+        self.answers: Counter[str] = Counter()
+        self.last_model = ""
         self._client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, client_id="year", clean_session=False
         )
@@ -156,6 +173,8 @@ class Subscriber:
     def _hear(self, client: Any, data: Any, message: Any) -> None:
         body = json.loads(message.payload)
         self.heard.add((round(1000 * body["time"]), body["frame"]))
+        self.last_model = Path(body["artefacts"][0]).name
+        self.answers[self.last_model] += 1
 
 
 class Node:
@@ -170,7 +189,8 @@ class Node:
         self._command = [sys.executable, str(script), "serve", str(artefact), "--port", "0"]
         self._command += ["--camera", "year", "--debounce", "1/1", "--name", "year"]
         self._command += ["--mqtt", f"mqtt://127.0.0.1:{port}", "--queue", "1000000"]
-        self._command += ["--state", str(folder / "state")]
+        self._command += ["--state", str(folder / "state"), "--updates", str(folder / "inbox")]
+        self._command += ["--shadow", "40"]  # 20 seconds, as a year lasts minutes here
         self._images = images
         self.start()
 
@@ -228,14 +248,32 @@ def mounted(folder: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def updates(artefact: Path) -> dict[str, bytes]:
+    """Return the bytes of the updates: resealed from another source, the bad one with its labels
+    exchanged, so that it passes `kedge verify` and answers wrongly.
+    """
+    content = read_content(artefact)
+    found = {}
+    with Classifier.open(artefact) as classifier:
+        for name in UPDATES:
+            contract = classifier.contract
+            source = replace(contract.provenance, source=name)
+            labels = contract.labels[name == "bad" :] + contract.labels[: name == "bad"]
+            changed = replace(contract, provenance=source, labels=labels)
+            found[name] = resealed(content, classifier, changed)
+    return found
+
+
 class Course:
     """Runs the year: its events are spread evenly over the frames."""
 
     def __init__(self, artefact: Path, images: Path, folder: Path) -> None:
         """Start broker, subscriber and server."""
         self.state = folder / "state"
-        self.small = mounted(self.state)
+        self.small = self.was_small = mounted(self.state)
         self._artefact, self._folder = artefact, folder
+        self._updates = updates(artefact)
+        (folder / "inbox").mkdir()
         self._broker = Broker(folder)
         time.sleep(0.5)
         self._subscriber = Subscriber(self._broker.port)
@@ -247,7 +285,7 @@ class Course:
 
     def run(self, frames: int) -> None:
         """Run until so many frames were seen."""
-        turns = [self._lose_broker, self._mend, self._kill, self._look] * KILLS
+        turns = [self._lose_broker, self._mend, self._kill, self._update] * KILLS
         for number, turn in enumerate(turns, 1):
             while self._look() < frames * number / (len(turns) + 1):
                 if self._node.process.poll() is not None:
@@ -274,12 +312,14 @@ class Course:
             int(self._losses + self._now["kedge_losses_total"]),
             self._kills,
             self._restarts,
-            self.small,
+            self.was_small,
             len(wanted),
             missing,
             self._memory,
             self._descriptors,
             self._ends,
+            dict(self._subscriber.answers),
+            self._subscriber.last_model,
         )
 
     def close(self) -> None:
@@ -289,6 +329,7 @@ class Course:
         self._broker.stop()
         if self.small:
             subprocess.run(["umount", str(self.state)], check=False)
+            self.small = False
 
     def _look(self) -> float:
         """Read the server's figures; return the frames so far."""
@@ -305,6 +346,13 @@ class Course:
         (self.state / "filler").unlink(missing_ok=True)
         self._broker.start()
         self._restarts += 1
+
+    def _update(self) -> None:
+        """Put the next update into the watched folder, while one is left."""
+        if self._updates:
+            name = next(iter(self._updates))
+            data = self._updates.pop(name)
+            write_resealed(self._folder / "inbox" / f"{name}.tflite", data)
 
     def _kill(self) -> None:
         self._frames += int(self._now["kedge_frames_total"])

@@ -17,7 +17,7 @@ INTERNAL = {
     *("prepared_features", "prepared_result"),
     *("check_answers", "check_features"),
     *("prepared", "prepared_features", "prepared_pixels", "prepared_result"),
-    *("probabilities_in", "summary"),
+    *("probabilities_in", "counts", "summary"),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from conftest import MODELS, Run
-from kedge_convert.asking import outline
+from kedge_convert.load.outline import outline
 from kedge_convert.toolkit import require
 from kedge_runtime.output import quiet
 

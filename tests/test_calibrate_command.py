@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from conftest import Run
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Output
-from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.file import artefact_of, read_artefact, seal, with_sketch
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.artefact.reseal import resealed
@@ -22,7 +23,7 @@ from kedge_runtime.artefact.signing import PrivateKey, signature_of, signed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.errors import UsageError
-from kedge_runtime.field.sketching import sketched_again
+from kedge_runtime.field.sketching import sketch_images
 from kedge_runtime.files import sha256_of_file
 
 COLOURS = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0), "dark": (0, 0, 0)}
@@ -266,10 +267,40 @@ def test_a_reference_recorded_before_the_calibration_still_serves(
     assert json.loads(out)["drifts"][0]["distances"]["kl"] == pytest.approx(0, abs=1e-6)
 
 
+def _sketch(sealed: Path, labelled: Path) -> None:
+    """Give a file a sketch of a folder's images, as a conversion does."""
+    content, classifier = read_content(sealed), Classifier.open(sealed)
+    plan = classifier.preprocessor
+    fitted = [plan.fit(plan.read(image)) for image in sorted(labelled.rglob("*.png"))]
+    sketch = sketch_images(classifier, fitted, None)
+    sealed.write_bytes(with_sketch(content, artefact_of(content), sketch))
+
+
+def test_the_new_sketch_takes_the_answers_that_were_given(
+    kedge: Run, sealed: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _sketch(sealed, labelled)
+    runs = list[int]()
+    classifier = Classifier.open(sealed)
+    engine = type(classifier.engine)
+    run = engine.run
+
+    def counted(self: Any, tensor: Any) -> Any:
+        runs.append(1)
+        return run(self, tensor)
+
+    monkeypatch.setattr(engine, "run", counted)
+    code, _, said = kedge("calibrate", sealed, "--images", labelled)
+    assert code == 0, said
+    images = len(list(labelled.rglob("*.png")))
+    sketch = read_artefact(sealed).sketch
+    assert sketch is not None
+    assert len(runs) == sketch.images <= images
+
+
 def test_the_sketch_is_made_anew(kedge: Run, sealed: Path, labelled: Path) -> None:
     """A sketch of another temperature would be refused by `kedge drift --field`."""
-    content = read_content(sealed)
-    sealed.write_bytes(sketched_again(content, sorted(labelled.rglob("*.png"))))
+    _sketch(sealed, labelled)
     before = read_artefact(sealed)
     assert before.sketch and before.sketch.temperature == before.contract.output.temperature
     code, _, said = kedge("calibrate", sealed, "--images", labelled)

@@ -78,6 +78,7 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bash]:
 LINES = {
     "kedge clas": "kedge classify ",
     "kedge fit-": "kedge fit-input ",
+    "kedge calibrate-": "kedge calibrate-check ",
     "kedge completion z": "kedge completion zsh ",
     "kedge convert demo --min-ag": "kedge convert demo --min-agreement ",
     "kedge convert demo --device cor": "kedge convert demo --device coral ",

@@ -8,8 +8,8 @@ from kedge_models.devices import device, devices, parse
 from kedge_runtime.errors import ContractError, UsageError
 
 NAMES = (
-    *("armv7", "coral", "ethos-u55-128", "ethos-u65-512"),
-    *("pi-zero2", "pi4", "pi5", "x86", "x86-vnni"),
+    *("armv7", "coral", "ethos-u55-128", "ethos-u65-512", "frigate"),
+    *("mediapipe", "pi-zero2", "pi4", "pi5", "x86", "x86-vnni"),
 )
 WHOLE = 'title = "A"\ntargets = ["tflite:int8"]\n[precisions]\ntflite = ["int8"]\n'
 
@@ -27,6 +27,8 @@ def test_a_conversion_can_make_what_a_device_asks_for(name: str) -> None:
     ("name", "expected"),
     [
         ("coral", Scheme("uint8", "uint8", per_channel_dense=False)),
+        ("frigate", Scheme("uint8", "uint8")),
+        ("mediapipe", Scheme("float32", "float32")),
         ("pi4", PLAIN),
         ("x86", Scheme(reduce_range=True)),
         ("x86-vnni", PLAIN),
@@ -63,6 +65,11 @@ def test_an_unknown_device_names_the_known_ones() -> None:
         (WHOLE.replace('tflite = ["int8"]', 'tflite = ["int4"]'), "allowed are float32"),
         (WHOLE + 'caffe = ["int8"]', "format is 'caffe', known are tflite, onnx"),
         ('compiler = "vela"\n' + WHOLE, r"compiler vela and the table \[vela\] go together"),
+        (
+            WHOLE.replace("tflite", "onnx")
+            + '[loader]\nkinds = ["softmax"]\nresizes = ["bilinear"]\nfit = "stretch"\n',
+            r"a \[loader\] takes tflite files alone",
+        ),
         ("cache = 1\n" + WHOLE, "unknown key 'cache'"),
         ("title", "devices/a.toml: "),
     ],

@@ -280,5 +280,7 @@ def test_the_reference_of_the_command_line_is_current() -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = page(ROOT / "docs" / "README.md").prose
-    listed = set(re.findall(r"\]\(([\w.-]+\.md)", index))
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} - listed == {"README.md"}
+    listed = set(re.findall(r"\]\(([\w./-]+\.md)", index))
+    docs = ROOT / "docs"
+    there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    assert there - listed == {"README.md"}

@@ -89,6 +89,26 @@ def test_mediapipe_answers_as_kedge_with_uint8_ends(environment: None, coral: Pa
     agree(coral)
 
 
+@pytest.mark.slow
+def test_mediapipe_scores_are_probabilities_of_its_own_profile(
+    environment: None, tmp_path: Path
+) -> None:
+    words = ["demo", "--to", "tflite:int8", "--device", "mediapipe", "--no-prepare"]
+    command = [sys.executable, "-m", "kedge_runtime.cli", "convert", *words, "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    path = tmp_path / "demo.int8.tflite"
+    classifier = Classifier.open(path)
+    contract = classifier.contract
+    assert (contract.output.kind, contract.output.tensor.dtype) == ("softmax", "float32")
+    agree(path)
+    plan = classifier.preprocessor
+    answers = peers.classify(path, [plan.fit(plan.read(sample)) for sample in SAMPLES])
+    for answer, sample in zip(answers, SAMPLES, strict=True):
+        probability = classifier(sample).best.probability
+        assert answer[0]["score"] == pytest.approx(probability, abs=1e-4)
+        assert sum(each["score"] for each in answer) == pytest.approx(1, abs=1e-4)
+
+
 def test_mediapipe_takes_no_int8_input(environment: None, demo_artefacts: Path) -> None:
     with pytest.raises(peers.PeersError, match="types: uint8/float32, got INT8"):
         peers.classify(demo_artefacts / "demo.int8.tflite", [np.zeros((96, 96, 3), np.uint8)])

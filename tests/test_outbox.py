@@ -5,11 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from full_disk import fill, small_file_system
 from kedge_runtime import UsageError
 from kedge_runtime.watch.outbox import Outbox
 
@@ -122,22 +122,8 @@ def test_a_full_disk_keeps_messages_in_memory(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder on a file system of 1 MB of its own."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("a full disk needs the right to mount one")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    filler = folder / "filler"
-    with suppress(OSError), filler.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"x" * 512)
-    return filler
+    with small_file_system(tmp_path / "small") as folder:
+        yield folder
 
 
 def test_a_disk_that_is_full_and_empty_again(small_disk: Path) -> None:

@@ -1,7 +1,13 @@
 """Output whose reader leaves, that the disk refuses, or that the terminal has no signs for."""
 
+import array
+import fcntl
+import json
+import signal
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +86,41 @@ def test_a_sign_that_stdout_lacks_is_a_question_mark(desk: Path) -> None:
     done = _shell(f"PYTHONIOENCODING=latin-1 COLUMNS=40 kedge classify {words}", desk)
     assert (done.returncode, done.stderr) == (0, "")
     assert "?" in done.stdout
+
+
+# Prints numbered lines of a length until SIGTERM, which watch takes as Ctrl-C.
+LINES = """
+import json, signal, sys
+from kedge_runtime.output import echo_page, outputs
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with outputs():
+    try:
+        for number in range(10**6):
+            echo_page(json.dumps({"number": number, "text": "x" * int(sys.argv[1])}))
+    except KeyboardInterrupt:
+        print("ended", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("length", [100, 10_000, 300_000])
+def test_a_signal_at_a_full_pipe_repeats_nothing_and_cuts_no_line(length: int) -> None:
+    command = [sys.executable, "-c", LINES, str(length)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        _wait_until_full(process.stdout.fileno())
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"ended\n")
+    assert out.endswith(b"\n")
+    numbers = [json.loads(line)["number"] for line in out.splitlines()]
+    assert numbers == list(range(len(numbers)))
+
+
+def _wait_until_full(pipe: int) -> None:
+    """Return when nothing more arrives in a pipe that nobody reads."""
+    size, before = array.array("i", [0]), -1
+    while size[0] == 0 or size[0] != before:
+        before = size[0]
+        time.sleep(0.3)
+        fcntl.ioctl(pipe, termios.FIONREAD, size)

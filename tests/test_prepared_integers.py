@@ -60,7 +60,8 @@ def prepared_kernels(model: Any, form: str, scheme: Scheme = PLAIN) -> list[Kern
             continue
         rows = ordered(node.weights.kernel, node.weights.kind)
         peaks = np.abs(rows).max(axis=1)
-        if node.weights.kind == "dense" and form == "tflite" and not scheme.per_channel_dense:
+        dense = node.weights.kind == "dense" and form == "tflite" and not scheme.per_channel_dense
+        if dense or not scheme.per_channel:
             peaks = peaks.max(keepdims=True)
         steps = peaks / np.float32(levels)
         integers = np.rint(rows / steps[:, None])
@@ -83,7 +84,10 @@ def tflite_kernels(content: bytes) -> Iterator[Kernel]:
             values = interpreter.get_tensor(index)
             assert values.dtype == np.int8
             assert not parameters["zero_points"].any()
-            rows = np.moveaxis(values, parameters["quantized_dimension"], 0)
+            axis = 3 if operator["op_name"] == "DEPTHWISE_CONV_2D" else 0
+            if len(parameters["scales"]) > 1:
+                assert parameters["quantized_dimension"] == axis
+            rows = np.moveaxis(values, axis, 0)
             yield Kernel(rows.reshape(len(rows), -1), parameters["scales"])
 
 
@@ -99,8 +103,12 @@ def onnx_kernels(content: bytes) -> Iterator[Kernel]:
         values, steps, zeros = (constants[name] for name in dequantise.input)
         assert values.dtype == np.int8
         assert not zeros.any()
-        (axis,) = (a.i for a in dequantise.attribute if a.name == "axis")
-        rows = np.moveaxis(values, axis, 0)
+        # Outputs are first in a Conv and in a turned Gemm. One scale's axis says nothing.
+        turned = [a.i for a in node.attribute if a.name == "transB"] == [1]
+        axis = 0 if node.op_type == "Conv" or turned else 1
+        if steps.size > 1:
+            assert [a.i for a in dequantise.attribute if a.name == "axis"] == [axis]
+        rows, steps = np.moveaxis(values, axis, 0), np.atleast_1d(steps)
         # [out, in, h, w], where Keras has h and w first.
         rows = rows.transpose(0, 2, 3, 1) if rows.ndim == 4 else rows
         yield Kernel(rows.reshape(len(rows), -1), steps)
@@ -118,7 +126,8 @@ def prepared(
     source: Source, photos: list[Path], form: str = "tflite", scheme: Scheme = PLAIN
 ) -> Source:
     values = np.concatenate(list(tensors(photos, source.input)))
-    levelled = preparation.equalised(preparation.plan(source.model), values)
+    graph = preparation.plan(source.model)
+    levelled = preparation.equalised(graph, values, per_channel=scheme.per_channel)
     rounding = preparation.Rounding(5, grids=STATIC[form].grids(scheme))
     return replace(source, model=preparation.round_weights(levelled, values, rounding).build())
 
@@ -149,6 +158,15 @@ def holds(content: bytes, form: str, wanted: list[Kernel]) -> None:
         # Formats may order layers differently: a kernel's integers are its name.
         (same,) = (one for one in found if np.array_equal(one.integers, kernel.integers))
         np.testing.assert_allclose(same.steps, kernel.steps, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["chain", "mobile"])
+def test_files_of_one_scale_a_layer_hold_them_too(name: str, pictures: Path, form: str) -> None:
+    photos, scheme = sorted(pictures.iterdir()), Scheme(per_channel=False)
+    source = prepared(source_of(name), photos, form, scheme)
+    wanted = prepared_kernels(source.model, form, scheme)
+    holds(shipped(source, form, photos, scheme), form, wanted)
+    assert {len(kernel.steps) for kernel in wanted} == {1}
 
 
 @pytest.mark.parametrize(("form", "scheme"), [("tflite", CORAL), ("onnx", X86)])

@@ -26,6 +26,7 @@ from kedge_convert.program.reading import read
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Geometry, Label, Output, Tensor
 from kedge_runtime.artefact.file import seal
 from kedge_runtime.artefact.golden import Golden
@@ -56,6 +57,10 @@ def program(body: Body, shape: tuple[int, ...] = SHAPE) -> bytes:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function)
         content: bytes = converter.convert()
     return content
+
+
+def file_of(content: bytes) -> ModelContent:
+    return ModelContent(Path("it.tflite"), "tflite", content)
 
 
 def padded(mode: str) -> Body:
@@ -131,7 +136,7 @@ def test_an_operator_is_imported_as_the_engine_computes_it(case: str) -> None:
     assert case.split()[0] in {each.kind for each in parsed.operations}
     model = imported(parsed, "it")
     assert model.inputs[0].shape == (None, *SHAPE)
-    assert proof.is_same(content, model, [numbers(1, *SHAPE) for _ in range(3)])
+    assert proof.is_same(file_of(content), model, [numbers(1, *SHAPE) for _ in range(3)])
 
 
 def test_a_batch_of_images_gives_what_each_gives_alone() -> None:
@@ -165,7 +170,7 @@ def test_a_wrong_import_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     content = program(CASES["LEAKY_RELU"])
     monkeypatch.setitem(RULES, "LEAKY_RELU", RULES["RELU"])
     model = imported(read(content), "it")
-    assert not proof.is_same(content, model, [numbers(1, *SHAPE)])
+    assert not proof.is_same(file_of(content), model, [numbers(1, *SHAPE)])
 
 
 def test_layers_keep_the_names_that_they_had() -> None:

@@ -28,6 +28,8 @@ from kedge_runtime.confidence.second import ALWAYS, MARGINS, PairAnswers, choose
 from kedge_runtime.drift.journal import ImageFolder, content_digest
 from kedge_runtime.drift.reference import Recorded, ReferenceFacts, write_reference
 from kedge_runtime.errors import ContractError, UsageError
+from messages import soon
+from served import RED, encoded, served, write_video
 
 WRONG = 0.15  # logits: the first artefact flips answers below it
 
@@ -284,3 +286,62 @@ def test_classify_says_how_many_were_asked_again(kedge: Run, pair: Pair) -> None
     code, _, err = kedge(*words, "--ensemble")
     assert code == 2
     assert "--second: is for the answers of one artefact" in err
+
+
+def test_it_prepares_an_image_as_every_predictor(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads decode ahead; the engines run only where the prepared function is called."""
+    _with_rule(pair, 1e9)
+    images = sorted(pair.photos.rglob("*.png"))[:3]
+    with SecondOpinion.open(pair.first, pair.second, threads=1) as both:
+        ready = [both.prepared(image) for image in images]
+        assert both.counts() == {"second_images": 0, "second_asked": 0}
+        monkeypatch.setattr(both.first.preprocessor, "read", None)
+        rows = [row() for row in ready]
+        assert both.counts() == {"second_images": 3, "second_asked": 3}
+    plain = Classifier.open(pair.second)
+    np.testing.assert_array_equal(rows, [plain.probabilities(image) for image in images])
+
+
+def _walk(pair: Pair, folder: Path) -> Path:
+    """Give the pair a rule that asks again for each image, and return a video of 9 frames."""
+    _with_rule(pair, 1e9)
+    return write_video(folder / "walk.avi", [RED] * 9)
+
+
+def test_watch_says_how_many_frames_were_asked_again(
+    kedge: Run, pair: Pair, tmp_path: Path
+) -> None:
+    video = _walk(pair, tmp_path)
+    code, _, err = kedge("watch", pair.first, "--second", pair.second, "--video", video)
+    assert code == 0
+    assert err.splitlines()[-1].endswith(
+        f"asked {pair.second.name} for 9 of 9 images (100.0 %, expected 50.0 %)"
+    )
+
+
+def test_serve_counts_the_frames_that_were_asked_again(pair: Pair, tmp_path: Path) -> None:
+    pytest.importorskip("starlette", reason="the server needs keras-kedge[serve]")
+    video = _walk(pair, tmp_path)
+    with served(pair.first, "--second", pair.second, "--video", video) as server:
+        soon(lambda: server.ask("/v1/state").json()["number"] == 9)
+        text = server.ask("/metrics").body.decode()
+        code, err = server.end()
+    assert {"kedge_second_images_total 9.0", "kedge_second_asked_total 9.0"} <= set(
+        text.splitlines()
+    )
+    assert code == 0
+    assert "for 9 of 9 images (100.0 %" in err
+
+
+def test_serve_without_a_stream_says_it_of_uploads(pair: Pair) -> None:
+    pytest.importorskip("starlette", reason="the server needs keras-kedge[serve]")
+    _with_rule(pair, 1e9)
+    with served(pair.first, "--second", pair.second) as server:
+        kind = {"Content-Type": "image/png"}
+        assert server.ask("/v1/classify", "POST", encoded(RED, ".png"), kind).status == 200
+        code, err = server.end()
+    assert code == 0
+    assert "for 1 of 1 image (100.0 %" in err
+    assert "frames per second" not in err

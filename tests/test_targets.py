@@ -2,6 +2,7 @@
 
 import pytest
 
+from conftest import Run
 from kedge_convert.targets import TARGETS, Target, parse_targets
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.errors import UsageError
@@ -63,3 +64,18 @@ def test_half_a_target_is_asked_back(text: str, meant: str) -> None:
     with pytest.raises(UsageError, match=rf"; did you mean {meant}\?$"):
         parse_targets(text)
     assert len(parse_targets(meant)) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        # Of two options the first one counts, too.
+        ("--device coral --to tflite:float32 --to tflite:int8", "coral can't run tflite:float32"),
+        ("--to onnx:int4 --to onnx:int8", "--to: got 'onnx:int4'"),
+        ("--to=", "--to: got ''"),
+    ],
+)
+def test_each_target_that_is_asked_for_counts(kedge: Run, words: str, said: str) -> None:
+    code, _, err = kedge("convert", "demo", *words.split())
+    assert code == 2
+    assert said in err

@@ -9,6 +9,7 @@ import pytest
 
 import updated
 from conftest import Run
+from full_disk import fill, small_file_system
 from kedge_runtime.artefact.signing import PrivateKey
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.updates import state as states
@@ -244,6 +245,32 @@ def test_updates_wait_for_a_disk_and_answers_go_on(
     running.until("update-kept")
     assert running.until("answer")["artefacts"] == [str(new)]
     assert running.kinds == ["update-shadow", "update-switched", "update-kept"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_file_system(tmp_path / "small") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a second start", "the first start"])
+def test_a_start_on_a_full_disk_answers_and_updates_wait(
+    base: Path, inbox: Path, tmp_path: Path, model: bytes, small_disk: Path, known: bool
+) -> None:
+    words = (base, "--updates", inbox, "--state", small_disk, *QUICK)
+    if known:
+        with watched(*words) as running:
+            running.until("answer")
+            running.process.kill()
+        (small_disk / "updates.json").write_bytes(b"damaged")  # so that it is to be written
+    filler = fill(small_disk)
+    with watched(*words) as running:
+        assert running.until("answer")["artefacts"] == [str(base)]
+        new = put(model_file(tmp_path / "new.tflite", model, source="new"), inbox)
+        filler.unlink()
+        running.until("update-kept")
+        assert running.until("answer")["artefacts"] == [str(new)]
+        assert "updates wait: " in running.stop()
 
 
 def test_serve_tells_its_page_and_its_log(

@@ -29,7 +29,7 @@ the API with examples. Import every name from `kedge_runtime`.
 METHODS = {
     "Classifier": ("open", "__call__", "each", "probabilities", "features", "close"),
     "Ensemble": ("__init__", "probabilities", "close"),
-    "SecondOpinion": ("open", "probabilities", "summary", "close"),
+    "SecondOpinion": ("open", "probabilities", "counts", "summary", "close"),
     "Contract": ("from_json", "to_json"),
     "Prediction": ("to_dict",),
     "Result": ("label", "to_dict"),

@@ -23,7 +23,7 @@ the same.
 | exit code | meaning |
 | --: | --- |
 | 0 | passed |
-| 1 | A file missed its limits or could not be made. It is kept as `*.rejected`; your earlier file stays. |
+| 1 | A file missed its limits or could not be made. It is kept as `*.rejected`; your earlier file stays. `kedge calibrate-check`: the images have a problem. |
 | 2 | usage error, in one line |
 | 3 | Inconclusive. `kedge drift` and `kedge build`: too few images to decide, or an unsteady latency; the line says how many images would decide. `kedge fit-input`: more than one normalisation is still possible. |
 | 70 | A bug in kedge, in one line. Run again with `KEDGE_DEBUG=1` for the traceback, and report it. |

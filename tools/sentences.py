@@ -38,7 +38,7 @@ class Sentence(NamedTuple):
 def pages(root: Path = ROOT) -> list[Path]:
     """Return the pages of the first folder, but the changelog, and every page of docs/."""
     first = [root / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
-    return [*(page for page in first if page.exists()), *sorted((root / "docs").glob("*.md"))]
+    return [*(page for page in first if page.exists()), *sorted((root / "docs").rglob("*.md"))]
 
 
 def sentences(path: Path) -> list[Sentence]:

@@ -49,6 +49,7 @@ def contract_of(
             method=recipe.method,
             ranges=recipe.ranges,
             kept=recipe.float_layers,
+            copied=recipe.copied_layers,
             device=recipe.device,
             head=source.head,
             output=source.chosen,

@@ -12,8 +12,9 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit
 from kedge_convert.job import PreparationRequest
 from kedge_convert.program.preparable import preparable
-from kedge_convert.quantise import candidates, search
+from kedge_convert.quantise import candidates, finer, search
 from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.finer import Finer
 from kedge_convert.quantise.search import Search
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
@@ -76,9 +77,13 @@ class Convertible:
 
 @dataclass(frozen=True)
 class Prepared(Convertible):
-    """A model whose integer targets are chosen among candidates. `search`: only with a budget."""
+    """A model whose integer targets are chosen among candidates.
+
+    `finer`: those with copied channels; `search`: only with a budget.
+    """
 
     models: CandidateModels | None = None
+    finer: Finer | None = None
     search: Search | None = None
 
     def attempts(self, target: Target, progress: Progress) -> Iterator[ExportAttempt]:
@@ -87,6 +92,8 @@ class Prepared(Convertible):
             yield from super().attempts(target, progress)
             return
         chosen = candidates.closest_weights(target, self.models, progress)
+        if self.finer is not None:
+            chosen = finer.closest(target, self.finer, chosen, progress)
         if self.search is None or target.precision != "int8":
             yield _attempt(target, chosen, widest=True)
             return
@@ -127,7 +134,8 @@ def prepare(
     # Stock candidates come from the source itself: an export may know its layers better.
     models = candidates.prepare(able, images, options, progress, stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
-    return Prepared(source, images, options.scheme, models=models, search=ladder)
+    copies = finer.finer(models, progress) if options.effort.work else None
+    return Prepared(source, images, options.scheme, models=models, finer=copies, search=ladder)
 
 
 def _preparable(source: Source, images: ImageSplit, progress: Progress) -> Source | None:

@@ -67,6 +67,7 @@ def near_copies(looks: Sequence[Look], others: Sequence[Look]) -> int:
 MINIMUM = 10
 SELECTION = 20  # fewer can't tell a small gain from none
 CALIBRATE = "--calibrate"  # the folder's option
+SYNTHETIC = "synthetic"  # its value for images that are made from the model
 
 Tick = Callable[[], None]
 Item = TypeVar("Item")

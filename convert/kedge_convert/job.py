@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kedge_convert.device import fit
+from kedge_convert.device import fit, loader
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Sampling
@@ -17,6 +17,7 @@ from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device
+from kedge_runtime.artefact.contract import Input
 from kedge_runtime.artefact.kinds import Kind, Precision
 
 # What an int8 target becomes to hold a budget (`quantise/search.py`).
@@ -65,13 +66,14 @@ class ReleaseRequest:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of `kedge convert`. `calibrate`: the folder of images, if any.
+    """One run of `kedge convert`. `calibrate`: the folder of images, if any; `synthetic`: images
+    are made from the model instead.
 
     `effort`: of integer targets (docs/quantisation.md); `unprepared`: why their weights can't be
     prepared, after an attempt that failed. `dynamic_batch`: of the ONNX targets. `rewrites`: keys
-    of rewrite.on_request.REWRITES, applied before the export. `limits`: the user's own for
-    `verdict.ParityLimits`. `device`: the profile that artefacts must fit, `gates`: what they must
-    hold on it.
+    of rewrite.on_request.REWRITES, applied before the export. `per_tensor`: int8 weights
+    have one scale for a whole layer. `limits`: the user's own for `verdict.ParityLimits`.
+    `device`: the profile that artefacts must fit, `gates`: what they must hold on it.
     """
 
     request: SourceRequest
@@ -83,9 +85,11 @@ class Job:
     unprepared: str = ""
     dynamic_batch: bool = False
     rewrites: tuple[str, ...] = ()
+    per_tensor: bool = False
     limits: UserLimits = DEFAULTS
     device: Device | None = None
     gates: fit.DeviceGates = fit.GATES
+    synthetic: bool = False
 
     @property
     def log(self) -> Path:
@@ -97,11 +101,11 @@ class Job:
         """The request for images."""
         return ImageRequest(self.calibrate, self.sampling)
 
-    @property
-    def preparation(self) -> PreparationRequest:
-        """The request for integer targets."""
+    def preparation(self, spec: Input) -> PreparationRequest:
+        """Return the request for integer targets of a model with this input."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)
-        scheme = scheme_for(self.device)
+        plain = scheme_for(self.device, per_tensor=self.per_tensor)
+        scheme = loader.with_span(plain, spec, self.device)
         options = QuantisationOptions(self.sampling.seed, scheme, formats, self.effort)
         return PreparationRequest(options, self.budget if self.mixes else Budget())
 
@@ -147,7 +151,8 @@ class Checked:
 
     `size`: bytes; `ratio`: to 4 bytes per parameter; `head`: the output type of the user's model;
     `fit`: how it fits the device, if one was named; `compiled`: the file that its compiler made;
-    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough.
+    `confidence`: what labelled images said of its answers (docs/json.md), if there were enough;
+    `folder`: the one that the device's program loads, if it takes folders.
     """
 
     path: Path
@@ -159,6 +164,7 @@ class Checked:
     fit: DeviceFit | None = None
     compiled: Path | None = None
     confidence: dict[str, Any] | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,27 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kedge_convert import asking, contract_builder, convertible, doubts, float_model, sketching
+from kedge_convert import (
+    contract_builder,
+    convertible,
+    doubts,
+    float_model,
+    job_checks,
+    sketching,
+)
+from kedge_convert.calibration import synthetic
+from kedge_convert.calibration.synthetic import Synthesis
 from kedge_convert.confidence import Completed, complete
 from kedge_convert.convertible import Convertible, ExportAttempt
-from kedge_convert.device import fit
+from kedge_convert.device import fit, loader
 from kedge_convert.device.compilers import compiled_name
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export import onnx, structure
 from kedge_convert.export.exported import Exported, Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
-from kedge_convert.images import CALIBRATE, ImageSplit, collect
+from kedge_convert.images import CALIBRATE, ImageSplit, Sampling, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
-from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import AskedFile
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
@@ -39,7 +47,7 @@ from kedge_convert.verdict import after_misses, budget_miss, judge, limits_for, 
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.file import seal
+from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.artefact.sealing import golden_set, inexact_note
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
@@ -60,17 +68,18 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
     A target that misses its limits or can't be made is an Outcome too. Raises KedgeError for what
     concerns all targets.
     """
-    asking.check_images(job)  # before a large model is loaded in vain
+    job_checks.check_images(job)  # before a large model is loaded in vain
     with output_folder(job.out):
-        source = _loaded(job.request, progress)
+        source, shipped = _loaded(job, progress)
         refuse_other_device(job.paths(source.name), job.release.device_name)
-        with _images(job.images, progress) as images:
+        with _images_of(job, source, progress) as images:
             limited = job.limits.drop is not None
-            reference = float_model.ask(source, images, progress, classes=limited)
+            reference = float_model.ask(shipped, images, progress, classes=limited)
             if not job.request.force_input:
                 float_model.refuse_other_input(reference, progress)
             source = convertible.rewrite(source, images, job.rewrites, progress)
-            model = convertible.prepare(source, images, job.preparation, progress)
+            preparation = job.preparation(source.input)
+            model = convertible.prepare(source, images, preparation, progress)
             for target in job.targets:
                 progress.start_part(str(target))
                 try:
@@ -81,14 +90,29 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
                 yield outcome
 
 
-def _loaded(request: SourceRequest, progress: Progress) -> Source:
-    """Load the model and tell the user what was found. Raises UsageError for one of no use."""
+def _loaded(job: Job, progress: Progress) -> tuple[Source, Source]:
+    """Load the model and tell the user what was found. Raises UsageError for one of no use.
+
+    The second source ends as the files do: some devices want the output activation inside.
+    """
     with progress.stage("load model"):
-        source = load_source(request)
+        source = load_source(job.request)
         doubts.refuse_weights(source.model, source.name)
-    for note in source.notes:
+    shipped = loader.as_loaded(source, job.device)
+    for note in shipped.notes:
         progress.note(note)
-    return source
+    return source, shipped
+
+
+@contextmanager
+def _images_of(job: Job, source: Source, progress: Progress) -> Iterator[ImageSplit]:
+    """Yield the images of a conversion. Raises UsageError."""
+    if not job.synthetic:
+        with _images(job.images, progress) as images:
+            yield images
+        return
+    with temporary_folder() as folder:
+        yield _synthetic(folder, job.sampling, source, progress)
 
 
 @contextmanager
@@ -111,6 +135,15 @@ def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
     progress.warn_skipped(images)
     progress.warn_few(images, sampling)
     yield images
+
+
+def _synthetic(folder: Path, sampling: Sampling, source: Source, progress: Progress) -> ImageSplit:
+    """Return images that are made from the model, and say so. Raises UsageError."""
+    count, how = sampling.calibration + sampling.check, Synthesis(seed=sampling.seed)
+    with progress.stage("make images", synthetic.total_steps(how)) as tick, quiet():
+        synthetic.write(folder, source, count, how, tick)
+    progress.say(synthetic.NOTE.format(count))
+    return collect(folder, sampling)
 
 
 def _made(
@@ -162,6 +195,7 @@ def _tried(
     target, exported = attempt.target, attempt.exported
     if request.dynamic_batch and target.format == "onnx":
         exported = onnx.opened(exported, model.source)
+    exported = loader.finished(exported, model.source, reference.source)
     recipe = replace(attempt.recipe, device=request.device_name)
     name = replace(target, precision=recipe.precision).file_name(model.source.name)
     final = request.out / name
@@ -184,9 +218,10 @@ def _tried(
         size = temporary.stat().st_size
         publish(temporary, path)
     beside = _released(final, compiled, request) if verdict.passed else None
+    folder = _foldered(final, model.source.name, request) if verdict.passed else None
     ratio, head = size / (4 * model.source.parameters), model.source.head
     checked = Checked(
-        path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence
+        path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence, folder
     )
     made = (*attempt.misses, *exported.notes, *sealed.notes)
     notes = (*made, *notes_on(measured, limits), *completed.notes, *seen)
@@ -220,7 +255,8 @@ def _sealed(
     structure.check_precision(bare, recipe.precision, model.source.name)
     with quiet():
         engine = open_engine(bare)
-    contract = contract_builder.contract_of(model.source, target, engine, model.images, recipe)
+    source = replace(model.source, output=reference.source.output)
+    contract = contract_builder.contract_of(source, target, engine, model.images, recipe)
     golden = golden_set(bare, contract, reference.golden, reference.golden_logits)
     described = FORMATS[target.format].describe(bare.data, contract)
     content = seal(target.format, described.content, contract, golden)
@@ -247,6 +283,16 @@ def _released(final: Path, compiled: bytes, request: ReleaseRequest) -> Path | N
     path = compiled_name(final, request.device)
     write_whole(path, compiled)
     return path
+
+
+def _foldered(final: Path, source: str, request: ReleaseRequest) -> Path | None:
+    """Write the folder that the device's program loads, if it takes one."""
+    folder = loader.folder_of(final, source, request.device)
+    if folder is not None and request.device is not None:
+        loader.write_folder(
+            folder, request.device, final.read_bytes(), read_artefact(final).contract
+        )
+    return folder
 
 
 def _unprepared(target: Target, request: ReleaseRequest) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class Source:
         Feature maps are flattened, as the runtime does.
         """
         size = self.model.inputs[0].shape[0] or BATCH
-        rows = [self._numbers(batch, size) for batch in _batches(tensors, size)]
+        rows = [self._numbers(batch, size) for batch in batches(tensors, size)]
         numbers = np.concatenate(rows).astype(np.float32)
         return numbers.reshape(len(numbers), -1)
 
@@ -84,7 +84,8 @@ class Source:
         return numbers[: len(batch)]
 
 
-def _batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+def batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """Yield tensors of [1, ...] joined to batches of `size`; the last one may be smaller."""
     rest = iter(tensors)
     while batch := list(islice(rest, size)):
         yield np.concatenate(batch)

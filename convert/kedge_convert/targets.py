@@ -44,15 +44,18 @@ TARGETS = (
 )
 
 
+ALL = "all"
+
+
 def parse_targets(text: str) -> tuple[Target, ...]:
     """Read `all`, or a comma-separated list such as `tflite:int8,onnx:float32`.
 
     Raises UsageError naming the first part that isn't a target.
     """
-    if text.strip() == "all":
-        return TARGETS
     allowed = {str(target): target for target in TARGETS}
     parts = [part.strip() for part in text.split(",") if part.strip()]
+    if parts == [ALL]:
+        return TARGETS
     for part in parts or [text]:
         if part not in allowed:
             raise UsageError(
@@ -67,19 +70,16 @@ def _meant(part: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {','.join(meant)}?" if meant else ""
 
 
-ALL = "all"
-
-
 def targets_for(device: Device | None, requested: str | None = None) -> tuple[Target, ...]:
     """Return the `requested` targets, else the device's own, else all.
 
     `all` are those that the device runs. Raises UsageError for a target that it can't run.
     """
     if device is None:
-        return parse_targets(requested or ALL)
+        return parse_targets(ALL if requested is None else requested)
     if requested == ALL:
         return tuple(target for target in TARGETS if runs(device, target))
-    targets = parse_targets(requested or ",".join(device.targets))
+    targets = parse_targets(",".join(device.targets) if requested is None else requested)
     for target in targets:
         if not runs(device, target):
             able = ", ".join(f"{f}:{p}" for f, each in device.precisions.items() for p in each)
@@ -92,10 +92,17 @@ def runs(device: Device, target: Target) -> bool:
     return target.precision in device.precisions.get(target.format, ())
 
 
-def scheme_for(device: Device | None) -> Scheme:
-    """Return a device's integer scheme; without a device, one that every CPU runs."""
+def scheme_for(device: Device | None, *, per_tensor: bool = False) -> Scheme:
+    """Return a device's integer scheme; without a device, one that every CPU runs.
+
+    `per_tensor`: weights have one scale for a whole layer.
+    """
     if device is None:
-        return Scheme()
+        return Scheme(per_channel=not per_tensor)
     return Scheme(
-        device.inputs[0], device.outputs[0], device.per_channel_dense, device.reduce_range
+        device.inputs[0],
+        device.outputs[0],
+        device.per_channel_dense,
+        device.reduce_range,
+        device.per_channel and not per_tensor,
     )

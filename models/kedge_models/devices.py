@@ -1,9 +1,9 @@
 """Read device profiles: the models that each device can run, as data.
 
-Each profile is a file `devices/<name>.toml`, with the source of every fact beside it. It states
-only what differs from the defaults below. To add a device, add a file.
-`kedge_convert.targets` applies a profile to a conversion, `kedge_convert.device.fit` to a
-file.
+A device is hardware, or a program that loads the file with code of its own (a [loader]). Each
+profile is a file `devices/<name>.toml`, with the source of every fact beside it. It states only
+what differs from the defaults below. To add a device, add a file. `kedge_convert.targets` applies
+a profile to a conversion, `kedge_convert.device.fit` to a file.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from typing import Literal
 
 from kedge_models import toml
 from kedge_runtime.artefact.containers import FORMATS
-from kedge_runtime.artefact.kinds import DType, Precision
+from kedge_runtime.artefact.kinds import DType, Fit, Kind, Precision, Resize
 from kedge_runtime.errors import ContractError
 
 Compiler = Literal["none", "edgetpu", "vela"]
@@ -32,16 +32,38 @@ class Vela:
 
 
 @dataclass(frozen=True)
+class Loader:
+    """A program that runs the file itself, without kedge's preprocessing and decoding.
+
+    `kinds`: the output types that it reads, of which one must be in the file; the output activation
+    goes into the file where `logits` isn't among them. `fit`: how it scales an image to the input,
+    `resizes`: the methods that give its pixels but for rounding. `size`: the height and width that
+    it feeds, 0 for any. `raw_bytes`: whether it puts an image's bytes into the input as they are.
+    `model`, `labels`: file names in the folder that it loads, empty where it takes any file.
+    """
+
+    kinds: tuple[Kind, ...]
+    resizes: tuple[Resize, ...]
+    fit: Fit
+    size: int = 0
+    raw_bytes: bool = False
+    model: str = ""
+    labels: str = ""
+
+
+@dataclass(frozen=True)
 class Device:
     """A device profile. `name`: the value of --device.
 
     `targets`: those that a conversion makes for it, the best one first, as `format:precision`.
     `precisions`: those that it can run, by format. `inputs`, `outputs`: allowed I/O dtypes of the
     model, the preferred one first. `per_channel_dense`: whether a dense layer may have a scale per
-    output. `batch`: the batch that must be fixed in the file, 0 for any. `operators`: the only ones
-    that it runs, by format; a format without an entry has no limit. `reduce_range`: whether int8
-    weights in ONNX must keep to 7 bits. `memory_mb`: its memory, in 1e6 bytes; 0 where the product
-    decides. `cache_kb`: weights, in 1024 bytes, that stay on the accelerator; 0 without one.
+    output; `per_channel`: whether any layer may. `batch`: the batch that must be fixed in the file,
+    0 for any. `operators`: the only ones that it runs, by format; a format without an entry has no
+    limit. `reduce_range`: whether int8 weights in ONNX must keep to 7 bits. `memory_mb`: its
+    memory, in 1e6 bytes; 0 where the product decides. `cache_kb`: weights, in 1024 bytes, that stay
+    on the accelerator; 0 without one. `loader`: the program that loads the file, where that isn't
+    kedge.
     """
 
     name: str
@@ -51,6 +73,7 @@ class Device:
     inputs: tuple[DType, ...] = ("int8", "uint8", "float32", "float16", "int16")
     outputs: tuple[DType, ...] = ("int8", "uint8", "float32", "float16", "int16")
     per_channel_dense: bool = True
+    per_channel: bool = True
     batch: int = 0
     operators: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reduce_range: bool = False
@@ -58,6 +81,7 @@ class Device:
     cache_kb: int = 0
     compiler: Compiler = "none"
     vela: Vela | None = None
+    loader: Loader | None = None
 
     def __post_init__(self) -> None:
         """Refuse a profile that contradicts itself."""
@@ -73,6 +97,8 @@ class Device:
             raise ContractError(
                 f"device {self.name}: compiler vela and the table [vela] go together"
             )
+        if self.loader and self.precisions.keys() != {"tflite"}:
+            raise ContractError(f"device {self.name}: a [loader] takes tflite files alone")
 
 
 @cache

@@ -70,6 +70,10 @@ COMMANDS = {
         "kedge_convert.commands.fit_input:command",
         "Find the preprocessing that a model was trained with.",
     ),
+    "calibrate-check": (
+        "kedge_convert.commands.calibrate_check:command",
+        "Check a folder of calibration images.",
+    ),
     "doctor": ("kedge_runtime.commands.doctor:doctor", "Check this machine and suggest fixes."),
     "completion": (
         "kedge_runtime.commands.completion:completion",

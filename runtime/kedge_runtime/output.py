@@ -31,8 +31,17 @@ class UnreadError(Exception):
     """Raised when stdout is closed before all is printed."""
 
 
-class OutputStream(io.FileIO):
-    """Writes to a copy of a descriptor of the process.
+# Bytes of the longest line that a signal can't cut: one of 1000 classes has 100 000.
+LONGEST_LINE = 1 << 20
+
+
+class OutputStream(io.BufferedWriter):
+    """Writes to a copy of a descriptor of the process, each byte once.
+
+    A signal may end a command while a full pipe takes no more. Between a system call and the count
+    of what it wrote no Python code may run then, or the signal's exception comes in between: the
+    file below is Python's own, in C, and this class only wraps whole calls. What is left of a line
+    stays in the buffer, and follows with the next flush.
 
     The first failure raises, except a closed pipe where the stream `goes_on`. Later output is
     discarded, as Python flushes once more at its end.
@@ -42,6 +51,10 @@ class OutputStream(io.FileIO):
     required = True  # False for stderr, whose failures can't be reported anywhere
     _failed = False
 
+    def __init__(self, descriptor: int) -> None:
+        """Take over a descriptor."""
+        super().__init__(io.FileIO(descriptor, "w"), LONGEST_LINE)
+
     def write(self, data: Any) -> int:
         """Write bytes. Raises UnreadError for a closed pipe, UsageError for other failures."""
         if self._failed:
@@ -49,10 +62,22 @@ class OutputStream(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            self._failed = True
-            if self.required:
-                self._report(error)
+            self._fail(error)
             return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Write what the buffer holds. Raises as `write`."""
+        if self._failed:
+            return
+        try:
+            super().flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self._failed = True
+        if self.required:
+            self._report(error)
 
     def _report(self, error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):
@@ -175,7 +200,7 @@ def outputs() -> Iterator[OutputStream | None]:
             text = copy_of_stderr(stderr.encoding)
             stack.enter_context(contextlib.redirect_stderr(stack.enter_context(text)))
         if stdout and stdout is sys.stdout:
-            printed = OutputStream(os.dup(1), "w")
+            printed = OutputStream(os.dup(1))
             # A character that the encoding lacks, or half of one, becomes a question mark.
             text = text_to(printed, stdout.encoding, "replace")
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(text)))
@@ -184,14 +209,14 @@ def outputs() -> Iterator[OutputStream | None]:
 
 def copy_of_stderr(encoding: str = "utf-8") -> TextIO:
     """Return a copy of stderr that writes any name, and whose failures are ignored."""
-    raw = OutputStream(os.dup(2), "w")
-    raw.required = False
-    return text_to(raw, encoding, "backslashreplace")
+    stream = OutputStream(os.dup(2))
+    stream.required = False
+    return text_to(stream, encoding, "backslashreplace")
 
 
-def text_to(raw: OutputStream, encoding: str, errors: str) -> TextIO:
+def text_to(stream: OutputStream, encoding: str, errors: str) -> TextIO:
     """Return a text file on an output stream, flushed after each line."""
-    return Text(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
+    return Text(stream, encoding, errors, line_buffering=True)
 
 
 # Where `quiet` sends output; the worker process of the converter sets a log instead.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from kedge_convert.commands.options import CARD, MODEL, DeviceOptions, device_options
-from kedge_convert.images import Sampling
+from kedge_convert.images import SYNTHETIC, Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, EFFORTS
 from kedge_convert.rewrite.lowering import REWRITES
@@ -18,6 +18,7 @@ from kedge_convert.worker import process
 from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.arguments import DROP, SHARE, completing, completing_list
 from kedge_runtime.commands.options import as_json, pixel_options
+from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
 from kedge_runtime.output import echo_json
 
@@ -48,6 +49,7 @@ class ConvertOptions:
     labels: str | None
     effort: str
     dynamic_batch: bool
+    per_tensor: bool
     rewrites: tuple[str, ...]
     device: DeviceOptions
     min_agreement: float | None
@@ -57,15 +59,34 @@ class ConvertOptions:
     time_limit: str
     as_json: bool
 
+    def __post_init__(self) -> None:
+        """Refuse limits that synthetic images can't decide."""
+        limits = {"--min-agreement": self.min_agreement, "--max-drop": self.max_drop}
+        for option, value in limits.items():
+            if self.synthetic and value is not None:
+                raise UsageError(f"{option}: synthetic images can't decide it; give a folder")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether images are made from the model. A folder of that name is a folder."""
+        return self.calibrate == Path(SYNTHETIC) and not self.calibrate.is_dir()
+
+    @property
+    def folder(self) -> Path | None:
+        """The user's folder of images."""
+        return None if self.synthetic else self.calibrate
+
 
 @click.command()
 @click.argument("model", shell_complete=MODEL)
 @click.option(
     "--to",
     "targets",
+    multiple=True,
+    callback=lambda _, __, values: _joined(values),
     show_default="all, or the device's",
     shell_complete=completing_list(lambda: ["all", *map(str, TARGETS)]),
-    help=f"Targets: all, or some of {', '.join(map(str, TARGETS))}.",
+    help=f"Targets: all, or some of {', '.join(map(str, TARGETS))}. May be repeated.",
 )
 @click.option(
     "--out",
@@ -77,7 +98,8 @@ class ConvertOptions:
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    help="Folder of images to draw calibration and validation images from.",
+    help="Folder of images to draw calibration and validation images from, or synthetic: made from "
+    "the model's batch norms.",
 )
 @click.option(
     "--calibrate-count",
@@ -138,9 +160,15 @@ class ConvertOptions:
     type=click.Choice(list(EFFORTS)),
     default=DEFAULT.name,
     show_default=True,
-    help="Work for integer targets: fast keeps the stock weights, default prepares them, too.",
+    help="Work for integer targets: fast keeps the stock weights, default prepares them, too, high "
+    "also copies channels.",
 )
 @click.option("--dynamic-batch", is_flag=True, help="Give ONNX files an open batch size.")
+@click.option(
+    "--per-tensor",
+    is_flag=True,
+    help="Give int8 weights one scale for a whole layer, for compilers that know no other.",
+)
 @click.option(
     "--rewrite",
     "rewrites",
@@ -182,11 +210,11 @@ def convert(**values: Any) -> int:
     """Convert MODEL to verified artefacts.
 
     MODEL is a card's name (`kedge models`), `demo`, a .keras or legacy .h5 file, a SavedModel
-    folder, a frozen .pb graph, or a float .tflite file. kedge runs each artefact on validation
-    images and compares it with the float model. An artefact that misses a limit is kept as
-    *.rejected, and the exit code is 1.
+    folder, a frozen .pb graph, or a float .tflite or .onnx file. kedge runs each artefact on
+    validation images and compares it with the float model. An artefact that misses a limit is kept
+    as *.rejected, and the exit code is 1.
     """
-    from kedge_convert import asking
+    from kedge_convert import job_checks
     from kedge_convert.commands import convert_table
     from kedge_convert.worker import supervisor
     from kedge_convert.worker.progress import Progress
@@ -194,7 +222,7 @@ def convert(**values: Any) -> int:
     options = ConvertOptions(**values)
     bounds = process.ProcessLimits(options.memory_limit, options.time_limit).bounds()
     job = _job(options)
-    asking.check(job)
+    job_checks.check(job)
     with process.ended_by_signals(), Progress(silent=options.as_json) as progress:
         outcomes = supervisor.convert(job, progress, bounds)
     if options.as_json:
@@ -202,6 +230,11 @@ def convert(**values: Any) -> int:
     else:
         convert_table.table(outcomes, drop=options.max_drop is not None)
     return 0 if all(outcome.verdict.passed for outcome in outcomes) else 1
+
+
+def _joined(lists: tuple[str, ...]) -> str | None:
+    """Return the lists of targets as one, None for none: of two options click takes the last."""
+    return ",".join(lists) if lists else None
 
 
 def _job(options: ConvertOptions) -> "Job":
@@ -214,13 +247,15 @@ def _job(options: ConvertOptions) -> "Job":
         request=_request(options),
         targets=targets_for(device, options.targets),
         out=options.out,
-        calibrate=options.calibrate,
+        calibrate=options.folder,
+        synthetic=options.synthetic,
         sampling=Sampling(
             options.calibrate_count, options.check_count, options.seed, options.confidence_count
         ),
         effort=EFFORTS[options.effort],
         dynamic_batch=options.dynamic_batch,
         rewrites=options.rewrites,
+        per_tensor=options.per_tensor,
         limits=UserLimits(options.min_agreement, options.max_logit_error, options.max_drop),
         device=device,
         gates=options.device.gates(),
@@ -234,7 +269,7 @@ def _request(options: ConvertOptions) -> SourceRequest:
         card=options.card,
         pixels=options.pixels,
         labels=options.labels,
-        folder=str(options.calibrate) if options.calibrate else None,
+        folder=str(options.folder) if options.folder else None,
         head=options.head,
         size=options.size,
         output=options.output,
@@ -264,10 +299,12 @@ class TargetReport:
     precision: str | None = None
     ranges: str | None = None
     float_layers: tuple[str, ...] | None = None
+    copied_layers: tuple[str, ...] | None = None
     method: str | None = None
     head: Kind | None = None
     device: dict[str, Any] | None = None
     compiled: str | None = None
+    folder: str | None = None
     parity: dict[str, Any] | None = None
     confidence: dict[str, Any] | None = None
 
@@ -287,10 +324,12 @@ def _report(outcome: "Outcome") -> TargetReport:
         precision=checked.recipe.precision,
         ranges=checked.recipe.ranges,
         float_layers=checked.recipe.float_layers,
+        copied_layers=checked.recipe.copied_layers,
         method=checked.recipe.method,
         head=checked.head,
         device=plain_fit(checked.fit) if checked.fit else None,
         compiled=str(checked.compiled) if checked.compiled else None,
+        folder=str(checked.folder) if checked.folder else None,
         parity=checked.parity.plain(),
         confidence=checked.confidence,
     )

@@ -66,11 +66,16 @@ def _explanation(outcomes: "Sequence[Outcome]") -> Iterator[str]:
         yield "ratio: to the float32 weights"
         # All targets are of one model.
         yield f"agreement: {AGREEMENTS[checked[0].parity.agreement_by]}"
-        yield f"errors: in logits, on {images} not used for calibration"
+        yield f"errors: in {_unit(checked[0])}, on {images} not used for calibration"
         yield from _own_pixels(checked)
         yield from _interval(outcomes)
         yield ""
     yield from _prepared(outcomes)
+
+
+def _unit(checked: "Checked") -> str:
+    """Return what a file's numbers are: a program that computes no probabilities gets them."""
+    return "probabilities" if checked.fit and checked.fit.device.loader else "logits"
 
 
 def _own_pixels(checked: "Sequence[Checked]") -> Iterator[str]:
@@ -122,6 +127,8 @@ def _result(outcome: "Outcome") -> None:
         echo(*fit_rows(outcome.checked.fit))
     if outcome.checked and outcome.checked.compiled:
         echo(str(outcome.checked.compiled))
+    if outcome.checked and outcome.checked.folder:
+        echo(str(outcome.checked.folder))
 
 
 def _drop(parity: "Parity") -> str:

@@ -129,6 +129,8 @@ def _terms(contract: Contract) -> Iterator[str]:
     yield _row("labels", f"{len(contract.labels)}: {_few([each.name for each in contract.labels])}")
     weights = f"{origin.weights_digest[:19]}..., {origin.method} weights"
     yield _row("made from", f"{origin.source}, {weights}")
+    if origin.copied:
+        yield _row("copied channels", ", ".join(origin.copied))
     if origin.device:
         yield _row("made for", origin.device)
     if origin.calibration_count:

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from kedge_convert.device import loader_fit
 from kedge_convert.device.compilation import Compilation
 from kedge_convert.device.compilers import COMPILERS, Attempt, attempt
 from kedge_convert.device.forecast import COMPILED, CompilerForecast, forecast
@@ -280,6 +282,13 @@ def _time(case: FitCase) -> Finding | None:
     )
 
 
+def _of_loader(name: str, case: FitCase) -> Finding | None:
+    contract, loader = case.report.contract, case.device.loader
+    if contract is None or loader is None:
+        return None
+    return loader_fit.CHECKS[name](contract, loader)
+
+
 CHECKS: dict[str, Callable[[FitCase], Finding | None]] = {
     "precision": _precision,
     "I/O dtype": _io_dtypes,
@@ -291,6 +300,7 @@ CHECKS: dict[str, Callable[[FitCase], Finding | None]] = {
     "cache": _cache,
     "sram": _sram,
     "time": _time,
+    **{name: partial(_of_loader, name) for name in loader_fit.CHECKS},
 }
 
 

@@ -20,14 +20,19 @@ class Scheme:
     `input`, `output`: a TFLite file's I/O dtypes (`inference_input_type` of TensorFlow's
     converter); ONNX's stay float32. `per_channel_dense`: whether TFLite's dense layers have a scale
     per output, or one for all (`_experimental_disable_per_channel_quantization_for_dense_layers`).
+    `per_channel`: whether int8 weights have a scale per output, or one for a whole layer.
     `reduce_range`: whether ONNX's weights keep to 7 bits, as the option of that name of
     `onnxruntime.quantization.quantize_static`.
+    `input_span`: the numbers that byte 0 and byte 255 become, where they settle the range of a
+    TFLite file's input instead of the calibration images.
     """
 
     input: DType = "int8"
     output: DType = "int8"
     per_channel_dense: bool = True
     reduce_range: bool = False
+    per_channel: bool = True
+    input_span: tuple[float, float] | None = None
 
 
 PLAIN = Scheme()
@@ -58,7 +63,8 @@ class Recipe:
     """How a file was made, for its provenance.
 
     `ranges`: the method of the activations' ranges. `float_layers`: the layers that stay float.
-    `device`: whose profile chose, if any.
+    `device`: whose profile chose, if any. `copied_layers`: those whose channels are written several
+    times, as `conv1 x2`.
     """
 
     precision: Precision
@@ -66,6 +72,7 @@ class Recipe:
     ranges: str = ""
     float_layers: tuple[str, ...] = ()
     device: str = ""
+    copied_layers: tuple[str, ...] = ()
 
 
 # IEEE 754 binary16: rounding moves a normal number by at most this share.

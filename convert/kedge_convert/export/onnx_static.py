@@ -90,14 +90,14 @@ def quantise(
     float_operators: frozenset[str] = frozenset(),
     scheme: Scheme = PLAIN,
 ) -> bytes:
-    """Return the int8 model: QDQ, weights per channel, the operators named stay float."""
+    """Return the int8 model: QDQ, the operators named stay float."""
     quantization = require("onnxruntime.quantization")
     registry = require("onnxruntime.quantization.registry")
     int8 = quantization.QuantType.QInt8
     with quiet():
         quantizer = require("onnxruntime.quantization.qdq_quantizer").QDQQuantizer(
             _loaded(content),
-            per_channel=True,
+            per_channel=scheme.per_channel,
             reduce_range=scheme.reduce_range,
             weight_qType=int8,
             activation_qType=int8,

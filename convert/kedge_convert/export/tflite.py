@@ -22,7 +22,7 @@ from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.image.preprocessing import table
 from kedge_runtime.modelfile import tflite_metadata as schema
 
-__all__ = ["PRECISIONS", "describe", "export", "single"]
+__all__ = ["PRECISIONS", "describe", "export", "single", "takes_bytes"]
 
 # A table: field number -> its value. An int is an enumeration, which all are bytes here.
 Fields = dict[int, Any]
@@ -61,12 +61,12 @@ def why_not(contract: Contract) -> str:
         return "it has no BGR, which this model takes"
     if contract.input.tensor.layout != "nhwc":
         return "its readers want images with a channel axis at the end, this model takes others"
-    if contract.input.tensor.dtype == "uint8" and not _takes_bytes(contract):
+    if contract.input.tensor.dtype == "uint8" and not takes_bytes(contract):
         return "its readers put bytes into uint8 inputs as they are, this model wants others"
     return ""
 
 
-def _takes_bytes(contract: Contract) -> bool:
+def takes_bytes(contract: Contract) -> bool:
     """Whether each byte stays itself, but for the step that rounding to a zero point costs."""
     entries = table(contract.input.normalisation, contract.input.tensor)[0].astype(int)
     return bool(np.abs(entries - np.arange(256)[:, None]).max() <= 1)

@@ -84,6 +84,8 @@ def quantise(
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
     model = _ranged(content, ranges)
     graph = model.subgraphs[0]
+    if scheme.input_span is not None:
+        _set(graph.tensors[graph.inputs[0]], Range.over(*scheme.input_span))
     last = graph.tensors[graph.operators[-1].outputs[0]].name.decode()
     try:
         with quiet():
@@ -94,6 +96,7 @@ def quantise(
                     tf, "float32" if last in float_operators else scheme.output
                 ),
                 denylisted_nodes=set(float_operators),
+                disable_per_channel=not scheme.per_channel,
                 disable_per_channel_for_dense_layers=not scheme.per_channel_dense,
             )
     # MLIR raises RuntimeError and others.

@@ -116,7 +116,7 @@ FIRST = 4  # the norms next to the images suffice, and are fast
 
 @dataclass(frozen=True)
 class Norms:
-    """Hold the FIRST batch norms of a net that were trained.
+    """Hold the first batch norms of a net that were trained, or all.
 
     `model`: returns, for each of them, the mean and the mean square of its input over an image,
     [images, channels], in learned standard deviations from the learned mean. `floors`: what the
@@ -136,8 +136,8 @@ class Norms:
         return np.asarray(np.sum([_divergence(*each) for each in pairs], axis=0))
 
 
-def norms_of(model: Any) -> Norms | None:
-    """Return the FIRST trained batch norms of a Keras model, or None.
+def norms_of(model: Any, most: int | None = FIRST) -> Norms | None:
+    """Return the first `most` trained batch norms of a Keras model (None: all), or None.
 
     A frozen one has the statistics of other images, maybe with another preprocessing.
     """
@@ -149,7 +149,7 @@ def norms_of(model: Any) -> Norms | None:
     ]
     called = [layer for layer, _ in calls]
     # A layer that is called twice has one mean for two inputs.
-    found = [each for each in calls if called.count(each[0]) == 1][:FIRST]
+    found = [each for each in calls if called.count(each[0]) == 1][:most]
     if not found:
         return None
     moments = [each for layer, tensor in found for each in _moments(keras, layer, tensor)]

@@ -60,12 +60,12 @@ def load(request: SourceRequest) -> LoadedModel:
             f"kedge can't import its operator {error}: give the model that it was made from"
         ) from error
     probes = proof.noise(model.inputs[0].shape[1:], PROBES)
-    if len(model.outputs) == 1 and not proof.is_same(content.data, model, probes):
+    if len(model.outputs) == 1 and not proof.is_same(content, model, probes):
         raise UsageError(
             "its import answers otherwise than LiteRT does: give the model that it was made from"
         )
     if ends_in_digest(content.data):
-        return _of_contract(path, model, artefact_of(content).contract)
+        return of_contract(path, model, artefact_of(content).contract)
     return LoadedModel(path.stem, model, _facts(content))
 
 
@@ -73,13 +73,14 @@ def _checked(request: SourceRequest) -> ModelContent:
     content = read_content(Path(request.model), "tflite")
     check_model(content)
     network = read_network(content)
-    _refuse_integers(network)
+    refuse_integers(network)
     if len(network.inputs) != 1:
         raise UsageError(f"no image classifier: it has {counted(len(network.inputs), 'input')}")
     return content
 
 
-def _refuse_integers(network: Network) -> None:
+def refuse_integers(network: Network) -> None:
+    """Raise UsageError for a quantised file."""
     precision = precision_of(network)
     if precision not in FLOATS:
         raise UsageError(
@@ -88,7 +89,7 @@ def _refuse_integers(network: Network) -> None:
         )
 
 
-def _of_contract(path: Path, model: Any, contract: Contract) -> LoadedModel:
+def of_contract(path: Path, model: Any, contract: Contract) -> LoadedModel:
     """Return an artefact's model, its output activation put back, with its contract's facts."""
     output, head = contract.output, contract.provenance.head
     if output.kind == "logits" and head in _WITH_ACTIVATION:

@@ -20,6 +20,7 @@ from kedge_convert.load import (
     h5_file,
     hub,
     keras_file,
+    onnx_file,
     outputs,
     program_file,
     saved_model,
@@ -57,13 +58,13 @@ KINDS: dict[str, SourceKind] = {
     "SavedModel": SourceKind(saved_model.holds, saved_model.load, selects_output=True),
     "preset of keras_hub": SourceKind(hub.holds, hub.load),
     "TFLite file": SourceKind(program_file.holds, program_file.load, program_file.check),
+    "ONNX file": SourceKind(onnx_file.holds, onnx_file.load, onnx_file.check),
     "frozen graph": SourceKind(frozen_graph.holds, frozen_graph.load, selects_output=True),
     "architecture and weights": SourceKind(
         architecture.holds, architecture.load, architecture.check
     ),
 }
-_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", ".tflite", *architecture.YAML)
-_ONNX = "; an .onnx file is converted already: kedge seal prepares it for classify"
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".json", ".pb", ".tflite", ".onnx", *architecture.YAML)
 
 
 def load(request: SourceRequest) -> LoadedModel:
@@ -149,6 +150,5 @@ def _no_model(path: Path) -> UsageError:
     return UsageError(
         f"no Keras model in this {what}: kedge takes .keras files (model.save('x.keras')), "
         "legacy .h5 files, model.json with its weights, SavedModel folders (model.export('x')), "
-        "presets of keras_hub's classifiers, frozen .pb graphs and float .tflite files"
-        f"{_ONNX if path.suffix.lower() == '.onnx' else ''}"
+        "presets of keras_hub's classifiers, frozen .pb graphs, float .tflite and .onnx files"
     )

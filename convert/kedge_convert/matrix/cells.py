@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kedge_convert import asking
+from kedge_convert import job_checks
 from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.matrix.config import (
@@ -111,7 +111,7 @@ def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterato
 def check_keys(group: CellGroup) -> None:
     """Raise UsageError for keys that the conversion needs, as far as its files tell."""
     with about(group.name):
-        asking.check_missing(group.job(tuple(cell.target for cell in group.cells), Path()))
+        job_checks.check_missing(group.job(tuple(cell.target for cell in group.cells), Path()))
 
 
 def _check(cell: Cell, names: set[str]) -> None:

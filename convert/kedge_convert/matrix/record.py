@@ -65,8 +65,9 @@ class CellReport:
 
     `path`: its file, rejected ones included; None, as `digest` and `bytes`, without a file.
     `ratio`: its size as a share of the float32 weights. `precision`, `method`, `ranges`,
-    `float_layers`, `device`: as in the contract's provenance. `cached`: whether this run converted
-    nothing for it. `folder`: of the images. `drift`: None without images; its gates are here.
+    `float_layers`, `copied_layers`, `device`: as in the contract's provenance. `cached`: whether
+    this run converted nothing for it. `folder`: of the images. `drift`: None without images; its
+    gates are here.
     `latency_ratio`: to the float32 artefact of the same format. `by_layer`: docs/localisation.md.
     `converting`, `measuring`: the seconds that both took in this build, 0 where the cache had the
     result, None without a file or a measurement.
@@ -88,6 +89,7 @@ class CellReport:
     method: str | None = None
     ranges: str | None = None
     float_layers: tuple[str, ...] | None = None
+    copied_layers: tuple[str, ...] | None = None
     device: str | None = None
     folder: str | None = None
     drift: Drift | None = None

@@ -172,6 +172,7 @@ def _with_figures(reported: CellReport, evidence: CellEvidence, path: Path) -> C
         method=recipe.method,
         ranges=recipe.ranges,
         float_layers=recipe.float_layers,
+        copied_layers=recipe.copied_layers,
         device=recipe.device,
         drift=drift,
         latency_ratio=None if ratio is None else ratio.value,

@@ -38,7 +38,7 @@ class ScaleGroup:
 
 def groups(graph: Graph, shapes: Shapes) -> list[ScaleGroup]:
     """Return the groups that can be scaled. `shapes`: of every tensor."""
-    union = _Union()
+    union = DisjointTensors()
     pinned = {graph.input, graph.output}
     for node in graph.nodes:
         pinned.update(_join(node, shapes, union))
@@ -70,7 +70,7 @@ def homogeneous(layer: Any) -> bool:
     return name in ("LeakyReLU", "LeakyRelu", "PReLU", "Relu")
 
 
-def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
+def _join(node: Node, shapes: Shapes, union: "DisjointTensors") -> Iterable[GraphTensor]:
     """Join the tensors that share a scale by this node; return those that it pins to none."""
     if node.weights is not None:
         scalable = ceiling(node.activation) is not None and _one_to_one(node)
@@ -91,7 +91,7 @@ def _join(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
     return tensors
 
 
-def _join_gate(node: Node, shapes: Shapes, union: "_Union") -> Iterable[GraphTensor]:
+def _join_gate(node: Node, shapes: Shapes, union: "DisjointTensors") -> Iterable[GraphTensor]:
     """A squeeze-and-excite gate multiplies an image, whose scale passes; the gate is pinned."""
 
     def area(tensor: GraphTensor) -> int:
@@ -113,7 +113,7 @@ def _one_to_one(node: Node) -> bool:
     return node.weights.kind != "depthwise" or node.weights.kernel.shape[3] == 1
 
 
-def _enter(node: Node, found: dict[GraphTensor, ScaleGroup], union: "_Union") -> None:
+def _enter(node: Node, found: dict[GraphTensor, ScaleGroup], union: "DisjointTensors") -> None:
     if node.weights is None:
         return
     found[union.root(node.inputs[0])].readers.append(node)
@@ -122,18 +122,21 @@ def _enter(node: Node, found: dict[GraphTensor, ScaleGroup], union: "_Union") ->
     group.ceilings[node.output] = ceiling(node.activation) or float("inf")
 
 
-class _Union:
+class DisjointTensors:
     """Disjoint sets of tensors."""
 
     def __init__(self) -> None:
+        """Begin with each tensor in a set of its own."""
         self._parents: dict[GraphTensor, GraphTensor] = {}
 
     def root(self, tensor: GraphTensor) -> GraphTensor:
+        """Return the tensor that stands for a tensor's set."""
         while (parent := self._parents.get(tensor, tensor)) != tensor:
             tensor = parent
         return tensor
 
     def join(self, tensors: list[GraphTensor]) -> None:
+        """Make one set of the sets of several tensors."""
         first = self.root(tensors[0])
         for tensor in tensors[1:]:
             self._parents[self.root(tensor)] = first
@@ -205,12 +208,12 @@ def scaled(
     nodes = {node.output: node for node in graph.nodes}
     for group in groups(graph, shapes):
         # Scaling one group changes kernels that another group's balance looks at.
-        current = _refreshed(group, nodes)
+        current = refreshed(group, nodes)
         scales = _scales(current, channels, strength).astype(np.float32)
         for node in current.writers:
-            nodes[node.output] = _times(nodes[node.output], scales)
+            nodes[node.output] = times(nodes[node.output], scales)
         for node in current.readers:
-            nodes[node.output] = _over(nodes[node.output], scales)
+            nodes[node.output] = over(nodes[node.output], scales)
     return graph.with_nodes(list(nodes.values()))
 
 
@@ -247,14 +250,17 @@ def _noises(node: Node, channels: dict[GraphTensor, Channels]) -> tuple[Doubles,
     return np.square(taps).sum(axis=(0, 2)) * step**2, theirs
 
 
-def _refreshed(group: ScaleGroup, nodes: dict[GraphTensor, Node]) -> ScaleGroup:
+def refreshed(group: ScaleGroup, nodes: dict[GraphTensor, Node]) -> ScaleGroup:
+    """Return a group with the nodes as they are now."""
+
     def newest(old: list[Node]) -> list[Node]:
         return [nodes[node.output] for node in old]
 
     return replace(group, writers=newest(group.writers), readers=newest(group.readers))
 
 
-def _times(node: Node, scales: Floats) -> Node:
+def times(node: Node, scales: Floats) -> Node:
+    """Return a writer whose output channels are multiplied."""
     assert node.weights is not None
     kernel = node.weights.kernel * per_output(node.weights, scales)
     return replace(
@@ -262,7 +268,8 @@ def _times(node: Node, scales: Floats) -> Node:
     )
 
 
-def _over(node: Node, scales: Floats) -> Node:
+def over(node: Node, scales: Floats) -> Node:
+    """Return a reader whose input channels are divided."""
     assert node.weights is not None
     kernel = node.weights.kernel / scales[:, None]
     return replace(node, weights=replace(node.weights, kernel=kernel))

@@ -47,6 +47,7 @@ class Node:
     output: GraphTensor
     weights: Weights | None = None
     activation: Any = None
+    offsets: Floats | None = None
 
     @property
     def inputs(self) -> list[GraphTensor]:
@@ -81,7 +82,7 @@ class Node:
         """Return its symbolic value; a weighted node becomes a Keras layer of the same name."""
         if self.weights is None:
             return self.run(lookup)
-        changes = {"use_bias": True, "activation": "linear"}
+        changes = {"use_bias": True, "activation": "linear", **_width(self.weights)}
         layer = type(self.layer).from_config({**self.layer.get_config(), **changes})
         value = layer(lookup(self.inputs[0]))
         layer.set_weights([self.weights.kernel, self.weights.bias])
@@ -186,6 +187,12 @@ def trace(model: Any) -> Graph:
     return Graph(model.name, tuple(image.shape[1:]), start, number(end), tuple(nodes))
 
 
+def _width(weights: Weights) -> dict[str, int]:
+    """Return the option of a Keras layer that states the kernel's outputs."""
+    option = {"conv": "filters", "depthwise": "depth_multiplier", "dense": "units"}
+    return {option[weights.kind]: weights.kernel.shape[-1]}
+
+
 def _conv(layer: Any, value: Any, weights: Weights) -> Any:
     return require("keras").ops.conv(value, weights.kernel, **_window(layer)) + weights.bias
 
@@ -255,8 +262,7 @@ def quantised(node: Node, value: Floats) -> Floats:
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value
-    low, high = _ends(value)
-    step = max(high - low, 1e-12) / STEPS
+    low, step = low_and_step(value)
     zero = np.rint(-low / step)
     least, most, width = (np.float32(x) for x in (-zero, STEPS - zero, step))
     steps = value if value.flags.writeable else np.empty_like(value)
@@ -269,6 +275,13 @@ def quantised(node: Node, value: Floats) -> Floats:
     return steps
 
 
+def low_and_step(value: Floats) -> tuple[float, float]:
+    """Return the least value, or zero, and the step of an int8 tensor of these values."""
+    ends = [(float(part.min()), float(part.max())) for part in _parts(value)]
+    lows, highs = zip((0.0, 0.0), *ends, strict=True)
+    return min(lows), max(max(highs) - min(lows), 1e-12) / STEPS
+
+
 PART = 1 << 16  # numbers: several operations on them stay in a core's cache
 
 
@@ -276,13 +289,6 @@ def _parts(value: Floats) -> list[Floats]:
     """Return views of a contiguous value, PART numbers each."""
     flat = value.reshape(-1)
     return [flat[at : at + PART] for at in range(0, flat.size, PART)]
-
-
-def _ends(value: Floats) -> tuple[float, float]:
-    """Return the least and the largest number, zero among them."""
-    ends = [(float(part.min()), float(part.max())) for part in _parts(value)]
-    lows, highs = zip((0.0, 0.0), *ends, strict=True)
-    return min(lows), max(highs)
 
 
 def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:

@@ -17,12 +17,15 @@ from kedge_convert.prepare.graph import (
     Values,
     Weights,
     forget,
+    low_and_step,
     peak,
     quantised,
     run,
     trace,
 )
-from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs
+from kedge_convert.prepare.judging import closest, judges
+from kedge_convert.prepare.one_step import equalise_for_one_step
+from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs, plain
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
@@ -47,16 +50,18 @@ class Twins:
 class Grids:
     """A quantiser's grids: `levels` as of a Grid.
 
-    `per_channel_dense`: whether each output of a dense layer has its own step, as every
-    convolution's output has.
+    `per_channel_dense`: whether each output of a dense layer has its own step; `per_channel`:
+    whether any layer's outputs have.
     """
 
     levels: int = LEVELS
     per_channel_dense: bool = True
+    per_channel: bool = True
 
     def of(self, weights: Weights) -> Grid:
         """Return the grid of a layer."""
-        return Grid(self.levels, weights.kind == "dense" and not self.per_channel_dense)
+        dense = weights.kind == "dense" and not self.per_channel_dense
+        return Grid(self.levels, shared=dense or not self.per_channel)
 
 
 PLAIN = Grids()
@@ -93,6 +98,9 @@ def round_weights(
     for i, node in enumerate(graph.nodes):
         rounded = _round(node, twins, rounding, rng)
         value = run(rounded, twins.rounded)
+        if node.offsets is not None and node.output not in rounding.floats:
+            rounded = shifted(rounded, low_and_step(value)[1])
+            value = run(rounded, twins.rounded)
         twins.floats[node.output] = run(node, twins.floats)
         is_float = node.output in rounding.floats
         twins.rounded[node.output] = value if is_float else quantised(rounded, value)
@@ -103,31 +111,55 @@ def round_weights(
     return graph.with_nodes(nodes)
 
 
+def shifted(node: Node, step: float) -> Node:
+    """Return a node of copied channels with their shifts, which are in steps, in its bias."""
+    assert node.weights is not None
+    assert node.offsets is not None
+    bias = node.weights.bias + node.offsets * np.float32(step)
+    return replace(node, weights=replace(node.weights, bias=bias))
+
+
 def affordable(graph: Graph, count: int) -> int:
     """Return how many of `count` images fit into MEMORY, at least 16."""
     return min(count, max(16, MEMORY // (2 * 4 * peak(graph))))
 
 
 def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generator) -> Node:
-    """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
+    """Return a weighted node with rounded kernel and corrected bias; any other as it is.
+
+    Plain rounding stays where its outputs are closer to the float layer's on the judging images.
+    """
     if node.weights is None:
         return node
     source = node.inputs[0]
     pair, grid = (twins.floats[source], twins.rounded[source]), rounding.grid(node)
-    kernel = node.weights.kernel if grid is None else _kernel(node, pair, grid, rng)
-    changed = replace(node, weights=replace(node.weights, kernel=kernel))
-    return _corrected(node, changed, pair)
+    if grid is None:
+        return _corrected(node, node, pair)
+    judging = judges(len(pair[0]))
+    fitting = (pair[0][judging:], pair[1][judging:])
+    at = windows.positions(node, pair[0].shape, POSITIONS, rng)
+    kernels = _kernels(node, fitting, grid, at)
+    candidates = [_corrected(node, _with_kernel(node, each), fitting) for each in kernels]
+    if judging == 0:
+        return candidates[0]
+    chosen = closest(node, candidates, (pair[0][:judging], pair[1][:judging]), at)
+    return _corrected(node, chosen, pair)
 
 
-def _kernel(node: Node, pair: Pair, grid: Grid, rng: np.random.Generator) -> Floats:
+def _with_kernel(node: Node, kernel: Floats) -> Node:
+    assert node.weights is not None
+    return replace(node, weights=replace(node.weights, kernel=kernel))
+
+
+def _kernels(node: Node, pair: Pair, grid: Grid, at: windows.Positions) -> list[Floats]:
+    """Return two rounded kernels: compensated, and plain."""
     weights = node.weights
     assert weights is not None
-    at = windows.positions(node, pair[0].shape, POSITIONS, rng)
     floats, rounded = (windows.sample(node, value, at) for value in pair)
     independent = len(pair[0]) * min(len(at), INDEPENDENT)
     flat = windows.flatten(weights).astype(np.float64)
-    found = on_grid_by_inputs(flat, (rounded, floats), independent, grid)
-    return windows.restore(found, weights)
+    compensated = on_grid_by_inputs(flat, (rounded, floats), independent, grid)
+    return [windows.restore(each, weights) for each in (compensated, plain(flat, grid))]
 
 
 def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
@@ -153,10 +185,12 @@ def plan(model: Any) -> Graph:
     return fold(trace(model))
 
 
-def equalised(graph: Graph, images: Floats) -> Graph:
+def equalised(graph: Graph, images: Floats, *, per_channel: bool = True) -> Graph:
     """Return the same function with its channels equalised (equalise.py), weights still exact.
 
     `images`: float32 [n, h, w, 3], preprocessed, about 200 of the kind the model will see.
+    `per_channel`: whether each output's weights have a step of their own (else one_step.py).
     """
     judging = max(1, min(len(images) // 5, LARGEST_JUDGING))
-    return equalise(graph, images[judging:], images[:judging])
+    method = equalise if per_channel else equalise_for_one_step
+    return method(graph, images[judging:], images[:judging])

@@ -133,6 +133,12 @@ class Grid:
 PLAIN = Grid()
 
 
+def plain(weights: Doubles, grid: Grid = PLAIN) -> Doubles:
+    """Return weights, [..., n, outputs], rounded to the nearest of the grid."""
+    step = grid.step(weights)
+    return np.asarray(np.rint(weights / step) * step)
+
+
 @dataclass(frozen=True)
 class Moments:
     """Sums over sampled inputs x (rounded network) and f (float network), means taken off.

@@ -30,7 +30,7 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
     if batch != 1:
         raise OperatorImportError(f"INPUT of a batch of {batch}")
     image = keras.Input(tuple(shape), name=INPUT)
-    building = _Building(program, image, _LayerNames(names))
+    building = _Building(program, image, LayerNames(names))
     for operation in needed(program):
         building.add(operation)
     outputs = [building.values.get(each) for each in program.outputs]
@@ -46,7 +46,7 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
 class _Building:
     """The values so far: Keras tensors, arrays; None for what is computed from shapes alone."""
 
-    def __init__(self, program: Program, image: Any, names: "_LayerNames") -> None:
+    def __init__(self, program: Program, image: Any, names: "LayerNames") -> None:
         constants = enumerate(each.constant for each in program.tensors)
         self.values: dict[int, Any] = {i: each for i, each in constants if each is not None}
         self.values |= {-1: None, program.inputs[0]: image}
@@ -101,10 +101,11 @@ def _folded(operation: Operation, operands: Sequence[Any]) -> Any:
     return FOLDED[operation.kind](operands[0])
 
 
-class _LayerNames:
+class LayerNames:
     """Names of layers, each once, from the names of tensors; `known`: the layers' own."""
 
-    def __init__(self, known: frozenset[str]) -> None:
+    def __init__(self, known: frozenset[str] = frozenset()) -> None:
+        """Take the names of the layers that the program was made from."""
         self._known = known
         self._taken: dict[str, int] = {INPUT: 1}
 

@@ -5,6 +5,7 @@ whatever it was made by. Where the program can't be imported exactly, its own Ke
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from kedge_convert.export import tflite_converter
@@ -18,6 +19,7 @@ from kedge_convert.program.reading import read
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError
 from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.errors import EngineError, one_line
 
 PROVEN = 4  # calibration images on which an imported program must give the same answers
@@ -44,7 +46,8 @@ def preparable(source: Source, images: ImageSplit) -> Preparable:
         names = frozenset(layer.name for layer in source.model._flatten_layers())
         model = imported(read(content), source.model.name, names)
         probes = tensors(images.calibration[:PROVEN], source.input)
-        if not proof.is_same(content, model, probes):
+        program = ModelContent(Path("program.tflite"), "tflite", content)
+        if not proof.is_same(program, model, probes):
             return replace(rest, reason=INEXACT)
     except OperatorImportError as error:
         return replace(rest, reason=f"no rule imports the operator {error}")

@@ -1,7 +1,6 @@
 """Compare an imported model with the program that it was made from."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,23 @@ from kedge_runtime.output import quiet
 TOLERANCE = 1e-5
 
 
-def is_same(content: bytes, model: Any, tensors: Iterable[Floats], format: str = "tflite") -> bool:
+def is_same(
+    content: ModelContent, model: Any, tensors: Iterable[Floats], planar: bool = False
+) -> bool:
     """Whether a model gives the program's answers to tensors, float32 [1, h, w, c] each.
 
-    Raises EngineError and ArtefactError for a program that does not run.
+    `planar`: whether the program takes [1, c, h, w]. Raises EngineError and ArtefactError for a
+    program that does not run.
     """
     with quiet():
-        engine = open_engine(ModelContent(Path(f"program.{format}"), format, content))
-        both = [(_flat(engine.run(each)), _flat(model(each, training=False))) for each in tensors]
+        engine = open_engine(content)
+        both = [
+            (
+                _flat(engine.run(_planar(each) if planar else each)),
+                _flat(model(each, training=False)),
+            )
+            for each in tensors
+        ]
     theirs, ours = (np.stack(each) for each in zip(*both, strict=True))
     # Written so that a NaN fails.
     return bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
@@ -37,6 +45,10 @@ def noise(shape: tuple[int, ...], count: int) -> Iterator[Floats]:
     for i in range(count):
         values = rng.integers(0, 256, (1, *shape)) if i % 2 else rng.uniform(-1, 1, (1, *shape))
         yield values.astype(np.float32)
+
+
+def _planar(images: Floats) -> Floats:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def _flat(answers: Any) -> Floats:

@@ -21,7 +21,7 @@ def convolution(call: OperatorImport) -> Any:
         dilation_rate=_dilation(call),
         **_window(call),
     )
-    return _with_weights(layer, call.value(), kernel, call.bias(2, kernel.shape[3]))
+    return with_weights(layer, call.value(), kernel, call.bias(2, kernel.shape[3]))
 
 
 def depthwise(call: OperatorImport) -> Any:
@@ -37,7 +37,7 @@ def depthwise(call: OperatorImport) -> Any:
         **window,
     )
     bias = call.bias(2, kernel.shape[2])
-    return _with_weights(layer, call.value(), kernel.reshape(*kernel.shape[:2], channels, -1), bias)
+    return with_weights(layer, call.value(), kernel.reshape(*kernel.shape[:2], channels, -1), bias)
 
 
 def transposed(call: OperatorImport) -> Any:
@@ -46,7 +46,7 @@ def transposed(call: OperatorImport) -> Any:
     layer = require("keras").layers.Conv2DTranspose(
         kernel.shape[2], kernel.shape[:2], **_window(call)
     )
-    return _with_weights(layer, call.value(2), kernel, call.bias(3, kernel.shape[2]))
+    return with_weights(layer, call.value(2), kernel, call.bias(3, kernel.shape[2]))
 
 
 def dense(call: OperatorImport) -> Any:
@@ -56,7 +56,7 @@ def dense(call: OperatorImport) -> Any:
     if len(value.shape) > 2 and not call.options.keepNumDims:
         value = layers.Flatten(name=f"{call.name}_flatten")(value)
     layer = layers.Dense(kernel.shape[1], name=call.name)
-    return _with_weights(layer, value, kernel, call.bias(2, kernel.shape[1]))
+    return with_weights(layer, value, kernel, call.bias(2, kernel.shape[1]))
 
 
 def prelu(call: OperatorImport) -> Any:
@@ -65,7 +65,7 @@ def prelu(call: OperatorImport) -> Any:
     slopes = slopes.reshape((1,) * (len(value.shape) - 1 - slopes.ndim) + slopes.shape)
     shared = [i + 1 for i, size in enumerate(slopes.shape) if size == 1]
     layer = require("keras").layers.PReLU(shared_axes=shared or None, name=call.name)
-    return _with_weights(layer, value, slopes)
+    return with_weights(layer, value, slopes)
 
 
 def _window(call: OperatorImport) -> dict[str, Any]:
@@ -80,7 +80,8 @@ def _dilation(call: OperatorImport) -> tuple[int, int]:
     return call.options.dilationHFactor, call.options.dilationWFactor
 
 
-def _with_weights(layer: Any, value: Any, *weights: Floats) -> Any:
+def with_weights(layer: Any, value: Any, *weights: Floats) -> Any:
+    """Return what a layer makes of a Keras tensor, the layer's weights set."""
     result = layer(value)
     layer.set_weights([np.asarray(each, np.float32) for each in weights])
     return result

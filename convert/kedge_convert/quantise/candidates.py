@@ -127,7 +127,8 @@ def prepare(
     all_grids = dict.fromkeys(map(options.grids, options.formats))
     prepared = {}
     with progress.stage("prepare weights", len(graph.nodes) * len(all_grids)) as tick, quiet():
-        equalised = preparation.equalised(graph, inputs)
+        per_channel = options.scheme.per_channel
+        equalised = preparation.equalised(graph, inputs, per_channel=per_channel)
         for grids in all_grids:
             rounding = preparation.Rounding(options.seed, grids=grids)
             rounded = preparation.round_weights(equalised, inputs, rounding, tick)

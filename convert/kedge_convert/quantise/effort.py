@@ -2,6 +2,7 @@
 
 - fast: stock weights with one method for ranges, from one observation.
 - default: stock and prepared weights, with every method for ranges.
+- high: also copied channels, which give the noisiest activations finer steps (finer.py).
 
 docs/quantisation.md states what each one costs.
 """
@@ -16,17 +17,20 @@ class Effort:
     """The quantisation candidates of an integer target.
 
     `prepares`: whether there are candidates with prepared weights. `range_methods`: of
-    RANGE_METHODS, tried on prepared weights.
+    RANGE_METHODS, tried on prepared weights. `work`: limits of the work of files with copied
+    channels, to that without; a candidate for each.
     """
 
     name: str
     prepares: bool = True
     range_methods: tuple[str, ...] = RANGE_METHODS
+    work: tuple[float, ...] = ()
 
 
 FAST = Effort("fast", prepares=False, range_methods=("minmax",))
 DEFAULT = Effort("default")
-EFFORTS = {effort.name: effort for effort in (FAST, DEFAULT)}
+HIGH = Effort("high", work=(1.25,))
+EFFORTS = {effort.name: effort for effort in (FAST, DEFAULT, HIGH)}
 
 
 def read_effort(value: object) -> Effort:

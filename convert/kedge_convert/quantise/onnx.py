@@ -39,8 +39,9 @@ def observe(
 
 
 def grids(scheme: Scheme) -> Grids:
-    """Return the grids of prepared weights; dense layers always have a step per output."""
-    return Grids(REDUCED if scheme.reduce_range else LEVELS)
+    """Return the grids of prepared weights; dense layers have a step per output if others have."""
+    levels = REDUCED if scheme.reduce_range else LEVELS
+    return Grids(levels, per_channel=scheme.per_channel)
 
 
 def operators(content: bytes) -> list[StaticOperator]:

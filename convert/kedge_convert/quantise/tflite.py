@@ -33,7 +33,7 @@ def observe(
 
 def grids(scheme: Scheme) -> Grids:
     """Return the grids of prepared weights."""
-    return Grids(per_channel_dense=scheme.per_channel_dense)
+    return Grids(per_channel_dense=scheme.per_channel_dense, per_channel=scheme.per_channel)
 
 
 def operators(content: bytes) -> list[StaticOperator]:

@@ -28,7 +28,8 @@ from kedge_runtime.records import decode, encode, shown
 
 # 2: grey images, Pillow's and Keras's own geometries, the name of the pipeline.
 SCHEMA = 2
-# 3: what labelled images said of the answers (`Confidence`), and the validation images' marks.
+# 3: what labelled images said of the answers (`Confidence`), the validation images' marks, and the
+# layers of copied channels.
 WITH_CONFIDENCE = 3
 READABLE = (1, 2, WITH_CONFIDENCE)
 MAX_JSON = 4 << 20  # bytes; 1000 labels take 50 KiB, and JSON grows twentyfold when it is read
@@ -273,7 +274,8 @@ class Contract:
 
     def __post_init__(self) -> None:
         """State the schema that the fields need."""
-        if self.confidence or self.second or self.provenance.validation_images:
+        origin = self.provenance
+        if self.confidence or self.second or origin.validation_images or origin.copied:
             object.__setattr__(self, "schema", max(self.schema, WITH_CONFIDENCE))
 
     def to_json(self) -> str:
@@ -284,8 +286,9 @@ class Contract:
         """
         data = encode(self)
         # Omitted where unset: files without them keep their bytes, and older devices read them.
-        if not self.provenance.validation_images:
-            del data["provenance"]["validation_images"]
+        for name in ("validation_images", "copied"):
+            if not data["provenance"][name]:
+                del data["provenance"][name]
         for name in ("confidence", "second"):
             if data[name] is None:
                 del data[name]

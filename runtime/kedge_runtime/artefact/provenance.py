@@ -13,6 +13,7 @@ class Provenance:
     `method`: whether the weights were prepared for int8 (docs/quantisation.md).
     `calibration_images`: the start of each file's SHA-256 (`calibration_mark`). `ranges`: how the
     ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
+    `copied`: layers whose channels are written several times, as `conv1 x2`.
     `device`: the device profile that chose its integer layout, if any. `head`: the float model's
     output type, None where unknown. `output`, `signature`: the one of several that the user chose,
     else empty. `validation_images`: marks of the images that it was compared with the float model
@@ -31,6 +32,7 @@ class Provenance:
     tools: dict[str, str] = field(default_factory=dict)
     ranges: str = ""
     kept: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
     device: str = ""
     head: Kind | None = None
     output: str = ""

@@ -292,9 +292,13 @@ EXACT = frozenset({"int8", "int16x8"})
 
 
 def exactly_held(contract: Contract) -> bool:
-    """Whether a model has only integer operators, on an engine with exact kernels."""
+    """Whether a model has only integer operators, on an engine with exact kernels.
+
+    A file that ends in floats computes its last ones in float.
+    """
     format, _, _ = contract.provenance.target.partition(":")
-    return format == "tflite" and contract.provenance.precision in EXACT
+    integers = contract.output.tensor.quantisation is not None
+    return format == "tflite" and contract.provenance.precision in EXACT and integers
 
 
 def exact_outputs(

@@ -46,6 +46,14 @@ class Predictor(ABC):
             EngineError: The engine fails, or is closed.
         """
 
+    def counts(self) -> dict[str, int]:
+        """Count what its answers took so far.
+
+        Returns:
+            Numbers by name; none, but for a second opinion.
+        """
+        return {}
+
     def summary(self) -> tuple[str, ...]:
         """Return lines on what its answers took so far.
 

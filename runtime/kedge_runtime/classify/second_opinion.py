@@ -6,12 +6,14 @@ any other. `kedge calibrate --second` chooses the margin and stores it in the fi
 
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from kedge_runtime.arrays import Floats
+from kedge_runtime.arrays import Array, Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.identity import identity
@@ -141,19 +143,44 @@ class SecondOpinion(Predictor):
             UsageError: An argument is wrong.
             EngineError: An engine fails, or is closed.
         """
+        return self.prepared(image, colour)()
+
+    def prepared(self, image: Source, colour: Colour = "rgb") -> Callable[[], Floats]:
+        """Decode an image and preprocess it for the first; return the function for the rest.
+
+        Few images are near ties, so the second one's preprocessing waits until it is asked.
+        """
         image = plain(image, LIMITS.bytes)  # an open file is read once
-        first, second = self.first, self.second
-        pixels = first.read(image, colour)
-        outputs = check_finite(first.run(pixels))
+        pixels = self.first.read(image, colour)
+        tensor = self.first.preprocessor.tensor(pixels)
+        again = partial(self._again, image, colour, pixels)
+        return partial(self._probabilities, tensor, again)
+
+    def _probabilities(self, tensor: Array, again: Callable[[], Floats]) -> Floats:
+        """Return the first one's probabilities, or `again`'s for a near tie."""
+        first = self.first
+        outputs = check_finite(first.numbers(first.engine.run(tensor)))
         is_near = bool(closeness(outputs, first.contract.output) < self.rule.margin)
         with self._lock:
             self.images += 1
             self.asked += is_near
-        if not is_near:
-            return probabilities(outputs, first.contract.output)
-        if second.contract.input.geometry != first.contract.input.geometry:
+        return again() if is_near else probabilities(outputs, first.contract.output)
+
+    def _again(self, image: Source, colour: Colour, pixels: Pixels) -> Floats:
+        """Return the second one's probabilities. `pixels`: as the first one read the image."""
+        second = self.second
+        if second.contract.input.geometry != self.first.contract.input.geometry:
             pixels = second.read(image, colour)
         return second.prepared_pixels(pixels)()
+
+    def counts(self) -> dict[str, int]:
+        """Count the images, and those that were asked again.
+
+        Returns:
+            `second_images` and `second_asked`.
+        """
+        with self._lock:
+            return {"second_images": self.images, "second_asked": self.asked}
 
     def summary(self) -> tuple[str, ...]:
         """Return how many images were asked again, beside what the margin was chosen for.

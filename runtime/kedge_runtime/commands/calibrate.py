@@ -1,15 +1,17 @@
 """Fit an artefact's confidence to labelled images: the command `kedge calibrate`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import artefact_of
+from kedge_runtime.artefact.file import artefact_of, with_sketch
 from kedge_runtime.artefact.reseal import is_signed, resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
@@ -19,7 +21,7 @@ from kedge_runtime.commands.second import SecondRequest, run_pair
 from kedge_runtime.confidence import coverage, sentences
 from kedge_runtime.confidence.coverage import CoverageCost
 from kedge_runtime.confidence.fit import check, fitted
-from kedge_runtime.confidence.labelled import Asked, ask, read_labels
+from kedge_runtime.confidence.labelled import Asked, LabelledImages, ask, read_labels
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, about
 from kedge_runtime.output import echo, echo_json, note, quiet, say
@@ -139,15 +141,15 @@ def run(options: CalibrateOptions) -> int:
     with about(options.file):
         check(classifier.contract.output, options.count)
     images = read_labels(options.images, options.truth, classifier.contract, options.count)
-    with Bar(options.file.name, len(images.paths)) as bar:
-        asked = ask(classifier, images, lambda: bar.advance(1))
+    asked, looks = _asked(classifier, images, options.file.name)
     for line in asked.lines():
         note(line)
     with about(options.file):
         contract = fitted(classifier.contract, asked.labelled)
     data = resealed(content, classifier, contract)
-    if classifier.artefact.packed_sketch:
-        data = _sketched(ModelContent(path, content.format, data), images.paths)
+    if looks:
+        calibrated = Classifier(replace(classifier.artefact, contract=contract), classifier.engine)
+        data = _sketched(ModelContent(path, content.format, data), calibrated, asked, looks)
     digest = write_resealed(path, data)
     signed = is_signed(content)
     _print(options, CalibrateReport.of(path, digest, contract, asked, signed=signed))
@@ -156,12 +158,32 @@ def run(options: CalibrateOptions) -> int:
     return 0
 
 
-def _sketched(content: ModelContent, paths: Sequence[Path]) -> bytes:
-    """Return a file with a sketch of these images: the earlier one has the earlier confidence."""
-    from kedge_runtime.field.sketching import sketched_again
+def _asked(
+    classifier: Classifier, images: LabelledImages, name: str
+) -> tuple[Asked, Sequence[Floats]]:
+    """Run a file on the images; for one with a sketch return their statistics for a new one."""
+    looks = list[Floats]()
 
-    with Bar("sketch", len(paths)) as bar:
-        return sketched_again(content, paths, lambda: bar.advance(1))
+    def look(fitted: Pixels) -> None:
+        from kedge_runtime.field.measure import image_statistics
+
+        if classifier.artefact.packed_sketch:
+            looks.append(image_statistics(fitted))
+
+    with Bar(name, len(images.paths)) as bar:
+        return ask(classifier, images, lambda: bar.advance(1), look), looks
+
+
+def _sketched(
+    content: ModelContent, calibrated: Classifier, asked: Asked, looks: Sequence[Floats]
+) -> bytes:
+    """Return a file with a sketch of the answers: the earlier one has the earlier confidence."""
+    from kedge_runtime.field.sketching import sketch_answers
+
+    answers = asked.labelled
+    truth = None if calibrated.classes.multi_label else answers.truth.tolist()
+    sketch = sketch_answers(calibrated, answers.outputs, np.stack(looks), truth)
+    return with_sketch(content, artefact_of(content), sketch)
 
 
 def _pair(options: CalibrateOptions, out: Path, second: Path, reference: Path) -> SecondRequest:

@@ -1,7 +1,6 @@
 """Serve a model and its stream as a page and an interface: the command `kedge serve`."""
 
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,31 +9,18 @@ from typing import Any
 import click
 
 from kedge_runtime.classify.results import Classes
-from kedge_runtime.commands.arguments import split
-from kedge_runtime.commands.opening import (
-    ModelRequest,
-    answer_options,
-    model_request,
-    opening_options,
-)
+from kedge_runtime.commands.opening import opening_options
 from kedge_runtime.commands.options import FILE, FOLDER, record
-from kedge_runtime.commands.stream import (
-    FrameSourceRequest,
-    GateRequest,
-    SinkRequest,
-    stream_options,
-    summing_up,
-)
-from kedge_runtime.commands.updating import StreamModel, UpdateRequest, update_options
-from kedge_runtime.commands.watch import ending_by_signal, top_option
+from kedge_runtime.commands.stream import summing_up
+from kedge_runtime.commands.streaming import StreamRequest, stream_request_options
+from kedge_runtime.commands.updating import StreamModel
+from kedge_runtime.commands.watch import ending_by_signal
 from kedge_runtime.commands.watch_lines import EventLog
 from kedge_runtime.errors import UsageError, install, reason_of
 from kedge_runtime.files import read_text
 from kedge_runtime.output import note, only_python_stderr
 from kedge_runtime.serve.address import Address
 from kedge_runtime.serve.labelling import UnsureLabelling
-from kedge_runtime.streams.answers import FrameClassifier, StreamTally
-from kedge_runtime.watch.message import Origin
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 TOKEN = "KEDGE_TOKEN"
@@ -122,35 +108,26 @@ address_options = record(
 class ServeOptions:
     """The options of `kedge serve`."""
 
-    arguments: tuple[str, ...]
-    top: int
-    model: ModelRequest
-    source: FrameSourceRequest
-    gates: GateRequest
-    sinks: SinkRequest
-    updates: UpdateRequest
+    stream: StreamRequest
     address: AddressRequest
 
     def check_stream(self) -> None:
         """Raise UsageError for an option that only a stream has a use for."""
+        gates, sinks = self.stream.gates, self.stream.sinks
         idle = {
-            "--debounce": self.gates.debounce,
-            "--motion": self.gates.motion,
-            "--csv": self.sinks.csv,
-            "--mqtt": self.sinks.mqtt,
-            "--webhook": self.sinks.webhook,
+            "--debounce": gates.debounce,
+            "--motion": gates.motion,
+            "--csv": sinks.csv,
+            "--mqtt": sinks.mqtt,
+            "--webhook": sinks.webhook,
         }
         for option, value in idle.items():
-            if value is not None and not self.source.given:
+            if value is not None and not self.stream.source.given:
                 raise UsageError(f"{option}: is for a stream; give --camera or --video, too")
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT...")
-@top_option
-@answer_options
-@stream_options
-@update_options
+@stream_request_options
 @address_options
 @opening_options
 def serve(**options: Any) -> int:
@@ -159,36 +136,36 @@ def serve(**options: Any) -> int:
     ARTEFACT ends in .tflite or .onnx. --camera or --video runs the stream in the same process, as
     `kedge watch` does. POST /v1/classify takes an image; /openapi.json describes it.
     """
-    return run(ServeOptions(model=model_request(options), **options))
+    return run(ServeOptions(StreamRequest.take(options), **options))
 
 
 def run(options: ServeOptions) -> int:
     """Serve until Ctrl-C; return the exit code."""
-    artefacts, _ = split(options.arguments, streaming=True, zips=True)
+    artefacts = options.stream.artefacts()
     options.check_stream()
     token = options.address.token()
     running, access = (_library(f"kedge_runtime.serve.{name}") for name in ("running", "access"))
     with Address(options.address.host, options.address.port).bind() as listening:
-        stream = options.updates.open(artefacts, options.model, options.source, options.sinks)
+        stream = options.stream.open(artefacts)
         with only_python_stderr(), ending_by_signal():
             rules = access.AccessRules(token, options.address.requests())
             opened = _opened(stream, options)
-            setup = running.Setup(stream.model, options.model.rule, *opened, rules)
+            setup = running.Setup(stream.model, options.stream.model.rule, *opened, rules)
             note(f"http://{_shown(*listening.getsockname()[:2])} (Ctrl-C ends it)")
-            with summing_up(setup.classifier.tally) if setup.items else nullcontext():
+            tally = setup.classifier.tally if setup.items else None
+            with summing_up(tally, stream.model):
                 running.serve(setup, listening)
     return 0
 
 
-def _opened(stream: StreamModel, options: ServeOptions) -> tuple[Any, ...]:
+def _opened(opened: StreamModel, options: ServeOptions) -> tuple[Any, ...]:
     """Open the stream: classifier, origin, items, observers, sinks and labelling, in this order."""
-    source, gates = options.source, options.gates.options(options.top, options.model.rule)
-    labelling = options.address.labelling(options.gates.save_unsure, stream.model.classes)
-    classifier = FrameClassifier(stream.model, gates, StreamTally())
-    origin = Origin(stream.names, source.name if source.given else "no source")
-    items = source.open() if source.given else None
-    sinks = [EventLog(), *options.sinks.open(origin, live=source.live)]
-    return classifier, origin, items, stream.observers, sinks, labelling
+    stream = options.stream
+    labelling = options.address.labelling(stream.gates.save_unsure, opened.model.classes)
+    classifier, origin = stream.classifier(opened), stream.origin(opened)
+    items = stream.source.open() if stream.source.given else None
+    sinks = [EventLog(), *stream.open_sinks(origin)]
+    return classifier, origin, items, opened.observers, sinks, labelling
 
 
 def _shown(host: str, port: int) -> str:

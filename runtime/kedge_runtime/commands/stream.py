@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.options import FOLDER, PLACE, group, record
 from kedge_runtime.errors import UsageError
@@ -60,6 +61,8 @@ class FrameSourceRequest:
     @property
     def name(self) -> str:
         """The source's name for messages, without a password."""
+        if not self.given:
+            return "no source"
         return str(self.video) if self.video is not None else camera_name(self.camera or "")
 
     def open(self) -> Iterable[Frame | Event]:
@@ -206,8 +209,11 @@ stream_options = group(source_options, gate_options, sink_options)
 
 
 @contextmanager
-def summing_up(tally: StreamTally) -> Iterator[None]:
-    """Print the summary of a stream on stderr when the block ends, unless stdout is closed."""
+def summing_up(tally: StreamTally | None, model: Predictor) -> Iterator[None]:
+    """Print what a stream and its model did when the block ends, unless stdout is closed.
+
+    It goes to stderr. `tally`: None without a stream.
+    """
     began, read = time.monotonic(), True
     try:
         yield
@@ -216,7 +222,10 @@ def summing_up(tally: StreamTally) -> Iterator[None]:
         raise
     finally:
         if read:
-            note(summary(tally, time.monotonic() - began))
+            if tally is not None:
+                note(summary(tally, time.monotonic() - began))
+            for line in model.summary():
+                note(line)
 
 
 def summary(tally: StreamTally, seconds: float) -> str:

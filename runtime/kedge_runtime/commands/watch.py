@@ -8,26 +8,13 @@ from typing import Any
 
 import click
 
-from kedge_runtime.commands.arguments import split
-from kedge_runtime.commands.opening import (
-    ModelRequest,
-    answer_options,
-    model_request,
-    opening_options,
-)
-from kedge_runtime.commands.stream import (
-    INTERRUPTED,
-    FrameSourceRequest,
-    GateRequest,
-    SinkRequest,
-    stream_options,
-    summing_up,
-)
-from kedge_runtime.commands.updating import StreamModel, UpdateRequest, update_options
+from kedge_runtime.commands.opening import opening_options
+from kedge_runtime.commands.stream import INTERRUPTED, summing_up
+from kedge_runtime.commands.streaming import StreamRequest, stream_request_options
+from kedge_runtime.commands.updating import StreamModel
 from kedge_runtime.commands.watch_lines import JsonLines, TextLines, local_time, video_time
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import only_python_stderr
-from kedge_runtime.streams.answers import FrameClassifier, StreamTally
 from kedge_runtime.watch.loop import Sink, Watch
 from kedge_runtime.watch.message import Origin
 
@@ -36,31 +23,12 @@ from kedge_runtime.watch.message import Origin
 class WatchOptions:
     """The options of `kedge watch`."""
 
-    arguments: tuple[str, ...]
-    top: int
-    model: ModelRequest
-    source: FrameSourceRequest
-    gates: GateRequest
-    sinks: SinkRequest
-    updates: UpdateRequest
+    stream: StreamRequest
     as_json: bool
 
 
-top_option = click.option(
-    "--top",
-    default=5,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Number of classes per answer.",
-)
-
-
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="ARTEFACT...")
-@top_option
-@answer_options
-@stream_options
-@update_options
+@stream_request_options
 @opening_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def watch(**options: Any) -> int:
@@ -69,27 +37,26 @@ def watch(**options: Any) -> int:
     ARTEFACT ends in .tflite or .onnx. A camera that is lost is opened again, until Ctrl-C. Answers
     and events are printed, and go to each sink: --csv, --mqtt, --webhook.
     """
-    return run(WatchOptions(model=model_request(options), **options))
+    return run(WatchOptions(StreamRequest.take(options), **options))
 
 
 def run(options: WatchOptions) -> int:
     """Watch until the stream ends; return the exit code."""
-    artefacts, _ = split(options.arguments, streaming=True, zips=True)
-    if not options.source.given:
+    artefacts = options.stream.artefacts()
+    if not options.stream.source.given:
         raise UsageError("no source given: name one with --camera or --video")
-    opened = options.updates.open(artefacts, options.model, options.source, options.sinks)
+    opened = options.stream.open(artefacts)
     with only_python_stderr(), ending_by_signal():
         return watch_stream(opened, options)
 
 
 def watch_stream(opened: StreamModel, options: WatchOptions) -> int:
     """Send a stream's messages to the sinks until it ends; return the exit code."""
-    source, tally = options.source, StreamTally()
-    gates = options.gates.options(options.top, options.model.rule)
-    classifier = FrameClassifier(opened.model, gates, tally)
-    items, origin = source.open(), Origin(opened.names, source.name)
-    sinks = [_printer(options, origin), *options.sinks.open(origin, live=source.live)]
-    with summing_up(tally):
+    stream = options.stream
+    source, classifier = stream.source, stream.classifier(opened)
+    items, origin = source.open(), stream.origin(opened)
+    sinks = [_printer(options, origin), *stream.open_sinks(origin)]
+    with summing_up(classifier.tally, opened.model):
         try:
             Watch(source.name, classifier, opened.observers, sinks).run(items)
         except KeyboardInterrupt:
@@ -100,7 +67,8 @@ def watch_stream(opened: StreamModel, options: WatchOptions) -> int:
 def _printer(options: WatchOptions, origin: Origin) -> Sink:
     if options.as_json:
         return JsonLines(origin)
-    return TextLines(options.top, local_time if options.source.live else video_time)
+    stream = options.stream
+    return TextLines(stream.top, local_time if stream.source.live else video_time)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kedge_runtime.arrays import Flags, Floats, Indices
+from kedge_runtime.arrays import Flags, Floats, Indices, Pixels
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.classify.classifier import Classifier
@@ -25,6 +25,7 @@ CALIBRATION, VALIDATION = "calibration images", "validation images"
 REPEATED, UNREADABLE = "repeated images", "unreadable images"
 
 Tick = Callable[[], None]
+Look = Callable[[Pixels], None]
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,15 @@ def _sets(paths: list[Path], how: str, contract: Contract) -> Flags:
     return flags
 
 
-def ask(classifier: Classifier, images: LabelledImages, tick: Tick = lambda: None) -> Asked:
+def ask(
+    classifier: Classifier,
+    images: LabelledImages,
+    tick: Tick = lambda: None,
+    look: Look = lambda fitted: None,
+) -> Asked:
     """Run an artefact on the images that neither calibrated nor validated it.
 
+    `look` gets each of them as the model does, RGB uint8 [h, w, 3] of its size.
     Raises UsageError where none is left, EngineError.
     """
     provenance = classifier.contract.provenance
@@ -102,7 +109,9 @@ def ask(classifier: Classifier, images: LabelledImages, tick: Tick = lambda: Non
             if reason := REPEATED if mark in rows else reasons.get(mark):
                 left_out[reason] += 1
                 continue
-            rows[mark] = _outputs(classifier, content)
+            fitted = _fitted(classifier, content)
+            rows[mark] = _outputs(classifier, fitted)
+            look(fitted)
         except ImageError:
             left_out[UNREADABLE] += 1
         else:
@@ -113,6 +122,13 @@ def ask(classifier: Classifier, images: LabelledImages, tick: Tick = lambda: Non
     return Asked(LabelledOutputs(outputs, images.truth[chosen], tuple(rows)), dict(left_out))
 
 
-def _outputs(classifier: Classifier, content: bytes) -> Floats:
+def _fitted(classifier: Classifier, content: bytes) -> Pixels:
+    plan = classifier.preprocessor
     with quiet():  # OpenCV prints about damaged images
-        return check_finite(classifier.run(classifier.preprocessor.read(content)))
+        return plan.fit(plan.read(content))
+
+
+def _outputs(classifier: Classifier, fitted: Pixels) -> Floats:
+    tensor = classifier.preprocessor.look_up(fitted)
+    with quiet():
+        return check_finite(classifier.numbers(classifier.engine.run(tensor)))

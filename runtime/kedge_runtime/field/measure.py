@@ -59,7 +59,17 @@ def measure(fitted: Pixels, values: tuple[float, float, float]) -> Floats:
 
     `fitted`: RGB uint8 [h, w, 3]. `values`: confidence, margin and entropy of its answer.
     """
-    return np.array((*values, *_detail(fitted), *_colour(fitted)), np.float32)
+    return joined(values, image_statistics(fitted))
+
+
+def image_statistics(fitted: Pixels) -> Floats:
+    """Return the statistics of the image alone, float32 [len(STATISTICS) - ANSWERS]."""
+    return np.array((*_detail(fitted), *_colour(fitted)), np.float32)
+
+
+def joined(values: tuple[float, float, float], image: Floats) -> Floats:
+    """Return the statistics of an answer and of its image, float32 [len(STATISTICS)]."""
+    return np.concatenate([np.array(values, np.float32), image])
 
 
 def _detail(fitted: Pixels) -> tuple[float, ...]:

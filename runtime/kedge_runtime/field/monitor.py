@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kedge_runtime.arrays import Pixels
+from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Contract, Input
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.classify.results import Classes, Result
 from kedge_runtime.errors import ArtefactError, UsageError
 from kedge_runtime.field.evidence import FieldTests, MeasuredFrame
 from kedge_runtime.field.finding import FieldFinding, describe
-from kedge_runtime.field.measure import measure
+from kedge_runtime.field.measure import image_statistics, joined
 from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.field.state import read_state, write_state
 from kedge_runtime.field.thinning import Pace, Thinning
@@ -48,11 +48,16 @@ def sketch_in(artefact: Artefact) -> Sketch:
 
 def frame_of(fitted: Pixels, result: Result, classes: Classes, moment: float) -> MeasuredFrame:
     """Measure a frame of the network's size, RGB uint8 [h, w, 3], and its result."""
+    return measured_frame(image_statistics(fitted), result, classes, moment)
+
+
+def measured_frame(image: Floats, result: Result, classes: Classes, moment: float) -> MeasuredFrame:
+    """Join the statistics of an image, of `image_statistics`, with those of its result."""
     numbers = result.best.probability, result.margin, result.entropy
     best = result.best.index + classes.offset
     named = tuple(each.index + classes.offset for each in result.predictions)
     hits = named if classes.multi_label else (best,)
-    return MeasuredFrame(measure(fitted, numbers), best, hits, moment)
+    return MeasuredFrame(joined(numbers, image), best, hits, moment)
 
 
 class Fitter:

@@ -1,21 +1,14 @@
 """Run an artefact on labelled or unlabelled images, and sketch what it saw."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from kedge_runtime.arrays import Floats, Pixels
-from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.file import artefact_of, with_sketch
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.errors import ImageError
 from kedge_runtime.field.evidence import MeasuredFrame
-from kedge_runtime.field.monitor import frame_of
+from kedge_runtime.field.monitor import frame_of, measured_frame
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
-from kedge_runtime.output import quiet
 
 
 def look_at(classifier: Classifier, fitted: Pixels) -> MeasuredFrame:
@@ -47,6 +40,20 @@ def sketch_images(
     return sketch_frames(classifier, frames, truth)
 
 
+def sketch_answers(
+    classifier: Classifier, answers: Floats, images: Floats, truth: Sequence[int] | None
+) -> Sketch:
+    """Return the sketch of images that were classified before.
+
+    `answers`: the model's numbers, [n, outputs]. `images`: rows of `measure.image_statistics`.
+    """
+    classes, frames = classifier.classes, []
+    for numbers, image in zip(answers, images, strict=True):
+        result = classes.result(classifier.probabilities_in(numbers))
+        frames.append(measured_frame(image, result, classes, 0.0))
+    return sketch_frames(classifier, frames, truth)
+
+
 def sketch_frames(
     classifier: Classifier, frames: Sequence[MeasuredFrame], truth: Sequence[int] | None
 ) -> Sketch:
@@ -59,24 +66,3 @@ def sketch_frames(
     )
     output = classifier.contract.output
     return sketch_of(seen, len(classifier.classes.labels), output.temperature)
-
-
-def sketched_again(
-    content: ModelContent, paths: Sequence[Path], tick: Callable[[], None] = lambda: None
-) -> bytes:
-    """Return the bytes of a sealed file with a sketch of images, those that can't be read left out.
-
-    Without ground truth. Raises ArtefactError, EngineError.
-    """
-    with quiet():
-        classifier = Classifier.of(content, EngineOptions())
-    with classifier:
-        sketch = sketch_images(classifier, _readable(classifier, paths), None, tick)
-    return with_sketch(content, artefact_of(content), sketch)
-
-
-def _readable(classifier: Classifier, paths: Sequence[Path]) -> Iterator[Pixels]:
-    plan = classifier.preprocessor
-    for path in paths:
-        with suppress(ImageError):
-            yield plan.fit(plan.read(path))

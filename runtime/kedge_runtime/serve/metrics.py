@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.streams.answers import StreamTally
 
 # Field of the tally -> what its counter counts.
@@ -19,6 +20,11 @@ COUNTERS = {
     "losses": "Times that the source was lost",
     "lost_seconds": "Seconds without the source",
 }
+# Count of a predictor -> what its counter counts.
+MODEL_COUNTERS = {
+    "second_images": "Images that a model with a second opinion classified",
+    "second_asked": "Images that were asked again, of the better model",
+}
 assert set(COUNTERS) == {field.name for field in fields(StreamTally)}
 
 Waiting = Mapping[str, Callable[[], int]]
@@ -28,6 +34,7 @@ Waiting = Mapping[str, Callable[[], int]]
 class StreamCollector(Collector):
     """Reads the figures when they are asked for. `waiting`: sink -> its undelivered messages."""
 
+    model: Predictor
     tally: StreamTally
     is_live: Callable[[], bool]
     waiting: Waiting
@@ -36,12 +43,14 @@ class StreamCollector(Collector):
         """Yield each figure."""
         for name, text in COUNTERS.items():
             yield CounterMetricFamily(f"kedge_{name}", text, getattr(self.tally, name))
+        for name, count in self.model.counts().items():
+            yield CounterMetricFamily(f"kedge_{name}", MODEL_COUNTERS[name], count)
         yield GaugeMetricFamily(
             "kedge_source_up", "1 while the source gives frames", self.is_live()
         )
         waiting = GaugeMetricFamily("kedge_waiting", "Messages not yet delivered", labels=["sink"])
-        for sink, count in self.waiting.items():
-            waiting.add_metric([sink], count())
+        for sink, undelivered in self.waiting.items():
+            waiting.add_metric([sink], undelivered())
         yield waiting
 
 

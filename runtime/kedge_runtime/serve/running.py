@@ -45,7 +45,7 @@ def serve(setup: Setup, listening: socket.socket) -> None:
 
 def _service(setup: Setup, view: View) -> Service:
     tally = setup.classifier.tally
-    collector = StreamCollector(tally, view.is_live, _waiting(setup.sinks))
+    collector = StreamCollector(setup.model, tally, view.is_live, _waiting(setup.sinks))
     return Service(
         setup.origin.source,
         setup.origin.artefacts,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.errors import ArtefactError, KedgeError, one_line
+from kedge_runtime.errors import ArtefactError, KedgeError, UsageError, one_line
 from kedge_runtime.output import quiet, say
 from kedge_runtime.updates.state import BadModel, OnTrial, Settled, VerifiedModel
 from kedge_runtime.updates.store import ModelStore
@@ -25,16 +25,17 @@ class Begun:
 
 
 def begin(base: Path, store: ModelStore, plan: UpdatePlan) -> Begun:
-    """Open the model in use, or `base` where that can't be used; the state is on the disk then.
+    """Open the model in use, or `base` where that can't be used.
 
-    A model on trial ended the last process, so it is bad. Another `base` than before begins anew.
-    Raises ArtefactError where `base` fails verify, and what opening it raises.
+    The state is on the disk then, unless that is full: a device answers all the same. A model on
+    trial ended the last process, so it is bad. Another `base` than before begins anew. Raises
+    ArtefactError where `base` fails verify, and what opening it raises.
     """
     content = read_content(base, trust=plan.trust)
     state, lines = _after_crash(store)
     bad = state.bad if state else ()
     if state is not None and state.base == content.digest:
-        store.write(state)
+        _noted(state, store)
         try:
             return Begun(state, _opened(state.in_use, store, plan), lines)
         except (KedgeError, RefusedUpdateError) as error:
@@ -83,11 +84,30 @@ def _with_base(
     if not content.sealed:
         raise ArtefactError(f"{content.path}: --updates needs a sealed artefact (`kedge seal`)")
     try:
-        verify_apart(store.put(content), plan.engine, nice=0)
+        verify_apart(_copied(content, store), plan.engine, nice=0)
     except RefusedUpdateError as refused:
         raise ArtefactError(f"{content.path}: {refused}; give an artefact that passes") from None
     with quiet():
         model = Classifier.of(content, plan.engine)
     settled = Settled(content.digest, _model_of(content, plan), bad)
-    store.write(settled)
+    _noted(settled, store)
     return settled, model
+
+
+def _noted(state: Settled, store: ModelStore) -> None:
+    """Write the state. On a full disk the old one stays, from which the next process begins."""
+    try:
+        store.write(state)
+    except UsageError as error:
+        say(f"updates wait: {one_line(error)}")
+
+
+def _copied(content: ModelContent, store: ModelStore) -> Path:
+    """Return a copy, or on a full disk the file itself, if it is still the one that was read."""
+    try:
+        return store.put(content)
+    except UsageError as error:
+        say(f"{content.path}: verified where it lies: {one_line(error)}")
+    if read_content(content.path).digest != content.digest:
+        raise ArtefactError(f"{content.path}: it changed while it was read; start again")
+    return content.path

@@ -37,12 +37,18 @@ class ModelStore:
         self._lock.close()
 
     def read(self) -> UpdateState | None:
-        """Return the state; None for none, and for a damaged one, which is said."""
+        """Return the state; None for none, and for a damaged one, which is said.
+
+        Copies that it doesn't name are removed: they may be what fills the disk.
+        """
         try:
-            return states.read_state(self.folder)
+            self._written = states.read_state(self.folder)
         except ArtefactError as error:
             say(f"{error}; updates begin anew")
             return None
+        if self._written is not None:
+            self._prune(self._written)
+        return self._written
 
     def write(self, state: UpdateState) -> None:
         """Write the state unless it is written, and remove copies that it doesn't name.

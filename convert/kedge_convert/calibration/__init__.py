@@ -1,0 +1,1 @@
+"""Check a folder of calibration images before a conversion depends on it."""

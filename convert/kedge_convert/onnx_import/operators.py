@@ -1,0 +1,63 @@
+"""The rules by operator: which Keras layer or operation computes the same numbers.
+
+An operator that is in no table can't be imported, and its file is refused.
+"""
+
+from kedge_convert.onnx_import import elementwise, moves, windows
+from kedge_convert.onnx_import.calls import OnnxRule
+from kedge_convert.onnx_import.elementwise import activation, reduction, unary
+
+ONNX_RULES: dict[str, OnnxRule] = {
+    "Abs": unary("abs"),
+    "AveragePool": windows.average_pool,
+    "BatchNormalization": elementwise.batch_norm,
+    "Ceil": unary("ceil"),
+    "Clip": elementwise.clip,
+    "Concat": moves.concat,
+    "Conv": windows.convolution,
+    "ConvTranspose": windows.transposed,
+    "Cos": unary("cos"),
+    "Dropout": moves.same,
+    "Elu": elementwise.elu,
+    "Erf": unary("erf"),
+    "Exp": unary("exp"),
+    "Flatten": moves.flatten,
+    "Floor": unary("floor"),
+    "Gather": moves.gather,
+    "Gelu": elementwise.gelu,
+    "Gemm": moves.dense,
+    "GlobalAveragePool": windows.global_pool("GlobalAveragePooling"),
+    "GlobalMaxPool": windows.global_pool("GlobalMaxPooling"),
+    "HardSigmoid": elementwise.hard_sigmoid,
+    "HardSwish": activation("hard_silu"),
+    "Identity": moves.same,
+    "LayerNormalization": elementwise.layer_norm,
+    "LeakyRelu": elementwise.leaky_relu,
+    "Log": unary("log"),
+    "MatMul": moves.matmul,
+    "MaxPool": windows.max_pool,
+    "Neg": unary("negative"),
+    "PRelu": elementwise.prelu,
+    "Pad": moves.pad,
+    "Reciprocal": unary("reciprocal"),
+    "ReduceMax": reduction("max"),
+    "ReduceMean": reduction("mean"),
+    "ReduceMin": reduction("min"),
+    "ReduceSum": reduction("sum"),
+    "Relu": elementwise.relu,
+    "Reshape": moves.reshape,
+    "Resize": moves.resize,
+    "Sigmoid": activation("sigmoid", positive=True),
+    "Sin": unary("sin"),
+    "Slice": moves.slice_,
+    "Softmax": elementwise.softmax,
+    "Softplus": activation("softplus", positive=True),
+    "Split": moves.split,
+    "Sqrt": unary("sqrt"),
+    "Squeeze": moves.squeeze,
+    "Tanh": activation("tanh"),
+    "Transpose": moves.transpose,
+    "Unsqueeze": moves.unsqueeze,
+    "Upsample": moves.resize,
+    **dict.fromkeys(elementwise.BINARY, elementwise.binary),
+}

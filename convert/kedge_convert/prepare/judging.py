@@ -1,0 +1,41 @@
+"""Judge rounded layers by the error of their outputs on images that nothing was fitted to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kedge_convert.prepare import rounding as windows
+from kedge_convert.prepare.graph import Node
+from kedge_convert.prepare.rounding import Positions
+from kedge_runtime.arrays import Floats
+
+SHARE = 8  # one of so many images judges
+LEAST = 4  # fewer say little of others
+
+
+def judges(count: int) -> int:
+    """Return how many of `count` images judge, none where they were too few."""
+    return count // SHARE if count >= LEAST * SHARE else 0
+
+
+def closest(
+    node: Node, candidates: Sequence[Node], pair: tuple[Floats, Floats], at: Positions
+) -> Node:
+    """Return the candidate whose outputs are closest to the float layer's; the first of equals.
+
+    `pair`: the layer's input in the float network, and in the rounded one. `at`: positions.
+    """
+    floats, rounded = (windows.sample(node, value, at) for value in pair)
+    wanted = outputs(node, floats)
+    errors = [float(np.square(outputs(each, rounded) - wanted).mean()) for each in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def outputs(node: Node, rows: Floats) -> Floats:
+    """Return a weighted node's outputs, [samples, outputs], for its windows as rows."""
+    assert node.weights is not None
+    products = np.matmul(rows, windows.flatten(node.weights))
+    if node.weights.kind == "depthwise":
+        products = products.transpose(1, 0, 2).reshape(products.shape[1], -1)
+    values = products + node.weights.bias
+    return np.asarray(values if node.activation is None else node.activation(values))
