@@ -1,7 +1,7 @@
 """Compare a sealed file, run by the runtime, with the float model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,20 @@ class Parity:
             name: None if isinstance(value, float) and not isfinite(value) else value
             for name, value in asdict(self).items()
         }
+
+
+@dataclass(frozen=True)
+class AskedFile:
+    """A sealed file and its answers so far, [classes] by image: the sketch needs them again."""
+
+    path: Path
+    rows: dict[Path, Floats] = field(default_factory=dict)
+
+    def ask(self, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
+        """Return the answers to images, [images, classes], and keep them."""
+        found = answers(self.path, images, tick)
+        self.rows.update(zip(images, found, strict=True))
+        return found
 
 
 def answers(path: Path, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:

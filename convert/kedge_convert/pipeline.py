@@ -30,6 +30,7 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
 from kedge_convert.images import CALIBRATE, ImageSplit, Sampling, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
+from kedge_convert.parity import AskedFile
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
     forget,
@@ -203,7 +204,8 @@ def _tried(
         sealed = _sealed(bare, target, model, reference, recipe)
         write(temporary, sealed.content)
         limits = limits_for(recipe.precision, request.limits)
-        measured = float_model.check(temporary, target, reference, limits, progress)
+        file = AskedFile(temporary)
+        measured = float_model.check(file, target, reference, limits, progress)
         asked = after_misses(limits, measured, len(attempt.misses))
         if not attempt.widest and (miss := budget_miss(measured, asked)):
             return _miss(attempt, miss)
@@ -211,7 +213,7 @@ def _tried(
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
         sketched = verdict.passed and request.sketched
-        seen = sketching.add(temporary, target, model, progress) if sketched else ()
+        seen = sketching.add(file, target, model, progress) if sketched else ()
         path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)

@@ -48,4 +48,4 @@ def spread(
         for row in threads.map(answer, items):
             rows.append(row)
             tick()
-    return np.stack(rows)
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32)
