@@ -11,7 +11,7 @@ import nets
 from kedge_convert.prepare import preparation, rounding
 from kedge_convert.prepare.graph import GraphTensor, Node, Weights, quantised, simulate, trace
 from kedge_convert.prepare.preparation import Grids, Rounding, round_weights
-from kedge_convert.prepare.rounding import LEVELS, Grid, moments, on_grid, on_grid_by_inputs
+from kedge_convert.prepare.rounding import LEVELS, Grid, moments, on_grid, on_grid_by_inputs, plain
 from kedge_convert.toolkit import require
 
 tf: Any = pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -25,12 +25,6 @@ def correlated(samples: int, n: int, seed: int = 0) -> NDArray[np.float32]:
     factors = rng.normal(size=(samples, max(n // 4, 1)))
     mixed = factors @ rng.normal(size=(factors.shape[1], n))
     return np.asarray(mixed + rng.normal(0, 0.1, (samples, n)) + 1, np.float32)
-
-
-def plain(weights: Doubles, grid: Grid = rounding.PLAIN) -> Doubles:
-    """Return weights rounded to the nearest of a grid."""
-    step = grid.step(weights)
-    return np.asarray(np.rint(weights / step) * step)
 
 
 def output_error(inputs: NDArray[Any], wanted: Doubles, found: Doubles) -> float:
