@@ -194,12 +194,6 @@ def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
     return _with_largest(wanted, inputs.compensated(wanted / step, levels), step, levels)
 
 
-def plain(weights: Doubles, grid: Grid = PLAIN) -> Doubles:
-    """Return weights, [..., n, outputs], rounded to the nearest of the grid."""
-    step = grid.step(weights)
-    return np.asarray(np.rint(weights / step) * step)
-
-
 def _with_largest(wanted: Doubles, integers: Doubles, step: Doubles, levels: int) -> Doubles:
     """Return integers as weights; each output's largest sets its step, so it stays."""
     largest = np.abs(wanted) >= step * levels * (1 - 1e-9)
