@@ -139,8 +139,9 @@ def test_simulated_copies_take_off_noise(name: str) -> None:
         noise(wanted, simulate(prepared(each, images[:40]), images[40:], integer=True))
         for each in (graph, *(copied(graph, everywhere(graph, n)) for n in (2, 4)))
     )
-    assert double < 0.8 * single
-    assert four < 0.8 * double
+    # What is left is the weights' noise, which is another one in each network.
+    assert double < single
+    assert four < 0.5 * single
 
 
 def test_shifts_are_those_of_the_output_s_step() -> None:

@@ -24,11 +24,12 @@ def inputs_of(node: Node, count: int = 4) -> Floats:
     """Return seeded inputs of a weighted node."""
     assert node.weights is not None
     channels = node.weights.kernel.shape[0 if node.weights.kind == "dense" else 2]
+    channels *= node.weights.groups
     shape = (count, channels) if node.weights.kind == "dense" else (count, 9, 8, channels)
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ["mobile", "chain6", "separable"])
+@pytest.mark.parametrize("name", ["mobile", "chain6", "separable", "left_alone"])
 def test_outputs_of_windows_are_those_of_the_node(name: str) -> None:
     for node in weighted(name):
         value = inputs_of(node)

@@ -28,7 +28,16 @@ pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
 pytestmark = pytest.mark.slow
 
-NETS = ("mobile", "chain", "residual", "branches", "squeeze_excite", "sequential", "separable")
+NETS = (
+    "mobile",
+    "chain",
+    "residual",
+    "branches",
+    "squeeze_excite",
+    "sequential",
+    "separable",
+    "grouped",
+)
 LEVELS = 127
 CORAL = Scheme("uint8", "uint8", per_channel_dense=False)
 X86 = Scheme(reduce_range=True)

@@ -231,6 +231,13 @@ def _left_alone(layers: Any, picture: Any) -> Any:
     return _head(layers, shared(layers.ReLU()(shared(value))))
 
 
+def _grouped(layers: Any, picture: Any) -> Any:
+    """A bottleneck of ResNeXt's kind: a 3x3 convolution of groups between pointwise ones."""
+    value = _normed(layers, layers.Conv2D(12, 3, use_bias=False), picture)
+    value = _normed(layers, layers.Conv2D(12, 3, 2, groups=3, use_bias=False), value)
+    return _head(layers, _normed(layers, layers.Conv2D(16, 1, use_bias=False), value))
+
+
 def _mobile(layers: Any, picture: Any) -> Any:
     """The parts of a MobileNetV2: ReLU6, depthwise, a linear bottleneck, a residual, dense."""
     value = _normed(layers, layers.Conv2D(8, 3, 2, "same", use_bias=False), picture, 6.0)
@@ -257,6 +264,7 @@ def _elu(layers: Any, picture: Any) -> Any:
 
 NETS: dict[str, Callable[[Any, Any], Any]] = {
     "chain": _chain,
+    "grouped": _grouped,
     "chain6": _chain6,
     "branches": _branches,
     "residual": _residual,

@@ -28,7 +28,7 @@ def copy_groups(graph: Graph) -> list[CopyGroup]:
     for node in graph.nodes:
         if passes(node):
             union.join([*node.inputs, node.output])
-        elif node.weights is None:
+        elif node.weights is None or node.weights.kind == "grouped":
             pinned.update((*node.inputs, node.output))
     found: dict[GraphTensor, CopyGroup] = {}
     for node in graph.nodes:

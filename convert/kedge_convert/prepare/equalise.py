@@ -108,8 +108,13 @@ def _join_gate(node: Node, shapes: Shapes, union: "DisjointTensors") -> Iterable
 
 
 def _one_to_one(node: Node) -> bool:
-    """Whether output channels and, for depthwise kernels, input channels stand for themselves."""
+    """Whether output channels and, for depthwise kernels, input channels stand for themselves.
+
+    Those of a grouped kernel do, too, but no factor passes through it yet.
+    """
     assert node.weights is not None
+    if node.weights.kind == "grouped":
+        return False
     return node.weights.kind != "depthwise" or node.weights.kernel.shape[3] == 1
 
 

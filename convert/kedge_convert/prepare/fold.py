@@ -1,7 +1,7 @@
 """Fold batch norms into the layers before them; give weighted layers a bias, split off activations.
 
 Jacob et al. 2018, arXiv:1712.05877, section 3.2: w' = w * gamma / sigma, b' = (b - mean) * gamma /
-sigma + beta. A layer that is called more than once keeps its weights, as does a grouped one.
+sigma + beta. A layer that is called more than once keeps its weights.
 """
 
 from collections import Counter
@@ -109,10 +109,12 @@ def _weighted(node: Node) -> Node:
     """Return the node with its layer's weights as its own, where kedge can prepare them."""
     layer = node.layer
     kind = KINDS.get(type(layer).__name__)
-    if kind is None or getattr(layer, "groups", 1) != 1 or not _channels_last(layer):
+    if kind is None or not _channels_last(layer):
         return node
+    groups = getattr(layer, "groups", 1)
     kernel, *bias = (np.asarray(weight, np.float32) for weight in layer.get_weights())
-    weights = Weights(kind, kernel, bias[0] if bias else _zeros(kind, kernel))
+    kind = "grouped" if groups > 1 else kind
+    weights = Weights(kind, kernel, bias[0] if bias else _zeros(kind, kernel), groups)
     linear = require("keras").activations.linear
     own = layer.activation
     activation = None if own is linear else _as_layer(layer.name, own)

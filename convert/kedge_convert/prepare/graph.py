@@ -24,13 +24,14 @@ class GraphTensor:
 class Weights:
     """The kernel and bias of a layer that is linear in its input.
 
-    `kind`: `conv` [h, w, in, out], `depthwise` [h, w, in, multiplier] or `dense` [in, out]. `bias`:
-    [out]. All float32.
+    `kind`: `conv` [h, w, in, out], `grouped` [h, w, in / groups, out], `depthwise` [h, w, in,
+    multiplier] or `dense` [in, out]. `bias`: [out]. All float32.
     """
 
     kind: str
     kernel: Floats
     bias: Floats
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,12 @@ def trace(model: Any) -> Graph:
 
 def _width(weights: Weights) -> dict[str, int]:
     """Return the option of a Keras layer that states the kernel's outputs."""
-    option = {"conv": "filters", "depthwise": "depth_multiplier", "dense": "units"}
+    option = {
+        "conv": "filters",
+        "grouped": "filters",
+        "depthwise": "depth_multiplier",
+        "dense": "units",
+    }
     return {option[weights.kind]: weights.kernel.shape[-1]}
 
 
@@ -216,6 +222,7 @@ def _window(layer: Any) -> dict[str, Any]:
 
 _LINEAR: dict[str, Callable[[Any, Any, Weights], Any]] = {
     "conv": _conv,
+    "grouped": _conv,
     "depthwise": _depthwise,
     "dense": _dense,
 }

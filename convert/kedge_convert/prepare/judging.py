@@ -35,7 +35,7 @@ def outputs(node: Node, rows: Floats) -> Floats:
     """Return a weighted node's outputs, [samples, outputs], for its windows as rows."""
     assert node.weights is not None
     products = np.matmul(rows, windows.flatten(node.weights))
-    if node.weights.kind == "depthwise":
+    if products.ndim > 2:
         products = products.transpose(1, 0, 2).reshape(products.shape[1], -1)
     values = products + node.weights.bias
     return np.asarray(values if node.activation is None else node.activation(values))

@@ -15,8 +15,10 @@ Positions = NDArray[np.intp]
 
 
 def flatten(weights: Weights) -> Floats:
-    """Return the kernel as [n, outputs], or [channels, taps, multiplier] for a depthwise one."""
+    """Return the kernel as [n, outputs], with the groups or channels in front where it has any."""
     kernel = weights.kernel
+    if weights.kind == "grouped":
+        return kernel.reshape(-1, weights.groups, kernel.shape[3] // weights.groups).swapaxes(0, 1)
     if weights.kind == "depthwise":
         return kernel.reshape(-1, *kernel.shape[2:]).transpose(1, 0, 2)
     return kernel.reshape(-1, kernel.shape[-1])
@@ -24,8 +26,8 @@ def flatten(weights: Weights) -> Floats:
 
 def restore(flat: NDArray[np.float64], weights: Weights) -> Floats:
     """Return what `flatten` gave in the kernel's own shape, float32."""
-    if weights.kind == "depthwise":
-        flat = flat.transpose(1, 0, 2)
+    if flat.ndim > 2:
+        flat = flat.swapaxes(0, 1)
     return flat.reshape(weights.kernel.shape).astype(np.float32)
 
 
@@ -39,7 +41,7 @@ def positions(
 
 
 def sample(node: Node, value: Floats, at: Positions) -> Floats:
-    """Return the windows at the positions as rows, [samples, n] or [channels, samples, taps]."""
+    """Return the windows at the positions as rows, [samples, n], in groups as `flatten` has."""
     assert node.weights is not None
     if node.weights.kind == "dense":
         return value.reshape(-1, value.shape[-1])
@@ -52,7 +54,11 @@ def sample(node: Node, value: Floats, at: Positions) -> Floats:
         return rows.swapaxes(1, 2)
     seen = [_tap(node, value, at, tap) for tap in taps]
     one = np.stack(seen, axis=2) if len(seen) > 1 else seen[0]
-    return one.reshape(len(value) * len(at), -1)
+    groups, samples = node.weights.groups, len(value) * len(at)
+    if groups == 1:
+        return one.reshape(samples, -1)
+    parts = one.reshape(samples, len(taps), groups, -1)
+    return parts.transpose(2, 0, 1, 3).reshape(groups, samples, -1)
 
 
 def _tap(node: Node, value: Floats, at: Positions, tap: tuple[int, ...]) -> Floats:

@@ -79,12 +79,19 @@ def _models(state: Finer, plan: CopyPlan, target: Target, progress: Progress) ->
     if (plan.ratio, grids) not in state.made:
         graph = copied(models.equalised, plan.copies)
         inputs = candidates.preparation_inputs(models.stock, models.images)
-        rounding = preparation.Rounding(models.options.seed, grids=grids)
+        count = _images(models.equalised, graph, len(inputs))
+        rounding = preparation.Rounding(models.options.seed, grids=grids, images=count)
         with progress.stage("prepare copied channels", len(graph.nodes)) as tick, quiet():
             rounded = preparation.round_weights(graph, inputs, rounding, tick)
         source = replace(models.prepared[grids], model=rounded.build())
         state.made[plan.ratio, grids] = replace(models, prepared={grids: source})
     return state.made[plan.ratio, grids]
+
+
+def _images(plain: Graph, wider: Graph, count: int) -> int:
+    """Return how many of `count` images to use: as many as without copies, in twice the memory."""
+    own, others = (preparation.affordable(each, count) for each in (wider, plain))
+    return min(others, 2 * own)
 
 
 def _priced(
