@@ -98,12 +98,12 @@ def equalise_for_one_step(graph: Graph, measuring: Floats, judging: Floats) -> G
                 nodes[node.output] = over(nodes[node.output], factors.astype(np.float32))
             for tensor in current.tensors:
                 channels[tensor] = _scaled(channels[tensor], factors)
-    levelled = graph.with_nodes(list(nodes.values()))
+    equalised = graph.with_nodes(list(nodes.values()))
     wanted = simulate(graph, judging, integer=False)
     ratios = [
-        sqnr(wanted, simulate(_rounded(each), judging, integer=True)) for each in (graph, levelled)
+        sqnr(wanted, simulate(_rounded(each), judging, integer=True)) for each in (graph, equalised)
     ]
-    return levelled if ratios[1] > ratios[0] else graph
+    return equalised if ratios[1] > ratios[0] else graph
 
 
 def _factors(balance: Balance) -> Doubles:
