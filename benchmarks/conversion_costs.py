@@ -62,10 +62,12 @@ class Way:
 
 INT8 = ("tflite:int8", "onnx:int8")
 TO = ("--to", ",".join(INT8))
+FAST = ("--effort", "fast")
 WAYS = (
     Way("all targets", stock_scripts.TARGETS, ("--to", "all"), 0.6),
+    Way("all targets, --effort fast", stock_scripts.TARGETS, ("--to", "all", *FAST), 0.35),
     Way("int8 in both formats", INT8, TO),
-    Way("int8 in both formats, --effort fast", INT8, (*TO, "--effort", "fast"), 0.35),
+    Way("int8 in both formats, --effort fast", INT8, (*TO, *FAST)),
 )
 
 

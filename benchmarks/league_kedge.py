@@ -22,6 +22,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "kedge": (),
     "kedge fast": ("--effort", "fast"),
     "kedge high": ("--effort", "high"),
+    # Of two --calibrate the last one counts.
+    "kedge, synthetic images": ("--calibrate", "synthetic"),
     league_table.BUDGET: ("--min-agreement", str(league_table.MIN_AGREEMENT)),
 }
 FORMATS = ("tflite", "onnx")

@@ -164,7 +164,7 @@ def _peer(tool: str, form: str, source: Source, job: Job) -> Iterator[Made]:
         seconds = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        yield Made("", form, out.read_bytes(), seconds, note=done.stdout.strip())
+        yield Made("", form, out.read_bytes(), seconds, note=done.stdout.splitlines()[-1])
 
 
 def _stock_onnx(source: Source, job: Job) -> Iterator[Made]:
@@ -302,6 +302,7 @@ WAYS: dict[str, Callable[[Source, Job], Iterator[Made]]] = {
     "stock onnxruntime": _stock_onnx,
     "nncf": partial(_peer, "nncf", "onnx"),
     "onnxsim": partial(_peer, "onnxsim", "onnx"),
+    "onnxsim AdaQuant": partial(_peer, "onnxsim AdaQuant", "onnx"),
     "kedge": _kedge,
     "kedge high": _kedge_high,
     "kedge with budget": _kedge_with_budget,

@@ -11,8 +11,9 @@ wrong side of its limit.
 - folder: a folder of photos in one process, with the engine's default threads. The peer loops over
   imread, resize and invoke. Images a second by the clock, and CPU time for each image.
 - own: the runtime's steps beside reading, decoding and invoke, at one thread, as a share of invoke.
-- conversion: `kedge convert` beside the scripts of `stock_scripts.py`: all targets, both int8
-  files, and both without preparation. Seconds by the clock, CPU seconds, memory at once.
+- conversion: `kedge convert` beside the scripts of `stock_scripts.py`: all targets and both int8
+  files, each with the default effort and with `--effort fast`. Seconds by the clock, CPU seconds,
+  memory at once.
 
     python benchmarks/side_by_side.py --artefact FILE.int8.tflite --photos DIR [--large DIR]
         [--model FILE.keras --card NAME]

@@ -10,11 +10,14 @@ import pytest
 
 import nets
 from conftest import Run
+from kedge_convert import contract_builder
+from kedge_convert.drift.layers import localise
 from kedge_convert.export import flatbuffer
+from kedge_convert.export.exported import Recipe
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.copies import CopyError, copied, offsets
-from kedge_convert.prepare.copyable import Copies, Work, copy_groups, plans
+from kedge_convert.prepare.copyable import Copies, CopyPlan, NetworkWork, copy_groups, plans
 from kedge_convert.prepare.equalise import measure
 from kedge_convert.prepare.graph import Graph, quantised, simulate
 from kedge_convert.prepare.preparation import Rounding, round_weights
@@ -28,8 +31,10 @@ from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.contract import Geometry, Input, Normalisation, Output
+from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.contract import Contract, Geometry, Input, Normalisation, Output
 from kedge_runtime.artefact.file import read_artefact
+from kedge_runtime.engines.choice import open_engine
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 
@@ -107,11 +112,11 @@ def test_plans_stay_within_the_work_and_begin_with_the_noisiest() -> None:
     assert found[0].copies[noisiest] == 2
     assert all(1 < plan.ratio <= 3.0 for plan in found)
     assert [plan.ratio for plan in found] == sorted(plan.ratio for plan in found)
-    work = Work(graph, shapes)
+    work = NetworkWork(graph, shapes)
     for plan in found:
         real = copied(graph, plan.copies)
         # The work of the copied network itself, counted by its own kernels and shapes.
-        own = Work(real, measure(real, image)[1])
+        own = NetworkWork(real, measure(real, image)[1])
         assert own.of({}) == work.of(plan.copies)
     assert not list(plans(graph, shapes, noises, 1.0))
 
@@ -134,8 +139,9 @@ def test_simulated_copies_take_off_noise(name: str) -> None:
         noise(wanted, simulate(prepared(each, images[:40]), images[40:], integer=True))
         for each in (graph, *(copied(graph, everywhere(graph, n)) for n in (2, 4)))
     )
-    assert double < 0.8 * single
-    assert four < 0.8 * double
+    # What is left is the weights' noise, which is another one in each network.
+    assert double < single
+    assert four < 0.5 * single
 
 
 def test_shifts_are_those_of_the_output_s_step() -> None:
@@ -164,6 +170,10 @@ def models_of(name: str, photos: Sequence[Path], form: str) -> CandidateModels:
         return candidates.prepare(source, split, options, progress)
 
 
+def images_of(photos: Sequence[Path]) -> Floats:
+    return np.concatenate(list(tensors(photos, SPEC)))
+
+
 def int8(models: CandidateModels, graph: Graph, form: str) -> bytes:
     """Return the file of a graph with prepared weights, by the range of all values."""
     (grids,) = models.prepared
@@ -188,7 +198,7 @@ def test_real_files_keep_the_gain(name: str, form: str, pictures: Path) -> None:
     photos = sorted(pictures.iterdir())
     models = models_of(name, photos, form)
     graph = models.equalised
-    images = np.concatenate(list(tensors(photos, SPEC)))
+    images = images_of(photos)
     wanted = simulate(graph, images, integer=False)
     noises, kinds = [], []
     for each in (graph, copied(graph, everywhere(graph, 2))):
@@ -197,6 +207,33 @@ def test_real_files_keep_the_gain(name: str, form: str, pictures: Path) -> None:
         kinds.append(operators(form, content))
     assert kinds[0] == kinds[1]
     assert noises[1] < 0.7 * noises[0]
+
+
+@pytest.mark.slow
+def test_drift_by_layer_reads_the_mean_of_copies(form: str, pictures: Path, tmp_path: Path) -> None:
+    photos = sorted(pictures.iterdir())
+    models = models_of("mobile", photos, form)
+    found = []
+    for count in (1, 2):
+        plan = CopyPlan(dict(everywhere(models.equalised, count)), 1.0 * count)
+        layers = finer.copied_layers(models.equalised, plan)
+        graph = prepared(copied(models.equalised, plan.copies), images_of(photos))
+        path = tmp_path / f"{count}.{form}"
+        path.write_bytes(int8(models, graph, form))
+        contract = contract_for(models, path, layers)
+        assert contract.schema == 1 + count
+        assert Contract.from_json(contract.to_json()).provenance.copied == layers
+        found.append(localise(path, contract, models.stock.model, photos[:8]))
+    plain, double = found
+    assert {layer.layer for layer in double.layers} >= {layer.layer for layer in plain.layers}
+    assert len(double.unmatched) <= len(plain.unmatched)
+    assert all(layer.own_sqnr > 20 for layer in double.layers)
+
+
+def contract_for(models: CandidateModels, path: Path, layers: tuple[str, ...]) -> Contract:
+    recipe = Recipe("int8", "prepared", "minmax", copied_layers=layers)
+    engine, target = open_engine(read_content(path)), Target(path.suffix[1:], "int8")
+    return contract_builder.contract_of(models.stock, target, engine, models.images, recipe)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -138,3 +139,10 @@ def test_a_fine_tuned_model_converts(shared: Path, tmp_path: Path, start: str) -
     converted = _run(tmp_path, "-m", "kedge_runtime", "convert", "s.keras", *options)
     assert converted.returncode == 0, converted.stdout + converted.stderr[-3000:]
     assert (tmp_path / "out" / "s.float32.tflite").is_file()
+
+
+@needs_converter
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 150), (3, 50), (8, 19), (30, 5), (1000, 5)])
+def test_few_images_get_more_epochs(steps: int, epochs: int) -> None:
+    script = runpy.run_path(str(EXAMPLES / "finetune.py"))
+    assert script["epochs_for"](steps) == epochs

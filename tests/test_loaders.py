@@ -19,7 +19,7 @@ from kedge_convert.export import activation, tflite_static
 from kedge_convert.export.exported import PLAIN, Scheme
 from kedge_convert.toolkit import ConversionError, require
 from kedge_models.demo import pictograms, shapes
-from kedge_models.devices import Loader, device
+from kedge_models.devices import device
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Contract, Label, Normalisation, Output, Quantisation
 from kedge_runtime.artefact.contract import Tensor as Io
@@ -43,7 +43,8 @@ def run(content: bytes, inputs: NDArray[Any]) -> NDArray[np.float32]:
     """Return an engine's numbers for a tensor."""
     with quiet():
         engine = open_engine(ModelContent(Path("a.tflite"), "tflite", content))
-    return dequantise(engine.run(inputs), engine.output)[0]
+    numbers: NDArray[np.float32] = dequantise(engine.run(inputs), engine.output)[0]
+    return numbers
 
 
 # -- the activation in the file -------------------------------------------------------------------
@@ -129,11 +130,7 @@ def test_the_span_of_bytes_is_for_programs_that_feed_them(
 # -- what the findings say ------------------------------------------------------------------------
 
 
-FRIGATE = device("frigate").loader
-assert FRIGATE is not None
-
-
-def contract_for(frigate: Loader) -> Contract:
+def contract_for_frigate() -> Contract:
     """Return a contract that Frigate can serve."""
     tiny = tiny_contract("tflite")
     geometry = replace(tiny.input.geometry, height=224, width=224, resize="bilinear")
@@ -145,13 +142,14 @@ def contract_for(frigate: Loader) -> Contract:
 
 def states(contract: Contract) -> dict[str, str]:
     """Return the findings that aren't fine."""
-    assert FRIGATE is not None
-    found = {name: check(contract, FRIGATE) for name, check in loader_fit.CHECKS.items()}
+    frigate = device("frigate").loader
+    assert frigate is not None
+    found = {name: check(contract, frigate) for name, check in loader_fit.CHECKS.items()}
     return {name: each.state for name, each in found.items() if each and each.state != "ok"}
 
 
 def test_a_contract_that_frigate_serves_has_no_finding() -> None:
-    assert states(contract_for(FRIGATE)) == {}
+    assert states(contract_for_frigate()) == {}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +166,7 @@ def test_a_contract_that_frigate_serves_has_no_finding() -> None:
 def test_what_frigate_would_get_wrong_is_found(
     part: str, change: Any, expected: dict[str, str]
 ) -> None:
-    good = contract_for(FRIGATE)
+    good = contract_for_frigate()
     if part == "output":
         bad = replace(good, output=replace(good.output, **change))
     elif part == "labels":
@@ -182,7 +180,7 @@ def test_what_frigate_would_get_wrong_is_found(
 
 def test_the_background_has_a_line_of_its_own() -> None:
     contract = replace(
-        contract_for(FRIGATE),
+        contract_for_frigate(),
         labels=(Label("1", "blue tit"), Label("2", "10 sparrows")),
         output=Output("softmax", Io("uint8", Quantisation(STEP, 0)), label_offset=1),
     )
@@ -263,9 +261,10 @@ def test_frigate_answers_as_kedge(frigate: Path) -> None:
     classifier = Classifier.open(frigate / "birds.int8.tflite")
     right = 0
     for sample in SAMPLES:
-        height, width = (side // 2 * 2 for side in cv2.imread(str(sample)).shape[:2])
-        even = np.ascontiguousarray(cv2.imread(str(sample))[:height, :width])
-        frame = cv2.cvtColor(even, cv2.COLOR_BGR2YUV_I420)
+        pixels = classifier.read(sample)
+        height, width = (side // 2 * 2 for side in pixels.shape[:2])
+        even = np.ascontiguousarray(pixels[:height, :width])
+        frame = np.asarray(cv2.cvtColor(even, cv2.COLOR_RGB2YUV_I420), np.uint8)
         label, score = neighbour.answer(frame)
         best = classifier(cv2.cvtColor(frame, cv2.COLOR_YUV2RGB_I420)).best
         assert label == best.name

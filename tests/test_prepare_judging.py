@@ -35,7 +35,7 @@ def test_outputs_of_windows_are_those_of_the_node(name: str) -> None:
         value = inputs_of(node)
         at = rounding.positions(node, value.shape, 10**6, np.random.default_rng(0))
         found = judging.outputs(node, rounding.sample(node, value, at))
-        wanted = np.asarray(node.run(lambda _, value=value: value))
+        wanted = np.asarray(node.run({node.inputs[0]: value}.__getitem__))
         if wanted.ndim == 4:
             wanted = wanted[:, at[:, 0], at[:, 1]].reshape(-1, wanted.shape[-1])
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

@@ -16,6 +16,7 @@ from kedge_convert.float_model import FloatModel, ask
 from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.parity import AskedFile
 from kedge_convert.quantise.effort import FAST
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
@@ -105,7 +106,7 @@ def just_above(made: Made) -> ParityLimits:
 
 
 def check(made: Made, limits: ParityLimits, progress: Progress) -> parity.Parity:
-    return float_model.check(made.path, TARGET, made.original, limits, progress)
+    return float_model.check(AskedFile(made.path), TARGET, made.original, limits, progress)
 
 
 def test_an_open_limit_takes_more_images(made: Made, progress: Progress, stages: list[str]) -> None:

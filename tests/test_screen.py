@@ -78,6 +78,17 @@ def test_a_dumb_terminal_gets_lines_of_text() -> None:
     assert "━" not in written
 
 
+def test_a_notebook_gets_a_line_for_each_stage() -> None:
+    """`!kedge convert` has a terminal, of which Jupyter shows each state of a bar as a line."""
+    jupyter = {"JPY_PARENT_PID": "1", "TERM": "xterm-color", "FORCE_COLOR": "1"}
+    written = on_terminal(STAGES, **jupyter)
+    assert "━" not in written
+    lines = [line for line in states(written) if line.startswith("export")]
+    # Its name, and after the warning its name and seconds: no states between.
+    assert len(lines) == 2
+    assert re.fullmatch(r"export tflite:int16x8, prepared  3/3  \d\.\d s", lines[-1])
+
+
 def test_a_stage_of_a_conversion_is_one_line_with_its_seconds_in_a_log(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

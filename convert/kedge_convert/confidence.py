@@ -18,12 +18,17 @@ from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.artefact.reseal import resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.confidence import fit, sentences
 from kedge_runtime.confidence.labelled import LabelledImages, ask
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.output import quiet
+
+# Labelled images for a file of slow kernels (.2 s an image): the fewest that fit a confidence, and
+# some for those that are left out.
+MOST: dict[Precision, int] = {"int16x8": fit.LEAST_IMAGES + 20}
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ def _calibrated(
     classifier: Classifier, target: Target, model: FloatModel, count: int, progress: Progress
 ) -> tuple[Contract, tuple[str, ...]]:
     """Return the contract with a confidence, where enough labelled images are left for it."""
-    contract, paths = classifier.contract, model.reserve.images.more[::-1][:count]
+    contract, most = classifier.contract, min(count, MOST.get(target.precision, count))
+    paths = model.reserve.images.more[::-1][:most]
     if len(paths) < fit.LEAST_IMAGES or contract.output.kind == "features":
         return contract, ()
     truth = None if contract.output.multi_label else subject.true_outputs(paths, model.source)

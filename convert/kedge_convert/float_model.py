@@ -15,7 +15,7 @@ from kedge_convert.fitting import subject
 from kedge_convert.images import ImageSplit, tensors, ticking
 from kedge_convert.load import output_activation
 from kedge_convert.load.registry import about
-from kedge_convert.parity import OwnAnswers, Parity
+from kedge_convert.parity import AskedFile, OwnAnswers, Parity
 from kedge_convert.quantise import search
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -153,11 +153,11 @@ FIRST_LOOK: dict[Precision, int] = {"int16x8": 55}
 
 
 def check(
-    path: Path, target: Target, model: FloatModel, limits: ParityLimits, progress: Progress
+    file: AskedFile, target: Target, model: FloatModel, limits: ParityLimits, progress: Progress
 ) -> Parity:
     """Compare a sealed file with the float model, on more images while a limit stays open."""
     images: Sequence[Path] = model.images.validation[: FIRST_LOOK.get(target.precision)]
-    answers = _answers(path, target, images, progress)
+    answers = _answers(file, target, images, progress)
     measured = _measured(model, images, model.logits[: len(images)], answers)
     wanted = len(model.images.validation)
     while not is_settled(measured, limits) and (
@@ -167,14 +167,14 @@ def check(
         images, logits = model.reserve.first(more, progress)
         if not (added := images[measured.images :]):
             break
-        answers = np.concatenate([answers, _answers(path, target, added, progress)])
+        answers = np.concatenate([answers, _answers(file, target, added, progress)])
         measured = _measured(model, images, logits, answers)
     return measured
 
 
-def _answers(path: Path, target: Target, images: Sequence[Path], progress: Progress) -> Floats:
+def _answers(file: AskedFile, target: Target, images: Sequence[Path], progress: Progress) -> Floats:
     with progress.stage(f"check {target}", len(images)) as tick:
-        return parity.answers(path, images, tick)
+        return file.ask(images, tick)
 
 
 def _measured(model: FloatModel, images: Sequence[Path], logits: Floats, answers: Floats) -> Parity:

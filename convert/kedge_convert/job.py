@@ -26,14 +26,10 @@ LAST_RESORTS: tuple[Precision, ...] = ("mixed", "float16")
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """Where calibration and validation images come from: a folder, if any, and how many.
-
-    `synthetic`: they are made from the model.
-    """
+    """Where calibration and validation images come from: a folder, if any, and how many."""
 
     folder: Path | None = None
     sampling: Sampling = Sampling()
-    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class Job:
     @property
     def images(self) -> ImageRequest:
         """The request for images."""
-        return ImageRequest(self.calibrate, self.sampling, self.synthetic)
+        return ImageRequest(self.calibrate, self.sampling)
 
     def preparation(self, spec: Input) -> PreparationRequest:
         """Return the request for integer targets of a model with this input."""

@@ -1,7 +1,7 @@
 """Compare a sealed file, run by the runtime, with the float model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from kedge_convert.doubts import Clear, clear
 from kedge_convert.images import Tick
+from kedge_convert.spread import Run, spread
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
@@ -92,15 +93,28 @@ class Parity:
         }
 
 
+@dataclass(frozen=True)
+class AskedFile:
+    """A sealed file and its answers so far, [classes] by image: the sketch needs them again."""
+
+    path: Path
+    rows: dict[Path, Floats] = field(default_factory=dict)
+
+    def ask(self, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
+        """Return the answers to images, [images, classes], and keep them."""
+        found = answers(self.path, images, tick)
+        self.rows.update(zip(images, found, strict=True))
+        return found
+
+
 def answers(path: Path, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
     """Return the sealed file's logits, [images, classes], as a device would compute them."""
-    with quiet():
-        classifier = Classifier.open(path)
-    rows = []
-    for image in images:
-        rows.append(classifier.outputs(image))
-        tick()
-    return np.stack(rows)
+
+    def opened(threads: int | None) -> Run[Path]:
+        with quiet():
+            return Classifier.open(path, threads=threads).outputs
+
+    return spread(opened, path.stat().st_size, images, tick)
 
 
 def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:

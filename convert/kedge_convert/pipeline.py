@@ -30,6 +30,7 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
 from kedge_convert.images import CALIBRATE, ImageSplit, Sampling, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
+from kedge_convert.parity import AskedFile
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
     forget,
@@ -71,7 +72,7 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
     with output_folder(job.out):
         source, shipped = _loaded(job, progress)
         refuse_other_device(job.paths(source.name), job.release.device_name)
-        with _images(job.images, source, progress) as images:
+        with _images_of(job, source, progress) as images:
             limited = job.limits.drop is not None
             reference = float_model.ask(shipped, images, progress, classes=limited)
             if not job.request.force_input:
@@ -104,12 +105,19 @@ def _loaded(job: Job, progress: Progress) -> tuple[Source, Source]:
 
 
 @contextmanager
-def _images(request: ImageRequest, source: Source, progress: Progress) -> Iterator[ImageSplit]:
-    """Yield the user's images, or rendered ones where calibration needs none."""
-    if request.synthetic:
-        with temporary_folder() as folder:
-            yield _synthetic(folder, request.sampling, source, progress)
+def _images_of(job: Job, source: Source, progress: Progress) -> Iterator[ImageSplit]:
+    """Yield the images of a conversion. Raises UsageError."""
+    if not job.synthetic:
+        with _images(job.images, progress) as images:
+            yield images
         return
+    with temporary_folder() as folder:
+        yield _synthetic(folder, job.sampling, source, progress)
+
+
+@contextmanager
+def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
+    """Yield the user's images, or rendered ones where calibration needs none."""
     sampling = request.sampling
     count = sampling.calibration + sampling.check
     if request.folder is None:
@@ -196,7 +204,8 @@ def _tried(
         sealed = _sealed(bare, target, model, reference, recipe)
         write(temporary, sealed.content)
         limits = limits_for(recipe.precision, request.limits)
-        measured = float_model.check(temporary, target, reference, limits, progress)
+        file = AskedFile(temporary)
+        measured = float_model.check(file, target, reference, limits, progress)
         asked = after_misses(limits, measured, len(attempt.misses))
         if not attempt.widest and (miss := budget_miss(measured, asked)):
             return _miss(attempt, miss)
@@ -204,7 +213,7 @@ def _tried(
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
         sketched = verdict.passed and request.sketched
-        seen = sketching.add(temporary, target, model, progress) if sketched else ()
+        seen = sketching.add(file, target, model, progress) if sketched else ()
         path = final if verdict.passed else rejected(final)
         size = temporary.stat().st_size
         publish(temporary, path)

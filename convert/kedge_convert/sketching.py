@@ -1,40 +1,67 @@
 """Add a sketch of what an artefact sees in calibration and validation (docs/field.md)."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from kedge_convert.convertible import Convertible
 from kedge_convert.fitting.subject import true_outputs
-from kedge_convert.images import fitted
+from kedge_convert.images import Tick, fitted
+from kedge_convert.parity import AskedFile
+from kedge_convert.spread import Run, spread
 from kedge_convert.staging import write
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
-from kedge_runtime.artefact.content import read_content
+from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.file import artefact_of, with_sketch
+from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.field.sketch import LEAST
-from kedge_runtime.field.sketching import sketch_images
+from kedge_runtime.field.sketching import measured, sketch_frames
 from kedge_runtime.output import quiet
 
+# Images of the sketch of a file of slow kernels (.2 s an image).
+SKETCHED: dict[Precision, int] = {"int16x8": 100}
 NOTE = f"no sketch for `kedge drift --field`: it takes at least {LEAST} images"
 
 
-def add(path: Path, target: Target, model: Convertible, progress: Progress) -> tuple[str, ...]:
+def add(file: AskedFile, target: Target, model: Convertible, progress: Progress) -> tuple[str, ...]:
     """Seal a file again with its sketch; return a note where the images are too few for one.
 
     A model of features has no classes to hold a stream against, and gets none.
     """
     source, images = model.source, model.images
-    paths = (*images.validation, *images.calibration)
+    paths = (*images.validation, *images.calibration)[: SKETCHED.get(target.precision)]
     if source.output.kind == "features":
         return ()
     if len(paths) < LEAST:
         return (NOTE,)
     truth = None if source.output.multi_label else true_outputs(paths, source)
-    content = read_content(path)
+    content = read_content(file.path)
+    left = [path for path in paths if path not in file.rows]
+    with progress.stage(f"sketch {target}", len(left)) as tick:
+        rows = file.rows | _asked(content, left, tick)
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
-    with classifier, progress.stage(f"sketch {target}", len(paths)) as tick:
-        sketch = sketch_images(classifier, fitted(paths, source.input), truth, tick)
-    write(path, with_sketch(content, artefact_of(content), sketch))
+    pairs = zip(paths, fitted(paths, source.input), strict=True)
+    frames = [measured(classifier, pixels, rows[path]) for path, pixels in pairs]
+    sketch = sketch_frames(classifier, frames, truth)
+    write(file.path, with_sketch(content, artefact_of(content), sketch))
     return ()
+
+
+def _asked(content: ModelContent, paths: Sequence[Path], tick: Tick) -> dict[Path, Floats]:
+    """Return the answers to images, [classes] by image."""
+
+    def opened(threads: int | None) -> Run[Path]:
+        with quiet():
+            return partial(_numbers, Classifier.of(content, EngineOptions(threads)))
+
+    return dict(zip(paths, spread(opened, len(content.data), paths, tick), strict=True))
+
+
+def _numbers(classifier: Classifier, path: Path) -> Floats:
+    (pixels,) = fitted([path], classifier.contract.input)
+    return classifier.numbers(classifier.engine.run(classifier.preprocessor.look_up(pixels)))

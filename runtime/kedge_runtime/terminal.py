@@ -33,8 +33,13 @@ VERBOSITY = Verbosity()
 
 
 def is_terminal(stream: IO[Any] | None) -> bool:
-    """Whether a stream is a terminal that can redraw a line."""
-    return is_tty(stream) and os.environ.get("TERM") != "dumb"
+    """Whether a stream is a terminal that can redraw a line.
+
+    A cell of a notebook is none: `!kedge` runs on a terminal there, but each redrawn bar becomes a
+    line of the page. Jupyter's kernels set JPY_PARENT_PID.
+    """
+    redraws = os.environ.get("TERM") != "dumb" and "JPY_PARENT_PID" not in os.environ
+    return is_tty(stream) and redraws
 
 
 def is_tty(stream: IO[Any] | None) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.drift.layer_values import LayerReference, layer_reference, main
+from kedge_convert.drift.layouts import FileChanges
 from kedge_convert.drift.matching import LayerTally, MatchEvidence, Matching, match, measure
 from kedge_convert.drift.shipped import Shipped, TensorSample, open_shipped
 from kedge_convert.images import tensors
@@ -16,6 +17,7 @@ from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract, Input, Tensor
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.artefact.kinds import Method
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.errors import UsageError
 from kedge_runtime.output import percent
 
@@ -254,7 +256,7 @@ def localise(
     count = case.affordable(images[0])
     # Matching keeps the float layers' values beside the file's, twice.
     probed = images[: max(1, min(PROBE, count // 4))]
-    matching = case.matching(probed, scaled=method == "prepared")
+    matching = case.matching(probed, contract.provenance)
     indices = [each.index for each in matching.matches]
     samples = (
         case.sample(images[at : at + count], indices, tick) for at in range(0, len(images), count)
@@ -279,11 +281,12 @@ class _Case:
         (tensor,) = tensors([image], self.spec)
         return max(1, MEMORY // sum(4 * value.size for value in self.shipped.run(tensor)))
 
-    def matching(self, images: Sequence[Path], *, scaled: bool) -> Matching:
+    def matching(self, images: Sequence[Path], origin: Provenance) -> Matching:
         """Match the file's tensors with the float model's."""
         stages = self.shipped.stages
         sample = self.sample(images, range(len(stages)), lambda: None)
-        return match(self.reference, stages, sample, scaled=scaled)
+        changes = FileChanges(origin.method == "prepared", bool(origin.copied))
+        return match(self.reference, stages, sample, changes)
 
     def sample(self, images: Sequence[Path], indices: Sequence[int], tick: Tick) -> TensorSample:
         """Return the tensors of some images, with the stages at `indices`."""

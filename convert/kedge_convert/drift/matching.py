@@ -28,6 +28,7 @@ from kedge_convert.drift.layer_values import (
     main,
     weighted,
 )
+from kedge_convert.drift.layouts import FileChanges, arranged, layouts
 from kedge_convert.drift.shipped import ShippedStage, TensorSample
 from kedge_convert.prepare.graph import GraphTensor, Node
 from kedge_runtime.arrays import Floats
@@ -87,35 +88,17 @@ class _Fit:
 
 
 def match(
-    source: LayerReference, stages: Sequence[ShippedStage], sample: TensorSample, *, scaled: bool
+    source: LayerReference,
+    stages: Sequence[ShippedStage],
+    sample: TensorSample,
+    changes: FileChanges,
 ) -> Matching:
-    """Match stages to the reference's tensors; `sample` has all stages.
-
-    `scaled`: whether the file's weights were prepared, which multiplies channels.
-    """
-    alignment = _Alignment(source, sample.file_input, scaled)
+    """Match stages to the reference's tensors; `sample` has all stages."""
+    alignment = _Alignment(source, sample.file_input, changes)
     values = [sample.stages[i] for i in range(len(stages))]
     for index, (stage, value) in enumerate(zip(stages, values, strict=True)):
         alignment.add(index, stage, value, last=index == len(stages) - 1)
     return alignment.settled(len(stages))
-
-
-def arranged(values: Floats, shape: tuple[int, ...], *, planar: bool) -> Floats:
-    """Return [n, ...] values in Keras's shape, channels moved to the end if they come first."""
-    full = values.reshape(len(values), *_plain(values.shape))
-    return (np.moveaxis(full, 1, -1) if planar else full).reshape(len(values), *shape[1:])
-
-
-def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without the images and without sides of 1."""
-    return tuple(side for side in shape[1:] if side != 1)
-
-
-def _layouts(found: tuple[int, ...], expected: tuple[int, ...]) -> list[bool]:
-    """Return the layouts that fit: channels last (False), channels first (True)."""
-    a, b = _plain(found), _plain(expected)
-    first = len(a) > 1 and (*a[1:], a[0]) == b
-    return [False] * (a == b) + [True] * first
 
 
 class _Alignment:
@@ -124,8 +107,8 @@ class _Alignment:
     `_firm` is computed from the proved matches alone, `_loose` from all.
     """
 
-    def __init__(self, source: LayerReference, file_input: Floats, scaled: bool) -> None:
-        self._source, self._scaled = source, scaled
+    def __init__(self, source: LayerReference, file_input: Floats, changes: FileChanges) -> None:
+        self._source, self._changes = source, changes
         self._firm, self._loose = Values(source, file_input), Values(source, file_input)
         self._proved: dict[GraphTensor, _Fit] = {}
         self._doubtful: dict[GraphTensor, _Fit] = {}
@@ -179,9 +162,9 @@ class _Alignment:
         for tensor in self._open(values):
             expected = values[tensor]
             hinted = self._hinted(tensor, names)
-            for planar in _layouts(value.shape, expected.shape):
+            for planar in layouts(value.shape, expected.shape, self._changes):
                 found = arranged(value, expected.shape, planar=planar)
-                gauge = Gauge(fixed=not self._scaled or tensor not in self._source.scalable)
+                gauge = Gauge(fixed=not self._changes.scaled or tensor not in self._source.scalable)
                 gauge.add(expected, found)
                 match = Match(index, tensor, planar, gauge, "value")
                 yield _Fit(match, *_agreement(expected, found / gauge.factors), hinted)
@@ -254,7 +237,7 @@ class _Alignment:
     def _is_copy(self, value: Floats) -> bool:
         """Whether a stage has another stage's values, in another shape or order."""
         for raw in self._raw.values():
-            for planar in _layouts(value.shape, raw.shape):
+            for planar in layouts(value.shape, raw.shape, self._changes):
                 moved = arranged(value, raw.shape, planar=planar)
                 if _agreement(raw, moved)[0] >= SAME:
                     return True

@@ -47,7 +47,7 @@ def append(content: bytes, activation: Activation) -> bytes:
 
 
 def _dtype_name(number: int) -> str:
-    kinds = vars(flatbuffer.schema().TensorType)
+    kinds: dict[str, int] = vars(flatbuffer.schema().TensorType)
     return next(name for name, value in kinds.items() if value == number)
 
 

@@ -51,7 +51,7 @@ Copies = Mapping[GraphTensor, int]
 
 
 @dataclass(frozen=True)
-class Work:
+class NetworkWork:
     """The work of one run, as multiplications: of the kernels, and A_BYTE for each byte moved."""
 
     graph: Graph
@@ -99,7 +99,7 @@ def plans(graph: Graph, shapes: Shapes, noises: Noises, most: float) -> Iterator
     Each doubling takes off the most noise for the work that it adds. `noises`: mean squared error
     of the network's output by each tensor, 0 where it has none.
     """
-    groups, work = copy_groups(graph), Work(graph, shapes)
+    groups, work = copy_groups(graph), NetworkWork(graph, shapes)
     plan, plain = CopyPlan({}, 1.0), work.of({})
     while True:
         found = []

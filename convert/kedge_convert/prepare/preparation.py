@@ -70,12 +70,14 @@ PLAIN = Grids()
 @dataclass(frozen=True)
 class Rounding:
     """How to round: repeatable by `seed`, onto which `grids`. The activations in `floats` stay
-    float, as do the kernels of the layers that write or read them.
+    float, as do the kernels of the layers that write or read them. `images`: how many to use at
+    most, None for as many as MEMORY holds.
     """
 
     seed: int = 0
     floats: frozenset[GraphTensor] = frozenset()
     grids: Grids = PLAIN
+    images: int | None = None
 
     def grid(self, node: Node) -> Grid | None:
         """Return the grid of a weighted node's kernel, None where that stays float."""
@@ -91,7 +93,7 @@ def round_weights(
 
     `images`: float32 [n, h, w, 3], as the network takes them.
     """
-    images = images[: affordable(graph, len(images))]
+    images = images[: rounding.images or affordable(graph, len(images))]
     twins = Twins({graph.input: images}, {graph.input: images})
     last, nodes = graph.last_uses(), []
     rng = np.random.default_rng(rounding.seed)

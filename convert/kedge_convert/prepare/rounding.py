@@ -139,6 +139,12 @@ class Grid:
 PLAIN = Grid()
 
 
+def plain(weights: Doubles, grid: Grid = PLAIN) -> Doubles:
+    """Return weights, [..., n, outputs], rounded to the nearest of the grid."""
+    step = grid.step(weights)
+    return np.asarray(np.rint(weights / step) * step)
+
+
 @dataclass(frozen=True)
 class Moments:
     """Sums over sampled inputs x (rounded network) and f (float network), means taken off.
@@ -186,12 +192,6 @@ def on_grid(weights: Doubles, moments: Moments, grid: Grid = PLAIN) -> Doubles:
     step, levels = grid.step(wanted), grid.levels
     # In steps, so that a level is a whole number.
     return _with_largest(wanted, inputs.compensated(wanted / step, levels), step, levels)
-
-
-def plain(weights: Doubles, grid: Grid = PLAIN) -> Doubles:
-    """Return weights, [..., n, outputs], rounded to the nearest of the grid."""
-    step = grid.step(weights)
-    return np.asarray(np.rint(weights / step) * step)
 
 
 def _with_largest(wanted: Doubles, integers: Doubles, step: Doubles, levels: int) -> Doubles:

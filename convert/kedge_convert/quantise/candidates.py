@@ -31,6 +31,7 @@ from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.quantise.ranges import Histogram, Observed, Static, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
+from kedge_convert.spread import Run, spread
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import ConversionError
 from kedge_convert.worker.progress import Progress
@@ -39,7 +40,7 @@ from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.artefact.kinds import Method, Precision
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.engines.choice import open_engine
+from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.output import quiet
 
@@ -295,9 +296,18 @@ def _answers(
     target: Target, source: Source, content: bytes, images: ImageSplit, judging: Sequence[Path]
 ) -> Floats:
     path = Path(f"candidate.{target.format}")
-    with quiet():
-        engine = open_engine(ModelContent(path, target.format, content))
+    model = ModelContent(path, target.format, content)
+
+    def opened(threads: int | None) -> Run[Path]:
+        engine = open_engine(model, EngineOptions(threads))
         contract = contract_builder.contract_of(source, target, engine, images)
         classifier = Classifier(Artefact(path, contract, b"", ""), engine)
-        inputs = tensors(judging, contract.input)
-        return np.stack([classifier.numbers(engine.run(each)) for each in inputs])
+
+        def run(image: Path) -> Floats:
+            (tensor,) = tensors([image], contract.input)
+            return classifier.numbers(engine.run(tensor))
+
+        return run
+
+    with quiet():
+        return spread(opened, len(content), judging)

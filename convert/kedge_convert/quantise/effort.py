@@ -29,7 +29,7 @@ class Effort:
 
 FAST = Effort("fast", prepares=False, range_methods=("minmax",))
 DEFAULT = Effort("default")
-HIGH = Effort("high", work=(1.25,))
+HIGH = Effort("high", work=(1.2,))
 EFFORTS = {effort.name: effort for effort in (FAST, DEFAULT, HIGH)}
 
 

@@ -60,11 +60,11 @@ def closest(target: Target, state: Finer, plain: Candidate, progress: Progress) 
         except candidates.FAULTS:
             LOG.info("%s: no candidate with copied channels", target, exc_info=True)
             continue
-        found.append(_priced(made, names(state.models.equalised, plan), plan, plain))
+        found.append(_priced(made, copied_layers(state.models.equalised, plan), plan, plain))
     return candidates.closest_ranges(found)
 
 
-def names(graph: Graph, plan: CopyPlan) -> tuple[str, ...]:
+def copied_layers(graph: Graph, plan: CopyPlan) -> tuple[str, ...]:
     """Return the layers whose outputs are copied, as `conv1 x2`."""
     return tuple(
         f"{node.layer.name} x{plan.copies[node.output]}"
@@ -79,12 +79,19 @@ def _models(state: Finer, plan: CopyPlan, target: Target, progress: Progress) ->
     if (plan.ratio, grids) not in state.made:
         graph = copied(models.equalised, plan.copies)
         inputs = candidates.preparation_inputs(models.stock, models.images)
-        rounding = preparation.Rounding(models.options.seed, grids=grids)
+        count = _images(models.equalised, graph, len(inputs))
+        rounding = preparation.Rounding(models.options.seed, grids=grids, images=count)
         with progress.stage("prepare copied channels", len(graph.nodes)) as tick, quiet():
             rounded = preparation.round_weights(graph, inputs, rounding, tick)
         source = replace(models.prepared[grids], model=rounded.build())
         state.made[plan.ratio, grids] = replace(models, prepared={grids: source})
     return state.made[plan.ratio, grids]
+
+
+def _images(plain: Graph, wider: Graph, count: int) -> int:
+    """Return how many of `count` images to use: as many as without copies, in twice the memory."""
+    own, others = (preparation.affordable(each, count) for each in (wider, plain))
+    return min(others, 2 * own)
 
 
 def _priced(

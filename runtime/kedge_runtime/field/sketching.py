@@ -14,7 +14,12 @@ from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 def look_at(classifier: Classifier, fitted: Pixels) -> MeasuredFrame:
     """Classify an image of the network's size, RGB uint8 [h, w, 3], and measure it."""
     raw = classifier.engine.run(classifier.preprocessor.look_up(fitted))
-    values = classifier.probabilities_in(classifier.numbers(raw))
+    return measured(classifier, fitted, classifier.numbers(raw))
+
+
+def measured(classifier: Classifier, fitted: Pixels, numbers: Floats) -> MeasuredFrame:
+    """Measure an image of the network's size; `numbers`: the model's outputs for it, [classes]."""
+    values = classifier.probabilities_in(numbers)
     return frame_of(fitted, classifier.classes.result(values), classifier.classes, 0.0)
 
 
@@ -32,7 +37,7 @@ def sketch_images(
     for image in images:
         frames.append(look_at(classifier, image))
         tick()
-    return _sketch(classifier, frames, truth)
+    return sketch_frames(classifier, frames, truth)
 
 
 def sketch_answers(
@@ -46,12 +51,13 @@ def sketch_answers(
     for numbers, image in zip(answers, images, strict=True):
         result = classes.result(classifier.probabilities_in(numbers))
         frames.append(measured_frame(image, result, classes, 0.0))
-    return _sketch(classifier, frames, truth)
+    return sketch_frames(classifier, frames, truth)
 
 
-def _sketch(
+def sketch_frames(
     classifier: Classifier, frames: Sequence[MeasuredFrame], truth: Sequence[int] | None
 ) -> Sketch:
+    """Return the sketch of measured images; `truth`: as of `sketch_images`."""
     predicted = np.array([frame.predicted for frame in frames], np.int64)
     seen = Seen(
         np.stack([frame.values for frame in frames]),

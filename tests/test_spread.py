@@ -1,0 +1,49 @@
+"""Images are spread over threads; the answers and their order stay those of one thread."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kedge_convert import parity
+from kedge_convert.spread import LARGEST, Run, spread
+from kedge_runtime.arrays import Floats
+from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.engines.choice import cores
+from kedge_runtime.errors import ImageError
+
+
+@pytest.fixture
+def file(artefacts: Path, form: str) -> Path:
+    return artefacts / f"tiny.{form}"
+
+
+def test_answers_are_those_of_one_after_the_other(file: Path, pictures: Path) -> None:
+    images, ticks = sorted(pictures.iterdir())[:12], list[int]()
+    found = parity.answers(file, images, lambda: ticks.append(1))
+    classifier = Classifier.open(file)
+    np.testing.assert_array_equal(found, np.stack([classifier.outputs(each) for each in images]))
+    assert len(ticks) == len(images)
+
+
+def test_the_first_error_is_raised(file: Path, pictures: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        parity.answers(file, [*sorted(pictures.iterdir())[:3], broken])
+
+
+@pytest.mark.parametrize(("size", "copies"), [(LARGEST, cores()), (LARGEST + 1, 1)])
+def test_a_large_model_is_opened_once_with_all_cores(size: int, copies: int) -> None:
+    asked: list[int | None] = []
+
+    def opened(threads: int | None) -> Run[int]:
+        asked.append(threads)
+
+        def run(item: int) -> Floats:
+            return np.full(1, item, np.float32)
+
+        return run
+
+    assert spread(opened, size, range(5)).ravel().tolist() == [0, 1, 2, 3, 4]
+    assert asked == [1 if copies > 1 else None] * copies
