@@ -15,13 +15,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 SECONDS = 2.5
-# Seconds of all tests of `make check` together: a quarter of an hour for two processes, less a fifth
-# for their start and their imbalance.
+# Seconds of all tests of `make check` together: a quarter of an hour for two processes, less a
+# fifth for their start and their imbalance.
 CHECK = 0.8 * 2 * 900
 TESTS = Path(__file__).parents[1] / "tests"
 # The core of `kedge convert` stays in, whatever it takes.
 KEPT = ("test_convert.py",)
-SLOW_HEAD = f"""# Tests of {SECONDS:g} s or more: `make test` leaves them out, `make check` runs them.
+SLOW_HEAD = f"""# Tests of {SECONDS:g} s or more: `make test` leaves them out.
 # Written by tools/slow_tests.py from a run's times.
 """
 PROOF_HEAD = """# The longest tests: `make check` leaves them out, `make proofs` runs them.
