@@ -220,6 +220,30 @@ def _number(value: float | None, spec: str) -> str:
     return "" if value is None else format(value, spec)
 
 
+def summary(found: list[Row]) -> list[str]:
+    """Return a table with a line for each model and format: stock, the best peer, and kedge."""
+    lines = ["| model | format | stock | best of the peers | kedge | stock's KL / kedge's |"]
+    lines.append("| --- | --- | --: | --: | --: | --: |")
+    for model, form in dict.fromkeys((row.model, row.format) for row in found if row.format):
+        these = [row for row in found if (row.model, row.format) == (model, form)]
+        by_way = {row.way: row for row in these}
+        peers = [row for row in these if not row.way.startswith(("kedge", "stock"))]
+        best = min(peers, key=lambda row: row.kl or 0, default=None)
+        ours = by_way.get("kedge")
+        named = f"{best.way}: {_short(best)}" if best else ""
+        gain = _gain(ours) if ours else ""
+        cells = [model, form, _short(by_way.get(STOCK[form])), named, _short(ours), gain]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _short(row: Row | None) -> str:
+    """Return a row's KL and agreement."""
+    if row is None or row.kl is None or row.agreement is None:
+        return ""
+    return f"{row.kl:.4f}, {row.agreement:.1%}"
+
+
 HEAD = (
     "Every figure is from test images: neither calibration nor validation images of their split. "
     "In brackets: paired 95 % intervals over images. Gain is the agreement with the float model "
@@ -237,6 +261,7 @@ def markdown(found: list[Row], held: Iterable[Line]) -> str:
     text += ["| must hold | holds | figures |", "| --- | --- | --- |"]
     words = {None: "not measured", True: "yes", False: "NO"}
     text += [f"| {line.text} | {words[line.holds]} | {line.figures} |" for line in held]
+    text += ["", "KL in nats, and the agreement with the float model:", "", *summary(found)]
     for title in dict.fromkeys((row.model, row.format) for row in found):
         text += ["", f"## {' '.join(title).strip()}", "", f"| {' | '.join(COLUMNS)} |"]
         text += [f"|{' --- |' * len(COLUMNS)}"]

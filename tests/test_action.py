@@ -29,7 +29,7 @@ images = "photos"
 [defaults.gates]
 min_agreement = 0.8
 [options]
-prepare = false
+effort = "fast"
 calibrate_count = 10
 check_count = 10
 [[model]]

@@ -17,7 +17,8 @@ import xmlschema
 
 import build_reports
 from kedge_convert.matrix import html, record, reports, tables
-from kedge_convert.matrix.plots import PlotPoint, front, waterfall
+from kedge_convert.matrix.drawing import Axis, canvas
+from kedge_convert.matrix.plots import PlotPoint, front, waterfall, write_numbers
 from kedge_convert.matrix.record import BuildReport
 from kedge_convert.matrix.reports import RENDERERS, as_json, publish
 from kedge_runtime.records import decode
@@ -283,6 +284,18 @@ def test_the_front_are_those_that_none_beats(
         [PlotPoint(i, cost, good, good, good, "PASS") for i, (cost, good) in enumerate(places, 1)]
     )
     assert [place.number for place in found] == best
+
+
+def test_the_number_of_a_mark_keeps_off_a_close_one() -> None:
+    costs = (2.72, 2.78, 1.0)  # megabytes; the first two are a few pixels apart
+    marks = [PlotPoint(i, cost, 0.6, 0.5, 0.7, "PASS") for i, cost in enumerate(costs, 1)]
+    root = canvas(300, 200, "plot")
+    across = Axis(0.0, 3.2, 50, 290)
+    write_numbers(root, marks, across, Axis(0.4, 1, 180, 10))
+    found = {text.text: text for text in root if text.tag == "text"}
+    sides = {name: text.get("text-anchor", "start") for name, text in found.items()}
+    assert sides == {"1": "end", "2": "start", "3": "start"}
+    assert float(found["1"].get("x", 0)) < across.at(2.72) < across.at(2.78)
 
 
 def test_a_waterfalls_bars_follow_each_other_to_the_total(report: BuildReport) -> None:

@@ -93,7 +93,7 @@ def test_mediapipe_answers_as_kedge_with_uint8_ends(environment: None, coral: Pa
 def test_mediapipe_scores_are_probabilities_of_its_own_profile(
     environment: None, tmp_path: Path
 ) -> None:
-    words = ["demo", "--to", "tflite:int8", "--device", "mediapipe", "--no-prepare"]
+    words = ["demo", "--to", "tflite:int8", "--device", "mediapipe", "--effort", "fast"]
     command = [sys.executable, "-m", "kedge_runtime.cli", "convert", *words, "--out", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True)
     path = tmp_path / "demo.int8.tflite"

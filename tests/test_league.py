@@ -125,7 +125,8 @@ def test_a_tool_that_is_not_there_is_named(tmp_path: Path) -> None:
         RESULTS.parents[1] / "tests/models/tiny.onnx",
     )
     np.save(tmp_path / "inputs.npy", np.zeros((6, 1, 8, 8, 3), np.float32))
-    command = [sys.executable, "-I", script, "nncf", model, tmp_path / "inputs.npy", tmp_path / "o"]
+    files = [script, "nncf", model, tmp_path / "inputs.npy", tmp_path / "o"]
+    command = [sys.executable, "-I", *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not installed: ModuleNotFoundError: No module named 'nncf'" in done.stderr

@@ -83,7 +83,7 @@ def pareto(
         x = across.at(mark.cost)
         _whisker(root, x, up.at(mark.low), up.at(mark.high))
         _mark(root, mark.verdict, x, up.at(mark.quality))
-    _number(root, marks, across, up)
+    write_numbers(root, marks, across, up)
     return markup(root)
 
 
@@ -142,15 +142,18 @@ def _mark(root: Element, verdict: Verdict, x: float, y: float) -> None:
     add(root, "path", f"mark {verdict.lower()}", d=paths[verdict])
 
 
-def _number(root: Element, marks: Sequence[PlotPoint], across: Axis, up: Axis) -> None:
-    """Write the numbers beside the marks, apart from each other."""
+def write_numbers(root: Element, marks: Sequence[PlotPoint], across: Axis, up: Axis) -> None:
+    """Write the numbers beside the marks, apart from each other and from a close mark's right."""
     written: list[Point] = []
+    places = [across.at(mark.cost) for mark in marks]
     for mark in sorted(marks, key=lambda each: -each.quality):
-        x, y = across.at(mark.cost) + 10, up.at(mark.quality) + 15
+        at, y = across.at(mark.cost), up.at(mark.quality) + 15
+        crowded = any(0 < place - at < 2 * LABEL for place in places)
+        x, anchor = (at - 10, "end") if crowded else (at + 10, "start")
         while any(abs(x - a) < LABEL and abs(y - b) < LABEL for a, b in written):
             y += LABEL
         written.append((x, y))
-        write(root, str(mark.number), (x, y), "number")
+        write(root, str(mark.number), (x, y), "number", anchor)
 
 
 def reliability(calibrations: Calibrations) -> Markup:
