@@ -1,16 +1,19 @@
 """The budget's words and its forecast, held against drawn noise."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from kedge_convert.quantise.budget import (
     Budget,
     DropForecast,
+    LogitNoise,
     forecast,
     label_margins,
-    label_spread,
+    label_noise,
     margins,
-    spread,
+    noise,
 )
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.kinds import Kind
@@ -25,14 +28,26 @@ def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return logits, np.where(rng.random(count) < 0.7, best, rng.integers(0, 20, count))
 
 
-@pytest.mark.parametrize("noise", [0.05, 0.2, 0.5])
-def test_the_forecast_comes_true(noise: float) -> None:
+# What each shape of noise is drawn by, at a standard deviation of 1.
+SHAPES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
+    "gaussian": lambda rng, shape: rng.normal(0, 1, shape),
+    # One image of ten is five times as noisy as the others.
+    "heavy": lambda rng, shape: (
+        rng.normal(0, 1, shape) * np.where(rng.random((shape[0], 1)) < 0.1, 5, 1) / 1.84
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [0.05, 0.2, 0.5])
+def test_the_forecast_comes_true(size: float, shape: str) -> None:
     """Spread measured on 40 pictures, margins known on 400, truth counted on 40 000 others."""
     few, many = drawn(400, seed=1), drawn(40_000, seed=2)
     rng = np.random.default_rng(3)
-    perturbed = [x + rng.normal(0, noise, x.shape).astype(np.float32) for x, _ in (few, many)]
-    measured = spread(few[0][:40], perturbed[0][:40])
-    assert measured == pytest.approx(noise * np.sqrt(2), rel=0.25)
+    drawn_noise = SHAPES[shape]
+    perturbed = [x + size * drawn_noise(rng, x.shape).astype(np.float32) for x, _ in (few, many)]
+    measured = noise(few[0][:40], perturbed[0][:40])
+    assert measured.spread == pytest.approx(size * np.sqrt(2), rel=0.35)
     expected = forecast(margins(few[0], list(few[1])), measured)
     before, after = many[0].argmax(axis=1), perturbed[1].argmax(axis=1)
     assert expected.changed == pytest.approx((before != after).mean(), rel=0.35)
@@ -46,12 +61,12 @@ def test_the_forecast_comes_true(noise: float) -> None:
 @pytest.mark.parametrize("thresholds", [(), (0.9,)])
 def test_the_forecast_of_label_sets_comes_true(kind: Kind, thresholds: tuple[float, ...]) -> None:
     output = Output(kind, activation="sigmoid", thresholds=thresholds)
-    logits, noise = drawn(8000, seed=1)[0][:, :4], 0.1 if kind == "logits" else 0.02
+    logits, size = drawn(8000, seed=1)[0][:, :4], 0.1 if kind == "logits" else 0.02
     outputs = logits if kind == "logits" else sigmoid(logits)
     rng = np.random.default_rng(3)
-    perturbed = outputs + rng.normal(0, noise, outputs.shape).astype(np.float32)
-    measured = label_spread(outputs[:40], perturbed[:40])
-    assert measured == pytest.approx(noise, rel=0.2)
+    perturbed = outputs + rng.normal(0, size, outputs.shape).astype(np.float32)
+    measured = label_noise(outputs[:40], perturbed[:40])
+    assert measured.spread == pytest.approx(size, rel=0.2)
     expected = forecast(label_margins(outputs[:400], output), measured)
     sets = [label_sets(probabilities(each, output), output) for each in (outputs, perturbed)]
     counted = (sets[0] != sets[1]).any(axis=1).mean()
@@ -62,14 +77,17 @@ def test_the_forecast_of_label_sets_comes_true(kind: Kind, thresholds: tuple[flo
 
 def test_no_noise_changes_nothing() -> None:
     logits, classes = drawn(50)
-    quiet = forecast(margins(logits, list(classes)), spread(logits, logits))
+    quiet = forecast(margins(logits, list(classes)), noise(logits, logits))
     assert quiet == DropForecast(0.0, 0.0, 0.0)
     assert quiet.holds(Budget(0.0, 1.0), 10)
 
 
 def test_who_is_never_right_has_nothing_to_lose() -> None:
     logits, _ = drawn(50)
-    wrong = forecast(margins(logits, list((logits.argmax(axis=1) + 1) % 20)), 0.5)
+    wrong = forecast(
+        margins(logits, list((logits.argmax(axis=1) + 1) % 20)),
+        LogitNoise(np.random.default_rng(0).normal(0, 0.5, 200)),
+    )
     assert wrong.lost == 0
     assert wrong.gained is not None
     assert wrong.changed > 0 < wrong.gained
@@ -101,3 +119,15 @@ def test_no_limit_is_no_budget() -> None:
     assert not Budget() and not Budget(min_agreement=0.0)
     assert Budget(max_drop=0.0)
     assert Budget(min_agreement=0.9)
+
+
+def test_smoothing_keeps_the_variance_and_the_tail() -> None:
+    values = np.concatenate([np.random.default_rng(1).normal(0, 1, 300), np.full(4, -20.0)])
+    found = LogitNoise(values)
+    far = found.crossing(np.array([15.0]))
+    assert far == pytest.approx(4 / 304 / 2, rel=0.3)  # half of them in this direction
+    assert LogitNoise(values[:300]).crossing(np.array([15.0])) < 1e-6
+    steps = np.linspace(-80, 80, 4001)
+    density, centres = np.diff(found.crossing(-steps)), (steps[1:] + steps[:-1]) / 2
+    assert (density * centres).sum() == pytest.approx(0, abs=0.01)
+    assert (density * centres**2).sum() == pytest.approx(np.square(values).mean(), rel=0.1)

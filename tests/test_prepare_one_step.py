@@ -21,8 +21,9 @@ def uneven(name: str) -> Graph:
     nodes = list(graph.nodes)
     weighted = [i for i, node in enumerate(nodes) if node.weights]
     first, second = weighted[:2]
-    assert nodes[first].weights is not None
-    factors = np.geomspace(0.1, 10, len(nodes[first].weights.bias)).astype(np.float32)
+    weights = nodes[first].weights
+    assert weights is not None
+    factors = np.geomspace(0.1, 10, len(weights.bias)).astype(np.float32)
     nodes[first], nodes[second] = times(nodes[first], factors), over(nodes[second], factors)
     return graph.with_nodes(nodes)
 

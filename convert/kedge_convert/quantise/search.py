@@ -21,9 +21,9 @@ from kedge_convert.quantise.budget import (
     Margins,
     forecast,
     label_margins,
-    label_spread,
+    label_noise,
     margins,
-    spread,
+    noise,
 )
 from kedge_convert.quantise.candidates import Candidate, CandidateModels
 from kedge_convert.quantise.ranges import Static, StaticOperator, choose
@@ -156,8 +156,8 @@ class Search:
     def holds(self, candidate: Candidate) -> bool:
         """Whether a candidate is likely to hold the budget on the validation images."""
         several = self.models.stock.output.multi_label
-        noise = (label_spread if several else spread)(self.models.logits, candidate.answers)
-        expected = forecast(self.margins, noise)
+        found = (label_noise if several else noise)(self.models.logits, candidate.answers)
+        expected = forecast(self.margins, found)
         return expected.holds(self.budget, len(self.models.images.validation))
 
 
