@@ -10,7 +10,7 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
-.PHONY: demo test check arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
+.PHONY: demo test check proofs arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
 .DELETE_ON_ERROR:
 
 # Install the packages of some sections, each held to its hash, and kedge as it lies here. An
@@ -29,17 +29,22 @@ demo: $(VENV)/.convert
 	@echo
 	@echo "The artefacts lie in $(DEMO)/. Next: $(BIN)/kedge --help, and README.md."
 
-# What tells that nothing broke, in four minutes. It leaves out the slow proofs (tests/slow.txt and
-# the marks `slow` and `arm64`), which `check` runs.
+# What tells that nothing broke, in four minutes. It leaves out slow tests (tests/slow.txt and the
+# marks `slow` and `arm64`), which `check` runs.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not arm64"
-	@echo "Left out: conversions of whole models, long proofs (tests/slow.txt) and arm64: make check"
+	@echo "Left out: conversions of whole models, slow tests (tests/slow.txt) and arm64: make check"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	KEDGE_CI=1 $(BIN)/python -m pytest -n $(JOBS)
+	KEDGE_CI=1 $(BIN)/python -m pytest -n $(JOBS) -m "not proof"
+	@echo "Left out: the longest proofs (tests/proofs.txt): make proofs"
+
+# The longest tests, before a release.
+proofs: $(VENV)/.dev
+	KEDGE_CI=1 $(BIN)/python -m pytest -n $(JOBS) -m proof
 
 # The wheel on an emulated arm64 machine alone; check has it too.
 arm64: $(VENV)/.dev

@@ -165,7 +165,7 @@ def _never_worse(found: list[Row]) -> Line:
     ours = [row for row in found if row.way.startswith("kedge") and row.kl_more]
     worse = [row for row in ours if row.kl_more and row.kl_more[1] > 0]
     names = ", ".join(f"{row.model} {row.format} ({row.way})" for row in worse)
-    figures = f"{len(worse)} of {len(ours)} rows{': ' if worse else ''}{names}"
+    figures = f"worse in {len(worse)} of {len(ours)} rows{': ' if worse else ''}{names}"
     return Line(
         "by KL never worse than stock, beyond the noise", not worse if ours else None, figures
     )
@@ -241,7 +241,7 @@ def _short(row: Row | None) -> str:
     """Return a row's KL and agreement."""
     if row is None or row.kl is None or row.agreement is None:
         return ""
-    return f"{row.kl:.4f}, {row.agreement:.1%}"
+    return f"{row.kl:.4f}, {100 * row.agreement:.1f} %"
 
 
 HEAD = (

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -314,7 +314,7 @@ def _mean(rows: list[Figures], everything: Pairs) -> Figures:
     return Figures(**first | means | intervals | {"same_ops": same, "note": note})
 
 
-COLUMNS = {
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "way": lambda row: " ".join(filter(None, (row["way"], row["form"]))),
     "top-1": lambda row: _number(row["top1"], ".3f"),
     "drop, points": lambda row: _points(row["top1_drop"]),

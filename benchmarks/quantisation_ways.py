@@ -98,12 +98,14 @@ class Original:
 
 def original(job: Job) -> Original:
     """Ask the float model, in a process of its own."""
-    return _apart(_original, job)
+    found: Original = _apart(_original, job)
+    return found
 
 
 def convert(way: str, job: Job) -> list[Made]:
     """Go one way in a process of its own; a failure is a Made without content."""
-    return _apart(_convert, way, job)
+    made: list[Made] = _apart(_convert, way, job)
+    return made
 
 
 def classifier(facts: Facts, made: Made, folder: Path, options: EngineOptions) -> Classifier:
@@ -158,7 +160,7 @@ def _peer(tool: str, form: str, source: Source, job: Job) -> Iterator[Made]:
         model, inputs, out = (Path(folder) / name for name in names)
         model.write_bytes(FORMATS[form].export(source, "float32").content)
         np.save(inputs, np.stack(list(tensors(job.photos.calibration, source.input))))
-        command = [job.peer_python, "-I", PEER, tool, model, inputs, out]
+        command = [str(word) for word in (job.peer_python, "-I", PEER, tool, model, inputs, out)]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start

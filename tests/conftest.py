@@ -42,6 +42,7 @@ TESTS = Path(__file__).parent
 MODELS = TESTS / "models"
 # What a whole run measured (tools/slow_tests.py).
 SLOW = frozenset((TESTS / "slow.txt").read_text().splitlines())
+PROOFS = frozenset((TESTS / "proofs.txt").read_text().splitlines())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         measured = f"{item.path.name}::{item.name.partition('[')[0]}"
         if {"converted", "demo_artefacts"}.intersection(names) or measured in SLOW:
             item.add_marker("slow")
+        if measured in PROOFS:
+            item.add_marker("proof")
     items.sort(key=_turns(items))
 
 

@@ -32,7 +32,7 @@ from kedge_convert.toolkit import require
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.contract import Contract, Geometry, Input, Normalisation, Output
+from kedge_runtime.artefact.contract import Contract, Geometry, Input, Label, Normalisation, Output
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.engines.choice import open_engine
 
@@ -163,7 +163,8 @@ SPEC = Input(Geometry(nets.SIDE, nets.SIDE), Normalisation("rgb", 127.5, (1.0, 1
 def models_of(name: str, photos: Sequence[Path], form: str) -> CandidateModels:
     """Return the models of a net as a conversion prepares them."""
     model = nets.make(name)
-    source = Source(name, model, SPEC, Output("logits"), (), "")
+    labels = tuple(Label(str(i), str(i)) for i in range(model.output_shape[-1]))
+    source = Source(name, model, SPEC, Output("logits"), labels, "")
     options = QuantisationOptions(formats=(form,), effort=replace(HIGH, work=(2.0,)))
     split = ImageSplit(tuple(photos), ())
     with Progress(silent=True) as progress:

@@ -12,6 +12,7 @@ import pytest
 
 from kedge_convert import doubts
 from kedge_convert.images import ImageSplit, tensors
+from kedge_convert.load.finite_weights import refuse_weights
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import Source, load_source
 from kedge_runtime.artefact.contract import Output
@@ -49,7 +50,7 @@ def answers(trained: Source, photos: ImageSplit) -> Any:
 def test_a_trained_model_on_photos_is_beyond_doubt(
     trained: Source, photos: ImageSplit, answers: Any
 ) -> None:
-    doubts.refuse_weights(trained.model, "net")
+    refuse_weights(trained.model, "net")
     doubts.refuse_answers(answers, "net")
     assert list(doubts.doubts(trained, photos, answers)) == []
     assert doubts.certainty(answers, LOGITS) > 0.7

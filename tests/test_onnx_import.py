@@ -257,6 +257,20 @@ def test_a_wrong_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         registry.load(SourceRequest(str(path)))
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, number: float) -> None:
+    """The import is right, so the message must not ask for plainer operators."""
+    path = saved(tmp_path, "mobile")
+    model = require("onnx").load(path)
+    kernel = next(each for each in model.graph.initializer if len(each.dims) == 4)
+    spoilt = np.array(require("onnx").numpy_helper.to_array(kernel))
+    spoilt.flat[0] = number
+    kernel.CopyFrom(require("onnx").numpy_helper.from_array(spoilt, kernel.name))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UsageError, match=r"mobile\.onnx: the weights .* are not finite"):
+        registry.load(SourceRequest(str(path)))
+
+
 def test_what_is_no_float_classifier_is_refused_before_tensorflow(tmp_path: Path) -> None:
     path = tmp_path / "it.onnx"
     model = require("onnx").load(MODELS / "tiny.onnx")

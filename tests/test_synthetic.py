@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import Run
+from full_disk import fill, small_file_system
 from kedge_convert.calibration import synthetic
 from kedge_convert.calibration.synthetic import Synthesis
 from kedge_convert.fitting.subject import norms_of
@@ -48,6 +49,14 @@ def test_the_model_sees_several_classes_in_them(demo: Source, made: Pixels) -> N
     plan = Preprocessor(demo.input)
     logits = demo.logits(plan.look_up(one) for one in made)
     assert len(set(logits.argmax(axis=1).tolist())) >= 3
+
+
+def test_a_full_disk_is_said(demo: Source, tmp_path: Path) -> None:
+    """Images that are lost in silence would be missed only later, as too few or none."""
+    with small_file_system(tmp_path / "small") as folder:
+        fill(folder)
+        with pytest.raises(OSError, match="No space left on device"):
+            synthetic.write(folder, demo, 20, Synthesis(count=16, batch=16, steps=1))
 
 
 def test_a_written_image_becomes_the_input_as_it_is(

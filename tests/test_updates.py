@@ -10,16 +10,24 @@ import pytest
 import updated
 from conftest import Run
 from full_disk import fill, small_file_system
+from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.signing import PrivateKey
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.updates import beginning
 from kedge_runtime.updates import state as states
+from kedge_runtime.updates.shadow import ShadowLimits
 from kedge_runtime.updates.state import BadModel, OnTrial, Settled, VerifiedModel
+from kedge_runtime.updates.store import ModelStore
+from kedge_runtime.updates.updater import UpdatePlan
+from kedge_runtime.updates.verifying import RefusedUpdateError, UntriedError
 from messages import soon
 from updated import CRASHING, Watched, model_file, put, sign, watched
 
 pytest.importorskip("ai_edge_litert")
 
 QUICK = ("--shadow", 5)
+LIMITS = ShadowLimits(5)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +179,36 @@ def test_a_base_that_fails_verify_never_answers(
     code, out, err = kedge("watch", artefacts / "tiny.tflite", *words)
     assert (code, out) == (2, "")
     assert "verify failed at stage `decode`" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "bad"), [(UntriedError("no process"), 0), (RefusedUpdateError("stage `x`"), 1)]
+)
+def test_a_model_that_could_not_be_tried_is_not_bad(
+    base: Path,
+    inbox: Path,
+    tmp_path: Path,
+    model: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    bad: int,
+) -> None:
+    new = read_content(model_file(tmp_path / "new.tflite", model, source="new"))
+    store, plan = ModelStore(tmp_path / "state"), UpdatePlan(inbox, None, EngineOptions(), LIMITS)
+    copy = store.put(new)
+    used = VerifiedModel(new.digest, "tflite", str(new.path), None, 1, "other software")
+    store.write(Settled(read_content(base).digest, used))
+
+    def verify(path: Path, *_: object, nice: int) -> None:
+        if path == copy:
+            raise error
+
+    monkeypatch.setattr(beginning, "verify_apart", verify)
+    begun = beginning.begin(base, store, plan)
+    store.close()
+    assert begun.state.in_use.name == str(base)
+    assert len(begun.state.bad) == bad
+    assert f"{base} answers again" in begun.lines[0]
 
 
 @pytest.mark.parametrize(

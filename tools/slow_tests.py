@@ -1,34 +1,60 @@
-"""Write `tests/slow.txt`, the tests that `make test` leaves out, from the times of a whole run.
+"""Write the lists of slow tests and of proofs from the times of a whole run.
 
-    python -m pytest -n 2 -m "not arm64" --junitxml=times.xml
+    python -m pytest -n 2 --junitxml=times.xml
     python tools/slow_tests.py times.xml
 
-Listed is each test function whose cases took SECONDS or more together, its fixtures included.
+`tests/slow.txt` has each test function whose cases took SECONDS or more together, their fixtures
+included: `make test` leaves them out. `tests/proofs.txt` has the longest ones of all, as many as
+bring the rest below CHECK: `make check` leaves them out, `make proofs` runs them.
 """
 
 import argparse
 from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree
 
 SECONDS = 2.5
-LIST = Path(__file__).parents[1] / "tests" / "slow.txt"
+# Seconds of all tests of `make check` together: a quarter of an hour for two processes, less a
+# fifth for their start and their imbalance.
+CHECK = 0.8 * 2 * 900
+TESTS = Path(__file__).parents[1] / "tests"
 # The core of `kedge convert` stays in, whatever it takes.
 KEPT = ("test_convert.py",)
-HEAD = f"""# Tests of {SECONDS:g} s or more: `make test` leaves them out, `make check` runs them.
+SLOW_HEAD = f"""# Tests of {SECONDS:g} s or more: `make test` leaves them out.
+# Written by tools/slow_tests.py from a run's times.
+"""
+PROOF_HEAD = """# The longest tests: `make check` leaves them out, `make proofs` runs them.
 # Written by tools/slow_tests.py from a run's times.
 """
 
 
 def main(path: Path) -> None:
-    """Read a JUnit file and write the list."""
+    """Read a JUnit file and write the lists."""
+    seconds = measured(path)
+    able = sorted(
+        (name for name in seconds if not name.startswith(KEPT)), key=lambda name: -seconds[name]
+    )
+    left_out = accumulate((seconds[name] for name in able), initial=0.0)
+    whole = sum(seconds.values())
+    proofs = next(n for n, out in enumerate(left_out) if whole - out <= CHECK or n == len(able))
+    slow = [name for name in able if seconds[name] >= SECONDS]
+    write("slow.txt", SLOW_HEAD, slow)
+    write("proofs.txt", PROOF_HEAD, able[:proofs])
+
+
+def measured(path: Path) -> dict[str, float]:
+    """Return the seconds of each test function, as `test_file.py::test_name`."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for case in ElementTree.parse(path).iter("testcase"):
         file = str(case.get("classname")).rpartition(".")[2] + ".py"
         seconds[f"{file}::{str(case.get('name')).partition('[')[0]}"] += float(case.get("time", 0))
-    slow = [name for name, total in seconds.items() if total >= SECONDS]
-    kept = [name for name in slow if name.startswith(KEPT)]
-    LIST.write_text(HEAD + "".join(f"{name}\n" for name in sorted({*slow} - {*kept})))
+    return dict(seconds)
+
+
+def write(name: str, head: str, tests: list[str]) -> None:
+    """Write a list in the order of the alphabet."""
+    (TESTS / name).write_text(head + "".join(f"{test}\n" for test in sorted(tests)))
 
 
 if __name__ == "__main__":

@@ -64,16 +64,6 @@ CONSTANT, WEAK = 1e-6, 1e-3
 UNSURE = 0.05
 
 
-def refuse_weights(model: Any, name: str) -> None:
-    """Raise UsageError when a weight is NaN or infinite, even where no answer shows it."""
-    for weight in model.weights:
-        if not np.isfinite(np.asarray(weight)).all():
-            raise UsageError(
-                f"{name}: the weights {weight.path} are not finite (NaN or infinite): train or "
-                "save it again"
-            )
-
-
 def refuse_answers(logits: Floats, name: str) -> None:
     """Raise UsageError when the answers can't tell right from wrong.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from kedge_convert import (
     contract_builder,
     convertible,
-    doubts,
     float_model,
     job_checks,
     sketching,
@@ -30,6 +29,7 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
 from kedge_convert.images import CALIBRATE, ImageSplit, Sampling, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
+from kedge_convert.load.finite_weights import refuse_weights
 from kedge_convert.parity import AskedFile
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
@@ -97,7 +97,7 @@ def _loaded(job: Job, progress: Progress) -> tuple[Source, Source]:
     """
     with progress.stage("load model"):
         source = load_source(job.request)
-        doubts.refuse_weights(source.model, source.name)
+        refuse_weights(source.model, source.name)
     shipped = loader.as_loaded(source, job.device)
     for note in shipped.notes:
         progress.note(note)

@@ -54,7 +54,7 @@ def write(
     """Write `total` images as PNG files; `tick` is called after each batch's step.
 
     Each becomes the network's input as it is, whatever the geometry. Raises UsageError for a model
-    without batch norms.
+    without batch norms, OSError where there is no room.
     """
     made = images(source, synthesis, tick)
     rng = np.random.default_rng(synthesis.seed)
@@ -63,7 +63,8 @@ def write(
         if number >= len(made):
             image = _variant(image, rng)
         framed = _framed(image, source.input.geometry)
-        cv2.imwrite(str(folder / f"{number:04}.png"), framed[..., ::-1])
+        content = cv2.imencode(".png", framed[..., ::-1])[1].tobytes()
+        (folder / f"{number:04}.png").write_bytes(content)  # cv2.imwrite tells of no full disk
 
 
 def images(source: Source, synthesis: Synthesis, tick: Tick = lambda: None) -> Pixels:

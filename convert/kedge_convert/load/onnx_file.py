@@ -6,6 +6,7 @@ They become Keras models, as all sources do: so each has every target, in both f
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kedge_convert.load.finite_weights import refuse_weights
 from kedge_convert.load.input_stage import parsed
 from kedge_convert.load.program_file import of_contract, refuse_integers
 from kedge_convert.load.request import LoadedModel, SourceRequest
@@ -59,6 +60,7 @@ def load(request: SourceRequest) -> LoadedModel:
             model = imported_onnx(read_onnx(content), "program", image.shape, planar=image.planar)
     except OperatorImportError as error:
         raise UsageError(f"kedge can't import its operator {error}: {OTHERWISE}") from error
+    refuse_weights(model)
     probes = proof.noise(image.shape, PROBES)
     if len(model.outputs) == 1 and not proof.is_same(content, model, probes, image.planar):
         raise UsageError(f"its import answers otherwise than onnxruntime does: {OTHERWISE}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kedge_convert.load.finite_weights import refuse_weights
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.program import proof
 from kedge_convert.program.calls import OperatorImportError
@@ -59,6 +60,7 @@ def load(request: SourceRequest) -> LoadedModel:
         raise UsageError(
             f"kedge can't import its operator {error}: give the model that it was made from"
         ) from error
+    refuse_weights(model)
     probes = proof.noise(model.inputs[0].shape[1:], PROBES)
     if len(model.outputs) == 1 and not proof.is_same(content, model, probes):
         raise UsageError(

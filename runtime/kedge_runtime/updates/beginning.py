@@ -10,7 +10,12 @@ from kedge_runtime.output import quiet, say
 from kedge_runtime.updates.state import BadModel, OnTrial, Settled, VerifiedModel
 from kedge_runtime.updates.store import ModelStore
 from kedge_runtime.updates.updater import UpdatePlan
-from kedge_runtime.updates.verifying import RefusedUpdateError, machine_of, verify_apart
+from kedge_runtime.updates.verifying import (
+    RefusedUpdateError,
+    UntriedError,
+    machine_of,
+    verify_apart,
+)
 
 CRASHED = "the process ended while it was on trial"
 
@@ -39,12 +44,23 @@ def begin(base: Path, store: ModelStore, plan: UpdatePlan) -> Begun:
         try:
             return Begun(state, _opened(state.in_use, store, plan), lines)
         except (KedgeError, RefusedUpdateError) as error:
-            reason = one_line(error)
-        if state.in_use.digest != content.digest:
-            bad = state.refusing(BadModel(state.in_use.digest, state.in_use.name, reason)).bad
-            lines += (f"{state.in_use.name}: refused: {reason}; {base} answers again",)
+            bad, line = _after_failure(state, error, content)
+            lines += line
     settled, model = _with_base(content, store, plan, bad)
     return Begun(settled, model, lines)
+
+
+def _after_failure(
+    state: Settled, error: Exception, base: ModelContent
+) -> tuple[tuple[BadModel, ...], tuple[str, ...]]:
+    """Return the bad models, and a line where the model in use gives way to `base`."""
+    model, reason = state.in_use, one_line(error)
+    if model.digest == base.digest:
+        return state.bad, ()
+    line = f"{model.name}: refused: {reason}; {base.path} answers again"
+    if isinstance(error, UntriedError):
+        return state.bad, (line,)
+    return state.refusing(BadModel(model.digest, model.name, reason)).bad, (line,)
 
 
 def _after_crash(store: ModelStore) -> tuple[Settled | None, tuple[str, ...]]:

@@ -32,6 +32,10 @@ class RefusedUpdateError(Exception):
     """A model that must not be used here; the message says why."""
 
 
+class UntriedError(ArtefactError):
+    """A model that could not be tried: it may be good, so it is not noted as bad."""
+
+
 def machine_of(engine: EngineOptions) -> str:
     """Return 16 hex digits for the software that a model is verified with."""
     known = identity()
@@ -57,7 +61,7 @@ def verify_apart(path: Path, engine: EngineOptions, nice: int = BESIDE) -> None:
     except subprocess.TimeoutExpired:
         raise RefusedUpdateError(f"verify took more than {SECONDS:.0f} s") from None
     except OSError as error:
-        raise ArtefactError(f"{path}: no process for verify: {error}") from None
+        raise UntriedError(f"{path}: no process for verify: {error}") from None
     if ended.returncode:
         raise RefusedUpdateError(_reason(ended))
 
