@@ -109,6 +109,11 @@ class Request:
     model: Path | None = None
     card: str = ""
 
+    @property
+    def conversions(self) -> int:
+        """The number of turns of conversions: they take minutes."""
+        return max(1, self.turns // 7)
+
     def images(self, folder: Path, count: int) -> list[Path]:
         """Return the first images of a folder."""
         return sorted(path for path in folder.iterdir() if path.is_file())[:count]
@@ -249,7 +254,7 @@ def conversion(request: Request) -> Iterator[Row]:
     if request.model is None:
         return
     model = conversion_costs.ConvertedModel(request.model, request.card, request.photos)
-    turns = [conversion_costs.turn(model) for _ in range(max(1, request.turns // 7))]
+    turns = [conversion_costs.turn(model) for _ in range(request.conversions)]
     for way, pairs_of_way in zip(conversion_costs.WAYS, zip(*turns, strict=True), strict=True):
         for what, unit in (("time", "s"), ("cpu", "s"), ("memory", "MB")):
             pairs = [(getattr(peer, what), getattr(kedge, what)) for peer, kedge in pairs_of_way]
@@ -273,7 +278,7 @@ def main() -> int:
         before, rows = os.getloadavg()[0], list(MEASURES[name](request))
         parts[name] = {
             "artefact": request.artefact.name,
-            "turns": request.turns,
+            "turns": request.conversions if name == "conversion" else request.turns,
             "load": [round(load, 1) for load in (before, os.getloadavg()[0])],
             "real_time": os.sched_getscheduler(0) != os.SCHED_OTHER,
             "rows": [asdict(row) for row in rows],
