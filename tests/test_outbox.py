@@ -1,5 +1,6 @@
 """The outbox: what was put in stays until it is taken, whatever happens to process and disk."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -141,6 +142,30 @@ def test_a_disk_that_is_full_and_empty_again(small_disk: Path) -> None:
     box.close()
     box = Outbox(path)
     assert len(box) == 51
+    box.close()
+
+
+def test_a_queue_that_has_filled_its_disk_by_itself_is_delivered(small_disk: Path) -> None:
+    path, count = small_disk / "q", 1500
+    box = Outbox(path)
+    filler = fill(small_disk)
+    for index in range(count - 1):
+        box.add("t", f"{index} {'a' * 500}")
+    filler.unlink()
+    # All of them in one write: SQLite's log fills the disk, and nothing can be removed any more.
+    box.add("t", f"{count - 1} {'a' * 500}")
+    assert shutil.disk_usage(small_disk).free < 200_000
+    seen = list[str]()
+    while taken := box.after(0, 20):
+        seen += [posting.body.split()[0] for posting in taken]
+        box.remove({posting.number for posting in taken})
+    assert seen == [*map(str, range(count))]
+    assert len(box) == 0
+    box.add("t", "new")
+    box.close()
+    assert shutil.disk_usage(small_disk).free > 200_000
+    box = Outbox(path)
+    assert bodies(box) == ["new"]
     box.close()
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from kedge_runtime.errors import UsageError, one_line
@@ -82,12 +83,13 @@ class Outbox:
         """Return the first postings with a larger number, at most `most`."""
         with self._lock:
             rows = self._base.execute(
-                "SELECT number, topic, body FROM posting WHERE number > ? ORDER BY number LIMIT ?",
-                (number, most),
+                "SELECT number, topic, body FROM posting WHERE number > ? ORDER BY number",
+                (number,),
             )
-            found = [Posting(*row) for row in rows if row[0] not in self._gone]
-            found += [posting for posting in self._late if posting.number > number]
-            return found[:most]
+            # A full disk keeps rows that are gone, any number of them, before those that wait.
+            waiting = (Posting(*row) for row in rows if row[0] not in self._gone)
+            late = (posting for posting in self._late if posting.number > number)
+            return list(islice(chain(waiting, late), most))
 
     def remove(self, numbers: set[int]) -> None:
         """Remove postings that the network has taken."""
@@ -110,10 +112,12 @@ class Outbox:
         with self._lock:
             if self._count() >= self._limit:
                 return None
-            row = self._base.execute("SELECT sum(count), min(first), max(last) FROM dropped")
-            count, first, last = row.fetchone()
-            saved = Dropped(count, first, last) if count else None
-            return _both(saved, self._late_dropped)
+            return _both(self._saved_dropped(), self._late_dropped)
+
+    def _saved_dropped(self) -> Dropped | None:
+        row = self._base.execute("SELECT sum(count), min(first), max(last) FROM dropped")
+        count, first, last = row.fetchone()
+        return Dropped(count, first, last) if count else None
 
     def forget(self, dropped: Dropped) -> None:
         """Forget what was dropped up to its last: it was told."""
@@ -172,8 +176,24 @@ class Outbox:
             if not self._full:
                 say(f"{self.path}: {one_line(error)}; messages wait in memory")
             self._full = True
+            self._renew_if_taken()
         else:
             self._full = False
+
+    def _renew_if_taken(self) -> None:
+        """Begin a new file when the network has taken all that is in the full one.
+
+        SQLite needs room to remove rows, too: a file that has filled its disk by itself would stay.
+        """
+        (rows,) = self._base.execute("SELECT count(*) FROM posting").fetchone()
+        if not rows or rows > len(self._gone):
+            return
+        self._late_dropped = _both(self._saved_dropped(), self._late_dropped)
+        self._base.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self._base = _opened(self.path)
+        self._gone.clear()
 
 
 def _both(one: Dropped | None, other: Dropped | None) -> Dropped | None:
