@@ -118,9 +118,9 @@ IN_VAIN = {
     "hub/vit_tiny.keras --signature serve": "--signature: hub/vit_tiny.keras is no SavedModel",
     "MobileNetV2 --card MobileNetV2": "--card MobileNetV2: MobileNetV2 is its own card",
     "demo --calibrate-count 2": "--calibrate-count 2: too few for tflite:int8, allowed are 3",
-    "''": "MODEL is empty: name a card",
+    "''": "the argument after convert is empty: give a value, or leave it out",
     "demo --labels ''": "--labels is empty: give a value, or leave it out",
-    "demo --normalisation ''": "--normalisation: got '', allowed are unit, tf,",
+    "demo --normalisation ''": "--normalisation is empty: give a value, or leave it out",
 }
 
 

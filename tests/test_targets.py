@@ -72,7 +72,7 @@ def test_half_a_target_is_asked_back(text: str, meant: str) -> None:
         # Of two options the first one counts, too.
         ("--device coral --to tflite:float32 --to tflite:int8", "coral can't run tflite:float32"),
         ("--to onnx:int4 --to onnx:int8", "--to: got 'onnx:int4'"),
-        ("--to=", "--to: got ''"),
+        ("--to=", "--to is empty: give a value, or leave it out"),
     ],
 )
 def test_each_target_that_is_asked_for_counts(kedge: Run, words: str, said: str) -> None:
