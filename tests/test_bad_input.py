@@ -72,7 +72,7 @@ CASES = {
     "a file cut short": ("cut.keras", "cut.keras: no Keras model in this file"),
     "a zip of something else": ("zip.keras", "zip.keras: no Keras model in this file"),
     "a folder": ("folder.keras", "folder.keras: no Keras model in this folder"),
-    "another format": ("model.onnx", "converted already: kedge seal"),
+    "another format": ("model.onnx", "model.onnx: no readable .onnx model"),
     "a card misspelt": ("mobilnetv2", "did you mean MobileNetV2"),
     "an unknown card": ("zebra", "no model called 'zebra': kedge models lists all"),
     "an unknown --card": ("good.keras --card mobilnetv2", "did you mean MobileNetV2"),

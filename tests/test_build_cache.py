@@ -21,6 +21,7 @@ from kedge_convert.matrix import keys
 from kedge_convert.matrix.cache import FOLDERS, KEY, MAX_ENTRY, Cache, Entry, default_folder
 from kedge_convert.matrix.cells import Cell, groups
 from kedge_convert.matrix.config import BuildConfig, BuildGates, ModelConfig, Options, Variant
+from kedge_convert.quantise.effort import FAST
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import host
 from kedge_runtime.pool import Pool, executor
@@ -121,7 +122,7 @@ def test_what_changes_no_byte_changes_no_key(tmp_path: Path, model: ModelConfig)
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"prepare": False}, {"check_count": 9}, {"preprocess": "load_img"}],
+    [{"seed": 1}, {"effort": FAST}, {"check_count": 9}, {"preprocess": "load_img"}],
 )
 def test_options_have_a_part(model: ModelConfig, change: dict[str, object]) -> None:
     assert fresh(cell(model, **change)) != fresh(cell(model))
