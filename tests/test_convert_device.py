@@ -207,7 +207,7 @@ def test_sram_has_the_units_of_data_sheets(text: str, kilobytes: float) -> None:
     assert Sram().convert(text, None, None) == kilobytes
 
 
-@pytest.mark.parametrize("text", ["12B", "-1", "1GB", "nan", ""])
+@pytest.mark.parametrize("text", ["12B", "-1", "1GB", "nan"])
 def test_a_wrong_size_of_sram_says_what_is_allowed(kedge: Run, text: str) -> None:
     code, _, error = kedge("convert", "demo", "--device", "pi5", "--max-sram", text)
     assert (code, f"got {text!r}, allowed are e.g. 512KB, 1MB" in error) == (2, True), error
