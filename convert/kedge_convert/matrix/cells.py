@@ -103,7 +103,7 @@ def _cells(config: BuildConfig, model: ModelConfig, variant: Variant) -> Iterato
     names = model.targets or tuple(special)
     if not names and model.device is None:
         raise UsageError(f"{model.name}: has no targets; add targets = [...] or a [[target]]")
-    for target in targets_for(model.profile, ",".join(names)):
+    for target in targets_for(model.profile, ",".join(names) or None):
         own = special.get(str(target), BuildGates())
         yield Cell(model, variant, target, replace(model.gates, **own.limits))
 
