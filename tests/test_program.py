@@ -370,7 +370,7 @@ def backwards(model: Any) -> None:
 
 # A change to a float file -> words of the line that refuses it as a source.
 HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
-    "kernels of NaN": (without_numbers, "its import answers otherwise than LiteRT does"),
+    "kernels of NaN": (without_numbers, "are not finite (NaN or infinite): train or save it again"),
     "a rule's limit": (of_another_beta, "can't import its operator SOFTMAX with a beta of 2.0"),
     "a circle": (backwards, "refused, an invalid .tflite model"),
 }
