@@ -180,7 +180,8 @@ def _check(form: str, mutate: Callable[[bytes, Random], bytes]) -> Door:
 def _program(content: ModelContent) -> object:
     """Read a float program as a source, up to where Keras would build it."""
     check_model(content)
-    return reading.needed(reading.read_file(content))
+    program = reading.read_file(content)
+    return reading.needed(program.operations, program.outputs)
 
 
 def _signed(form: str) -> Door:

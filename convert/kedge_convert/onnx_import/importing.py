@@ -10,7 +10,7 @@ from kedge_convert.onnx_import.operators import ONNX_RULES
 from kedge_convert.onnx_import.reading import OnnxOperation, OnnxProgram
 from kedge_convert.program.calls import OperatorImportError
 from kedge_convert.program.importing import INPUT, LayerNames
-from kedge_convert.program.reading import Array
+from kedge_convert.program.reading import Array, needed
 from kedge_convert.toolkit import require
 from kedge_runtime.errors import one_line
 
@@ -24,23 +24,13 @@ def imported_onnx(program: OnnxProgram, name: str, shape: tuple[int, ...], *, pl
     keras = require("keras")
     image = keras.Input(shape, name=INPUT)
     building = _OnnxBuilding(program, images(image) if planar else plain(image))
-    for operation in needed(program):
+    for operation in needed(program.operations, program.outputs):
         building.add(operation)
     outputs = [building.values.get(each) for each in program.outputs]
     if not all(isinstance(each, HeldValue) for each in outputs):
         raise OperatorImportError("OUTPUT of constants")
     symbols = [each.plain for each in outputs if isinstance(each, HeldValue)]
     return keras.Model(image, symbols if len(symbols) > 1 else symbols[0], name=name)
-
-
-def needed(program: OnnxProgram) -> list[OnnxOperation]:
-    """Return the operations that the outputs depend on, in order."""
-    wanted, kept = set(program.outputs), list[OnnxOperation]()
-    for operation in reversed(program.operations):
-        if wanted.intersection(operation.outputs):
-            wanted.update(operation.inputs)
-            kept.append(operation)
-    return kept[::-1]
 
 
 class _OnnxBuilding:

@@ -31,7 +31,7 @@ def imported(program: Program, name: str, names: frozenset[str] = frozenset()) -
         raise OperatorImportError(f"INPUT of a batch of {batch}")
     image = keras.Input(tuple(shape), name=INPUT)
     building = _Building(program, image, LayerNames(names))
-    for operation in needed(program):
+    for operation in needed(program.operations, program.outputs):
         building.add(operation)
     outputs = [building.values.get(each) for each in program.outputs]
     if not all(map(is_value, outputs)):

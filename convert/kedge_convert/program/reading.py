@@ -1,8 +1,9 @@
 """Read a float TFLite file as operations on tensors, its constants as numpy arrays."""
 
 import math
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,10 +84,25 @@ def read(content: bytes) -> Program:
     return Program(tensors, tuple(operations), *ends)
 
 
-def needed(program: Program) -> list[Operation]:
-    """Return the operations that the outputs depend on, in order."""
-    wanted, kept = set(program.outputs), list[Operation]()
-    for operation in reversed(program.operations):
+class Wired(Protocol):
+    """An operation by the values that it reads and writes: numbers, or names."""
+
+    @property
+    def inputs(self) -> Sequence[Hashable]:
+        """The values that it reads."""
+
+    @property
+    def outputs(self) -> Sequence[Hashable]:
+        """The values that it writes."""
+
+
+_Wired = TypeVar("_Wired", bound=Wired)
+
+
+def needed(operations: Sequence[_Wired], outputs: Iterable[Hashable]) -> list[_Wired]:
+    """Return the operations that the outputs of a program depend on, in order."""
+    wanted, kept = set(outputs), list[_Wired]()
+    for operation in reversed(operations):
         if wanted.intersection(operation.outputs):
             wanted.update(operation.inputs)
             kept.append(operation)

@@ -44,7 +44,7 @@ class Written:
 def write(content: bytes) -> Written:
     """Return the ONNX model of a float TFLite file. Raises ForeignOperatorError."""
     program = reading.read(content)
-    operations = reading.needed(program)
+    operations = reading.needed(program.operations, program.outputs)
     if foreign := sorted({each.kind for each in operations} - RULES.keys()):
         raise ForeignOperatorError(f"no rule for {', '.join(foreign)}")
     tensors = WrittenTensors(program)
