@@ -173,8 +173,18 @@ class Updater:
         if trial.error is not None or self._model.model is not opened:
             raise RefusedUpdateError(f"it failed on a frame: {trial.error}")
         self._state = trial_state.passed()
+        self._write()
         self.tell(KEPT, f"{model.name}: kept after {self._plan.limits.frames} frames")
-        self._store.write(self._state)
+
+    def _write(self) -> None:
+        """Write the state; on a full disk, wait until it can be written."""
+        while True:
+            self._check_stop()
+            try:
+                return self._store.write(self._state)
+            except (KedgeError, OSError) as error:
+                self._complain(error)
+                self._stop.wait(PAUSE)
 
     def _refuse(self, update: UpdateFile, reason: str) -> None:
         """Note a bad model; where it was on trial, the old one is back."""
