@@ -107,9 +107,9 @@ def main() -> None:
         "seeds": {seed: [asdict(row) for row in rows] for seed, rows in seeds.items()},
     }
     name = f"quantisation-{arguments.model.stem}-{machine.slug()}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     text = _markdown(report)
-    (RESULTS / f"{name}.md").write_text(text)
+    (arguments.out / f"{name}.md").write_text(text)
     print(text)
 
 
@@ -385,6 +385,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[Sampling.seed])
     parser.add_argument("--ways", nargs="+", choices=ways.WAYS, help="default: all")
     parser.add_argument("--peer-python", default=sys.executable, help="has the peers' tools")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
