@@ -22,7 +22,6 @@ WAYS: dict[str, tuple[str, ...]] = {
     "kedge": (),
     "kedge fast": ("--effort", "fast"),
     "kedge high": ("--effort", "high"),
-    # Of two --calibrate the last one counts.
     "kedge, synthetic images": ("--calibrate", "synthetic"),
     league_table.BUDGET: ("--min-agreement", str(league_table.MIN_AGREEMENT)),
 }
@@ -45,8 +44,10 @@ def convert(
     with tempfile.TemporaryDirectory() as out:
         targets = ",".join(f"{form}:int8" for form in FORMATS)
         command = [sys.executable, "-m", "kedge_runtime", "convert", request.model, "--json", "-q"]
-        command += ["--to", targets, "--calibrate", str(images), "--out", out, "--force-input"]
-        command += [*_counts(sampling), *_flags(request), *WAYS[way]]
+        command += ["--to", targets, "--out", out, "--force-input", *_counts(sampling)]
+        command += [*_flags(request), *WAYS[way]]
+        if "--calibrate" not in WAYS[way]:
+            command += ["--calibrate", str(images)]
         start = time.perf_counter()
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
