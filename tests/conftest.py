@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from multiprocessing import util
 from pathlib import Path
 
 import numpy as np
@@ -256,12 +255,6 @@ def _convert_demo(folder: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     making.rename(folder)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _folder_of_processes() -> None:
-    """Create multiprocessing's folder before a test names another one: it is kept for good."""
-    util.get_temp_dir()
 
 
 Run = Callable[..., tuple[int, str, str]]

@@ -6,18 +6,33 @@ command as a program of its own keep fresh ones.
 """
 
 import os
-from multiprocessing import forkserver, get_context
+import tempfile
+from multiprocessing import forkserver, get_context, util
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from kedge_convert.worker import process
 
 PRELOADED = "warm_imports"
+SHORT = "/tmp"  # noqa: S108 - a socket's path has 107 bytes at most, a TMPDIR may have more
 
 
 def use() -> None:
     """Let workers of this process be forked."""
+    _keep_short_folder()
     vars(process)["get_context"] = _context
+
+
+def _keep_short_folder() -> None:
+    """Create multiprocessing's folder, which is kept for good; it holds the fork server's socket.
+
+    The command's own workers have pipes without names (test_supervisor.py).
+    """
+    before, tempfile.tempdir = tempfile.tempdir, SHORT
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = before
 
 
 def _context(_: str) -> ForkServerContext:
