@@ -73,6 +73,18 @@ def test_each_fault_is_found_where_it_is(folder: Path, kedge: Run) -> None:
     ]
 
 
+def test_images_of_other_kinds_are_counted_and_named(folder: Path, kedge: Run) -> None:
+    (folder / "zz-moving.gif").write_bytes(b"GIF89a")
+    (folder / "zz-phone.HEIC").write_bytes(b"")
+    code, found = checked(kedge, folder, "--calibrate-count", IMAGES)
+    others = found["files of other kinds"]
+    assert (code, others["status"]) == (0, "note")
+    assert names(others) == ["zz-moving.gif", "zz-phone.HEIC"]
+    assert others["result"] == "2 left out (.HEIC 1, .gif 1): zz-moving.gif, zz-phone.HEIC"
+    assert "JPEG or PNG" in others["remedy"]
+    assert found["number"]["result"] == f"{IMAGES} usable images of {IMAGES}"
+
+
 def test_frames_of_one_scene_are_a_problem(shared: Path, tmp_path: Path, kedge: Run) -> None:
     scene = read(sorted((shared / "data" / "images").iterdir())[0])
     for i in range(20):

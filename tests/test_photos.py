@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from conftest import Run
+from foreign_files import WORDS
 from kedge_convert import pipeline
 from kedge_convert.images import MINIMUM, ImageSplit, Sampling, collect
 from kedge_convert.job import Job
@@ -269,6 +271,26 @@ def test_too_few_that_are_different(real: Path) -> None:
     found = r"1 usable images among 21 \(.*\b19 repeated\b.*\), at least 10"
     with pytest.raises(UsageError, match=found):
         collect(real, Sampling())
+
+
+@pytest.mark.parametrize("command", ["classify", "seal", "calibrate"])
+def test_every_command_tells_pictures_of_other_kinds(
+    foreign: Path, sealed: Path, labels: Path, kedge: Run, command: str
+) -> None:
+    place = gallery(sealed.parent / "gallery", 300)
+    (place / "moving.gif").write_bytes(b"GIF89a")
+    truth = sealed.with_name("truth.csv")
+    names = ("red", "green", "blue", "dark")
+    rows = [f"{each.name},{names[i % 4]}" for i, each in enumerate(sorted(place.glob("*.*")))]
+    truth.write_text("\n".join(["file,label", *rows]))
+    arguments = {
+        "classify": (sealed, place),
+        "seal": (foreign, "--labels", labels, *WORDS, "--images", place, "--out", sealed),
+        "calibrate": (sealed, "--images", place, "--truth", truth),
+    }
+    code, _, err = kedge(command, *arguments[command])
+    assert f"{place}: 1 file of another kind left out (.gif 1)" in err
+    assert code == 0
 
 
 def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from kedge_convert.worker import process
 
 PRELOADED = "warm_imports"
-SHORT = "/tmp"  # noqa: S108 - a socket's path has 107 bytes at most, a TMPDIR may have more
+SHORT = "/tmp"  # a socket's path has 107 bytes at most, a TMPDIR may have more
 
 
 def use() -> None:

@@ -22,7 +22,7 @@ from kedge_runtime.drift.truth import Truth
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.field.folder import FieldImage
 from kedge_runtime.field.folder import check as held_against
-from kedge_runtime.image.folder import find_images
+from kedge_runtime.image.folder import find_images, other_files
 from kedge_runtime.output import quiet
 
 DIRECTORY = "DIR"
@@ -133,7 +133,8 @@ def check(
     usable = list(images.looks)
     order = np.random.default_rng(sampling.seed).permutation(len(usable))
     drawn = [usable[i] for i in order[: sampling.calibration]]
-    found = [*files.findings(images, sampling.calibration)]
+    found = [files.other_kinds(tuple(other_files(folder)))]
+    found += files.findings(images, sampling.calibration)
     if usable:
         found += _of_model(folder, (usable, drawn), sampling.calibration, judge, progress)
     return CalibrationReport(folder, images.total, len(usable), len(drawn), tuple(found))

@@ -12,6 +12,7 @@ from kedge_convert.images import ALIKE, MINIMUM, Look, Tick, is_blank, look
 from kedge_runtime.errors import ImageError, counted
 from kedge_runtime.files import sha256_of_file
 from kedge_runtime.image.decode import read_image
+from kedge_runtime.image.folder import by_suffix
 
 ROWS = 1024  # thumbnails that are compared with all others at once: 8 MB for each 1000 images
 # More near copies than this make the validation easier than the field.
@@ -107,6 +108,16 @@ def _unreadable(images: FolderImages) -> CalibrationFinding:
         "copy them again, or remove them: a folder with damaged files may lack others, too",
         paths,
     )
+
+
+def other_kinds(paths: tuple[Path, ...]) -> CalibrationFinding:
+    """Return what is to be said of images in formats that kedge does not read."""
+    name = "files of other kinds"
+    if not paths:
+        return CalibrationFinding(name, "ok", "none")
+    result = f"{len(paths)} left out ({by_suffix(paths)}): {named(paths)}"
+    remedy = "`kedge convert` leaves them out; save them as JPEG or PNG to use them"
+    return CalibrationFinding(name, "note", result, remedy, paths)
 
 
 def _skipped(name: str, paths: tuple[Path, ...]) -> CalibrationFinding:

@@ -123,6 +123,7 @@ def command(**values: Any) -> int:
 
 def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
     from kedge_convert.fitting.subject import open_subject
+    from kedge_runtime.image.folder import unread_files
     from kedge_runtime.output import quiet
 
     drawn(options)  # a folder without images is told before the model is loaded
@@ -130,6 +131,8 @@ def _fit(options: FitInputOptions, progress: "Progress") -> "InputFit":
         subject = open_subject(options.request)
     for note in subject.labelling.notes:
         progress.say(note)
+    if others := unread_files(options.images):
+        progress.say(f"{options.images}: {others}")
     return fitted(subject, options, progress)
 
 

@@ -23,7 +23,7 @@ from click.shell_completion import CompletionItem
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError, counted
 from kedge_runtime.files import is_folder
-from kedge_runtime.image.folder import find_images
+from kedge_runtime.image.folder import find_images, unread_files
 from kedge_runtime.output import say
 
 STDIN = "-"
@@ -76,7 +76,17 @@ def _expand(argument: str) -> list[Path]:
 def _images(path: Path) -> "Iterable[Path | StdinNames]":
     if str(path) == STDIN:
         return [StdinNames(sys.stdin.buffer if sys.stdin else io.BytesIO())]
-    return find_images(path) if is_folder(path) else [path]
+    if not is_folder(path):
+        return [path]
+    images = find_images(path)
+    say_unread(path)
+    return images
+
+
+def say_unread(folder: Path) -> None:
+    """Say which images of a folder are left out as kedge does not read their format."""
+    if others := unread_files(folder):
+        say(f"{folder}: {others}")
 
 
 class StdinNames(Iterator[Path]):

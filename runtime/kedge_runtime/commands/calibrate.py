@@ -15,7 +15,7 @@ from kedge_runtime.artefact.file import artefact_of, with_sketch
 from kedge_runtime.artefact.reseal import is_signed, resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
-from kedge_runtime.commands.arguments import SHARE
+from kedge_runtime.commands.arguments import SHARE, say_unread
 from kedge_runtime.commands.options import FILE, PLACE, as_json, isolated_engine_options
 from kedge_runtime.commands.second import SecondRequest, run_pair
 from kedge_runtime.confidence import coverage, sentences
@@ -134,7 +134,9 @@ def run(options: CalibrateOptions) -> int:
     path = options.destination(content)
     if options.second and options.against:
         pair = _pair(options, path, options.second, options.against)
-        return run_pair(pair, as_json=options.as_json)
+        code = run_pair(pair, as_json=options.as_json)
+        say_unread(options.images)
+        return code
     artefact_of(content)  # before the images are listed
     with quiet():
         classifier = Classifier.of(content, options.engine)
@@ -142,6 +144,7 @@ def run(options: CalibrateOptions) -> int:
         check(classifier.contract.output, options.count)
     images = read_labels(options.images, options.truth, classifier.contract, options.count)
     asked, looks = _asked(classifier, images, options.file.name)
+    say_unread(options.images)
     for line in asked.lines():
         note(line)
     with about(options.file):

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.checks.hardware import identity
 from kedge_runtime.commands import field
-from kedge_runtime.commands.arguments import DROP, SHARE
+from kedge_runtime.commands.arguments import DROP, SHARE, say_unread
 from kedge_runtime.commands.drift_table import notes, table
 from kedge_runtime.commands.options import (
     FILE,
@@ -46,7 +46,6 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import check_place, temporary_folder, write_whole
 from kedge_runtime.frozen import dataclass
-from kedge_runtime.image.folder import unread_files
 from kedge_runtime.output import echo_page, json_text, say
 from kedge_runtime.pool import MAX_JOBS, Pool
 
@@ -313,8 +312,7 @@ def _publish(options: DriftOptions, report: DriftReport, layers: list[LayerFindi
         say(f"wrote {options.report}")
     tables = [*map(table, report.drifts), *(each.table for each in layers)]
     echo_page(text if options.as_json else "\n\n".join(tables))
-    if others := unread_files(options.images):
-        say(f"{options.images}: {others}")
+    say_unread(options.images)
     for drift in report.drifts:
         for line in notes(drift, table_shown=not options.as_json):
             say(line)

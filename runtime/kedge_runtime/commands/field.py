@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.commands.arguments import say_unread
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.field.folder import FieldReport, Named, check, items
@@ -53,6 +54,8 @@ def run(options: FieldOptions) -> int:
         total = len(images) if isinstance(images, list) else None
         with Bar("field", total) as bar:
             report = check(classifier, images, bar.advance)
+    if not options.field.is_file():
+        say_unread(options.field)
     for line in report.unread:
         say(line)
     if not report.images:

@@ -9,7 +9,7 @@ import click
 
 from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.sealing import SealRequest, SealResult, seal_file
-from kedge_runtime.commands.arguments import SHARE
+from kedge_runtime.commands.arguments import SHARE, say_unread
 from kedge_runtime.commands.options import FILE, PLACE, as_json, foreign_options
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, echo_json
@@ -88,6 +88,8 @@ def run(options: SealOptions) -> int:
             reseal=options.reseal,
         )
     )
+    if options.images:
+        say_unread(options.images)
     if options.as_json:
         echo_json(_payload(options.file, sealed))
     else:

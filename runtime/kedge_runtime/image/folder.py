@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +50,24 @@ def _with_suffix(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
             yield path
 
 
-def unread_files(folder: Path) -> str:
-    """Return e.g. `12 files of other kinds left out (.HEIC 12)` for a folder, "" for none.
+def other_files(folder: Path) -> list[Path]:
+    """Return the images in formats that `find_images` skips, sorted; convert them to use them."""
+    return sorted(_with_suffix(folder, OTHERS))
 
-    They are images in formats that `find_images` skips; convert them to use them.
-    """
-    suffixes = Counter(path.suffix for path in _with_suffix(folder, OTHERS))
-    if not suffixes:
+
+def by_suffix(paths: Iterable[Path]) -> str:
+    """Return e.g. `.HEIC 12, .gif 1`."""
+    suffixes = Counter(path.suffix for path in paths)
+    return ", ".join(f"{suffix} {count}" for suffix, count in sorted(suffixes.items()))
+
+
+def unread_files(folder: Path) -> str:
+    """Return e.g. `12 files of other kinds left out (.HEIC 12)` for `other_files`, "" for none."""
+    others = other_files(folder)
+    if not others:
         return ""
-    listed = ", ".join(f"{suffix} {count}" for suffix, count in sorted(suffixes.items()))
-    kind = "another kind" if suffixes.total() == 1 else "other kinds"
-    return f"{counted(suffixes.total(), 'file')} of {kind} left out ({listed})"
+    kind = "another kind" if len(others) == 1 else "other kinds"
+    return f"{counted(len(others), 'file')} of {kind} left out ({by_suffix(others)})"
 
 
 def find_images(folder: Path, option: str = "") -> list[Path]:
