@@ -1,5 +1,6 @@
 """Files read without an engine, against the readers that the toolkits bring."""
 
+import pickle
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import Run
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.modelfile.check.check import check_model
 from kedge_runtime.modelfile.network import Network, read_network
 from kedge_runtime.modelfile.report import arena, precision_of, sizes, summarise
 from kedge_runtime.modelfile.tflite_schema import DTYPES, OPERATORS, OPTIONS
@@ -233,3 +236,43 @@ def test_the_tensors_tell_the_precision(demo_artefacts: Path, precision: Precisi
     assert paths
     for path in paths:
         assert precision_of(read_network(read_content(path))) == precision
+
+
+OTHERS = {
+    "an empty file": b"",
+    "a zip archive": b"PK\x03\x04" + bytes(40),
+    "a gzip archive": b"\x1f\x8b\x08" + bytes(40),
+    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(40),
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "a web page or XML": b"\n<!DOCTYPE html><html></html>",
+    "a JSON file": b'{"format": "layers-model"}',
+    "a Python pickle": pickle.dumps({"weights": [1.0]}),
+    "an image": b"\xff\xd8\xff\xe0" + bytes(40),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_another_kind_of_file_is_named(tmp_path: Path, form: str, what: str) -> None:
+    path = tmp_path / f"it.{form}"
+    path.write_bytes(OTHERS[what])
+    for reads in (read_network, check_model):
+        with pytest.raises(ArtefactError, match=f"no readable .{form} model but {what}: "):
+            reads(read_content(path))
+
+
+def test_a_model_of_the_other_format_is_named(kedge: Run, tmp_path: Path, form: str) -> None:
+    other = {"onnx": "tflite", "tflite": "onnx"}[form]
+    path = tmp_path / f"it.{form}"
+    path.write_bytes((MODELS / f"tiny.{other}").read_bytes())
+    code, _, err = kedge("inspect", path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"rename it to .{other}" in err
+
+
+def test_damage_is_told_in_words_not_in_a_key(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"it.{form}"
+    path.write_bytes(b"\x0b\x0b\x0b")
+    with pytest.raises(
+        ArtefactError, match=r"\(damaged; it begins with 0b 0b 0b\); copy it again|TFL3"
+    ):
+        read_network(read_content(path))

@@ -500,7 +500,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a SavedModel in a zip": (zipped, "a SavedModel in a zip: unpack it, and give the folder"),
     "an artefact that ends in a zip": (
         lambda folder: other_zip(folder).rename(folder / "it.onnx"),
-        "no readable .onnx model",
+        "no readable .onnx model but a zip archive: unpack it and give the .onnx file in it",
     ),
     "a Lambda": (
         a_lambda,

@@ -41,7 +41,7 @@ class OnnxProgram:
 
 def read_onnx(content: ModelContent) -> OnnxProgram:
     """Return the graph of a file that was checked. Raises ArtefactError for a damaged one."""
-    with readable(content.path):
+    with readable(content):
         model = require("onnx").load_from_string(content.data)
         return _program(model)
 

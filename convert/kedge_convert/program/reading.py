@@ -64,7 +64,7 @@ def read_file(content: ModelContent) -> Program:
 
     The check reads no more than what engines trust; the schema's classes read names, too.
     """
-    with readable(content.path):
+    with readable(content):
         return read(content.data)
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from kedge_runtime.artefact import content
 from kedge_runtime.artefact.content import DIGEST_BYTES, digest
 from kedge_runtime.errors import ArtefactError
+from kedge_runtime.modelfile.unreadable import unreadable
 
 
 class _Modules(Mapping[str, ModuleType]):
@@ -59,5 +60,5 @@ def split(format: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
     try:
         parts: tuple[bytes, dict[str, bytes]] = FORMATS[format].split(content)
     except (KeyError, IndexError, ValueError) as error:
-        raise ArtefactError(f"no readable .{format} model ({error}); copy it again") from None
+        raise ArtefactError(unreadable(format, content, error)) from None
     return parts

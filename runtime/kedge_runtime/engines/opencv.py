@@ -18,6 +18,7 @@ from kedge_runtime.errors import EngineError, about, one_line
 from kedge_runtime.image.opencv import cv2
 from kedge_runtime.modelfile import onnx
 from kedge_runtime.modelfile.network import Network, Value
+from kedge_runtime.modelfile.unreadable import unreadable
 
 # Parts of the names of integer operators: QuantizeLinear, QLinearConv, MatMulInteger.
 _INTEGER = ("Quantize", "QLinear", "Integer")
@@ -82,7 +83,7 @@ def _read(content: ModelContent) -> Network:
     try:
         return onnx.read(memoryview(content.data))
     except (ValueError, IndexError, KeyError, struct.error) as error:
-        raise EngineError(f"no readable ONNX model ({error}); copy it again") from None
+        raise EngineError(unreadable("onnx", content.data, error)) from None
 
 
 def _port(value: Value) -> Port:

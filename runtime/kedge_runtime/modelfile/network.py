@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from importlib import import_module
-from pathlib import Path
 
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.modelfile.tflite_schema import ITEM_BYTES
+from kedge_runtime.modelfile.unreadable import unreadable
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,17 @@ FAULTS = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 def read_network(content: ModelContent) -> "Network":
     """Read the graph of a .tflite or .onnx model. Raises ArtefactError for other bytes."""
-    with readable(content.path):
+    with readable(content):
         reader = import_module(f"{__package__}.{content.format}")
         network: Network = reader.read(memoryview(content.data))
         return network
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn the block's FAULTS into ArtefactErrors about a file."""
+def readable(content: ModelContent) -> Iterator[None]:
+    """Turn the block's FAULTS into ArtefactErrors about a file, with its kind where it has one."""
     try:
         yield
     except FAULTS as error:
-        raise ArtefactError(
-            f"{path}: no readable {path.suffix} model ({error}); copy it again, or convert again"
-        ) from None
+        reason = unreadable(content.format, content.data, error)
+        raise ArtefactError(f"{content.path}: {reason}") from None

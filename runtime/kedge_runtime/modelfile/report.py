@@ -32,7 +32,7 @@ def sizes(content: ModelContent, network: Network) -> dict[str, int]:
 
     `graph`: all bytes that belong to no other part. Raises ArtefactError for broken metadata.
     """
-    with readable(content.path):
+    with readable(content):
         file_parts = {"weights": weights(network), **_MEMBER_SIZES[network.format](content.data)}
     return {"graph": len(content.data) - sum(file_parts.values()), **file_parts}
 

@@ -11,6 +11,7 @@ from kedge_runtime.modelfile import onnx_schema as schema
 from kedge_runtime.modelfile.check.tflite_shapes import Cost, UnsoundError
 from kedge_runtime.modelfile.encodings import fields, parts
 from kedge_runtime.modelfile.network import FAULTS
+from kedge_runtime.modelfile.unreadable import other_kind, unreadable
 
 # Modules with `check(content) -> Cost`, each imported for its format only.
 CHECKS = {format: f"{__package__}.{format}" for format in ("tflite", "onnx")}
@@ -40,16 +41,19 @@ def _is_external(content: bytes) -> bool:
             for number, value in fields(content, tensor)
         )
     except (ValueError, IndexError, KeyError) as error:
-        raise ArtefactError(f"no readable .onnx model ({error}); copy it again") from None
+        raise ArtefactError(unreadable("onnx", content, error)) from None
 
 
 def _check(content: ModelContent) -> Cost:
     try:
         cost: Cost = import_module(CHECKS[content.format]).check(content.data)
     except UnsoundError as error:
-        reason = f"refused, an invalid .{content.format} model ({error})"
+        refused = f"refused, an invalid .{content.format} model ({error})"
+        reason = other_kind(content.format, content.data) or (
+            f"{refused}; copy it again, or convert again"
+        )
     except FAULTS as error:
-        reason = f"no readable .{content.format} model ({error})"
+        reason = unreadable(content.format, content.data, error)
     else:
         return cost
-    raise ArtefactError(f"{reason}; copy it again, or convert again")
+    raise ArtefactError(reason)
