@@ -1,10 +1,13 @@
 """A mistake of the call is one line on stderr with exit code 2, in every command."""
 
 import shlex
+from importlib import import_module
 
+import click
 import pytest
 
 from conftest import Run
+from kedge_runtime.cli import COMMANDS, refuse_repeated
 
 MISTAKES = {
     "convert": "kedge: Missing argument 'MODEL'. (see kedge convert --help)",
@@ -39,6 +42,45 @@ def test_a_mistake_of_the_call_is_one_line(kedge: Run, words: str) -> None:
     assert (code, out, error.count("\n")) == (2, "", 1), error
     assert error.startswith("kedge: ")
     assert MISTAKES[words] in error
+
+
+def options_of(name: str) -> tuple[click.Command, list[click.Option]]:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(import_module(module), attribute)
+    return command, [each for each in command.params if isinstance(each, click.Option)]
+
+
+def twice(option: click.Option) -> list[str]:
+    return 2 * [max(option.opts, key=len), *([] if option.is_flag else ["1"])]
+
+
+def repeatable(option: click.Option) -> bool:
+    return option.multiple or (option.is_flag and not option.secondary_opts)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_of_one_value_is_given_once(kedge: Run, name: str) -> None:
+    for option in options_of(name)[1]:
+        if not repeatable(option):
+            code, out, error = kedge(name, *twice(option))
+            refused = f"kedge: --{option.opts[-1].strip('-')}: given 2 times, allowed is one value"
+            assert (code, out, error) == (2, "", f"{refused}; give it once\n")
+
+
+def test_lists_and_switches_may_be_repeated() -> None:
+    free = [
+        (command, option)
+        for command, options in map(options_of, COMMANDS)
+        for option in filter(repeatable, options)
+    ]
+    assert {"--to", "--json", "--quiet"} <= {option.opts[-1] for _, option in free}
+    for command, option in free:
+        refuse_repeated(command, twice(option))
+
+
+def test_options_that_contradict_are_one_repeated_option(kedge: Run) -> None:
+    code, _, error = kedge("convert", "x", "--no-exif", "--exif")
+    assert (code, "--exif: given 2 times" in error) == (2, True)
 
 
 def test_no_command_at_all_shows_the_help(kedge: Run) -> None:

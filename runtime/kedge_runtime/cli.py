@@ -6,6 +6,7 @@ imports only click.
 
 import os
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -123,6 +124,8 @@ class LazyGroup(click.Group):
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(_unknown(name), ctx)
         resolved = super().resolve_command(ctx, args)
+        if resolved[1] is not None and not ctx.resilient_parsing:
+            refuse_repeated(resolved[1], args[1:])
         if ctx.obj is not None:
             ctx.obj.goes_on = resolved[0] not in STOPS_WITHOUT_READER
         return resolved
@@ -155,6 +158,26 @@ def _refuse_empty(words: list[str], before: str) -> None:
             subject = named if named.startswith("-") else f"the argument after {named}"
             raise UsageError(f"{subject} is empty: give a value, or leave it out")
         before = word
+
+
+def refuse_repeated(command: click.Command, words: list[str]) -> None:
+    """Raise UsageError for a repeated option of one value: click takes the last without a word."""
+    # Whatever else is wrong is told when click parses the words for the command.
+    parser = command.make_parser(click.Context(command, resilient_parsing=True))
+    _, _, given = parser.parse_args(list(words))
+    if any(each.is_eager for each in given):  # --help
+        return
+    for option, times in Counter(filter(_takes_one_value, given)).items():
+        if times > 1:
+            name = max(option.opts, key=len)
+            raise UsageError(f"{name}: given {times} times, allowed is one value; give it once")
+
+
+def _takes_one_value(parameter: click.Parameter) -> bool:
+    if not isinstance(parameter, click.Option):
+        return False
+    flag = parameter.is_flag and not parameter.secondary_opts  # --exif and --no-exif: one value
+    return not (parameter.multiple or parameter.count or flag)
 
 
 def _unknown(name: str) -> str:
