@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import emulated_machines
 import emulated_root
 import photo_answers
 from kedge_runtime.artefact.file import read_artefact
@@ -217,7 +218,7 @@ def test_xnnpack_stays_within_the_tolerance(sides: str, request: pytest.FixtureR
 def test_a_root_has_the_wheels_that_its_machine_asks_for(
     processor: str, release: str, engines: list[str]
 ) -> None:
-    asked = emulated_root.requirements(emulated_root.PROCESSORS[processor], release)
+    asked = emulated_root.requirements(emulated_machines.PROCESSORS[processor], release)
     names = [requirement.partition(">=")[0].partition("==")[0] for requirement in asked]
     assert [name for name in names if "lite" in name] == engines
     assert "click" in names

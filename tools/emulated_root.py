@@ -25,7 +25,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+import emulated_machines
 import pin
+from emulated_machines import PROCESSORS, RELEASES, Processor
 
 TREE = Path(__file__).resolve().parent.parent
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -34,63 +36,6 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 class UnavailableError(Exception):
     """Emulation can't be had on this machine; the message says why."""
 
-
-@dataclass(frozen=True)
-class Processor:
-    """What is emulated.
-
-    `machine`: as `uname -m`, wheels and their markers call it; `debian`, `qemu`: as those do.
-    `cpu`: QEMU's model of it. `cpuinfo`: one core's /proc/cpuinfo as the kernel on it writes it.
-    `packages`: Debian's, beside Python; `provides`: the requirements that they meet.
-    `links`: what their installation scripts would link, by name below /usr/lib.
-    """
-
-    machine: str
-    debian: str
-    qemu: str
-    cpu: str
-    cpuinfo: str
-    packages: tuple[str, ...] = ()
-    provides: tuple[str, ...] = ()
-    links: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Release:
-    """A release of Debian: its Python, and the minor version of its glibc 2."""
-
-    python: str
-    glibc: int
-
-
-# Never QEMU's `max`: QEMU 7.2's SME gives silently wrong integers.
-PROCESSORS = {
-    "arm64": Processor(
-        machine="aarch64",
-        debian="arm64",
-        qemu="aarch64",
-        cpu="cortex-a72",  # the Raspberry Pi 4's
-        cpuinfo="Features\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n"
-        "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n",
-    ),
-    "armv7": Processor(
-        machine="armv7l",
-        debian="armhf",
-        qemu="arm",
-        cpu="cortex-a7",  # the Raspberry Pi 2's
-        cpuinfo="Features\t: half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 "
-        "lpae evtstrm\nCPU implementer\t: 0x41\nCPU architecture: 7\nCPU variant\t: 0x0\n"
-        "CPU part\t: 0xc07\nCPU revision\t: 5\n",
-        # No wheels for it on the package index.
-        packages=("python3-numpy", "python3-opencv"),
-        provides=("numpy", "opencv-python-headless"),
-        links=(
-            ("arm-linux-gnueabihf/libblas.so.3", "blas/libblas.so.3"),
-            ("arm-linux-gnueabihf/liblapack.so.3", "lapack/liblapack.so.3"),
-        ),
-    ),
-}
-RELEASES = {"bookworm": Release("3.11", 36), "trixie": Release("3.13", 41)}
 
 APT = {
     "APT::Install-Recommends": "false",
@@ -112,7 +57,7 @@ MERGED = ("bin", "lib", "sbin")  # links into usr/, which a package of their own
 
 @dataclass(frozen=True)
 class Root:
-    """What one root is made of; its name in the cache changes with it, and with this script.
+    """What one root is made of; its name in the cache changes with it, and with these scripts.
 
     `wheels`: lines of constraints.txt, each a version and its hashes.
     """
@@ -129,7 +74,9 @@ class Root:
     @property
     def name(self) -> str:
         """A folder's name."""
-        made_by = Path(__file__).read_bytes()
+        made_by = b"".join(
+            Path(each).read_bytes() for each in (__file__, emulated_machines.__file__)
+        )
         digest = hashlib.sha256(made_by + repr(self).encode()).hexdigest()
         return f"{self.processor.debian}-{self.release}-{digest[:12]}"
 
