@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from command_words import instead
 from kedge_convert.targets import CALIBRATED, TARGETS, parse_targets
 from kedge_runtime.artefact.contract import Geometry
 from kedge_runtime.artefact.file import read_artefact
@@ -171,10 +172,11 @@ def test_fewer_pictures_than_asked_for_are_told(
     tiny_model: Path, pictures: Path, tmp_path: Path, kedge: Run
 ) -> None:
     arguments = options(tiny_model, pictures, tmp_path, "tflite:float32")
-    code, _, err = kedge("convert", *arguments, "--check-count", 100)
+    more = instead(arguments, "--check-count", 100)
+    code, _, err = kedge("convert", *more)
     assert code == 0
     assert "only 25 calibration images and 15 validation images (25 and 100 requested" in err
-    code, _, err = kedge("convert", *arguments, "--calibrate-count", 200, "--check-count", 100)
+    code, _, err = kedge("convert", *instead(more, "--calibrate-count", 200))
     assert code == 0
     assert "validation images of the usual 200 and 100: one image is" in err
 

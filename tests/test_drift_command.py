@@ -41,7 +41,7 @@ def drift(kedge: Run, desk: Path, artefacts: Path) -> Run:
 
     def run(against: object, *words: object) -> tuple[int, str, str]:
         path = desk / f"{against}.npz" if (desk / f"{against}.npz").exists() else against
-        place = ["--images", desk / "photos", "--against", path]
+        place = ["--against", path, *([] if "--images" in words else ["--images", desk / "photos"])]
         return kedge("drift", artefacts / "tiny.tflite", *place, *words)
 
     return run

@@ -104,7 +104,8 @@ def _sealed(stock: Stock, name: str, place: Path, kedge: Run, *words: object) ->
     path = place / f"{name}.sealed.tflite"
     file, labels = stock.folder / f"{name}.tflite", stock.folder / "labels.txt"
     geometry = ("--preprocess", "image_dataset")
-    code, _, err = kedge("seal", file, "--labels", labels, *geometry, *words, "--out", path)
+    named = () if "--labels" in words else ("--labels", labels)
+    code, _, err = kedge("seal", file, *named, *geometry, *words, "--out", path)
     assert (code, err) == (0, "")
     return path
 
