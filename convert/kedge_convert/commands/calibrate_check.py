@@ -1,19 +1,22 @@
 """Check a folder of calibration images: the command `kedge calibrate-check`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kedge_convert.commands.calibrate_check_table import page, plain
-from kedge_convert.commands.options import CARD, MODEL
+from kedge_convert.commands.float_model_options import (
+    FloatModelOptions,
+    calibrate_count,
+    model_options,
+    seed,
+)
+from kedge_convert.commands.options import MODEL
 from kedge_convert.images import Sampling
-from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.artefact.content import FORMATS, read_content
-from kedge_runtime.artefact.kinds import Kind
-from kedge_runtime.commands.arguments import completing
 from kedge_runtime.commands.options import as_json, pixel_options
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
@@ -32,11 +35,7 @@ class CalibrateCheckOptions:
     model: str | None
     calibrate_count: int
     seed: int
-    card: str | None
-    weights: str
-    labels: str | None
-    head: Kind | None
-    size: str | None
+    described: FloatModelOptions
     pixels: InputOptions
     as_json: bool
 
@@ -46,7 +45,7 @@ class CalibrateCheckOptions:
             self._refuse("needs --model, whose input it describes; give it, or leave this out")
 
     def _refuse(self, reason: str) -> None:
-        given = [f"--{name}" for name in ("card", "labels", "head", "size") if getattr(self, name)]
+        given = self.described.given()
         if self.pixels.given:
             given.append(self.pixels.options())
         if given:
@@ -63,15 +62,8 @@ class CalibrateCheckOptions:
             if content.sealed:
                 self._refuse("an artefact states its input itself; leave this out")
                 return ArtefactJudge.load(content)
-        request = SourceRequest(
-            self.model,
-            weights=self.weights,
-            card=self.card,
-            pixels=self.pixels,
-            labels=self.labels,
-            head=self.head,
-            size=self.size,
-            folder=str(self.folder),
+        request = replace(
+            self.described.of(self.model), pixels=self.pixels, folder=str(self.folder)
         )
         return FloatJudge.load(request, progress)
 
@@ -83,37 +75,9 @@ class CalibrateCheckOptions:
     shell_complete=MODEL,
     help="MODEL of kedge convert, or an artefact: checks answers, distribution and ranges, too.",
 )
-@click.option(
-    "--calibrate-count",
-    default=Sampling.calibration,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Number of calibration images of the conversion.",
-)
-@click.option("--seed", default=Sampling.seed, show_default=True, help="Seed of the draw.")
-@click.option(
-    "--card",
-    shell_complete=CARD,
-    help="The application MODEL was built from; `kedge models` lists them.",
-)
-@click.option(
-    "--weights",
-    default=SourceRequest.weights,
-    show_default=True,
-    shell_complete=completing(lambda: ["imagenet"], files=True),
-    help="For a card: imagenet (downloaded) or a weights file.",
-)
-@click.option(
-    "--labels",
-    shell_complete=completing(lambda: ["imagenet"], files=True),
-    help="FILE with a class a line, or imagenet; instead of the card's.",
-)
-@click.option(
-    "--head",
-    type=click.Choice(get_args(Kind)),
-    help="Output type. Detected from the last layer by default.",
-)
-@click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
+@calibrate_count
+@seed
+@model_options
 @pixel_options
 @as_json
 def command(**values: Any) -> int:

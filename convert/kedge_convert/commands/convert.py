@@ -4,11 +4,17 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_convert.commands.options import CARD, MODEL, DeviceOptions, device_options
+from kedge_convert.commands.float_model_options import (
+    FloatModelOptions,
+    calibrate_count,
+    model_options,
+    seed,
+)
+from kedge_convert.commands.options import MODEL, DeviceOptions, device_options
 from kedge_convert.images import SYNTHETIC, Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, EFFORTS
@@ -16,7 +22,7 @@ from kedge_convert.rewrite.lowering import REWRITES
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.kinds import Kind
-from kedge_runtime.commands.arguments import DROP, SHARE, completing, completing_list
+from kedge_runtime.commands.arguments import DROP, SHARE, completing_list
 from kedge_runtime.commands.options import as_json, pixel_options
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.input_options import InputOptions
@@ -38,15 +44,11 @@ class ConvertOptions:
     check_count: int
     confidence_count: int
     seed: int
-    card: str | None
-    weights: str
+    described: FloatModelOptions
     pixels: InputOptions
     force_input: bool
-    head: Kind | None
-    size: str | None
     output: str | None
     signature: str | None
-    labels: str | None
     effort: str
     dynamic_batch: bool
     per_tensor: bool
@@ -101,13 +103,7 @@ class ConvertOptions:
     help="Folder of images to draw calibration and validation images from, or synthetic: made from "
     "the model's batch norms.",
 )
-@click.option(
-    "--calibrate-count",
-    default=Sampling.calibration,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Number of calibration images.",
-)
+@calibrate_count
 @click.option(
     "--check-count",
     default=Sampling.check,
@@ -122,19 +118,8 @@ class ConvertOptions:
     type=click.IntRange(min=0),
     help="Most labelled images, of those left over, to fit the confidence to; 0 for none.",
 )
-@click.option("--seed", default=Sampling.seed, show_default=True, help="Seed of the draw.")
-@click.option(
-    "--card",
-    shell_complete=CARD,
-    help="The application MODEL was built from; `kedge models` lists them.",
-)
-@click.option(
-    "--weights",
-    default=SourceRequest.weights,
-    show_default=True,
-    shell_complete=completing(lambda: ["imagenet"], files=True),
-    help="For a card: imagenet (downloaded) or a weights file.",
-)
+@seed
+@model_options
 @pixel_options
 @click.option(
     "--force-input",
@@ -142,19 +127,8 @@ class ConvertOptions:
     help="Convert even if another preprocessing fits the model better, or if the model normalises "
     "a second time.",
 )
-@click.option(
-    "--head",
-    type=click.Choice(get_args(Kind)),
-    help="Output type. Detected from the last layer by default.",
-)
-@click.option("--size", help="224 or 160x192 (height x width), for a MODEL that takes any.")
 @click.option("--output", help="Name or index of the output, for a MODEL with several.")
 @click.option("--signature", help="Name of the signature, for a SavedModel with several.")
-@click.option(
-    "--labels",
-    shell_complete=completing(lambda: ["imagenet"], files=True),
-    help="FILE with a class a line, or imagenet; instead of the card's.",
-)
 @click.option(
     "--effort",
     type=click.Choice(list(EFFORTS)),
@@ -263,15 +237,10 @@ def _job(options: ConvertOptions) -> "Job":
 
 
 def _request(options: ConvertOptions) -> SourceRequest:
-    return SourceRequest(
-        options.model,
-        weights=options.weights,
-        card=options.card,
+    return replace(
+        options.described.of(options.model),
         pixels=options.pixels,
-        labels=options.labels,
         folder=str(options.folder) if options.folder else None,
-        head=options.head,
-        size=options.size,
         output=options.output,
         signature=options.signature,
         force_input=options.force_input,

@@ -1,18 +1,18 @@
 """Find the preprocessing that a model was trained with: the command `kedge fit-input`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kedge_convert.commands.fit_input_table import page, plain
-from kedge_convert.commands.options import CARD, MODEL
+from kedge_convert.commands.float_model_options import FloatModelOptions, model_options, seed
+from kedge_convert.commands.options import MODEL
 from kedge_convert.fitting.search import InputFit
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.process import ended_by_signals
-from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.options import as_json
 from kedge_runtime.drift.gates import EXIT_CODES
 from kedge_runtime.errors import UsageError, counted
@@ -36,27 +36,15 @@ class FitInputOptions:
     model: str
     images: Path
     truth: str
-    labels: str | None
     count: int
     seed: int
-    card: str | None
-    weights: str
-    head: Kind | None
-    size: str | None
+    described: FloatModelOptions
     as_json: bool
 
     @property
     def request(self) -> SourceRequest:
         """The request to load the model."""
-        return SourceRequest(
-            self.model,
-            weights=self.weights,
-            card=self.card,
-            labels=self.labels,
-            head=self.head,
-            size=self.size,
-            folder=str(self.images),
-        )
+        return replace(self.described.of(self.model), folder=str(self.images))
 
 
 @click.command(name="fit-input")
@@ -76,30 +64,14 @@ class FitInputOptions:
     help="Ground truth: auto, none, synset (file names), folders, or a table file,label.",
 )
 @click.option(
-    "--labels",
-    help="Class names: a file with one class a line, or imagenet; instead of the card's.",
-)
-@click.option(
     "--count",
     default=COUNT,
     show_default=True,
     type=click.IntRange(min=LEAST),
     help="Images to use, drawn at random.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the draw.")
-@click.option(
-    "--card",
-    shell_complete=CARD,
-    help="Keras application that MODEL was built from; `kedge models` lists them.",
-)
-@click.option(
-    "--weights",
-    default=SourceRequest.weights,
-    show_default=True,
-    help="For a card: imagenet (downloaded) or a weights file.",
-)
-@click.option("--head", type=click.Choice(get_args(Kind)), help="Output type, as for convert.")
-@click.option("--size", help="Input size of a MODEL without one: 224 or 160x192 (height x width).")
+@seed
+@model_options
 @as_json
 def command(**values: Any) -> int:
     """Find the preprocessing that MODEL was trained with.

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge_convert.commands.fit_input import COUNT, TRUTH, FitInputOptions, drawn, fitted
+from kedge_convert.commands.float_model_options import FloatModelOptions
+from kedge_convert.images import Sampling
 from kedge_convert.load import registry, saved_model
 from kedge_convert.load.application import DEMO
 from kedge_convert.load.request import SourceRequest
@@ -211,13 +213,15 @@ def _fit_options(options: InitOptions, folders: ImageFolders) -> FitInputOptions
         model=str(options.model),
         images=folders.calibration,
         truth=TRUTH,
-        labels=options.labels,
         count=COUNT,
-        seed=0,
-        card=options.card,
-        weights=SourceRequest.weights,
-        head=None,
-        size=None,
+        seed=Sampling.seed,
+        described=FloatModelOptions(
+            card=options.card,
+            weights=SourceRequest.weights,
+            labels=options.labels,
+            head=None,
+            size=None,
+        ),
         as_json=False,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from kedge_convert.onnx_import.calls import HeldValue, OnnxCall, Operand, images, plain
 from kedge_convert.onnx_import.operators import ONNX_RULES
 from kedge_convert.onnx_import.reading import OnnxOperation, OnnxProgram
-from kedge_convert.program.calls import OperatorImportError
+from kedge_convert.program.calls import OperatorImportError, made_by
 from kedge_convert.program.importing import INPUT, LayerNames
 from kedge_convert.program.reading import Array, needed
 from kedge_convert.toolkit import require
@@ -56,7 +56,7 @@ class _OnnxBuilding:
         call = OnnxCall(operation, self._names.of(operation.outputs[0]), operands)
         if operation.kind not in ONNX_RULES:
             raise call.refusal()
-        made = _made(call)
+        made = made_by(ONNX_RULES[operation.kind], call)
         first = (made if isinstance(made, list) else [made])[0]
         layer = first.symbol._keras_history.operation
         # Layers have names by their rules; operations are counted over the whole process by Keras.
@@ -64,17 +64,6 @@ class _OnnxBuilding:
             layer.name = call.name
             self._named.add(id(layer))
         return made if isinstance(made, list) else [made]
-
-
-def _made(call: OnnxCall) -> HeldValue | list[HeldValue]:
-    """Return what a rule makes of a node. Raises OperatorImportError."""
-    try:
-        return ONNX_RULES[call.operation.kind](call)
-    except OperatorImportError:
-        raise
-    # Keras raises whatever its layers do with sizes that they don't take.
-    except Exception as error:
-        raise call.refusal(f"that Keras lacks ({one_line(error, 100)})") from error
 
 
 def _computed(operation: OnnxOperation, operands: Sequence[Operand]) -> list[Array]:

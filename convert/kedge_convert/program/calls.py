@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from kedge_convert.program.reading import Array
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
+from kedge_runtime.errors import one_line
 
 Shape = tuple[int, ...]
 
@@ -71,6 +72,28 @@ class OperatorImport:
         if 0 in axes:
             raise self.refusal("over the batch")
         return axes
+
+
+class RefusingCall(Protocol):
+    """An operator on its operands, of either format."""
+
+    def refusal(self, reason: str = "") -> OperatorImportError:
+        """Return the error that names the operator."""
+
+
+AnyCall = TypeVar("AnyCall", bound=RefusingCall)
+Made = TypeVar("Made")
+
+
+def made_by(rule: Callable[[AnyCall], Made], call: AnyCall) -> Made:
+    """Return what a rule makes of an operator. Raises OperatorImportError."""
+    try:
+        return rule(call)
+    except OperatorImportError:
+        raise
+    # Keras raises whatever its layers do with sizes that they don't take.
+    except Exception as error:
+        raise call.refusal(f"that Keras lacks ({one_line(error, 100)})") from error
 
 
 Rule = Callable[[OperatorImport], Any]

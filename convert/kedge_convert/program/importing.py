@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.program.calls import OperatorImport, OperatorImportError, is_value
+from kedge_convert.program.calls import OperatorImport, OperatorImportError, is_value, made_by
 from kedge_convert.program.operators import FOLDED, RULES, with_activation
 from kedge_convert.program.reading import Operation, Program, ProgramTensor, needed
 from kedge_convert.toolkit import require
@@ -73,7 +73,7 @@ class _Building:
             raise call.refusal()
         if any(each.shape[:1] != (1,) for each in tensors):
             raise call.refusal("that mixes the images of a batch")
-        made = _made(call)
+        made = made_by(RULES[call.kind], call)
         results = list(made) if isinstance(made, list | tuple) else [made]
         # Keras counts operations of no given name over the whole process.
         results[0]._keras_history.operation.name = name
@@ -81,17 +81,6 @@ class _Building:
         if [tuple(each.shape[1:]) for each in results] != list(shapes):
             raise call.refusal("of another shape")
         return results
-
-
-def _made(call: OperatorImport) -> Any:
-    """Return what a rule makes of an operator. Raises OperatorImportError."""
-    try:
-        return RULES[call.kind](call)
-    except OperatorImportError:
-        raise
-    # Keras raises whatever its layers do with sizes that they don't take.
-    except Exception as error:
-        raise call.refusal(f"that Keras lacks ({one_line(error, 100)})") from error
 
 
 def _folded(operation: Operation, operands: Sequence[Any]) -> Any:
