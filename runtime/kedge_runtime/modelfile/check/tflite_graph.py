@@ -73,6 +73,7 @@ def _tensor(table: Table, buffers: list[memoryview | None]) -> TfliteTensor:
     tensor = TfliteTensor(
         shape, DTYPES[kind], buffers[place], variable=bool(table.number(VARIABLE, "?"))
     )
+    tensor.open_batch = table.numbers(tflite.SIGNATURE, "i")[:1] == (-1,)
     _check_sides(tensor)
     if (quantisation := table.table(tflite.QUANTISATION)) is not None:
         _check_scales(tensor, quantisation)
@@ -205,7 +206,11 @@ def _check_shapes(step: TfliteStep, rule: KernelRule) -> None:
     if len(found) != len(step.outputs):
         raise UnsoundError(f"it gives {len(step.outputs)} tensors instead of {len(found)}")
     for shape, tensor in zip(found, step.outputs, strict=True):
-        if shape is not None and shape != tensor.shape:
+        if shape is None or shape == tensor.shape:
+            continue
+        if tensor.open_batch and shape[1:] == tensor.shape[1:]:
+            tensor.shape = shape  # with blocks in the batch the file still says 1
+        else:
             raise UnsoundError(f"it gives the shape {shape}, the file says {tensor.shape}")
 
 

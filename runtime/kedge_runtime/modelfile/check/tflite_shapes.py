@@ -1,8 +1,7 @@
 """Compute the output shapes of TFLite operators from their inputs and options.
 
-Each rule takes a TfliteStep and returns the shape of each output, None for one that depends on the
-run. It raises UnsoundError for operands and options that may crash the kernels of LiteRT.
-Source: the Prepare functions in tensorflow/lite/kernels.
+Each rule takes a TfliteStep and returns each output's shape, None for one that depends on the run.
+It raises UnsoundError for what may crash LiteRT's kernels (tensorflow/lite/kernels, Prepare).
 """
 
 import math
@@ -33,18 +32,19 @@ class Cost(NamedTuple):
 class TfliteTensor:
     """A tensor as the file states it; `data`: a constant's bytes, None for an activation.
 
-    `scales`: their number; `axis`: the quantised dimension; `values`: known integers.
+    `scales`: their number; `axis`: the quantised dimension; `values`: known integers. With an
+    `open_batch` the engine computes the first side, whatever the file states.
     """
 
-    __slots__ = ("axis", "data", "dtype", "scales", "shape", "values", "variable")
+    __slots__ = ("axis", "data", "dtype", "open_batch", "scales", "shape", "values", "variable")
 
     def __init__(
         self, shape: Shape, dtype: str, data: memoryview | None, variable: bool = False
     ) -> None:
-        """Keep what the file states; scales are set later."""
+        """Keep what the file states; the rest is set later."""
         self.shape, self.dtype, self.data, self.variable = shape, dtype, data, variable
-        self.scales, self.axis = 0, 0
-        self.values: tuple[int, ...] | None = None
+        self.scales, self.axis, self.open_batch = 0, 0, False
+        self.values: Shape | None = None
 
     @property
     def elements(self) -> int:
