@@ -257,6 +257,40 @@ def test_a_wrong_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         registry.load(SourceRequest(str(path)))
 
 
+# Nets whose answers are not finite for some inputs: of negative numbers, and of zero, too.
+PARTLY: dict[str, Callable[[OnnxWriter], str]] = {
+    "a fractional power": lambda w: str(w.node("Pow", ["images", w.weight(np.float32(0.45))])),
+    "a negative power": lambda w: str(w.node("Pow", ["images", w.weight(np.float32(-0.5))])),
+    "a logarithm": lambda w: str(w.node("Log", ["images"])),
+}
+
+
+def partly(folder: Path, case: str) -> Path:
+    writer = OnnxWriter((3, 16, 16))
+    value = writer.conv(PARTLY[case](writer), (3, 8))
+    value = writer.flat(writer.node("GlobalAveragePool", [value]))
+    head = [writer.drawn(5, 8), writer.drawn(5, scale=0.1)]
+    path = folder / "partly.onnx"
+    path.write_bytes(writer.file(writer.node("Gemm", [value, *head], transB=1)))
+    return path
+
+
+@pytest.mark.parametrize("case", PARTLY)
+def test_a_net_without_answers_to_some_inputs_is_proven_on_others(
+    tmp_path: Path, case: str
+) -> None:
+    loaded = registry.load(SourceRequest(str(partly(tmp_path, case))))
+    assert loaded.model.outputs[0].shape == (None, 5)
+
+
+def test_a_wrong_import_of_such_a_net_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ONNX_RULES, "Log", ONNX_RULES["Sqrt"])
+    with pytest.raises(UsageError, match="answers otherwise than onnxruntime"):
+        registry.load(SourceRequest(str(partly(tmp_path, "a logarithm"))))
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_named(tmp_path: Path, number: float) -> None:
     """The import is right, so the message must not ask for plainer operators."""

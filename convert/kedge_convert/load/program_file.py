@@ -30,7 +30,6 @@ from kedge_runtime.output import quiet
 MAGIC = slice(4, 8), b"TFL3"  # schema.fbs: file_identifier
 # Without any kernel the precision is unknown; what a compiler wrote has an operator of its own.
 FLOATS = ("float32", "float16", "unknown")
-PROBES = 4  # noise on which the import must give the engine's answers
 # Output types whose activation an artefact leaves to the device.
 _WITH_ACTIVATION = ("softmax", "sigmoid")
 
@@ -61,8 +60,8 @@ def load(request: SourceRequest) -> LoadedModel:
             f"kedge can't import its operator {error}: give the model that it was made from"
         ) from error
     refuse_weights(model)
-    probes = proof.noise(model.inputs[0].shape[1:], PROBES)
-    if len(model.outputs) == 1 and not proof.is_same(content, model, probes):
+    shape = model.inputs[0].shape[1:]
+    if len(model.outputs) == 1 and not proof.is_same_on_noise(content, model, shape):
         raise UsageError(
             "its import answers otherwise than LiteRT does: give the model that it was made from"
         )

@@ -14,14 +14,43 @@ from kedge_runtime.output import quiet
 TOLERANCE = 1e-5
 
 
+# At least this share of the answers must be finite to prove anything.
+FINITE = 0.5
+
+
 def is_same(
     content: ModelContent, model: Any, tensors: Iterable[Floats], planar: bool = False
 ) -> bool:
     """Whether a model gives the program's answers to tensors, float32 [1, h, w, c] each.
 
-    `planar`: whether the program takes [1, c, h, w]. Raises EngineError and ArtefactError for a
-    program that does not run.
+    `planar`: whether the program takes [1, c, h, w]. Answers of which more than half are not finite
+    prove nothing. Raises EngineError and ArtefactError for a program that does not run.
     """
+    theirs, ours = _answers(content, model, tensors, planar)
+    return _share_of_finite(theirs) >= FINITE and _are_equal(theirs, ours)
+
+
+def is_same_on_noise(
+    content: ModelContent, model: Any, shape: tuple[int, ...], planar: bool = False
+) -> bool:
+    """Whether a model gives the program's answers to noise; `shape`: of one image, [h, w, c].
+
+    A program may have no finite answers to some ranges, as a fractional power of negative numbers
+    has none: then those of another range must be equal, too.
+    """
+    for ranges in RANGES:
+        theirs, ours = _answers(content, model, noise(shape, ranges), planar)
+        if not _are_equal(theirs, ours):
+            return False
+        if _share_of_finite(theirs) >= FINITE:
+            return True
+    return False
+
+
+def _answers(
+    content: ModelContent, model: Any, tensors: Iterable[Floats], planar: bool
+) -> tuple[Floats, Floats]:
+    """Return the answers of both, float32 [tensors, numbers]."""
     with quiet():
         engine = open_engine(content)
         both = [
@@ -32,18 +61,43 @@ def is_same(
             for each in tensors
         ]
     theirs, ours = (np.stack(each) for each in zip(*both, strict=True))
+    return theirs, ours
+
+
+def _share_of_finite(answers: Floats) -> float:
+    return float(np.isfinite(answers).mean())
+
+
+def _are_equal(theirs: Floats, ours: Floats) -> bool:
+    """Whether numbers are equal to TOLERANCE; what is not finite is the same at equal places."""
+    finite = np.isfinite(theirs)
+    if not np.array_equal(theirs[~finite], ours[~finite], equal_nan=True):
+        return False
+    theirs, ours = theirs[finite], ours[finite]
     # Written so that a NaN fails.
-    return bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
+    return not theirs.size or bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
 
 
-def noise(shape: tuple[int, ...], count: int) -> Iterator[Floats]:
-    """Yield seeded noise for an input of an unknown range: float32 [1, h, w, c], in turns.
+# Inputs of an unknown range: normalised ones and bytes, each twice; if few answers are finite,
+# positive ones, then those between the limits of logarithms and arcs.
+RANGES: tuple[tuple[tuple[float, float], ...], ...] = (
+    ((-1, 1), (0, 255), (-1, 1), (0, 255)),
+    ((1, 255), (1, 3), (1, 255), (1, 3)),
+    ((0.05, 0.95), (0.05, 0.95)),
+)
 
-    Of bytes, 0 to 255, and of -1 to 1.
+
+def noise(shape: tuple[int, ...], ranges: Iterable[tuple[float, float]]) -> Iterator[Floats]:
+    """Yield seeded noise, float32 [1, h, w, c], for each range; `shape`: of one image, [h, w, c].
+
+    Bytes are whole numbers.
     """
     rng = np.random.default_rng(0)
-    for i in range(count):
-        values = rng.integers(0, 256, (1, *shape)) if i % 2 else rng.uniform(-1, 1, (1, *shape))
+    for low, high in ranges:
+        if high == 255:
+            values = rng.integers(int(low), 256, (1, *shape))
+        else:
+            values = rng.uniform(low, high, (1, *shape))
         yield values.astype(np.float32)
 
 
