@@ -70,6 +70,7 @@ def test_an_unknown_device_names_the_known_ones() -> None:
             + '[loader]\nkinds = ["softmax"]\nresizes = ["bilinear"]\nfit = "stretch"\n',
             r"a \[loader\] takes tflite files alone",
         ),
+        (WHOLE + '[versions]\nnew = ["ADD"]\n', "version 'new' is no whole number"),
         ("cache = 1\n" + WHOLE, "unknown key 'cache'"),
         ("title", "devices/a.toml: "),
     ],

@@ -60,7 +60,8 @@ class Device:
     model, the preferred one first. `per_channel_dense`: whether a dense layer may have a scale per
     output; `per_channel`: whether any layer may. `batch`: the batch that must be fixed in the file,
     0 for any. `operators`: the only ones that it runs, by format; a format without an entry has no
-    limit. `reduce_range`: whether int8 weights in ONNX must keep to 7 bits. `memory_mb`: its
+    limit. `versions`: TFLite operators by the newest version that the compiler reads; none: any.
+    `reduce_range`: whether int8 weights in ONNX must keep to 7 bits. `memory_mb`: its
     memory, in 1e6 bytes; 0 where the product decides. `cache_kb`: weights, in 1024 bytes, that stay
     on the accelerator; 0 without one. `loader`: the program that loads the file, where that isn't
     kedge.
@@ -76,6 +77,7 @@ class Device:
     per_channel: bool = True
     batch: int = 0
     operators: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reduce_range: bool = False
     memory_mb: int = 0
     cache_kb: int = 0
@@ -99,6 +101,14 @@ class Device:
             )
         if self.loader and self.precisions.keys() != {"tflite"}:
             raise ContractError(f"device {self.name}: a [loader] takes tflite files alone")
+        for version in self.versions:
+            if not version.isdecimal():
+                raise ContractError(f"device {self.name}: version {version!r} is no whole number")
+
+    def newest_versions(self) -> dict[str, int]:
+        """Return the newest version of each operator that the compiler reads; empty: any."""
+        pairs = self.versions.items()
+        return {kind: int(version) for version, kinds in pairs for kind in kinds}
 
 
 @cache

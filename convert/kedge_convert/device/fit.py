@@ -10,9 +10,9 @@ import numpy as np
 from kedge_convert.device import loader_fit
 from kedge_convert.device.compilation import Compilation
 from kedge_convert.device.compilers import COMPILERS, Attempt, attempt
-from kedge_convert.device.forecast import COMPILED, CompilerForecast, forecast
+from kedge_convert.device.forecast import AGAIN, COMPILED, LISTED, CompilerForecast, forecast
 from kedge_models.devices import Device
-from kedge_runtime.checks.hardware import Finding
+from kedge_runtime.checks.hardware import Finding, State
 from kedge_runtime.modelfile.network import Network
 from kedge_runtime.modelfile.report import FileReport, granularity, is_weight
 
@@ -26,6 +26,15 @@ COPIES = 2
 SEVEN_BITS = 64  # the largest weight of onnxruntime's reduce_range
 # Operators of compiled code, by their compiler.
 COMPILED_CODE = {COMPILED: "edgetpu", "ethos-u": "vela"}
+# What made a version of an operator younger than the compiler, and what to build instead.
+YOUNGER = {
+    ("CONV_2D", 6): "it is grouped: build the model with convolutions of one group",
+    ("PAD", 4): "it pads more than four dimensions: build the model with fewer",
+    ("QUANTIZE", 3): f"it has a scale per channel: {AGAIN}",
+    ("TILE", 3): "it repeats int8 numbers, as UpSampling2D does: use interpolation='bilinear'",
+    ("TRANSPOSE", 6): "it has more than five dimensions: build the model with fewer",
+    ("TRANSPOSE_CONV", 4): f"its activation is fused: {AGAIN}",
+}
 DENSE = frozenset({"FULLY_CONNECTED", "Gemm", "MatMul"})
 
 
@@ -209,6 +218,20 @@ def _operators(case: FitCase) -> Finding | None:
     return Finding("ok", f"{len(case.network.operators)} operators")
 
 
+def _versions(case: FitCase) -> Finding | None:
+    """Check the operators' versions: one that is too new stops the compiler at the whole file."""
+    known = case.device.newest_versions()
+    if not known or not _runs(case) or _compiled_code(case.network):
+        return None
+    for kind, version in sorted({(each.kind, each.version) for each in case.network.operators}):
+        if version > known.get(kind, 0):
+            newest = f"knows up to version {known[kind]}" if kind in known else "doesn't know it"
+            detail = f"{kind} has version {version}, the compiler {newest}"
+            state: State = "problem" if case.gates.mapped else "note"  # 0: the CPU runs the file
+            return Finding(state, detail, YOUNGER.get((kind, version), LISTED))
+    return Finding("ok", "no operator is younger than the compiler")
+
+
 def _mapped(compilation: Compilation, gates: DeviceGates) -> Finding:
     count = f"{compilation.mapped} of {compilation.operators}"
     detail = f"{count} on the accelerator ({compilation.compiler})"
@@ -296,6 +319,7 @@ CHECKS: dict[str, Callable[[FitCase], Finding | None]] = {
     "dense": _dense,
     "weights": _weights,
     "operators": _operators,
+    "versions": _versions,
     "memory": _memory,
     "cache": _cache,
     "sram": _sram,

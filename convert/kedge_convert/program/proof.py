@@ -78,11 +78,12 @@ def _are_equal(theirs: Floats, ours: Floats) -> bool:
     return not theirs.size or bool(np.abs(theirs - ours).max() <= TOLERANCE * np.abs(theirs).max())
 
 
+BYTE = 255
 # Inputs of an unknown range: normalised ones and bytes, each twice; if few answers are finite,
 # positive ones, then those between the limits of logarithms and arcs.
 RANGES: tuple[tuple[tuple[float, float], ...], ...] = (
-    ((-1, 1), (0, 255), (-1, 1), (0, 255)),
-    ((1, 255), (1, 3), (1, 255), (1, 3)),
+    ((-1, 1), (0, BYTE), (-1, 1), (0, BYTE)),
+    ((1, BYTE), (1, 3), (1, BYTE), (1, 3)),
     ((0.05, 0.95), (0.05, 0.95)),
 )
 
@@ -94,11 +95,8 @@ def noise(shape: tuple[int, ...], ranges: Iterable[tuple[float, float]]) -> Iter
     """
     rng = np.random.default_rng(0)
     for low, high in ranges:
-        if high == 255:
-            values = rng.integers(int(low), 256, (1, *shape))
-        else:
-            values = rng.uniform(low, high, (1, *shape))
-        yield values.astype(np.float32)
+        values = rng.uniform(low, high, (1, *shape))
+        yield (np.rint(values) if high == BYTE else values).astype(np.float32)
 
 
 def _planar(images: Floats) -> Floats:
