@@ -148,7 +148,7 @@ class ConvertOptions:
     "rewrites",
     multiple=True,
     type=click.Choice(list(REWRITES)),
-    help="Replace operators that the accelerator does not support.",
+    help="Replace operators that the accelerator does not support. May be repeated.",
 )
 @device_options
 @click.option(
