@@ -14,7 +14,6 @@ from types import ModuleType
 from kedge_runtime.artefact import content
 from kedge_runtime.artefact.content import DIGEST_BYTES, digest
 from kedge_runtime.errors import ArtefactError
-from kedge_runtime.modelfile.unreadable import unreadable
 
 
 class _Modules(Mapping[str, ModuleType]):
@@ -60,5 +59,8 @@ def split(format: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
     try:
         parts: tuple[bytes, dict[str, bytes]] = FORMATS[format].split(content)
     except (KeyError, IndexError, ValueError) as error:
+        # Imported here: most files are readable, and each start would pay for it.
+        from kedge_runtime.modelfile.unreadable import unreadable
+
         raise ArtefactError(unreadable(format, content, error)) from None
     return parts
