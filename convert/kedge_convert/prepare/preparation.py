@@ -17,7 +17,6 @@ from kedge_convert.prepare.graph import (
     Values,
     Weights,
     forget,
-    low_and_step,
     peak,
     quantised,
     run,
@@ -26,6 +25,7 @@ from kedge_convert.prepare.graph import (
 from kedge_convert.prepare.judging import closest, judges
 from kedge_convert.prepare.one_step import equalise_for_one_step
 from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs, plain
+from kedge_convert.prepare.steps import low_and_step
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
