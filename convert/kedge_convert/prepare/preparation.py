@@ -103,11 +103,11 @@ def round_weights(
         if node.offsets is not None and node.output not in rounding.floats:
             rounded = shifted(rounded, low_and_step(value)[1])
             value = run(rounded, twins.rounded)
-        twins.floats[node.output] = run(node, twins.floats)
         is_float = node.output in rounding.floats
         twins.rounded[node.output] = value if is_float else quantised(rounded, value)
-        for values in (twins.floats, twins.rounded):
-            forget(node, i, last, values)
+        forget(node, i, last, twins.rounded)  # before the float network needs room
+        twins.floats[node.output] = run(node, twins.floats)
+        forget(node, i, last, twins.floats)
         nodes.append(rounded)
         tick()
     return graph.with_nodes(nodes)

@@ -20,6 +20,7 @@ from kedge_convert.export import structure
 from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
+from kedge_convert.memory import give_back
 from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
@@ -123,11 +124,14 @@ def prepare(
     stock = stock or source
     graph = preparation.plan(source.model)
     inputs = preparation_inputs(source, images)
+    give_back()  # no other step needs as much as the next one
     all_grids = dict.fromkeys(map(options.grids, options.formats))
     prepared = {}
     with progress.stage("prepare weights", len(graph.nodes) * len(all_grids)) as tick, quiet():
         per_channel = options.scheme.per_channel
         equalised = preparation.equalised(graph, inputs, per_channel=per_channel)
+        # A copy: the others take memory that rounding needs.
+        inputs = inputs[: preparation.affordable(equalised, len(inputs))].copy()
         for grids in all_grids:
             rounding = preparation.Rounding(options.seed, grids=grids)
             rounded = preparation.round_weights(equalised, inputs, rounding, tick)
