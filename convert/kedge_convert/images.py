@@ -307,7 +307,7 @@ def _draw(
 ) -> _Drawn:
     """Read images until `count` are usable; those with `known` digests are repeated ones."""
     drawn, digests = _Drawn(), set(known)
-    with ahead(partial(_seen, plan=spec and Preprocessor(spec)), paths) as seen:
+    with ahead(partial(_seen, plan=Preprocessor(spec) if spec else None), paths) as seen:
         for path, result in seen:
             if len(drawn.looks) == count:
                 break
