@@ -21,7 +21,7 @@ from kedge_convert.prepare.copyable import Copies, CopyPlan, NetworkWork, copy_g
 from kedge_convert.prepare.equalise import measure
 from kedge_convert.prepare.graph import Graph, quantised, simulate
 from kedge_convert.prepare.preparation import Rounding, round_weights
-from kedge_convert.quantise import candidates, finer
+from kedge_convert.quantise import candidates, finer, observing
 from kedge_convert.quantise.candidates import CandidateModels, QuantisationOptions
 from kedge_convert.quantise.effort import HIGH
 from kedge_convert.quantise.ranges import choose
@@ -182,7 +182,7 @@ def int8(models: CandidateModels, graph: Graph, form: str) -> bytes:
     floats = STATIC[form].floats(source)
     with Progress(silent=True) as progress:
         target = Target(form, "int8")
-        seen = candidates.observed(target, source, floats, models.images, progress)
+        seen = observing.observed(target, source, floats, models.images, progress)
     return STATIC[form].quantise(floats, choose("minmax", seen))
 
 

@@ -11,7 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kedge_convert.fitting.subject import better_input, norms_of, outputs, true_outputs
+from kedge_convert.fitting.subject import (
+    answers,
+    better_input,
+    norms_of,
+    outputs,
+    true_outputs,
+)
+from kedge_convert.images import tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.toolkit import require
@@ -298,6 +305,37 @@ def test_the_check_of_convert_needs_true_classes(
     assert better_input(source, paths[::2], None) is None
     stray = tmp_path / "stray.png"
     assert true_outputs([*paths, stray], source) is None
+
+
+def test_what_no_answers_could_improve_is_not_tried(unit_model: Path, labelled: Path) -> None:
+    tried: list[Any] = []
+    paths = sorted(labelled.rglob("*.png"))
+    for words in (InputOptions("load_img", "unit"), InputOptions("load_img", "tf")):
+        source = load_source(
+            SourceRequest(str(unit_model), pixels=words, folder=str(labelled), force_input=True)
+        )
+
+        def asked(pixels: NDArray[Any], spec: Any, source: Any = source) -> NDArray[Any]:
+            tried.append(spec)
+            return answers(source.model, source.output, pixels, spec)
+
+        model = scores.TestedModel(source.name, source.input, source.output, asked)
+        classes = true_outputs(paths, source)
+        known = source.logits(tensors(paths, source.input)).astype(np.float64)
+        found = scores.better_input(model, paths, classes, scores.evidence(known, source.output))
+        if words.normalisation == "unit":
+            right = known.argmax(axis=1) == np.array(classes)
+            assert right.mean() > 0.9
+            assert {one.geometry for one in tried} <= {source.input.geometry}
+            assert found is None
+        else:
+            assert found is not None
+            assert found.better.candidate.normalisation == "unit"
+            assert source.input not in tried  # its answers are known
+            again = scores.better_input(model, paths, classes)
+            assert again is not None
+            assert again.line == found.line
+        tried.clear()
 
 
 def test_candidates_are_all_names_in_all_colours_without_repeats() -> None:

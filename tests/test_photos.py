@@ -14,14 +14,16 @@ import pytest
 from conftest import Run
 from foreign_files import WORDS
 from kedge_convert import pipeline
-from kedge_convert.images import MINIMUM, ImageSplit, Sampling, collect
+from kedge_convert.images import MINIMUM, ImageSplit, Sampling, collect, fitted, readable
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.progress import Event, ItemDone, Progress, StageStarted
 from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.folder import find_images, unread_files
+from kedge_runtime.image.preprocessing import Preprocessor
 
 FORMATS = (".jpg", ".png", ".webp", ".bmp", ".JPEG")
 
@@ -310,7 +312,20 @@ def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
 def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:
     job = Job(SourceRequest("demo"), (), tmp_path / "out", calibrate=gallery(tmp_path / "in", 12))
     events: list[Event] = []
-    with pipeline._images(job.images, Progress(events.append)) as photos:
+    spec = Input(Geometry(32, 24), Normalisation())
+    with pipeline._images(job.images, spec, Progress(events.append)) as photos:
         assert len(photos.calibration) + len(photos.validation) == 12
     assert events[0] == StageStarted("read images", 12)
     assert events.count(ItemDone()) == 12
+
+
+def test_what_is_kept_as_images_are_drawn_is_what_a_later_read_gives(tmp_path: Path) -> None:
+    folder = gallery(tmp_path, 12)
+    spec = Input(Geometry(32, 24), Normalisation())
+    split = collect(folder, Sampling(8, 4), spec=spec)
+    plan, paths = Preprocessor(spec), (*split.calibration, *split.validation)
+    assert len(paths) == 12
+    for path, kept in zip(paths, fitted(paths, spec), strict=True):
+        assert not kept.flags.writeable
+        assert np.array_equal(kept, plan.fit(plan.read(path)))
+    assert list(readable((*paths, tmp_path / "none.jpg"), spec)) == list(paths)

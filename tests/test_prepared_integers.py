@@ -15,7 +15,7 @@ from kedge_convert.export.exported import PLAIN, ExportOptions, Scheme
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
-from kedge_convert.quantise import candidates
+from kedge_convert.quantise import observing
 from kedge_convert.quantise.ranges import choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
@@ -145,7 +145,7 @@ def shipped(source: Source, form: str, photos: list[Path], scheme: Scheme = PLAI
     """Return the int8 file as `kedge convert` makes it of prepared weights."""
     static, floats = STATIC[form], STATIC[form].floats(source)
     with Progress(silent=True) as progress:
-        histograms = candidates.observed(
+        histograms = observing.observed(
             Target(form, "int8"), source, floats, ImageSplit(tuple(photos), ()), progress
         )
     return static.quantise(floats, choose("minmax", histograms), scheme=scheme)

@@ -4,25 +4,30 @@ The confidence is fitted where the folder has enough labelled images that nothin
 last ones of the draw, behind those that more validation would take.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kedge_convert import parity
 from kedge_convert.fitting import subject
 from kedge_convert.float_model import FloatModel
-from kedge_convert.images import marks_of
+from kedge_convert.images import marks_of, readable
+from kedge_convert.source import Source
 from kedge_convert.staging import write
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
+from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.artefact.reseal import resealed
 from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.results import check_finite
 from kedge_runtime.confidence import fit, sentences
-from kedge_runtime.confidence.labelled import LabelledImages, ask
+from kedge_runtime.confidence.fit import LabelledOutputs
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.output import quiet
 
@@ -50,29 +55,50 @@ def complete(
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
     images = model.reserve.images.validation[:used]
-    provenance = replace(classifier.contract.provenance, validation_images=marks_of(images))
+    marks = tuple(sorted(marks_of(images)))
+    provenance = replace(classifier.contract.provenance, validation_images=marks)
     contract = replace(classifier.contract, provenance=provenance)
-    marked = Classifier(replace(classifier.artefact, contract=contract), classifier.engine)
-    contract, notes = _calibrated(marked, target, model, count, progress)
+    most = min(count, MOST.get(target.precision, count))
+    free = _unused(model.reserve.images.more[::-1][:most], contract, model.source)
+    notes = tuple[str, ...]()
+    if len(free) >= fit.LEAST_IMAGES:
+        with progress.stage(f"fit confidence of {target}", len(free)) as tick:
+            answers = parity.answers_at_size(content, [each.path for each in free], tick)
+        contract = fit.fitted(contract, _outputs(free, check_finite(answers)))
+        notes = tuple(sentences.fitted(sentences.plain(contract)))
     write(path, resealed(content, classifier, contract))
     return Completed(sentences.plain(contract) or None, notes)
 
 
-def _calibrated(
-    classifier: Classifier, target: Target, model: FloatModel, count: int, progress: Progress
-) -> tuple[Contract, tuple[str, ...]]:
-    """Return the contract with a confidence, where enough labelled images are left for it."""
-    contract, most = classifier.contract, min(count, MOST.get(target.precision, count))
-    paths = model.reserve.images.more[::-1][:most]
-    if len(paths) < fit.LEAST_IMAGES or contract.output.kind == "features":
-        return contract, ()
-    truth = None if contract.output.multi_label else subject.true_outputs(paths, model.source)
+@dataclass(frozen=True)
+class UnusedImage:
+    """A labelled image that nothing used so far: the index of its true output, its file's mark."""
+
+    path: Path
+    truth: int
+    mark: str
+
+
+def _unused(paths: Sequence[Path], contract: Contract, source: Source) -> list[UnusedImage]:
+    """Return the images that can be read, none twice and none that made or checked a file.
+
+    None where there is no ground truth of one class each, or too few are left.
+    """
+    output, provenance = contract.output, contract.provenance
+    if len(paths) < fit.LEAST_IMAGES or output.kind == "features" or output.multi_label:
+        return []
+    truth = subject.true_outputs(paths, source)
     if truth is None:
-        return contract, ()
-    images = LabelledImages(paths, np.array(truth, np.int64))
-    with progress.stage(f"fit confidence of {target}", len(paths)) as tick:
-        asked = ask(classifier, images, tick)
-    if len(asked.labelled.marks) < fit.LEAST_IMAGES:
-        return contract, ()
-    contract = fit.fitted(contract, asked.labelled)
-    return contract, tuple(sentences.fitted(sentences.plain(contract)))
+        return []
+    used = {*provenance.validation_images, *provenance.calibration_images}
+    known, marks = dict(zip(paths, truth, strict=True)), dict[str, UnusedImage]()
+    read = tuple(readable(paths, source.input))
+    for path, mark in zip(read, marks_of(read), strict=True):
+        if mark not in used:
+            marks.setdefault(mark, UnusedImage(path, known[path], mark))
+    return list(marks.values())
+
+
+def _outputs(images: Sequence[UnusedImage], answers: Floats) -> LabelledOutputs:
+    truth = np.array([each.truth for each in images], np.int64)
+    return LabelledOutputs(answers, truth, tuple(each.mark for each in images))

@@ -142,7 +142,7 @@ def refuse_other_input(model: FloatModel, progress: Progress) -> None:
     if classes is None:
         return
     with progress.stage("check input"), quiet():
-        finding = subject.better_input(source, paths, classes)
+        finding = subject.better_input(source, paths, classes, model.logits)
     if finding:
         raise UsageError(finding.line)
 

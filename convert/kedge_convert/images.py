@@ -4,8 +4,9 @@ import hashlib
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from kedge_runtime.files import sha256_of_file
 from kedge_runtime.image.ahead import ahead
 from kedge_runtime.image.decode import read_image
 from kedge_runtime.image.folder import find_images
+from kedge_runtime.image.geometry import reduction
 from kedge_runtime.image.preprocessing import Preprocessor
 
 # Levels of 255. JPEG's own noise on one colour is below 1; the plainest of 500 photos has 23.
@@ -122,21 +124,20 @@ class ImageSplit:
 
     def calibration_marks(self) -> tuple[str, ...]:
         """Return the marks of the calibration files' contents, sorted."""
-        return marks_of(self.calibration)
+        return tuple(sorted(marks_of(self.calibration)))
 
     def _digests(self) -> list[bytes]:
         return _digests(tuple(path.absolute() for path in self.calibration))
 
 
 def marks_of(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Return the marks of files' contents, sorted."""
-    digests = _digests(tuple(path.absolute() for path in paths))
-    return tuple(sorted(map(calibration_mark, digests)))
+    """Return the marks of files' contents, in order."""
+    return tuple(map(calibration_mark, _digests(tuple(path.absolute() for path in paths))))
 
 
-# Every artefact and every candidate states them: the calibration and the validation images' files
-# are read once.
-@lru_cache(maxsize=2)
+# Every artefact and every candidate states them: the files of the images that calibrate, validate
+# and fit a confidence are read once.
+@lru_cache(maxsize=4)
 def _digests(paths: tuple[Path, ...]) -> list[bytes]:
     return [bytes.fromhex(sha256_of_file(path)) for path in paths]
 
@@ -154,18 +155,20 @@ class Sampling:
     confidence: int = 500
 
 
-def collect(folder: Path, sampling: Sampling, tick: Tick = lambda: None) -> ImageSplit:
+def collect(
+    folder: Path, sampling: Sampling, tick: Tick = lambda: None, spec: Input | None = None
+) -> ImageSplit:
     """Draw calibration and validation images from a folder, at any depth, without overlap.
 
-    A third of a small folder goes to validation. Images that are unreadable, blank or the same as
-    another one are skipped and listed. Raises UsageError when fewer than MINIMUM are left (and more
-    were asked).
+    `spec`: keep them at the size of this input. A third of a small folder goes to validation.
+    Images that are unreadable, blank or the same as another one are skipped and listed. Raises
+    UsageError when fewer than MINIMUM are left (and more were asked).
     """
     paths = find_images(folder, CALIBRATE)
     order = np.random.default_rng(sampling.seed).permutation(len(paths))
     count = sampling.calibration + sampling.check
     ordered = [paths[i] for i in order]
-    drawn = _draw(ordered, count, tick)
+    drawn = _draw(ordered, count, tick, spec=spec)
     if len(drawn.looks) < min(MINIMUM, count):
         raise UsageError(
             f"{folder}: {len(drawn.looks)} usable images among {len(paths)}{drawn.reasons()}, at "
@@ -195,17 +198,22 @@ class FittedImages:
     def of(self, path: Path, plan: Preprocessor) -> Pixels:
         """Return an image as `plan` fits it. Raises ImageError."""
         try:
-            state = path.stat()
+            key = _key(path, plan)
         except OSError:  # reading it says so
             return plan.fit(plan.read(path))
-        geometry, grey = plan.spec.geometry, plan.spec.normalisation.colour == "grey"
-        key = (path.absolute(), state.st_mtime_ns, state.st_size, geometry, grey)
         with self._lock:
             held = self._held.get(key)
         if held is None:
             held = plan.fit(plan.read(path)).copy()  # not a part of a larger one
             self._put(key, held)
         return held
+
+    def keep(self, path: Path, plan: Preprocessor, pixels: Pixels) -> None:
+        """Keep an image whose pixels, RGB uint8 [h, w, 3], were read at full size by EXIF."""
+        geometry = plan.spec.geometry
+        if geometry.orientation == "exif" and reduction(geometry, *pixels.shape[:2]) == 1:
+            with suppress(OSError):
+                self._put(_key(path, plan), plan.fit(pixels).copy())
 
     def _put(self, key: tuple[object, ...], pixels: Pixels) -> None:
         pixels.flags.writeable = False
@@ -218,6 +226,12 @@ class FittedImages:
                 self._bytes -= self._held.popitem(last=False)[1].nbytes
 
 
+def _key(path: Path, plan: Preprocessor) -> tuple[object, ...]:
+    state, geometry = path.stat(), plan.spec.geometry
+    grey = plan.spec.normalisation.colour == "grey"
+    return path.absolute(), state.st_mtime_ns, state.st_size, geometry, grey
+
+
 _FITTED = FittedImages(FITTED_MEMORY)
 
 
@@ -226,6 +240,15 @@ def fitted(paths: Sequence[Path], spec: Input) -> Iterator[Pixels]:
     plan = Preprocessor(spec)
     for path in paths:
         yield _FITTED.of(path, plan)
+
+
+def readable(paths: Sequence[Path], spec: Input) -> Iterator[Path]:
+    """Yield the images that can be read, and keep them at the network's size."""
+    with ahead(partial(_FITTED.of, plan=Preprocessor(spec)), paths) as prepared:
+        for path, pixels in prepared:
+            with suppress(ImageError):
+                pixels()
+                yield path
 
 
 def tensors(paths: Sequence[Path], spec: Input) -> Iterator[NDArray[Any]]:
@@ -276,30 +299,36 @@ class _Drawn:
 
 
 def _draw(
-    paths: Sequence[Path], count: int, tick: Tick, known: frozenset[bytes] = frozenset()
+    paths: Sequence[Path],
+    count: int,
+    tick: Tick,
+    known: frozenset[bytes] = frozenset(),
+    spec: Input | None = None,
 ) -> _Drawn:
     """Read images until `count` are usable; those with `known` digests are repeated ones."""
     drawn, digests = _Drawn(), set(known)
-    for path in paths:
-        if len(drawn.looks) == count:
-            break
-        tick()
-        fault, seen = _seen(path, digests)
-        if seen is None:
-            drawn.others[fault].append(path)
-        else:
-            drawn.looks[path] = seen
-            digests.add(seen.digest)
+    with ahead(partial(_seen, plan=Preprocessor(spec) if spec else None), paths) as seen:
+        for path, result in seen:
+            if len(drawn.looks) == count:
+                break
+            tick()
+            one = result()
+            if isinstance(one, Look) and one.digest not in digests:
+                drawn.looks[path] = one
+                digests.add(one.digest)
+            else:
+                drawn.others["repeated" if isinstance(one, Look) else one].append(path)
     return drawn
 
 
-def _seen(path: Path, digests: set[bytes]) -> tuple[str, Look | None]:
-    """Return an image's look, or its fault: a field of ImageSplit."""
+def _seen(path: Path, plan: Preprocessor | None) -> Look | str:
+    """Return an image's look, or its fault: a field of ImageSplit. Keep it as `plan` fits it."""
     try:
         pixels = read_image(path)
     except ImageError:
-        return "broken", None
+        return "broken"
     if is_blank(pixels):
-        return "blank", None
-    seen = look(pixels)
-    return ("repeated", None) if seen.digest in digests else ("", seen)
+        return "blank"
+    if plan is not None:
+        _FITTED.keep(path, plan, pixels)
+    return look(pixels)

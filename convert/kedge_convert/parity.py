@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.doubts import Clear, clear
-from kedge_convert.images import Tick
+from kedge_convert.images import Tick, fitted
 from kedge_convert.spread import Run, spread
 from kedge_runtime.arrays import Floats
+from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import label_sets, probabilities
 from kedge_runtime.drift import statistics
 from kedge_runtime.drift.statistics import AgreementBy, paired_drop, wilson
+from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.output import quiet
 
 AGREEMENTS: dict[AgreementBy, str] = {
@@ -115,6 +118,23 @@ def answers(path: Path, images: Sequence[Path], tick: Tick = lambda: None) -> Fl
             return Classifier.open(path, threads=threads).outputs
 
     return spread(opened, path.stat().st_size, images, tick)
+
+
+def answers_at_size(
+    content: ModelContent, images: Sequence[Path], tick: Tick = lambda: None
+) -> Floats:
+    """Return its logits, [images, classes], for images that are kept at the network's size."""
+
+    def opened(threads: int | None) -> Run[Path]:
+        with quiet():
+            return partial(_numbers, Classifier.of(content, EngineOptions(threads)))
+
+    return spread(opened, len(content.data), images, tick)
+
+
+def _numbers(classifier: Classifier, path: Path) -> Floats:
+    (pixels,) = fitted([path], classifier.contract.input)
+    return classifier.numbers(classifier.engine.run(classifier.preprocessor.look_up(pixels)))
 
 
 def compare(reference: Floats, candidate: Floats, output: Output) -> Parity:

@@ -47,6 +47,7 @@ from kedge_convert.verdict import after_misses, budget_miss, judge, limits_for, 
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
 from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.contract import Input
 from kedge_runtime.artefact.file import read_artefact, seal
 from kedge_runtime.artefact.sealing import golden_set, inexact_note
 from kedge_runtime.engines.choice import open_engine
@@ -108,7 +109,7 @@ def _loaded(job: Job, progress: Progress) -> tuple[Source, Source]:
 def _images_of(job: Job, source: Source, progress: Progress) -> Iterator[ImageSplit]:
     """Yield the images of a conversion. Raises UsageError."""
     if not job.synthetic:
-        with _images(job.images, progress) as images:
+        with _images(job.images, source.input, progress) as images:
             yield images
         return
     with temporary_folder() as folder:
@@ -116,7 +117,7 @@ def _images_of(job: Job, source: Source, progress: Progress) -> Iterator[ImageSp
 
 
 @contextmanager
-def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
+def _images(request: ImageRequest, spec: Input, progress: Progress) -> Iterator[ImageSplit]:
     """Yield the user's images, or rendered ones where calibration needs none."""
     sampling = request.sampling
     count = sampling.calibration + sampling.check
@@ -124,12 +125,12 @@ def _images(request: ImageRequest, progress: Progress) -> Iterator[ImageSplit]:
         with temporary_folder() as folder:
             with progress.stage("render images"):
                 pictograms.write(folder, count, sampling.seed)
-            yield collect(folder, sampling)
+            yield collect(folder, sampling, spec=spec)
         return
     with progress.stage(
         "read images", min(count, len(find_images(request.folder, CALIBRATE)))
     ) as tick:
-        images = collect(request.folder, sampling, tick)
+        images = collect(request.folder, sampling, tick, spec)
     if others := unread_files(request.folder):
         progress.say(f"{request.folder}: {others}")
     progress.warn_skipped(images)

@@ -1,19 +1,14 @@
 """Add a sketch of what an artefact sees in calibration and validation (docs/field.md)."""
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-
+from kedge_convert import parity
 from kedge_convert.convertible import Convertible
 from kedge_convert.fitting.subject import true_outputs
-from kedge_convert.images import Tick, fitted
+from kedge_convert.images import fitted
 from kedge_convert.parity import AskedFile
-from kedge_convert.spread import Run, spread
 from kedge_convert.staging import write
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
-from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.content import ModelContent, read_content
+from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.file import artefact_of, with_sketch
 from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.classify.classifier import Classifier
@@ -42,7 +37,8 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
     content = read_content(file.path)
     left = [path for path in paths if path not in file.rows]
     with progress.stage(f"sketch {target}", len(left)) as tick:
-        rows = file.rows | _asked(content, left, tick)
+        answers = parity.answers_at_size(content, left, tick)
+    rows = file.rows | dict(zip(left, answers, strict=True))
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
     pairs = zip(paths, fitted(paths, source.input), strict=True)
@@ -50,18 +46,3 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
     sketch = sketch_frames(classifier, frames, truth)
     write(file.path, with_sketch(content, artefact_of(content), sketch))
     return ()
-
-
-def _asked(content: ModelContent, paths: Sequence[Path], tick: Tick) -> dict[Path, Floats]:
-    """Return the answers to images, [classes] by image."""
-
-    def opened(threads: int | None) -> Run[Path]:
-        with quiet():
-            return partial(_numbers, Classifier.of(content, EngineOptions(threads)))
-
-    return dict(zip(paths, spread(opened, len(content.data), paths, tick), strict=True))
-
-
-def _numbers(classifier: Classifier, path: Path) -> Floats:
-    (pixels,) = fitted([path], classifier.contract.input)
-    return classifier.numbers(classifier.engine.run(classifier.preprocessor.look_up(pixels)))

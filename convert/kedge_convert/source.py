@@ -23,8 +23,8 @@ from kedge_runtime.artefact.kinds import Activation, Kind
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS
 
-# Divides the usual numbers of images (20, 100, 200). Another size costs a trace, so a smaller rest
-# is filled up.
+# Divides the usual numbers of images (20, 100, 200). Another size costs a trace, which takes longer
+# than a few images do without: a smaller rest is filled up, or goes without.
 BATCH = 20
 _TRACED: WeakSet[Any] = WeakSet()  # models that have run a whole batch
 
@@ -75,11 +75,12 @@ class Source:
         return numbers.reshape(len(numbers), -1)
 
     def _numbers(self, batch: NDArray[Any], size: int) -> NDArray[Any]:
-        """Return the numbers of a batch, filled up if the model has a trace for `size`."""
+        """Return the numbers of a batch: with a trace for `size`, or of few images without any."""
         if len(batch) == size:
             _TRACED.add(self.model)
-        missing = size - len(batch) if self.model in _TRACED else 0
-        filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        if self.model not in _TRACED:
+            return np.asarray(self.model(batch, training=False))
+        filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
         numbers: NDArray[Any] = self.model.predict_on_batch(filled)
         return numbers[: len(batch)]
 

@@ -20,6 +20,11 @@ Run = Callable[[Item], Floats]
 LARGEST = 64 << 20  # bytes of a model: each thread holds its own copy
 
 
+def copies(size: int) -> int:
+    """Return how many threads run a model of so many bytes, each with a copy of its own."""
+    return cores() if size <= LARGEST else 1
+
+
 def spread(
     opened: Callable[[int | None], Run[Item]],
     size: int,
@@ -31,7 +36,7 @@ def spread(
     `opened`: opens the model with so many threads, None for all cores, and returns its run. `size`:
     the model's, in bytes. `tick` is called after each item. Raises the first error of a run.
     """
-    count = cores() if size <= LARGEST else 1
+    count = copies(size)
     idle: SimpleQueue[Run[Item]] = SimpleQueue()
     for _ in range(count):
         idle.put(opened(1 if count > 1 else None))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,15 @@ def observed(content: bytes, images: Iterable[Activation]) -> Iterator[tuple[str
             yield name, interpreter.get_tensor(index)
 
 
+_OPENING = Lock()  # threads may observe, but only one may redirect the output of all
+
+
 def _interpreter(content: bytes, model: Any) -> Any:
     litert = require("ai_edge_litert.interpreter")
     kernels = litert.OpResolverType
     # XNNPACK leaves out outputs that nothing reads, as a SPLIT has: the others compute them.
     kind = kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES if _unread(model) else kernels.AUTO
-    with quiet(), warnings.catch_warnings():
+    with _OPENING, quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that kept tensors take memory
         interpreter = litert.Interpreter(
             model_content=content,

@@ -192,11 +192,14 @@ def true_outputs(paths: Sequence[Path], source: Source) -> list[int] | None:
 
 
 def better_input(
-    source: Source, paths: Sequence[Path], classes: Sequence[int] | None
+    source: Source,
+    paths: Sequence[Path],
+    classes: Sequence[int] | None,
+    logits: NDArray[Any] | None = None,
 ) -> InputFinding | None:
     """Return the known preprocessing that fits significantly better than the source's, or None.
 
-    Takes about five times as long as the float model's answers to the images.
+    `logits`: the float model's on the images, [images, classes], where it was asked.
     """
     model = scores.TestedModel(
         source.name,
@@ -204,4 +207,5 @@ def better_input(
         source.output,
         lambda pixels, spec: answers(source.model, source.output, pixels, spec),
     )
-    return scores.better_input(model, paths, classes)
+    known = None if logits is None else evidence(logits, source.output)
+    return scores.better_input(model, paths, classes, known)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kedge_convert.prepare.fused import fused
+from kedge_convert.prepare.steps import in_steps
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
@@ -67,10 +69,12 @@ class Node:
         return leaves
 
     def run(self, lookup: Lookup) -> Any:
-        """Return its value, on numbers or on symbols."""
+        """Return its value, on numbers or, without weights of its own, on symbols."""
         args, kwargs = self._filled(lookup)
         if self.weights is None:
             return self.layer(*args, **kwargs)
+        if function := fused(self.layer, self.weights.kind, self.activation):
+            return function(args[0], self.weights.kernel, self.weights.bias)
         value = self.linear(args[0])
         return value if self.activation is None else self.activation(value)
 
@@ -230,7 +234,6 @@ _LINEAR: dict[str, Callable[[Any, Any, Weights], Any]] = {
 
 CHUNK = 20  # images run at once: enough to fill the cores, little enough for the caches
 
-STEPS = 255
 SAME_SCALE = frozenset({"Flatten", "Identity", "MaxPooling2D", "Reshape", "ZeroPadding2D"})
 
 # float32; of few images also the backend's own tensors, as passing numpy's on costs two copies.
@@ -262,40 +265,13 @@ def run(node: Node, values: Values) -> Floats:
 
 
 def quantised(node: Node, value: Floats) -> Floats:
-    """Return the value as an int8 tensor would hold it: 256 steps from its least to its largest.
+    """Return the value as an int8 tensor would hold it (steps.py), in place where it can be.
 
-    In place where the value can be written. Zero is one of the steps, as padding needs it. Values
-    that keep their input's scale are returned as they are.
+    Values that keep their input's scale are returned as they are.
     """
     if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
         return value
-    low, step = low_and_step(value)
-    zero = np.rint(-low / step)
-    least, most, width = (np.float32(x) for x in (-zero, STEPS - zero, step))
-    steps = value if value.flags.writeable else np.empty_like(value)
-    for taken, given in zip(_parts(value), _parts(steps), strict=True):
-        np.divide(taken, width, out=given)
-        np.rint(given, out=given)
-        np.maximum(given, least, out=given)
-        np.minimum(given, most, out=given)
-        np.multiply(given, width, out=given)
-    return steps
-
-
-def low_and_step(value: Floats) -> tuple[float, float]:
-    """Return the least value, or zero, and the step of an int8 tensor of these values."""
-    ends = [(float(part.min()), float(part.max())) for part in _parts(value)]
-    lows, highs = zip((0.0, 0.0), *ends, strict=True)
-    return min(lows), max(max(highs) - min(lows), 1e-12) / STEPS
-
-
-PART = 1 << 16  # numbers: several operations on them stay in a core's cache
-
-
-def _parts(value: Floats) -> list[Floats]:
-    """Return views of a contiguous value, PART numbers each."""
-    flat = value.reshape(-1)
-    return [flat[at : at + PART] for at in range(0, flat.size, PART)]
+    return in_steps(value)
 
 
 def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:

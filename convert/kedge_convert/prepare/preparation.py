@@ -17,7 +17,6 @@ from kedge_convert.prepare.graph import (
     Values,
     Weights,
     forget,
-    low_and_step,
     peak,
     quantised,
     run,
@@ -26,6 +25,7 @@ from kedge_convert.prepare.graph import (
 from kedge_convert.prepare.judging import closest, judges
 from kedge_convert.prepare.one_step import equalise_for_one_step
 from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs, plain
+from kedge_convert.prepare.steps import low_and_step
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
@@ -103,11 +103,11 @@ def round_weights(
         if node.offsets is not None and node.output not in rounding.floats:
             rounded = shifted(rounded, low_and_step(value)[1])
             value = run(rounded, twins.rounded)
-        twins.floats[node.output] = run(node, twins.floats)
         is_float = node.output in rounding.floats
         twins.rounded[node.output] = value if is_float else quantised(rounded, value)
-        for values in (twins.floats, twins.rounded):
-            forget(node, i, last, values)
+        forget(node, i, last, twins.rounded)  # before the float network needs room
+        twins.floats[node.output] = run(node, twins.floats)
+        forget(node, i, last, twins.floats)
         nodes.append(rounded)
         tick()
     return graph.with_nodes(nodes)

@@ -7,28 +7,27 @@ answers, and falls with them.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import contract_builder
-from kedge_convert.export import structure, tflite_converter
+from kedge_convert.export import structure
 from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import ImageSplit, Tick, tensors, ticking
+from kedge_convert.images import ImageSplit, tensors
+from kedge_convert.memory import give_back
 from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.effort import DEFAULT, Effort
-from kedge_convert.quantise.ranges import Histogram, Observed, Static, choose
+from kedge_convert.quantise.observing import observed
+from kedge_convert.quantise.ranges import choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.spread import Run, spread
@@ -79,7 +78,7 @@ class CandidateModels:
 
     `equalised`: the graph that the `prepared` weights were rounded from. `logits`: the float
     model's on the selection images, [images, classes]. `methods`: for ranges, as a format
-    chose them.
+    chose them. `hopeless`: the grids on which an int8 file showed that stock weights are.
     """
 
     stock: Source
@@ -89,6 +88,7 @@ class CandidateModels:
     options: QuantisationOptions
     logits: Floats
     methods: dict[Grids, tuple[str, ...]] = field(default_factory=dict)
+    hopeless: set[Grids] = field(default_factory=set)
 
     def by_method(self, method: Method, format: str) -> Source:
         """Return the model of a format's candidates."""
@@ -124,11 +124,14 @@ def prepare(
     stock = stock or source
     graph = preparation.plan(source.model)
     inputs = preparation_inputs(source, images)
+    give_back()  # no other step needs as much as the next one
     all_grids = dict.fromkeys(map(options.grids, options.formats))
     prepared = {}
     with progress.stage("prepare weights", len(graph.nodes) * len(all_grids)) as tick, quiet():
         per_channel = options.scheme.per_channel
         equalised = preparation.equalised(graph, inputs, per_channel=per_channel)
+        # A copy: the others take memory that rounding needs.
+        inputs = inputs[: preparation.affordable(equalised, len(inputs))].copy()
         for grids in all_grids:
             rounding = preparation.Rounding(options.seed, grids=grids)
             rounded = preparation.round_weights(equalised, inputs, rounding, tick)
@@ -169,12 +172,19 @@ def is_hopeless(
 ) -> bool:
     """Whether stock weights are far behind a prepared candidate, with the ranges of few images.
 
-    It spares an observation of their float model over all calibration images.
+    It spares an observation of their float model over all calibration images. An int8 file decides
+    for all later ones: the weights are the same, and 16-bit activations only add less noise.
     """
     if len(models.images.calibration) < 2 * FEW:
         return False
+    grids = models.options.grids(target.format)
+    if grids in models.hopeless:
+        return True
     stock = exported(target, models, progress, "stock", FEW)
-    return bool(stock.kl.mean() > HOPELESS * rival.kl.mean())
+    behind = bool(stock.kl.mean() > HOPELESS * rival.kl.mean())
+    if behind and target.precision == "int8":
+        models.hopeless.add(grids)
+    return behind
 
 
 def exported(
@@ -226,48 +236,6 @@ def _methods(target: Target, models: CandidateModels, progress: Progress) -> tup
     except FAULTS:
         LOG.info("%s: no candidate", fastest, exc_info=True)
         return options.effort.range_methods
-
-
-def observed(
-    target: Target, source: Source, floats: bytes, images: ImageSplit, progress: Progress
-) -> Observed:
-    """Return the histograms of every activation of a float file over the calibration images.
-
-    The float TFLite program is observed once for all formats; a format adds what is its own.
-    """
-    static = STATIC[target.format]
-    names = static.tensors(source, floats)
-    with progress.stage(f"observe {target}", len(images.calibration)) as tick:
-        shared = _of_program(source, images, tick).named(names) if names else Observed({}, {})
-        preparation, selection = (
-            _histograms(static, floats, tensors(paths, source.input), names)
-            for paths in (images.preparation, images.selection)
-        )
-    return shared | Observed(preparation, selection)
-
-
-# By the Keras model of prepared weights, for as long as that lives.
-_SEEN: WeakKeyDictionary[Any, Observed] = WeakKeyDictionary()
-
-
-def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
-    """Observe the float TFLite program of a source, once."""
-    if source.model not in _SEEN:
-        static, parts = STATIC["tflite"], (images.preparation, images.selection)
-        content = static.floats(source)
-        inputs = (ticking(tensors(paths, source.input), tick) for paths in parts)
-        preparation, selection = (_histograms(static, content, each) for each in inputs)
-        seen = _SEEN[source.model] = Observed(preparation, selection)
-        tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
-    return _SEEN[source.model]
-
-
-def _histograms(
-    static: Static, floats: bytes, images: Iterable[Floats], known: Container[str] = ()
-) -> dict[str, Histogram]:
-    histograms: dict[str, Histogram] = defaultdict(Histogram)
-    static.observe(floats, images, lambda name, x: histograms[name].add(x), known)
-    return histograms
 
 
 def closest_ranges(candidates: Iterable[Candidate]) -> Candidate:

@@ -15,7 +15,7 @@ from kedge_convert.images import Tick, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node, passing, quantised, rest, simulate
 from kedge_convert.prepare.preparation import Grids
-from kedge_convert.quantise import candidates
+from kedge_convert.quantise import candidates, observing
 from kedge_convert.quantise.budget import (
     Budget,
     Margins,
@@ -262,7 +262,7 @@ def _mixed(
     static = STATIC[target.format]
     rung = _rung(search, count, options.grids(target.format), progress)
     floats = static.floats(rung.source)
-    seen = candidates.observed(target, rung.source, floats, images, progress)
+    seen = observing.observed(target, rung.source, floats, images, progress)
     image = next(tensors(images.preparation, rung.source.input))
     names = tensor_names(rung.graph, static, floats, image)
     ranges = choose(plain.recipe.ranges, seen)

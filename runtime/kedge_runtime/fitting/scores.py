@@ -8,7 +8,7 @@ without norms, x and x / 255 differ only in the scale of the logits.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -200,12 +200,16 @@ def true_outputs(
 
 
 def better_input(
-    model: TestedModel, paths: Sequence[Path], classes: Sequence[int] | None
+    model: TestedModel,
+    paths: Sequence[Path],
+    classes: Sequence[int] | None,
+    known: Doubles | None = None,
 ) -> InputFinding | None:
     """Return the known preprocessing that fits significantly better than the model's, or None.
 
-    `paths`: readable images; `classes`: the index of each one's true output. Takes about five times
-    as long as the model's answers to the images. None for features, few images or no classes.
+    `paths`: readable images; `classes`: the index of each one's true output; `known`: the model's
+    `answers` to them, [images, classes], if it was asked. Takes up to four times as long as these.
+    None for features, few images or no classes.
     """
     if classes is None or model.output.kind == "features" or model.output.multi_label:
         return None
@@ -214,18 +218,27 @@ def better_input(
     # Drawn, so that the first PART are from several folders.
     drawn = np.random.default_rng(0).permutation(len(paths))[:IMAGES]
     chosen = tuple(paths[i] for i in drawn)
-    check = _Check(model, chosen, np.array([classes[i] for i in drawn], np.int64))
+    answers = _answers(model, chosen) if known is None else known[drawn]
+    check = _Check(model, chosen, np.array([classes[i] for i in drawn], np.int64), answers)
     found = check.normalisation()
     return found if found is not None else check.geometry()
 
 
+def _answers(model: TestedModel, paths: Sequence[Path]) -> Doubles:
+    geometry = model.input.geometry
+    return model.answers(
+        candidates.load(paths, model.input, [geometry]).sized[geometry], model.input
+    )
+
+
 @dataclass(frozen=True)
 class _Check:
-    """Hold the model, the images and their true outputs."""
+    """Hold the model, the images, their true outputs, and the answers by the input in use."""
 
     model: TestedModel
     paths: tuple[Path, ...]
     classes: Indices
+    answers: Doubles
 
     def normalisation(self) -> InputFinding | None:
         """Try every normalisation and colour order on the geometry in use."""
@@ -254,26 +267,32 @@ class _Check:
 
     def _better(self, rivals: list[InputCandidate]) -> InputFinding | None:
         """Return the rival that is best on a part, if it is also better on all images."""
-        used = InputCandidate("", (), self.model.input)
-        first, *part = self._scores([used, *rivals], PART)
-        best = max(part, key=lambda one: one.mean)
-        if best.mean <= first.mean:
+        used, margin = self._used(IMAGES), 0.0 if rivals[0].normalisation else MARGIN
+        # Of a model that is right on most images no answers could be so much better.
+        if not _more_right(used, replace(used, right=np.ones(len(used.values), bool)), margin):
             return None
-        one, other = self._scores([used, best.candidate], IMAGES)
-        limit = quantile(len(one.values), len(rivals), STRICT_LEVEL)
-        margin = 0.0 if best.candidate.normalisation else MARGIN
-        if z_score(other.values, one.values) <= limit or not _more_right(one, other, margin):
+        best = max(self._scores(rivals, PART), key=lambda one: one.mean)
+        if best.mean <= self._used(PART).mean:
             return None
-        return InputFinding(one, other, self._line(one, other))
+        (better,) = self._scores([best.candidate], IMAGES)
+        limit = quantile(len(used.values), len(rivals), STRICT_LEVEL)
+        if z_score(better.values, used.values) <= limit or not _more_right(used, better, margin):
+            return None
+        return InputFinding(used, better, self._line(used, better))
+
+    def _used(self, count: int) -> Score:
+        """Return the score of the input in use on the first `count` images."""
+        return self._score(InputCandidate("", (), self.model.input), self.answers[:count])
 
     def _scores(self, tried: list[InputCandidate], count: int) -> list[Score]:
         """Return the scores on the first `count` images."""
         geometries = list(dict.fromkeys(one.input.geometry for one in tried))
         sized = candidates.load(self.paths[:count], self.model.input, geometries).sized
-        return [self._score(one, sized[one.input.geometry]) for one in tried]
+        answers = (self.model.answers(sized[one.input.geometry], one.input) for one in tried)
+        return [self._score(one, each) for one, each in zip(tried, answers, strict=True)]
 
-    def _score(self, candidate: InputCandidate, pixels: Pixels) -> Score:
-        answers, classes = self.model.answers(pixels, candidate.input), self.classes[: len(pixels)]
+    def _score(self, candidate: InputCandidate, answers: Doubles) -> Score:
+        classes = self.classes[: len(answers)]
         right = answers.argmax(axis=1) == classes
         return Score(candidate, likelihood(answers, classes), right)
 
