@@ -27,8 +27,9 @@ from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
+from kedge_convert.quantise.answers import program_ranges
 from kedge_convert.quantise.effort import DEFAULT, Effort
-from kedge_convert.quantise.ranges import Histogram, Observed, Static, choose
+from kedge_convert.quantise.ranges import BY_ANSWERS, Histogram, Observed, Static, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.spread import Run, spread
@@ -204,6 +205,8 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
     seen = observed(target, source, floats, models.images, progress)
     candidates, grids = [], models.options.grids(target.format)
     methods = models.methods.get(grids) or _methods(target, models, progress)
+    # Without answers' ranges that method is minmax.
+    methods = tuple(each for each in methods if each != BY_ANSWERS or seen.answers) or ("minmax",)
     with progress.stage(f"choose ranges of {target}", len(methods)) as tick:
         for method in methods:
             content = static.quantise(floats, choose(method, seen), scheme=scheme)
@@ -211,7 +214,7 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
             candidates.append(judged(target, models, content, recipe))
             tick()
     winner = closest_ranges(candidates)
-    models.methods[grids] = (winner.recipe.ranges,)
+    models.methods.setdefault(grids, (winner.recipe.ranges,))
     structure.check(target.format, winner.content, source)
     return winner
 
@@ -257,7 +260,8 @@ def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
         content = static.floats(source)
         inputs = (ticking(tensors(paths, source.input), tick) for paths in parts)
         preparation, selection = (_histograms(static, content, each) for each in inputs)
-        seen = _SEEN[source.model] = Observed(preparation, selection)
+        answers = program_ranges(source, content, images)
+        seen = _SEEN[source.model] = Observed(preparation, selection, answers)
         tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
     return _SEEN[source.model]
 
