@@ -17,13 +17,14 @@ from kedge_convert.export.exported import Recipe
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.copies import CopyError, copied, offsets
-from kedge_convert.prepare.copyable import Copies, CopyPlan, NetworkWork, copy_groups, plans
+from kedge_convert.prepare.copyable import Copies, NetworkWork, copy_groups, plans
 from kedge_convert.prepare.equalise import measure
 from kedge_convert.prepare.graph import Graph, quantised, simulate
 from kedge_convert.prepare.preparation import Rounding, round_weights
 from kedge_convert.quantise import candidates, finer, observing
 from kedge_convert.quantise.candidates import CandidateModels, QuantisationOptions
 from kedge_convert.quantise.effort import HIGH
+from kedge_convert.quantise.finer import FinePlan
 from kedge_convert.quantise.ranges import choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
@@ -216,7 +217,7 @@ def test_drift_by_layer_reads_the_mean_of_copies(form: str, pictures: Path, tmp_
     models = models_of("mobile", photos, form)
     found = []
     for count in (1, 2):
-        plan = CopyPlan(dict(everywhere(models.equalised, count)), 1.0 * count)
+        plan = FinePlan((), everywhere(models.equalised, count), 1.0 * count)
         layers = finer.copied_layers(models.equalised, plan)
         graph = prepared(copied(models.equalised, plan.copies), images_of(photos))
         path = tmp_path / f"{count}.{form}"

@@ -16,7 +16,7 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
-from kedge_convert.quantise import search
+from kedge_convert.quantise import naming, search
 from kedge_convert.quantise.ranges import Histogram, minmax
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
@@ -53,8 +53,8 @@ class Exported:
         return {name: minmax(one) for name, one in found.items()}
 
     @cached_property
-    def places(self) -> search.TensorNames:
-        return search.tensor_names(self.graph, STATIC[self.form], self.floats, self.first)
+    def places(self) -> naming.TensorNames:
+        return naming.tensor_names(self.graph, STATIC[self.form], self.floats, self.first)
 
     def answers(self, content: bytes) -> Floats:
         """Return the outputs of one of its files on all pictures."""

@@ -262,6 +262,20 @@ def _elu(layers: Any, picture: Any) -> Any:
     return _head(layers, layers.ELU()(value))
 
 
+def _leaky(layers: Any, picture: Any) -> Any:
+    """LeakyReLUs behind every kind of writer, and before every kind of reader."""
+
+    def active(layer: Any, value: Any) -> Any:
+        normed = layers.BatchNormalization()(layer(value))
+        return layers.LeakyReLU(negative_slope=0.1)(normed)
+
+    stem = active(layers.Conv2D(8, 3, 2, "same"), picture)
+    value = active(layers.Conv2D(8, 3, padding="same"), active(layers.Conv2D(6, 1), stem))
+    value = layers.Add()([stem, value])
+    value = active(layers.DepthwiseConv2D(3), active(layers.Conv2D(12, 1), value))
+    return _head(layers, active(layers.Conv2D(16, 1), value))
+
+
 NETS: dict[str, Callable[[Any, Any], Any]] = {
     "chain": _chain,
     "grouped": _grouped,
@@ -286,4 +300,5 @@ NETS: dict[str, Callable[[Any, Any], Any]] = {
     "mobile": _mobile,
     "constants": _constants,
     "elu": _elu,
+    "leaky": _leaky,
 }

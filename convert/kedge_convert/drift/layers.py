@@ -12,6 +12,7 @@ from kedge_convert.drift.layouts import FileChanges
 from kedge_convert.drift.matching import LayerTally, MatchEvidence, Matching, match, measure
 from kedge_convert.drift.shipped import Shipped, TensorSample, open_shipped
 from kedge_convert.images import tensors
+from kedge_convert.prepare.pairs import PAIR
 from kedge_convert.source import Source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Contract, Input, Tensor
@@ -268,6 +269,11 @@ def localise(
     return Localisation(path.name, len(images), tuple(worst_first), unmatched)
 
 
+def copies(origin: Provenance) -> bool:
+    """Whether a file has copied channels. Pairs have no equal in the float model."""
+    return any(not layer.endswith(PAIR) for layer in origin.copied)
+
+
 @dataclass(frozen=True)
 class _Case:
     """Hold the file, its input, and its float model."""
@@ -285,7 +291,7 @@ class _Case:
         """Match the file's tensors with the float model's."""
         stages = self.shipped.stages
         sample = self.sample(images, range(len(stages)), lambda: None)
-        changes = FileChanges(origin.method == "prepared", bool(origin.copied))
+        changes = FileChanges(origin.method == "prepared", copies(origin))
         return match(self.reference, stages, sample, changes)
 
     def sample(self, images: Sequence[Path], indices: Sequence[int], tick: Tick) -> TensorSample:

@@ -64,7 +64,7 @@ class Recipe:
 
     `ranges`: the method of the activations' ranges. `float_layers`: the layers that stay float.
     `device`: whose profile chose, if any. `copied_layers`: those whose channels are written several
-    times, as `conv1 x2`.
+    times, as `conv1 x2`, or as positive and negative part, as `conv1 +-`.
     """
 
     precision: Precision

@@ -27,7 +27,7 @@ from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.quantise.observing import observed
-from kedge_convert.quantise.ranges import choose
+from kedge_convert.quantise.ranges import BY_ANSWERS, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.spread import Run, spread
@@ -214,6 +214,8 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
     seen = observed(target, source, floats, models.images, progress)
     candidates, grids = [], models.options.grids(target.format)
     methods = models.methods.get(grids) or _methods(target, models, progress)
+    # Without answers' ranges that method is minmax.
+    methods = tuple(each for each in methods if each != BY_ANSWERS or seen.answers) or ("minmax",)
     with progress.stage(f"choose ranges of {target}", len(methods)) as tick:
         for method in methods:
             content = static.quantise(floats, choose(method, seen), scheme=scheme)
@@ -221,7 +223,7 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
             candidates.append(judged(target, models, content, recipe))
             tick()
     winner = closest_ranges(candidates)
-    models.methods[grids] = (winner.recipe.ranges,)
+    models.methods.setdefault(grids, (winner.recipe.ranges,))
     structure.check(target.format, winner.content, source)
     return winner
 

@@ -2,7 +2,7 @@
 
 - fast: stock weights with one method for ranges, from one observation.
 - default: stock and prepared weights, with every method for ranges.
-- high: also copied channels, which give the noisiest activations finer steps (finer.py).
+- high: also pairs and copied channels, which give the noisiest activations finer steps (finer.py).
 
 docs/quantisation.md states what each one costs.
 """
@@ -17,8 +17,8 @@ class Effort:
     """The quantisation candidates of an integer target.
 
     `prepares`: whether there are candidates with prepared weights. `range_methods`: of
-    RANGE_METHODS, tried on prepared weights. `work`: limits of the work of files with copied
-    channels, to that without; a candidate for each.
+    RANGE_METHODS, tried on prepared weights. `work`: limits of the work of files with pairs
+    and copied channels, to that without; a candidate for each.
     """
 
     name: str

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from kedge_convert.export import tflite_converter
 from kedge_convert.images import ImageSplit, Tick, tensors, ticking
+from kedge_convert.quantise.answers import program_ranges
 from kedge_convert.quantise.ranges import Histogram, Observed, See
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
@@ -54,7 +55,8 @@ def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
             )
             for paths in parts
         )
-        seen = _SEEN[source.model] = Observed(preparation, selection)
+        answers = program_ranges(source, content, images)
+        seen = _SEEN[source.model] = Observed(preparation, selection, answers)
         tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
     return _SEEN[source.model]
 

@@ -119,15 +119,21 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 
 # Each tensor by the method that loses least of it on images that set no range.
 BY_TENSOR = "by tensor"
-RANGE_METHODS = (*METHODS, BY_TENSOR)
+# Each tensor's by what the answers lose (answers.py).
+BY_ANSWERS = "by answers"
+RANGE_METHODS = (*METHODS, BY_TENSOR, BY_ANSWERS)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Every activation's histogram by name, over the `preparation` and `selection` images."""
+    """Every activation's histogram by name, over the `preparation` and `selection` images.
+
+    `answers`: the ranges by BY_ANSWERS, of some activations.
+    """
 
     preparation: Mapping[str, Histogram]
     selection: Mapping[str, Histogram]
+    answers: Ranges = field(default_factory=dict)
     _ranges: dict[str, Ranges] = field(default_factory=dict, repr=False, compare=False)
 
     def named(self, tensors: Mapping[str, str]) -> "Observed":
@@ -136,12 +142,16 @@ class Observed:
             {name: histograms[tensor] for name, tensor in tensors.items()}
             for histograms in (self.preparation, self.selection)
         )
-        return Observed(preparation, selection)
+        known = {name: tensor for name, tensor in tensors.items() if tensor in self.answers}
+        answers = {name: self.answers[tensor] for name, tensor in known.items()}
+        return Observed(preparation, selection, answers)
 
     def __or__(self, other: "Observed") -> "Observed":
         """Return the histograms of both."""
         return Observed(
-            {**self.preparation, **other.preparation}, {**self.selection, **other.selection}
+            {**self.preparation, **other.preparation},
+            {**self.selection, **other.selection},
+            {**self.answers, **other.answers},
         )
 
     def ranges(self, method: str) -> Ranges:
@@ -156,6 +166,8 @@ class Observed:
 
 def choose(method: str, observed: Observed) -> Ranges:
     """Return every tensor's range by one of RANGE_METHODS."""
+    if method == BY_ANSWERS:
+        return observed.ranges("minmax") | observed.answers
     if method != BY_TENSOR:
         return observed.ranges(method)
     return {name: observed.ranges(best(name, observed))[name] for name in observed.preparation}

@@ -3,12 +3,11 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Tick, tensors
@@ -26,7 +25,8 @@ from kedge_convert.quantise.budget import (
     noise,
 )
 from kedge_convert.quantise.candidates import Candidate, CandidateModels
-from kedge_convert.quantise.ranges import Static, StaticOperator, choose
+from kedge_convert.quantise.naming import tensor_names
+from kedge_convert.quantise.ranges import choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.targets import Target
@@ -38,7 +38,6 @@ from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.output import quiet
 
 LOG = logging.getLogger("kedge")
-SAME = 1e-3  # of a tensor's peak: two engines' float sums differ by far less
 
 
 @dataclass(frozen=True)
@@ -78,56 +77,6 @@ def _part(graph: Graph, node: Node, noise: float, values: int) -> NetworkPart:
     names = tuple(dict.fromkeys(each.layer.name for each in around))
     weights = sum(each.weights.kernel.size for each in around if each.weights)
     return NetworkPart(node.output, noise, names, values + weights)
-
-
-@dataclass(frozen=True)
-class TensorNames:
-    """The names of a graph's tensors in a float file, none for a tensor that is fused."""
-
-    names: dict[GraphTensor, frozenset[str]]
-    operators: list[StaticOperator]
-
-    def around(self, tensors: Iterable[GraphTensor]) -> frozenset[str]:
-        """Return the names of the operators that write or read any of the tensors.
-
-        Operators that only fused tensors connect to them, such as a ReLU, are included.
-        """
-        known = frozenset[str]().union(*self.names.values())
-        open_names = frozenset[str]().union(*(self.names.get(each, ()) for each in tensors))
-        found: set[str] = set()
-        while True:
-            touched = [each for each in self.operators if open_names & each.tensors]
-            if found.issuperset(each.name for each in touched):
-                return frozenset(found)
-            found.update(each.name for each in touched)
-            open_names |= frozenset[str]().union(*(each.tensors for each in touched)) - known
-
-
-def tensor_names(graph: Graph, static: Static, floats: bytes, image: Floats) -> TensorNames:
-    """Find a graph's tensors in a float file by their values on one image, [1, h, w, 3]."""
-    theirs: dict[str, Sketch] = {}
-    static.observe(floats, [image], lambda name, value: theirs.update({name: _sketch(value)}))
-    names = {}
-    for node, values in passing(graph, image):
-        own = _sketch(values[node.output])
-        names[node.output] = frozenset(name for name, one in theirs.items() if _same(own, one))
-    start = _sketch(image)
-    names[graph.input] = frozenset(name for name, one in theirs.items() if _same(start, one))
-    return TensorNames(names, static.operators(floats))
-
-
-# A tensor's values in order of size: the same in every layout.
-Sketch = NDArray[np.float32]
-
-
-def _sketch(value: Floats) -> Sketch:
-    return np.sort(value, axis=None)
-
-
-def _same(one: Sketch, other: Sketch) -> bool:
-    if one.size != other.size:
-        return False
-    return bool(np.abs(one - other).max() <= SAME * max(np.abs(one).max(), 1e-6))
 
 
 MEASURED = 16  # images that tell which activation costs how much

@@ -13,7 +13,8 @@ class Provenance:
     `method`: whether the weights were prepared for int8 (docs/quantisation.md).
     `calibration_images`: the start of each file's SHA-256 (`calibration_mark`). `ranges`: how the
     ranges of int8 activations were chosen. `kept`: layers that stay float in a mixed file.
-    `copied`: layers whose channels are written several times, as `conv1 x2`.
+    `copied`: layers whose channels are written several times, as `conv1 x2`, or as positive and
+    negative part, as `conv1 +-`.
     `device`: the device profile that chose its integer layout, if any. `head`: the float model's
     output type, None where unknown. `output`, `signature`: the one of several that the user chose,
     else empty. `validation_images`: marks of the images that it was compared with the float model
