@@ -212,7 +212,7 @@ def test_preprocess_keras_is_load_img(
     import keras
 
     arguments = options(tiny_model, pictures, tmp_path, "tflite:float32")
-    code, _, _ = kedge("convert", *arguments, "--preprocess", "load_img")
+    code, _, _ = kedge("convert", *instead(arguments, "--preprocess", "load_img"))
     assert code == 0
     contract = read_artefact(tmp_path / "tiny.float32.tflite").contract
     geometry = contract.input.geometry

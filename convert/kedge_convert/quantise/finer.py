@@ -130,7 +130,7 @@ def _models(state: Finer, plan: FinePlan, target: Target, progress: Progress) ->
         with progress.stage("prepare copied channels", len(graph.nodes)) as tick, quiet():
             rounded = preparation.round_weights(graph, inputs, rounding, tick)
         source = replace(models.prepared[grids], model=rounded.build())
-        state.made[plan.ratio, grids] = replace(models, prepared={grids: source})
+        state.made[plan.ratio, grids] = replace(models, prepared={grids: source}, methods={})
     return state.made[plan.ratio, grids]
 
 
