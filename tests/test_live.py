@@ -40,10 +40,10 @@ class Flaky:
         count = next(self.connections)
         if count < 0:
             raise ImageError("can't be opened")
-        self.opened += 1
         return self._frames(count)
 
     def _frames(self, count: int) -> Iterator[Frame]:
+        self.opened += 1  # a generator that never began has nothing to close
         try:
             for index in range(count):
                 time.sleep(0.002)

@@ -119,7 +119,8 @@ def test_stock_weights_see_all_images_only_where_they_have_a_chance(
     monkeypatch.setattr(candidates, "HOPELESS", factor)
     stages: list[StageStarted] = []
     with Progress(lambda e: stages.append(e) if isinstance(e, StageStarted) else None) as progress:
-        best = candidates.closest_weights(Target("tflite", "int8"), prepared.sources, progress)
+        unknown = replace(prepared.sources, hopeless=set())
+        best = candidates.closest_weights(Target("tflite", "int8"), unknown, progress)
     assert [e.total for e in stages if e.stage == "export tflite:int8, stock"] == images
     assert best.recipe.method == "prepared"
 

@@ -32,8 +32,8 @@ def evil(models: dict[str, bytes], golden: Golden) -> bytes:
 
 
 def moments(*words: object) -> list[float]:
-    """Return MOMENTS times in seconds after the first answer, in random order: from none to half
-    as long again as one update takes here, one from each of as many equal spans.
+    """Return MOMENTS times in seconds after the first answer, in random order: from none to three
+    times as long as one update takes here, one from each of as many equal spans.
 
     The process is killed as soon as it says that it keeps the update.
     """
@@ -41,7 +41,7 @@ def moments(*words: object) -> list[float]:
         running.until("answer")
         start = time.monotonic()
         running.until("update-kept")
-        longest = 1.5 * (time.monotonic() - start)
+        longest = 3 * (time.monotonic() - start)
     chance = random.Random(19)
     times = [(span + chance.random()) * longest / MOMENTS for span in range(MOMENTS)]
     return chance.sample(times, MOMENTS)

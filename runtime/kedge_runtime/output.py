@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -227,8 +228,34 @@ SINK = os.devnull
 def quiet() -> Iterator[None]:
     """Discard stdout and stderr, Python's and the process's, while a library prints.
 
-    With --verbose both go to stderr.
+    With --verbose both go to stderr. They are the whole process's: the first of several threads
+    takes them away, and the last one that leaves gives them back.
     """
+    with _QUIET.lock:
+        if not _QUIET.inside:
+            _QUIET.away.enter_context(_discarded())
+        _QUIET.inside += 1
+    try:
+        yield
+    finally:
+        with _QUIET.lock:
+            _QUIET.inside -= 1
+            if not _QUIET.inside:
+                _QUIET.away.close()
+
+
+class _Quiet:
+    """How many are inside `quiet`, and what they took away."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.away = threading.RLock(), 0, contextlib.ExitStack()
+
+
+_QUIET = _Quiet()
+
+
+@contextlib.contextmanager
+def _discarded() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if terminal.VERBOSITY.verbose and os.devnull == SINK:
             stack.enter_context(_redirected(1, 2))
