@@ -43,7 +43,7 @@ def observed(content: bytes, images: Iterable[Activation]) -> Iterator[tuple[str
             yield name, interpreter.get_tensor(index)
 
 
-_OPENING = Lock()  # threads may observe, but only one may redirect the output of all
+_OPENING = Lock()  # threads may observe, but filters of warnings are of the whole process
 
 
 def _interpreter(content: bytes, model: Any) -> Any:
