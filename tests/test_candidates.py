@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import SELECTION, ImageSplit
@@ -28,12 +29,33 @@ def test_a_gain_must_be_larger_than_its_error() -> None:
     error = 0.5 / np.sqrt(COUNT)
     for gain, wins in ((0.5 * MARGIN * error, False), (2 * MARGIN * error, True)):
         other = candidate(1.0 - gain, 0.5, seed=2)
-        assert closest_ranges([stock, other]) is (other if wins else stock)
+        assert closest_ranges([stock, other], own) is (other if wins else stock)
+
+
+def own(one: Candidate) -> NDArray[np.float64]:
+    """Return as many divergences on other images, as they are on the first."""
+    return one.kl
 
 
 def test_of_those_that_win_the_nearest_does() -> None:
     first, better, best = (candidate(kl, 0.01, seed=1) for kl in (1.0, 0.6, 0.5))
-    assert closest_ranges([first, better, best]) is best
+    assert closest_ranges([first, better, best], own) is best
+
+
+def test_a_gain_on_the_selection_images_must_hold_on_more() -> None:
+    first, clipped = candidate(1.0, 0.01, seed=1), candidate(0.6, 0.01, seed=2)
+    outlier = {id(first): np.full(64, 1.0), id(clipped): np.append(np.full(63, 0.6), 60.0)}
+    assert closest_ranges([first, clipped], lambda one: outlier[id(one)]) is first
+
+
+def test_more_images_are_asked_only_where_there_may_be_a_gain() -> None:
+    first, worse = candidate(1.0, 0.01, seed=1), candidate(1.1, 0.01, seed=2)
+
+    def never(one: Candidate) -> NDArray[np.float64]:
+        raise AssertionError(one)
+
+    assert closest_ranges([first, worse], never) is first
+    assert closest_ranges([first], never) is first
 
 
 @pytest.mark.parametrize(
@@ -60,3 +82,12 @@ def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(candidates, "ranged", refused)
     with pytest.raises(EngineError, match="failed to create"):
         candidates.closest_weights(target, nothing, nothing)
+
+
+def test_ranges_by_answers_are_the_ones_to_beat() -> None:
+    methods = ("minmax", "mse", "by answers")
+    assert candidates.ordered(methods, answers=True) == ("by answers", "minmax", "mse")
+    assert candidates.ordered(methods, answers=False) == ("minmax", "mse")
+    # What another format chose, where this one has no such ranges.
+    assert candidates.ordered(("by answers",), answers=False) == ("minmax",)
+    assert candidates.ordered(("mse",), answers=True) == ("mse",)

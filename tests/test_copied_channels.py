@@ -166,7 +166,7 @@ def models_of(name: str, photos: Sequence[Path], form: str) -> CandidateModels:
     model = nets.make(name)
     labels = tuple(Label(str(i), str(i)) for i in range(model.output_shape[-1]))
     source = Source(name, model, SPEC, Output("logits"), labels, "")
-    options = QuantisationOptions(formats=(form,), effort=replace(HIGH, work=(2.0,)))
+    options = QuantisationOptions(formats=(form,), effort=replace(HIGH, copies=2.0))
     split = ImageSplit(tuple(photos), ())
     with Progress(silent=True) as progress:
         return candidates.prepare(source, split, options, progress)
@@ -245,7 +245,7 @@ def test_a_loser_is_not_kept(form: str, pictures: Path) -> None:
         plain = candidates.closest_weights(target, models, progress)
         plain = replace(plain, recipe=replace(plain.recipe, method="prepared"))
         state = finer.finer(models, progress)
-        assert state.plans
+        assert state.plan
         perfect = replace(plain, kl=np.zeros_like(plain.kl))
         assert finer.closest(target, state, perfect, progress) is perfect
         hopeless = replace(plain, kl=plain.kl + 1.0)
@@ -263,7 +263,7 @@ def test_stock_weights_get_no_copies(form: str, pictures: Path) -> None:
     with Progress(silent=True) as progress:
         stock = candidates.exported(target, models, progress, method="stock")
         state = finer.finer(models, progress)
-        assert not state.plans
+        assert state.plan is None
         assert finer.closest(target, state, stock, progress) is stock
 
 

@@ -145,7 +145,7 @@ def models_of(photos: Sequence[Path], form: str, work: float = 9.0) -> Candidate
     model = nets.make("leaky")
     labels = tuple(Label(str(i), str(i)) for i in range(model.output_shape[-1]))
     source = Source("leaky", model, SPEC, Output("logits"), labels, "")
-    options = QuantisationOptions(formats=(form,), effort=replace(HIGH, work=(work,)))
+    options = QuantisationOptions(formats=(form,), effort=replace(HIGH, pairs=work, copies=1.0))
     with Progress(silent=True) as progress:
         return candidates.prepare(source, ImageSplit(tuple(photos), ()), options, progress)
 
@@ -202,7 +202,8 @@ def test_a_conversion_plans_pairs_and_says_which(form: str, pictures: Path) -> N
     with Progress(silent=True) as progress:
         plain = candidates.ranged(target, models, progress)
         state = finer.finer(models, progress)
-        (plan,) = state.plans
+        plan = state.plan
+        assert plan is not None
         assert plan.pairs
         assert 1 < plan.ratio <= 1.5
         worse = replace(plain, kl=plain.kl + 1.0)
@@ -216,7 +217,7 @@ def test_a_conversion_plans_pairs_and_says_which(form: str, pictures: Path) -> N
 def test_drift_by_layer_leaves_pairs_out(pictures: Path, tmp_path: Path) -> None:
     photos, form = sorted(pictures.iterdir()), "tflite"
     models = models_of(photos, form)
-    plan = finer.fine_plan(models.equalised, images_of(photos), 1.5)
+    plan = finer.fine_plan(models.equalised, images_of(photos), replace(HIGH, pairs=1.5))
     graph = round_weights(plan.applied(models.equalised), images_of(photos), Rounding(0))
     path = tmp_path / f"pairs.{form}"
     path.write_bytes(int8(models, graph, form))

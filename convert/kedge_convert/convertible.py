@@ -134,7 +134,7 @@ def prepare(
     # Stock candidates come from the source itself: an export may know its layers better.
     models = candidates.prepare(able, images, options, progress, stock=source)
     ladder = search.search(models, request.budget, progress) if request.budget else None
-    copies = finer.finer(models, progress) if options.effort.work else None
+    copies = finer.finer(models, progress) if options.effort.refines else None
     return Prepared(source, images, options.scheme, models=models, finer=copies, search=ladder)
 
 

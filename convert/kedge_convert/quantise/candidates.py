@@ -7,7 +7,7 @@ answers, and falls with them.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.artefact.kinds import Method, Precision
 from kedge_runtime.classify.classifier import Classifier
@@ -43,9 +44,12 @@ from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.output import quiet
 
-# Methods other than min-max must win by so many standard errors of their difference: there are few
-# selection images, and the best of several noisy figures flatters itself.
+# Methods other than the first must win by so many standard errors of their difference.
 MARGIN = 2.0
+# There are few selection images, and the best of several noisy figures flatters itself. It must win
+# on these other calibration images, too, where the weights of both are the same.
+CONFIRMING = 64
+LIKELY = 0.5  # standard errors that are worth this look
 # Selection images that judge a file of slow kernels; its candidates differ by their weights alone,
 # and prepared ones have a tenth of stock's divergence.
 JUDGING: dict[Precision, int] = {"int16x8": 12}
@@ -79,6 +83,7 @@ class CandidateModels:
     `equalised`: the graph that the `prepared` weights were rounded from. `logits`: the float
     model's on the selection images, [images, classes]. `methods`: for ranges, as a format
     chose them. `hopeless`: the grids on which an int8 file showed that stock weights are.
+    `confirming`: the float model's logits on CONFIRMING images, once they were asked for.
     """
 
     stock: Source
@@ -89,6 +94,7 @@ class CandidateModels:
     logits: Floats
     methods: dict[Grids, tuple[str, ...]] = field(default_factory=dict)
     hopeless: set[Grids] = field(default_factory=set)
+    confirming: list[Floats] = field(default_factory=list)
 
     def by_method(self, method: Method, format: str) -> Source:
         """Return the model of a format's candidates."""
@@ -214,18 +220,28 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
     seen = observed(target, source, floats, models.images, progress)
     candidates, grids = [], models.options.grids(target.format)
     methods = models.methods.get(grids) or _methods(target, models, progress)
-    # Without answers' ranges that method is minmax.
-    methods = tuple(each for each in methods if each != BY_ANSWERS or seen.answers) or ("minmax",)
+    methods = ordered(methods, answers=bool(seen.answers))
     with progress.stage(f"choose ranges of {target}", len(methods)) as tick:
         for method in methods:
             content = static.quantise(floats, choose(method, seen), scheme=scheme)
             recipe = Recipe("int8", "prepared", method)
             candidates.append(judged(target, models, content, recipe))
             tick()
-    winner = closest_ranges(candidates)
+    winner = closest_ranges(candidates, partial(_confirmed, target, models))
     models.methods.setdefault(grids, (winner.recipe.ranges,))
     structure.check(target.format, winner.content, source)
     return winner
+
+
+def ordered(methods: Sequence[str], *, answers: bool) -> tuple[str, ...]:
+    """Return methods for ranges, the one first that the others have to beat.
+
+    Where there are ranges by `answers` they are the first: 33 images can't tell them from ranges
+    that clip, which lose on others. Elsewhere that method is minmax.
+    """
+    others = tuple(each for each in methods if each != BY_ANSWERS)
+    first = (BY_ANSWERS,) if answers and BY_ANSWERS in methods else ()
+    return (*first, *others) or ("minmax",)
 
 
 def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:
@@ -240,31 +256,53 @@ def _methods(target: Target, models: CandidateModels, progress: Progress) -> tup
         return options.effort.range_methods
 
 
-def closest_ranges(candidates: Iterable[Candidate]) -> Candidate:
-    """Return the candidate closest to the float model; the first unless another wins by MARGIN."""
+def closest_ranges(
+    candidates: Iterable[Candidate], confirmed: Callable[[Candidate], NDArray[np.float64]]
+) -> Candidate:
+    """Return the candidate closest to the float model; the first unless another wins by MARGIN.
+
+    `confirmed`: a candidate's divergences on more images.
+    """
     first, *others = candidates
-    winners = (one for one in others if _beats(one, first))
-    return min((first, *winners), key=lambda one: float(one.kl.mean()))
+    closest = min((first, *others), key=lambda one: float(one.kl.mean()))
+    if not _gains(first.kl - closest.kl, LIKELY):
+        return first
+    more = confirmed(first) - confirmed(closest)
+    return closest if _gains(np.concatenate([first.kl - closest.kl, more]), MARGIN) else first
 
 
-def _beats(one: Candidate, other: Candidate) -> bool:
-    gain = other.kl - one.kl
-    return bool(gain.mean() > MARGIN * gain.std() / np.sqrt(len(gain)))
+def _gains(gain: NDArray[np.float64], margin: float) -> bool:
+    """Whether a gain by image is larger than so many standard errors of its mean."""
+    return bool(gain.mean() > margin * gain.std() / np.sqrt(len(gain)))
+
+
+def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
+    images = models.images.preparation[:CONFIRMING]
+    if not models.confirming:
+        models.confirming.append(models.stock.logits(tensors(images, models.stock.input)))
+    source = models.by_method(one.recipe.method, target.format)
+    found = answers(target, source, one.content, models.images, images)
+    return divergences(models.confirming[0], found, source.output)
 
 
 def judged(target: Target, models: CandidateModels, content: bytes, recipe: Recipe) -> Candidate:
     """Run an unsealed model on the selection images, of a slow precision on the first ones."""
     source = models.by_method(recipe.method, target.format)
     images = models.images.selection[: JUDGING.get(target.precision)]
-    answers = _answers(target, source, content, models.images, images)
-    pairs = zip(models.logits[: len(images)], answers, strict=True)
-    kl = np.array([divergence(one[None], other[None], source.output) for one, other in pairs])
-    return Candidate(recipe, content, answers, kl)
+    found = answers(target, source, content, models.images, images)
+    return Candidate(recipe, content, found, divergences(models.logits, found, source.output))
 
 
-def _answers(
+def divergences(reference: Floats, answers: Floats, output: Output) -> NDArray[np.float64]:
+    """Return each image's divergence of answers from the float model's first logits, in nats."""
+    pairs = zip(reference, answers, strict=False)
+    return np.array([divergence(one[None], other[None], output) for one, other in pairs])
+
+
+def answers(
     target: Target, source: Source, content: bytes, images: ImageSplit, judging: Sequence[Path]
 ) -> Floats:
+    """Return an unsealed model's logits on the images `judging`, [images, classes]."""
     path = Path(f"candidate.{target.format}")
     model = ModelContent(path, target.format, content)
 

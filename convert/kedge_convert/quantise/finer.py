@@ -22,6 +22,7 @@ from kedge_convert.prepare.pairs import PAIR, PairGroup, pair_groups, pair_plan,
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.effort import Effort
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
@@ -48,36 +49,36 @@ class FinePlan:
 
 @dataclass
 class Finer:
-    """State shared by all formats: what is copied, and the models with copies so far."""
+    """State shared by all formats: the plan, if there is any, and the models that follow it."""
 
     models: CandidateModels
-    plans: list[FinePlan]
-    made: dict[tuple[float, Grids], CandidateModels] = field(default_factory=dict)
+    plan: FinePlan | None
+    made: dict[Grids, CandidateModels] = field(default_factory=dict)
 
 
 def finer(models: CandidateModels, progress: Progress) -> Finer:
-    """Plan the pairs and copies: the most that take off noise for each limit of the effort's."""
-    graph, limits = models.equalised, models.options.effort.work
-    if not limits or not (copy_groups(graph) or pair_groups(graph)):
-        return Finer(models, [])
+    """Plan the pairs and copies that take off most noise within the effort's limits."""
+    graph, effort = models.equalised, models.options.effort
+    if not effort.refines or not (copy_groups(graph) or pair_groups(graph)):
+        return Finer(models, None)
     paths = models.images.preparation[: search.MEASURED]
     images = np.concatenate(list(tensors(paths, models.stock.input)))
     with progress.stage("measure activations", len(graph.nodes)) as tick, quiet():
-        plans = [fine_plan(graph, images, limit, tick) for limit in limits]
-    return Finer(models, [plan for plan in plans if plan.ratio != 1])
+        plan = fine_plan(graph, images, effort, tick)
+    return Finer(models, plan if plan.ratio != 1 else None)
 
 
-def fine_plan(graph: Graph, images: Floats, most: float, tick: Tick = lambda: None) -> FinePlan:
-    """Plan for up to `most` times the work. A pair takes off more noise than copies: pairs first.
+def fine_plan(graph: Graph, images: Floats, effort: Effort, tick: Tick = lambda: None) -> FinePlan:
+    """Plan within an effort's limits. A pair takes off more noise than copies: pairs first.
 
     `images`: float32 [n, h, w, 3], on which the noise is measured.
     """
     shapes, noises = _measured(graph, images, tick)
-    pairs = pair_plan(graph, shapes, noises, most)
+    pairs = pair_plan(graph, shapes, noises, effort.pairs)
     if pairs.groups:
         graph = paired(graph, pairs.groups)
         shapes, noises = _measured(graph, images)
-    largest = deque(copy_plans(graph, shapes, noises, most / pairs.ratio), maxlen=1)
+    largest = deque(copy_plans(graph, shapes, noises, effort.copies), maxlen=1)
     copies = largest[0] if largest else CopyPlan({}, 1.0)
     return FinePlan(pairs.groups, copies.copies, pairs.ratio * copies.ratio)
 
@@ -92,19 +93,18 @@ def _measured(
 
 def closest(target: Target, state: Finer, plain: Candidate, progress: Progress) -> Candidate:
     """Return the best candidate with finer steps if it is closer than `plain`, else `plain`."""
-    if target.precision != "int8" or plain.recipe.method != "prepared":
+    plan = state.plan
+    if plan is None or target.precision != "int8":
         return plain
-    found = [plain]
-    for plan in state.plans:
-        try:
-            models = _models(state, plan, target, progress)
-            made = candidates.ranged(target, models, progress)
-        except candidates.FAULTS:
-            LOG.info("%s: no candidate with finer steps", target, exc_info=True)
-            continue
-        found.append(_priced(made, copied_layers(state.models.equalised, plan), plan, plain))
+    try:
+        models = _models(state, plan, target, progress)
+        made = candidates.ranged(target, models, progress)
+    except candidates.FAULTS:
+        LOG.info("%s: no candidate with finer steps", target, exc_info=True)
+        return plain
+    fine = _priced(made, copied_layers(state.models.equalised, plan), plan, plain)
     # No margin as between methods for ranges: whoever asks for finer steps expects them to win.
-    return min(found, key=lambda each: float(each.kl.mean()))
+    return min((plain, fine), key=lambda each: float(each.kl.mean()))
 
 
 def copied_layers(graph: Graph, plan: FinePlan) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def copied_layers(graph: Graph, plan: FinePlan) -> tuple[str, ...]:
 def _models(state: Finer, plan: FinePlan, target: Target, progress: Progress) -> CandidateModels:
     """Prepare the weights of a plan, once for all formats with the same grids."""
     models, grids = state.models, state.models.options.grids(target.format)
-    if (plan.ratio, grids) not in state.made:
+    if grids not in state.made:
         graph = plan.applied(models.equalised)
         inputs = candidates.preparation_inputs(models.stock, models.images)
         count = _images(models.equalised, graph, len(inputs))
@@ -130,8 +130,8 @@ def _models(state: Finer, plan: FinePlan, target: Target, progress: Progress) ->
         with progress.stage("prepare copied channels", len(graph.nodes)) as tick, quiet():
             rounded = preparation.round_weights(graph, inputs, rounding, tick)
         source = replace(models.prepared[grids], model=rounded.build())
-        state.made[plan.ratio, grids] = replace(models, prepared={grids: source}, methods={})
-    return state.made[plan.ratio, grids]
+        state.made[grids] = replace(models, prepared={grids: source}, methods={})
+    return state.made[grids]
 
 
 def _images(plain: Graph, wider: Graph, count: int) -> int:

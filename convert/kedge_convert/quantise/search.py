@@ -20,11 +20,10 @@ from kedge_convert.quantise.budget import (
     Margins,
     forecast,
     label_margins,
-    label_noise,
     margins,
-    noise,
 )
 from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.crossfit import CrossFit, unfitted_ratio
 from kedge_convert.quantise.naming import tensor_names
 from kedge_convert.quantise.ranges import choose
 from kedge_convert.quantise.static import STATIC
@@ -99,31 +98,34 @@ class Search:
     models: CandidateModels
     budget: Budget
     margins: Margins
+    crossfit: CrossFit
     parts: list[NetworkPart]
     rungs: dict[tuple[int, Grids], Rung] = field(default_factory=dict)
 
-    def holds(self, candidate: Candidate) -> bool:
+    def holds(self, target: Target, candidate: Candidate) -> bool:
         """Whether a candidate is likely to hold the budget on the validation images."""
-        several = self.models.stock.output.multi_label
-        found = (label_noise if several else noise)(self.models.logits, candidate.answers)
+        found = self.crossfit.noise(target, self.models, candidate)
         expected = forecast(self.margins, found)
         return expected.holds(self.budget, len(self.models.images.validation))
 
 
 def search(models: CandidateModels, budget: Budget, progress: Progress) -> Search:
     """Measure the float model's margins and the cost of each activation."""
+    graph, source = models.equalised, models.stock
     with progress.stage("measure margins"):
-        reference = _margins(models, budget)
-    with progress.stage("measure layers", len(models.equalised.nodes)) as tick, quiet():
-        source, paths = models.stock, models.images.preparation[:MEASURED]
-        images = np.concatenate(list(tensors(paths, source.input)))
-        costs = parts(models.equalised, images, tick)
-    return Search(models, budget, reference, costs)
+        preparing = source.logits(tensors(models.images.preparation, source.input))
+        reference = _margins(models, budget, np.concatenate([preparing, models.logits]))
+    images = candidates.preparation_inputs(source, models.images)
+    with progress.stage("fit to halves", 2 * len(graph.nodes)) as tick, quiet():
+        rounding = preparation.Rounding(models.options.seed, grids=next(iter(models.prepared)))
+        crossfit = CrossFit(preparing, unfitted_ratio(graph, images, rounding, tick))
+    with progress.stage("measure layers", len(graph.nodes)) as tick, quiet():
+        costs = parts(graph, images[:MEASURED], tick)
+    return Search(models, budget, reference, crossfit, costs)
 
 
-def _margins(models: CandidateModels, budget: Budget) -> Margins:
-    output, source = models.stock.output, models.stock
-    logits = source.logits(tensors(models.images.calibration, source.input))
+def _margins(models: CandidateModels, budget: Budget, logits: Floats) -> Margins:
+    output = models.stock.output
     if output.multi_label:
         return label_margins(logits, output)
     asked = budget.max_drop is not None
@@ -145,7 +147,7 @@ def rungs(
 
     `plain`: the best whole int8 model. Each one is made when it is asked for, and says its price.
     """
-    plain_holds = search.holds(plain)
+    plain_holds = search.holds(target, plain)
     if plain_holds:
         yield plain
     last = candidates.exported(
@@ -196,7 +198,7 @@ class Ladder:
         while low < high:
             middle = (low + high) // 2
             mixed = self.mixed(middle + 1)
-            if mixed is None or self.search.holds(mixed):
+            if mixed is None or self.search.holds(self.target, mixed):
                 high = middle
             else:
                 low = middle + 1
