@@ -25,7 +25,7 @@ SPEC = Input(Geometry(nets.SIDE, nets.SIDE), Normalisation("rgb", 127.5, (1.0, 1
 
 
 def test_few_images_are_fitted_more_closely_than_many() -> None:
-    graph = preparation.fold(preparation.trace(nets.make("mobile")))
+    graph = preparation.plan(nets.make("mobile"))
     images = nets.pictures(64)
     few, many = (unfitted_ratio(graph, images[:count], Rounding(0)) for count in (4, 64))
     assert few > many >= 1.0

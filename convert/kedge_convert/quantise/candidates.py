@@ -267,8 +267,8 @@ def closest_ranges(
     closest = min((first, *others), key=lambda one: float(one.kl.mean()))
     if not _gains(first.kl - closest.kl, LIKELY):
         return first
-    more = confirmed(first) - confirmed(closest)
-    return closest if _gains(np.concatenate([first.kl - closest.kl, more]), MARGIN) else first
+    # The gain that chose it is no evidence: it was the largest of several.
+    return closest if _gains(confirmed(first) - confirmed(closest), MARGIN) else first
 
 
 def _gains(gain: NDArray[np.float64], margin: float) -> bool:
