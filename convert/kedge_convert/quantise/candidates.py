@@ -27,7 +27,7 @@ from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.quantise.observing import observed
-from kedge_convert.quantise.ranges import BY_ANSWERS, choose
+from kedge_convert.quantise.ranges import BY_ANSWERS, WITH_ANSWERS, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.spread import Run, spread
@@ -234,14 +234,14 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
 
 
 def ordered(methods: Sequence[str], *, answers: bool) -> tuple[str, ...]:
-    """Return methods for ranges, the one first that the others have to beat.
+    """Return the methods for ranges to try, the one first that the others have to beat.
 
-    Where there are ranges by `answers` they are the first: 33 images can't tell them from ranges
-    that clip, which lose on others. Elsewhere that method is minmax.
+    Those of WITH_ANSWERS, where there are ranges by `answers`: 33 images can't tell them from
+    ranges that clip more, which lose on others. Elsewhere the first is minmax.
     """
-    others = tuple(each for each in methods if each != BY_ANSWERS)
-    first = (BY_ANSWERS,) if answers and BY_ANSWERS in methods else ()
-    return (*first, *others) or ("minmax",)
+    if answers and BY_ANSWERS in methods:
+        return tuple(each for each in WITH_ANSWERS if each in methods)
+    return tuple(each for each in methods if each != BY_ANSWERS) or ("minmax",)
 
 
 def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:

@@ -55,9 +55,11 @@ def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
             )
             for paths in parts
         )
-        answers = program_ranges(source, content, images)
-        seen = _SEEN[source.model] = Observed(preparation, selection, answers)
-        tflite_converter.remember(source, images.calibration, seen.ranges("minmax"))
+        seen = Observed(preparation, selection)
+        ends = seen.ranges("minmax")
+        tflite_converter.remember(source, images.calibration, ends)
+        answers = program_ranges(source, content, images, ends)
+        _SEEN[source.model] = seen | Observed({}, {}, answers)
     return _SEEN[source.model]
 
 
