@@ -236,8 +236,7 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
 def ordered(methods: Sequence[str], *, answers: bool) -> tuple[str, ...]:
     """Return the methods for ranges to try, the one first that the others have to beat.
 
-    Those of WITH_ANSWERS, where there are ranges by `answers`: 33 images can't tell them from
-    ranges that clip more, which lose on others. Elsewhere the first is minmax.
+    Those of WITH_ANSWERS, where there are ranges by `answers`. Elsewhere the first is minmax.
     """
     if answers and BY_ANSWERS in methods:
         return tuple(each for each in WITH_ANSWERS if each in methods)
