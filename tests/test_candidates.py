@@ -1,6 +1,7 @@
 """Which candidate ships: the nearest, but few pictures must not flatter the more daring one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -66,6 +67,22 @@ def test_few_pictures_hold_out_enough_to_tell(calibration: int, held_out: int) -
     photos = ImageSplit(tuple(Path(str(i)) for i in range(calibration)), ())
     assert len(photos.selection) == held_out
     assert (*photos.preparation, *photos.selection) == photos.calibration
+
+
+@pytest.mark.parametrize(("images", "wins"), [(60, True), (200, False)])
+def test_few_images_dont_speak_against_weights_fitted_to_many(
+    monkeypatch: pytest.MonkeyPatch, images: int, wins: bool
+) -> None:
+    rival, stock = candidate(1.0, 0.0, seed=1), candidate(0.95, 0.5, seed=2)
+    surely_better = candidate(0.5, 0.5, seed=2)
+    target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
+    photos = ImageSplit(tuple(Path(str(i)) for i in range(images)), ())
+    models = cast(Any, SimpleNamespace(images=photos))
+    monkeypatch.setattr(candidates, "ranged", lambda *_: rival)
+    monkeypatch.setattr(candidates, "is_hopeless", lambda *_: False)
+    for one, expected in ((stock, stock if wins else rival), (surely_better, surely_better)):
+        monkeypatch.setattr(candidates, "exported", lambda *_, one=one, **__: one)
+        assert candidates.closest_weights(target, models, nothing) is expected
 
 
 def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

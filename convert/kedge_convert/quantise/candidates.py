@@ -50,6 +50,9 @@ MARGIN = 2.0
 # on these other calibration images, too, where the weights of both are the same.
 CONFIRMING = 64
 LIKELY = 0.5  # standard errors that are worth this look
+# Weights that were fitted to so many images are seldom worse than stock: the selection must say so
+# by a standard error.
+FITTED, LIKELY_STOCK = 100, 1.0
 # Selection images that judge a file of slow kernels; its candidates differ by their weights alone,
 # and prepared ones have a tenth of stock's divergence.
 JUDGING: dict[Precision, int] = {"int16x8": 12}
@@ -170,7 +173,8 @@ def closest_weights(target: Target, models: CandidateModels, progress: Progress)
     except FAULTS:
         LOG.info("%s: no candidate", target, exc_info=True)
         return rival
-    return min((stock, rival), key=lambda candidate: float(candidate.kl.mean()))
+    surely = len(models.images.preparation) >= FITTED
+    return stock if _gains(rival.kl - stock.kl, LIKELY_STOCK if surely else 0.0) else rival
 
 
 def is_hopeless(
