@@ -78,6 +78,7 @@ MODELS = {
         "efficientnet_lite0_224.keras", None, InputOptions("imagenet", LITE), "imagenet", True
     ),
     "LeakyReLU": Entry("leaky-relu.keras", pixels=NET),
+    "LeakyReLU, plain": Entry("leaky-plain.keras", pixels=NET),
     "SiLU, SE": Entry("silu-se.keras", pixels=NET),
     "grouped": Entry("grouped.keras", pixels=NET),
     "transposed": Entry("transposed.keras", pixels=NET),

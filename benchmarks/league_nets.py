@@ -61,8 +61,8 @@ def _conv(value: Tensor, filters: int, size: int = 1, stride: int = 1, groups: i
     return keras.layers.BatchNormalization(momentum=0.9)(layer(value))
 
 
-def _leaky(value: Tensor) -> Tensor:
-    return keras.layers.LeakyReLU(negative_slope=0.1)(value)
+def _leaky(value: Tensor, slope: float = 0.1) -> Tensor:
+    return keras.layers.LeakyReLU(negative_slope=slope)(value)
 
 
 def _relu(value: Tensor) -> Tensor:
@@ -80,6 +80,14 @@ def _dark(image: Tensor) -> Tensor:
         inner = _leaky(_conv(value, filters // 2))
         value = _joined(value, _leaky(_conv(inner, filters, 3, stride)))
     return _leaky(_conv(value, 96))
+
+
+def _plain(image: Tensor) -> Tensor:
+    """3x3 convolutions and pooling, as of VGG (arXiv:1409.1556), with LeakyReLU."""
+    value = image
+    for filters in (16, 24, 48):
+        value = keras.layers.MaxPooling2D()(_leaky(_conv(value, filters, 3), 0.25))
+    return _leaky(_conv(value, 64, 3, 2), 0.25)
 
 
 def _grouped(image: Tensor) -> Tensor:
@@ -107,6 +115,7 @@ def _transposed(image: Tensor) -> Tensor:
 
 NETS: dict[str, Body] = {
     "leaky-relu": _dark,
+    "leaky-plain": _plain,
     "grouped": _grouped,
     "transposed": _transposed,
 }

@@ -59,6 +59,16 @@ def test_more_images_are_asked_only_where_there_may_be_a_gain() -> None:
     assert closest_ranges([first], never) is first
 
 
+def test_the_best_on_all_images_wins_not_the_best_on_the_selection() -> None:
+    first, lucky, sound = (candidate(kl, 0.01, seed=1) for kl in (1.0, 0.5, 0.6))
+    more = {
+        id(first): np.full(128, 1.0),
+        id(lucky): np.full(128, 0.9),
+        id(sound): np.full(128, 0.6),
+    }
+    assert closest_ranges([first, lucky, sound], lambda one: more[id(one)]) is sound
+
+
 @pytest.mark.parametrize(
     ("calibration", "held_out"),
     [(1, 1), (10, 3), (30, 10), (60, SELECTION), (100, SELECTION), (200, 33)],
@@ -99,13 +109,3 @@ def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(candidates, "ranged", refused)
     with pytest.raises(EngineError, match="failed to create"):
         candidates.closest_weights(target, nothing, nothing)
-
-
-def test_ranges_by_answers_are_the_ones_to_beat() -> None:
-    methods = ("minmax", "mse", "by answers")
-    assert candidates.ordered(methods, answers=True) == ("by answers", "minmax")
-    assert candidates.ordered(("by answers",), answers=True) == ("by answers",)
-    assert candidates.ordered(methods, answers=False) == ("minmax", "mse")
-    # What another format chose, where this one has no such ranges.
-    assert candidates.ordered(("by answers",), answers=False) == ("minmax",)
-    assert candidates.ordered(("mse",), answers=True) == ("mse",)

@@ -27,7 +27,7 @@ from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.quantise.observing import observed
-from kedge_convert.quantise.ranges import BY_ANSWERS, WITH_ANSWERS, choose
+from kedge_convert.quantise.ranges import BY_ANSWERS, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
 from kedge_convert.spread import Run, spread
@@ -44,12 +44,10 @@ from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError
 from kedge_runtime.output import quiet
 
-# Methods other than the first must win by so many standard errors of their difference.
-MARGIN = 2.0
-# There are few selection images, and the best of several noisy figures flatters itself. It must win
-# on these other calibration images, too, where the weights of both are the same.
-CONFIRMING = 64
-LIKELY = 0.5  # standard errors that are worth this look
+# There are few selection images, and the best of several noisy figures flatters itself. So the best
+# RIVALS of min-max are held against it on so many other calibration images, too, where all have the
+# same weights. They must win by so many standard errors.
+RIVALS, CONFIRMING, MARGIN = 3, 128, 1.0
 # Weights that were fitted to so many images are seldom worse than stock: the selection must say so
 # by a standard error.
 FITTED, LIKELY_STOCK = 100, 1.0
@@ -224,7 +222,8 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
     seen = observed(target, source, floats, models.images, progress)
     candidates, grids = [], models.options.grids(target.format)
     methods = models.methods.get(grids) or _methods(target, models, progress)
-    methods = ordered(methods, answers=bool(seen.answers))
+    # Without answers' ranges that method is minmax.
+    methods = tuple(each for each in methods if each != BY_ANSWERS or seen.answers) or ("minmax",)
     with progress.stage(f"choose ranges of {target}", len(methods)) as tick:
         for method in methods:
             content = static.quantise(floats, choose(method, seen), scheme=scheme)
@@ -235,16 +234,6 @@ def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candi
     models.methods.setdefault(grids, (winner.recipe.ranges,))
     structure.check(target.format, winner.content, source)
     return winner
-
-
-def ordered(methods: Sequence[str], *, answers: bool) -> tuple[str, ...]:
-    """Return the methods for ranges to try, the one first that the others have to beat.
-
-    Those of WITH_ANSWERS, where there are ranges by `answers`. Elsewhere the first is minmax.
-    """
-    if answers and BY_ANSWERS in methods:
-        return tuple(each for each in WITH_ANSWERS if each in methods)
-    return tuple(each for each in methods if each != BY_ANSWERS) or ("minmax",)
 
 
 def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:
@@ -264,14 +253,17 @@ def closest_ranges(
 ) -> Candidate:
     """Return the candidate closest to the float model; the first unless another wins by MARGIN.
 
-    `confirmed`: a candidate's divergences on more images.
+    `confirmed`: a candidate's divergences on more images, [images].
     """
     first, *others = candidates
-    closest = min((first, *others), key=lambda one: float(one.kl.mean()))
-    if not _gains(first.kl - closest.kl, LIKELY):
+    better = (one for one in others if one.kl.mean() < first.kl.mean())
+    rivals = sorted(better, key=lambda one: float(one.kl.mean()))[:RIVALS]
+    if not rivals:
         return first
-    # The gain that chose it is no evidence: it was the largest of several.
-    return closest if _gains(confirmed(first) - confirmed(closest), MARGIN) else first
+    more = confirmed(first)
+    gains = [np.append(first.kl - one.kl, more - confirmed(one)) for one in rivals]
+    winners = [i for i, gain in enumerate(gains) if _gains(gain, MARGIN)]
+    return rivals[max(winners, key=lambda i: float(gains[i].mean()))] if winners else first
 
 
 def _gains(gain: NDArray[np.float64], margin: float) -> bool:

@@ -122,8 +122,6 @@ BY_TENSOR = "by tensor"
 # Each tensor's by what the answers lose (answers.py).
 BY_ANSWERS = "by answers"
 RANGE_METHODS = (*METHODS, BY_TENSOR, BY_ANSWERS)
-# A network with LeakyReLUs: few images can't tell these from methods that clip more everywhere.
-WITH_ANSWERS = (BY_ANSWERS, "minmax")
 
 
 @dataclass(frozen=True)
