@@ -121,8 +121,7 @@ def fit(
 ) -> float:
     """Learn by a loss of (inputs, targets); return the last epoch's loss to the first's."""
     flat = [each for group in variables for each in group]
-    rates = [tf.Variable(0.0), tf.Variable(0.0)]
-    optimizers = [tf.keras.optimizers.Adam(rate) for rate in rates]
+    optimizers = [tf.keras.optimizers.Adam(), tf.keras.optimizers.Adam()]
     for optimizer, group in zip(optimizers, variables, strict=True):
         optimizer.build(group)
 
