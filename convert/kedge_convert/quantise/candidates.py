@@ -277,7 +277,10 @@ def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArr
         models.confirming.append(models.stock.logits(tensors(images, models.stock.input)))
     source = models.by_method(one.recipe.method, target.format)
     found = answers(target, source, one.content, models.images, images)
-    return divergences(models.confirming[0], found, source.output)
+    kl = divergences(models.confirming[0], found, source.output)
+    few, more = float(one.kl.mean()), float(kl.mean())
+    LOG.info("%s, %s: KL %.5f, on more images %.5f", target, one.recipe.ranges, few, more)
+    return kl
 
 
 def judged(target: Target, models: CandidateModels, content: bytes, recipe: Recipe) -> Candidate:
