@@ -47,7 +47,7 @@ from kedge_runtime.output import quiet
 # There are few selection images, and the best of several noisy figures flatters itself. So the best
 # RIVALS of min-max are held against it on so many other calibration images, too, where all have the
 # same weights. They must win by so many standard errors.
-RIVALS, CONFIRMING, MARGIN = 3, 128, 1.0
+RIVALS, CONFIRMING, MARGIN = 3, 128, 2.0
 # Weights that were fitted to so many images are seldom worse than stock: the selection must say so
 # by a standard error.
 FITTED, LIKELY_STOCK = 100, 1.0
