@@ -83,7 +83,7 @@ def convert(
     labels = str(tiny_model.with_name("labels.txt"))
     request = SourceRequest(str(tiny_model), pixels=InputOptions("imagenet", "tf"), labels=labels)
     limits = UserLimits(agreement=ASKED, relative_error=9.0)
-    monkeypatch.setattr(Search, "holds", lambda search, candidate: True)
+    monkeypatch.setattr(Search, "holds", lambda search, target, candidate: True)
 
     def run(prepared: bool) -> Outcome:
         target, out = Target("tflite", "int8"), tmp_path / "out"

@@ -270,8 +270,11 @@ def localise(
 
 
 def copies(origin: Provenance) -> bool:
-    """Whether a file has copied channels. Pairs have no equal in the float model."""
-    return any(not layer.endswith(PAIR) for layer in origin.copied)
+    """Whether a file has copied channels that can be told by their number.
+
+    Pairs have no equal in the float model, and as many channels as two copies.
+    """
+    return bool(origin.copied) and not any(layer.endswith(PAIR) for layer in origin.copied)
 
 
 @dataclass(frozen=True)
