@@ -29,7 +29,7 @@ def inputs_of(node: Node, count: int = 4) -> Floats:
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ["mobile", "chain6", "separable", "left_alone"])
+@pytest.mark.parametrize("name", ["mobile", "chain6", "separable", "grouped", "transposed"])
 def test_outputs_of_windows_are_those_of_the_node(name: str) -> None:
     for node in weighted(name):
         value = inputs_of(node)

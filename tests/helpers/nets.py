@@ -226,7 +226,8 @@ def _noisy(layers: Any, picture: Any) -> Any:
 
 def _left_alone(layers: Any, picture: Any) -> Any:
     value = layers.Conv2D(6, 3, groups=3, name="grouped")(picture)
-    value = layers.Conv2DTranspose(6, 2, name="transposed")(layers.BatchNormalization()(value))
+    value = layers.EinsumDense("bhwi,io->bhwo", (None, None, 6), name="einsum")(value)
+    value = layers.BatchNormalization()(value)
     shared = layers.Conv2D(6, 1, name="shared")
     return _head(layers, shared(layers.ReLU()(shared(value))))
 
@@ -236,6 +237,17 @@ def _grouped(layers: Any, picture: Any) -> Any:
     value = _normed(layers, layers.Conv2D(12, 3, use_bias=False), picture)
     value = _normed(layers, layers.Conv2D(12, 3, 2, groups=3, use_bias=False), value)
     return _head(layers, _normed(layers, layers.Conv2D(16, 1, use_bias=False), value))
+
+
+def _transposed(layers: Any, picture: Any) -> Any:
+    """An hourglass, up by transposed convolutions of several strides, paddings and activations."""
+    value = _normed(layers, layers.Conv2D(8, 3, 2, "same", use_bias=False), picture)
+    up = layers.Conv2DTranspose(10, 3, 2, "same", use_bias=False, name="up")
+    value = _normed(layers, up, value)
+    value = layers.Conv2DTranspose(6, (2, 3), (1, 2), activation="relu", name="wide")(value)
+    value = layers.Conv2DTranspose(8, 3, 2, "same", output_padding=0, name="odd")(value)
+    value = layers.Flatten()(_normed(layers, layers.Conv2D(4, 5, (8, 16)), value))
+    return layers.Dense(5, name="logits")(value)
 
 
 def _mobile(layers: Any, picture: Any) -> Any:
@@ -297,6 +309,7 @@ NETS: dict[str, Callable[[Any, Any], Any]] = {
     "other_axes": _other_axes,
     "noisy": _noisy,
     "left_alone": _left_alone,
+    "transposed": _transposed,
     "mobile": _mobile,
     "constants": _constants,
     "elu": _elu,

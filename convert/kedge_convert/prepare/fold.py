@@ -11,11 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, Weights
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, Weights, in_keras_order
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
-KINDS = {"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "Dense": "dense"}
+KINDS = {
+    "Conv2D": "conv",
+    "Conv2DTranspose": "transposed",
+    "DepthwiseConv2D": "depthwise",
+    "Dense": "dense",
+}
 ACTIVATIONS = frozenset({"Activation", "ReLU"})
 # Layers that do nothing outside of training.
 IDLE = frozenset({"Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D"})
@@ -114,6 +119,7 @@ def _weighted(node: Node) -> Node:
     groups = getattr(layer, "groups", 1)
     kernel, *bias = (np.asarray(weight, np.float32) for weight in layer.get_weights())
     kind = "grouped" if groups > 1 else kind
+    kernel = in_keras_order(kind, kernel)
     weights = Weights(kind, kernel, bias[0] if bias else _zeros(kind, kernel), groups)
     linear = require("keras").activations.linear
     own = layer.activation
