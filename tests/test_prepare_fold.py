@@ -17,7 +17,6 @@ KEPT = {
     "norm_first": 2,
     "used_twice": 1,
     "left_alone": 1,  # before it lies an EinsumDense
-    "nested_twice": 2,  # the same one, called twice
     "other_axes": 1,  # the first is of the rows
 }
 
