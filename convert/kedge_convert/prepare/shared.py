@@ -1,7 +1,7 @@
 """Kernels that several operators have: those of a layer that is called more than once.
 
-Both formats store such a kernel once, and a bias for each call, as its step is that of the call's
-input. So the calls keep one kernel, and each has a bias of its own.
+TFLite stores such a kernel once, and a bias for each call, as its step is that of the call's input.
+So the calls keep one kernel, and each has a bias of its own.
 """
 
 from collections.abc import Collection, Iterable
