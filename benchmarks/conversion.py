@@ -25,6 +25,7 @@ from kedge_convert.images import Sampling, collect, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target, parse_targets
+from kedge_runtime.artefact.content import read_content
 
 RESULTS = Path(__file__).parent / "results"
 Rows = list[dict[str, Any]]
@@ -93,7 +94,7 @@ def exactness(arguments: argparse.Namespace, out: Path) -> Rows:
 
 def _row(target: Target, out: Path, source: Any, photos: list[Path], reference: Any) -> Any:
     path = out / target.file_name(source.name)
-    measured = parity.compare(reference, parity.answers(path, photos), source.output)
+    measured = parity.compare(reference, parity.answers(read_content(path), photos), source.output)
     return {"target": str(target), "bytes": path.stat().st_size, **asdict(measured)}
 
 

@@ -82,6 +82,7 @@ MODELS = {
     "SiLU, SE": Entry("silu-se.keras", pixels=NET),
     "grouped": Entry("grouped.keras", pixels=NET),
     "transposed": Entry("transposed.keras", pixels=NET),
+    "shared layers": Entry("shared.keras", pixels=NET),
     "SiLU, SE (SavedModel)": Entry("silu-se-saved-model", pixels=NET),
     "LeakyReLU (TF-Hub)": Entry("leaky-relu-hub", pixels=NET),
 }

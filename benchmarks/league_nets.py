@@ -1,7 +1,8 @@
 """The small nets of the league, trained in minutes, and the images that they classify.
 
 Each has an operator that int8 is known to hurt, or that preparation has to know: LeakyReLU, grouped
-and transposed convolutions, and, from the tests' models, SiLU with squeeze-and-excite. They
+and transposed convolutions, layers that are called twice, and, from the tests' models, SiLU with
+squeeze-and-excite. They
 classify the demo's pictograms, made hard by noise and low contrast, so that they err and can drift.
 One of them also comes as a SavedModel and one as a TF-Hub-style module. What is in the folder
 already is kept.
@@ -113,11 +114,26 @@ def _transposed(image: Tensor) -> Tensor:
     return _relu(_conv(value, 96))
 
 
+def _shared(image: Tensor) -> Tensor:
+    """Residual blocks that are called twice each, as of recurrent nets (arXiv:1604.03640)."""
+    layers = keras.layers
+    value = _relu(_conv(image, 16, 3, 2))
+    for filters in (24, 32, 48):
+        value = _relu(_conv(value, filters, 3, 2))
+        wide = layers.Conv2D(2 * filters, 1, activation="relu")
+        inner = layers.DepthwiseConv2D(3, padding="same", activation="relu")
+        narrow = layers.Conv2D(filters, 1)
+        for _ in range(2):
+            value = layers.Add()([value, narrow(inner(wide(value)))])
+    return _relu(_conv(value, 96))
+
+
 NETS: dict[str, Body] = {
     "leaky-relu": _dark,
     "leaky-plain": _plain,
     "grouped": _grouped,
     "transposed": _transposed,
+    "shared": _shared,
 }
 
 

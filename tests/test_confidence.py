@@ -18,11 +18,13 @@ from kedge_runtime.artefact.contract import (
     Quantisation,
     Tensor,
 )
+from kedge_runtime.artefact.provenance import Provenance
 from kedge_runtime.classify.results import Classes, Rule, probabilities, softmax
 from kedge_runtime.classify.second_opinion import logits_of
 from kedge_runtime.confidence import binomial, conformal, temperature
 from kedge_runtime.confidence.error import calibration_error, gaps
 from kedge_runtime.confidence.fit import LabelledOutputs, fitted
+from kedge_runtime.confidence.labelled import ImageChoice
 from kedge_runtime.errors import ContractError, UsageError
 
 LABELS = tuple(Label(f"c{i}", f"class {i}") for i in range(5))
@@ -35,6 +37,29 @@ def drawn(count: int, sharpness: float, seed: int = 0) -> tuple[Floats, Indices]
     shares = softmax(np.asarray(honest, np.float32)).astype(np.float64)
     truth = (shares.cumsum(axis=1) < random.random((count, 1))).sum(axis=1).clip(0, 4)
     return np.asarray(honest * sharpness, np.float32), np.asarray(truth, np.int64)
+
+
+def test_an_image_is_chosen_once_and_never_where_it_made_or_checked_the_file() -> None:
+    made = Provenance(
+        "net",
+        "",
+        precision="int8",
+        target="tflite:int8",
+        calibration_images=("a", "b"),
+        validation_images=("c",),
+    )
+    choice = ImageChoice.beside(made)
+    refusals, chosen = list[str](), list[str]()
+    for mark in ("a", "d", "c", "d", "e", "b"):
+        refusals.append(choice.refusal(mark))
+        if not refusals[-1]:
+            choice.take(mark)
+            chosen.append(mark)
+    assert chosen == ["d", "e"]
+    assert refusals == [
+        *("calibration images", "", "validation images"),
+        *("repeated images", "", "calibration images"),
+    ]
 
 
 def marked(outputs: Floats, truth: object) -> LabelledOutputs:

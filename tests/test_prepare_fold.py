@@ -16,7 +16,7 @@ KEPT = {
     "own_activation": 1,
     "norm_first": 2,
     "used_twice": 1,
-    "nested_twice": 2,  # the same one, called twice
+    "left_alone": 1,  # before it lies an EinsumDense
     "other_axes": 1,  # the first is of the rows
 }
 

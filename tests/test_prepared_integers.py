@@ -37,7 +37,9 @@ NETS = (
     "sequential",
     "separable",
     "grouped",
+    "transposed",
 )
+KERNEL_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 LEVELS = 127
 CORAL = Scheme("uint8", "uint8", per_channel_dense=False)
 X86 = Scheme(reduce_range=True)
@@ -87,7 +89,7 @@ def tflite_kernels(content: bytes) -> Iterator[Kernel]:
     interpreter.allocate_tensors()
     details = {each["index"]: each for each in interpreter.get_tensor_details()}
     for operator in interpreter._get_ops_details():
-        if operator["op_name"] in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        if operator["op_name"] in KERNEL_OPERATORS:
             index = int(operator["inputs"][1])
             parameters = details[index]["quantization_parameters"]
             values = interpreter.get_tensor(index)
@@ -101,12 +103,12 @@ def tflite_kernels(content: bytes) -> Iterator[Kernel]:
 
 
 def onnx_kernels(content: bytes) -> Iterator[Kernel]:
-    """Yield the dequantised second input of every Conv, Gemm and MatMul, [out, h * w * in]."""
+    """Yield the dequantised second input of every operator with a kernel, [out, h * w * in]."""
     graph = onnx.load_from_string(content).graph
     constants = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
     origin = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             continue
         dequantise = origin[node.input[1]]
         values, steps, zeros = (constants[name] for name in dequantise.input)

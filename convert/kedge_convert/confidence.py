@@ -28,6 +28,7 @@ from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite
 from kedge_runtime.confidence import fit, sentences
 from kedge_runtime.confidence.fit import LabelledOutputs
+from kedge_runtime.confidence.labelled import ImageChoice
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.output import quiet
 
@@ -63,7 +64,7 @@ def complete(
     notes = tuple[str, ...]()
     if len(free) >= fit.LEAST_IMAGES:
         with progress.stage(f"fit confidence of {target}", len(free)) as tick:
-            answers = parity.answers_at_size(content, [each.path for each in free], tick)
+            answers = parity.answers(content, [each.path for each in free], tick, at_size=True)
         contract = fit.fitted(contract, _outputs(free, check_finite(answers)))
         notes = tuple(sentences.fitted(sentences.plain(contract)))
     write(path, resealed(content, classifier, contract))
@@ -84,19 +85,19 @@ def _unused(paths: Sequence[Path], contract: Contract, source: Source) -> list[U
 
     None where there is no ground truth of one class each, or too few are left.
     """
-    output, provenance = contract.output, contract.provenance
+    output = contract.output
     if len(paths) < fit.LEAST_IMAGES or output.kind == "features" or output.multi_label:
         return []
     truth = subject.true_outputs(paths, source)
     if truth is None:
         return []
-    used = {*provenance.validation_images, *provenance.calibration_images}
-    known, marks = dict(zip(paths, truth, strict=True)), dict[str, UnusedImage]()
-    read = tuple(readable(paths, source.input))
+    choice, free = ImageChoice.beside(contract.provenance), list[UnusedImage]()
+    known, read = dict(zip(paths, truth, strict=True)), tuple(readable(paths, source.input))
     for path, mark in zip(read, marks_of(read), strict=True):
-        if mark not in used:
-            marks.setdefault(mark, UnusedImage(path, known[path], mark))
-    return list(marks.values())
+        if not choice.refusal(mark):
+            choice.take(mark)
+            free.append(UnusedImage(path, known[path], mark))
+    return free
 
 
 def _outputs(images: Sequence[UnusedImage], answers: Floats) -> LabelledOutputs:

@@ -13,7 +13,7 @@ from kedge_convert.doubts import Clear, clear
 from kedge_convert.images import Tick, fitted
 from kedge_convert.spread import Run, spread
 from kedge_runtime.arrays import Floats
-from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Output
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import label_sets, probabilities
@@ -105,29 +105,27 @@ class AskedFile:
 
     def ask(self, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
         """Return the answers to images, [images, classes], and keep them."""
-        found = answers(self.path, images, tick)
+        found = answers(read_content(self.path), images, tick)
         self.rows.update(zip(images, found, strict=True))
         return found
 
 
-def answers(path: Path, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
-    """Return the sealed file's logits, [images, classes], as a device would compute them."""
-
-    def opened(threads: int | None) -> Run[Path]:
-        with quiet():
-            return Classifier.open(path, threads=threads).outputs
-
-    return spread(opened, path.stat().st_size, images, tick)
-
-
-def answers_at_size(
-    content: ModelContent, images: Sequence[Path], tick: Tick = lambda: None
+def answers(
+    content: ModelContent,
+    images: Sequence[Path],
+    tick: Tick = lambda: None,
+    *,
+    at_size: bool = False,
 ) -> Floats:
-    """Return its logits, [images, classes], for images that are kept at the network's size."""
+    """Return a sealed file's logits, [images, classes], as a device would compute them.
+
+    `at_size`: from the images that are kept at the network's size (images.py).
+    """
 
     def opened(threads: int | None) -> Run[Path]:
         with quiet():
-            return partial(_numbers, Classifier.of(content, EngineOptions(threads)))
+            classifier = Classifier.of(content, EngineOptions(threads))
+        return partial(_numbers, classifier) if at_size else classifier.outputs
 
     return spread(opened, len(content.data), images, tick)
 

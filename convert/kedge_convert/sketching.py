@@ -37,7 +37,7 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
     content = read_content(file.path)
     left = [path for path in paths if path not in file.rows]
     with progress.stage(f"sketch {target}", len(left)) as tick:
-        answers = parity.answers_at_size(content, left, tick)
+        answers = parity.answers(content, left, tick, at_size=True)
     rows = file.rows | dict(zip(left, answers, strict=True))
     with quiet():
         classifier = Classifier.of(content, EngineOptions())

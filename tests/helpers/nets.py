@@ -226,9 +226,8 @@ def _noisy(layers: Any, picture: Any) -> Any:
 
 def _left_alone(layers: Any, picture: Any) -> Any:
     value = layers.Conv2D(6, 3, groups=3, name="grouped")(picture)
-    value = layers.Conv2DTranspose(6, 2, name="transposed")(layers.BatchNormalization()(value))
-    shared = layers.Conv2D(6, 1, name="shared")
-    return _head(layers, shared(layers.ReLU()(shared(value))))
+    value = layers.EinsumDense("bhwi,io->bhwo", (None, None, 6), name="einsum")(value)
+    return _head(layers, layers.BatchNormalization()(value))
 
 
 def _grouped(layers: Any, picture: Any) -> Any:
@@ -236,6 +235,38 @@ def _grouped(layers: Any, picture: Any) -> Any:
     value = _normed(layers, layers.Conv2D(12, 3, use_bias=False), picture)
     value = _normed(layers, layers.Conv2D(12, 3, 2, groups=3, use_bias=False), value)
     return _head(layers, _normed(layers, layers.Conv2D(16, 1, use_bias=False), value))
+
+
+def _transposed(layers: Any, picture: Any) -> Any:
+    """An hourglass, up by transposed convolutions of several strides, paddings and activations."""
+    value = _normed(layers, layers.Conv2D(8, 3, 2, "same", use_bias=False), picture)
+    up = layers.Conv2DTranspose(10, 3, 2, "same", use_bias=False, name="up")
+    value = _normed(layers, up, value)
+    value = layers.Conv2DTranspose(6, (2, 3), (1, 2), activation="relu", name="wide")(value)
+    value = layers.Conv2DTranspose(8, 3, 2, "same", output_padding=0, name="odd")(value)
+    value = layers.Flatten()(_normed(layers, layers.Conv2D(4, 5, (8, 16)), value))
+    return layers.Dense(5, name="logits")(value)
+
+
+def _recurrent(layers: Any, picture: Any) -> Any:
+    """A residual block that is called twice: each call's kernels see the other's output."""
+    value = _normed(layers, layers.Conv2D(8, 3, 2, "same", use_bias=False), picture)
+    wide, norm = layers.Conv2D(12, 1, use_bias=False, name="wide"), layers.BatchNormalization()
+    depthwise = layers.DepthwiseConv2D(3, padding="same", activation="relu", name="depthwise")
+    narrow = layers.Conv2D(8, 1, name="narrow")
+    for _ in range(2):
+        value = layers.Add()([value, narrow(depthwise(layers.ReLU()(norm(wide(value)))))])
+    return _head(layers, value)
+
+
+def _pyramid(layers: Any, picture: Any) -> Any:
+    """A detector's head, shared between two resolutions."""
+    fine = _normed(layers, layers.Conv2D(8, 3, 2, "same"), picture)
+    coarse = _normed(layers, layers.Conv2D(8, 3, 2, "same"), fine)
+    head, last = layers.Conv2D(8, 3, padding="same", name="head"), layers.Conv2D(5, 1, name="last")
+    pooled = layers.GlobalAveragePooling2D()
+    ends = [pooled(last(layers.ReLU()(head(each)))) for each in (fine, coarse)]
+    return layers.Maximum(name="logits")(ends)
 
 
 def _mobile(layers: Any, picture: Any) -> Any:
@@ -297,6 +328,9 @@ NETS: dict[str, Callable[[Any, Any], Any]] = {
     "other_axes": _other_axes,
     "noisy": _noisy,
     "left_alone": _left_alone,
+    "transposed": _transposed,
+    "recurrent": _recurrent,
+    "pyramid": _pyramid,
     "mobile": _mobile,
     "constants": _constants,
     "elu": _elu,

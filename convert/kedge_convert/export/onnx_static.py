@@ -17,6 +17,7 @@ from kedge_runtime.files import temporary_folder
 from kedge_runtime.output import quiet
 
 FLOAT = 1  # onnx.TensorProto.FLOAT
+KERNEL = 1  # its index among an operator's inputs
 # What the quantiser gives its reader's name: an activation function takes the place of its input.
 FUSED = frozenset({"Relu", "Clip"})
 # What moves values without changing them.
@@ -118,7 +119,26 @@ def _loaded(content: bytes) -> Any:
     with temporary_folder() as folder:
         path = folder / "floats.onnx"
         path.write_bytes(content)
-        return tools.load_model_with_shape_infer(path)
+        return _with_own_kernels(tools.load_model_with_shape_infer(path))
+
+
+def _with_own_kernels(model: Any) -> Any:
+    """Return the model with a kernel for each operator, where several share one.
+
+    onnxruntime 1.31 can't add precisely by weights that two operators share: on x86 processors
+    without VNNI its sums saturate then.
+    """
+    graph, taken = model.graph, set[str]()
+    kernels = {each.name: each for each in graph.initializer if len(each.dims) > 1}
+    for node in graph.node:
+        name = node.input[KERNEL] if len(node.input) > KERNEL else ""
+        if name in taken:
+            node.input[KERNEL] = f"{name}//{len(graph.initializer)}"
+            graph.initializer.add().CopyFrom(kernels[name])
+            graph.initializer[-1].name = node.input[KERNEL]
+        elif name in kernels:
+            taken.add(name)
+    return model
 
 
 def _data(ranges: Ranges) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kedge_convert.prepare.fold import ceiling, per_output
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, simulate
+from kedge_convert.prepare.shared import calls
 from kedge_runtime.arrays import Doubles, Floats
 from kedge_runtime.drift.statistics import sqnr
 
@@ -42,6 +43,10 @@ def groups(graph: Graph, shapes: Shapes) -> list[ScaleGroup]:
     pinned = {graph.input, graph.output}
     for node in graph.nodes:
         pinned.update(_join(node, shapes, union))
+    for same in calls(graph.nodes):
+        # One kernel has one factor for each of its inputs and outputs, whatever the call.
+        union.join([node.inputs[0] for node in same])
+        union.join([node.output for node in same])
     found: dict[GraphTensor, ScaleGroup] = {}
     for tensor in shapes:
         found.setdefault(union.root(tensor), ScaleGroup()).tensors.append(tensor)

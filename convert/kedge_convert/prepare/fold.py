@@ -1,21 +1,26 @@
 """Fold batch norms into the layers before them; give weighted layers a bias, split off activations.
 
 Jacob et al. 2018, arXiv:1712.05877, section 3.2: w' = w * gamma / sigma, b' = (b - mean) * gamma /
-sigma + beta. A layer that is called more than once keeps its weights.
+sigma + beta. Each call of a layer has its own norm behind it, so it becomes a layer of its own;
+calls whose kernels stay equal share them (shared.py).
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, Weights
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, Weights, in_keras_order
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
-KINDS = {"Conv2D": "conv", "DepthwiseConv2D": "depthwise", "Dense": "dense"}
+KINDS = {
+    "Conv2D": "conv",
+    "Conv2DTranspose": "transposed",
+    "DepthwiseConv2D": "depthwise",
+    "Dense": "dense",
+}
 ACTIVATIONS = frozenset({"Activation", "ReLU"})
 # Layers that do nothing outside of training.
 IDLE = frozenset({"Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout2D"})
@@ -24,17 +29,12 @@ IDLE = frozenset({"Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout
 def fold(graph: Graph) -> Graph:
     """Return the same function with fewer nodes: no dropouts, no foldable batch norms."""
     graph = _split_separables(graph)
-    calls = _calls(graph)
-    folded = _Folding(graph.uses())
+    folded, called = _Folding(graph.uses()), set[int]()
     for node in graph.nodes:
-        folded.add(_weighted(node) if calls[id(node.layer)] == 1 else node)
+        folded.add(_weighted(node, again=id(node.layer) in called))
+        called.add(id(node.layer))
     merged = replace(graph, nodes=tuple(folded.nodes), output=folded.alias(graph.output))
     return _split_activations(merged)
-
-
-def _calls(graph: Graph) -> Counter[int]:
-    """Return how often each layer is called, by its id."""
-    return Counter(id(node.layer) for node in graph.nodes)
 
 
 class _Folding:
@@ -105,8 +105,11 @@ def per_output(weights: Weights, values: Any) -> Any:
     return values.reshape(weights.kernel.shape[2:]) if weights.kind == "depthwise" else values
 
 
-def _weighted(node: Node) -> Node:
-    """Return the node with its layer's weights as its own, where kedge can prepare them."""
+def _weighted(node: Node, *, again: bool) -> Node:
+    """Return the node with its layer's weights as its own, where kedge can prepare them.
+
+    `again`: whether the layer was called before; then the node gets a copy of it.
+    """
     layer = node.layer
     kind = KINDS.get(type(layer).__name__)
     if kind is None or not _channels_last(layer):
@@ -114,11 +117,14 @@ def _weighted(node: Node) -> Node:
     groups = getattr(layer, "groups", 1)
     kernel, *bias = (np.asarray(weight, np.float32) for weight in layer.get_weights())
     kind = "grouped" if groups > 1 else kind
+    kernel = in_keras_order(kind, kernel)
     weights = Weights(kind, kernel, bias[0] if bias else _zeros(kind, kernel), groups)
     linear = require("keras").activations.linear
     own = layer.activation
     activation = None if own is linear else _as_layer(layer.name, own)
-    return replace(node, weights=weights, activation=activation)
+    if again:
+        layer = type(layer).from_config(layer.get_config())
+    return replace(node, layer=layer, weights=weights, activation=activation)
 
 
 def _zeros(kind: str, kernel: Floats) -> Floats:
@@ -140,13 +146,11 @@ def _as_layer(name: str, activation: Callable[..., Any]) -> Any:
 
 
 def _split_separables(graph: Graph) -> Graph:
-    """Return the graph with each SeparableConv2D that is called once as the two that it is."""
-    calls = _calls(graph)
+    """Return the graph with each SeparableConv2D as the two layers that it is."""
     nodes: list[Node] = []
     for node in graph.nodes:
         separable = type(node.layer).__name__ == "SeparableConv2D"
-        single = calls[id(node.layer)] == 1
-        nodes += _halves(node) if separable and single and _channels_last(node.layer) else [node]
+        nodes += _halves(node) if separable and _channels_last(node.layer) else [node]
     return graph.with_nodes(nodes)
 
 

@@ -26,8 +26,8 @@ class GraphTensor:
 class Weights:
     """The kernel and bias of a layer that is linear in its input.
 
-    `kind`: `conv` [h, w, in, out], `grouped` [h, w, in / groups, out], `depthwise` [h, w, in,
-    multiplier] or `dense` [in, out]. `bias`: [out]. All float32.
+    `kind`: `conv` and `transposed` [h, w, in, out], `grouped` [h, w, in / groups, out], `depthwise`
+    [h, w, in, multiplier] or `dense` [in, out]. `bias`: [out]. All float32.
     """
 
     kind: str
@@ -90,7 +90,9 @@ class Node:
         changes = {"use_bias": True, "activation": "linear", **_width(self.weights)}
         layer = type(self.layer).from_config({**self.layer.get_config(), **changes})
         value = layer(lookup(self.inputs[0]))
-        layer.set_weights([self.weights.kernel, self.weights.bias])
+        layer.set_weights(
+            [in_keras_order(self.weights.kind, self.weights.kernel), self.weights.bias]
+        )
         return value if self.activation is None else self.activation(value)
 
     def _filled(self, lookup: Lookup) -> Any:
@@ -197,14 +199,29 @@ def _width(weights: Weights) -> dict[str, int]:
     option = {
         "conv": "filters",
         "grouped": "filters",
+        "transposed": "filters",
         "depthwise": "depth_multiplier",
         "dense": "units",
     }
     return {option[weights.kind]: weights.kernel.shape[-1]}
 
 
+def in_keras_order(kind: str, kernel: Floats) -> Floats:
+    """Return a kernel of Weights as Keras holds it, or one of Keras's as Weights do.
+
+    Keras has the outputs of a transposed convolution before its inputs.
+    """
+    return kernel.swapaxes(2, 3) if kind == "transposed" else kernel
+
+
 def _conv(layer: Any, value: Any, weights: Weights) -> Any:
     return require("keras").ops.conv(value, weights.kernel, **_window(layer)) + weights.bias
+
+
+def _transposed(layer: Any, value: Any, weights: Weights) -> Any:
+    kernel = in_keras_order(weights.kind, weights.kernel)
+    window = {**_window(layer), "output_padding": layer.output_padding}
+    return require("keras").ops.conv_transpose(value, kernel, **window) + weights.bias
 
 
 def _depthwise(layer: Any, value: Any, weights: Weights) -> Any:
@@ -227,6 +244,7 @@ def _window(layer: Any) -> dict[str, Any]:
 _LINEAR: dict[str, Callable[[Any, Any, Weights], Any]] = {
     "conv": _conv,
     "grouped": _conv,
+    "transposed": _transposed,
     "depthwise": _depthwise,
     "dense": _dense,
 }

@@ -1,12 +1,9 @@
 """Judge rounded layers by the error of their outputs on images that nothing was fitted to."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from kedge_convert.prepare import rounding as windows
 from kedge_convert.prepare.graph import Node
-from kedge_convert.prepare.rounding import Positions
 from kedge_runtime.arrays import Floats
 
 SHARE = 8  # one of so many images judges
@@ -18,17 +15,13 @@ def judges(count: int) -> int:
     return count // SHARE if count >= LEAST * SHARE else 0
 
 
-def closest(
-    node: Node, candidates: Sequence[Node], pair: tuple[Floats, Floats], at: Positions
-) -> Node:
-    """Return the candidate whose outputs are closest to the float layer's; the first of equals.
+def output_error(node: Node, rounded: Node, pair: tuple[Floats, Floats]) -> float:
+    """Return the mean squared error of a rounded node's outputs.
 
-    `pair`: the layer's input in the float network, and in the rounded one. `at`: positions.
+    `pair`: the layer's windows in the float network, and in the rounded one.
     """
-    floats, rounded = (windows.sample(node, value, at) for value in pair)
-    wanted = outputs(node, floats)
-    errors = [float(np.square(outputs(each, rounded) - wanted).mean()) for each in candidates]
-    return candidates[int(np.argmin(errors))]
+    floats, theirs = pair
+    return float(np.square(outputs(rounded, theirs) - outputs(node, floats)).mean())
 
 
 def outputs(node: Node, rows: Floats) -> Floats:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare import rounding as windows
+from kedge_convert.prepare import shared
 from kedge_convert.prepare.equalise import equalise
 from kedge_convert.prepare.fold import fold
 from kedge_convert.prepare.graph import (
@@ -22,28 +22,15 @@ from kedge_convert.prepare.graph import (
     run,
     trace,
 )
-from kedge_convert.prepare.judging import closest, judges
+from kedge_convert.prepare.kernels import KernelCall, rounded_kernel
 from kedge_convert.prepare.one_step import equalise_for_one_step
-from kedge_convert.prepare.rounding import LEVELS, Grid, on_grid_by_inputs, plain
+from kedge_convert.prepare.rounding import LEVELS, Grid
 from kedge_convert.prepare.steps import low_and_step
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
-POSITIONS = 50  # sampled per image and layer
-# Neighbouring positions are alike: so many of a image's count as independent samples.
-INDEPENDENT = 10
 
 Tick = Callable[[], None]
-# A layer's input in the float network, and in the rounded one.
-Pair = tuple[Floats, Floats]
-
-
-@dataclass(frozen=True)
-class Twins:
-    """The values that live now, in the float network and in the rounded one."""
-
-    floats: Values
-    rounded: Values
 
 
 @dataclass(frozen=True)
@@ -94,23 +81,56 @@ def round_weights(
     `images`: float32 [n, h, w, 3], as the network takes them.
     """
     images = images[: rounding.images or affordable(graph, len(images))]
-    twins = Twins({graph.input: images}, {graph.input: images})
-    last, nodes = graph.last_uses(), []
-    rng = np.random.default_rng(rounding.seed)
+    going, nodes = _RoundingPass(graph, images, rounding), []
     for i, node in enumerate(graph.nodes):
-        rounded = _round(node, twins, rounding, rng)
-        value = run(rounded, twins.rounded)
-        if node.offsets is not None and node.output not in rounding.floats:
-            rounded = shifted(rounded, low_and_step(value)[1])
-            value = run(rounded, twins.rounded)
-        is_float = node.output in rounding.floats
-        twins.rounded[node.output] = value if is_float else quantised(rounded, value)
-        forget(node, i, last, twins.rounded)  # before the float network needs room
-        twins.floats[node.output] = run(node, twins.floats)
-        forget(node, i, last, twins.floats)
-        nodes.append(rounded)
+        nodes.append(going.past(i, node))
         tick()
     return graph.with_nodes(nodes)
+
+
+class _RoundingPass:
+    """The float network and the rounded one beside it, with the values that live now."""
+
+    def __init__(self, graph: Graph, images: Floats, rounding: Rounding) -> None:
+        self._rounding, self._last = rounding, graph.last_uses()
+        self._rng = np.random.default_rng(rounding.seed)
+        self._floats: Values = {graph.input: images}
+        self._rounded: Values = {graph.input: images}
+        kernels = [each for each in graph.nodes if each.weights and rounding.grid(each)]
+        groups = shared.calls(kernels)
+        self._calls = {node.output: group for group in groups for node in group}
+        # Further calls have no rounded input yet when their kernel is rounded.
+        self._ahead = shared.kept(graph, images, shared.inputs_of(groups))
+        self._kernels: dict[GraphTensor, Floats] = {}
+
+    def past(self, index: int, node: Node) -> Node:
+        """Go past a node of the float network; return the rounded one."""
+        rounded = self._prepared(node)
+        value = run(rounded, self._rounded)
+        if node.offsets is not None and node.output not in self._rounding.floats:
+            rounded = shifted(rounded, low_and_step(value)[1])
+            value = run(rounded, self._rounded)
+        is_float = node.output in self._rounding.floats
+        self._rounded[node.output] = value if is_float else quantised(rounded, value)
+        forget(node, index, self._last, self._rounded)  # before the float network needs room
+        self._floats[node.output] = run(node, self._floats)
+        forget(node, index, self._last, self._floats)
+        return rounded
+
+    def _prepared(self, node: Node) -> Node:
+        """Return a weighted node with rounded kernel and corrected bias; any other as it is."""
+        if node.weights is None:
+            return node
+        grid, source = self._rounding.grid(node), node.inputs[0]
+        call = KernelCall(node, self._floats[source], self._rounded[source])
+        if grid is None:
+            return call.corrected(node.weights.kernel)
+        if node.output not in self._kernels:
+            others = [each for each in self._calls.get(node.output, ()) if each is not node]
+            ahead = [KernelCall(each, *(self._ahead[each.inputs[0]],) * 2) for each in others]
+            kernel = rounded_kernel([call, *ahead], grid, self._rng)
+            self._kernels |= {each.output: kernel for each in (node, *others)}
+        return call.corrected(self._kernels[node.output])
 
 
 def shifted(node: Node, step: float) -> Node:
@@ -123,60 +143,8 @@ def shifted(node: Node, step: float) -> Node:
 
 def affordable(graph: Graph, count: int) -> int:
     """Return how many of `count` images fit into MEMORY, at least 16."""
-    return min(count, max(16, MEMORY // (2 * 4 * peak(graph))))
-
-
-def _round(node: Node, twins: Twins, rounding: Rounding, rng: np.random.Generator) -> Node:
-    """Return a weighted node with rounded kernel and corrected bias; any other as it is.
-
-    Plain rounding stays where its outputs are closer to the float layer's on the judging images.
-    """
-    if node.weights is None:
-        return node
-    source = node.inputs[0]
-    pair, grid = (twins.floats[source], twins.rounded[source]), rounding.grid(node)
-    if grid is None:
-        return _corrected(node, node, pair)
-    judging = judges(len(pair[0]))
-    fitting = (pair[0][judging:], pair[1][judging:])
-    at = windows.positions(node, pair[0].shape, POSITIONS, rng)
-    kernels = _kernels(node, fitting, grid, at)
-    candidates = [_corrected(node, _with_kernel(node, each), fitting) for each in kernels]
-    if judging == 0:
-        return candidates[0]
-    chosen = closest(node, candidates, (pair[0][:judging], pair[1][:judging]), at)
-    return _corrected(node, chosen, pair)
-
-
-def _with_kernel(node: Node, kernel: Floats) -> Node:
-    assert node.weights is not None
-    return replace(node, weights=replace(node.weights, kernel=kernel))
-
-
-def _kernels(node: Node, pair: Pair, grid: Grid, at: windows.Positions) -> list[Floats]:
-    """Return two rounded kernels: compensated, and plain."""
-    weights = node.weights
-    assert weights is not None
-    floats, rounded = (windows.sample(node, value, at) for value in pair)
-    independent = len(pair[0]) * min(len(at), INDEPENDENT)
-    flat = windows.flatten(weights).astype(np.float64)
-    compensated = on_grid_by_inputs(flat, (rounded, floats), independent, grid)
-    return [windows.restore(each, weights) for each in (compensated, plain(flat, grid))]
-
-
-def _corrected(node: Node, rounded: Node, pair: Pair) -> Node:
-    """Shift the bias by the mean output error (Finkelstein et al. 2019, arXiv:1906.03193).
-
-    The layer is linear: the mean of its outputs is its output on the mean image.
-    """
-    assert rounded.weights is not None
-    reference, actual = (
-        np.asarray(one.linear(value.mean(axis=0, keepdims=True)), np.float64)
-        for one, value in zip((node, rounded), pair, strict=True)
-    )
-    error = (reference - actual).mean(axis=tuple(range(reference.ndim - 1)))
-    bias = (rounded.weights.bias + error).astype(np.float32)
-    return replace(rounded, weights=replace(rounded.weights, bias=bias))
+    ahead = shared.size(graph, shared.inputs_of(shared.calls(graph.nodes)))
+    return min(count, max(16, MEMORY // (4 * (2 * peak(graph) + ahead))))
 
 
 LARGEST_JUDGING = CHUNK

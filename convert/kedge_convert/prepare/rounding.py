@@ -1,5 +1,6 @@
 """Round weights onto the int8 grid; weights not yet rounded compensate each rounding error."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -34,8 +35,13 @@ def restore(flat: NDArray[np.float64], weights: Weights) -> Floats:
 def positions(
     node: Node, shape: tuple[int, ...], count: int, rng: np.random.Generator
 ) -> Positions:
-    """Draw output positions, [up to count, 2]; a dense layer's rows have one each."""
+    """Draw output positions, [up to count, 2]; a dense layer's rows have one each.
+
+    A transposed convolution's have a part of the taps each: it gets more, by its strides.
+    """
     height, width = _output_size(node, shape)
+    if _is_transposed(node):
+        count *= math.prod(node.layer.strides)
     drawn = rng.choice(height * width, min(count, height * width), replace=False)
     return np.stack([drawn // width, drawn % width], axis=1)
 
@@ -65,13 +71,30 @@ def _tap(node: Node, value: Floats, at: Positions, tap: tuple[int, ...]) -> Floa
     """Return what one kernel position sees, [images, positions, channels]; zeros outside."""
     height, width = value.shape[1:3]
     starts = [before for before, _ in _padding(node, value.shape)]
-    layer = node.layer
-    rows, columns = (
-        at[:, i] * layer.strides[i] + tap[i] * layer.dilation_rate[i] - starts[i] for i in (0, 1)
-    )
+    reached = _between if _is_transposed(node) else _beside
+    rows, columns = (reached(node, i, at[:, i], tap[i], starts[i]) for i in (0, 1))
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     seen = value[:, rows.clip(0, height - 1), columns.clip(0, width - 1)]
     return np.asarray(seen * inside[:, None], np.float32)
+
+
+def _beside(node: Node, side: int, at: Positions, tap: int, start: int) -> Positions:
+    """Return the input's rows, or columns, that outputs see by a tap."""
+    return np.asarray(at * node.layer.strides[side] + tap * node.layer.dilation_rate[side] - start)
+
+
+def _between(node: Node, side: int, at: Positions, tap: int, start: int) -> Positions:
+    """Return those of a transposed convolution, -1 where an output sees none by this tap.
+
+    Its outputs lie a part of a step apart: a tap reaches every `strides`-th one.
+    """
+    offset = at + start - tap * node.layer.dilation_rate[side]
+    steps, part = np.divmod(offset, node.layer.strides[side])
+    return np.where(part == 0, steps, -1)
+
+
+def _is_transposed(node: Node) -> bool:
+    return node.weights is not None and node.weights.kind == "transposed"
 
 
 def _size(node: Node) -> tuple[int, int]:
@@ -85,8 +108,8 @@ def _padding(node: Node, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     if node.layer.padding == "valid":
         return [(0, 0), (0, 0)]
     missing = [
-        max((-(-length // stride) - 1) * stride + (size - 1) * dilation + 1 - length, 0)
-        for length, stride, size, dilation in _sides(node, shape)
+        max((steps - 1) * stride + (size - 1) * dilation + 1 - length, 0)
+        for length, steps, stride, size, dilation in _strided(node, shape)
     ]
     return [(total // 2, total - total // 2) for total in missing]
 
@@ -95,6 +118,9 @@ def _output_size(node: Node, shape: tuple[int, ...]) -> tuple[int, int]:
     assert node.weights is not None
     if node.weights.kind == "dense":
         return 1, 1
+    if _is_transposed(node):
+        height, width = node.layer.compute_output_shape(shape)[1:3]
+        return height, width
     paddings = _padding(node, shape)
     height, width = (
         (length + before + after - (size - 1) * dilation - 1) // stride + 1
@@ -103,6 +129,18 @@ def _output_size(node: Node, shape: tuple[int, ...]) -> tuple[int, int]:
         )
     )
     return height, width
+
+
+def _strided(node: Node, shape: tuple[int, ...]) -> list[tuple[int, int, int, int, int]]:
+    """Return (length, steps in it, stride, kernel size, dilation) of both padded sides.
+
+    `same` pads what the steps go over: the input, or a transposed convolution's output.
+    """
+    sides = _sides(node, shape)
+    steps, lengths = [-(-length // stride) for length, stride, *_ in sides], shape[1:3]
+    if _is_transposed(node):
+        steps, lengths = list(lengths), _output_size(node, shape)
+    return [(lengths[i], steps[i], *sides[i][1:]) for i in (0, 1)]
 
 
 def _sides(node: Node, shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kedge_runtime.arrays import Flags, Floats, Indices, Pixels
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.provenance import calibration_mark
+from kedge_runtime.artefact.provenance import Provenance, calibration_mark
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite
 from kedge_runtime.confidence.fit import LabelledOutputs
@@ -26,6 +26,30 @@ REPEATED, UNREADABLE = "repeated images", "unreadable images"
 
 Tick = Callable[[], None]
 Look = Callable[[Pixels], None]
+
+
+@dataclass
+class ImageChoice:
+    """Chooses labelled images: each once, and none that something else used.
+
+    `reasons`: why an image is left out, by the mark of its file.
+    """
+
+    reasons: dict[str, str]
+
+    @classmethod
+    def beside(cls, provenance: Provenance) -> "ImageChoice":
+        """Return a choice that leaves out what calibrated and validated an artefact."""
+        reasons = dict.fromkeys(provenance.validation_images, VALIDATION)
+        return cls(reasons | dict.fromkeys(provenance.calibration_images, CALIBRATION))
+
+    def refusal(self, mark: str) -> str:
+        """Return why an image is left out; empty where nothing used it so far."""
+        return self.reasons.get(mark, "")
+
+    def take(self, mark: str) -> None:
+        """Choose an image; equal ones are left out from now on."""
+        self.reasons[mark] = REPEATED
 
 
 @dataclass(frozen=True)
@@ -97,20 +121,19 @@ def ask(
     `look` gets each of them as the model does, RGB uint8 [h, w, 3] of its size.
     Raises UsageError where none is left, EngineError.
     """
-    provenance = classifier.contract.provenance
-    reasons = dict.fromkeys(provenance.validation_images, VALIDATION)
-    reasons |= dict.fromkeys(provenance.calibration_images, CALIBRATION)
+    choice = ImageChoice.beside(classifier.contract.provenance)
     rows, chosen, left_out = dict[str, Floats](), list[int](), Counter[str]()
     for i, path in enumerate(images.paths):
         tick()
         try:
             content = read_bytes(path)
             mark = calibration_mark(content_digest(content).tobytes())
-            if reason := REPEATED if mark in rows else reasons.get(mark):
+            if reason := choice.refusal(mark):
                 left_out[reason] += 1
                 continue
             fitted = _fitted(classifier, content)
             rows[mark] = _outputs(classifier, fitted)
+            choice.take(mark)
             look(fitted)
         except ImageError:
             left_out[UNREADABLE] += 1

@@ -1,0 +1,56 @@
+"""Kernels that several operators have: those of a layer that is called more than once.
+
+TFLite stores such a kernel once, and a bias for each call, as its step is that of the call's input.
+So the calls keep one kernel, and each has a bias of its own.
+"""
+
+from collections.abc import Collection, Iterable
+from hashlib import sha256
+
+import numpy as np
+
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, passing
+from kedge_runtime.arrays import Floats
+
+Calls = tuple[Node, ...]
+
+
+def calls(nodes: Iterable[Node]) -> list[Calls]:
+    """Return the weighted nodes of each kernel that several have, in execution order."""
+    found: dict[object, list[Node]] = {}
+    for node in nodes:
+        if node.weights is not None:
+            kernel = node.weights.kernel
+            mark = sha256(kernel.tobytes()).digest()
+            key = (node.weights.kind, node.weights.groups, kernel.shape, mark)
+            found.setdefault(key, []).append(node)
+    return [tuple(group) for group in found.values() if len(group) > 1]
+
+
+def inputs_of(groups: Iterable[Calls]) -> frozenset[GraphTensor]:
+    """Return what the further calls of each kernel read."""
+    return frozenset(node.inputs[0] for _, *others in groups for node in others)
+
+
+def kept(
+    graph: Graph, images: Floats, tensors: Collection[GraphTensor]
+) -> dict[GraphTensor, Floats]:
+    """Return the values of some tensors on images, float32 [n, ...] each."""
+    parts: dict[GraphTensor, list[Floats]] = {tensor: [] for tensor in tensors}
+
+    def visit(tensor: GraphTensor, value: Floats) -> None:
+        if tensor in parts:
+            parts[tensor].append(value)
+
+    if parts:
+        fold_over(graph, images, visit)
+    return {tensor: np.concatenate(values) for tensor, values in parts.items()}
+
+
+def size(graph: Graph, tensors: Collection[GraphTensor]) -> int:
+    """Return how many numbers some tensors have together, per image."""
+    if not tensors:
+        return 0
+    image = np.zeros((1, *graph.shape), np.float32)
+    values = passing(graph, image)
+    return sum(np.size(found[node.output]) for node, found in values if node.output in tensors)
