@@ -17,7 +17,7 @@ from kedge_convert.export.exported import Recipe
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.copies import CopyError, copied, offsets
-from kedge_convert.prepare.copyable import Copies, NetworkWork, copy_groups, plans
+from kedge_convert.prepare.copyable import A_BYTE, Copies, NetworkWork, copy_groups, plans
 from kedge_convert.prepare.equalise import measure
 from kedge_convert.prepare.graph import Graph, quantised, simulate
 from kedge_convert.prepare.preparation import Rounding, round_weights
@@ -279,3 +279,16 @@ def test_the_command_says_what_is_copied_and_its_price(kedge: Run, tmp_path: Pat
     code, printed, _ = kedge("inspect", path)
     assert code == 0
     assert all(name in printed for name in layers)
+
+
+def test_a_transposed_convolution_multiplies_once_for_each_input() -> None:
+    keras = require("keras")
+    image = keras.Input((6, 6, 3))
+    value = keras.layers.Conv2DTranspose(8, 3, strides=2, padding="same")(image)
+    value = keras.layers.GlobalAveragePooling2D()(value)
+    graph = preparation.plan(keras.Model(image, keras.layers.Dense(5)(value)))
+    node = graph.nodes[0]
+    lone = graph.with_nodes([node])
+    work = NetworkWork(lone, measure(lone, nets.pictures(1)[:, :6, :6])[1]).of({})
+    kernel, moved = 3 * 3 * 3 * 8, 6 * 6 * 3 + 12 * 12 * 8
+    assert work == kernel * 6 * 6 + A_BYTE * (moved + kernel)

@@ -66,7 +66,8 @@ class NetworkWork:
         if node.weights is None:
             return A_BYTE * moved
         kernel = node.weights.kernel.size * self._times(node, copies)
-        positions = self._size(node.output) // self.shapes[node.output][-1]
+        at = node.inputs[0] if node.weights.kind == "transposed" else node.output
+        positions = self._size(at) // self.shapes[at][-1]
         return kernel * positions + A_BYTE * (moved + kernel)
 
     def _times(self, node: Node, copies: Copies) -> int:
