@@ -1,6 +1,7 @@
 """Hold less memory: give freed memory back to the system, keep long bytes on the disk."""
 
 import ctypes
+import gc
 import tempfile
 from contextlib import suppress
 from weakref import finalize
@@ -11,8 +12,14 @@ LONG = 256 << 20  # bytes that lie on the disk while nobody needs them
 def give_back() -> None:
     """Return to the system what glibc keeps for later: after TensorFlow's work, 150 MB and more.
 
-    Other C libraries have no such function, and nothing is done.
+    Graphs of TensorFlow go first, which refer to themselves.
     """
+    gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Return free pages of the heap. Other C libraries have no such function: nothing is done."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
