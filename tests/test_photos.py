@@ -14,7 +14,15 @@ import pytest
 from conftest import Run
 from foreign_files import WORDS
 from kedge_convert import pipeline
-from kedge_convert.images import MINIMUM, ImageSplit, Sampling, collect, fitted, readable
+from kedge_convert.images import (
+    MINIMUM,
+    ImageSplit,
+    Sampling,
+    collect,
+    fitted,
+    forget_others,
+    readable,
+)
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.worker.progress import Event, ItemDone, Progress, StageStarted
@@ -329,3 +337,12 @@ def test_what_is_kept_as_images_are_drawn_is_what_a_later_read_gives(tmp_path: P
         assert not kept.flags.writeable
         assert np.array_equal(kept, plan.fit(plan.read(path)))
     assert list(readable((*paths, tmp_path / "none.jpg"), spec)) == list(paths)
+
+
+def test_images_at_the_size_of_another_input_are_forgotten(tmp_path: Path) -> None:
+    (path,) = find_images(gallery(tmp_path, 1))
+    spec, other = (Input(Geometry(32, side), Normalisation()) for side in (24, 16))
+    kept, gone = (next(fitted([path], each)) for each in (spec, other))
+    forget_others(spec)
+    assert next(fitted([path], spec)) is kept
+    assert next(fitted([path], other)) is not gone

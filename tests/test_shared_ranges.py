@@ -1,13 +1,15 @@
 """An ONNX model that is written from the float TFLite program has its tensors and their ranges."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import families
-from kedge_convert.export import onnx_static, tflite_converter
-from kedge_convert.export.exported import ExportOptions
+from kedge_convert.export import onnx_static, tflite_converter, tflite_static
+from kedge_convert.export.exported import EMPTY, ExportOptions, Limits, Range
 from kedge_convert.quantise import onnx
+from kedge_convert.spread import shared
 from kedge_convert.toolkit import require
 
 
@@ -39,3 +41,25 @@ def test_only_the_others_are_looked_at(family: str, pictures: Path) -> None:
     own = onnx_static.minmax(floats, options.tensors(source))
     others = onnx_static.minmax(floats, options.tensors(source), tensors)
     assert others == {name: one for name, one in own.items() if name not in tensors}
+
+
+def test_ranges_by_threads_are_those_of_all_images_in_turn(pictures: Path) -> None:
+    source = families.source("vgg")
+    floats = tflite_converter.float32(source)
+    options = ExportOptions(tuple(sorted(pictures.iterdir())[:9]))
+    found = tflite_static.minmax(floats, options.tensors(source))
+    in_turn = tflite_static.observed(floats, options.tensors(source))
+    assert found == Range.of_all(in_turn)
+
+
+def test_a_part_of_zeros_alone_widens_no_range() -> None:
+    parts: list[Limits] = [{"x": (0.0, 0.0)}, {"x": (0.0, EMPTY / 4)}, {"y": (0.0, 0.0)}]
+    assert Range.of_parts(parts) == {"x": Range(0.0, EMPTY / 4), "y": Range(0.0, EMPTY)}
+
+
+def test_threads_share_items_and_none_is_lost() -> None:
+    taken = shared(range(1000))
+    with ThreadPoolExecutor(4) as threads:
+        parts = list(threads.map(lambda _: list(taken()), range(4)))
+    assert sorted(item for part in parts for item in part) == list(range(1000))
+    assert list(taken()) == []

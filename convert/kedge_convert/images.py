@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats, Pixels
-from kedge_runtime.artefact.contract import Input
+from kedge_runtime.artefact.contract import Geometry, Input
 from kedge_runtime.artefact.provenance import calibration_mark
 from kedge_runtime.errors import ImageError, UsageError
 from kedge_runtime.files import sha256_of_file
@@ -215,6 +215,12 @@ class FittedImages:
             with suppress(OSError):
                 self._put(_key(path, plan), plan.fit(pixels).copy())
 
+    def only(self, geometry: Geometry) -> None:
+        """Forget the images of all other geometries."""
+        with self._lock:
+            for key in [key for key in self._held if geometry not in key]:
+                self._bytes -= self._held.pop(key).nbytes
+
     def _put(self, key: tuple[object, ...], pixels: Pixels) -> None:
         pixels.flags.writeable = False
         with self._lock:
@@ -240,6 +246,11 @@ def fitted(paths: Sequence[Path], spec: Input) -> Iterator[Pixels]:
     plan = Preprocessor(spec)
     for path in paths:
         yield _FITTED.of(path, plan)
+
+
+def forget_others(spec: Input) -> None:
+    """Forget the images that were kept for another input than `spec`."""
+    _FITTED.only(spec.geometry)
 
 
 def readable(paths: Sequence[Path], spec: Input) -> Iterator[Path]:

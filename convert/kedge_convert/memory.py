@@ -1,13 +1,47 @@
-"""Give freed memory back to the system."""
+"""Hold less memory: give freed memory back to the system, keep long bytes on the disk."""
 
 import ctypes
+import gc
+import tempfile
 from contextlib import suppress
+from weakref import finalize
+
+LONG = 256 << 20  # bytes that lie on the disk while nobody needs them
 
 
 def give_back() -> None:
     """Return to the system what glibc keeps for later: after TensorFlow's work, 150 MB and more.
 
-    Other C libraries have no such function, and nothing is done.
+    Graphs of TensorFlow go first, which refer to themselves.
     """
+    gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Return free pages of the heap. Other C libraries have no such function: nothing is done."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class StoredBytes:
+    """Bytes that are needed again later: long ones lie in a file, if the disk takes them."""
+
+    def __init__(self, content: bytes) -> None:
+        """Store them. The file has no name, and ends with this object or its process."""
+        self._content, self._file = content, None
+        if len(content) < LONG:
+            return
+        with suppress(OSError):
+            file = tempfile.TemporaryFile()  # noqa: SIM115  # it ends with this object
+            file.write(content)
+            file.flush()
+            self._content, self._file = b"", file
+            finalize(self, file.close)
+
+    def read(self) -> bytes:
+        """Return them."""
+        if self._file is None:
+            return self._content
+        self._file.seek(0)
+        return self._file.read()

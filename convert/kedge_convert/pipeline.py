@@ -202,8 +202,7 @@ def _tried(
     final = request.out / name
     with staged(final) as temporary:
         bare = ModelContent(temporary, target.format, exported.content)
-        sealed = _sealed(bare, target, model, reference, recipe)
-        write(temporary, sealed.content)
+        about = _written(bare, target, model, reference, recipe)
         limits = limits_for(recipe.precision, request.limits)
         file = AskedFile(temporary)
         measured = float_model.check(file, target, reference, limits, progress)
@@ -224,7 +223,7 @@ def _tried(
     checked = Checked(
         path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence, folder
     )
-    made = (*attempt.misses, *exported.notes, *sealed.notes)
+    made = (*attempt.misses, *exported.notes, *about)
     notes = (*made, *notes_on(measured, limits), *completed.notes, *seen)
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
 
@@ -249,15 +248,25 @@ def _completed(
     return complete(path, target, reference, used, request.confidence, progress)
 
 
+def _written(
+    bare: ModelContent, target: Target, model: Convertible, reference: FloatModel, recipe: Recipe
+) -> tuple[str, ...]:
+    """Write the sealed file under the path of `bare`; return notes on it, but none of its bytes."""
+    sealed = _sealed(bare, target, model, reference, recipe)
+    write(bare.path, sealed.content)
+    return sealed.notes
+
+
 def _sealed(
     bare: ModelContent, target: Target, model: Convertible, reference: FloatModel, recipe: Recipe
 ) -> Exported:
     """Return the file with its contract, its golden set and what other programs read."""
     structure.check_precision(bare, recipe.precision, model.source.name)
+    source = replace(model.source, output=reference.source.output)
     with quiet():
         engine = open_engine(bare)
-    source = replace(model.source, output=reference.source.output)
     contract = contract_builder.contract_of(source, target, engine, model.images, recipe)
+    del engine  # the golden set's holds the weights, too
     golden = golden_set(bare, contract, reference.golden, reference.golden_logits)
     described = FORMATS[target.format].describe(bare.data, contract)
     content = seal(target.format, described.content, contract, golden)

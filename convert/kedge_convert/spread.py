@@ -4,9 +4,10 @@ Engines and decoders let Python go on meanwhile. LiteRT's kernels of 16-bit acti
 thread only, and the others gain as the next image is decoded while one is run.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +24,21 @@ LARGEST = 64 << 20  # bytes of a model: each thread holds its own copy
 def copies(size: int) -> int:
     """Return how many threads run a model of so many bytes, each with a copy of its own."""
     return cores() if size <= LARGEST else 1
+
+
+def shared(items: Iterable[Item]) -> Callable[[], Iterator[Item]]:
+    """Return what gives each thread an iterator; each item goes to the first one that takes it."""
+    rest, lock, end = iter(items), Lock(), object()
+
+    def taking() -> Iterator[Item]:
+        while True:
+            with lock:
+                item = next(rest, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]  # it is no end
+
+    return taking
 
 
 def spread(

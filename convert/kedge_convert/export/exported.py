@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,11 +117,23 @@ class Range:
     @classmethod
     def of_all(cls, values: "Iterable[tuple[str, Floats]]") -> "Ranges":
         """Return the range of all values of every name."""
-        limits: dict[str, tuple[float, float]] = {}
-        for name, value in values:
-            low, high = limits.get(name, (np.inf, -np.inf))
-            limits[name] = min(low, float(value.min())), max(high, float(value.max()))
-        return {name: cls.over(low, high) for name, (low, high) in limits.items()}
+        return cls.of_parts([limits(values)])
+
+    @classmethod
+    def of_parts(cls, parts: "Iterable[Limits]") -> "Ranges":
+        """Return the range of all values of every name, by the limits in parts of them."""
+        ends = limits((name, np.array(pair)) for part in parts for name, pair in part.items())
+        return {name: cls.over(*pair) for name, pair in ends.items()}
 
 
 Ranges = dict[str, Range]
+Limits = dict[str, tuple[float, float]]
+
+
+def limits(values: "Iterable[tuple[str, NDArray[Any]]]") -> Limits:
+    """Return the least and the largest value of every name."""
+    found: Limits = {}
+    for name, value in values:
+        low, high = found.get(name, (np.inf, -np.inf))
+        found[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return found

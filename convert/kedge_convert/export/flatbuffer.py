@@ -1,5 +1,6 @@
 """TFLite files as objects that can be changed, and back; the schema's own Python classes do it."""
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from kedge_convert.toolkit import require
 
 IDENTIFIER = b"TFL3"  # schema.fbs: file_identifier
-FIRST_BYTES = 1 << 20  # what the builder starts with; it doubles
+FIRST_BYTES = 1 << 20  # room for all but numbers; the builder doubles it if need be
 
 
 def schema() -> Any:
@@ -17,8 +18,16 @@ def schema() -> Any:
 
 
 def unpack(content: bytes) -> Any:
-    """Return the file's ModelT. Its buffers are views of `content`, not copies."""
-    return schema().ModelT.InitFromObj(schema().Model.GetRootAs(content, 0))
+    """Return the file's ModelT. Its buffers are views of `content`, not copies.
+
+    Also those that lie behind the flatbuffer.
+    """
+    model = schema().ModelT.InitFromObj(schema().Model.GetRootAs(content, 0))
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 1 stands for a buffer without numbers
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
+    return model
 
 
 def pack(model: Any) -> bytes:
@@ -30,9 +39,43 @@ def pack(model: Any) -> bytes:
     used |= {each.buffer for each in model.metadata or ()}
     for index, buffer in enumerate(model.buffers):
         buffer.data = buffer.data if index in used else None
-    builder = require("flatbuffers").Builder(FIRST_BYTES)
+    # Room for all of it at once: the builder holds two copies whenever it grows.
+    room = FIRST_BYTES + sum(len(each.data) for each in model.buffers if each.data is not None)
+    builder = _builder(room)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def _builder(room: int) -> Any:
+    """Return a builder that copies the numbers of a buffer once, not three times."""
+
+    class DirectBuilder(require("flatbuffers").Builder):  # type: ignore[misc]  # no stubs
+        def CreateNumpyVector(self, x: NDArray[Any]) -> Any:  # noqa: N802  # overrides
+            if x.dtype != np.uint8 or not x.flags.c_contiguous:
+                return super().CreateNumpyVector(x)
+            self.StartVector(1, x.size, 1)
+            self.head -= x.size
+            with memoryview(self.Bytes) as all_bytes:
+                all_bytes[self.head : self.head + x.size] = x.data
+            return self.EndVector()
+
+    return DirectBuilder(room)
+
+
+def share(model: Any) -> Any:
+    """Let constants with the same bytes share a buffer, as TensorFlow's converter does; in place.
+
+    The first of equal ones stays.
+    """
+    kept: dict[bytes, int] = {}
+    for index, buffer in enumerate(model.buffers):
+        if buffer.data is not None and len(buffer.data):
+            kept.setdefault(sha256(buffer.data).digest(), index)
+    for tensor in model.subgraphs[0].tensors:
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data):
+            tensor.buffer = kept[sha256(data).digest()]
+    return model
 
 
 def operators(model: Any) -> list[tuple[str, Any]]:

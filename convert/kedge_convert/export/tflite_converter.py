@@ -1,15 +1,17 @@
 """Run TensorFlow's converter with the settings of each precision; halve a float file's weights."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from kedge_convert.export import flatbuffer, tflite_static
+from kedge_convert.export import flatbuffer, placeholders, tflite_static
 from kedge_convert.export.exported import Exported, ExportOptions, Ranges, Scheme, half
 from kedge_convert.load import fake_quant, input_stage
+from kedge_convert.memory import StoredBytes
 from kedge_convert.rewrite import lowering
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
@@ -69,9 +71,7 @@ def converted(
     tf = require("tensorflow")
     try:
         with quiet():
-            converter = _converter(tf, model)
-            _set(tf, converter, settings)
-            content = _signed(converter.convert())
+            content = flatbuffer.pack(_signed(_file(tf, model, settings)))
     # MLIR raises RuntimeError and others.
     except Exception as error:
         raise ConversionError(
@@ -81,8 +81,25 @@ def converted(
 
 
 # Weights beyond which memory matters more than time: VGG16 (138 million) takes 9.6 GB as one traced
-# function, 5.2 GB as a SavedModel.
+# function, 5.2 GB as a SavedModel, and 3.8 GB with placeholders.
 LARGE = 50_000_000
+
+
+def _file(tf: Any, model: Any, settings: ConverterSettings) -> Any:
+    """Return a model's file as a ModelT.
+
+    Raises ValueError where TensorFlow's is no TFLite file, and what its converter does.
+    """
+    if settings == FLOAT and model.count_params() > LARGE:
+        with suppress(Exception):  # the converter raises anything, and may yet take a SavedModel
+            if (file := placeholders.convert(tf, model, LARGE)) is not None:
+                return file
+    converter = _converter(tf, model)
+    _set(tf, converter, settings)
+    content = converter.convert()
+    if content[4:8] != flatbuffer.IDENTIFIER:
+        raise ValueError(f"its file begins with {content[:8]!r}")
+    return flatbuffer.unpack(content)
 
 
 def _converter(tf: Any, model: Any) -> Any:
@@ -103,20 +120,15 @@ def program(tf: Any, model: Any) -> Any:
     return tf.function(partial(model, training=False)).get_concrete_function(taken)
 
 
-def _signed(content: bytes) -> bytes:
-    """Return the file with the signature that a SavedModel would have: some programs ask for it.
-
-    Raises ValueError for what is no TFLite file.
-    """
-    if content[4:8] != flatbuffer.IDENTIFIER:
-        raise ValueError(f"its file begins with {content[:8]!r}")
-    model, schema = flatbuffer.unpack(content), flatbuffer.schema()
+def _signed(model: Any) -> Any:
+    """Return a ModelT with the signature that a SavedModel would have: some programs ask for it."""
+    schema = flatbuffer.schema()
     graph, signature = model.subgraphs[0], schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
     signature.inputs = [_named(INPUT, graph.inputs[0])]
     signature.outputs = [_named(f"output_{i}", at) for i, at in enumerate(graph.outputs)]
     model.signatureDefs = [signature]
-    return flatbuffer.pack(model)
+    return model
 
 
 def _named(name: str, index: int) -> Any:
@@ -135,14 +147,16 @@ def _set(tf: Any, converter: Any, settings: ConverterSettings) -> None:
 
 
 # By the Keras model, for as long as that lives.
-_FLOATS: WeakKeyDictionary[Any, bytes] = WeakKeyDictionary()
+_FLOATS: WeakKeyDictionary[Any, StoredBytes] = WeakKeyDictionary()
 
 
 def float32(source: Source) -> bytes:
     """Return the float file, made once for all that starts from it."""
-    if source.model not in _FLOATS:
-        _FLOATS[source.model] = converted(single(source), FLOAT, target_of(source, "float32"))
-    return _FLOATS[source.model]
+    if source.model in _FLOATS:
+        return _FLOATS[source.model].read()
+    content = converted(single(source), FLOAT, target_of(source, "float32"))
+    _FLOATS[source.model] = StoredBytes(content)
+    return content
 
 
 _RANGES: WeakKeyDictionary[Any, tuple[tuple[Path, ...], Ranges]] = WeakKeyDictionary()

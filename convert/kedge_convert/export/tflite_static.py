@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert.export import flatbuffer
-from kedge_convert.export.exported import PLAIN, Range, Ranges, Scheme
+from kedge_convert.export.exported import PLAIN, Range, Ranges, Scheme, limits
+from kedge_convert.spread import copies, shared
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.errors import one_line
 from kedge_runtime.output import quiet
@@ -70,8 +72,11 @@ def _unread(model: Any) -> bool:
 
 
 def minmax(content: bytes, images: Iterable[Activation]) -> Ranges:
-    """Return the range of all values of every activation over the images."""
-    return Range.of_all(observed(content, images))
+    """Return the range of all values of every activation over the images, in a thread a core."""
+    taken, count = shared(images), copies(len(content))
+    with ThreadPoolExecutor(count, thread_name_prefix="kedge-ranges") as threads:
+        parts = threads.map(lambda _: limits(observed(content, taken())), range(count))
+        return Range.of_parts(parts)
 
 
 def quantise(

@@ -19,7 +19,7 @@ from kedge_convert import contract_builder
 from kedge_convert.export import structure
 from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import ImageSplit, tensors
+from kedge_convert.images import ImageSplit, forget_others, tensors
 from kedge_convert.memory import give_back
 from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
@@ -131,7 +131,8 @@ def prepare(
     stock = stock or source
     graph = preparation.plan(source.model)
     inputs = preparation_inputs(source, images)
-    give_back()  # no other step needs as much as the next one
+    forget_others(source.input)  # that were tried for it
+    give_back()  # no other steps need as much as the next ones
     all_grids = dict.fromkeys(map(options.grids, options.formats))
     prepared = {}
     with progress.stage("prepare weights", len(graph.nodes) * len(all_grids)) as tick, quiet():
@@ -139,6 +140,7 @@ def prepare(
         equalised = preparation.equalised(graph, inputs, per_channel=per_channel)
         # A copy: the others take memory that rounding needs.
         inputs = inputs[: preparation.affordable(equalised, len(inputs))].copy()
+        give_back()
         for grids in all_grids:
             rounding = preparation.Rounding(options.seed, grids=grids)
             rounded = preparation.round_weights(equalised, inputs, rounding, tick)

@@ -37,8 +37,8 @@ FORMATS: Mapping[str, ModuleType] = _Modules()
 def append(format: str, model: bytes, members: dict[str, bytes]) -> bytes:
     """Return `model` with `members` and, as the last 71 bytes, the digest of all bytes before."""
     sealed: bytes = FORMATS[format].append(model, members, room=DIGEST_BYTES)
-    body = sealed[:-DIGEST_BYTES]
-    return body + digest(body)
+    body = memoryview(sealed)[:-DIGEST_BYTES]
+    return b"".join((body, digest(body)))
 
 
 def with_room(format: str, content: bytes, old: int, new: int) -> bytes:

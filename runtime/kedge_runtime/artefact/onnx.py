@@ -17,7 +17,7 @@ KEY, VALUE = 1, 2  # StringStringEntryProto
 def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
     """Return the model with one metadata entry per member and a last one of `room` bytes."""
     entries = [_entry(name, _to_text(name, content)) for name, content in members.items()]
-    return model + b"".join(entries) + _last(room)
+    return b"".join((model, *entries, _last(room)))
 
 
 def with_room(content: bytes, old: int, new: int) -> bytes:
