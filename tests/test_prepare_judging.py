@@ -8,6 +8,7 @@ import pytest
 
 import nets
 from kedge_convert.prepare import judging, preparation, rounding
+from kedge_convert.prepare.batches import Batches
 from kedge_convert.prepare.graph import Node
 from kedge_convert.prepare.preparation import Rounding, round_weights
 from kedge_convert.toolkit import require
@@ -34,7 +35,7 @@ def test_outputs_of_windows_are_those_of_the_node(name: str) -> None:
     for node in weighted(name):
         value = inputs_of(node)
         at = rounding.positions(node, value.shape, 10**6, np.random.default_rng(0))
-        found = judging.outputs(node, rounding.sample(node, value, at))
+        found = judging.outputs(node, rounding.sample(node, Batches.of(value), at))
         wanted = np.asarray(node.run({node.inputs[0]: value}.__getitem__))
         if wanted.ndim == 4:
             wanted = wanted[:, at[:, 0], at[:, 1]].reshape(-1, wanted.shape[-1])
@@ -51,7 +52,7 @@ def test_an_error_grows_with_what_the_kernel_is_off() -> None:
         ]
         value = inputs_of(node)
         at = rounding.positions(node, value.shape, 20, np.random.default_rng(0))
-        pair = (rounding.sample(node, value, at),) * 2
+        pair = (rounding.sample(node, Batches.of(value), at),) * 2
         errors = [judging.output_error(node, each, pair) for each in candidates]
         assert errors[0] == 0.0
         assert 0 < errors[1] < errors[2]

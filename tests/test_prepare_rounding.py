@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import nets
 from kedge_convert.prepare import preparation, rounding
+from kedge_convert.prepare.batches import Batches
 from kedge_convert.prepare.graph import (
     GraphTensor,
     Node,
@@ -153,7 +154,7 @@ def test_windows_are_tensorflows_patches(kind: str, options: dict[str, Any]) -> 
     at = rounding.positions(node, pictures.shape, 10**6, rng)
     assert sorted(map(tuple, at)) == list(np.ndindex(*patches.shape[1:3]))
     expected = patches[:, at[:, 0], at[:, 1]].reshape(len(pictures) * len(at), -1, 4)
-    found = rounding.sample(node, pictures, at)
+    found = rounding.sample(node, Batches.of(pictures), at)
     if kind == "depthwise":
         np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))
     else:
@@ -166,7 +167,9 @@ def test_windows_times_the_flat_kernel_are_the_layers_output(kind: str) -> None:
     assert node.weights is not None
     at = rounding.positions(node, pictures.shape, 7, np.random.default_rng(1))
     assert at.shape == (7, 2)
-    found = np.matmul(rounding.sample(node, pictures, at), rounding.flatten(node.weights))
+    found = np.matmul(
+        rounding.sample(node, Batches.of(pictures), at), rounding.flatten(node.weights)
+    )
     wanted = np.asarray(node.layer(pictures))[:, at[:, 0], at[:, 1]]
     rows = wanted.reshape(-1, wanted.shape[-1])
     if kind == "depthwise":
@@ -190,7 +193,7 @@ def test_windows_of_transposed_convolutions(options: dict[str, Any]) -> None:
     wanted = np.asarray(node.layer(pictures))
     at = rounding.positions(node, pictures.shape, 10**6, np.random.default_rng(1))
     assert sorted(map(tuple, at)) == list(np.ndindex(*wanted.shape[1:3]))
-    windows = rounding.sample(node, pictures, at)
+    windows = rounding.sample(node, Batches.of(pictures), at)
     found = windows @ rounding.flatten(node.weights)
     rows = wanted[:, at[:, 0], at[:, 1]].reshape(len(found), -1)
     np.testing.assert_allclose(found, rows, atol=1e-5)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kedge_convert.prepare import rounding as windows
+from kedge_convert.prepare.batches import Batches
 from kedge_convert.prepare.graph import Node
 from kedge_convert.prepare.judging import judges, output_error
 from kedge_convert.prepare.rounding import Grid, Positions, on_grid_by_inputs, plain
@@ -18,15 +19,19 @@ INDEPENDENT = 10
 
 @dataclass(frozen=True)
 class KernelCall:
-    """A weighted node with its input in the float network and in the rounded one, [n, ...]."""
+    """A weighted node with its input in the float network and in the rounded one."""
 
     node: Node
-    floats: Floats
-    rounded: Floats
+    floats: Batches
+    rounded: Batches
 
-    def of(self, images: slice) -> "KernelCall":
-        """Return it on some of the images."""
-        return KernelCall(self.node, self.floats[images], self.rounded[images])
+    def parted(self, count: int) -> "tuple[KernelCall, KernelCall]":
+        """Return it on the first `count` images, and on the others."""
+        values = (self.floats, self.rounded)
+        return (
+            KernelCall(self.node, *(each.before(count) for each in values)),
+            KernelCall(self.node, *(each.after(count) for each in values)),
+        )
 
     def windows(self, at: Positions) -> tuple[Floats, Floats]:
         """Return the windows of both inputs at positions (rounding.py), the float one's first."""
@@ -45,8 +50,7 @@ class KernelCall:
         rounded = replace(self.node, weights=replace(self.node.weights, kernel=kernel))
         pairs = ((self.node, self.floats), (rounded, self.rounded))
         reference, actual = (
-            np.asarray(one.linear(value.mean(axis=0, keepdims=True)), np.float64)
-            for one, value in pairs
+            np.asarray(one.linear(value.mean()), np.float64) for one, value in pairs
         )
         error = (reference - actual).mean(axis=tuple(range(reference.ndim - 1)))
         bias = (self.node.weights.bias + error).astype(np.float32)
@@ -61,14 +65,14 @@ def rounded_kernel(calls: Sequence[KernelCall], grid: Grid, rng: np.random.Gener
     judging = judges(len(calls[0].floats))
     shapes = [(call.node, call.floats.shape) for call in calls]
     at = [windows.positions(node, shape, POSITIONS, rng) for node, shape in shapes]
-    fitting = [call.of(slice(judging, None)) for call in calls]
+    judges_of, fitting = zip(*(call.parted(judging) for call in calls), strict=True)
     kernels = _candidates(fitting, grid, at)
     if judging == 0:
         return kernels[0]
     errors = np.zeros(len(kernels))
-    for call, fitted, place in zip(calls, fitting, at, strict=True):
-        pair = call.of(slice(judging)).windows(place)
-        errors += [output_error(call.node, fitted.corrected(each), pair) for each in kernels]
+    for judge, fitted, place in zip(judges_of, fitting, at, strict=True):
+        pair = judge.windows(place)
+        errors += [output_error(judge.node, fitted.corrected(each), pair) for each in kernels]
     return kernels[int(np.argmin(errors))]
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare import shared
+from kedge_convert.memory import trim
+from kedge_convert.prepare import batches, shared
+from kedge_convert.prepare.batches import Batched, Batches
 from kedge_convert.prepare.equalise import equalise
 from kedge_convert.prepare.fold import fold
 from kedge_convert.prepare.graph import (
@@ -14,12 +16,9 @@ from kedge_convert.prepare.graph import (
     Graph,
     GraphTensor,
     Node,
-    Values,
     Weights,
     forget,
     peak,
-    quantised,
-    run,
     trace,
 )
 from kedge_convert.prepare.kernels import KernelCall, rounded_kernel
@@ -29,6 +28,7 @@ from kedge_convert.prepare.steps import low_and_step
 from kedge_runtime.arrays import Floats
 
 MEMORY = 1 << 30  # bytes for the values of both networks
+LARGE = 64 << 20  # bytes of a value that is worth a look for free pages
 
 Tick = Callable[[], None]
 
@@ -94,8 +94,8 @@ class _RoundingPass:
     def __init__(self, graph: Graph, images: Floats, rounding: Rounding) -> None:
         self._rounding, self._last = rounding, graph.last_uses()
         self._rng = np.random.default_rng(rounding.seed)
-        self._floats: Values = {graph.input: images}
-        self._rounded: Values = {graph.input: images}
+        self._floats: Batched = {graph.input: Batches.of(images)}
+        self._rounded: Batched = {graph.input: Batches.of(images)}
         kernels = [each for each in graph.nodes if each.weights and rounding.grid(each)]
         groups = shared.calls(kernels)
         self._calls = {node.output: group for group in groups for node in group}
@@ -105,15 +105,17 @@ class _RoundingPass:
 
     def past(self, index: int, node: Node) -> Node:
         """Go past a node of the float network; return the rounded one."""
-        rounded = self._prepared(node)
-        value = run(rounded, self._rounded)
-        if node.offsets is not None and node.output not in self._rounding.floats:
-            rounded = shifted(rounded, low_and_step(value)[1])
-            value = run(rounded, self._rounded)
-        is_float = node.output in self._rounding.floats
-        self._rounded[node.output] = value if is_float else quantised(rounded, value)
-        forget(node, index, self._last, self._rounded)  # before the float network needs room
-        self._floats[node.output] = run(node, self._floats)
+        rounded, is_float = self._prepared(node), node.output in self._rounding.floats
+        if node.offsets is not None and not is_float:
+            unshifted = batches.run(rounded, self._rounded)
+            rounded = shifted(rounded, low_and_step(*unshifted.arrays)[1])
+        spent = {tensor for tensor in node.inputs if self._last.get(tensor) == index}
+        value = batches.run(rounded, self._rounded, spent)
+        self._rounded[node.output] = value if is_float else batches.quantised(rounded, value)
+        forget(node, index, self._last, self._rounded)
+        if value.nbytes >= LARGE:
+            trim()  # before the float network needs room
+        self._floats[node.output] = batches.run(node, self._floats, spent)
         forget(node, index, self._last, self._floats)
         return rounded
 

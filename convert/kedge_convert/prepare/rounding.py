@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.prepare.batches import Batches
 from kedge_convert.prepare.compensation import OrderedInputs
 from kedge_convert.prepare.graph import Node, Weights
 from kedge_runtime.arrays import Doubles, Floats
@@ -46,11 +47,11 @@ def positions(
     return np.stack([drawn // width, drawn % width], axis=1)
 
 
-def sample(node: Node, value: Floats, at: Positions) -> Floats:
+def sample(node: Node, value: Batches, at: Positions) -> Floats:
     """Return the windows at the positions as rows, [samples, n], in groups as `flatten` has."""
     assert node.weights is not None
     if node.weights.kind == "dense":
-        return value.reshape(-1, value.shape[-1])
+        return value.rows()
     taps = list(np.ndindex(*_size(node)))
     if node.weights.kind == "depthwise":
         channels, samples = value.shape[-1], len(value) * len(at)
@@ -67,14 +68,14 @@ def sample(node: Node, value: Floats, at: Positions) -> Floats:
     return parts.transpose(2, 0, 1, 3).reshape(groups, samples, -1)
 
 
-def _tap(node: Node, value: Floats, at: Positions, tap: tuple[int, ...]) -> Floats:
+def _tap(node: Node, value: Batches, at: Positions, tap: tuple[int, ...]) -> Floats:
     """Return what one kernel position sees, [images, positions, channels]; zeros outside."""
     height, width = value.shape[1:3]
     starts = [before for before, _ in _padding(node, value.shape)]
     reached = _between if _is_transposed(node) else _beside
     rows, columns = (reached(node, i, at[:, i], tap[i], starts[i]) for i in (0, 1))
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    seen = value[:, rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    seen = value.at(rows.clip(0, height - 1), columns.clip(0, width - 1))
     return np.asarray(seen * inside[:, None], np.float32)
 
 

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import numpy as np
 
+from kedge_convert.prepare.batches import Batched, Batches
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, passing
 from kedge_runtime.arrays import Floats
 
@@ -32,10 +33,8 @@ def inputs_of(groups: Iterable[Calls]) -> frozenset[GraphTensor]:
     return frozenset(node.inputs[0] for _, *others in groups for node in others)
 
 
-def kept(
-    graph: Graph, images: Floats, tensors: Collection[GraphTensor]
-) -> dict[GraphTensor, Floats]:
-    """Return the values of some tensors on images, float32 [n, ...] each."""
+def kept(graph: Graph, images: Floats, tensors: Collection[GraphTensor]) -> Batched:
+    """Return the values of some tensors on images."""
     parts: dict[GraphTensor, list[Floats]] = {tensor: [] for tensor in tensors}
 
     def visit(tensor: GraphTensor, value: Floats) -> None:
@@ -44,7 +43,7 @@ def kept(
 
     if parts:
         fold_over(graph, images, visit)
-    return {tensor: np.concatenate(values) for tensor, values in parts.items()}
+    return {tensor: Batches(values) for tensor, values in parts.items()}
 
 
 def size(graph: Graph, tensors: Collection[GraphTensor]) -> int:

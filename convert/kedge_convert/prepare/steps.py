@@ -13,13 +13,25 @@ def in_steps(value: Floats) -> Floats:
 
     Zero is one of the steps, as padding needs it.
     """
-    low, high = _ends(value)
+    steps = value if value.flags.writeable else np.empty_like(value)
+    _hold(value, steps, ends_of(value))
+    return steps
+
+
+def in_steps_between(value: Floats, ends: tuple[float, float]) -> Floats:
+    """Return the nearest of the 256 steps between `ends` to each number, a new array."""
+    steps = np.empty_like(value)
+    _hold(value, steps, ends)
+    return steps
+
+
+def _hold(value: Floats, steps: Floats, ends: tuple[float, float]) -> None:
+    low, high = ends
     step = _step(low, high)
     zero = np.rint(-low / step)
     least, most, width = (np.float32(x) for x in (-zero, STEPS - zero, step))
     first, last = np.rint(np.array([low, high], np.float32) / width)
     inside = least <= first and last <= most  # then all are, and none needs clipping
-    steps = value if value.flags.writeable else np.empty_like(value)
     for taken, given in zip(_parts(value), _parts(steps), strict=True):
         np.divide(taken, width, out=given)
         np.rint(given, out=given)
@@ -27,18 +39,17 @@ def in_steps(value: Floats) -> Floats:
             np.maximum(given, least, out=given)
             np.minimum(given, most, out=given)
         np.multiply(given, width, out=given)
-    return steps
 
 
-def low_and_step(value: Floats) -> tuple[float, float]:
+def low_and_step(*values: Floats) -> tuple[float, float]:
     """Return the least value, or zero, and the step of an int8 tensor of these values."""
-    low, high = _ends(value)
+    low, high = ends_of(*values)
     return low, _step(low, high)
 
 
-def _ends(value: Floats) -> tuple[float, float]:
+def ends_of(*values: Floats) -> tuple[float, float]:
     """Return the least and the largest value; zero lies between."""
-    ends = [(float(part.min()), float(part.max())) for part in _parts(value)]
+    ends = [(float(part.min()), float(part.max())) for value in values for part in _parts(value)]
     lows, highs = zip((0.0, 0.0), *ends, strict=True)
     return min(lows), max(highs)
 
