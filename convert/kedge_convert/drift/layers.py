@@ -34,7 +34,11 @@ NARROW = 8.0
 # above twelve is an outlier.
 OUTLIER = 12.0
 
-SEARCH = "`kedge convert ... --min-agreement .98` searches which layers to keep in float"
+# The limit is the user's: what one network loses by a layer is another one's whole budget.
+SEARCH = (
+    "`kedge convert ... --min-agreement LIMIT`, with the agreement that you need, searches which "
+    "layers to keep in float"
+)
 
 # The file doesn't record the reason.
 STOCK = "(prepared ones were not closer, not possible, or --effort fast was given): "
