@@ -225,8 +225,8 @@ def _number(value: float | None, spec: str) -> str:
 def summary(found: list[Row]) -> list[str]:
     """Return a table with a line for each model and format: stock, the best peer, and kedge."""
     lines = [
-        "| model | format | stock | best of the peers | kedge | stock's KL / kedge's | `high` | the "
-        "same of `high` |"
+        "| model | format | stock | best of the peers | kedge | stock's KL / kedge's "
+        "| kedge high | stock's KL / high's |"
     ]
     lines.append("| --- | --- | --: | --: | --: | --: | --: | --: |")
     for model, form in dict.fromkeys((row.model, row.format) for row in found if row.format):
