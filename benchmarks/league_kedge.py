@@ -21,7 +21,7 @@ from kedge_runtime.artefact.containers import split as without_seal
 WAYS: dict[str, tuple[str, ...]] = {
     "kedge": (),
     "kedge fast": ("--effort", "fast"),
-    "kedge high": ("--effort", "high"),
+    league_table.HIGH: ("--effort", "high"),
     "kedge, synthetic images": ("--calibrate", "synthetic"),
     league_table.BUDGET: ("--min-agreement", str(league_table.MIN_AGREEMENT)),
 }

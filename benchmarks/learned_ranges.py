@@ -28,7 +28,7 @@ import machine
 from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import SAME_SCALE, Graph, GraphTensor, Node, fold_over
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, keeps_scale
 from kedge_convert.source import Source, load_source
 
 BATCH, CHUNK = 16, 20
@@ -68,7 +68,7 @@ class Learner:
             ends[tensor] = min(low, float(value.min())), max(high, float(value.max()))
 
         fold_over(rounded, images, visit)
-        held = [node for node in rounded.nodes if node.weights or not _same_scale(node)]
+        held = [node for node in rounded.nodes if not keeps_scale(node)]
         self.ends = {node.output: ends[node.output] for node in held}
         # Shares of the ends, and biases in steps of the output: all of one size.
         self.shares = {tensor: tf.Variable([1.0, 1.0]) for tensor in self.ends}
@@ -107,10 +107,6 @@ class Learner:
         tensors = [node.output for node in nodes]
         shares = [self.shares[each] for each in tensors if each in self.shares]
         return shares, [self.shifts[each] for each in tensors if each in self.shifts]
-
-
-def _same_scale(node: Node) -> bool:
-    return node.weights is None and type(node.layer).__name__ in SAME_SCALE
 
 
 def fit(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare.graph import CHUNK, SAME_SCALE, GraphTensor, Node
+from kedge_convert.prepare.graph import CHUNK, GraphTensor, Node, keeps_scale
 from kedge_convert.prepare.steps import ends_of, in_steps_between
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
@@ -94,7 +94,7 @@ def run(node: Node, values: Batched, spent: Container[GraphTensor] = ()) -> Batc
 
 def quantised(node: Node, value: Batches) -> Batches:
     """Return the value as an int8 tensor would hold it, as of `graph.quantised`; in place."""
-    if node.weights is not None or type(node.layer).__name__ not in SAME_SCALE:
+    if not keeps_scale(node):
         tensor_of, ends = require("keras").ops.convert_to_tensor, ends_of(*value.arrays)
         for index, tensor in enumerate(value.tensors):
             value.tensors[index] = tensor_of(in_steps_between(np.asarray(tensor), ends))

@@ -287,9 +287,12 @@ def quantised(node: Node, value: Floats) -> Floats:
 
     Values that keep their input's scale are returned as they are.
     """
-    if node.weights is None and type(node.layer).__name__ in SAME_SCALE:
-        return value
-    return in_steps(value)
+    return value if keeps_scale(node) else in_steps(value)
+
+
+def keeps_scale(node: Node) -> bool:
+    """Whether an engine gives a node's output the scale of its input, and rounds nothing."""
+    return node.weights is None and type(node.layer).__name__ in SAME_SCALE
 
 
 def passing(graph: Graph, images: Floats) -> Iterator[tuple[Node, Values]]:
@@ -330,6 +333,13 @@ def peak(graph: Graph) -> int:
     return max(
         sum(np.size(value) for value in values.values()) for _, values in passing(graph, image)
     )
+
+
+def sizes(graph: Graph) -> dict[GraphTensor, int]:
+    """Return how many numbers each node's output has, per image."""
+    image = np.zeros((1, *graph.shape), np.float32)
+    nodes = passing(graph, image)
+    return {node.output: int(np.size(values[node.output])) for node, values in nodes}
 
 
 def fold_over(graph: Graph, images: Floats, visit: Callable[[GraphTensor, Floats], None]) -> None:

@@ -4,13 +4,14 @@ TFLite stores such a kernel once, and a bias for each call, as its step is that 
 So the calls keep one kernel, and each has a bias of its own.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from hashlib import sha256
 
 import numpy as np
 
 from kedge_convert.prepare.batches import Batched, Batches
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, passing
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, sizes
 from kedge_runtime.arrays import Floats
 
 Calls = tuple[Node, ...]
@@ -18,12 +19,14 @@ Calls = tuple[Node, ...]
 
 def calls(nodes: Iterable[Node]) -> list[Calls]:
     """Return the weighted nodes of each kernel that several have, in execution order."""
+    weighted = [(node, node.weights) for node in nodes if node.weights is not None]
+    # Large kernels seldom have a twin of their shape: then they aren't read.
+    shapes = Counter(weights.kernel.shape for _, weights in weighted)
     found: dict[object, list[Node]] = {}
-    for node in nodes:
-        if node.weights is not None:
-            kernel = node.weights.kernel
-            mark = sha256(kernel.tobytes()).digest()
-            key = (node.weights.kind, node.weights.groups, kernel.shape, mark)
+    for node, weights in weighted:
+        if shapes[weights.kernel.shape] > 1:
+            mark = sha256(np.ascontiguousarray(weights.kernel).data).digest()
+            key = (weights.kind, weights.groups, weights.kernel.shape, mark)
             found.setdefault(key, []).append(node)
     return [tuple(group) for group in found.values() if len(group) > 1]
 
@@ -50,6 +53,5 @@ def size(graph: Graph, tensors: Collection[GraphTensor]) -> int:
     """Return how many numbers some tensors have together, per image."""
     if not tensors:
         return 0
-    image = np.zeros((1, *graph.shape), np.float32)
-    values = passing(graph, image)
-    return sum(np.size(found[node.output]) for node, found in values if node.output in tensors)
+    found = sizes(graph)
+    return sum(found.get(tensor, 0) for tensor in tensors)

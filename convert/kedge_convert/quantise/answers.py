@@ -16,7 +16,7 @@ import numpy as np
 from kedge_convert.export.exported import Range, Ranges
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import Graph, GraphTensor, passing
+from kedge_convert.prepare.graph import Graph, GraphTensor, sizes
 from kedge_convert.prepare.pairs import slopes
 from kedge_convert.prepare.steps import STEPS
 from kedge_convert.quantise.naming import tensor_names
@@ -113,7 +113,7 @@ def _backward(
 ) -> Iterator[tuple[Mapping[GraphTensor, Any], dict[GraphTensor, Floats]]]:
     """Yield every tensor's values and the gradients of some, a chunk of images at a time."""
     tf, rng = require("tensorflow"), np.random.default_rng(seed)
-    taped = max(1, TAPED // _values(graph, images[:1]))
+    taped = max(1, TAPED // sum(sizes(graph).values()))
     for at in range(0, len(images), taped):
         values: dict[GraphTensor, Any] = {graph.input: tf.constant(images[at : at + taped])}
         with tf.GradientTape() as tape:
@@ -124,11 +124,6 @@ def _backward(
         found = tape.gradient(answer, [values[each] for each in wanted])
         pairs = zip(wanted, found, strict=True)
         yield values, {tensor: np.asarray(each) for tensor, each in pairs if each is not None}
-
-
-def _values(graph: Graph, image: Floats) -> int:
-    """Return how many values one image has between all nodes."""
-    return sum(int(np.size(values[node.output])) for node, values in passing(graph, image))
 
 
 def _add(pull: Pull, value: Floats, gradient: Floats, low: float) -> None:
