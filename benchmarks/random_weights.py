@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.images import Sampling, collect, tensors
-from kedge_convert.prepare.graph import Graph, Node, Values, forget, peak, run, trace
+from kedge_convert.prepare.graph import Graph, Node, trace
+from kedge_convert.prepare.running import Values, forget, peak, run
 from kedge_convert.toolkit import require
 from kedge_models.cards import Card, card
 from kedge_runtime.arrays import Floats

@@ -11,7 +11,8 @@ import nets
 from kedge_convert.export.exported import Range, Ranges
 from kedge_convert.images import ImageSplit
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import Graph, GraphTensor, fold_over
+from kedge_convert.prepare.graph import Graph, GraphTensor
+from kedge_convert.prepare.running import fold_over
 from kedge_convert.quantise.answers import (
     SHARES,
     Draw,

@@ -19,8 +19,9 @@ from kedge_convert.prepare import preparation
 from kedge_convert.prepare.copies import CopyError, copied, offsets
 from kedge_convert.prepare.copyable import A_BYTE, Copies, NetworkWork, copy_groups, plans
 from kedge_convert.prepare.equalise import measure
-from kedge_convert.prepare.graph import Graph, quantised, simulate
+from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Rounding, round_weights
+from kedge_convert.prepare.running import quantised, simulate
 from kedge_convert.quantise import candidates, finer, observing
 from kedge_convert.quantise.candidates import CandidateModels, QuantisationOptions
 from kedge_convert.quantise.effort import HIGH

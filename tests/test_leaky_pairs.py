@@ -18,7 +18,7 @@ from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.copyable import NetworkWork
 from kedge_convert.prepare.equalise import measure
-from kedge_convert.prepare.graph import Graph, simulate
+from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.pairs import (
     PairGroup,
     pair_groups,
@@ -28,6 +28,7 @@ from kedge_convert.prepare.pairs import (
     slopes,
 )
 from kedge_convert.prepare.preparation import Rounding, round_weights
+from kedge_convert.prepare.running import simulate
 from kedge_convert.quantise import candidates, finer
 from kedge_convert.quantise.candidates import CandidateModels, QuantisationOptions
 from kedge_convert.quantise.effort import HIGH

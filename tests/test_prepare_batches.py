@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import nets
-from kedge_convert.prepare import batches, graph
+from kedge_convert.prepare import batches, running
 from kedge_convert.prepare.batches import Batches
-from kedge_convert.prepare.graph import CHUNK
 from kedge_convert.prepare.preparation import plan
+from kedge_convert.prepare.running import CHUNK
 from kedge_runtime.arrays import Floats
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -43,14 +43,14 @@ def test_all_batches_have_the_same_steps() -> None:
     whole = values(2 * CHUNK) * np.float32(0.1) - np.float32(1)
     node = next(each for each in plan(nets.make("mobile")).nodes if each.weights is not None)
     held = batches.quantised(node, Batches.of(whole))
-    np.testing.assert_array_equal(held.rows(), graph.quantised(node, whole.copy()).reshape(-1, 5))
+    np.testing.assert_array_equal(held.rows(), running.quantised(node, whole.copy()).reshape(-1, 5))
 
 
 def test_what_a_node_has_used_up_is_freed() -> None:
     pictures = nets.pictures(CHUNK + 2)
     traced = plan(nets.make("mobile"))
     node = traced.nodes[0]
-    wanted = graph.run(node, {traced.input: pictures})
+    wanted = running.run(node, {traced.input: pictures})
     kept, freed = Batches.of(pictures), Batches.of(pictures)
     for split, spent in ((kept, ()), (freed, (traced.input,))):
         found = batches.run(node, {traced.input: split}, spent)

@@ -10,7 +10,8 @@ import nets
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.equalise import equalise, groups, homogeneous, measure
 from kedge_convert.prepare.fold import ceiling
-from kedge_convert.prepare.graph import Graph, simulate
+from kedge_convert.prepare.graph import Graph
+from kedge_convert.prepare.running import simulate
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 

@@ -8,8 +8,9 @@ import pytest
 
 import nets
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import GraphTensor, fold_over, peak, run, trace
+from kedge_convert.prepare.graph import GraphTensor, trace
 from kedge_convert.prepare.preparation import MEMORY, affordable
+from kedge_convert.prepare.running import fold_over, peak, run
 from kedge_convert.toolkit import require
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")

@@ -6,8 +6,9 @@ import pytest
 import nets
 from kedge_convert.prepare import one_step, preparation
 from kedge_convert.prepare.equalise import over, times
-from kedge_convert.prepare.graph import Graph, Node, simulate
+from kedge_convert.prepare.graph import Graph, Node
 from kedge_convert.prepare.preparation import Grids, Rounding, round_weights
+from kedge_convert.prepare.running import simulate
 from kedge_runtime.drift.statistics import sqnr
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")

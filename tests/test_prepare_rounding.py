@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 import nets
 from kedge_convert.prepare import preparation, rounding
 from kedge_convert.prepare.batches import Batches
-from kedge_convert.prepare.graph import (
-    GraphTensor,
-    Node,
-    Weights,
-    in_keras_order,
-    quantised,
-    simulate,
-    trace,
-)
+from kedge_convert.prepare.graph import GraphTensor, Node, Weights, in_keras_order, trace
 from kedge_convert.prepare.kernels import KernelCall
 from kedge_convert.prepare.preparation import Grids, Rounding, round_weights
 from kedge_convert.prepare.rounding import LEVELS, Grid, moments, on_grid, on_grid_by_inputs, plain
+from kedge_convert.prepare.running import quantised, simulate
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 

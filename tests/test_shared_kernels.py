@@ -14,9 +14,10 @@ from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation, shared
 from kedge_convert.prepare.equalise import groups, measure, scaled
-from kedge_convert.prepare.graph import Graph, Node, simulate, trace
+from kedge_convert.prepare.graph import Graph, Node, trace
 from kedge_convert.prepare.preparation import Rounding, affordable, round_weights
 from kedge_convert.prepare.rounding import flatten, plain, restore
+from kedge_convert.prepare.running import simulate
 from kedge_convert.program.preparable import preparable
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from kedge_convert.drift.shipped import ShippedStage
 from kedge_convert.prepare.equalise import LARGEST, groups
 from kedge_convert.prepare.fold import fold
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, trace
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, trace
+from kedge_convert.prepare.running import fold_over
 from kedge_runtime.arrays import Doubles, Floats
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.prepare.graph import CHUNK, GraphTensor, Node, keeps_scale
+from kedge_convert.prepare.graph import GraphTensor, Node
+from kedge_convert.prepare.running import CHUNK, keeps_scale
 from kedge_convert.prepare.steps import ends_of, in_steps_between
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.prepare.fold import ceiling, per_output
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, simulate
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node
+from kedge_convert.prepare.running import fold_over, simulate
 from kedge_convert.prepare.shared import calls
 from kedge_runtime.arrays import Doubles, Floats
 from kedge_runtime.drift.statistics import sqnr

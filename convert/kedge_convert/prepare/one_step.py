@@ -25,8 +25,9 @@ from kedge_convert.prepare.equalise import (
     refreshed,
     times,
 )
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, simulate
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node
 from kedge_convert.prepare.rounding import LEVELS, Grid, plain
+from kedge_convert.prepare.running import simulate
 from kedge_runtime.arrays import Doubles, Floats
 from kedge_runtime.drift.statistics import sqnr
 

@@ -11,19 +11,11 @@ from kedge_convert.prepare import batches, shared
 from kedge_convert.prepare.batches import Batched, Batches
 from kedge_convert.prepare.equalise import equalise
 from kedge_convert.prepare.fold import fold
-from kedge_convert.prepare.graph import (
-    CHUNK,
-    Graph,
-    GraphTensor,
-    Node,
-    Weights,
-    forget,
-    peak,
-    trace,
-)
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node, Weights, trace
 from kedge_convert.prepare.kernels import KernelCall, rounded_kernel
 from kedge_convert.prepare.one_step import equalise_for_one_step
 from kedge_convert.prepare.rounding import LEVELS, Grid
+from kedge_convert.prepare.running import CHUNK, forget, peak
 from kedge_convert.prepare.steps import low_and_step
 from kedge_runtime.arrays import Floats
 

@@ -11,7 +11,8 @@ from hashlib import sha256
 import numpy as np
 
 from kedge_convert.prepare.batches import Batched, Batches
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, fold_over, sizes
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node
+from kedge_convert.prepare.running import fold_over, sizes
 from kedge_runtime.arrays import Floats
 
 Calls = tuple[Node, ...]

@@ -16,8 +16,9 @@ import numpy as np
 from kedge_convert.export.exported import Range, Ranges
 from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import Graph, GraphTensor, sizes
+from kedge_convert.prepare.graph import Graph, GraphTensor
 from kedge_convert.prepare.pairs import slopes
+from kedge_convert.prepare.running import sizes
 from kedge_convert.prepare.steps import STEPS
 from kedge_convert.quantise.naming import tensor_names
 from kedge_convert.quantise.static import STATIC

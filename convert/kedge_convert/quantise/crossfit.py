@@ -11,8 +11,9 @@ import numpy as np
 
 from kedge_convert.images import Tick
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import Graph, simulate
+from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Rounding
+from kedge_convert.prepare.running import simulate
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.budget import LogitNoise, label_noise, noise
 from kedge_convert.quantise.candidates import Candidate, CandidateModels

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kedge_convert.prepare.graph import Graph, GraphTensor, passing
+from kedge_convert.prepare.graph import Graph, GraphTensor
+from kedge_convert.prepare.running import passing
 from kedge_convert.quantise.ranges import Static, StaticOperator
 from kedge_runtime.arrays import Floats
 

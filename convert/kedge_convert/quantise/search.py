@@ -12,8 +12,9 @@ import numpy as np
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import Tick, tensors
 from kedge_convert.prepare import preparation
-from kedge_convert.prepare.graph import Graph, GraphTensor, Node, passing, quantised, rest, simulate
+from kedge_convert.prepare.graph import Graph, GraphTensor, Node
 from kedge_convert.prepare.preparation import Grids
+from kedge_convert.prepare.running import passing, quantised, rest, simulate
 from kedge_convert.quantise import candidates, observing
 from kedge_convert.quantise.budget import (
     Budget,
