@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_convert import float_model, parity, pipeline
+from kedge_convert import float_model, parity, pipeline, sketching
+from kedge_convert.convertible import Convertible
 from kedge_convert.float_model import FloatModel, ask
 from kedge_convert.images import ImageSplit, Sampling, collect, tensors
 from kedge_convert.job import Job
@@ -19,10 +20,11 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import AskedFile
 from kedge_convert.quantise.effort import FAST
 from kedge_convert.source import load_source
-from kedge_convert.targets import Target
+from kedge_convert.targets import Scheme, Target
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open
 from kedge_convert.worker.progress import Event, Progress, StageStarted
 from kedge_models.demo import pictograms
+from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.image.input_options import InputOptions
 
@@ -219,3 +221,21 @@ def test_more_are_drawn_as_the_first_were(folder: Path, tmp_path: Path) -> None:
     assert (len(used), grown.more, grown.calibration) == (ALL, (), photos.calibration)
     assert len({path.read_bytes() for path in used}) == ALL
     assert grown == photos.enlarged(1000)
+
+
+def test_the_sketch_takes_the_images_that_were_answered(
+    made: Made, tmp_path: Path, progress: Progress, stages: list[str]
+) -> None:
+    """Calibration images are run only where the check and the confidence asked too few."""
+    photos = made.original.images
+    model = Convertible(made.original.source, photos, Scheme())
+    for more in (CALIBRATION, CALIBRATION - 3):
+        stages.clear()
+        file = AskedFile(Path(shutil.copy(made.path, tmp_path)))
+        file.ask((*photos.validation, *photos.more[:more]))
+        assert sketching.add(file, TARGET, model, progress) == ()
+        sketch = read_artefact(file.path).sketch
+        assert sketch is not None
+        assert sketch.images == CALIBRATION + CHECK
+        assert len(file.rows) == CALIBRATION + CHECK
+        assert bool(stages) == (more < CALIBRATION)

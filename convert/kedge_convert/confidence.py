@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert import parity
 from kedge_convert.fitting import subject
 from kedge_convert.float_model import FloatModel
 from kedge_convert.images import marks_of, readable
+from kedge_convert.parity import AskedFile
 from kedge_convert.source import Source
 from kedge_convert.staging import write
 from kedge_convert.targets import Target
@@ -32,9 +32,8 @@ from kedge_runtime.confidence.labelled import ImageChoice
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.output import quiet
 
-# Labelled images for a file of slow kernels (.2 s an image): the fewest that fit a confidence, and
-# some for those that are left out.
-MOST: dict[Precision, int] = {"int16x8": fit.LEAST_IMAGES + 20}
+# Labelled images for a file of slow kernels (.2 s an image): the fewest that fit a confidence.
+MOST: dict[Precision, int] = {"int16x8": fit.LEAST_IMAGES}
 
 
 @dataclass(frozen=True)
@@ -46,28 +45,27 @@ class Completed:
 
 
 def complete(
-    path: Path, target: Target, model: FloatModel, used: int, count: int, progress: Progress
+    file: AskedFile, target: Target, model: FloatModel, count: int, progress: Progress
 ) -> Completed:
-    """Write the file at `path` again with the marks of its images and, if it can be, a confidence.
+    """Write a checked file again with the marks of its images and, if it can be, a confidence.
 
-    `used`: the number of validation images; `count`: the most images for the confidence.
+    `count`: the most images for the confidence.
     """
-    content = read_content(path, target.format)
+    content = read_content(file.path, target.format)
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
-    images = model.reserve.images.validation[:used]
-    marks = tuple(sorted(marks_of(images)))
+    marks = tuple(sorted(marks_of(tuple(file.rows))))
     provenance = replace(classifier.contract.provenance, validation_images=marks)
     contract = replace(classifier.contract, provenance=provenance)
-    most = min(count, MOST.get(target.precision, count))
-    free = _unused(model.reserve.images.more[::-1][:most], contract, model.source)
+    free = _unused(model.reserve.images.more[::-1][:count], contract, model.source)
+    free = free[: MOST.get(target.precision)]
     notes = tuple[str, ...]()
     if len(free) >= fit.LEAST_IMAGES:
         with progress.stage(f"fit confidence of {target}", len(free)) as tick:
-            answers = parity.answers(content, [each.path for each in free], tick, at_size=True)
+            answers = file.ask([each.path for each in free], tick, at_size=True)
         contract = fit.fitted(contract, _outputs(free, check_finite(answers)))
         notes = tuple(sentences.fitted(sentences.plain(contract)))
-    write(path, resealed(content, classifier, contract))
+    write(file.path, resealed(content, classifier, contract))
     return Completed(sentences.plain(contract) or None, notes)
 
 

@@ -103,9 +103,11 @@ class AskedFile:
     path: Path
     rows: dict[Path, Floats] = field(default_factory=dict)
 
-    def ask(self, images: Sequence[Path], tick: Tick = lambda: None) -> Floats:
-        """Return the answers to images, [images, classes], and keep them."""
-        found = answers(read_content(self.path), images, tick)
+    def ask(
+        self, images: Sequence[Path], tick: Tick = lambda: None, *, at_size: bool = False
+    ) -> Floats:
+        """Return the answers to images, [images, classes], and keep them; `at_size`: `answers`."""
+        found = answers(read_content(self.path), images, tick, at_size=at_size)
         self.rows.update(zip(images, found, strict=True))
         return found
 

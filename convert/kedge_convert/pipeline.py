@@ -209,7 +209,7 @@ def _tried(
         asked = after_misses(limits, measured, len(attempt.misses))
         if not attempt.widest and (miss := budget_miss(measured, asked)):
             return _miss(attempt, miss)
-        completed = _completed(temporary, target, reference, measured.images, request, progress)
+        completed = _completed(file, target, reference, request, progress)
         fitted, compiled = _fitted(target, temporary, request, progress)
         verdict = judge(measured, limits).joined(fitted.problems if fitted else ())
         sketched = verdict.passed and request.sketched
@@ -235,17 +235,16 @@ def _miss(attempt: ExportAttempt, reason: str) -> str:
 
 
 def _completed(
-    path: Path,
+    file: AskedFile,
     target: Target,
     reference: FloatModel,
-    used: int,
     request: ReleaseRequest,
     progress: Progress,
 ) -> Completed:
     """Store which images checked a file and, where labelled ones are left, its confidence."""
     if request.confidence is None:
         return Completed()
-    return complete(path, target, reference, used, request.confidence, progress)
+    return complete(file, target, reference, request.confidence, progress)
 
 
 def _written(

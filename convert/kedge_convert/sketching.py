@@ -1,6 +1,5 @@
-"""Add a sketch of what an artefact sees in calibration and validation (docs/field.md)."""
+"""Add a sketch of what an artefact sees in the images of its conversion (docs/field.md)."""
 
-from kedge_convert import parity
 from kedge_convert.convertible import Convertible
 from kedge_convert.fitting.subject import true_outputs
 from kedge_convert.images import fitted
@@ -25,10 +24,13 @@ NOTE = f"no sketch for `kedge drift --field`: it takes at least {LEAST} images"
 def add(file: AskedFile, target: Target, model: Convertible, progress: Progress) -> tuple[str, ...]:
     """Seal a file again with its sketch; return a note where the images are too few for one.
 
-    A model of features has no classes to hold a stream against, and gets none.
+    The sketch takes as many images as calibrated and checked the file: those that it answered so
+    far, then calibration images. A model of features has no classes to hold a stream against, and
+    gets none.
     """
     source, images = model.source, model.images
-    paths = (*images.validation, *images.calibration)[: SKETCHED.get(target.precision)]
+    count = SKETCHED.get(target.precision, len(images.validation) + len(images.calibration))
+    paths = tuple(dict.fromkeys((*file.rows, *images.validation, *images.calibration)))[:count]
     if source.output.kind == "features":
         return ()
     if len(paths) < LEAST:
@@ -36,13 +38,13 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
     truth = None if source.output.multi_label else true_outputs(paths, source)
     content = read_content(file.path)
     left = [path for path in paths if path not in file.rows]
-    with progress.stage(f"sketch {target}", len(left)) as tick:
-        answers = parity.answers(content, left, tick, at_size=True)
-    rows = file.rows | dict(zip(left, answers, strict=True))
+    if left:
+        with progress.stage(f"sketch {target}", len(left)) as tick:
+            file.ask(left, tick, at_size=True)
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
     pairs = zip(paths, fitted(paths, source.input), strict=True)
-    frames = [measured(classifier, pixels, rows[path]) for path, pixels in pairs]
+    frames = [measured(classifier, pixels, file.rows[path]) for path, pixels in pairs]
     sketch = sketch_frames(classifier, frames, truth)
     write(file.path, with_sketch(content, artefact_of(content), sketch))
     return ()
