@@ -10,6 +10,9 @@ DEMO := demo-out
 # Test processes: a conversion takes 2.5 GB, so two are enough for a small machine.
 JOBS ?= 2
 
+# The tests start kedge many times: compiled modules are kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check proofs arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
 .DELETE_ON_ERROR:
 

@@ -88,11 +88,27 @@ def test_few_images_dont_speak_against_weights_fitted_to_many(
     target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
     photos = ImageSplit(tuple(Path(str(i)) for i in range(images)), ())
     models = cast(Any, SimpleNamespace(images=photos))
-    monkeypatch.setattr(candidates, "ranged", lambda *_: rival)
     monkeypatch.setattr(candidates, "is_hopeless", lambda *_: False)
+    monkeypatch.setattr(candidates, "_confirmed", lambda *each: own(each[-1]))
     for one, expected in ((stock, stock if wins else rival), (surely_better, surely_better)):
-        monkeypatch.setattr(candidates, "exported", lambda *_, one=one, **__: one)
+        made = {"stock": one, "prepared": rival}
+        monkeypatch.setattr(candidates, "ranged", lambda *each, made=made: made[each[-1]])
         assert candidates.closest_weights(target, models, nothing) is expected
+
+
+def test_stock_weights_must_be_closer_on_more_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """33 images whose divergences have heavy tails decide nothing."""
+    made = {"stock": candidate(0.5, 0.1, seed=1), "prepared": candidate(1.0, 0.1, seed=2)}
+    worse = {"stock": np.full(128, 1.2), "prepared": np.full(128, 0.9)}
+    target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
+    photos = ImageSplit(tuple(Path(str(i)) for i in range(200)), ())
+    models = cast(Any, SimpleNamespace(images=photos))
+    monkeypatch.setattr(candidates, "is_hopeless", lambda *_: False)
+    monkeypatch.setattr(candidates, "ranged", lambda *each: made[each[-1]])
+    for more, wins in ((worse, "prepared"), ({"stock": worse["prepared"]}, "stock")):
+        found = {id(made[name]): more.get(name, np.full(128, 1.0)) for name in made}
+        monkeypatch.setattr(candidates, "_confirmed", lambda *each, f=found: f[id(each[-1])])
+        assert candidates.closest_weights(target, models, nothing) is made[wins]
 
 
 def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +118,15 @@ def test_a_candidate_that_cant_be_made_leaves_the_other(monkeypatch: pytest.Monk
         raise EngineError("failed to create a runtime")
 
     target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
+
+    def ranged(*each: Any) -> Candidate:
+        return prepared if each[-1] == "prepared" else refused()
+
     monkeypatch.setattr(candidates, "exported", refused)
-    monkeypatch.setattr(candidates, "ranged", lambda *_: prepared)
-    monkeypatch.setattr(candidates, "is_hopeless", refused)
-    assert candidates.closest_weights(target, nothing, nothing) is prepared
+    monkeypatch.setattr(candidates, "ranged", ranged)
+    for hopeless in (refused, lambda *_: False):
+        monkeypatch.setattr(candidates, "is_hopeless", hopeless)
+        assert candidates.closest_weights(target, nothing, nothing) is prepared
     monkeypatch.setattr(candidates, "ranged", refused)
     with pytest.raises(EngineError, match="failed to create"):
         candidates.closest_weights(target, nothing, nothing)

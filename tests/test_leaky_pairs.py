@@ -159,7 +159,7 @@ def int8(models: CandidateModels, graph: Graph, form: str) -> bytes:
     """Return the file of a graph's rounded weights, as a conversion makes it."""
     (grids,) = models.prepared
     source = replace(models.prepared[grids], model=graph.build())
-    one = replace(models, prepared={grids: source}, methods={grids: ("minmax",)})
+    one = replace(models, prepared={grids: source}, methods={(grids, "prepared"): ("minmax",)})
     with Progress(silent=True) as progress:
         return candidates.ranged(Target(form, "int8"), one, progress).content
 

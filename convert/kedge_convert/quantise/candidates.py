@@ -82,9 +82,10 @@ class CandidateModels:
     """The Keras models that candidates are exported from: stock, and with prepared weights.
 
     `equalised`: the graph that the `prepared` weights were rounded from. `logits`: the float
-    model's on the selection images, [images, classes]. `methods`: for ranges, as a format
-    chose them. `hopeless`: the grids on which an int8 file showed that stock weights are.
-    `confirming`: the float model's logits on CONFIRMING images, once they were asked for.
+    model's on the selection images, [images, classes]. `methods`: for the ranges of a format's
+    stock or prepared weights, once a format chose it. `hopeless`: the grids on which an int8 file
+    showed that stock weights are. `confirming`: the float model's logits on CONFIRMING images, once
+    they were asked for.
     """
 
     stock: Source
@@ -93,7 +94,7 @@ class CandidateModels:
     images: ImageSplit
     options: QuantisationOptions
     logits: Floats
-    methods: dict[Grids, tuple[str, ...]] = field(default_factory=dict)
+    methods: dict[tuple[Grids, Method], tuple[str, ...]] = field(default_factory=dict)
     hopeless: set[Grids] = field(default_factory=set)
     confirming: list[Floats] = field(default_factory=list)
 
@@ -160,21 +161,35 @@ def closest_weights(target: Target, models: CandidateModels, progress: Progress)
     Stock weights are one only where a look at few images leaves them a chance. Raises their error
     where no candidate can be made.
     """
-    prepared = ranged if target.precision == "int8" else partial(exported, method="prepared")
+    make = ranged if target.precision == "int8" else exported
     try:
-        rival = prepared(target, models, progress)
+        rival = make(target, models, progress, "prepared")
     except FAULTS:
         LOG.info("%s: no candidate", target, exc_info=True)
         return exported(target, models, progress, "stock")
     try:
         if is_hopeless(target, models, rival, progress):
             return rival
-        stock = exported(target, models, progress, "stock")
+        stock = make(target, models, progress, "stock")
     except FAULTS:
         LOG.info("%s: no candidate", target, exc_info=True)
         return rival
+    return stock if _stock_wins(target, models, stock, rival) else rival
+
+
+def _stock_wins(
+    target: Target, models: CandidateModels, stock: Candidate, rival: Candidate
+) -> bool:
+    """Whether stock weights are closer: int8 files also on images that the rival was fitted to.
+
+    That favours the rival, which is the safe side: stock weights are seldom better on others.
+    """
+    gain = rival.kl - stock.kl
+    if target.precision == "int8":
+        more = partial(_confirmed, target, models)
+        gain = np.append(gain, more(rival) - more(stock))
     surely = len(models.images.preparation) >= FITTED
-    return stock if _gains(rival.kl - stock.kl, LIKELY_STOCK if surely else 0.0) else rival
+    return _gains(gain, LIKELY_STOCK if surely else 0.0)
 
 
 def is_hopeless(
@@ -214,37 +229,41 @@ def exported(
     return replace(judged(target, models, file.content, recipe), notes=file.notes)
 
 
-def ranged(target: Target, models: CandidateModels, progress: Progress) -> Candidate:
-    """Quantise the prepared weights with the effort's methods for ranges; return the best one.
+def ranged(
+    target: Target, models: CandidateModels, progress: Progress, method: Method = "prepared"
+) -> Candidate:
+    """Quantise weights with the effort's methods for ranges; return the best one.
 
     One format chooses for all: the same weights and ranges have the same noise in each.
     """
-    static, source = STATIC[target.format], models.by_method("prepared", target.format)
+    static, source = STATIC[target.format], models.by_method(method, target.format)
     floats, scheme = static.floats(source), models.options.scheme
     seen = observed(target, source, floats, models.images, progress)
-    candidates, grids = [], models.options.grids(target.format)
-    methods = models.methods.get(grids) or _methods(target, models, progress)
+    candidates, key = [], (models.options.grids(target.format), method)
+    methods = models.methods.get(key) or _methods(target, models, progress, method)
     # Without answers' ranges that method is minmax.
     methods = tuple(each for each in methods if each != BY_ANSWERS or seen.answers) or ("minmax",)
     with progress.stage(f"choose ranges of {target}", len(methods)) as tick:
-        for method in methods:
-            content = static.quantise(floats, choose(method, seen), scheme=scheme)
-            recipe = Recipe("int8", "prepared", method)
+        for ranges in methods:
+            content = static.quantise(floats, choose(ranges, seen), scheme=scheme)
+            recipe = Recipe("int8", method, ranges)
             candidates.append(judged(target, models, content, recipe))
             tick()
     winner = closest_ranges(candidates, partial(_confirmed, target, models))
-    models.methods.setdefault(grids, (winner.recipe.ranges,))
+    models.methods.setdefault(key, (winner.recipe.ranges,))
     structure.check(target.format, winner.content, source)
     return winner
 
 
-def _methods(target: Target, models: CandidateModels, progress: Progress) -> tuple[str, ...]:
+def _methods(
+    target: Target, models: CandidateModels, progress: Progress, method: Method
+) -> tuple[str, ...]:
     """Return the method that the fastest format chooses; all, where a format has to choose."""
     fastest, options = replace(target, format=FASTEST), models.options
     if target == fastest or options.grids(FASTEST) != options.grids(target.format):
         return options.effort.range_methods
     try:
-        return (ranged(fastest, models, progress).recipe.ranges,)
+        return (ranged(fastest, models, progress, method).recipe.ranges,)
     except FAULTS:
         LOG.info("%s: no candidate", fastest, exc_info=True)
         return options.effort.range_methods
