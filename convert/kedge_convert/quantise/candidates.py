@@ -55,7 +55,7 @@ FITTED, LIKELY_STOCK = 100, 1.0
 # and prepared ones have a tenth of stock's divergence.
 JUDGING: dict[Precision, int] = {"int16x8": 12}
 # Calibration images whose ranges tell whether stock weights have a chance; they have none where
-# they are so many times as far from the float model as prepared ones.
+# they are so many times as far from the float model as prepared ones with the same images' ranges.
 FEW, HOPELESS = 24, 3.0
 FASTEST = "tflite"  # to quantise, and to run the selection images
 # Errors of one candidate; as long as there is another one, it is skipped.
@@ -168,7 +168,7 @@ def closest_weights(target: Target, models: CandidateModels, progress: Progress)
         LOG.info("%s: no candidate", target, exc_info=True)
         return exported(target, models, progress, "stock")
     try:
-        if is_hopeless(target, models, rival, progress):
+        if is_hopeless(target, models, progress):
             return rival
         stock = make(target, models, progress, "stock")
     except FAULTS:
@@ -192,10 +192,8 @@ def _stock_wins(
     return _gains(gain, LIKELY_STOCK if surely else 0.0)
 
 
-def is_hopeless(
-    target: Target, models: CandidateModels, rival: Candidate, progress: Progress
-) -> bool:
-    """Whether stock weights are far behind a prepared candidate, with the ranges of few images.
+def is_hopeless(target: Target, models: CandidateModels, progress: Progress) -> bool:
+    """Whether stock weights are far behind prepared ones, both with the ranges of few images.
 
     It spares an observation of their float model over all calibration images. An int8 file decides
     for all later ones: the weights are the same, and 16-bit activations only add less noise.
@@ -205,8 +203,9 @@ def is_hopeless(
     grids = models.options.grids(target.format)
     if grids in models.hopeless:
         return True
-    stock = exported(target, models, progress, "stock", FEW)
-    behind = bool(stock.kl.mean() > HOPELESS * rival.kl.mean())
+    methods: tuple[Method, ...] = ("stock", "prepared")
+    stock, rival = (exported(target, models, progress, each, FEW).kl for each in methods)
+    behind = bool(stock.mean() > HOPELESS * rival.mean())
     if behind and target.precision == "int8":
         models.hopeless.add(grids)
     return behind
