@@ -13,7 +13,7 @@ JOBS ?= 2
 # The tests start kedge many times: compiled modules are kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check proofs arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
+.PHONY: demo test check types tests proofs arm64 fuzz mutants format cli api screenshots wheel sbom pins clean
 .DELETE_ON_ERROR:
 
 # Install the packages of some sections, each held to its hash, and kedge as it lies here. An
@@ -38,12 +38,18 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not arm64"
 	@echo "Left out: conversions of whole models, slow tests (tests/slow.txt) and arm64: make check"
 
+# The types are checked while the tests start, which is a minute less.
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
-	KEDGE_CI=1 $(BIN)/python -m pytest -n $(JOBS) -m "not proof"
+	@$(MAKE) --no-print-directory -j 2 types tests
 	@echo "Left out: the longest proofs (tests/proofs.txt): make proofs"
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+tests: $(VENV)/.dev
+	KEDGE_CI=1 $(BIN)/python -m pytest -n $(JOBS) -m "not proof"
 
 # The longest tests, before a release.
 proofs: $(VENV)/.dev
