@@ -97,12 +97,12 @@ def test_other_names_keep_their_ranges(pictures: Path) -> None:
     name = next(iter(found))
     full = Histogram()
     full.add(np.array([-100.0, 100.0], np.float32))
-    observed = Observed({name: full, "other": full}, {name: full, "other": full}, found)
+    observed = Observed({name: full, "other": full}, found)
     renamed = observed.named({"a": name, "b": "other"})
     ranges = choose(BY_ANSWERS, renamed)
     assert ranges["a"] == found[name]
     assert (ranges["b"].low, ranges["b"].high) == (-100.0, 100.0)
-    assert choose(BY_ANSWERS, observed | Observed({}, {}))[name] == found[name]
+    assert choose(BY_ANSWERS, observed | Observed({}))[name] == found[name]
 
 
 def test_what_lies_beyond_each_share_is_summed_exactly() -> None:

@@ -1,5 +1,6 @@
 """Which candidate ships: the nearest, but few pictures must not flatter the more daring one."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from kedge_convert.export.exported import Recipe
 from kedge_convert.images import SELECTION, ImageSplit
 from kedge_convert.quantise import candidates
-from kedge_convert.quantise.candidates import MARGIN, Candidate, closest_ranges
+from kedge_convert.quantise.comparing import MARGIN, Candidate, closest_ranges
 from kedge_convert.targets import parse_targets
 from kedge_runtime.errors import EngineError
 
@@ -27,15 +28,15 @@ def candidate(kl: float, spread: float, seed: int) -> Candidate:
 
 def test_a_gain_must_be_larger_than_its_error() -> None:
     stock = candidate(1.0, 0.0, seed=1)
-    error = 0.5 / np.sqrt(COUNT)
+    error = 0.05 / np.sqrt(COUNT)
     for gain, wins in ((0.5 * MARGIN * error, False), (2 * MARGIN * error, True)):
-        other = candidate(1.0 - gain, 0.5, seed=2)
+        other = candidate(1.0 - gain, 0.05, seed=2)
         assert closest_ranges([stock, other], own) is (other if wins else stock)
 
 
 def own(one: Candidate) -> NDArray[np.float64]:
-    """Return as many divergences on other images, as they are on the first."""
-    return one.kl
+    """Return as many distances on other images, as they are on the first."""
+    return one.distances
 
 
 def test_of_those_that_win_the_nearest_does() -> None:
@@ -57,6 +58,14 @@ def test_more_images_are_asked_only_where_there_may_be_a_gain() -> None:
 
     assert closest_ranges([first, worse], never) is first
     assert closest_ranges([first], never) is first
+
+
+def test_one_bad_image_decides_nothing() -> None:
+    """The mean of divergences is that of their tail; their roots weigh all images."""
+    first, better = candidate(1.0, 0.01, seed=1), candidate(0.7, 0.01, seed=2)
+    spoilt = replace(better, kl=np.append(better.kl[:-1], 14.0))
+    assert spoilt.kl.mean() > first.kl.mean()
+    assert closest_ranges([first, spoilt], lambda one: own(one)[:-1]) is spoilt
 
 
 def test_the_best_on_all_images_wins_not_the_best_on_the_selection() -> None:
@@ -83,8 +92,8 @@ def test_few_pictures_hold_out_enough_to_tell(calibration: int, held_out: int) -
 def test_few_images_dont_speak_against_weights_fitted_to_many(
     monkeypatch: pytest.MonkeyPatch, images: int, wins: bool
 ) -> None:
-    rival, stock = candidate(1.0, 0.0, seed=1), candidate(0.95, 0.5, seed=2)
-    surely_better = candidate(0.5, 0.5, seed=2)
+    rival, stock = candidate(1.0, 0.3, seed=1), candidate(0.97, 0.3, seed=2)
+    surely_better = candidate(0.6, 0.2, seed=2)
     target, nothing = parse_targets("tflite:int8")[0], cast(Any, None)
     photos = ImageSplit(tuple(Path(str(i)) for i in range(images)), ())
     models = cast(Any, SimpleNamespace(images=photos))

@@ -13,7 +13,8 @@ from kedge_convert.images import ImageSplit, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise import candidates, search
 from kedge_convert.quantise.budget import Budget
-from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.comparing import Candidate
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress, StageStarted

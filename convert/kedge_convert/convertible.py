@@ -13,7 +13,8 @@ from kedge_convert.images import ImageSplit
 from kedge_convert.job import PreparationRequest
 from kedge_convert.program.preparable import preparable
 from kedge_convert.quantise import candidates, finer, search
-from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.comparing import Candidate
 from kedge_convert.quantise.finer import Finer
 from kedge_convert.quantise.search import Search
 from kedge_convert.rewrite import lowering

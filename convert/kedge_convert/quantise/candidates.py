@@ -2,12 +2,10 @@
 
 Candidates: stock weights through the format's own quantiser, and prepared weights with each method
 for the activations' ranges. Selection images, to which no weights are fitted, decide between them.
-The measure is the divergence of probabilities from the float model's: it is finer than counting
-answers, and falls with them.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +19,16 @@ from kedge_convert.export.exported import PLAIN, ExportOptions, Recipe, Scheme
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit, forget_others, tensors
 from kedge_convert.memory import give_back
-from kedge_convert.parity import divergence
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
+from kedge_convert.quantise.comparing import (
+    Candidate,
+    closest_ranges,
+    divergences,
+    gains,
+    roots,
+)
 from kedge_convert.quantise.effort import DEFAULT, Effort
 from kedge_convert.quantise.observing import observed
 from kedge_convert.quantise.ranges import BY_ANSWERS, choose
@@ -36,7 +40,6 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.contract import Output
 from kedge_runtime.artefact.file import Artefact
 from kedge_runtime.artefact.kinds import Method, Precision
 from kedge_runtime.classify.classifier import Classifier
@@ -45,9 +48,9 @@ from kedge_runtime.errors import EngineError
 from kedge_runtime.output import quiet
 
 # There are few selection images, and the best of several noisy figures flatters itself. So the best
-# RIVALS of min-max are held against it on so many other calibration images, too, where all have the
-# same weights. They must win by so many standard errors.
-RIVALS, CONFIRMING, MARGIN = 3, 128, 2.0
+# rivals of min-max are held against it on so many other calibration images, too, where all have the
+# same weights.
+CONFIRMING = 128
 # Weights that were fitted to so many images are seldom worse than stock: the selection must say so
 # by a standard error.
 FITTED, LIKELY_STOCK = 100, 1.0
@@ -101,21 +104,6 @@ class CandidateModels:
     def by_method(self, method: Method, format: str) -> Source:
         """Return the model of a format's candidates."""
         return self.stock if method == "stock" else self.prepared[self.options.grids(format)]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An exported, unsealed model.
-
-    `answers`: its logits on the selection images, [images, classes]; `kl`: their divergence from
-    the float model's in nats, [images].
-    """
-
-    recipe: Recipe
-    content: bytes
-    answers: Floats
-    kl: NDArray[np.float64]
-    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -184,12 +172,12 @@ def _stock_wins(
 
     That favours the rival, which is the safe side: stock weights are seldom better on others.
     """
-    gain = rival.kl - stock.kl
+    gain = rival.distances - stock.distances
     if target.precision == "int8":
         more = partial(_confirmed, target, models)
         gain = np.append(gain, more(rival) - more(stock))
     surely = len(models.images.preparation) >= FITTED
-    return _gains(gain, LIKELY_STOCK if surely else 0.0)
+    return gains(gain, LIKELY_STOCK if surely else 0.0)
 
 
 def is_hopeless(target: Target, models: CandidateModels, progress: Progress) -> bool:
@@ -268,29 +256,6 @@ def _methods(
         return options.effort.range_methods
 
 
-def closest_ranges(
-    candidates: Iterable[Candidate], confirmed: Callable[[Candidate], NDArray[np.float64]]
-) -> Candidate:
-    """Return the candidate closest to the float model; the first unless another wins by MARGIN.
-
-    `confirmed`: a candidate's divergences on more images, [images].
-    """
-    first, *others = candidates
-    better = (one for one in others if one.kl.mean() < first.kl.mean())
-    rivals = sorted(better, key=lambda one: float(one.kl.mean()))[:RIVALS]
-    if not rivals:
-        return first
-    more = confirmed(first)
-    gains = [np.append(first.kl - one.kl, more - confirmed(one)) for one in rivals]
-    winners = [i for i, gain in enumerate(gains) if _gains(gain, MARGIN)]
-    return rivals[max(winners, key=lambda i: float(gains[i].mean()))] if winners else first
-
-
-def _gains(gain: NDArray[np.float64], margin: float) -> bool:
-    """Whether a gain by image is larger than so many standard errors of its mean."""
-    return bool(gain.mean() > margin * gain.std() / np.sqrt(len(gain)))
-
-
 def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
     images = models.images.preparation[:CONFIRMING]
     if not models.confirming:
@@ -300,7 +265,7 @@ def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArr
     kl = divergences(models.confirming[0], found, source.output)
     few, more = float(one.kl.mean()), float(kl.mean())
     LOG.info("%s, %s: KL %.5f, on more images %.5f", target, one.recipe.ranges, few, more)
-    return kl
+    return roots(kl)
 
 
 def judged(target: Target, models: CandidateModels, content: bytes, recipe: Recipe) -> Candidate:
@@ -309,12 +274,6 @@ def judged(target: Target, models: CandidateModels, content: bytes, recipe: Reci
     images = models.images.selection[: JUDGING.get(target.precision)]
     found = answers(target, source, content, models.images, images)
     return Candidate(recipe, content, found, divergences(models.logits, found, source.output))
-
-
-def divergences(reference: Floats, answers: Floats, output: Output) -> NDArray[np.float64]:
-    """Return each image's divergence of answers from the float model's first logits, in nats."""
-    pairs = zip(reference, answers, strict=False)
-    return np.array([divergence(one[None], other[None], output) for one, other in pairs])
 
 
 def answers(

@@ -16,7 +16,8 @@ from kedge_convert.prepare.preparation import Rounding
 from kedge_convert.prepare.running import simulate
 from kedge_convert.quantise import candidates
 from kedge_convert.quantise.budget import LogitNoise, label_noise, noise
-from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.comparing import Candidate
 from kedge_convert.targets import Target
 from kedge_runtime.arrays import Floats
 

@@ -21,7 +21,8 @@ from kedge_convert.prepare.graph import Graph, GraphTensor
 from kedge_convert.prepare.pairs import PAIR, PairGroup, pair_groups, pair_plan, paired
 from kedge_convert.prepare.preparation import Grids
 from kedge_convert.quantise import candidates, search
-from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.comparing import Candidate
 from kedge_convert.quantise.effort import Effort
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
@@ -104,7 +105,7 @@ def closest(target: Target, state: Finer, plain: Candidate, progress: Progress) 
         return plain
     fine = _priced(made, copied_layers(state.models.equalised, plan), plan, plain)
     # No margin as between methods for ranges: whoever asks for finer steps expects them to win.
-    return min((plain, fine), key=lambda each: float(each.kl.mean()))
+    return min((plain, fine), key=lambda each: float(each.distances.mean()))
 
 
 def copied_layers(graph: Graph, plan: FinePlan) -> tuple[str, ...]:

@@ -31,13 +31,10 @@ def observed(
     static = STATIC[target.format]
     names = static.tensors(source, floats)
     with progress.stage(f"observe {target}", len(images.calibration)) as tick:
-        shared = _of_program(source, images, tick).named(names) if names else Observed({}, {})
+        shared = _of_program(source, images, tick).named(names) if names else Observed({})
         own = partial(static.observe, floats, known=names)
-        preparation, selection = (
-            _histograms(own, _shares(paths, source, copies(len(floats))))
-            for paths in (images.preparation, images.selection)
-        )
-    return shared | Observed(preparation, selection)
+        shares = _shares(images.calibration, source, copies(len(floats)))
+        return shared | Observed(_histograms(own, shares))
 
 
 # By the Keras model of prepared weights, for as long as that lives.
@@ -47,19 +44,14 @@ _SEEN: WeakKeyDictionary[Any, Observed] = WeakKeyDictionary()
 def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
     """Observe the float TFLite program of a source, once."""
     if source.model not in _SEEN:
-        static, parts = STATIC["tflite"], (images.preparation, images.selection)
+        static = STATIC["tflite"]
         content = static.floats(source)
-        preparation, selection = (
-            _histograms(
-                partial(static.observe, content), _shares(paths, source, copies(len(content)), tick)
-            )
-            for paths in parts
-        )
-        seen = Observed(preparation, selection)
+        shares = _shares(images.calibration, source, copies(len(content)), tick)
+        seen = Observed(_histograms(partial(static.observe, content), shares))
         ends = seen.ranges("minmax")
         tflite_converter.remember(source, images.calibration, ends)
         answers = program_ranges(source, content, images, ends)
-        _SEEN[source.model] = seen | Observed({}, {}, answers)
+        _SEEN[source.model] = seen | Observed({}, answers)
     return _SEEN[source.model]
 
 

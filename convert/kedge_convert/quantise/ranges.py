@@ -117,50 +117,38 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 }
 
 
-# Each tensor by the method that loses least of it on images that set no range.
-BY_TENSOR = "by tensor"
 # Each tensor's by what the answers lose (answers.py).
 BY_ANSWERS = "by answers"
-RANGE_METHODS = (*METHODS, BY_TENSOR, BY_ANSWERS)
+RANGE_METHODS = (*METHODS, BY_ANSWERS)
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Every activation's histogram by name, over the `preparation` and `selection` images.
+    """Every activation's histogram by name, over the calibration images.
 
     `answers`: the ranges by BY_ANSWERS, of some activations.
     """
 
-    preparation: Mapping[str, Histogram]
-    selection: Mapping[str, Histogram]
+    histograms: Mapping[str, Histogram]
     answers: Ranges = field(default_factory=dict)
     _ranges: dict[str, Ranges] = field(default_factory=dict, repr=False, compare=False)
 
     def named(self, tensors: Mapping[str, str]) -> "Observed":
         """Return the same histograms under other names; `tensors`: the present name of each."""
-        preparation, selection = (
-            {name: histograms[tensor] for name, tensor in tensors.items()}
-            for histograms in (self.preparation, self.selection)
-        )
+        histograms = {name: self.histograms[tensor] for name, tensor in tensors.items()}
         known = {name: tensor for name, tensor in tensors.items() if tensor in self.answers}
-        answers = {name: self.answers[tensor] for name, tensor in known.items()}
-        return Observed(preparation, selection, answers)
+        return Observed(histograms, {name: self.answers[tensor] for name, tensor in known.items()})
 
     def __or__(self, other: "Observed") -> "Observed":
         """Return the histograms of both."""
-        return Observed(
-            {**self.preparation, **other.preparation},
-            {**self.selection, **other.selection},
-            {**self.answers, **other.answers},
-        )
+        histograms = {**self.histograms, **other.histograms}
+        return Observed(histograms, {**self.answers, **other.answers})
 
     def ranges(self, method: str) -> Ranges:
-        """Return every range by one of METHODS, over all calibration images."""
+        """Return every range by one of METHODS."""
         if method not in self._ranges:
-            self._ranges[method] = {
-                name: METHODS[method](one.plus(self.selection[name]))
-                for name, one in self.preparation.items()
-            }
+            choose_one = METHODS[method]
+            self._ranges[method] = {name: choose_one(one) for name, one in self.histograms.items()}
         return self._ranges[method]
 
 
@@ -168,19 +156,7 @@ def choose(method: str, observed: Observed) -> Ranges:
     """Return every tensor's range by one of RANGE_METHODS."""
     if method == BY_ANSWERS:
         return observed.ranges("minmax") | observed.answers
-    if method != BY_TENSOR:
-        return observed.ranges(method)
-    return {name: observed.ranges(best(name, observed))[name] for name in observed.preparation}
-
-
-def best(name: str, observed: Observed) -> str:
-    """Return the method whose range of the preparation images costs least on the selection images.
-
-    Cost: mean squared error, clipping included. Of equals the first of METHODS.
-    """
-    ranges = [choose_one(observed.preparation[name]) for choose_one in METHODS.values()]
-    costs = _squared_errors(observed.selection[name], ranges)
-    return list(METHODS)[int(costs.argmin())]
+    return observed.ranges(method)
 
 
 def _within(histogram: Histogram, low: float, high: float) -> Range:

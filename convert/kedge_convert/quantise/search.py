@@ -23,7 +23,8 @@ from kedge_convert.quantise.budget import (
     label_margins,
     margins,
 )
-from kedge_convert.quantise.candidates import Candidate, CandidateModels
+from kedge_convert.quantise.candidates import CandidateModels
+from kedge_convert.quantise.comparing import Candidate
 from kedge_convert.quantise.crossfit import CrossFit, unfitted_ratio
 from kedge_convert.quantise.naming import tensor_names
 from kedge_convert.quantise.ranges import choose
