@@ -96,24 +96,15 @@ def percentile(histogram: Histogram, share: float) -> Range:
 
 def mse(histogram: Histogram) -> Range:
     """Return the range with the least mean squared error: the steps' rounding and what is cut."""
-    return _best(histogram, _squared_errors)
-
-
-def entropy(histogram: Histogram) -> Range:
-    """Return the range whose steps lose the least information, by KL divergence.
-
-    Migacz 2017, "8-bit inference with TensorRT": values that are cut off count in the last bin. A
-    step's mass is spread evenly over those of its bins that hold any.
-    """
-    return _best(histogram, _lost_information)
+    peak = max(-histogram.low, histogram.high)
+    tried = [_within(histogram, -peak * shrink, peak * shrink) for shrink in SHRINKS]
+    return tried[int(_squared_errors(histogram, tried).argmin())]
 
 
 METHODS: dict[str, Callable[[Histogram], Range]] = {
     "minmax": minmax,
     "percentile 99.99": partial(percentile, share=0.9999),
-    "percentile 99.9": partial(percentile, share=0.999),
     "mse": mse,
-    "entropy": entropy,
 }
 
 
@@ -163,12 +154,6 @@ def _within(histogram: Histogram, low: float, high: float) -> Range:
     return Range.over(max(low, histogram.low), min(high, histogram.high))
 
 
-def _best(histogram: Histogram, price: Callable[[Histogram, Sequence[Range]], Doubles]) -> Range:
-    peak = max(-histogram.low, histogram.high)
-    tried = [_within(histogram, -peak * shrink, peak * shrink) for shrink in SHRINKS]
-    return tried[int(price(histogram, tried).argmin())]
-
-
 def _squared_errors(histogram: Histogram, ranges: Sequence[Range]) -> Doubles:
     """Return each range's error by sums over all bins before it, which all ranges share."""
     values, counts = histogram.centres, histogram.counts.astype(np.float64)
@@ -187,42 +172,6 @@ def _squared_errors(histogram: Histogram, ranges: Sequence[Range]) -> Doubles:
 def _squares(sums: Sequence[Doubles], point: Doubles) -> Doubles:
     """Return the sum of (value - point)^2 from the sums of 1, value and value^2."""
     return np.asarray(sums[2] - 2 * point * sums[1] + point**2 * sums[0])
-
-
-def _lost_information(histogram: Histogram, ranges: Sequence[Range]) -> Doubles:
-    values = histogram.centres
-    # A zero is held exactly. Spread with its step it would call for ever narrower ranges.
-    counts = histogram.counts.astype(np.float64)
-    counts[HALF] = 0.0
-    totals = np.append(0.0, np.cumsum(counts))
-    return np.array([_lost(values, counts, totals, one) for one in ranges])
-
-
-def _lost(values: Edges, counts: Doubles, totals: Doubles, one: Range) -> float:
-    """Return the information that a range loses; `totals`: the counts before each bin."""
-    first = int(np.searchsorted(values, one.low, "left"))
-    last = int(np.searchsorted(values, one.high, "right"))
-    if last - first <= STEPS:
-        return float("inf")
-    inside = counts[first:last]
-    held = inside.copy()
-    held[0] += totals[first]
-    held[-1] += totals[-1] - totals[last]
-    steps = np.rint((values[first:last] - one.low) * (STEPS / (one.high - one.low)))
-    return _divergence(held / max(held.sum(), 1.0), _spread(inside, steps.astype(np.intp)))
-
-
-def _spread(counts: Doubles, steps: NDArray[np.intp]) -> Doubles:
-    filled = counts > 0
-    sums = np.bincount(steps, weights=counts)
-    bins = np.bincount(steps, weights=filled)
-    spread = np.where(filled, (sums / np.maximum(bins, 1))[steps], 0.0)
-    return np.asarray(spread / max(spread.sum(), 1e-30))
-
-
-def _divergence(p: Doubles, q: Doubles) -> float:
-    filled = p > 0
-    return float((p[filled] * np.log(p[filled] / np.maximum(q[filled], 1e-12))).sum())
 
 
 See = Callable[[str, NDArray[np.float32]], None]
