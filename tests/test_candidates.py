@@ -98,7 +98,7 @@ def test_few_images_dont_speak_against_weights_fitted_to_many(
     photos = ImageSplit(tuple(Path(str(i)) for i in range(images)), ())
     models = cast(Any, SimpleNamespace(images=photos))
     monkeypatch.setattr(candidates, "is_hopeless", lambda *_: False)
-    monkeypatch.setattr(candidates, "_confirmed", lambda *each: own(each[-1]))
+    monkeypatch.setattr(candidates, "confirmed", lambda *each: own(each[-1]))
     for one, expected in ((stock, stock if wins else rival), (surely_better, surely_better)):
         made = {"stock": one, "prepared": rival}
         monkeypatch.setattr(candidates, "ranged", lambda *each, made=made: made[each[-1]])
@@ -116,7 +116,7 @@ def test_stock_weights_must_be_closer_on_more_images_too(monkeypatch: pytest.Mon
     monkeypatch.setattr(candidates, "ranged", lambda *each: made[each[-1]])
     for more, wins in ((worse, "prepared"), ({"stock": worse["prepared"]}, "stock")):
         found = {id(made[name]): more.get(name, np.full(128, 1.0)) for name in made}
-        monkeypatch.setattr(candidates, "_confirmed", lambda *each, f=found: f[id(each[-1])])
+        monkeypatch.setattr(candidates, "confirmed", lambda *each, f=found: f[id(each[-1])])
         assert candidates.closest_weights(target, models, nothing) is made[wins]
 
 

@@ -172,10 +172,10 @@ def _stock_wins(
 
     That favours the rival, which is the safe side: stock weights are seldom better on others.
     """
-    gain = rival.distances - stock.distances
     if target.precision == "int8":
-        more = partial(_confirmed, target, models)
-        gain = np.append(gain, more(rival) - more(stock))
+        gain = all_distances(target, models, rival) - all_distances(target, models, stock)
+    else:
+        gain = rival.distances - stock.distances
     surely = len(models.images.preparation) >= FITTED
     return gains(gain, LIKELY_STOCK if surely else 0.0)
 
@@ -236,7 +236,7 @@ def ranged(
             recipe = Recipe("int8", method, ranges)
             candidates.append(judged(target, models, content, recipe))
             tick()
-    winner = closest_ranges(candidates, partial(_confirmed, target, models))
+    winner = closest_ranges(candidates, partial(confirmed, target, models))
     models.methods.setdefault(key, (winner.recipe.ranges,))
     structure.check(target.format, winner.content, source)
     return winner
@@ -256,7 +256,13 @@ def _methods(
         return options.effort.range_methods
 
 
-def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
+def all_distances(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
+    """Return a candidate's distances on the selection images and on CONFIRMING others."""
+    return np.append(one.distances, confirmed(target, models, one))
+
+
+def confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
+    """Return a candidate's distances on CONFIRMING images to which its weights may be fitted."""
     images = models.images.preparation[:CONFIRMING]
     if not models.confirming:
         models.confirming.append(models.stock.logits(tensors(images, models.stock.input)))

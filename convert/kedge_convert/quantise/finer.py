@@ -1,8 +1,8 @@
 """Give the noisiest activations finer steps, where that brings int8 closer to the float model.
 
 LeakyReLUs become pairs of ReLUs (`prepare/pairs.py`); channels are copied (`prepare/copies.py`).
-Such a file takes more time and a few more bytes. It is used only if it wins on the selection
-images.
+Such a file takes more time and a few more bytes. It is used only if it wins, on the selection
+images and those that confirm.
 """
 
 import logging
@@ -104,8 +104,11 @@ def closest(target: Target, state: Finer, plain: Candidate, progress: Progress) 
         LOG.info("%s: no candidate with finer steps", target, exc_info=True)
         return plain
     fine = _priced(made, copied_layers(state.models.equalised, plan), plan, plain)
+    own, others = (
+        candidates.all_distances(target, *each) for each in ((models, made), (state.models, plain))
+    )
     # No margin as between methods for ranges: whoever asks for finer steps expects them to win.
-    return min((plain, fine), key=lambda each: float(each.distances.mean()))
+    return fine if own.mean() < others.mean() else plain
 
 
 def copied_layers(graph: Graph, plan: FinePlan) -> tuple[str, ...]:
