@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from conftest import Run
-from kedge_convert.calibration import enough, files
+from kedge_convert.calibration import classes, enough, files
 from kedge_convert.calibration.enough import ImageRanges
 from kedge_models.demo import pictograms
 from kedge_runtime.arrays import Pixels
+from kedge_runtime.artefact.contract import Label, Output
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
 IMAGES = 60
@@ -114,7 +115,7 @@ def test_the_demo_sees_its_own_pictograms(tmp_path: Path, kedge: Run) -> None:
     by_class(tmp_path, 60)
     code, found = checked(kedge, tmp_path, "--model", "demo", "--calibrate-count", 60)
     assert code == 0, found
-    assert found["classes"]["result"] == "10 classes of 6 to 6 usable images"
+    assert found["classes"]["result"] == "10 classes of 6 usable images"
     assert "sees 10 of 10 classes in 60 images" in found["answers"]["result"]
     assert {found[name]["status"] for name in ("distribution", "enough", "answers")} == {"ok"}
 
@@ -126,6 +127,33 @@ def test_a_class_without_images_is_a_problem(tmp_path: Path, kedge: Run) -> None
     code, found = checked(kedge, tmp_path, "--model", "demo", "--calibrate-count", 20)
     assert code == 1
     assert found["classes"]["result"] == "2 of 10 classes have no image: key, moon"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "images", "right", "status"),
+    [
+        (2, 200, 200, "ok"),
+        (2, 200, 160, "ok"),
+        (2, 200, 100, "problem"),
+        (2, 10, 8, "ok"),  # ten images can't tell
+        (3, 200, 190, "ok"),
+        (4, 200, 106, "ok"),
+        (4, 200, 50, "problem"),
+        (1000, 200, 100, "ok"),
+        (1000, 200, 6, "problem"),  # many times a guess, and still a fault
+    ],
+)
+def test_answers_are_a_problem_where_they_are_guesses(
+    outputs: int, images: int, right: int, status: str
+) -> None:
+    """`images` of all classes in turn; a wrong answer is the next class."""
+    paths = [Path(f"{i}.jpg") for i in range(images)]
+    truth = {path: i % outputs for i, path in enumerate(paths)}
+    best = [truth[path] + (i >= right) for i, path in enumerate(paths)]
+    logits = np.eye(outputs, dtype=np.float32)[np.array(best) % outputs]
+    labels = [Label(str(i), str(i)) for i in range(outputs)]
+    found = classes.predicted(logits, paths, truth, (Output("softmax"), labels))
+    assert found.status == status, found.result
 
 
 def test_photos_are_not_what_the_demo_was_trained_for(folder: Path, kedge: Run) -> None:

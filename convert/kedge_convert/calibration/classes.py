@@ -17,6 +17,8 @@ from kedge_runtime.errors import UsageError
 SHOWN = 5
 # The classes of a folder are uneven if one has so many times the images of another.
 UNEVEN = 10
+# Of many classes even wrong pixels leave more than a guess: so few right answers are a fault.
+FEW_RIGHT = 0.1
 
 
 def ground_truth(paths: Sequence[Path], labels: tuple[Label, ...]) -> Truth | None:
@@ -40,7 +42,8 @@ def folders(folder: Path, paths: Sequence[Path]) -> CalibrationFinding:
 
 def _balance(counts: dict[str, int]) -> CalibrationFinding:
     least, most = min(counts.values()), max(counts.values())
-    result = f"{len(counts)} classes of {least} to {most} usable images"
+    each = f"{least}" if least == most else f"{least} to {most}"
+    result = f"{len(counts)} classes of {each} usable images"
     few = [name for name, count in counts.items() if count * UNEVEN < most]
     if not few:
         return CalibrationFinding("classes", "ok", result)
@@ -80,7 +83,7 @@ def predicted(
         right = int(np.sum(best == [truth[path] for path in paths]))
         low, high = (float(each) for each in wilson(right, len(paths)))
         result += f"; right in {right / len(paths):.1%} ({low:.1%} to {high:.1%})"
-        if high < max(3 / total, 0.1):
+        if _by_chance(low, high, total):
             remedy = "check --preprocess and the labels: `kedge fit-input` finds what fits"
             return CalibrationFinding("answers", "problem", result, remedy)
     unseen = [label.name for i, label in enumerate(labels) if i not in seen]
@@ -89,6 +92,15 @@ def predicted(
             "answers", "note", f"{result}; not {listed(unseen)}", "add images of these classes"
         )
     return CalibrationFinding("answers", "ok", result)
+
+
+def _by_chance(low: float, high: float, total: int) -> bool:
+    """Whether a share of right answers with this interval is no better than a guess of one class.
+
+    So few images that a good share is possible, too, are no evidence.
+    """
+    guess = 1 / total
+    return high < FEW_RIGHT or (low <= guess and high < (1 + guess) / 2)
 
 
 def listed(names: Sequence[str]) -> str:

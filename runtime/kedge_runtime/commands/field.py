@@ -80,7 +80,7 @@ def lines(report: FieldReport) -> Iterator[str]:
         lost = 100 * report.accuracy.lost
         yield (
             f"accuracy by estimate, last {counted(report.accuracy.frames, 'image')}{known} "
-            f"({lost:+.1f} points lost)"
+            f"({abs(lost):.1f} points {'gained' if lost < 0 else 'lost'})"
         )
 
 
