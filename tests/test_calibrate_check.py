@@ -179,6 +179,14 @@ def test_an_artefact_knows_its_own_images_and_no_darker_ones(
     assert "darker" in found["distribution"]["result"]
 
 
+def test_an_artefact_without_a_sketch_leaves_the_distribution_open(
+    artefacts: Path, folder: Path, kedge: Run
+) -> None:
+    code, found = checked(kedge, folder, "--model", artefacts / "tiny.tflite")
+    assert (code, found["distribution"]["status"]) == (0, "open")
+    assert "no sketch" in found["distribution"]["result"]
+
+
 @pytest.fixture(scope="module")
 def demo_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return the demo, converted with images of its own, and the images."""

@@ -254,6 +254,11 @@ def test_a_map_of_features_goes_to_both_formats(pictures: Path, tmp_path: Path, 
         plan = Preprocessor(classifier.contract.input)
         expected = np.asarray(body(plan.tensor(plan.read(photo))))[0]
         np.testing.assert_allclose(classifier.features(photo), expected, atol=1e-5)
+    code, out, error = kedge(
+        "calibrate-check", pictures, "--model", tmp_path / "body.float32.tflite", "--json"
+    )
+    assert code in (0, 1), error  # it asked for a sketch, which features never have
+    assert "answers" not in {each["check"] for each in json.loads(out)["findings"]}
 
 
 def test_int8_without_pictures_is_refused_with_the_fix(

@@ -184,3 +184,17 @@ def test_a_limit_that_is_none_is_one_line(kedge: Run, option: str, said: str) ->
     assert (code, out) == (2, "")
     assert err.startswith(f"kedge: {option}: got 'lots', {said}")
     assert len(err.splitlines()) == 1
+
+
+def test_features_have_a_cosine_in_place_of_an_agreement(
+    kedge: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = replace(
+        SAME, agreement=None, agreement_interval=None, agreement_by="cosine", cosine=0.99987
+    )
+    instead([Outcome(TARGETS[0], Verdict(), checked("a.tflite", features))], monkeypatch)
+    _, out, _ = kedge("convert", "demo")
+    assert "0.9999" in out
+    assert "agreement: mean cosine to the float model's features" in out
+    assert "errors: in features, on 1 image" in out
+    assert "best class" not in out

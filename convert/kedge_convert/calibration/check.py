@@ -16,7 +16,7 @@ from kedge_convert.load.request import SourceRequest
 from kedge_convert.source import BATCH, Source, batches, load_source
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.contract import Label
+from kedge_runtime.artefact.contract import Label, Output
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift.truth import Truth
 from kedge_runtime.engines.choice import EngineOptions
@@ -65,7 +65,7 @@ class FloatJudge:
         source = self.source
         with progress.stage("ask the float model", len(paths)) as tick, quiet():
             logits = source.logits(ticking(tensors(paths, source.input), tick))
-        if not source.output.multi_label and source.output.kind != "features":
+        if _names_one_class(source.output):
             yield classes.predicted(logits, paths, truth, (source.output, source.labels))
         yield self._distribution(paths, progress)
         with progress.stage("observe ranges", len(paths)) as tick, quiet():
@@ -115,12 +115,24 @@ class ArtefactJudge:
             logits = np.stack(
                 [self.classifier.numbers(self.classifier.engine.run(each)) for each in inputs]
             )
-        yield classes.predicted(logits, paths, truth, (contract.output, contract.labels))
-        images = [FieldImage(path.name, path) for path in paths]
-        with progress.stage("compare with the sketch", len(paths)) as tick:
-            yield distribution.by_sketch(held_against(self.classifier, images, tick))
+        if _names_one_class(contract.output):
+            yield classes.predicted(logits, paths, truth, (contract.output, contract.labels))
+        yield self._distribution(paths, progress)
         text = "an artefact's ranges are fixed: give the float model"
         yield CalibrationFinding("enough", "open", text)
+
+    def _distribution(self, paths: Sequence[Path], progress: Progress) -> CalibrationFinding:
+        if self.classifier.artefact.sketch is None:
+            text = "the artefact has no sketch of its calibration images: give the float model"
+            return CalibrationFinding(distribution.CHECK, "open", text)
+        images = [FieldImage(path.name, path) for path in paths]
+        with progress.stage("compare with the sketch", len(paths)) as tick:
+            return distribution.by_sketch(held_against(self.classifier, images, tick))
+
+
+def _names_one_class(output: Output) -> bool:
+    """Whether an answer is the best of several classes."""
+    return not output.multi_label and output.kind != "features"
 
 
 def check(

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from kedge_convert.parity import Parity
     from kedge_runtime.drift.statistics import AgreementBy
 
-# What counts as agreement; features have none in the table.
+# What counts as agreement.
 AGREEMENTS: "dict[AgreementBy, str]" = {
     "best": "images with the float model's best class",
     "labels": "images with the float model's set of labels",
-    "cosine": "images with the float model's best class",
+    "cosine": "mean cosine to the float model's features",
 }
 FAST_JPEG = "(it decodes JPEG by a faster, less exact transform: docs/preprocessing.md)"
 
@@ -75,6 +75,8 @@ def _explanation(outcomes: "Sequence[Outcome]") -> Iterator[str]:
 
 def _unit(checked: "Checked") -> str:
     """Return what a file's numbers are: a program that computes no probabilities gets them."""
+    if checked.parity.agreement_by == "cosine":
+        return "features"
     return "probabilities" if checked.fit and checked.fit.device.loader else "logits"
 
 
@@ -142,6 +144,12 @@ def _drop(parity: "Parity") -> str:
     return f"drop in accuracy: {100 * parity.drop:.2f} points ({interval}) on {images}"
 
 
+def _agreement(parity: "Parity") -> str:
+    """Return the share of images, or of features the cosine."""
+    _, value = parity.headline
+    return f"{value:.4f}" if parity.agreement is None else percent(value)
+
+
 def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
     checked = outcome.checked
     if checked is None:
@@ -153,7 +161,7 @@ def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
         str(outcome.target),
         f"{checked.size / 1e6:.2f} MB",
         f"{checked.ratio:.2f}",
-        "-" if measured.agreement is None else percent(measured.agreement),
+        _agreement(measured),
         *((percent(own_pixels.agreement) if own_pixels else "-",) if own else ()),
         f"{measured.logit_max_error:.2g}",
         f"{measured.logit_mean_error:.2g}",
