@@ -23,8 +23,7 @@ from kedge_convert.images import (
     forget_others,
     readable,
 )
-from kedge_convert.job import Job
-from kedge_convert.load.request import SourceRequest
+from kedge_convert.job import ImageRequest
 from kedge_convert.worker.progress import Event, ItemDone, Progress, StageStarted
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
@@ -317,14 +316,14 @@ def test_pictures_of_other_kinds_are_told(tmp_path: Path) -> None:
         find_images(tmp_path / "only")
 
 
-def test_the_bar_counts_the_images_that_there_are(tmp_path: Path) -> None:
-    job = Job(SourceRequest("demo"), (), tmp_path / "out", calibrate=gallery(tmp_path / "in", 12))
-    events: list[Event] = []
-    spec = Input(Geometry(32, 24), Normalisation())
-    with pipeline._images(job.images, spec, Progress(events.append)) as photos:
-        assert len(photos.calibration) + len(photos.validation) == 12
-    assert events[0] == StageStarted("read images", 12)
-    assert events.count(ItemDone()) == 12
+@pytest.mark.parametrize(("count", "broken", "total"), [(200, 0, 12), (200, 2, 14), (4, 5, 8)])
+def test_the_bar_ends_at_its_total(tmp_path: Path, count: int, broken: int, total: int) -> None:
+    folder, spec = gallery(tmp_path / "in", 12), Input(Geometry(32, 24), Normalisation())
+    for i in range(broken):
+        (folder / f"{i}.png").write_bytes(b"")
+    job, events = ImageRequest(folder, Sampling(count, 4)), list[Event]()
+    with pipeline._images(job, spec, Progress(events.append)):
+        assert (events[0], events.count(ItemDone())) == (StageStarted("read images", total), total)
 
 
 def test_what_is_kept_as_images_are_drawn_is_what_a_later_read_gives(tmp_path: Path) -> None:

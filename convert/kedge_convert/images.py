@@ -322,13 +322,15 @@ def _draw(
         for path, result in seen:
             if len(drawn.looks) == count:
                 break
-            tick()
             one = result()
             if isinstance(one, Look) and one.digest not in digests:
                 drawn.looks[path] = one
                 digests.add(one.digest)
+                tick()
             else:
                 drawn.others["repeated" if isinstance(one, Look) else one].append(path)
+    for _ in range(min(count, len(paths)) - len(drawn.looks)):
+        tick()  # others were skipped, and none is left
     return drawn
 
 
