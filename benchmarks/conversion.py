@@ -21,8 +21,9 @@ import machine
 import peak
 import random_weights
 from kedge_convert import parity
-from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.images import collect, tensors
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target, parse_targets
 from kedge_runtime.artefact.content import read_content

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 import machine
-from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.images import collect, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare.equalise import STRENGTHS, measure, scaled
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import plan
 from kedge_convert.prepare.running import forget, quantised, run, simulate
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import load_source
 from kedge_runtime.arrays import Floats
 from kedge_runtime.drift.statistics import sqnr

@@ -30,10 +30,11 @@ import league_kedge
 import league_table
 import quantisation
 import quantisation_ways as ways
-from kedge_convert.images import ImageSplit, Sampling, collect, tensors
+from kedge_convert.images import ImageSplit, collect, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import divergence
 from kedge_convert.quantise.budget import Budget
+from kedge_convert.sampling import Sampling
 from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.drift.truth import Truth, read_truth
 from kedge_runtime.engines.choice import EngineOptions

@@ -13,8 +13,8 @@ from typing import Any
 
 import league_table
 import quantisation_ways as ways
-from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_runtime.artefact.containers import split as without_seal
 
 # An option that this kedge lacks makes a row that says so.

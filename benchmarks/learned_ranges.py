@@ -25,11 +25,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import machine
-from kedge_convert.images import ImageSplit, Sampling, collect, tensors
+from kedge_convert.images import ImageSplit, collect, tensors
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node
 from kedge_convert.prepare.running import fold_over, keeps_scale
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import Source, load_source
 
 BATCH, CHUNK = 16, 20

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import machine
-from kedge_convert.images import Sampling, collect
+from kedge_convert.images import collect
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.prepare import preparation
 from kedge_convert.quantise import candidates
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import load_source
 from kedge_runtime.output import quiet
 

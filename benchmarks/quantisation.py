@@ -30,9 +30,10 @@ import machine
 import paired
 import quantisation_ways as ways
 from kedge_convert import parity
-from kedge_convert.images import Sampling, collect
+from kedge_convert.images import collect
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.budget import Budget
+from kedge_convert.sampling import Sampling
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift.statistics import sqnr, top_k_agreement
 from kedge_runtime.drift.truth import Truth, read_truth

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.images import collect, tensors
 from kedge_convert.prepare.graph import Graph, Node, trace
 from kedge_convert.prepare.running import Values, forget, peak, run
+from kedge_convert.sampling import Sampling
 from kedge_convert.toolkit import require
 from kedge_models.cards import Card, card
 from kedge_runtime.arrays import Floats

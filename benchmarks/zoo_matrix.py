@@ -25,10 +25,10 @@ import machine
 import random_weights
 import zoo_table
 from kedge_convert import contract_builder
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome, failed
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, FAST
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import TARGETS, Target, parse_targets
 from kedge_convert.verdict import UserLimits
 from kedge_convert.worker import process, supervisor

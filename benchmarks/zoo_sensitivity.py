@@ -22,9 +22,10 @@ import machine
 import random_weights
 import zoo_table
 from kedge_convert.export.exported import half
-from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.images import collect, tensors
 from kedge_convert.prepare.graph import Node
 from kedge_convert.prepare.preparation import plan
+from kedge_convert.sampling import Sampling
 from kedge_convert.toolkit import require
 from kedge_models.cards import card
 from kedge_runtime.arrays import Floats

@@ -67,6 +67,10 @@ def desk(tmp_path: Path, tiny_model: Path, pictures: Path) -> Path:
 TF = "--preprocess imagenet --normalisation tf"
 GOOD = f"good.keras {TF} --labels labels"
 CASES = {
+    "too few images for a confidence": (
+        f"{GOOD} --confidence-count 99",
+        "--confidence-count 99: a confidence takes at least 100 images; 0 fits none",
+    ),
     "a missing file": ("absent.keras", "absent.keras: no such file"),
     "a text file": ("text.keras", "text.keras: no Keras model in this file"),
     "a file cut short": ("cut.keras", "cut.keras: no Keras model in this file"),

@@ -10,12 +10,12 @@ import pytest
 
 from conftest import Run
 from kedge_convert import float_model, parity, pipeline
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity
 from kedge_convert.quantise.effort import DEFAULT, FAST
 from kedge_convert.quantise.search import Search
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import ConversionError
 from kedge_convert.verdict import UserLimits, after_misses, budget_miss, judge, limits_for

@@ -240,7 +240,8 @@ def contract_for(models: CandidateModels, path: Path, layers: tuple[str, ...]) -
 
 
 @pytest.mark.slow
-def test_a_loser_is_not_kept(form: str, pictures: Path) -> None:
+def test_a_loser_is_not_kept(form: str, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "confirmed", lambda *each: each[-1].distances)
     models, target = models_of("mobile", sorted(pictures.iterdir()), form), Target(form, "int8")
     with Progress(silent=True) as progress:
         plain = candidates.closest_weights(target, models, progress)
@@ -251,6 +252,10 @@ def test_a_loser_is_not_kept(form: str, pictures: Path) -> None:
         assert finer.closest(target, state, perfect, progress) is perfect
         hopeless = replace(plain, kl=plain.kl + 1.0)
         won = finer.closest(target, state, hopeless, progress)
+        # What is perfect on the selection images alone was lucky there.
+        more = {True: np.ones(128), False: np.zeros(128)}
+        monkeypatch.setattr(candidates, "confirmed", lambda *each: more[each[-1] is perfect])
+        assert finer.closest(target, state, perfect, progress).recipe.copied_layers
     assert won.recipe.copied_layers
     assert won.content != plain.content
     assert any("copied channels" in note for note in won.notes)

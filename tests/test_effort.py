@@ -8,10 +8,10 @@ import pytest
 
 from conftest import Run
 from kedge_convert import pipeline
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, EFFORTS, FAST, Effort, read_effort
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Event, Progress, StageStarted
 from kedge_runtime.artefact.file import read_artefact

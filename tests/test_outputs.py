@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from kedge_convert.drift import hooks
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.load.registry import load
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.pipeline import convert
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import parse_targets
 from kedge_convert.toolkit import require
 from kedge_convert.verdict import UserLimits

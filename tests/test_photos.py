@@ -14,16 +14,9 @@ import pytest
 from conftest import Run
 from foreign_files import WORDS
 from kedge_convert import pipeline
-from kedge_convert.images import (
-    MINIMUM,
-    ImageSplit,
-    Sampling,
-    collect,
-    fitted,
-    forget_others,
-    readable,
-)
+from kedge_convert.images import MINIMUM, ImageSplit, collect, fitted, forget_others, readable
 from kedge_convert.job import ImageRequest
+from kedge_convert.sampling import Sampling
 from kedge_convert.worker.progress import Event, ItemDone, Progress, StageStarted
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import random_weights
-from kedge_convert.images import Sampling, collect, tensors
+from kedge_convert.images import collect, tensors
 from kedge_convert.prepare.graph import trace
+from kedge_convert.sampling import Sampling
 from kedge_models.cards import card
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.contract import Input

@@ -15,11 +15,12 @@ from kedge_convert import float_model, parity, pipeline, sketching
 from kedge_convert.convertible import Convertible
 from kedge_convert.export.exported import Scheme
 from kedge_convert.float_model import FloatModel, ask
-from kedge_convert.images import ImageSplit, Sampling, collect, tensors
+from kedge_convert.images import ImageSplit, collect, tensors
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import AskedFile
 from kedge_convert.quantise.effort import FAST
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import load_source
 from kedge_convert.targets import Target
 from kedge_convert.verdict import LIMITS, ParityLimits, UserLimits, is_open, judge, left_open

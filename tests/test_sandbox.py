@@ -11,9 +11,9 @@ import pytest
 
 import hostile_programs
 import prying
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import TARGETS, Target
 from kedge_convert.worker import process, supervisor
 from kedge_convert.worker.process import Bounds

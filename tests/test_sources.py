@@ -14,10 +14,11 @@ import pytest
 import nets
 from kedge_convert import pipeline
 from kedge_convert.export.formats import FORMATS
-from kedge_convert.images import Sampling, tensors
+from kedge_convert.images import tensors
 from kedge_convert.job import Job
 from kedge_convert.load.registry import KINDS, kind_of, load
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import Source, load_source
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.toolkit import require

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import deadly
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job, Outcome
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.worker import process, supervisor
 from kedge_convert.worker.process import Bounds, family

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.sampling import Sampling
 from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.contract import Geometry, Input
 from kedge_runtime.artefact.provenance import calibration_mark
@@ -140,19 +141,6 @@ def marks_of(paths: Sequence[Path]) -> tuple[str, ...]:
 @lru_cache(maxsize=4)
 def _digests(paths: tuple[Path, ...]) -> list[bytes]:
     return [bytes.fromhex(sha256_of_file(path)) for path in paths]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Numbers of calibration and validation (`check`) images, and the seed of the draw.
-
-    `confidence`: the most labelled images that a confidence is fitted to and measured on.
-    """
-
-    calibration: int = 200
-    check: int = 100
-    seed: int = 0
-    confidence: int = 500
 
 
 def collect(

@@ -8,12 +8,12 @@ from typing import Any
 from kedge_convert.device import fit, loader
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export.exported import Recipe
-from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import Parity
 from kedge_convert.quantise.budget import Budget
 from kedge_convert.quantise.candidates import QuantisationOptions
 from kedge_convert.quantise.effort import DEFAULT, Effort
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import Target, runs, scheme_for
 from kedge_convert.verdict import DEFAULTS, UserLimits, Verdict
 from kedge_models.devices import Device

@@ -27,10 +27,11 @@ from kedge_convert.export import onnx, structure
 from kedge_convert.export.exported import Exported, Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
-from kedge_convert.images import CALIBRATE, ImageSplit, Sampling, collect
+from kedge_convert.images import CALIBRATE, ImageSplit, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
 from kedge_convert.load.finite_weights import refuse_weights
 from kedge_convert.parity import AskedFile
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import Source, load_source
 from kedge_convert.staging import (
     forget,

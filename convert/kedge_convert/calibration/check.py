@@ -11,8 +11,9 @@ from kedge_convert.calibration import classes, distribution, enough, files
 from kedge_convert.calibration.finding import CalibrationFinding, CalibrationReport
 from kedge_convert.export import tflite_converter
 from kedge_convert.fitting.subject import norms_of
-from kedge_convert.images import Sampling, tensors, ticking
+from kedge_convert.images import tensors, ticking
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_convert.source import BATCH, Source, batches, load_source
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import ModelContent

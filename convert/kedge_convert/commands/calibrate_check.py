@@ -14,7 +14,7 @@ from kedge_convert.commands.float_model_options import (
     seed,
 )
 from kedge_convert.commands.options import MODEL
-from kedge_convert.images import Sampling
+from kedge_convert.sampling import Sampling
 from kedge_convert.worker.process import ended_by_signals
 from kedge_runtime.artefact.content import FORMATS, read_content
 from kedge_runtime.commands.options import as_json, pixel_options

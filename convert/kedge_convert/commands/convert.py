@@ -15,10 +15,11 @@ from kedge_convert.commands.float_model_options import (
     seed,
 )
 from kedge_convert.commands.options import MODEL, DeviceOptions, device_options
-from kedge_convert.images import SYNTHETIC, Sampling
+from kedge_convert.images import SYNTHETIC
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, EFFORTS
 from kedge_convert.rewrite.lowering import REWRITES
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import TARGETS
 from kedge_convert.worker import process
 from kedge_runtime.artefact.kinds import Kind
@@ -116,7 +117,8 @@ class ConvertOptions:
     default=Sampling.confidence,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Most labelled images, of those left over, to fit the confidence to; 0 for none.",
+    help="Most labelled images, of those left over, to fit the confidence to; 0 for none, else at "
+    "least 100.",
 )
 @seed
 @model_options

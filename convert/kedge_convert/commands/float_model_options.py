@@ -9,8 +9,8 @@ from typing import get_args
 import click
 
 from kedge_convert.commands.options import CARD
-from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.sampling import Sampling
 from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.commands.arguments import completing
 from kedge_runtime.commands.options import record

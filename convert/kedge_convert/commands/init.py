@@ -12,12 +12,12 @@ import click
 
 from kedge_convert.commands.fit_input import COUNT, TRUTH, FitInputOptions, drawn, fitted
 from kedge_convert.commands.float_model_options import FloatModelOptions
-from kedge_convert.images import Sampling
 from kedge_convert.load import registry, saved_model
 from kedge_convert.load.application import DEMO
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.matrix import draft
 from kedge_convert.matrix.draft import Draft, ImageFolders, Key
+from kedge_convert.sampling import Sampling
 from kedge_convert.worker.process import ended_by_signals
 from kedge_models.cards import card
 from kedge_runtime.artefact.labels import read_labels

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kedge_convert import job_checks
-from kedge_convert.images import Sampling
 from kedge_convert.job import Job
 from kedge_convert.matrix.config import (
     BuildConfig,
@@ -15,6 +14,7 @@ from kedge_convert.matrix.config import (
     Variant,
     placed,
 )
+from kedge_convert.sampling import Sampling
 from kedge_convert.targets import Target, targets_for
 from kedge_models.devices import device
 from kedge_runtime.errors import UsageError, about

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from kedge_convert.device import fit
-from kedge_convert.images import Sampling
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.quantise.effort import DEFAULT, Effort, read_effort
+from kedge_convert.sampling import Sampling
 from kedge_convert.worker.process import BYTES
 from kedge_models import cards
 from kedge_models.devices import Device, device

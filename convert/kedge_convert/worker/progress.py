@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from kedge_convert.images import ImageSplit, Sampling, Tick
+from kedge_convert.images import ImageSplit, Tick
+from kedge_convert.sampling import Sampling
 from kedge_runtime import terminal
 from kedge_runtime.errors import counted
 from kedge_runtime.output import copy_of_stderr, percent, say
