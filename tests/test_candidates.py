@@ -78,6 +78,23 @@ def test_the_best_on_all_images_wins_not_the_best_on_the_selection() -> None:
     assert closest_ranges([first, lucky, sound], lambda one: more[id(one)]) is sound
 
 
+def test_a_candidate_runs_on_more_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges, stock weights and finer steps all ask for it."""
+    one, other = candidate(1.0, 0.1, seed=1), replace(candidate(1.0, 0.1, seed=2), content=b"other")
+    asked: list[Candidate] = []
+
+    def run(target: Any, models: Any, each: Candidate) -> NDArray[np.float64]:
+        asked.append(each)
+        return each.distances
+
+    monkeypatch.setattr(candidates, "_confirmed", run)
+    models, target = cast(Any, SimpleNamespace(confirmed={})), parse_targets("tflite:int8")[0]
+    for each in (one, other, one):
+        whole = candidates.all_distances(target, models, each)
+        np.testing.assert_array_equal(whole, np.tile(each.distances, 2))
+    assert asked == [one, other]
+
+
 @pytest.mark.parametrize(
     ("calibration", "held_out"),
     [(1, 1), (10, 3), (30, 10), (60, SELECTION), (100, SELECTION), (200, 33)],

@@ -13,11 +13,12 @@ from kedge_convert.export import tflite_converter
 from kedge_convert.fitting.subject import norms_of
 from kedge_convert.images import tensors, ticking
 from kedge_convert.load.request import SourceRequest
+from kedge_convert.parity import agreement_by
 from kedge_convert.sampling import Sampling
 from kedge_convert.source import BATCH, Source, batches, load_source
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.contract import Label, Output
+from kedge_runtime.artefact.contract import Label
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.drift.truth import Truth
 from kedge_runtime.engines.choice import EngineOptions
@@ -66,7 +67,7 @@ class FloatJudge:
         source = self.source
         with progress.stage("ask the float model", len(paths)) as tick, quiet():
             logits = source.logits(ticking(tensors(paths, source.input), tick))
-        if _names_one_class(source.output):
+        if agreement_by(source.output) == "best":
             yield classes.predicted(logits, paths, truth, (source.output, source.labels))
         yield self._distribution(paths, progress)
         with progress.stage("observe ranges", len(paths)) as tick, quiet():
@@ -116,7 +117,7 @@ class ArtefactJudge:
             logits = np.stack(
                 [self.classifier.numbers(self.classifier.engine.run(each)) for each in inputs]
             )
-        if _names_one_class(contract.output):
+        if agreement_by(contract.output) == "best":
             yield classes.predicted(logits, paths, truth, (contract.output, contract.labels))
         yield self._distribution(paths, progress)
         text = "an artefact's ranges are fixed: give the float model"
@@ -129,11 +130,6 @@ class ArtefactJudge:
         images = [FieldImage(path.name, path) for path in paths]
         with progress.stage("compare with the sketch", len(paths)) as tick:
             return distribution.by_sketch(held_against(self.classifier, images, tick))
-
-
-def _names_one_class(output: Output) -> bool:
-    """Whether an answer is the best of several classes."""
-    return not output.multi_label and output.kind != "features"
 
 
 def check(

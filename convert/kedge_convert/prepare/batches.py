@@ -94,7 +94,7 @@ def run(node: Node, values: Batched, spent: Container[GraphTensor] = ()) -> Batc
 
 
 def quantised(node: Node, value: Batches) -> Batches:
-    """Return the value as an int8 tensor would hold it, as of `graph.quantised`; in place."""
+    """Return the value as an int8 tensor would hold it, as of `running.quantised`; in place."""
     if not keeps_scale(node):
         tensor_of, ends = require("keras").ops.convert_to_tensor, ends_of(*value.arrays)
         for index, tensor in enumerate(value.tensors):

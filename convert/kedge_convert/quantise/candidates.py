@@ -1,13 +1,14 @@
 """Make several integer models of one network and choose the closest to the float model.
 
-Candidates: stock weights through the format's own quantiser, and prepared weights with each method
-for the activations' ranges. Selection images, to which no weights are fitted, decide between them.
+Candidates: stock and prepared weights, for int8 each with each method for the activations' ranges.
+Selection images, to which no weights are fitted, decide between them.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ class CandidateModels:
     model's on the selection images, [images, classes]. `methods`: for the ranges of a format's
     stock or prepared weights, once a format chose it. `hopeless`: the grids on which an int8 file
     showed that stock weights are. `confirming`: the float model's logits on CONFIRMING images, once
-    they were asked for.
+    they were asked for. `confirmed`: candidates' distances there, by the digest of their content.
     """
 
     stock: Source
@@ -100,6 +101,7 @@ class CandidateModels:
     methods: dict[tuple[Grids, Method], tuple[str, ...]] = field(default_factory=dict)
     hopeless: set[Grids] = field(default_factory=set)
     confirming: list[Floats] = field(default_factory=list)
+    confirmed: dict[bytes, NDArray[np.float64]] = field(default_factory=dict)
 
     def by_method(self, method: Method, format: str) -> Source:
         """Return the model of a format's candidates."""
@@ -262,7 +264,17 @@ def all_distances(target: Target, models: CandidateModels, one: Candidate) -> ND
 
 
 def confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
-    """Return a candidate's distances on CONFIRMING images to which its weights may be fitted."""
+    """Return a candidate's distances on CONFIRMING images to which its weights may be fitted.
+
+    It is run once: ranges, stock weights and finer steps are all compared by them.
+    """
+    mark = sha256(one.content).digest()
+    if mark not in models.confirmed:
+        models.confirmed[mark] = _confirmed(target, models, one)
+    return models.confirmed[mark]
+
+
+def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
     images = models.images.preparation[:CONFIRMING]
     if not models.confirming:
         models.confirming.append(models.stock.logits(tensors(images, models.stock.input)))

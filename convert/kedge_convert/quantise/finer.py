@@ -104,9 +104,8 @@ def closest(target: Target, state: Finer, plain: Candidate, progress: Progress) 
         LOG.info("%s: no candidate with finer steps", target, exc_info=True)
         return plain
     fine = _priced(made, copied_layers(state.models.equalised, plan), plan, plain)
-    own, others = (
-        candidates.all_distances(target, *each) for each in ((models, made), (state.models, plain))
-    )
+    own = candidates.all_distances(target, models, made)
+    others = candidates.all_distances(target, state.models, plain)
     # No margin as between methods for ranges: whoever asks for finer steps expects them to win.
     return fine if own.mean() < others.mean() else plain
 

@@ -37,7 +37,7 @@ def observed(
         return shared | Observed(_histograms(own, shares))
 
 
-# By the Keras model of prepared weights, for as long as that lives.
+# By the Keras model, for as long as that lives.
 _SEEN: WeakKeyDictionary[Any, Observed] = WeakKeyDictionary()
 
 
