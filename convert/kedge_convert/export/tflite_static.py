@@ -127,7 +127,9 @@ def quantise_16(content: bytes, ranges: Ranges, io: str) -> bytes:
     ends, inner, sums = (np.dtype(name).num for name in (io, "int16", "int64"))
     try:
         with quiet():
-            quantiser = calibrator.Calibrator(flatbuffer.pack(model))._calibrator
+            # It has to live as long as its quantiser, which reads the content that it holds.
+            holder = calibrator.Calibrator(flatbuffer.pack(model))
+            quantiser = holder._calibrator
             quantiser.Prepare(
                 [list(map(int, graph.tensors[index].shape)) for index in graph.inputs]
             )
