@@ -1,6 +1,7 @@
 """Weights on the int8 grid: windows against TensorFlow's patches, rounding against brute force."""
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +107,20 @@ def test_depthwise_channels_are_rounded_each_by_itself() -> None:
         alone = slice(channel, channel + 1)
         part = on_grid(weights[alone], moments(x[alone], x[alone], 500))
         np.testing.assert_allclose(whole[alone], part, rtol=1e-6)
+
+
+def test_moments_of_many_channels_are_those_of_each_and_take_little_memory() -> None:
+    rng = np.random.default_rng(8)
+    x, f = (rng.normal(size=(5 * rounding.PART + 3, 900, 9)).astype(np.float32) for _ in range(2))
+    tracemalloc.start()
+    found = moments(x, f, 900)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < x.nbytes, f"{most / x.nbytes:.2f} of the inputs"
+    for channel in (0, rounding.PART, len(x) - 1):
+        alone = moments(x[channel], f[channel], 900)
+        np.testing.assert_array_equal(found.own[channel], alone.own)
+        np.testing.assert_array_equal(found.cross[channel], alone.cross)
 
 
 def layer_node(kind: str, **options: Any) -> tuple[Node, NDArray[np.float32]]:

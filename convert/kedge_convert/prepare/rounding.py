@@ -1,6 +1,7 @@
 """Round weights onto the int8 grid; weights not yet rounded compensate each rounding error."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -210,13 +211,25 @@ def _ridge(trace: Doubles, n: int, count: int) -> Doubles:
     return np.asarray(trace / n * (DAMPING + n / max(count, 1)) + 1e-12)
 
 
+PART = 64  # channels whose moments are computed at once
+
+
 def moments(rounded: NDArray[np.float32], floats: NDArray[np.float32], count: int) -> Moments:
     """Return the moments of inputs [..., samples, n]."""
-    x, f = _centred(rounded), _centred(floats)
-    turned = np.swapaxes(x, -1, -2)
-    samples = x.shape[-2]
-    own, cross = np.matmul(turned, x), np.matmul(turned, f)
-    return Moments(own.astype(np.float64) / samples, cross.astype(np.float64) / samples, count)
+    *stacked, samples, n = rounded.shape
+    own, cross = (np.empty((*stacked, n, n)) for _ in range(2))
+    # Channels and groups one part after the other: all of them, centred, would be two copies.
+    for part in _parts(stacked):
+        x, f = _centred(rounded[part]), _centred(floats[part])
+        turned = np.swapaxes(x, -1, -2)
+        own[part], cross[part] = np.matmul(turned, x), np.matmul(turned, f)
+    return Moments(own / samples, cross / samples, count)
+
+
+def _parts(stacked: Sequence[int]) -> list[slice]:
+    """Return slices over the first axis, PART long each; over all rows where there is none."""
+    count = stacked[0] if stacked else PART
+    return [slice(at, at + PART) if stacked else slice(None) for at in range(0, count, PART)]
 
 
 def _centred(values: NDArray[Any]) -> NDArray[Any]:
