@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.prepare.graph import GraphTensor, Node
-from kedge_convert.prepare.running import CHUNK, keeps_scale
-from kedge_convert.prepare.steps import ends_of, in_steps_between
+from kedge_convert.prepare.running import CHUNK, held, keeps_scale
+from kedge_convert.prepare.steps import ends_of
 from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
@@ -96,7 +96,7 @@ def run(node: Node, values: Batched, spent: Container[GraphTensor] = ()) -> Batc
 def quantised(node: Node, value: Batches) -> Batches:
     """Return the value as an int8 tensor would hold it, as of `running.quantised`; in place."""
     if not keeps_scale(node):
-        tensor_of, ends = require("keras").ops.convert_to_tensor, ends_of(*value.arrays)
+        ends = ends_of(*value.arrays)
         for index, tensor in enumerate(value.tensors):
-            value.tensors[index] = tensor_of(in_steps_between(np.asarray(tensor), ends))
+            value.tensors[index] = held(np.asarray(tensor), ends)
     return value

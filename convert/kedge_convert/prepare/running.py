@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from kedge_convert.prepare.graph import Graph, GraphTensor, Node
-from kedge_convert.prepare.steps import in_steps
+from kedge_convert.prepare.steps import ends_of, in_steps, in_steps_between
+from kedge_convert.toolkit import require
 from kedge_runtime.arrays import Floats
 
 CHUNK = 20  # images run at once: enough to fill the cores, little enough for the caches
+PIECE = 4  # of them, passed to the backend at once
 
 SAME_SCALE = frozenset({"Flatten", "Identity", "MaxPooling2D", "Reshape", "ZeroPadding2D"})
 
@@ -41,12 +43,25 @@ def run(node: Node, values: Values) -> Floats:
     return result
 
 
-def quantised(node: Node, value: Floats) -> Floats:
-    """Return the value as an int8 tensor would hold it (steps.py), in place where it can be.
+def quantised(node: Node, value: Floats) -> Any:
+    """Return the value as an int8 tensor would hold it (steps.py).
 
-    Values that keep their input's scale are returned as they are.
+    Of more than CHUNK images in place, where it can be written. Values that keep their input's
+    scale are returned as they are.
     """
-    return value if keeps_scale(node) else in_steps(value)
+    if keeps_scale(node):
+        return value
+    return in_steps(value) if len(value) > CHUNK else held(value, ends_of(value))
+
+
+def held(value: Floats, ends: tuple[float, float]) -> Any:
+    """Return up to CHUNK images in the 256 steps between `ends`, as the backend's tensor.
+
+    Made of pieces: the backend copies an array of numpy's twice.
+    """
+    ops = require("keras").ops
+    pieces = (value[at : at + PIECE] for at in range(0, len(value), PIECE))
+    return ops.concatenate([ops.convert_to_tensor(in_steps_between(one, ends)) for one in pieces])
 
 
 def keeps_scale(node: Node) -> bool:
