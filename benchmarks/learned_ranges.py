@@ -262,6 +262,7 @@ def main() -> None:
         rows.append(row(way, prepared(source, split, arguments), photos, arguments))
         print(rows[-1], flush=True)
     if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps([asdict(each) for each in rows], indent=2)
         name = f"learned-ranges-{Path(arguments.model).stem}-{machine.slug()}.json"
         (arguments.out / name).write_text(text + "\n")

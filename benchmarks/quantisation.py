@@ -97,6 +97,7 @@ class Pairs:
 
 def main() -> None:
     arguments = _arguments()
+    arguments.out.mkdir(parents=True, exist_ok=True)  # before the work whose results it takes
     everything = Pairs()
     seeds = {seed: _seed(arguments, seed, everything) for seed in arguments.seeds}
     report = {
