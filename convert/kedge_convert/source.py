@@ -1,9 +1,8 @@
 """Load the source of a conversion: a Keras model, and all that its contract needs."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kedge_convert import asking
+from kedge_convert.batching import batch_size, batches
 from kedge_convert.load import input_stage, output_activation, registry
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.settle import labelled, settle_input
@@ -23,9 +23,6 @@ from kedge_runtime.artefact.kinds import Activation, Kind
 from kedge_runtime.errors import UsageError
 from kedge_runtime.image.pipelines import NORMALISATIONS
 
-# Divides the usual numbers of images (20, 100, 200). Another size costs a trace, which takes longer
-# than a few images do without: a smaller rest is filled up, or goes without.
-BATCH = 20
 _TRACED: WeakSet[Any] = WeakSet()  # models that have run a whole batch
 
 
@@ -69,7 +66,7 @@ class Source:
 
         Feature maps are flattened, as the runtime does.
         """
-        size = self.model.inputs[0].shape[0] or BATCH
+        size = batch_size(self.model)
         rows = [self._numbers(batch, size) for batch in batches(tensors, size)]
         numbers = np.concatenate(rows).astype(np.float32)
         return numbers.reshape(len(numbers), -1)
@@ -83,13 +80,6 @@ class Source:
         filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
         numbers: NDArray[Any] = self.model.predict_on_batch(filled)
         return numbers[: len(batch)]
-
-
-def batches(tensors: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
-    """Yield tensors of [1, ...] joined to batches of `size`; the last one may be smaller."""
-    rest = iter(tensors)
-    while batch := list(islice(rest, size)):
-        yield np.concatenate(batch)
 
 
 def load_source(request: SourceRequest) -> Source:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kedge_convert.batching import batch_size, batches
 from kedge_convert.calibration import classes, distribution, enough, files
 from kedge_convert.calibration.finding import CalibrationFinding, CalibrationReport
 from kedge_convert.export import tflite_converter
@@ -15,7 +16,7 @@ from kedge_convert.images import tensors, ticking
 from kedge_convert.load.request import SourceRequest
 from kedge_convert.parity import agreement_by
 from kedge_convert.sampling import Sampling
-from kedge_convert.source import BATCH, Source, batches, load_source
+from kedge_convert.source import Source, load_source
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.artefact.contract import Label
@@ -83,7 +84,7 @@ class FloatJudge:
             return CalibrationFinding(distribution.CHECK, "open", text)
         with progress.stage("compare with the batch norms", len(paths)) as tick, quiet():
             inputs = ticking(tensors(paths, self.source.input), tick)
-            size = self.source.model.inputs[0].shape[0] or BATCH
+            size = batch_size(self.source.model)
             rows = [norms.model.predict_on_batch(batch) for batch in batches(inputs, size)]
         moments = [np.concatenate(each) for each in zip(*rows, strict=True)]
         return distribution.by_norms(distribution.distances(norms, moments))

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kedge_convert.batching import batch_size
 from kedge_convert.load import input_stage, output_activation, registry
 from kedge_convert.load.output_activation import Head
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
 from kedge_convert.settle import Labelling, SettledInput, labelled, settle_input
-from kedge_convert.source import BATCH, Source
+from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 from kedge_models.cards import card
 from kedge_runtime.arrays import Doubles, Pixels
@@ -56,7 +57,7 @@ def answers(model: Any, output: Output, pixels: Pixels, spec: Input) -> Doubles:
 
 def outputs(model: Any, pixels: Pixels, spec: Input) -> list[NDArray[Any]]:
     """Return all outputs of a model for images of its size, normalised by `spec`."""
-    preprocessor, size = Preprocessor(spec), model.inputs[0].shape[0] or BATCH
+    preprocessor, size = Preprocessor(spec), batch_size(model)
     rows = []
     for start in range(0, len(pixels), size):
         batch = np.concatenate([preprocessor.look_up(one) for one in pixels[start : start + size]])
