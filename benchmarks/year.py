@@ -260,7 +260,7 @@ def updates(artefact: Path) -> dict[str, bytes]:
             source = replace(contract.provenance, source=name)
             labels = contract.labels[name == "bad" :] + contract.labels[: name == "bad"]
             changed = replace(contract, provenance=source, labels=labels)
-            found[name] = resealed(content, classifier, changed)
+            found[name] = resealed(content, changed)
     return found
 
 

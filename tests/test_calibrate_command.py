@@ -89,8 +89,8 @@ def test_a_second_calibration_gives_the_same_bytes(
 def test_the_model_and_other_members_stay(sealed: Path, contracts: dict[str, Contract]) -> None:
     content = read_content(sealed)
     classifier = Classifier.open(sealed)
-    same = resealed(content, classifier, classifier.contract)
-    again = resealed(replace(content, data=same), classifier, classifier.contract)
+    same = resealed(content, classifier.contract)
+    again = resealed(replace(content, data=same), classifier.contract)
     assert again == same
     sealed.write_bytes(same)
     assert read_artefact(sealed).golden.images == classifier.artefact.golden.images
@@ -120,7 +120,7 @@ def test_images_of_the_conversion_are_left_out(
         validation_images=tuple(sorted(marks[20:30])),
     )
     contract = replace(classifier.contract, provenance=provenance)
-    sealed.write_bytes(resealed(read_content(sealed), classifier, contract))
+    sealed.write_bytes(resealed(read_content(sealed), contract))
     copies = shutil.copytree(labelled, tmp_path / "copies")
     (copies / "red" / "again.png").write_bytes((copies / "red" / "4.png").read_bytes())
     (copies / "red" / "broken.png").write_bytes(b"\x89PNG")

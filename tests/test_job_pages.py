@@ -127,7 +127,7 @@ def _pair(first: Path, second: Path) -> None:
     shares = (0.95, 0.9, 1.0), (0.5, 0.4, 0.6)
     rule = SecondRule(model, 0.5, 0.9, *shares, 200, ())
     content, classifier = read_content(first), Classifier.open(first)
-    first.write_bytes(resealed(content, classifier, replace(classifier.contract, second=rule)))
+    first.write_bytes(resealed(content, replace(classifier.contract, second=rule)))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

@@ -22,15 +22,13 @@ from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.artefact.reseal import resealed
-from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import check_finite
 from kedge_runtime.confidence import fit, sentences
 from kedge_runtime.confidence.fit import LabelledOutputs
 from kedge_runtime.confidence.labelled import ImageChoice
-from kedge_runtime.engines.choice import EngineOptions
-from kedge_runtime.output import quiet
 
 # Labelled images for a file of slow kernels (.2 s an image): the fewest that fit a confidence.
 MOST: dict[Precision, int] = {"int16x8": fit.LEAST_IMAGES}
@@ -51,12 +49,10 @@ def complete(
 
     `count`: the most images for the confidence.
     """
-    content = read_content(file.path, target.format)
-    with quiet():
-        classifier = Classifier.of(content, EngineOptions())
+    contract = artefact_of(read_content(file.path, target.format)).contract
     marks = tuple(sorted(marks_of(tuple(file.rows))))
-    provenance = replace(classifier.contract.provenance, validation_images=marks)
-    contract = replace(classifier.contract, provenance=provenance)
+    provenance = replace(contract.provenance, validation_images=marks)
+    contract = replace(contract, provenance=provenance)
     free = _unused(model.reserve.images.more[::-1][:count], contract, model.source)
     free = free[: MOST.get(target.precision)]
     notes = tuple[str, ...]()
@@ -65,7 +61,7 @@ def complete(
             answers = file.ask([each.path for each in free], tick, at_size=True)
         contract = fit.fitted(contract, _outputs(free, check_finite(answers)))
         notes = tuple(sentences.fitted(sentences.plain(contract)))
-    write(file.path, resealed(content, classifier, contract))
+    write(file.path, resealed(read_content(file.path, target.format), contract))
     return Completed(sentences.plain(contract) or None, notes)
 
 

@@ -36,11 +36,11 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
     if len(paths) < LEAST:
         return (NOTE,)
     truth = None if source.output.multi_label else true_outputs(paths, source)
-    content = read_content(file.path)
     left = [path for path in paths if path not in file.rows]
     if left:
         with progress.stage(f"sketch {target}", len(left)) as tick:
             file.ask(left, tick, at_size=True)
+    content = read_content(file.path)
     with quiet():
         classifier = Classifier.of(content, EngineOptions())
     pairs = zip(paths, fitted(paths, source.input), strict=True)

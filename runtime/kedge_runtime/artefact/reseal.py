@@ -12,7 +12,7 @@ from kedge_runtime.artefact.file import CONTRACT, GOLDEN, SKETCH, artefact_of, s
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import signature_of
 from kedge_runtime.checks.verify import answer
-from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.results import Classes
 from kedge_runtime.files import write_whole
 
 
@@ -21,30 +21,31 @@ def is_signed(content: ModelContent) -> bool:
     return signature_of(content.data) is not None
 
 
-def resealed(content: ModelContent, classifier: Classifier, contract: Contract) -> bytes:
+def resealed(content: ModelContent, contract: Contract) -> bytes:
     """Return the bytes of a sealed file with another contract, and a new digest.
 
-    `classifier`: of this file; the engine computes nothing. The golden set's probabilities are
-    those of the new contract. A signature is removed, and at another temperature the sketch, whose
-    confidence has changed. Raises ArtefactError for a damaged file.
+    The golden set's probabilities are those of the new contract, of the recorded outputs: no engine
+    is opened. A signature is removed, and at another temperature the sketch, whose confidence has
+    changed. Raises ArtefactError for a damaged file.
     """
-    golden = artefact_of(content).golden
+    artefact = artefact_of(content)
     bare, others = containers.split(content.format, content.data)
     members = containers.FORMATS[content.format].read(content)
     made = {CONTRACT, GOLDEN, "kedge/digest"}
-    if contract.output.temperature != classifier.contract.output.temperature:
+    if contract.output.temperature != artefact.contract.output.temperature:
         made.add(SKETCH)
     kept = {
         name: member
         for name, member in members.items()
         if name.startswith("kedge/") and name not in made
     }
-    changed = Classifier(replace(classifier.artefact, contract=contract), classifier.engine)
-    return seal(content.format, bare, contract, _golden(golden, changed), {**others, **kept})
+    golden = _golden(artefact.golden, contract)
+    return seal(content.format, bare, contract, golden, {**others, **kept})
 
 
-def _golden(golden: Golden, classifier: Classifier) -> Golden:
-    confidence = [answer(classifier, outputs)[1] for outputs in golden.recorded]
+def _golden(golden: Golden, contract: Contract) -> Golden:
+    classes, output = Classes.of_contract(contract), contract.output
+    confidence = [answer(classes, output, outputs)[1] for outputs in golden.recorded]
     return replace(golden, confidence=np.array(confidence, np.float32))
 
 

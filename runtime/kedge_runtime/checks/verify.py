@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent, read_content
-from kedge_runtime.artefact.contract import Contract
+from kedge_runtime.artefact.contract import Contract, Output
 from kedge_runtime.artefact.file import Artefact, artefact_of
 from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.kinds import Precision
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.classify.results import check_finite, probabilities
+from kedge_runtime.classify.results import Classes, check_finite, probabilities
 from kedge_runtime.drift.statistics import sqnr
 from kedge_runtime.engines.choice import EngineOptions, open_engine
 from kedge_runtime.errors import EngineError, ImageError, KedgeError, SignatureError
@@ -176,20 +176,20 @@ def walk(classifier: Classifier, image: bytes) -> Walk:
     tensor = plan.tensor(pixels)
     raw = classifier.engine.run(tensor)
     outputs = check_finite(classifier.run(pixels))
-    best, confidence = answer(classifier, outputs)
+    best, confidence = answer(classifier.classes, classifier.contract.output, outputs)
     return Walk(_digest(pixels), _digest(tensor), raw.reshape(-1), outputs, best, confidence)
 
 
-def answer(classifier: Classifier, outputs: Floats) -> tuple[str, float]:
+def answer(classes: Classes, output: Output, outputs: Floats) -> tuple[str, float]:
     """Return the best label's id and its probability, or ("", 0) for a feature model.
 
     The outputs are first scaled to a standard deviation of 1. Golden images have clear answers, and
     a probability of 1.000 would hide a wrong temperature or a second softmax.
     """
-    if classifier.contract.output.kind == "features":
+    if output.kind == "features":
         return "", 0.0
     scaled = outputs / max(float(outputs.std()), 1e-6)
-    best = classifier.classes.result(probabilities(scaled, classifier.contract.output)).best
+    best = classes.result(probabilities(scaled, output)).best
     return best.id, best.probability
 
 
@@ -262,14 +262,15 @@ def same_integers(integers: NDArray[Any], recorded: NDArray[Any], library: str) 
 
 
 def _answers(evidence: StageEvidence) -> str:
-    golden = evidence.golden
+    golden, classes = evidence.golden, evidence.classifier.classes
+    output = evidence.classifier.contract.output
     for here, label in zip(evidence.walks, golden.ids, strict=True):
         if here.id != label:
             raise FailedStageError(
                 f"the label is {here.id}, recorded was {label}: are the labels shifted?"
             )
     for outputs, recorded in zip(golden.recorded, golden.confidence, strict=True):
-        _, confidence = answer(evidence.classifier, outputs)
+        _, confidence = answer(classes, output, outputs)
         if not abs(confidence - recorded) <= CONFIDENCE_TOLERANCE:
             raise FailedStageError(
                 f"the probability is {confidence:.3f}, recorded was {recorded:.3f}: "

@@ -149,7 +149,7 @@ def run(options: CalibrateOptions) -> int:
         note(line)
     with about(options.file):
         contract = fitted(classifier.contract, asked.labelled)
-    data = resealed(content, classifier, contract)
+    data = resealed(content, contract)
     if looks:
         calibrated = Classifier(replace(classifier.artefact, contract=contract), classifier.engine)
         data = _sketched(ModelContent(path, content.format, data), calibrated, asked, looks)

@@ -75,7 +75,7 @@ def run_pair(request: SecondRequest, *, as_json: bool) -> int:
     chosen = choose(measured.answers, request.agree, request.calls)
     rule = _rule(request, identity(contents[1], second.contract), chosen, measured)
     contract = replace(first.contract, second=rule)
-    digest = write_resealed(request.out, resealed(contents[0], first, contract))
+    digest = write_resealed(request.out, resealed(contents[0], contract))
     signed = is_signed(contents[0])
     times = latency(*measured.seconds, rule.asked[0])
     if as_json:
