@@ -251,6 +251,10 @@ def test_drift_measures_coverage_and_compares_alike(
     assert "uncalibrated" in page.read_text()
     code, out, _ = kedge(*words)
     assert "without temperature" in out
+    # The KL is of the probabilities at that temperature: no other file's compares.
+    (row,) = [line for line in out.splitlines() if line.strip().startswith("KL in nats")]
+    assert "at temperature" in row
+    assert "good int8" not in row
     assert "% coverage" in out
 
 

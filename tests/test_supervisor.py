@@ -104,6 +104,23 @@ def test_the_log_says_where_it_was(convert: Convert, tmp_path: Path, way: str) -
     assert "deadly.py" in log
 
 
+def test_a_closed_stream_of_the_roots_handler_loses_no_line(tmp_path: Path) -> None:
+    # As a library leaves it that is imported while its output is silenced.
+    script = """
+import io, logging, sys
+from kedge_convert.worker import worker
+stream = io.StringIO()
+logging.basicConfig(stream=stream)
+stream.close()
+with open(sys.argv[1], "w") as log:
+    worker._redirect_output(log.fileno())
+    logging.getLogger("kedge").info("a line")
+"""
+    log = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", script, str(log)], check=True)
+    assert log.read_text().splitlines() == ["a line"]
+
+
 def test_time_is_counted_for_each_target(convert: Convert) -> None:
     outcomes = convert({str(FIRST): "hang", str(THIRD): "hang"}, Bounds(seconds=3))
     assert passed(outcomes) == [False, True, False]

@@ -42,9 +42,10 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
             file.ask(left, tick, at_size=True)
     content = read_content(file.path)
     with quiet():
-        classifier = Classifier.of(content, EngineOptions())
-    pairs = zip(paths, fitted(paths, source.input), strict=True)
-    frames = [measured(classifier, pixels, file.rows[path]) for path, pixels in pairs]
-    sketch = sketch_frames(classifier, frames, truth)
+        opened = Classifier.of(content, EngineOptions())
+    with opened as classifier:  # whose weights are not held while the file is copied
+        pairs = zip(paths, fitted(paths, source.input), strict=True)
+        frames = [measured(classifier, pixels, file.rows[path]) for path, pixels in pairs]
+        sketch = sketch_frames(classifier, frames, truth)
     write(file.path, with_sketch(content, artefact_of(content), sketch))
     return ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from kedge_convert.export import flatbuffer, placeholders, tflite_static
+from kedge_convert.export import flatbuffer, placeholders, sixteen_bits, tflite_static
 from kedge_convert.export.exported import Exported, ExportOptions, Ranges, Scheme, half
 from kedge_convert.load import fake_quant, input_stage
 from kedge_convert.memory import StoredBytes
@@ -255,9 +255,9 @@ def int16x8(source: Source, options: ExportOptions) -> Exported:
     else:
         floats, found = float32(source), ranges(source, options)
     try:
-        content = tflite_static.quantise_16(floats, found, "int16")
+        content = sixteen_bits.quantise_16(floats, found, "int16")
     except ConversionError:
-        content = tflite_static.quantise_16(floats, found, "float32")
+        content = sixteen_bits.quantise_16(floats, found, "float32")
     return Exported(content, (*lowered.notes, *left_float(content)))
 
 

@@ -91,7 +91,7 @@ def quantise(
     Raises ConversionError.
     """
     tf, convert = require("tensorflow"), require("tensorflow.lite.python.convert")
-    model = _ranged(content, ranges)
+    model = ranged(content, ranges)
     graph = model.subgraphs[0]
     if scheme.input_span is not None:
         _set(graph.tensors[graph.inputs[0]], Range.over(*scheme.input_span))
@@ -114,33 +114,7 @@ def quantise(
     return result
 
 
-def quantise_16(content: bytes, ranges: Ranges, io: str) -> bytes:
-    """Return the file of int16 activations and int8 weights; `io`: the dtype of its I/O.
-
-    TensorFlow's older quantiser alone knows 16 bits. It takes ranges from the tensors, too, where
-    its calibrator has seen no image. Operators without 16-bit kernels stay float. Raises
-    ConversionError.
-    """
-    calibrator = require("tensorflow.lite.python.optimize.calibrator")
-    model = _ranged(content, ranges)
-    graph = model.subgraphs[0]
-    ends, inner, sums = (np.dtype(name).num for name in (io, "int16", "int64"))
-    try:
-        with quiet():
-            # It has to live as long as its quantiser, which reads the content that it holds.
-            holder = calibrator.Calibrator(flatbuffer.pack(model))
-            quantiser = holder._calibrator
-            quantiser.Prepare(
-                [list(map(int, graph.tensors[index].shape)) for index in graph.inputs]
-            )
-            result: bytes = quantiser.QuantizeModel(ends, ends, True, inner, sums, False, False)
-    # The wrapper raises RuntimeError and others.
-    except Exception as error:
-        raise ConversionError(f"TensorFlow can't quantise the file: {one_line(error)}") from error
-    return result
-
-
-def _ranged(content: bytes, ranges: Ranges) -> Any:
+def ranged(content: bytes, ranges: Ranges) -> Any:
     """Return the ModelT with the ranges in its tensors."""
     model = flatbuffer.unpack(content)
     for index, name in activations(model).items():

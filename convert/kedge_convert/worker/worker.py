@@ -213,4 +213,5 @@ def _redirect_output(log: int) -> None:
     output.SINK = f"/dev/fd/{log}"
     faulthandler.enable(log)
     LOG.setLevel(logging.INFO)
+    LOG.propagate = False  # a library may have given the root a handler whose stream is closed
     LOG.addHandler(logging.StreamHandler(os.fdopen(log, "w", buffering=1, closefd=False)))

@@ -121,11 +121,17 @@ def _confidence(drift: Drift) -> Iterator[str]:
 
 def _distances(drift: Drift) -> Iterator[str]:
     distances = drift.distances
-    yield _row("KL in nats", "", f"{distances.kl:.4f}", "", "good int8: 0.003 to 0.03")
+    yield _row("KL in nats", "", f"{distances.kl:.4f}", "", _scale_of_kl(drift))
     if distances.sqnr is not None:
         cosine = f"cosine {distances.cosine:.4f}"
         yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", cosine)
         yield _row("largest error", "", f"{distances.max_error:.2g}", "", "of a logit")
+
+
+def _scale_of_kl(drift: Drift) -> str:
+    """Return what the KL can be held against: a temperature of its own scales it."""
+    temperature = 1.0 if drift.confidence is None else drift.confidence.temperature
+    return "good int8: 0.003 to 0.03" if temperature == 1 else f"at temperature {temperature:g}"
 
 
 def _flips(drift: Drift) -> Iterator[str]:
