@@ -101,6 +101,11 @@ class Job:
         """The request for images."""
         return ImageRequest(self.calibrate, self.sampling)
 
+    @property
+    def prepares(self) -> bool:
+        """Whether integer targets get prepared weights, where the model allows it."""
+        return self.effort.prepares and any(each.needs_calibration for each in self.targets)
+
     def preparation(self, spec: Input) -> PreparationRequest:
         """Return the request for integer targets of a model with this input."""
         formats = tuple(target.format for target in self.targets if target.needs_calibration)

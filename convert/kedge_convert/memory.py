@@ -24,6 +24,18 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+# glibc's `mallopt`: blocks of so many bytes are mapped by themselves, and go back when freed.
+# Its own threshold grows to 32 MiB, and activations of many layers have 10 to 30. With half of it
+# a conversion of MobileNetV2 takes 100 MB less at once, for up to a tenth more time.
+_MMAP_THRESHOLD, MAPPED = -3, 16 << 20
+
+
+def map_large_blocks() -> None:
+    """Have blocks of MAPPED bytes mapped by themselves from now on; glibc alone can do it."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MAPPED)
+
+
 class StoredBytes:
     """Bytes that are needed again later: long ones lie in a file, if the disk takes them."""
 

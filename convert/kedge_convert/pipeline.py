@@ -30,6 +30,7 @@ from kedge_convert.float_model import FloatModel
 from kedge_convert.images import CALIBRATE, ImageSplit, collect
 from kedge_convert.job import Checked, ImageRequest, Job, Outcome, ReleaseRequest, failed
 from kedge_convert.load.finite_weights import refuse_weights
+from kedge_convert.memory import map_large_blocks
 from kedge_convert.parity import AskedFile
 from kedge_convert.sampling import Sampling
 from kedge_convert.source import Source, load_source
@@ -71,6 +72,8 @@ def convert(job: Job, progress: Progress) -> Iterator[Outcome]:
     concerns all targets.
     """
     job_checks.check_images(job)  # before a large model is loaded in vain
+    if job.prepares:
+        map_large_blocks()  # the preparation of weights is the peak
     with output_folder(job.out):
         source, shipped = _loaded(job, progress)
         refuse_other_device(job.paths(source.name), job.release.device_name)

@@ -252,14 +252,7 @@ class WorkerProcess:
 
 # The worker's variables; None unsets one. It runs models of strangers, and must not know the key.
 # tf2onnx walks sets of names, and files must be reproducible.
-# glibc keeps freed blocks up to a threshold that grows to 32 MiB, and activations of many layers
-# have 10 to 30. Half of it spares MobileNetV2's preparation 130 MB for hardly more time; 4 MiB
-# would spare 280 MB for a fifth more processor time.
-ENVIRONMENT: dict[str, str | None] = {
-    "PYTHONHASHSEED": "0",
-    "KEDGE_CACHE_KEY": None,
-    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
-}
+ENVIRONMENT: dict[str, str | None] = {"PYTHONHASHSEED": "0", "KEDGE_CACHE_KEY": None}
 
 
 @contextmanager
