@@ -35,8 +35,8 @@ import paho.mqtt.client as paho
 
 import machine
 from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.reseal import resealed, write_resealed
-from kedge_runtime.classify.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"
 MOST_MEMORY = 150_000_000
@@ -252,15 +252,13 @@ def updates(artefact: Path) -> dict[str, bytes]:
     """Return the bytes of the updates: resealed from another source, the bad one with its labels
     exchanged, so that it passes `kedge verify` and answers wrongly.
     """
-    content = read_content(artefact)
-    found = {}
-    with Classifier.open(artefact) as classifier:
-        for name in UPDATES:
-            contract = classifier.contract
-            source = replace(contract.provenance, source=name)
-            labels = contract.labels[name == "bad" :] + contract.labels[: name == "bad"]
-            changed = replace(contract, provenance=source, labels=labels)
-            found[name] = resealed(content, changed)
+    content, found = read_content(artefact), {}
+    contract = artefact_of(content).contract
+    for name in UPDATES:
+        source = replace(contract.provenance, source=name)
+        labels = contract.labels[name == "bad" :] + contract.labels[: name == "bad"]
+        changed = replace(contract, provenance=source, labels=labels)
+        found[name] = resealed(content, changed)
     return found
 
 

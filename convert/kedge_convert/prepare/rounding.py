@@ -227,9 +227,10 @@ def moments(rounded: NDArray[np.float32], floats: NDArray[np.float32], count: in
 
 
 def _parts(stacked: Sequence[int]) -> list[slice]:
-    """Return slices over the first axis, PART long each; over all rows where there is none."""
-    count = stacked[0] if stacked else PART
-    return [slice(at, at + PART) if stacked else slice(None) for at in range(0, count, PART)]
+    """Return slices over the channels or groups, PART long each; one of all rows without any."""
+    if not stacked:
+        return [slice(None)]
+    return [slice(at, at + PART) for at in range(0, stacked[0], PART)]
 
 
 def _centred(values: NDArray[Any]) -> NDArray[Any]:
