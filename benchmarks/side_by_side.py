@@ -30,24 +30,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-from numpy.typing import NDArray
 
 import conversion_costs
 import machine
 from bare_script import BARE, OPEN
-from kedge_runtime.artefact.contract import Contract
+from folder_loops import clocked, facts, naive, ours, processes
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.checks.bench import steps
-from kedge_runtime.classify.arguments import CallOptions
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.engines.choice import cores
-from kedge_runtime.image.ahead import ahead
 from opening import interval
 
 HERE = Path(__file__).parent
@@ -142,25 +137,11 @@ def _commands(request: Request, folder: Path) -> dict[str, list[str]]:
     return {
         "bare script": [
             *(sys.executable, "-c", BARE, model, str(labels), image),
-            *map(str, _facts(contract)),
+            *map(str, facts(contract)),
         ],
         "Classifier.open": [sys.executable, "-c", OPEN, model, image],
         "kedge classify": [*kedge, model, image, "--threads", "1", "--top", "1"],
     }
-
-
-def _facts(contract: Contract) -> list[float]:
-    geometry, normalisation = contract.input.geometry, contract.input.normalisation
-    quantisation = contract.input.tensor.quantisation
-    assert quantisation, "give an int8 artefact"
-    return [
-        geometry.height,
-        round(geometry.height / geometry.crop_fraction),
-        normalisation.divisor,
-        normalisation.mean[0],
-        quantisation.scale,
-        quantisation.zero_point,
-    ]
 
 
 # A process counts the memory of the one that starts it, until it runs a program of its own. So a
@@ -191,58 +172,17 @@ def folder(request: Request) -> Iterator[Row]:
         folders["photos of 12 megapixels"] = (request.large, 12, 2.0)
     for name, (place, count, limit) in folders.items():
         images = request.images(place, count)
-        ways = naive(request.artefact), ours(request.artefact)
-        turns = [[_clocked(way, images) for way in ways] for _ in range(request.turns // 3 + 2)][1:]
-        rates = [(peer[0], kedge[0]) for peer, kedge in turns]
+        with processes(request.artefact) as apart:
+            ways = naive(request.artefact), ours(request.artefact), apart
+            turns = [[clocked(way, images) for way in ways] for _ in range(request.turns // 3 + 2)]
+            del turns[0]
+        rates = [(peer[0], kedge[0]) for peer, kedge, _ in turns]
         yield Row.of(f"{name}: images a second", "/s", rates, limit=limit, more=True)
-        costs = [(peer[1], kedge[1]) for peer, kedge in turns]
+        costs = [(peer[1], kedge[1]) for peer, kedge, _ in turns]
         yield Row.of(f"{name}: CPU for each", "ms", costs)
-        # With every core busy all the time a loop can't be faster than this.
-        bound = [(peer[0], cores() * 1000 / kedge[1]) for peer, kedge in turns]
-        yield Row.of(f"{name}: what {cores()} busy cores would give", "/s", bound)
-
-
-Way = Callable[[list[Path]], None]
-
-
-def _clocked(way: Way, images: list[Path]) -> tuple[float, float]:
-    """Return images a second, and milliseconds of CPU for each image."""
-    wall, cpu = perf_counter(), process_time()
-    way(images)
-    return len(images) / (perf_counter() - wall), 1e3 * (process_time() - cpu) / len(images)
-
-
-def naive(artefact: Path) -> Way:
-    """Return the loop of a plain script."""
-    interpreter = Interpreter(str(artefact), num_threads=cores())
-    interpreter.allocate_tensors()
-    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    divisor, mean, scale, zero = _facts(read_artefact(artefact).contract)[2:]
-    byte = (np.arange(256, dtype=np.float32) / divisor - mean) / scale
-    table = np.clip(np.rint(byte) + zero, -128, 127).astype(np.int8)
-    size = int(taken["shape"][1])
-
-    def loop(images: list[Path]) -> None:
-        for path in images:
-            pixels: NDArray[Any] = cv2.resize(cv2.imread(str(path)), (size, size))  # type: ignore[arg-type]
-            tensor = cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), table)[None]
-            interpreter.set_tensor(taken["index"], tensor)
-            interpreter.invoke()
-            interpreter.get_tensor(given["index"])[0].argmax()
-
-    return loop
-
-
-def ours(artefact: Path) -> Way:
-    """Return the loop of `kedge classify` over a folder, without its printing."""
-    classifier, call = Classifier.open(artefact), CallOptions()
-
-    def loop(images: list[Path]) -> None:
-        with ahead(lambda path: classifier.prepared_result(path, call), images) as prepared:
-            for _, answer in prepared:
-                answer()()
-
-    return loop
+        # Nothing that they share holds them up, so this is what the cores allow.
+        bound = [(peer[0], apart[0]) for peer, _, apart in turns]
+        yield Row.of(f"{name}: what {cores()} plain processes give", "/s", bound)
 
 
 def own(request: Request) -> Iterator[Row]:

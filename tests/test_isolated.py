@@ -170,7 +170,7 @@ def test_classify_isolates_when_asked(kedge: Run, artefacts: Path, pictures: Pat
 class Deadly(BenchCase):
     """A case whose process dies before anything is timed."""
 
-    def open(self) -> Classifier:
+    def open(self, *, copies: bool = False) -> Classifier:
         os.kill(os.getpid(), signal.SIGSEGV)
         raise AssertionError("still alive")
 

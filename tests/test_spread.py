@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 
 from kedge_convert import parity
-from kedge_convert.spread import LARGEST, Run, spread
-from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import read_content
 from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.engines.choice import cores
 from kedge_runtime.errors import ImageError
 
 
@@ -38,19 +35,3 @@ def test_the_first_error_is_raised(file: Path, pictures: Path, tmp_path: Path) -
     broken.write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         parity.answers(read_content(file), [*sorted(pictures.iterdir())[:3], broken])
-
-
-@pytest.mark.parametrize(("size", "copies"), [(LARGEST, cores()), (LARGEST + 1, 1)])
-def test_a_large_model_is_opened_once_with_all_cores(size: int, copies: int) -> None:
-    asked: list[int | None] = []
-
-    def opened(threads: int | None) -> Run[int]:
-        asked.append(threads)
-
-        def run(item: int) -> Floats:
-            return np.full(1, item, np.float32)
-
-        return run
-
-    assert spread(opened, size, range(5)).ravel().tolist() == [0, 1, 2, 3, 4]
-    assert asked == [1 if copies > 1 else None] * copies

@@ -11,7 +11,7 @@ import numpy as np
 
 from kedge_convert.doubts import Clear, clear
 from kedge_convert.images import Tick, fitted
-from kedge_convert.spread import Run, spread
+from kedge_convert.spread import spread
 from kedge_runtime.arrays import Floats
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Output
@@ -124,12 +124,9 @@ def answers(
     `at_size`: from the images that are kept at the network's size (images.py).
     """
 
-    def opened(threads: int | None) -> Run[Path]:
-        with quiet():
-            classifier = Classifier.of(content, EngineOptions(threads))
-        return partial(_numbers, classifier) if at_size else classifier.outputs
-
-    return spread(opened, len(content.data), images, tick)
+    with quiet():
+        classifier = Classifier.of(content, EngineOptions(copies=True))
+    return spread(partial(_numbers, classifier) if at_size else classifier.outputs, images, tick)
 
 
 def _numbers(classifier: Classifier, path: Path) -> Floats:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from kedge_convert.export import flatbuffer
 from kedge_convert.export.exported import PLAIN, Range, Ranges, Scheme, limits
-from kedge_convert.spread import copies, shared
+from kedge_convert.spread import shared
 from kedge_convert.toolkit import ConversionError, require
+from kedge_runtime.engines.choice import cores
+from kedge_runtime.engines.copies import copies
 from kedge_runtime.errors import one_line
 from kedge_runtime.output import quiet
 
@@ -73,7 +75,7 @@ def _unread(model: Any) -> bool:
 
 def minmax(content: bytes, images: Iterable[Activation]) -> Ranges:
     """Return the range of all values of every activation over the images, in a thread a core."""
-    taken, count = shared(images), copies(len(content))
+    taken, count = shared(images), copies(len(content), cores())
     with ThreadPoolExecutor(count, thread_name_prefix="kedge-ranges") as threads:
         parts = threads.map(lambda _: limits(observed(content, taken())), range(count))
         return Range.of_parts(parts)

@@ -35,7 +35,7 @@ from kedge_convert.quantise.observing import observed
 from kedge_convert.quantise.ranges import BY_ANSWERS, choose
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
-from kedge_convert.spread import Run, spread
+from kedge_convert.spread import spread
 from kedge_convert.targets import Target
 from kedge_convert.toolkit import ConversionError
 from kedge_convert.worker.progress import Progress
@@ -301,8 +301,8 @@ def answers(
     path = Path(f"candidate.{target.format}")
     model = ModelContent(path, target.format, content)
 
-    def opened(threads: int | None) -> Run[Path]:
-        engine = open_engine(model, EngineOptions(threads))
+    with quiet():
+        engine = open_engine(model, EngineOptions(copies=True))
         contract = contract_builder.contract_of(source, target, engine, images)
         classifier = Classifier(Artefact(path, contract, b"", ""), engine)
 
@@ -310,7 +310,4 @@ def answers(
             (tensor,) = tensors([image], contract.input)
             return classifier.numbers(engine.run(tensor))
 
-        return run
-
-    with quiet():
-        return spread(opened, len(content), judging)
+        return spread(run, judging)

@@ -15,10 +15,11 @@ from kedge_convert.quantise.answers import program_ranges
 from kedge_convert.quantise.ranges import Histogram, Observed, See
 from kedge_convert.quantise.static import STATIC
 from kedge_convert.source import Source
-from kedge_convert.spread import copies
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.arrays import Floats
+from kedge_runtime.engines.choice import cores
+from kedge_runtime.engines.copies import copies
 
 
 def observed(
@@ -33,7 +34,7 @@ def observed(
     with progress.stage(f"observe {target}", len(images.calibration)) as tick:
         shared = _of_program(source, images, tick).named(names) if names else Observed({})
         own = partial(static.observe, floats, known=names)
-        shares = _shares(images.calibration, source, copies(len(floats)))
+        shares = _shares(images.calibration, source, copies(len(floats), cores()))
         return shared | Observed(_histograms(own, shares))
 
 
@@ -46,7 +47,7 @@ def _of_program(source: Source, images: ImageSplit, tick: Tick) -> Observed:
     if source.model not in _SEEN:
         static = STATIC["tflite"]
         content = static.floats(source)
-        shares = _shares(images.calibration, source, copies(len(content)), tick)
+        shares = _shares(images.calibration, source, copies(len(content), cores()), tick)
         seen = Observed(_histograms(partial(static.observe, content), shares))
         ends = seen.ranges("minmax")
         tflite_converter.remember(source, images.calibration, ends)

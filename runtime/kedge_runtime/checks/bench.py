@@ -35,7 +35,7 @@ from kedge_runtime.engines.isolated import death_message, describe_exit
 from kedge_runtime.errors import DiedError, UsageError
 from kedge_runtime.files import temporary_folder
 from kedge_runtime.frozen import dataclass
-from kedge_runtime.image.ahead import ahead
+from kedge_runtime.image.ahead import answered
 from kedge_runtime.image.decode import read_bytes
 from kedge_runtime.output import percent, quiet
 
@@ -60,10 +60,11 @@ class BenchCase:
     contract: Contract | None = None
     trust: "Trust | None" = None
 
-    def open(self) -> Classifier:
-        """Load it. Raises ArtefactError, EngineError, UsageError."""
+    def open(self, *, copies: bool = False) -> Classifier:
+        """Load it; `copies`: of EngineOptions. Raises ArtefactError, EngineError, UsageError."""
         # Not isolated: the case has its own process, and a second one would be timed too.
-        return Classifier.of(self._content(), self.options, self.contract)
+        options = replace(self.options, copies=copies)
+        return Classifier.of(self._content(), options, self.contract)
 
     def _content(self) -> ModelContent:
         return read_content(self.artefact, trust=self.trust)
@@ -95,7 +96,7 @@ class Timing:
     `stages`: seconds per round of each step, [rounds], in their order; `total`: those of the whole
     call, `classifier(path)`. `peak`: the process's peak resident memory in bytes, 0 where it is
     unknown. `engine`, `library`, `precision`: what ran. `note`: the engine's remark. `folder`:
-    images a second where the next ones are prepared meanwhile, as `kedge classify` does it.
+    images a second in a thread for each core, as `kedge classify` runs over a folder.
     """
 
     case: BenchCase
@@ -203,18 +204,20 @@ def measure(case: BenchCase, plan: Plan) -> Timing:
         total=rows[:, 0],
         peak=peak_memory(),
         note=classifier.engine.note,
-        folder=_per_second(classifier, images[plan.warm_up :]),
+        folder=_per_second(case, images[plan.warm_up :]),
     )
 
 
-def _per_second(classifier: Classifier, images: Sequence[Path]) -> float:
-    """Return the images a second of one pass over them, the next ones prepared meanwhile."""
+def _per_second(case: BenchCase, images: Sequence[Path]) -> float:
+    """Return the images a second of one pass over them, in a thread for each core."""
+    classifier = case.open(copies=True)
+    classifier.engine.warm_up()
     features = classifier.contract.output.kind == "features"
     prepare = classifier.prepared_features if features else _prepared(classifier)
     began = perf_counter()
-    with ahead(prepare, images) as prepared:
-        for _, answer in prepared:
-            answer()()
+    with answered(prepare, images) as answers:
+        for _, answer in answers:
+            answer()
     return len(images) / (perf_counter() - began)
 
 

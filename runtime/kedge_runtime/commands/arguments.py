@@ -33,7 +33,7 @@ VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 
 def split(
     arguments: Iterable[str], *, streaming: bool = False, optional: bool = False, zips: bool = False
-) -> tuple[list[Path], Iterator[Path]]:
+) -> "tuple[list[Path], NamedImages]":
     """Return the artefacts (.tflite, .onnx) and the images, in their order.
 
     Patterns are expanded, folders are searched, and `-` reads names from stdin, one per line.
@@ -122,6 +122,10 @@ class NamedImages(Iterator[Path]):
     def __init__(self, images: Iterable[Path | StdinNames]) -> None:
         """Take paths, and what stands for the names on stdin."""
         self._images = deque(images)
+
+    def __len__(self) -> int:
+        """Return how many are known; the names on stdin count as one."""
+        return len(self._images)
 
     def ready(self) -> bool:
         """Whether the next image is known; else the next one waits for stdin."""

@@ -30,7 +30,7 @@ from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import check_place, write_whole
 from kedge_runtime.frozen import dataclass
-from kedge_runtime.image.ahead import ahead
+from kedge_runtime.image.ahead import answered
 from kedge_runtime.output import echo, note, only_python_stderr
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def classify(**options: Any) -> int:
 def run(options: ClassifyOptions) -> int:
     """Classify images, or save features; return the exit code."""
     artefacts, images = split(options.arguments, zips=True)
-    classifiers = open_all(artefacts, options.model)
+    classifiers = open_all(artefacts, options.model.for_images(images))
     if options.save_features:
         return save_features(classifiers, images, options.save_features, as_json=options.as_json)
     predictors = predictors_of(classifiers, options.model)
@@ -147,10 +147,10 @@ def classify_images(
         _finish_without_reader()
     batch, call = Batch(), CallOptions(options.top, options.model.rule)
     # OpenCV prints about damaged images.
-    with only_python_stderr(), ahead(partial(_prepared, predictors, call), images) as prepared:
-        for image, answers in prepared:
+    with only_python_stderr(), answered(partial(_prepared, predictors, call), images) as answers:
+        for image, answer in answers:
             with batch.skipping(image):
-                results = [answer() for answer in answers()]
+                results = answer()
                 pairs = zip(markers, results, strict=True)
                 marks = [marker.mark(image, result) for marker, result in pairs]
                 if sheet:
@@ -165,9 +165,10 @@ def classify_images(
 
 def _prepared(
     predictors: Sequence[Predictor], options: CallOptions, image: Path
-) -> list[Callable[[], Result]]:
+) -> Callable[[], list[Result]]:
     """Decode and preprocess an image for each predictor; return what gives their results."""
-    return [predictor.prepared_result(image, options) for predictor in predictors]
+    prepared = [predictor.prepared_result(image, options) for predictor in predictors]
+    return lambda: [result() for result in prepared]
 
 
 def _contact_sheet(titles: Sequence[str]) -> "ContactSheet":
@@ -218,10 +219,10 @@ def save_features(
     (classifier,) = classifiers
     classifier.check_features()
     artefact, batch, rows = str(classifier.artefact.path), Batch(), {}
-    with only_python_stderr(), ahead(classifier.prepared_features, images) as prepared:
-        for image, features in prepared:
+    with only_python_stderr(), answered(classifier.prepared_features, images) as answers:
+        for image, features in answers:
             with batch.skipping(image):
-                rows[image] = features()()
+                rows[image] = features()
     if rows:
         file = io.BytesIO()
         names = np.array([str(image) for image in rows])

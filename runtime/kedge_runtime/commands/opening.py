@@ -5,7 +5,7 @@ second opinion, wraps it there.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,9 @@ from kedge_runtime.output import quiet, say
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
 
+# Images from which on copies of an engine are opened: each takes the time of a few images to open.
+MANY = 8
+
 
 @dataclass(frozen=True)
 class ModelRequest:
@@ -46,6 +49,10 @@ class ModelRequest:
     foreign: ForeignOptions
     trust: "Trust | None"
     engine: EngineOptions
+
+    def for_images(self, images: Sized) -> "ModelRequest":
+        """Return the request for so many images: small models are opened once for each thread."""
+        return replace(self, engine=replace(self.engine, copies=len(images) >= MANY))
 
 
 def _rule(**limits: float | None) -> Rule:

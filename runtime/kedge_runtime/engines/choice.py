@@ -10,7 +10,7 @@ import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from kedge_runtime.errors import EngineError, UsageError, install
 from kedge_runtime.frozen import dataclass
@@ -59,6 +59,7 @@ class EngineKind:
     """An engine: its module, the formats that it runs, and its libraries, the preferred one first.
 
     `runs`: the formats for messages. `install`: ends the message when no library is installed.
+    `copies`: whether several models of one process each have threads of their own.
     """
 
     module: str
@@ -68,6 +69,7 @@ class EngineKind:
     install: str
     kernels: frozenset[Kernels] = frozenset({"default"})
     delegates: bool = False
+    copies: bool = False
 
 
 # The first engine of a format is its default.
@@ -84,6 +86,7 @@ ENGINES = {
         "pip install ai-edge-litert",
         frozenset(get_args(Kernels)),
         delegates=True,
+        copies=True,
     ),
     "onnxruntime": EngineKind(
         "kedge_runtime.engines.onnxruntime",
@@ -91,6 +94,7 @@ ENGINES = {
         (Library("onnxruntime", "onnxruntime"),),
         ".onnx files",
         f"{ONNX}, or {OPENCV}",
+        copies=True,
     ),
     "opencv": EngineKind(
         "kedge_runtime.engines.opencv",
@@ -117,6 +121,7 @@ class EngineOptions:
     `kernels`: `default`; `builtin` leaves out the XNNPACK delegate; `reference` is slow, and on
     integer models gives the same bytes on every machine.
     `isolate`: run in a worker process with memory and time bounds: docs/security.md.
+    `copies`: threads will run it at once, so each gets a copy of a small model (copies.py).
     """
 
     threads: int | None = None
@@ -124,6 +129,7 @@ class EngineOptions:
     engine: str | None = None
     kernels: Kernels = "default"
     isolate: bool = False
+    copies: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range for every engine."""
@@ -191,8 +197,12 @@ def _open(content: "ModelContent", options: EngineOptions) -> "Engine":
 
             return open_isolated(content, options, cost)
         passed.remember(content)
-    engine: Engine = import_module(kind.module).open_engine(content, options)
-    return engine
+    load = import_module(kind.module).open_engine
+    if not (options.copies and kind.copies) or options.delegate:
+        return cast("Engine", load(content, options))
+    from kedge_runtime.engines.copies import open_copies
+
+    return open_copies(load, content, options)
 
 
 def is_installed(library: Library) -> bool:

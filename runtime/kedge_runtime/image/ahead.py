@@ -1,8 +1,7 @@
-"""Prepare the next images in threads while the engine runs: decoders and engines release the GIL.
+"""Work on the next images in threads, one for each core: decoders and engines release the GIL.
 
-This is the one place where kedge works ahead. The engine keeps the threads that it was opened
-with, and as many others decode: on two cores that gave more images a second than two engines of one
-thread, which would also hold the weights twice (docs/performance.md).
+This is the one place where kedge works ahead: `ahead` prepares images while the caller runs the
+engine, `answered` runs the engine in the same threads (engines/copies.py).
 """
 
 from collections import deque
@@ -32,13 +31,25 @@ def ahead(
     not started is dropped. A single item starts no thread.
     """
     with ExitStack() as stack:
-        yield _ahead(task, iter(items), stack)
+        yield _ahead(partial(_bounded, DecodeMemory(MAX_MEMORY), task), iter(items), stack)
+
+
+@contextmanager
+def answered(
+    prepare: Callable[[Item], Callable[[], Value]], items: Iterable[Item]
+) -> Iterator[Iterator[tuple[Item, Callable[[], Value]]]]:
+    """As `ahead`; `prepare` returns the function for the engine's part, and threads call it, too.
+
+    What an image took for its decoding is free by then.
+    """
+    with ExitStack() as stack:
+        budget = DecodeMemory(MAX_MEMORY)
+        yield _ahead(lambda item: _bounded(budget, prepare, item)(), iter(items), stack)
 
 
 def _ahead(
     task: Callable[[Item], Value], items: Iterator[Item], stack: ExitStack
 ) -> Iterator[tuple[Item, Callable[[], Value]]]:
-    bounded = partial(_bounded, DecodeMemory(MAX_MEMORY), task)
     waiting = deque[tuple[Item, Callable[[], Value]]]()
     submit: Callable[..., Any] | None = None
     is_ready: Callable[[], bool] = getattr(items, "ready", lambda: True)
@@ -50,10 +61,10 @@ def _ahead(
         except StopIteration:
             break
         if not waiting:  # the caller's own thread works on it
-            waiting.append((item, partial(bounded, item)))
+            waiting.append((item, partial(task, item)))
             continue
         submit = submit or _threads(stack)
-        waiting.append((item, submit(bounded, item).result))
+        waiting.append((item, submit(task, item).result))
     yield from waiting
 
 
