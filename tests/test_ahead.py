@@ -127,6 +127,26 @@ def test_threads_together_decode_in_the_memory_of_one_image() -> None:
     assert 60 <= most[0] <= 100
 
 
+def test_a_task_may_work_ahead_itself_within_the_same_memory() -> None:
+    def inner(number: int) -> int:
+        reserve(10)
+        return number
+
+    def outer(number: int) -> int:
+        with ahead(inner, [number]) as prepared:
+            (found,) = (answer() for _, answer in prepared)
+        reserve(5)  # still the same image's
+        return found
+
+    with ahead(outer, range(MANY)) as prepared:
+        assert [answer() for _, answer in prepared] == list(range(MANY))
+    budget = DecodeMemory(100)
+    with budget.one_image():
+        outer(1)
+        assert budget._free == 90
+    assert budget._free == 100
+
+
 def test_an_image_reserves_what_its_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
     reserved = list[int]()
     monkeypatch.setattr(decode, "reserve", reserved.append)

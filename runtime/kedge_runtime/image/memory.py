@@ -20,7 +20,13 @@ class DecodeMemory:
 
     @contextmanager
     def one_image(self) -> Iterator[None]:
-        """Run a block that prepares one image; what `reserve` took in it is free at its end."""
+        """Run a block that prepares one image; what `reserve` took in it is free at its end.
+
+        Within another such block of the same thread the outer one counts.
+        """
+        if getattr(_here, "budget", None):
+            yield
+            return
         _here.budget, _here.taken = self, 0
         try:
             yield
