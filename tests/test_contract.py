@@ -1,6 +1,7 @@
 """The contract as JSON: the same contract gives the same bytes, and nonsense is refused."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -214,6 +215,11 @@ IN_JSON = [
     ('"height":224', '"height":0', "input size is 0x192"),
     ('"height":224,', "", "the key 'height' is missing"),
     ('"labels":[', '"labels":[{"id":1,"name":""},', r"contract.labels\[0\].id: got 1"),
+    ('"labels":[', '"labels":[{"id":"1"},', r"contract.labels\[0\]: the key 'name' is missing"),
+    ('"labels":[', '"labels":[{"id":"1","n":""},', r"contract.labels\[0\]: unknown key 'n'"),
+    ('"labels":[', '"labels":[{"id":"1","name":"\\n"},', "labels have no control characters"),
+    ('"labels":[', '"labels":[7,', r"contract.labels\[0\]: got 7, expected a table"),
+    ('"geometry":{', '"geometry":{"id":"a","name":"b"},"g":{', "unknown key 'g'"),
 ]
 
 
@@ -223,6 +229,20 @@ def test_json_with_one_thing_wrong_names_it(old: str, new: str, message: str) ->
     assert text.count(old) == 1
     with pytest.raises(ContractError, match=message):
         Contract.from_json(text.replace(old, new))
+
+
+def test_a_thousand_labels_take_little_memory_while_they_are_read() -> None:
+    """Each label is made of its JSON object at once, so that no thousand objects wait for it."""
+    labels = tuple(Label(f"n{number:08}", f"class {number}") for number in range(1000))
+    text = replace(FULL, labels=labels).to_json()
+    Contract.from_json(text)  # the record's type hints are kept
+    tracemalloc.start()
+    try:
+        assert Contract.from_json(text).labels == labels
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * len(text)
 
 
 def test_a_contract_is_read_up_to_a_bound() -> None:

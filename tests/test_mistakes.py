@@ -2,6 +2,7 @@
 
 import shlex
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
@@ -110,6 +111,13 @@ def test_an_empty_word_is_a_usage_error(kedge: Run, words: str) -> None:
     code, out, error = kedge(*shlex.split(words))
     assert (code, out) == (2, "")
     assert error == f"kedge: {EMPTY[words]}: give a value, or leave it out\n"
+
+
+@pytest.mark.parametrize("option", ["--sheet", "--csv", "--labels", "--contract", "--key"])
+def test_a_folder_is_no_file(kedge: Run, tmp_path: Path, option: str) -> None:
+    code, out, error = kedge("classify", "m.tflite", "i.jpg", option, str(tmp_path))
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert f"{option}': {tmp_path} is a folder; give a file" in error
 
 
 @pytest.mark.parametrize("option", ["--state", "--save-unsure"])

@@ -85,6 +85,31 @@ def test_a_single_image_imports_only_what_it_uses(artefacts: Path, image: Path) 
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+# What a call of the command must not import besides: the table of all languages, and what lists
+# completions.
+UNUSED_BY_COMMAND = (*UNUSED, "locale", "click.shell_completion")
+COMMAND = """
+import sys
+import click
+
+before = set(sys.modules)  # up to Python 3.10 click's own import loads the table
+from kedge_runtime.cli import main
+
+try:
+    main()
+finally:
+    print([name for name in NAMES if name in sys.modules and name not in before])
+"""
+
+
+def test_a_call_of_the_command_imports_only_what_it_uses(artefacts: Path, image: Path) -> None:
+    code = COMMAND.replace("NAMES", repr(UNUSED_BY_COMMAND))
+    words = ["classify", str(artefacts / "tiny.tflite"), str(image), "--top", "1"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_blas_threads_are_left_out_for_a_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     with one_blas_thread():

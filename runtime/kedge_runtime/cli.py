@@ -7,13 +7,13 @@ imports only click.
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from kedge_runtime import __version__
 from kedge_runtime.blas import one_blas_thread
@@ -21,6 +21,9 @@ from kedge_runtime.errors import UsageError
 from kedge_runtime.exits import BugError, exit_code, thread_errors_in_one_line
 from kedge_runtime.output import OutputStream, outputs, say
 from kedge_runtime.terminal import VERBOSITY, columns, is_coloured
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Name -> its module and function, and the line that `kedge --help` shows.
 COMMANDS = {
@@ -104,11 +107,14 @@ class LazyGroup(click.Group):
         with one_blas_thread() if cmd_name in WITHOUT_MATRICES else nullcontext():
             command: click.Command = getattr(import_module(module), name)
         if QUIET not in command.params:
-            command.params += [QUIET, VERBOSE]
+            command.add_help_option = False
+            command.params += [QUIET, VERBOSE, HELP]
         return command
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         """Return the commands and options that start with a word, without importing any."""
+        from click.shell_completion import CompletionItem  # few calls complete
+
         lines = [(name, line) for name, (_, line) in COMMANDS.items()]
         items = [CompletionItem(name, help=line) for name, line in lines]
         starting = [item for item in items if item.value.startswith(incomplete)]
@@ -210,12 +216,30 @@ VERBOSE = _verbosity(
 )
 
 
-@click.group(
-    cls=LazyGroup,
-    params=[QUIET, VERBOSE],
-    context_settings={"help_option_names": ["-h", "--help"]},
+def _shows(short: str, long: str, text: str, shown: Callable[[click.Context], str]) -> click.Option:
+    """Return an option that prints a text and ends the command.
+
+    click's own would look for translations of its sentences: kedge has none.
+    """
+
+    def show(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            click.echo(shown(ctx), color=ctx.color)
+            ctx.exit()
+
+    words = [short, long]
+    return click.Option(
+        words, is_flag=True, is_eager=True, expose_value=False, callback=show, help=text
+    )
+
+
+HELP = _shows("-h", "--help", "Show this message and exit.", click.Context.get_help)
+VERSION = _shows(
+    "-V", "--version", "Show the version and exit.", lambda _: f"kedge, version {__version__}"
 )
-@click.version_option(__version__, "-V", "--version", prog_name="kedge")
+
+
+@click.group(cls=LazyGroup, params=[QUIET, VERBOSE, VERSION, HELP], add_help_option=False)
 def kedge() -> None:
     """Convert Keras image classifiers for edge devices and verify the result.
 

@@ -15,16 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from kedge_runtime.artefact.containers import FORMATS
 from kedge_runtime.errors import ImageError, UsageError, counted
 from kedge_runtime.files import is_folder
 from kedge_runtime.image.folder import find_images, unread_files
 from kedge_runtime.output import say
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 STDIN = "-"
 _CHUNK = 1 << 16
@@ -242,26 +244,30 @@ class Several(click.ParamType):  # type: ignore[type-arg]
             return value
         return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
 
-    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> "list[CompletionItem]":
         """Return the completions of the last value."""
         last = incomplete.rpartition(",")[2]
         return in_list(incomplete, [i.value for i in self.kind.shell_complete(ctx, param, last)])
 
 
-def in_list(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:
+def in_list(incomplete: str, names: Iterable[str]) -> "list[CompletionItem]":
     """Return completions of the last of several names, separated by commas."""
+    from click.shell_completion import CompletionItem  # few calls complete
+
     before, comma, last = incomplete.rpartition(",")
     return [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(last)]
 
 
 Names = Callable[[], Iterable[str]]
-Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Completion = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
 def completing(names: Names, *, files: bool = False) -> Completion:
     """Return the `shell_complete` of an option that takes one of `names`, or also a file."""
 
-    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem  # few calls complete
+
         items = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
         # First, as bash forgets what came before it; it lists files where no name fits.
         return [CompletionItem(incomplete, type="file"), *items] if files else items

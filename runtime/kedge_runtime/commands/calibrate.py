@@ -16,7 +16,8 @@ from kedge_runtime.artefact.reseal import is_signed, resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
 from kedge_runtime.commands.arguments import SHARE, say_unread
-from kedge_runtime.commands.options import FILE, PLACE, as_json, isolated_engine_options
+from kedge_runtime.commands.options import as_json, isolated_engine_options
+from kedge_runtime.commands.paths import FILE, PLACE
 from kedge_runtime.commands.second import SecondRequest, run_pair
 from kedge_runtime.confidence import coverage, sentences
 from kedge_runtime.confidence.coverage import CoverageCost

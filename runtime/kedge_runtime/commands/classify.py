@@ -25,7 +25,8 @@ from kedge_runtime.commands.opening import (
     opening_options,
     predictors_of,
 )
-from kedge_runtime.commands.options import FILE, as_json
+from kedge_runtime.commands.options import as_json
+from kedge_runtime.commands.paths import FILE
 from kedge_runtime.drift.truth import SCHEMES
 from kedge_runtime.errors import UsageError, counted
 from kedge_runtime.files import check_place, write_whole

@@ -15,13 +15,12 @@ from kedge_runtime.commands import field
 from kedge_runtime.commands.arguments import DROP, SHARE, say_unread
 from kedge_runtime.commands.drift_table import notes, table
 from kedge_runtime.commands.options import (
-    FILE,
-    PLACE,
     as_json,
     isolated_engine_options,
     scheduler,
     trust_options,
 )
+from kedge_runtime.commands.paths import FILE, PLACE
 from kedge_runtime.drift.comparison import (
     Comparison,
     DriftRequest,

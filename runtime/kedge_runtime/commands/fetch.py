@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kedge_runtime.commands.options import FILE, FOLDER, as_json, trust_options
+from kedge_runtime.commands.options import as_json, trust_options
+from kedge_runtime.commands.paths import FILE, FOLDER
 from kedge_runtime.commands.stream import state_folder
 from kedge_runtime.engines.choice import ENGINES, EngineOptions
 from kedge_runtime.errors import UsageError

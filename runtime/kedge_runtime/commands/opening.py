@@ -6,7 +6,7 @@ second opinion, wraps it there.
 
 import shlex
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
 from kedge_runtime.commands.arguments import SHARE
 from kedge_runtime.commands.options import (
-    FILE,
     ForeignOptions,
     contract_options,
     group,
@@ -27,9 +26,11 @@ from kedge_runtime.commands.options import (
     record,
     trust_options,
 )
+from kedge_runtime.commands.paths import FILE
 from kedge_runtime.confidence.conformal import floor_for
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError
+from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import quiet, say
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ A group of options is a decorator: it adds the options to a command, and passes 
 record. A command collects its records and single options in a record of its own.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import wraps
@@ -20,6 +19,7 @@ from kedge_runtime.artefact.foreign import ForeignFacts, ModelFile, read_facts
 from kedge_runtime.artefact.kinds import Kind
 from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.commands.arguments import Several, completing
+from kedge_runtime.commands.paths import FILE
 from kedge_runtime.engines.choice import ENGINES, EngineOptions, open_engine
 from kedge_runtime.errors import ArtefactError, EngineError, UsageError
 from kedge_runtime.frozen import dataclass
@@ -29,23 +29,6 @@ from kedge_runtime.output import note, quiet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Command], Command]
-
-PLACE = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-class _Folder(click.Path):
-    """A folder, or a path without anything yet. click refuses regular files alone, no device."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the path. Fails for anything else."""
-        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
-        if os.path.lexists(path) and not path.is_dir():
-            self.fail(f"{path} is no folder; give a folder, or a path for a new one", param, ctx)
-        return path
-
-
-FOLDER = _Folder(path_type=Path)
 
 
 def group(*options: Option[Any]) -> Option[Any]:

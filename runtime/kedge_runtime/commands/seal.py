@@ -10,7 +10,8 @@ import click
 from kedge_runtime.artefact.model_options import ModelOptions
 from kedge_runtime.artefact.sealing import SealRequest, SealResult, seal_file
 from kedge_runtime.commands.arguments import SHARE, say_unread
-from kedge_runtime.commands.options import FILE, PLACE, as_json, foreign_options
+from kedge_runtime.commands.options import as_json, foreign_options
+from kedge_runtime.commands.paths import FILE, PLACE
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, echo_json
 

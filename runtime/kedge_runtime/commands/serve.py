@@ -10,7 +10,8 @@ import click
 
 from kedge_runtime.classify.results import Classes
 from kedge_runtime.commands.opening import opening_options
-from kedge_runtime.commands.options import FILE, FOLDER, record
+from kedge_runtime.commands.options import record
+from kedge_runtime.commands.paths import FILE, FOLDER
 from kedge_runtime.commands.stream import summing_up
 from kedge_runtime.commands.streaming import StreamRequest, stream_request_options
 from kedge_runtime.commands.updating import StreamModel

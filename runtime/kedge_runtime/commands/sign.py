@@ -17,7 +17,8 @@ from kedge_runtime.artefact.signing import (
     signed,
     write_pair,
 )
-from kedge_runtime.commands.options import FILE, PLACE, as_json
+from kedge_runtime.commands.options import as_json
+from kedge_runtime.commands.paths import FILE, PLACE
 from kedge_runtime.errors import UsageError
 from kedge_runtime.files import write_whole
 from kedge_runtime.frozen import dataclass

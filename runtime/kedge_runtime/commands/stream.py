@@ -12,7 +12,8 @@ import click
 
 from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.classify.results import Rule
-from kedge_runtime.commands.options import FOLDER, PLACE, group, record
+from kedge_runtime.commands.options import group, record
+from kedge_runtime.commands.paths import FOLDER, PLACE
 from kedge_runtime.errors import UsageError
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import UnreadError, note

@@ -11,7 +11,8 @@ from kedge_runtime.classify.predictor import Predictor
 from kedge_runtime.commands.arguments import SHARE
 from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.commands.opening import ModelRequest, open_model, predictors_of
-from kedge_runtime.commands.options import FOLDER, record
+from kedge_runtime.commands.options import record
+from kedge_runtime.commands.paths import FOLDER
 from kedge_runtime.commands.stream import FrameSourceRequest, SinkRequest
 from kedge_runtime.errors import UsageError
 from kedge_runtime.streams.events import Observer

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kedge_runtime.checks.verify import VerifyStage, verify
-from kedge_runtime.commands.options import PLACE, as_json, engine_options, trust_options
+from kedge_runtime.commands.options import as_json, engine_options, trust_options
+from kedge_runtime.commands.paths import PLACE
 from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.frozen import dataclass
 from kedge_runtime.output import echo, echo_json, paint, quiet
