@@ -5,7 +5,6 @@ Their names hold the process and the host, so that the next run recognises them.
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kedge_runtime.errors import UsageError, reason_of
+from kedge_runtime.sha256 import sha256
 
 # The age, in seconds, of leftovers from other machines, containers and boots, whose processes can't
 # be looked up. No conversion takes so long.
@@ -33,7 +33,7 @@ def host() -> str:
     with suppress(OSError):  # neither exists on macOS
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         facts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+    return sha256("\n".join(facts).encode()).hexdigest()[:8]
 
 
 def prefix() -> str:
@@ -112,6 +112,8 @@ _CHUNK = 1 << 20
 
 def sha256_of(file: BinaryIO | io.RawIOBase) -> str:
     """Return the SHA-256 of the rest of an open file, 64 hex digits. Raises OSError."""
+    import hashlib  # few calls hash a file by parts
+
     hasher = hashlib.sha256()
     while chunk := file.read(_CHUNK):
         hasher.update(chunk)

@@ -5,7 +5,6 @@ changes neither the results nor the bytes that a digest covers.
 """
 
 import errno
-import hashlib
 import io
 import os
 import stat
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from kedge_runtime.errors import ArtefactError, reason_of
 from kedge_runtime.frozen import dataclass
+from kedge_runtime.sha256 import sha256
 
 if TYPE_CHECKING:
     from kedge_runtime.artefact.signing import Trust
@@ -37,7 +37,7 @@ _MISSED = (
 
 def digest(content: bytes | memoryview) -> bytes:
     """Return `sha256:` and 64 hex digits: 71 bytes of ASCII."""
-    return b"sha256:" + hashlib.sha256(content).hexdigest().encode()
+    return b"sha256:" + sha256(content).hexdigest().encode()
 
 
 DIGEST_BYTES = len(digest(b""))

@@ -3,13 +3,13 @@
 Whoever opens a noted file needs this module alone: the check and numpy stay unloaded.
 """
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.files import Access, others_access
+from kedge_runtime.sha256 import sha256
 
 # With more notes all are removed. A device has a few artefacts, a CI makes thousands.
 MOST = 1000
@@ -59,4 +59,4 @@ def _rules() -> str:
     entries = [each for folder in (here, here.parent) for each in os.scandir(folder)]
     stats = {each.path: each.stat() for each in entries if each.name.endswith(".py")}
     sources = sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items())
-    return hashlib.sha256(repr(sources).encode()).hexdigest()[:16]
+    return sha256(repr(sources).encode()).hexdigest()[:16]
