@@ -26,14 +26,19 @@ def trim() -> None:
 
 # glibc's `mallopt`: blocks of so many bytes are mapped by themselves, and go back when freed.
 # Its own threshold grows to 32 MiB, and activations of many layers have 10 to 30. With half of it
-# a conversion of MobileNetV2 takes 100 MB less at once, for up to a tenth more time.
+# a conversion of MobileNetV2 takes 100 MB less at once.
 _MMAP_THRESHOLD, MAPPED = -3, 16 << 20
+# Free bytes at the heap's end that stay: a threshold of one's own would leave 128 KB of them, and
+# the same pages would come and go.
+_TRIM_THRESHOLD, KEPT = -1, 32 << 20
 
 
 def map_large_blocks() -> None:
     """Have blocks of MAPPED bytes mapped by themselves from now on; glibc alone can do it."""
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MAPPED)
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, MAPPED)
+        library.mallopt(_TRIM_THRESHOLD, KEPT)
 
 
 class StoredBytes:
