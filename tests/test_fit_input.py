@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kedge_convert.fitting.subject import (
-    answers,
     better_input,
     norms_of,
     outputs,
@@ -317,7 +316,8 @@ def test_what_no_answers_could_improve_is_not_tried(unit_model: Path, labelled: 
 
         def asked(pixels: NDArray[Any], spec: Any, source: Any = source) -> NDArray[Any]:
             tried.append(spec)
-            return answers(source.model, source.output, pixels, spec)
+            (values,) = outputs(source.model, pixels, spec)
+            return scores.evidence(values, source.output)
 
         model = scores.TestedModel(source.name, source.input, source.output, asked)
         classes = true_outputs(paths, source)

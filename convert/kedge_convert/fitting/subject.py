@@ -15,6 +15,7 @@ from kedge_convert.batching import batch_size
 from kedge_convert.load import input_stage, output_activation, registry
 from kedge_convert.load.output_activation import Head
 from kedge_convert.load.request import LoadedModel, SourceFacts, SourceRequest
+from kedge_convert.program import answering
 from kedge_convert.settle import Labelling, SettledInput, labelled, settle_input
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
@@ -46,13 +47,8 @@ class Subject:
 
     def evidence(self, pixels: Pixels, spec: Input) -> Doubles:
         """Return the answers to images of its size, uint8 [n, h, w, c], as `scores.evidence`."""
-        return answers(self.model, self.output, pixels, spec)
-
-
-def answers(model: Any, output: Output, pixels: Pixels, spec: Input) -> Doubles:
-    """Return a model's answers to images of its size, normalised by `spec`."""
-    (values,) = outputs(model, pixels, spec)
-    return evidence(values, output)
+        (values,) = outputs(self.model, pixels, spec)
+        return evidence(values, self.output)
 
 
 def outputs(model: Any, pixels: Pixels, spec: Input) -> list[NDArray[Any]]:
@@ -206,7 +202,9 @@ def better_input(
         source.name,
         source.input,
         source.output,
-        lambda pixels, spec: answers(source.model, source.output, pixels, spec),
+        lambda pixels, spec: evidence(
+            answering.logits(source, map(Preprocessor(spec).look_up, pixels)), source.output
+        ),
     )
     known = None if logits is None else evidence(logits, source.output)
     return scores.better_input(model, paths, classes, known)

@@ -23,6 +23,7 @@ from kedge_convert.memory import give_back
 from kedge_convert.prepare import preparation
 from kedge_convert.prepare.graph import Graph
 from kedge_convert.prepare.preparation import Grids
+from kedge_convert.program import answering
 from kedge_convert.quantise.comparing import (
     Candidate,
     closest_ranges,
@@ -136,7 +137,7 @@ def prepare(
             rounding = preparation.Rounding(options.seed, grids=grids)
             rounded = preparation.round_weights(equalised, inputs, rounding, tick)
             prepared[grids] = replace(source, model=rounded.build())
-    logits = stock.logits(tensors(images.selection, stock.input))
+    logits = answering.logits(stock, tensors(images.selection, stock.input))
     return CandidateModels(stock, prepared, equalised, images, options, logits)
 
 
@@ -277,7 +278,8 @@ def confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArra
 def _confirmed(target: Target, models: CandidateModels, one: Candidate) -> NDArray[np.float64]:
     images = models.images.preparation[:CONFIRMING]
     if not models.confirming:
-        models.confirming.append(models.stock.logits(tensors(images, models.stock.input)))
+        inputs = tensors(images, models.stock.input)
+        models.confirming.append(answering.logits(models.stock, inputs))
     source = models.by_method(one.recipe.method, target.format)
     found = answers(target, source, one.content, models.images, images)
     kl = divergences(models.confirming[0], found, source.output)
