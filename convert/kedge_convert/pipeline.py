@@ -24,7 +24,7 @@ from kedge_convert.device import fit, loader
 from kedge_convert.device.compilers import compiled_name
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export import onnx, structure
-from kedge_convert.export.exported import Exported, Recipe
+from kedge_convert.export.exported import Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
 from kedge_convert.images import CALIBRATE, ImageSplit, collect
@@ -48,9 +48,10 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.verdict import after_misses, budget_miss, judge, limits_for, notes_on
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
-from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.content import ModelContent, SealedParts
 from kedge_runtime.artefact.contract import Input
-from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.file import members_of, read_artefact
 from kedge_runtime.artefact.sealing import golden_set, inexact_note
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
@@ -255,15 +256,15 @@ def _written(
     bare: ModelContent, target: Target, model: Convertible, reference: FloatModel, recipe: Recipe
 ) -> tuple[str, ...]:
     """Write the sealed file under the path of `bare`; return notes on it, but none of its bytes."""
-    sealed = _sealed(bare, target, model, reference, recipe)
-    write(bare.path, sealed.content)
-    return sealed.notes
+    content, notes = _sealed(bare, target, model, reference, recipe)
+    write(bare.path, *content)
+    return notes
 
 
 def _sealed(
     bare: ModelContent, target: Target, model: Convertible, reference: FloatModel, recipe: Recipe
-) -> Exported:
-    """Return the file with its contract, its golden set and what other programs read."""
+) -> tuple[SealedParts, tuple[str, ...]]:
+    """Return the file with its contract, its golden set and what other programs read, and notes."""
     structure.check_precision(bare, recipe.precision, model.source.name)
     source = replace(model.source, output=reference.source.output)
     with quiet():
@@ -272,8 +273,9 @@ def _sealed(
     del engine  # the golden set's holds the weights, too
     golden = golden_set(bare, contract, reference.golden, reference.golden_logits)
     described = FORMATS[target.format].describe(bare.data, contract)
-    content = seal(target.format, described.content, contract, golden)
-    return Exported(content, (*described.notes, *inexact_note(contract, golden)))
+    members = members_of(target.format, contract, golden)
+    content = containers.parts(target.format, described.content, members)
+    return content, (*described.notes, *inexact_note(contract, golden))
 
 
 def _fitted(
