@@ -1,6 +1,7 @@
 """Large models are converted without their kernels: the files are those of the usual way."""
 
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ import pytest
 
 import families
 from kedge_convert import memory
+from kedge_convert.convertible import Convertible
 from kedge_convert.export import flatbuffer, placeholders, tflite_converter
+from kedge_convert.export.exported import Scheme
 from kedge_convert.export.tflite_converter import FLOAT, batch_of_one, converted, single
+from kedge_convert.images import ImageSplit
 from kedge_convert.memory import StoredBytes
+from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -99,3 +105,32 @@ def test_long_bytes_come_back_from_the_disk(
     monkeypatch.setattr(tempfile, "TemporaryFile", file)
     stored = StoredBytes(b"12345")
     assert [stored.read(), stored.read(), StoredBytes(b"123").read()] == [b"12345"] * 2 + [b"123"]
+
+
+def wide(layers: Any, picture: Any) -> Any:
+    """Return layers of 48 MB, none of which has more than half of them."""
+    value = layers.Flatten()(picture)
+    for _ in range(3):
+        value = layers.Dense(1800)(value)
+    return layers.Dense(5)(value)
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_an_attempt_holds_no_long_file(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is checked the sealed file is read for the engine, and would be a second copy."""
+    monkeypatch.setattr(memory, "LONG", 1)
+    keras = require("keras")
+    picture = keras.Input((32, 32, 3))
+    source = families.source_of(keras.Model(picture, wide(keras.layers, picture)))
+    model = Convertible(source, ImageSplit((), ()), Scheme())
+    tracemalloc.start()
+    try:
+        with Progress(silent=True) as progress:
+            attempts = model.attempts(Target(form, "float32"), progress)
+            attempt = next(attempts)
+        blocks = [trace.size for trace in tracemalloc.take_snapshot().traces]
+    finally:
+        tracemalloc.stop()
+    size = len(attempt.exported.content)
+    assert max(blocks) < size
+    assert next(attempts, None) is None
