@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from kedge_runtime.artefact.golden import Golden
 from kedge_runtime.artefact.signing import signature_of
 from kedge_runtime.checks.verify import answer
 from kedge_runtime.classify.results import Classes
-from kedge_runtime.field.sketch import Sketch
 from kedge_runtime.files import write_whole
+
+if TYPE_CHECKING:
+    from kedge_runtime.field.sketch import Sketch
 
 
 def is_signed(content: ModelContent) -> bool:
@@ -23,7 +26,7 @@ def is_signed(content: ModelContent) -> bool:
 
 
 def resealed(
-    content: ModelContent, contract: Contract, sketch: Sketch | None = None
+    content: ModelContent, contract: Contract, sketch: "Sketch | None" = None
 ) -> SealedParts:
     """Return a sealed file with another contract or sketch, and a new digest, to be written.
 
