@@ -65,7 +65,7 @@ def _converted(way: str, artefact: dict[str, Any], seconds: float) -> Converted:
     if not artefact["path"]:
         return Converted(ways.Made(way, form, b"", note=f"fails: {artefact['reasons'][0][:200]}"))
     content, _ = without_seal(form, Path(artefact["path"]).read_bytes())
-    made = ways.Made(way, form, content, seconds, note=_note(artefact))
+    made = ways.Made(way, form, bytes(content), seconds, note=_note(artefact))
     return Converted(made, artefact["passed"], artefact["precision"])
 
 

@@ -154,7 +154,8 @@ def parts(file: Path) -> tuple[bytes, bytes]:
     """Return an artefact's model and its golden set."""
     format = file.name.removesuffix(REJECTED).rpartition(".")[2]
     golden = read_artefact(file, format).golden
-    return containers.split(format, file.read_bytes())[0], golden.to_bytes()
+    model, _ = containers.split(format, file.read_bytes())
+    return bytes(model), golden.to_bytes()
 
 
 def changed(before: Path, now: Path) -> tuple[int, tuple[str, ...]]:

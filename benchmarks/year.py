@@ -34,7 +34,7 @@ from typing import Any
 import paho.mqtt.client as paho
 
 import machine
-from kedge_runtime.artefact.content import read_content
+from kedge_runtime.artefact.content import SealedParts, read_content
 from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.reseal import resealed, write_resealed
 
@@ -248,8 +248,8 @@ def mounted(folder: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def updates(artefact: Path) -> dict[str, bytes]:
-    """Return the bytes of the updates: resealed from another source, the bad one with its labels
+def updates(artefact: Path) -> dict[str, SealedParts]:
+    """Return the updates: resealed from another source, the bad one with its labels
     exchanged, so that it passes `kedge verify` and answers wrongly.
     """
     content, found = read_content(artefact), {}

@@ -60,7 +60,8 @@ def test_the_last_71_bytes_are_the_digest_of_all_before(
 
 def test_formats_are_twins() -> None:
     for module in FORMATS.values():
-        assert callable(module.append)
+        assert callable(module.tail)
+        assert callable(module.split)
         assert callable(module.read)
     assert list(FORMATS) == ["tflite", "onnx"]
     assert containers.FORMATS is FORMATS

@@ -13,7 +13,8 @@ import pytest
 from conftest import Run
 from kedge_runtime.arrays import Pixels
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.file import artefact_of, read_artefact, with_sketch
+from kedge_runtime.artefact.file import artefact_of, read_artefact
+from kedge_runtime.artefact.reseal import resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.commands.field_watch import field_observers
 from kedge_runtime.errors import ArtefactError, UsageError
@@ -55,7 +56,7 @@ def sketched(artefacts: Path, tmp_path: Path) -> Path:
         images = (plan.fit(plan.read(path)) for path in paths)
         sketch = sketch_images(classifier, images, [1] * 150)
     path = tmp_path / "sketched.tflite"
-    path.write_bytes(with_sketch(content, artefact_of(content), sketch))
+    write_resealed(path, resealed(content, artefact_of(content).contract, sketch))
     return path
 
 

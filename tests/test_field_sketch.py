@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kedge_runtime.artefact.content import ModelContent
-from kedge_runtime.artefact.file import Artefact, artefact_of, with_sketch
+from kedge_runtime.artefact.file import Artefact, artefact_of
+from kedge_runtime.artefact.reseal import resealed
 from kedge_runtime.errors import ArtefactError
 from kedge_runtime.field.measure import NAMES, STATISTICS, measure
 from kedge_runtime.field.sketch import BINS, GROUP, Seen, Sketch, expected, sketch_of
@@ -123,13 +124,13 @@ def test_a_sealed_file_carries_it(sketch: Sketch, artefacts: Path, form: str) ->
     before = ModelContent(path, form, path.read_bytes())
     bare = artefact_of(before)
     assert bare.sketch is None
-    sealed = ModelContent(path, form, with_sketch(before, bare, sketch))
+    sealed = ModelContent(path, form, b"".join(resealed(before, bare.contract, sketch)))
     after: Artefact = artefact_of(sealed)
     assert after.sketch is not None
     assert same(after.sketch, sketch)
     assert after.contract == bare.contract
     # Once more: the old sketch is replaced, nothing is left of it.
-    assert with_sketch(sealed, after, sketch) == sealed.data
+    assert b"".join(resealed(sealed, after.contract, sketch)) == sealed.data
 
 
 # Changes of an image, and the statistics that must move with it.

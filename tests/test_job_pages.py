@@ -15,9 +15,9 @@ from conftest import Run
 from foreign_files import WORDS
 from kedge_runtime.artefact.confidence import SecondRule
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.file import artefact_of, read_artefact, with_sketch
+from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.artefact.identity import identity
-from kedge_runtime.artefact.reseal import resealed
+from kedge_runtime.artefact.reseal import resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.cli import kedge as program
 from kedge_runtime.field.sketching import sketch_images
@@ -118,7 +118,7 @@ def _sketch(path: Path, folder: Path) -> None:
     plan = classifier.preprocessor
     fitted = [plan.fit(plan.read(image)) for image in sorted(folder.rglob("*.png"))]
     sketch = sketch_images(classifier, fitted, None)
-    path.write_bytes(with_sketch(content, artefact_of(content), sketch))
+    write_resealed(path, resealed(content, classifier.contract, sketch))
 
 
 def _pair(first: Path, second: Path) -> None:
@@ -127,7 +127,7 @@ def _pair(first: Path, second: Path) -> None:
     shares = (0.95, 0.9, 1.0), (0.5, 0.4, 0.6)
     rule = SecondRule(model, 0.5, 0.9, *shares, 200, ())
     content, classifier = read_content(first), Classifier.open(first)
-    first.write_bytes(resealed(content, replace(classifier.contract, second=rule)))
+    write_resealed(first, resealed(content, replace(classifier.contract, second=rule)))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)

@@ -13,6 +13,7 @@ from kedge_convert.export import onnx_routes
 from kedge_convert.export.onnx_program import writing
 from kedge_convert.export.onnx_program.writing import Written
 from kedge_convert.export.onnx_routes import ROUTES, Route, RoutedModel
+from kedge_convert.memory import StoredBytes
 from kedge_convert.source import Source
 from kedge_convert.toolkit import require
 
@@ -144,9 +145,9 @@ def test_behind_an_exact_route_no_other_is_tried(
 
 def test_nodes_decide_between_equally_exact_routes_only() -> None:
     exact, small, wrong = (
-        RoutedModel(9, 0.0, b"a"),
-        RoutedModel(8, 9e-6, b"b"),
-        RoutedModel(1, 2e-5, b"c"),
+        RoutedModel(9, 0.0, StoredBytes(b"a")),
+        RoutedModel(8, 9e-6, StoredBytes(b"b")),
+        RoutedModel(1, 2e-5, StoredBytes(b"c")),
     )
     assert onnx_routes.best([exact, small, wrong]) == small
     assert onnx_routes.best([exact, wrong]) == exact

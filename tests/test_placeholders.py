@@ -1,6 +1,7 @@
 """Large models are converted without their kernels: the files are those of the usual way."""
 
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ import pytest
 
 import families
 from kedge_convert import memory
+from kedge_convert.convertible import Convertible
 from kedge_convert.export import flatbuffer, placeholders, tflite_converter
+from kedge_convert.export.exported import Scheme
 from kedge_convert.export.tflite_converter import FLOAT, batch_of_one, converted, single
+from kedge_convert.images import ImageSplit
 from kedge_convert.memory import StoredBytes
+from kedge_convert.source import Source
+from kedge_convert.targets import Target
 from kedge_convert.toolkit import require
+from kedge_convert.worker.progress import Progress
 from kedge_runtime.output import quiet
 
 pytest.importorskip("tensorflow", reason="the converter needs TensorFlow")
@@ -99,3 +106,45 @@ def test_long_bytes_come_back_from_the_disk(
     monkeypatch.setattr(tempfile, "TemporaryFile", file)
     stored = StoredBytes(b"12345")
     assert [stored.read(), stored.read(), StoredBytes(b"123").read()] == [b"12345"] * 2 + [b"123"]
+
+
+def wide() -> Source:
+    """Return a source of 48 MB, none of whose kernels has more than half of them."""
+    keras = require("keras")
+    picture = keras.Input((32, 32, 3))
+    value = keras.layers.Flatten()(picture)
+    for _ in range(3):
+        value = keras.layers.Dense(1800)(value)
+    return families.source_of(keras.Model(picture, keras.layers.Dense(5)(value)))
+
+
+def test_kernels_come_back_when_the_placeholders_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels, the file and the builder's copy of it; the placeholders' file was a fourth."""
+    monkeypatch.setattr(tflite_converter, "LARGE", placeholders.LEAST)
+    model = single(wide())
+    tracemalloc.start()
+    try:
+        content = converted(model, FLOAT, "wide")
+        copies = tracemalloc.get_traced_memory()[1] / len(content)
+    finally:
+        tracemalloc.stop()
+    assert NOTES not in content
+    assert copies < 3.5
+
+
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_an_attempt_holds_no_long_file(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is checked the sealed file is read for the engine, and would be a second copy."""
+    monkeypatch.setattr(memory, "LONG", 1)
+    model = Convertible(wide(), ImageSplit((), ()), Scheme())
+    tracemalloc.start()
+    try:
+        with Progress(silent=True) as progress:
+            attempts = model.attempts(Target(form, "float32"), progress)
+            attempt = next(attempts)
+        blocks = [trace.size for trace in tracemalloc.take_snapshot().traces]
+    finally:
+        tracemalloc.stop()
+    size = len(attempt.exported.content)
+    assert max(blocks) < size
+    assert next(attempts, None) is None

@@ -18,7 +18,7 @@ from kedge_runtime.artefact.content import read_content
 from kedge_runtime.artefact.contract import Contract, Output, Quantisation, Tensor
 from kedge_runtime.artefact.file import read_artefact
 from kedge_runtime.artefact.identity import identity
-from kedge_runtime.artefact.reseal import resealed
+from kedge_runtime.artefact.reseal import resealed, write_resealed
 from kedge_runtime.artefact.signing import PrivateKey, signed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import softmax
@@ -167,7 +167,7 @@ def _with_rule(pair: Pair, margin: float) -> None:
     )
     classifier = Classifier.open(pair.first)
     contract = replace(classifier.contract, second=rule)
-    pair.first.write_bytes(resealed(read_content(pair.first), contract))
+    write_resealed(pair.first, resealed(read_content(pair.first), contract))
 
 
 def test_a_margin_is_chosen_and_stored(kedge: Run, pair: Pair) -> None:
@@ -252,7 +252,7 @@ def test_another_file_is_no_second_opinion(
     spec = classifier.contract.input
     turned = replace(spec, geometry=replace(spec.geometry, resize="area"))
     contract = replace(classifier.contract, input=turned)
-    pair.second.write_bytes(resealed(read_content(pair.second), contract))
+    write_resealed(pair.second, resealed(read_content(pair.second), contract))
     code, _, err = kedge(*words)
     assert code == 2
     assert "is not the model that the margin was chosen for" in err

@@ -61,7 +61,7 @@ def complete(
             answers = file.ask([each.path for each in free], tick, at_size=True)
         contract = fit.fitted(contract, _outputs(free, check_finite(answers)))
         notes = tuple(sentences.fitted(sentences.plain(contract)))
-    write(file.path, resealed(read_content(file.path, target.format), contract))
+    write(file.path, *resealed(read_content(file.path, target.format), contract))
     return Completed(sentences.plain(contract) or None, notes)
 
 

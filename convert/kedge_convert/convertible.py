@@ -11,6 +11,7 @@ from kedge_convert.export.exported import Exported, ExportOptions, Recipe, Schem
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.images import ImageSplit
 from kedge_convert.job import PreparationRequest
+from kedge_convert.memory import StoredBytes
 from kedge_convert.program.preparable import preparable
 from kedge_convert.quantise import candidates, finer, search
 from kedge_convert.quantise.candidates import CandidateModels
@@ -36,14 +37,28 @@ TRIED = 4  # images on which an export is tried before it is used
 class ExportAttempt:
     """An unsealed file of a target, and how it was made.
 
-    `widest`: no other one is left. `misses`: a line for each one that was tried before it.
+    `notes`: as of Exported. `widest`: no other one is left. `misses`: a line for each one that was
+    tried before it.
     """
 
     target: Target
     recipe: Recipe
-    exported: Exported
+    stored: StoredBytes
+    notes: tuple[str, ...] = ()
     widest: bool = True
     misses: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, target: Target, recipe: Recipe, exported: Exported, *, widest: bool = True
+    ) -> "ExportAttempt":
+        """Return the attempt of a file, which is held no longer where it is a long one."""
+        return cls(target, recipe, StoredBytes(exported.content), exported.notes, widest)
+
+    @property
+    def exported(self) -> Exported:
+        """The file, read anew where it is a long one."""
+        return Exported(self.stored.read(), self.notes)
 
 
 @dataclass(frozen=True)
@@ -61,13 +76,15 @@ class Convertible:
     def attempts(self, target: Target, progress: Progress) -> Iterator[ExportAttempt]:
         """Yield the files of a target, each wider than the one before. Raises ConversionError."""
         climbs = self.climbs and target.precision == "int8"
-        first = self._export(target, progress)
-        yield ExportAttempt(target, Recipe(target.precision), first, widest=not climbs)
+        made = self._export(target, progress)
+        first = ExportAttempt.of(target, Recipe(target.precision), made, widest=not climbs)
+        del made  # the file is checked meanwhile, and runs from a copy of its own
+        yield first
         if climbs:
             wide = self._export(replace(target, precision="float16"), progress)
             recipe = Recipe("float16")
-            price = search.price(target.format, recipe, wide.content, first.content)
-            yield ExportAttempt(target, recipe, replace(wide, notes=(*wide.notes, price)))
+            price = search.price(target.format, recipe, wide.content, first.exported.content)
+            yield ExportAttempt.of(target, recipe, replace(wide, notes=(*wide.notes, price)))
 
     def _export(self, target: Target, progress: Progress) -> Exported:
         calibration = self.images.calibration if target.needs_calibration else ()
@@ -104,7 +121,7 @@ class Prepared(Convertible):
 
 def _attempt(target: Target, candidate: Candidate, *, widest: bool) -> ExportAttempt:
     exported = Exported(candidate.content, candidate.notes)
-    return ExportAttempt(target, candidate.recipe, exported, widest)
+    return ExportAttempt.of(target, candidate.recipe, exported, widest=widest)
 
 
 def rewrite(

@@ -24,7 +24,6 @@ from kedge_convert.device import fit, loader
 from kedge_convert.device.compilers import compiled_name
 from kedge_convert.device.fit import DeviceFit
 from kedge_convert.export import onnx, structure
-from kedge_convert.export.exported import Exported, Recipe
 from kedge_convert.export.formats import FORMATS
 from kedge_convert.float_model import FloatModel
 from kedge_convert.images import CALIBRATE, ImageSplit, collect
@@ -48,9 +47,10 @@ from kedge_convert.toolkit import ConversionError
 from kedge_convert.verdict import after_misses, budget_miss, judge, limits_for, notes_on
 from kedge_convert.worker.progress import Progress
 from kedge_models.demo import pictograms
-from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact import containers
+from kedge_runtime.artefact.content import ModelContent, SealedParts
 from kedge_runtime.artefact.contract import Input
-from kedge_runtime.artefact.file import read_artefact, seal
+from kedge_runtime.artefact.file import members_of, read_artefact
 from kedge_runtime.artefact.sealing import golden_set, inexact_note
 from kedge_runtime.engines.choice import open_engine
 from kedge_runtime.errors import ArtefactError, ContractError, EngineError, one_line
@@ -197,16 +197,11 @@ def _tried(
 
     A budget that it misses while a wider attempt is left gives a line instead, and no file.
     """
-    target, exported = attempt.target, attempt.exported
-    if request.dynamic_batch and target.format == "onnx":
-        exported = onnx.opened(exported, model.source)
-    exported = loader.finished(exported, model.source, reference.source)
-    recipe = replace(attempt.recipe, device=request.device_name)
+    target, recipe = attempt.target, replace(attempt.recipe, device=request.device_name)
     name = replace(target, precision=recipe.precision).file_name(model.source.name)
     final = request.out / name
     with staged(final) as temporary:
-        bare = ModelContent(temporary, target.format, exported.content)
-        about = _written(bare, target, model, reference, recipe)
+        about = _written(temporary, replace(attempt, recipe=recipe), model, reference, request)
         limits = limits_for(recipe.precision, request.limits)
         file = AskedFile(temporary)
         measured = float_model.check(file, target, reference, limits, progress)
@@ -227,14 +222,13 @@ def _tried(
     checked = Checked(
         path, size, ratio, measured, recipe, head, fitted, beside, completed.confidence, folder
     )
-    made = (*attempt.misses, *exported.notes, *about)
-    notes = (*made, *notes_on(measured, limits), *completed.notes, *seen)
+    notes = (*attempt.misses, *about, *notes_on(measured, limits), *completed.notes, *seen)
     return Outcome(target, verdict, checked, (*notes, *_unprepared(target, request)))
 
 
 def _miss(attempt: ExportAttempt, reason: str) -> str:
     """Return the line of an attempt that another one follows, with its price."""
-    parts = (f"{attempt.recipe.precision}: {reason}", *attempt.exported.notes)
+    parts = (f"{attempt.recipe.precision}: {reason}", *attempt.notes)
     return "; ".join((*parts, "a wider file is tried"))
 
 
@@ -252,18 +246,28 @@ def _completed(
 
 
 def _written(
-    bare: ModelContent, target: Target, model: Convertible, reference: FloatModel, recipe: Recipe
+    path: Path,
+    attempt: ExportAttempt,
+    model: Convertible,
+    reference: FloatModel,
+    request: ReleaseRequest,
 ) -> tuple[str, ...]:
-    """Write the sealed file under the path of `bare`; return notes on it, but none of its bytes."""
-    sealed = _sealed(bare, target, model, reference, recipe)
-    write(bare.path, sealed.content)
-    return sealed.notes
+    """Write the sealed file of an attempt; return notes on it, but none of its bytes."""
+    exported = attempt.exported
+    if request.dynamic_batch and attempt.target.format == "onnx":
+        exported = onnx.opened(exported, model.source)
+    exported = loader.finished(exported, model.source, reference.source)
+    bare = ModelContent(path, attempt.target.format, exported.content)
+    parts, notes = _sealed(bare, attempt, model, reference)
+    write(path, *parts)
+    return (*exported.notes, *notes)
 
 
 def _sealed(
-    bare: ModelContent, target: Target, model: Convertible, reference: FloatModel, recipe: Recipe
-) -> Exported:
-    """Return the file with its contract, its golden set and what other programs read."""
+    bare: ModelContent, attempt: ExportAttempt, model: Convertible, reference: FloatModel
+) -> tuple[SealedParts, tuple[str, ...]]:
+    """Return the file with its contract, its golden set and what other programs read, and notes."""
+    target, recipe = attempt.target, attempt.recipe
     structure.check_precision(bare, recipe.precision, model.source.name)
     source = replace(model.source, output=reference.source.output)
     with quiet():
@@ -272,8 +276,9 @@ def _sealed(
     del engine  # the golden set's holds the weights, too
     golden = golden_set(bare, contract, reference.golden, reference.golden_logits)
     described = FORMATS[target.format].describe(bare.data, contract)
-    content = seal(target.format, described.content, contract, golden)
-    return Exported(content, (*described.notes, *inexact_note(contract, golden)))
+    members = members_of(target.format, contract, golden)
+    parts = containers.parts(target.format, described.content, members)
+    return parts, (*described.notes, *inexact_note(contract, golden))
 
 
 def _fitted(

@@ -1,5 +1,7 @@
 """Add a sketch of what an artefact sees in the images of its conversion (docs/field.md)."""
 
+import numpy as np
+
 from kedge_convert.convertible import Convertible
 from kedge_convert.fitting.subject import true_outputs
 from kedge_convert.images import fitted
@@ -8,13 +10,12 @@ from kedge_convert.staging import write
 from kedge_convert.targets import Target
 from kedge_convert.worker.progress import Progress
 from kedge_runtime.artefact.content import read_content
-from kedge_runtime.artefact.file import artefact_of, with_sketch
+from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.kinds import Precision
-from kedge_runtime.classify.classifier import Classifier
-from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.artefact.reseal import resealed
+from kedge_runtime.field.measure import image_statistics
 from kedge_runtime.field.sketch import LEAST
-from kedge_runtime.field.sketching import measured, sketch_frames
-from kedge_runtime.output import quiet
+from kedge_runtime.field.sketching import sketch_answers
 
 # Images of the sketch of a file of slow kernels (.2 s an image).
 SKETCHED: dict[Precision, int] = {"int16x8": 100}
@@ -41,11 +42,9 @@ def add(file: AskedFile, target: Target, model: Convertible, progress: Progress)
         with progress.stage(f"sketch {target}", len(left)) as tick:
             file.ask(left, tick, at_size=True)
     content = read_content(file.path)
-    with quiet():
-        opened = Classifier.of(content, EngineOptions())
-    with opened as classifier:  # whose weights are not held while the file is copied
-        pairs = zip(paths, fitted(paths, source.input), strict=True)
-        frames = [measured(classifier, pixels, file.rows[path]) for path, pixels in pairs]
-        sketch = sketch_frames(classifier, frames, truth)
-    write(file.path, with_sketch(content, artefact_of(content), sketch))
+    contract = artefact_of(content).contract
+    answers = np.stack([file.rows[path] for path in paths])
+    looks = map(image_statistics, fitted(paths, source.input))
+    sketch = sketch_answers(contract, answers, looks, truth)
+    write(file.path, *resealed(content, contract, sketch))
     return ()

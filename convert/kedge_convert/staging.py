@@ -16,11 +16,11 @@ from kedge_runtime.errors import KedgeError, UsageError
 from kedge_runtime.files import staged
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, *parts: bytes | memoryview) -> None:
     """Write and sync a file. Raises UsageError when the disk or the folder refuses it."""
     try:
         with files.synced(path) as file:
-            file.write(content)
+            file.writelines(parts)
     except OSError as error:
         path.unlink(missing_ok=True)
         raise _unwritable(path.parent, error) from None

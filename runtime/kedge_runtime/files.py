@@ -296,7 +296,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise UsageError(f"{path}: {unwritable(error)}; choose another place") from None
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file completely or not at all. Raises UsageError as `whole_file` does."""
     with whole_file(path) as file:
-        file.write(content)
+        file.writelines(parts)

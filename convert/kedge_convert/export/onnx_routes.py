@@ -14,6 +14,7 @@ from kedge_convert.export.onnx_graph import INPUT, OUTPUT
 from kedge_convert.export.onnx_program import writing
 from kedge_convert.export.onnx_program.writing import Written
 from kedge_convert.images import tensors
+from kedge_convert.memory import StoredBytes
 from kedge_convert.source import Source
 from kedge_convert.toolkit import ConversionError, require
 from kedge_runtime.errors import one_line
@@ -61,8 +62,13 @@ class RoutedModel:
 
     nodes: int
     error: float
-    content: bytes
+    stored: StoredBytes
     names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def content(self) -> bytes:
+        """Its file, read anew where it is a long one."""
+        return self.stored.read()
 
 
 # By the Keras model, for as long as that lives.
@@ -130,7 +136,7 @@ def checked(route: Route, source: Source, folder: Path) -> RoutedModel:
     # Written so that a NaN fails.
     if not error <= TOLERANCE:
         raise ConversionError(f"its logits are off by {error:.2g} of the largest")
-    return RoutedModel(nodes, error, content, names)
+    return RoutedModel(nodes, error, StoredBytes(content), names)
 
 
 def _probe(content: bytes, source: Source) -> float:

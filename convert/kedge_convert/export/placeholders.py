@@ -7,6 +7,7 @@ converter does nothing to this kernel but transpose it, and so does `_fill`.
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +85,16 @@ def _without(tf: Any, model: Any, kernels: Sequence[Any], most: int) -> Any:
 
 
 def _shortened(file: Any, count: int) -> Any:
-    """Leave one number of each placeholder, and free the file's bytes; in place."""
+    """Return a file with one number of each placeholder, in arrays of its own.
+
+    Those of a ModelT, shapes and inputs too, are views of the file's bytes, and would hold them.
+    """
     numbers = {_number(index) for index in range(count)}
     for buffer in filter(lambda each: each.data is not None, file.buffers):
         one = _one_number(buffer.data)
-        buffer.data = np.array([one]) if one in numbers else np.array(buffer.data)
+        buffer.data = np.array([one]) if one in numbers else buffer.data
     file.metadata = [each for each in file.metadata or () if each.name != OUTSIDE]
-    return file
+    return deepcopy(file)
 
 
 def _one_number(data: NDArray[np.uint8]) -> np.float32 | None:

@@ -1,8 +1,9 @@
 """Add members to a model file and read them back: one module per format, with the same functions.
 
-`read(content)` returns the members by name, `append(model, members)` adds them, `split(content)`
-takes them off again, and `with_room(content, old, new)` makes room before the digest for a
-signature. Both formats end in the same 71 bytes: `sha256:` and the hex digest of every byte before
+`read(content)` returns the members by name, `tail(size, members)` what holds them behind a model,
+`split(content)` takes them off again, and `with_room(content, old, new)` makes room before the
+digest for a signature. `tail` and `split` copy no model: a large one is most of what a program
+holds. Both formats end in the same 71 bytes: `sha256:` and the hex digest of every byte before
 them. So one rule finds any change in any sealed file, and `head -c -71 FILE | sha256sum` checks it
 by hand.
 """
@@ -12,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 
 from kedge_runtime.artefact import content
-from kedge_runtime.artefact.content import DIGEST_BYTES, digest
+from kedge_runtime.artefact.content import DIGEST_BYTES, Part, SealedParts, digest
 from kedge_runtime.errors import ArtefactError
 
 
@@ -34,11 +35,15 @@ class _Modules(Mapping[str, ModuleType]):
 FORMATS: Mapping[str, ModuleType] = _Modules()
 
 
-def append(format: str, model: bytes, members: dict[str, bytes]) -> bytes:
-    """Return `model` with `members` and, as the last 71 bytes, the digest of all bytes before."""
-    sealed: bytes = FORMATS[format].append(model, members, room=DIGEST_BYTES)
-    body = memoryview(sealed)[:-DIGEST_BYTES]
-    return b"".join((body, digest(body)))
+def parts(format: str, model: Part, members: Mapping[str, bytes]) -> SealedParts:
+    """Return `model` and, behind it, `members` and 71 bytes: the digest of all bytes before."""
+    tail: bytes = FORMATS[format].tail(len(model), members, room=DIGEST_BYTES)[:-DIGEST_BYTES]
+    return model, tail + digest(model, tail)
+
+
+def append(format: str, model: Part, members: Mapping[str, bytes]) -> bytes:
+    """Return the `parts` in one, which copies the model."""
+    return b"".join(parts(format, model, members))
 
 
 def with_room(format: str, content: bytes, old: int, new: int) -> bytes:
@@ -50,17 +55,17 @@ def with_room(format: str, content: bytes, old: int, new: int) -> bytes:
     return changed
 
 
-def split(format: str, content: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Return the model without its seal, and the members that other programs put behind it.
+def split(format: str, content: bytes) -> tuple[memoryview, dict[str, bytes]]:
+    """Return the model in place, without its seal, and other programs' members behind it.
 
     Raises ArtefactError for an archive that is damaged or too large, and for bytes that are no
     model.
     """
     try:
-        parts: tuple[bytes, dict[str, bytes]] = FORMATS[format].split(content)
+        found: tuple[memoryview, dict[str, bytes]] = FORMATS[format].split(content)
     except (KeyError, IndexError, ValueError) as error:
         # Imported here: most files are readable, and each start would pay for it.
         from kedge_runtime.modelfile.unreadable import unreadable
 
         raise ArtefactError(unreadable(format, content, error)) from None
-    return parts
+    return found

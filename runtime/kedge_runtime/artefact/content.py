@@ -35,9 +35,17 @@ _MISSED = (
 )
 
 
-def digest(content: bytes | memoryview) -> bytes:
-    """Return `sha256:` and 64 hex digits: 71 bytes of ASCII."""
-    return b"sha256:" + sha256(content).hexdigest().encode()
+Part = bytes | memoryview
+# A sealed file as it is written: the model in place, which may have 2 GiB, and what lies behind it.
+SealedParts = tuple[Part, bytes]
+
+
+def digest(content: Part, *behind: Part) -> bytes:
+    """Return `sha256:` and 64 hex digits, 71 bytes of ASCII, for parts that follow each other."""
+    hasher = sha256(content)
+    for part in behind:
+        hasher.update(part)
+    return b"sha256:" + hasher.hexdigest().encode()
 
 
 DIGEST_BYTES = len(digest(b""))

@@ -15,6 +15,7 @@ from kedge_runtime.artefact import containers
 from kedge_runtime.artefact.content import (
     DIGEST_BYTES,
     ModelContent,
+    Part,
     file_errors,
     open_plain,
     read_content,
@@ -73,15 +74,19 @@ class Artefact:
         return Sketch.from_bytes(self.packed_sketch) if self.packed_sketch else None
 
 
-def seal(
+def seal(format: str, model: Part, contract: Contract, golden: "Golden") -> bytes:
+    """Return the bytes of a sealed file; `format`: a key of `containers.FORMATS`."""
+    return containers.append(format, model, members_of(format, contract, golden))
+
+
+def members_of(
     format: str,
-    model: bytes,
     contract: Contract,
     golden: "Golden",
     others: Mapping[str, bytes] | None = None,
     sketch: "Sketch | None" = None,
-) -> bytes:
-    """Return the bytes of a sealed file; `format`: a key of `containers.FORMATS`.
+) -> dict[str, bytes]:
+    """Return the members of a sealed file by name; `format`: a key of `containers.FORMATS`.
 
     `sketch`: of what the model saw in calibration, for `kedge drift --field`. `others`: members
     that other programs put behind the model (`containers.split`).
@@ -93,16 +98,7 @@ def seal(
         members[SKETCH] = sketch.to_bytes()
     if format in LABELS and contract.labels:
         members[LABELS[format]] = _lines(contract)
-    return containers.append(format, model, members)
-
-
-def with_sketch(content: ModelContent, artefact: Artefact, sketch: "Sketch") -> bytes:
-    """Return the bytes of a sealed file, sealed again with a sketch in the place of an older one.
-
-    A signature is lost: it was of other bytes.
-    """
-    bare, others = containers.split(content.format, content.data)
-    return seal(content.format, bare, artefact.contract, artefact.golden, others, sketch)
+    return members
 
 
 def _lines(contract: Contract) -> bytes:

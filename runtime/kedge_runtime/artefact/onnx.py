@@ -6,6 +6,7 @@ Field numbers: onnx/onnx.proto.
 """
 
 import base64
+from collections.abc import Mapping
 
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.modelfile.encodings import LENGTH_DELIMITED, fields, parts
@@ -14,10 +15,10 @@ METADATA_PROPS = 14  # ModelProto.metadata_props
 KEY, VALUE = 1, 2  # StringStringEntryProto
 
 
-def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
-    """Return the model with one metadata entry per member and a last one of `room` bytes."""
+def tail(size: int, members: Mapping[str, bytes], *, room: int) -> bytes:
+    """Return one metadata entry per member and a last one of `room` bytes, for any model."""
     entries = [_entry(name, _to_text(name, content)) for name, content in members.items()]
-    return b"".join((model, *entries, _last(room)))
+    return b"".join((*entries, _last(room)))
 
 
 def with_room(content: bytes, old: int, new: int) -> bytes:
@@ -35,14 +36,15 @@ def read(content: ModelContent) -> dict[str, bytes]:
     return {key: _from_text(key, value) for key, value in pairs if key.startswith("kedge/")}
 
 
-def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
+def split(content: bytes) -> tuple[memoryview, dict[str, bytes]]:
     """Return the model without kedge's entries; other programs' entries stay in it."""
     for place in parts(content, METADATA_PROPS):
         key, _ = _pair(content, place)
         if key.startswith("kedge/"):
-            # `append` put them last: the model ends before the first one's tag and length.
-            return content[: place.start - 1 - len(_varint(place.stop - place.start))], {}
-    return content, {}
+            # `tail` put them last: the model ends before the first one's tag and length.
+            end = place.start - 1 - len(_varint(place.stop - place.start))
+            return memoryview(content)[:end], {}
+    return memoryview(content), {}
 
 
 def _pair(model: bytes, place: slice) -> tuple[str, bytes]:

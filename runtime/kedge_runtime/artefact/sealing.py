@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from kedge_runtime.arrays import Doubles, Floats, Pixels
 from kedge_runtime.artefact import containers, content
-from kedge_runtime.artefact.content import ModelContent
+from kedge_runtime.artefact.content import ModelContent, SealedParts
 from kedge_runtime.artefact.contract import Contract, Geometry, Input
-from kedge_runtime.artefact.file import Artefact, ends_in_digest, is_sealed, seal
+from kedge_runtime.artefact.file import Artefact, ends_in_digest, is_sealed, members_of
 from kedge_runtime.artefact.foreign import ModelFile, is_zip, read_model
 from kedge_runtime.artefact.foreign_contract import DerivedContract, derive_contract
 from kedge_runtime.artefact.golden import Golden
@@ -166,9 +166,10 @@ def seal_file(request: SealRequest) -> SealResult:
             _check_input(model.name, engine, derived.contract, images)
         notes = (engine.note,) if engine.note else ()
         sealed, lines = _seal(model, bare, others, derived.contract, engine, images)
-    write_whole(out, sealed)
-    digest = sealed[-content.DIGEST_BYTES :].decode()
-    return SealResult(out, derived, digest, len(sealed), (*derived.lines, *notes, *lines))
+    write_whole(out, *sealed)
+    digest = sealed[-1][-content.DIGEST_BYTES :].decode()
+    size = sum(map(len, sealed))
+    return SealResult(out, derived, digest, size, (*derived.lines, *notes, *lines))
 
 
 def _check_input(name: str, engine: Engine, contract: Contract, images: Sequence[Path]) -> None:
@@ -208,13 +209,13 @@ def _destination(request: SealRequest, format: str) -> Path:
 
 def _seal(
     model: ModelFile,
-    bare: bytes,
+    bare: memoryview,
     others: dict[str, bytes],
     contract: Contract,
     engine: Engine,
     images: Sequence[Path],
-) -> tuple[bytes, tuple[str, ...]]:
-    """Return the sealed file's bytes, and lines to report on its golden set."""
+) -> tuple[SealedParts, tuple[str, ...]]:
+    """Return the sealed file, and lines to report on its golden set."""
     geometry = contract.input.geometry
     candidates: Sequence[Source] = _spread(images) or render_images(geometry.height, geometry.width)
     rows = run_images(engine, contract.input, candidates)
@@ -230,7 +231,9 @@ def _seal(
             f"warning: equal outputs for all {counted(len(candidates), 'image')}: "
             "are its weights trained, and is the input right?"
         )
-    return seal(model.content.format, bare, contract, golden, others), tuple(lines)
+    format = model.content.format
+    members = members_of(format, contract, golden, others)
+    return containers.parts(format, bare, members), tuple(lines)
 
 
 def _spread(images: Sequence[Path]) -> list[Path]:

@@ -255,7 +255,6 @@ def signed(content: ModelContent, key: PrivateKey, serial: int) -> bytes:
         raise ArtefactError(
             f"{content.path}: can't take a signature: {error}; `kedge seal --reseal` makes it so"
         ) from None
-    body = changed[:-TAIL_BYTES]
-    value = key.sign(message(body, serial))
-    content_signed = body + Signature(key.public.id, serial, value).block()
-    return content_signed + digest(content_signed)
+    body = memoryview(changed)[:-TAIL_BYTES]
+    block = Signature(key.public.id, serial, key.sign(message(body, serial))).block()
+    return b"".join((body, block, digest(body, block)))

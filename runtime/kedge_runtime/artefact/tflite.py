@@ -6,6 +6,7 @@ members are stored uncompressed: MediaPipe reads labels there, and refuses compr
 
 import io
 import struct
+from collections.abc import Mapping
 
 from kedge_runtime.artefact.content import DIGEST_BYTES, ModelContent
 from kedge_runtime.errors import about
@@ -15,12 +16,26 @@ from kedge_runtime.modelfile.stored import stored_members
 _LENGTH, _BEFORE_LENGTH = struct.Struct("<H"), 20
 
 
-def append(model: bytes, members: dict[str, bytes], *, room: int) -> bytes:
-    """Return model + zip(members), ending in a zip comment of `room` bytes."""
+class _Behind(io.BytesIO):
+    """A file without the first `start` bytes, whose offsets count from their beginning."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self._start = start
+
+    def tell(self) -> int:
+        return self._start + super().tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._start + super().seek(offset - (0 if whence else self._start), whence)
+
+
+def tail(size: int, members: Mapping[str, bytes], *, room: int) -> bytes:
+    """Return zip(members) for a model of `size` bytes, ending in a zip comment of `room` bytes."""
     import zipfile
 
-    file = io.BytesIO(model)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
+    file = _Behind(size)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, content in members.items():
             # A ZipInfo without a time is dated 1980: the same members, the same bytes.
             archive.writestr(zipfile.ZipInfo(name), content)
@@ -48,7 +63,7 @@ def read(content: ModelContent) -> dict[str, bytes]:
         return read_members(io.BytesIO(content.data))
 
 
-def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
+def split(content: bytes) -> tuple[memoryview, dict[str, bytes]]:
     """Return the flatbuffer, and the members behind it that other programs wrote.
 
     Raises ArtefactError for a damaged archive.
@@ -58,11 +73,11 @@ def split(content: bytes) -> tuple[bytes, dict[str, bytes]]:
     from kedge_runtime.modelfile.archives import is_archive, read_members
 
     if not is_archive(content):
-        return content, {}
+        return memoryview(content), {}
     file = io.BytesIO(content)
     with about("the archive behind the model"):
         members = read_members(file)
     with zipfile.ZipFile(file) as archive:
         starts = [archive.start_dir, *(info.header_offset for info in archive.infolist())]
     others = {name: each for name, each in members.items() if not name.startswith("kedge/")}
-    return content[: max(min(starts), 0)], others
+    return memoryview(content)[: max(min(starts), 0)], others

@@ -1,17 +1,16 @@
 """Fit an artefact's confidence to labelled images: the command `kedge calibrate`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from kedge_runtime.arrays import Floats, Pixels
 from kedge_runtime.artefact.content import ModelContent, read_content
 from kedge_runtime.artefact.contract import Contract
-from kedge_runtime.artefact.file import artefact_of, with_sketch
+from kedge_runtime.artefact.file import artefact_of
 from kedge_runtime.artefact.reseal import is_signed, resealed, write_resealed
 from kedge_runtime.classify.classifier import Classifier
 from kedge_runtime.classify.results import probabilities
@@ -27,6 +26,9 @@ from kedge_runtime.engines.choice import EngineOptions
 from kedge_runtime.errors import UsageError, about
 from kedge_runtime.output import echo, echo_json, note, quiet, say
 from kedge_runtime.progress import Bar
+
+if TYPE_CHECKING:
+    from kedge_runtime.field.sketch import Sketch
 
 AGREE = 0.99
 COUNT = 2000  # images: the interval of a coverage is 2 points wide then
@@ -150,11 +152,8 @@ def run(options: CalibrateOptions) -> int:
         note(line)
     with about(options.file):
         contract = fitted(classifier.contract, asked.labelled)
-    data = resealed(content, contract)
-    if looks:
-        calibrated = Classifier(replace(classifier.artefact, contract=contract), classifier.engine)
-        data = _sketched(ModelContent(path, content.format, data), calibrated, asked, looks)
-    digest = write_resealed(path, data)
+    sketch = _sketch(contract, asked, looks) if looks else None
+    digest = write_resealed(path, resealed(content, contract, sketch))
     signed = is_signed(content)
     _print(options, CalibrateReport.of(path, digest, contract, asked, signed=signed))
     if signed:
@@ -178,16 +177,13 @@ def _asked(
         return ask(classifier, images, lambda: bar.advance(1), look), looks
 
 
-def _sketched(
-    content: ModelContent, calibrated: Classifier, asked: Asked, looks: Sequence[Floats]
-) -> bytes:
-    """Return a file with a sketch of the answers: the earlier one has the earlier confidence."""
+def _sketch(contract: Contract, asked: Asked, looks: Sequence[Floats]) -> "Sketch":
+    """Return a sketch of the answers: the earlier one has the earlier confidence."""
     from kedge_runtime.field.sketching import sketch_answers
 
     answers = asked.labelled
-    truth = None if calibrated.classes.multi_label else answers.truth.tolist()
-    sketch = sketch_answers(calibrated, answers.outputs, np.stack(looks), truth)
-    return with_sketch(content, artefact_of(content), sketch)
+    truth = None if contract.output.multi_label else answers.truth.tolist()
+    return sketch_answers(contract, answers.outputs, looks, truth)
 
 
 def _pair(options: CalibrateOptions, out: Path, second: Path, reference: Path) -> SecondRequest:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from kedge_runtime.arrays import Floats, Pixels
+from kedge_runtime.artefact.contract import Contract
 from kedge_runtime.classify.classifier import Classifier
+from kedge_runtime.classify.results import Classes, check_finite, probabilities
 from kedge_runtime.field.evidence import MeasuredFrame
 from kedge_runtime.field.monitor import frame_of, measured_frame
 from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
@@ -14,12 +16,7 @@ from kedge_runtime.field.sketch import Seen, Sketch, sketch_of
 def look_at(classifier: Classifier, fitted: Pixels) -> MeasuredFrame:
     """Classify an image of the network's size, RGB uint8 [h, w, 3], and measure it."""
     raw = classifier.engine.run(classifier.preprocessor.look_up(fitted))
-    return measured(classifier, fitted, classifier.numbers(raw))
-
-
-def measured(classifier: Classifier, fitted: Pixels, numbers: Floats) -> MeasuredFrame:
-    """Measure an image of the network's size; `numbers`: the model's outputs for it, [classes]."""
-    values = classifier.probabilities_in(numbers)
+    values = classifier.probabilities_in(classifier.numbers(raw))
     return frame_of(fitted, classifier.classes.result(values), classifier.classes, 0.0)
 
 
@@ -37,32 +34,31 @@ def sketch_images(
     for image in images:
         frames.append(look_at(classifier, image))
         tick()
-    return sketch_frames(classifier, frames, truth)
+    return _sketch(frames, classifier.contract, truth)
 
 
 def sketch_answers(
-    classifier: Classifier, answers: Floats, images: Floats, truth: Sequence[int] | None
+    contract: Contract, answers: Floats, images: Iterable[Floats], truth: Sequence[int] | None
 ) -> Sketch:
-    """Return the sketch of images that were classified before.
+    """Return the sketch of images that were classified before: no engine is opened.
 
-    `answers`: the model's numbers, [n, outputs]. `images`: rows of `measure.image_statistics`.
+    `answers`: the model's numbers, [n, outputs]. `images`: n rows of `measure.image_statistics`.
     """
-    classes, frames = classifier.classes, []
+    classes, frames = Classes.of_contract(contract), []
     for numbers, image in zip(answers, images, strict=True):
-        result = classes.result(classifier.probabilities_in(numbers))
+        result = classes.result(probabilities(check_finite(numbers), contract.output))
         frames.append(measured_frame(image, result, classes, 0.0))
-    return sketch_frames(classifier, frames, truth)
+    return _sketch(frames, contract, truth)
 
 
-def sketch_frames(
-    classifier: Classifier, frames: Sequence[MeasuredFrame], truth: Sequence[int] | None
+def _sketch(
+    frames: Sequence[MeasuredFrame], contract: Contract, truth: Sequence[int] | None
 ) -> Sketch:
-    """Return the sketch of measured images; `truth`: as of `sketch_images`."""
     predicted = np.array([frame.predicted for frame in frames], np.int64)
     seen = Seen(
         np.stack([frame.values for frame in frames]),
         predicted,
         None if truth is None else predicted == np.asarray(truth),
     )
-    output = classifier.contract.output
-    return sketch_of(seen, len(classifier.classes.labels), output.temperature)
+    outputs = len(contract.labels) + contract.output.label_offset
+    return sketch_of(seen, outputs, contract.output.temperature)

@@ -21,7 +21,7 @@ _ASCII_ONLY = 0  # flags: neither encrypted, nor sizes behind the member, nor an
 def stored_members(data: bytes, comment: int) -> dict[str, bytes] | None:
     """Return the members of an archive that ends in a comment of so many bytes, by name.
 
-    None for an archive that is damaged, compressed or otherwise not as `tflite.append` writes it.
+    None for an archive that is damaged, compressed or otherwise not as `tflite.tail` writes it.
     """
     try:
         return _members(data, len(data) - comment - _END.size, comment)
