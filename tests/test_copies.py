@@ -24,6 +24,11 @@ from kedge_runtime.image.ahead import ahead, answered
 SHARED = EngineOptions(threads=4, copies=True)
 
 
+@pytest.fixture(autouse=True)
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kedge_runtime.engines.copies.cores", lambda: 4)
+
+
 @pytest.fixture
 def file(artefacts: Path, form: str) -> Path:
     return artefacts / f"tiny.{form}"
@@ -78,6 +83,13 @@ def test_as_many_run_at_once_as_there_are_threads(file: Path) -> None:
     for thread in threads:
         thread.join()
     assert most[0] == 4
+
+
+def test_more_threads_than_cores_open_no_more_copies(file: Path) -> None:
+    engine = open_engine(read_content(file), replace(SHARED, threads=9))
+    assert isinstance(engine, Copies)
+    assert len(engine._engines) == 4
+    assert engine.threads == 9
 
 
 def test_a_failed_run_gives_its_engine_back(file: Path) -> None:

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from kedge_runtime.arrays import Array
 from kedge_runtime.artefact.content import ModelContent
 from kedge_runtime.engines.base import Engine
-from kedge_runtime.engines.choice import EngineOptions
+from kedge_runtime.engines.choice import EngineOptions, cores
 
 # Bytes of all copies: an engine packs the weights anew, beside the file's bytes that all share.
 TOGETHER = 128 << 20
@@ -29,8 +29,8 @@ def open_copies(
     content: ModelContent,
     options: EngineOptions,
 ) -> Engine:
-    """Load a model as often as it may run at once. Raises what `load` does."""
-    count = copies(len(content.data), options.thread_count)
+    """Load a model as often as it may run at once, once a core at most. Raises what `load` does."""
+    count = copies(len(content.data), min(options.thread_count, cores()))
     if count == 1:
         return load(content, options)
     share = replace(options, threads=options.thread_count // count)
