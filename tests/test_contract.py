@@ -1,7 +1,6 @@
 """The contract as JSON: the same contract gives the same bytes, and nonsense is refused."""
 
 import json
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -231,18 +230,28 @@ def test_json_with_one_thing_wrong_names_it(old: str, new: str, message: str) ->
         Contract.from_json(text.replace(old, new))
 
 
-def test_a_thousand_labels_take_little_memory_while_they_are_read() -> None:
-    """Each label is made of its JSON object at once, so that no thousand objects wait for it."""
-    labels = tuple(Label(f"n{number:08}", f"class {number}") for number in range(1000))
-    text = replace(FULL, labels=labels).to_json()
-    Contract.from_json(text)  # the record's type hints are kept
-    tracemalloc.start()
-    try:
-        assert Contract.from_json(text).labels == labels
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 10 * len(text)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cr\u00e8me\u00a0br\u00fbl\u00e9e", "\u732b\u3000\u72ac", "thin\u2009space"),
+        *(
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\U0001f469\u200d\U0001f680",
+            "private \ue000",
+        ),
+    ],
+)
+def test_a_name_of_any_language_is_read_beside_plain_ones(name: str) -> None:
+    labels = (Label("n0", "plain"), Label("n1", name), Label("n2", "plain, too"))
+    contract = replace(FULL, labels=labels)
+    assert Contract.from_json(contract.to_json()) == contract
+
+
+def test_a_wrong_label_among_many_is_named_by_its_place() -> None:
+    labels = tuple(Label(f"n{number}", f"class {number}") for number in range(1000))
+    text = replace(FULL, labels=labels).to_json().replace('"name":"class 999"', '"n":""')
+    with pytest.raises(ContractError, match=r"contract.labels\[999\]: unknown key 'n'"):
+        Contract.from_json(text)
 
 
 def test_a_contract_is_read_up_to_a_bound() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import Run
 from kedge_runtime.cli import COMMANDS, refuse_repeated
+from kedge_runtime.commands.paths import FILE, FOLDER, PLACE, PlaceType
 
 MISTAKES = {
     "convert": "kedge: Missing argument 'MODEL'. (see kedge convert --help)",
@@ -126,3 +127,19 @@ def test_a_folder_that_is_a_device_is_called_so(kedge: Run, command: str, option
     code, out, error = kedge(command, "m.tflite", "--camera", "0", option, "/dev/null")
     assert (code, out, error.count("\n")) == (2, "", 1)
     assert f"{option}': /dev/null is no folder; give a folder" in error
+
+
+@pytest.mark.parametrize("kind", [PLACE, FILE, FOLDER])
+def test_a_path_that_nobody_can_look_at_goes_on_to_its_use(
+    kind: PlaceType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Path("n" * 300)  # ENAMETOOLONG
+    assert kind.convert(str(long), None, None) == long
+
+    def forbid(*_: object) -> bool:
+        raise PermissionError("the folder may not be searched")
+
+    for look in ("exists", "is_dir"):
+        monkeypatch.setattr(Path, look, forbid)
+    monkeypatch.setattr("os.path.lexists", forbid)
+    assert kind.convert("private/x.csv", None, None) == Path("private/x.csv")

@@ -100,8 +100,8 @@ def _decode_tuple(kind: Any, value: Any, where: str) -> Any:
         raise ContractError(f"{where}: got {shown(value)}, expected a list")
     if kinds[-1] is Ellipsis:
         kinds = kinds[:1] * len(value)
-        if kinds and dataclasses.is_dataclass(kinds[0]) and set(map(type, value)) == {kinds[0]}:
-            return tuple(value)
+        if (records := _all_at_once(kinds, value)) is not None:
+            return records
     if len(kinds) != len(value):
         raise ContractError(f"{where}: got {len(value)} values, expected {len(kinds)}")
     pairs = list(zip(kinds, value, strict=True))
@@ -110,6 +110,12 @@ def _decode_tuple(kind: Any, value: Any, where: str) -> Any:
     except ContractError:
         # Once more, for the failing item's path: a thousand unused paths cost more than the items.
         return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
+
+
+def _all_at_once(kinds: tuple[Any, ...], values: Any) -> Any:
+    """Return many records by the `of_many` of their kind, which returns None for wrong values."""
+    of_many = getattr(kinds[0], "of_many", None) if kinds else None
+    return of_many(values) if of_many else None
 
 
 def _decode_optional(kind: Any, value: Any, where: str) -> Any:

@@ -228,27 +228,23 @@ class Label:
                 )
 
     @classmethod
-    def of_object(cls, item: dict[str, Any]) -> "Label | dict[str, Any]":
-        """Return the label of a JSON object; another object, or a wrong label, as it came.
+    def of_many(cls, items: list[Any]) -> "tuple[Label, ...] | None":
+        """Return the labels of plain data, checked all at once; None where one may be wrong.
 
-        A thousand labels take a third of the memory of their objects, and more time checked by
-        `decode` than the engine takes to open.
+        A thousand labels checked one by one take as long as the engine takes to open.
         """
-        if len(item) != 2:
-            return item
         try:
-            id, name = item["id"], item["name"]
-            if not (id + name).isprintable():
-                return item
-        except (AttributeError, KeyError, TypeError):
-            return item
-        label = _new(cls)
-        _set(label, "id", id)
-        _set(label, "name", name)
+            texts = [text for item in items for text in (item["id"], item["name"])]
+            right = "".join(texts).isprintable() and set(map(len, items)) <= {2}
+        except (KeyError, TypeError):
+            return None
+        return tuple(map(cls._checked, items)) if right else None
+
+    @classmethod
+    def _checked(cls, item: dict[str, str]) -> "Label":
+        label = cls.__new__(cls)
+        vars(label).update(item)
         return label
-
-
-_new, _set = object.__new__, object.__setattr__
 
 
 @dataclass(frozen=True)
@@ -316,7 +312,7 @@ class Contract:
         if len(text) > MAX_JSON:
             raise ContractError(f"the contract has {len(text)} bytes, allowed are {MAX_JSON}")
         try:
-            data = json.loads(text, object_hook=Label.of_object)
+            data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise ContractError(f"the contract is no JSON: {error}") from None
         schema = data.get("schema") if isinstance(data, dict) else None

@@ -4,6 +4,7 @@ click's own type looks for a translation of its name, which loads a table of all
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,10 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         """Return the path. Fails for a path that leads to what `refusal` names."""
         path = Path(value)
-        if reason := self.refusal(path):
-            self.fail(reason, param, ctx)
+        # A path that nobody can look at is refused where it is used, with its option's remedy.
+        with suppress(OSError):
+            if reason := self.refusal(path):
+                self.fail(reason, param, ctx)
         return path
 
     def refusal(self, path: Path) -> str:

@@ -33,8 +33,9 @@ def open_copies(
     count = copies(len(content.data), min(options.thread_count, cores()))
     if count == 1:
         return load(content, options)
-    share = replace(options, threads=options.thread_count // count)
-    return Copies([load(content, share) for _ in range(count)])
+    each, rest = divmod(options.thread_count, count)
+    shares = [each + (number < rest) for number in range(count)]
+    return Copies([load(content, replace(options, threads=share)) for share in shares])
 
 
 class Copies(Engine):
