@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,10 @@ def test_classify_gives_sets_of_labels(
     right = [row["right"] == "true" for row in rows]
     assert 0.8 < np.mean(right) <= 1, "with the floors that these images set"
     assert {int(row["set_size"]) for row in rows} <= {0, 1, 2, 3, 4}
+    code, out, err = kedge("classify", sealed, labelled, "--coverage", "90%")
+    assert "its set holds red" in out
+    assert re.search(r"^coverage \S+ % \(\d+ of \d+ images\), 95 % CI", out, re.MULTILINE)
+    assert "accuracy" not in out + err
     code, out, _ = kedge("classify", sealed, labelled, "--coverage", "97%", "--top", "1")
     assert code == 0
     assert "unknown (" in out

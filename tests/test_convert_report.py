@@ -11,7 +11,7 @@ import pytest
 
 from kedge_convert.export.exported import Recipe
 from kedge_convert.job import Checked, Outcome, failed
-from kedge_convert.parity import Parity
+from kedge_convert.parity import OwnPixels, Parity
 from kedge_convert.targets import TARGETS, parse_targets
 from kedge_convert.verdict import Verdict
 from kedge_convert.worker import supervisor
@@ -165,6 +165,22 @@ def test_no_line_ends_in_a_blank_or_breaks_a_word(
     assert columns < 80 or max(map(len, table.splitlines())) <= columns
     assert all(len(line) <= columns and line == line.rstrip() for line in words.splitlines())
     assert f"{', '.join(map(str, TARGETS))} a.tflite" in " ".join(words.split())
+
+
+def test_the_widest_table_fits_80_columns(kedge: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = OwnPixels("Keras", 1, 1.0, (0.2, 1.0), 1.0)
+    widest = replace(SAME, logit_max_error=8.6e-6, logit_mean_error=1.2e-6, own_pixels=own)
+    made = list[Outcome]()
+    for target, size in zip(TARGETS, (250_000, 14_090_000, 553_430_000) * 3, strict=False):
+        one = replace(checked("a", widest), size=size)
+        made.append(Outcome(target, Verdict(("wrong",) * (size > 10**8)), one))
+    instead(made, monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
+    table = kedge("convert", "demo")[1].split("ratio: ")[0]
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) <= 80
+    for word in ("verdict", "rejected", "553 MB", "14.1 MB", "8.6e-6"):
+        assert word in table
 
 
 def test_when_all_failed_there_is_nothing_to_explain(

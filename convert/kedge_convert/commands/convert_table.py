@@ -150,6 +150,16 @@ def _agreement(parity: "Parity") -> str:
     return f"{value:.4f}" if parity.agreement is None else percent(value)
 
 
+def _size(megabytes: float) -> str:
+    digits = 2 if megabytes < 10 else 1 if megabytes < 100 else 0
+    return f"{megabytes:.{digits}f} MB"
+
+
+def _error(value: float) -> str:
+    """Return two digits; 8.6e-6 is a column less than Python's 8.6e-06, and 80 hold the table."""
+    return f"{value:.2g}".replace("e-0", "e-")
+
+
 def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
     checked = outcome.checked
     if checked is None:
@@ -159,11 +169,11 @@ def _row(outcome: "Outcome", *, own: bool) -> tuple[str | Text, ...]:
     own_pixels = measured.own_pixels
     return (
         str(outcome.target),
-        f"{checked.size / 1e6:.2f} MB",
+        _size(checked.size / 1e6),
         f"{checked.ratio:.2f}",
         _agreement(measured),
         *((percent(own_pixels.agreement) if own_pixels else "-",) if own else ()),
-        f"{measured.logit_max_error:.2g}",
-        f"{measured.logit_mean_error:.2g}",
+        _error(measured.logit_max_error),
+        _error(measured.logit_mean_error),
         Text("passed", style="green") if outcome.verdict.passed else Text("rejected", style="red"),
     )

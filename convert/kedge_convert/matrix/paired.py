@@ -61,7 +61,7 @@ def _measured(drift: Drift) -> Iterator[PairedRow]:
         "entropy", f"{entropy.reference:.3f}", f"{entropy.artefact:.3f}", "0 sure, 1 no idea"
     )
     remark = "nats; good int8: 0.003 to 0.03"
-    yield PairedRow("divergence (KL)", "0", f"{drift.distances.kl:.4f}", remark)
+    yield PairedRow("divergence (KL)", "0", f"{max(0.0, drift.distances.kl):.4f}", remark)
     latency = f"{drift.latency.median_ms:.1f} ms"
     yield PairedRow("time per image", NOTHING, latency, f"on {drift.artefact.engine}")
 

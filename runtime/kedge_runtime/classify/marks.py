@@ -22,15 +22,18 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Mark:
-    """The true class of an image, and whether a result names it: with a coverage, in its set."""
+    """The true class of an image, and whether a result names it: with a coverage, `in_set`."""
 
     truth: "Label"
     right: bool
+    in_set: bool = False
 
     @property
     def words(self) -> str:
-        """`right`, or `wrong, it is NAME`."""
-        return "right" if self.right else f"wrong, it is {self.truth.name}"
+        """`right`, `its set holds NAME`, or `wrong, it is NAME`."""
+        if not self.right:
+            return f"wrong, it is {self.truth.name}"
+        return f"its set holds {self.truth.name}" if self.in_set else "right"
 
 
 @dataclass
@@ -38,10 +41,12 @@ class Marker:
     """Marks the results of one model, and counts them.
 
     `stated`: the index of each image's class by --truth; None finds it by the image's folder.
+    `measure`: what the share of right results is.
     """
 
     labels: "tuple[Label, ...]"
     stated: Mapping[Path, int] | None = None
+    measure: str = "accuracy"
     right: int = 0
     marked: int = 0
     _folders: dict[str, int | None] = field(default_factory=dict)
@@ -66,7 +71,9 @@ class Marker:
         right = index in [each.index for each in named] and not result.unknown
         self.marked += 1
         self.right += right
-        return Mark(self.labels[index], right)
+        if result.set_size:
+            self.measure = "coverage"
+        return Mark(self.labels[index], right, bool(result.set_size))
 
     def _by_folder(self, image: Path) -> int | None:
         folder = image.parent.name
@@ -80,7 +87,7 @@ class Marker:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy; there must be marks."""
+        """The 95 % interval of the share; there must be marks."""
         from kedge_runtime.drift.statistics import wilson
 
         low, high = wilson(self.right, self.marked)
@@ -88,11 +95,14 @@ class Marker:
 
     @property
     def summary(self) -> str:
-        """Return e.g. `accuracy 90.0 % (9 of 10 images), 95 % CI 59.6 to 98.2 %`."""
+        """Return e.g. `accuracy 90.0 % (9 of 10 images), 95 % CI 59.6 to 98.2 %`.
+
+        With a coverage it is the share of images whose set holds the truth.
+        """
         low, high = self.interval
         counts = f"{self.right} of {counted(self.marked, 'image')}"
         share = percent(self.right / self.marked)
-        return f"accuracy {share} ({counts}), 95 % CI {100 * low:.1f} to {percent(high)}"
+        return f"{self.measure} {share} ({counts}), 95 % CI {100 * low:.1f} to {percent(high)}"
 
 
 def summaries(markers: Sequence[Marker]) -> list[str]:

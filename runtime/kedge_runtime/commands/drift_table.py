@@ -121,7 +121,7 @@ def _confidence(drift: Drift) -> Iterator[str]:
 
 def _distances(drift: Drift) -> Iterator[str]:
     distances = drift.distances
-    yield _row("KL in nats", "", f"{distances.kl:.4f}", "", _scale_of_kl(drift))
+    yield _row("KL in nats", "", f"{max(0.0, distances.kl):.4f}", "", _scale_of_kl(drift))
     if distances.sqnr is not None:
         cosine = f"cosine {distances.cosine:.4f}"
         yield _row("SQNR in dB", "", f"{distances.sqnr:.1f}", "", cosine)
