@@ -208,3 +208,17 @@ def test_norms_in_training_are_refused_and_the_remedy_helps(tmp_path: Path) -> N
     request = module(lambda x: model(x, training=False), model.variables, tmp_path / "remedy")
     expected = np.asarray(model(PICTURES, training=False))
     np.testing.assert_allclose(load(request).model(PICTURES), expected, atol=1e-5)
+
+
+def test_the_documented_export_is_the_model_as_it_is_used(tmp_path: Path) -> None:
+    """docs/sources.md: for norms beside random layers, whose own export may be of training."""
+    keras, tf = require("keras"), require("tensorflow")
+    model = network(lambda layers: [layers.RandomFlip(), layers.BatchNormalization()])
+    page = (Path(__file__).parents[1] / "docs" / "sources.md").read_text(encoding="utf-8")
+    (code,) = (block for block in page.split("```") if "ExportArchive" in block)
+    code = code.removeprefix("python\n").replace('"flowers"', repr(str(tmp_path / "it")))
+    with quiet():
+        exec(code, {"keras": keras, "tf": tf, "model": model})
+    expected = np.asarray(model(PICTURES, training=False))
+    found = load(SourceRequest(str(tmp_path / "it")))
+    np.testing.assert_allclose(found.model(PICTURES), expected, atol=1e-5)

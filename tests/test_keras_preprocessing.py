@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kedge_models import cards
 from kedge_runtime.artefact.contract import Geometry, Input, Normalisation
+from kedge_runtime.image.input_options import InputOptions, resolve_input
 from kedge_runtime.image.pipelines import NORMALISATIONS
 from kedge_runtime.image.preprocessing import preprocess
 
@@ -94,6 +95,18 @@ def test_every_application_over_every_kind_of_picture(keras: Any, module: str) -
         # Keras works in place on what it is given.
         expected = preprocess_input(_loaded(keras, content).copy())
         found = _ours(content, NORMALISATIONS[MODES[module]])
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("filter_", ["bilinear", "bicubic", "lanczos", "box", "hamming"])
+def test_load_img_of_another_interpolation_is_a_resize_of_pillow(keras: Any, filter_: str) -> None:
+    options = InputOptions("load_img", "raw", resize=f"pillow_{filter_}")  # type: ignore[arg-type]
+    spec = resolve_input(options, *SIZE, 3)
+    for name, make in EXACT.items():
+        content = make()
+        image = keras.utils.load_img(io.BytesIO(content), target_size=SIZE, interpolation=filter_)
+        expected = np.asarray(keras.utils.img_to_array(image), np.float32)
+        found = preprocess(spec, content)[0]
         np.testing.assert_array_equal(found, expected, err_msg=name)
 
 

@@ -180,9 +180,11 @@ def _frozen(signature: Any, index: int) -> FrozenGraph:
         raise UsageError(f"no classifier: its signature takes {names}, not one image")
     if written := sorted({node.name for node in writers(signature)}):
         if not only_draws(signature):
+            more = f" and {len(written) - 1} more" if len(written) > 1 else ""
             raise UsageError(
-                f"its graph writes variables with every image ({', '.join(written)}), as training "
-                "does: export it as model(x, training=False)"
+                f"its graph writes variables with every image ({written[0]}{more}), as training "
+                "does: give the .keras file, or export it as model(x, training=False) "
+                "(docs/sources.md)"
             )
         signature = without_writes(signature)
     flat = require(CONSTANTS).convert_variables_to_constants_v2(signature)
