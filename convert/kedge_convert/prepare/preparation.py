@@ -109,6 +109,8 @@ class _RoundingPass:
             trim()  # before the float network needs room
         self._floats[node.output] = batches.run(node, self._floats, spent)
         forget(node, index, self._last, self._floats)
+        if value.nbytes >= LARGE:
+            trim()  # before the next kernel is rounded
         return rounded
 
     def _prepared(self, node: Node) -> Node:
