@@ -22,7 +22,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Mark:
-    """The true class of an image, and whether a result names it: with a coverage, `in_set`."""
+    """The true class of an image, and whether a result names it; `in_set`: in a set of several."""
 
     truth: "Label"
     right: bool
@@ -30,10 +30,8 @@ class Mark:
 
     @property
     def words(self) -> str:
-        """`right`, `its set holds NAME`, or `wrong, it is NAME`."""
-        if not self.right:
-            return f"wrong, it is {self.truth.name}"
-        return f"its set holds {self.truth.name}" if self.in_set else "right"
+        """`right`, or `wrong, it is NAME`."""
+        return "right" if self.right else f"wrong, it is {self.truth.name}"
 
 
 @dataclass
@@ -71,9 +69,9 @@ class Marker:
         right = index in [each.index for each in named] and not result.unknown
         self.marked += 1
         self.right += right
-        if result.set_size:
+        if result.set_size is not None:
             self.measure = "coverage"
-        return Mark(self.labels[index], right, bool(result.set_size))
+        return Mark(self.labels[index], right, in_set=(result.set_size or 0) > 1)
 
     def _by_folder(self, image: Path) -> int | None:
         folder = image.parent.name

@@ -59,11 +59,16 @@ def _padding() -> int:
 
 
 def _verdict(mark: Mark) -> str:
-    return paint("right", "green") if mark.right else paint("wrong", "red", bold=True)
+    if not mark.right:
+        return paint("wrong", "red", bold=True)
+    return paint("its set holds" if mark.in_set else "right", "green")
 
 
 def _true_name(mark: Mark) -> str:
-    return "" if mark.right else f", it is {printable(mark.truth.name, LONGEST)}"
+    name = printable(mark.truth.name, LONGEST)
+    if not mark.right:
+        return f", it is {name}"
+    return f" {name}" if mark.in_set else ""
 
 
 def comparison_head(titles: Sequence[str]) -> str:
